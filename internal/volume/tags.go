@@ -1,0 +1,23 @@
+package volume
+
+// The tags through which a volume says whose it is and what it holds. EC2's tags are the shared memory of agent and publisher:
+// the agent writes them in CreateVolume and again when it reports, the publisher after it activated a release on a member.
+const (
+	TagName       = "Name"
+	TagRole       = "ebs-release:role"        // RoleMember, RoleServer; on a snapshot RoleRelease
+	TagInstance   = "ebs-release:instance"    // the instance that the volume was made for
+	TagMountPoint = "ebs-release:mount-point" // where it is mounted there
+	TagGeneration = "ebs-release:generation"  // the generation that it holds
+	TagRelease    = "ebs-release:release"     // the release that is current on it
+	TagState      = "ebs-release:state"       // StateBooting, StateReady
+	TagHostKey    = "ebs-release:host-key"    // the member's ssh host key: "ssh-ed25519 AAAA…"
+)
+
+// Values of TagRole and TagState.
+const (
+	RoleMember   = "member"  // made from a snapshot by an agent: cattle
+	RoleServer   = "server"  // the release server's own volume, made by init: never deleted by us
+	RoleRelease  = "release" // a snapshot that publish made
+	StateBooting = "booting" // from CreateVolume on
+	StateReady   = "ready"   // reported by the agent, before its last look at the pointer
+)
