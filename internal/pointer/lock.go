@@ -1,0 +1,145 @@
+package pointer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A lock that is held only by someone who looks who holds it is free again at once.
+const (
+	lockTries = 4
+	lockPause = 25 * time.Millisecond
+)
+
+// Lock takes dir/.lock by flock(2), so that it ends with the process, however that ends, and leaves its name in the file. It does not
+// wait for another publish: ErrLocked says whose it is. The file is never removed; that would let two hold it.
+func (f *Folder) Lock(ctx context.Context, who string) (release func() error, err error) {
+	name := filepath.Join(f.dir, lockName)
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("publish lock: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = file.Close()
+		}
+	}()
+	for try := 1; ; try++ {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("publish lock %s: %w", name, err)
+		}
+		if try == lockTries {
+			holder, _ := readHolder(file)
+			return nil, fmt.Errorf("%w: the lock %s is held by %s; wait until it is done", ErrLocked, name, holder)
+		}
+		if err := pause(ctx, lockPause); err != nil {
+			return nil, fmt.Errorf("publish lock %s: %w", name, err)
+		}
+	}
+	if err := writeHolder(file, who); err != nil {
+		return nil, fmt.Errorf("publish lock %s: %w", name, err)
+	}
+	if err := f.repair(ctx); err != nil {
+		_ = file.Truncate(0)
+		return nil, err
+	}
+	return func() error {
+		// Only closing matters; a name that stays behind is read by nobody.
+		return errors.Join(file.Truncate(0), file.Close())
+	}, nil
+}
+
+// Holder says who holds the lock now. It looks by trying a shared lock for an instant.
+func (f *Folder) Holder(context.Context) (holder Holder, held bool, err error) {
+	file, err := os.Open(filepath.Join(f.dir, lockName))
+	if errors.Is(err, os.ErrNotExist) {
+		return Holder{}, false, nil
+	}
+	if err != nil {
+		return Holder{}, false, fmt.Errorf("publish lock: %w", err)
+	}
+	defer func() { _ = file.Close() }()
+	switch err := unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB); {
+	case err == nil:
+		return Holder{}, false, nil
+	case !errors.Is(err, unix.EWOULDBLOCK):
+		return Holder{}, false, fmt.Errorf("publish lock %s: %w", file.Name(), err)
+	}
+	holder, err = readHolder(file)
+	return holder, true, err
+}
+
+func readHolder(file *os.File) (Holder, error) {
+	data, err := io.ReadAll(io.NewSectionReader(file, 0, 4096))
+	if err != nil {
+		return Holder{}, fmt.Errorf("publish lock: %w", err)
+	}
+	var holder Holder
+	if len(data) == 0 {
+		return holder, nil
+	}
+	if err := json.Unmarshal(data, &holder); err != nil {
+		return Holder{}, fmt.Errorf("publish lock %s: %w", file.Name(), err)
+	}
+	return holder, nil
+}
+
+func writeHolder(file *os.File, who string) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(Holder{Who: who, Host: host, PID: os.Getpid(), Since: time.Now().UTC().Truncate(time.Second)})
+	if err != nil {
+		return err
+	}
+	if err := file.Truncate(0); err != nil {
+		return err
+	}
+	_, err = file.WriteAt(append(data, '\n'), 0)
+	return err
+}
+
+// flock waits for an exclusive lock on a file of the store until ctx ends. It is for short work: whoever has it needs milliseconds.
+func (f *Folder) flock(ctx context.Context, name string) (unlock func(), err error) {
+	file, err := os.OpenFile(filepath.Join(f.dir, name), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { _ = file.Close() }, nil
+		}
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = pause(ctx, lockPause)
+		}
+		if err != nil {
+			_ = file.Close()
+			return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

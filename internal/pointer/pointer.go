@@ -1,0 +1,176 @@
+// Package pointer is the small document that says which generation, release, digest and snapshot are current: parse, validate, render it;
+// fetch it over HTTP (Fetcher, the agent's side) and keep it in a store with compare-and-swap (Folder, the publisher's side).
+package pointer
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	// Schema is the version of release.json that this program writes and reads.
+	Schema = 1
+	// MaxSize is the largest pointer that is looked at, in bytes. A real one has about 400.
+	MaxSize = 64 << 10
+)
+
+// Pointer is release.json.
+type Pointer struct {
+	Schema     int               `json:"schema"`
+	Generation int64             `json:"generation"` // grows by every publish; 0: a plain line "snap-…", nothing to verify against
+	Release    string            `json:"release"`    // 20261122T231500Z-9f31c0de77aa
+	Digest     string            `json:"digest"`     // sha256 of the manifest, 64 lower-case hex digits
+	Snapshots  map[string]string `json:"snapshots"`  // region -> snap-…
+	Created    time.Time         `json:"created"`
+	By         string            `json:"by,omitempty"`
+	Message    string            `json:"message,omitempty"`
+}
+
+var (
+	// EC2 made ids of 8 hex digits until 2016 and of 17 since then; both are still valid.
+	snapshotID = regexp.MustCompile(`^snap-(?:[0-9a-f]{8}|[0-9a-f]{17})$`)
+	releaseID  = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}$`)
+	hexDigest  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	regionName = regexp.MustCompile(`^[a-z]{2}(?:-[a-z]+)+-[0-9]+$`)
+)
+
+// Parse reads a pointer: release.json, or one line "snap-…" of an older setup. Unknown fields of a known schema are passed over, so
+// that an agent baked into an old AMI can read what a newer publisher adds; anything else that is not as expected is an error.
+func Parse(data []byte) (Pointer, error) {
+	text := bytes.TrimSpace(data)
+	switch {
+	case len(data) > MaxSize:
+		return Pointer{}, fmt.Errorf("the pointer is larger than %d KiB: this is not a release.json", MaxSize>>10)
+	case len(text) == 0:
+		return Pointer{}, errors.New("the pointer is empty")
+	case text[0] == '<':
+		return Pointer{}, errors.New("the pointer is HTML, not JSON: the URL leads to a web page")
+	case text[0] == '{':
+		return parseJSON(text)
+	case bytes.HasPrefix(text, []byte("snap-")):
+		return parseLine(text)
+	default:
+		return Pointer{}, fmt.Errorf("the pointer is neither JSON nor a line %q: it begins with %s", "snap-…", excerpt(text))
+	}
+}
+
+func parseJSON(text []byte) (Pointer, error) {
+	// The schema first: the fields of another one may have other types.
+	var version struct {
+		Schema *int `json:"schema"`
+	}
+	if err := decode(text, &version); err != nil {
+		return Pointer{}, fmt.Errorf("the pointer is not valid JSON: %w", err)
+	}
+	if version.Schema == nil {
+		return Pointer{}, errors.New("the pointer has no schema: this is not a release.json")
+	}
+	if *version.Schema != Schema {
+		return Pointer{}, fmt.Errorf("the pointer has schema %d, this program knows schema %d: update ebs-release on this machine", *version.Schema, Schema)
+	}
+	var p Pointer
+	if err := decode(text, &p); err != nil {
+		return Pointer{}, fmt.Errorf("the pointer is not valid JSON: %w", err)
+	}
+	if err := p.validate(); err != nil {
+		return Pointer{}, fmt.Errorf("the pointer is not valid: %w", err)
+	}
+	return p, nil
+}
+
+func decode(text []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	if err := d.Decode(into); err != nil {
+		if errors.Is(err, io.ErrUnexpectedEOF) {
+			return errors.New("it is cut off")
+		}
+		return err
+	}
+	if d.More() {
+		return errors.New("there is more after its end")
+	}
+	return nil
+}
+
+func parseLine(text []byte) (Pointer, error) {
+	if !snapshotID.Match(text) {
+		return Pointer{}, fmt.Errorf("the pointer names no valid snapshot id: %s (want snap- and 17 hex digits, one line)", excerpt(text))
+	}
+	return Pointer{Snapshots: map[string]string{"": string(text)}}, nil
+}
+
+func (p Pointer) validate() error {
+	switch {
+	case p.Generation <= 0:
+		return fmt.Errorf("generation %d, want 1 or more", p.Generation)
+	case !releaseID.MatchString(p.Release):
+		return fmt.Errorf("release %s is not a release id", excerpt([]byte(p.Release)))
+	case !hexDigest.MatchString(p.Digest):
+		return fmt.Errorf("digest %s is not 64 lower-case hex digits", excerpt([]byte(p.Digest)))
+	case len(p.Snapshots) == 0:
+		return errors.New("it names no snapshot")
+	}
+	for _, region := range slices.Sorted(maps.Keys(p.Snapshots)) {
+		if !regionName.MatchString(region) {
+			return fmt.Errorf("snapshots: %s is not a region", excerpt([]byte(region)))
+		}
+		if id := p.Snapshots[region]; !snapshotID.MatchString(id) {
+			return fmt.Errorf("snapshot id %s for %s is wrong: want snap- and 17 hex digits", excerpt([]byte(id)), region)
+		}
+	}
+	return nil
+}
+
+// Render returns the bytes that Parse reads: JSON, or the plain line of a legacy pointer.
+func (p Pointer) Render() []byte {
+	if p.Legacy() {
+		return []byte(p.Snapshots[""] + "\n")
+	}
+	p.Schema = Schema
+	data, err := json.MarshalIndent(p, "", "  ")
+	if err != nil {
+		// Only a Created outside of the years 0 to 9999 gets here; what is returned then is refused by Parse.
+		return nil
+	}
+	return append(data, '\n')
+}
+
+// Legacy says whether the pointer was a plain line: one snapshot for any region, and no generation or digest to verify against.
+func (p Pointer) Legacy() bool {
+	_, plain := p.Snapshots[""]
+	return p.Generation == 0 && plain
+}
+
+// Snapshot returns the snapshot for a region.
+func (p Pointer) Snapshot(region string) (string, error) {
+	if p.Legacy() {
+		return p.Snapshots[""], nil
+	}
+	if id, ok := p.Snapshots[region]; ok {
+		return id, nil
+	}
+	return "", fmt.Errorf("generation %d has no snapshot in region %s, only in %s", p.Generation, region,
+		strings.Join(slices.Sorted(maps.Keys(p.Snapshots)), ", "))
+}
+
+// excerpt quotes the beginning of text for a one-line error.
+func excerpt(text []byte) string {
+	const most = 40
+	if len(text) <= most {
+		return fmt.Sprintf("%q", text)
+	}
+	cut := most
+	for cut > most-utf8.UTFMax && !utf8.RuneStart(text[cut]) {
+		cut--
+	}
+	return fmt.Sprintf("%q…", text[:cut])
+}
