@@ -1,0 +1,131 @@
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+)
+
+// Mounted is a file system at its mount point, as mountinfo has it.
+type Mounted struct {
+	Major, Minor uint32
+	Source       string // /dev/nvme1n1: as it was when it was mounted; the number is the truth
+	Kind         string // ext4
+	Options      string // rw,nosuid,nodev,noatime
+}
+
+func (m Mounted) String() string {
+	return fmt.Sprintf("%s (%s, device %d:%d)", m.Source, m.Kind, m.Major, m.Minor)
+}
+
+// Look says what is at point. nil: nothing is mounted, and point is an empty directory, ready for a mount. Anything else that is not
+// exactly one mount is an error: a symbolic link, a file, a directory with something in it, mounts on top of each other.
+func Look(point string) (*Mounted, error) {
+	dir, err := openPoint(point)
+	if err != nil {
+		return nil, fmt.Errorf("mount point %s: %w", point, err)
+	}
+	defer dir.Close()
+	m, err := lookThrough(dir, point)
+	if err != nil {
+		return nil, fmt.Errorf("mount point %s: %w", point, err)
+	}
+	return m, nil
+}
+
+func openPoint(point string) (*os.File, error) {
+	if !filepath.IsAbs(point) || filepath.Clean(point) != point || point == "/" {
+		return nil, errors.New("want a clean absolute path below /, such as /release")
+	}
+	real, err := filepath.EvalSymlinks(point)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("there is no such directory. Try: install -d -m 0555 %s", point)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if real != point {
+		return nil, fmt.Errorf("it is, or lies behind, a symbolic link (to %s): want a real directory", real)
+	}
+	dir, err := os.OpenFile(point, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, unix.ENOTDIR) {
+		return nil, errors.New("it is not a directory")
+	}
+	return dir, err
+}
+
+func lookThrough(dir *os.File, point string) (*Mounted, error) {
+	infos, err := mountinfo.GetMounts(at(point))
+	if err != nil {
+		return nil, fmt.Errorf("read mountinfo: %w", err)
+	}
+	switch len(infos) {
+	case 0:
+	case 1:
+		m := fromInfo(infos[0])
+		return &m, nil
+	default:
+		return nil, fmt.Errorf("%d mounts lie on top of each other, the last is %s. Try: umount %s", len(infos), fromInfo(infos[len(infos)-1]), point)
+	}
+	names, err := dir.Readdirnames(1)
+	if len(names) > 0 {
+		return nil, fmt.Errorf("the directory is not empty (%s is in it): a mount would hide that", filepath.Join(point, names[0]))
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return nil, nil
+}
+
+func fromInfo(info *mountinfo.Info) Mounted {
+	return Mounted{
+		Major: uint32(info.Major), Minor: uint32(info.Minor),
+		Source: info.Source, Kind: info.FSType, Options: info.Options,
+	}
+}
+
+// Visible reads back that the disk major:minor is what this process and PID 1 see at point. PID 1 stands for everybody else: an agent
+// in a mount namespace of its own would mount for itself alone (systemd #9873).
+func Visible(point string, major, minor uint32) error {
+	for _, table := range []string{"/proc/self/mountinfo", "/proc/1/mountinfo"} {
+		seen, err := topMount(table, point)
+		if err != nil {
+			return fmt.Errorf("read back the mount at %s: %w", point, err)
+		}
+		switch {
+		case seen != nil && seen.Major == major && seen.Minor == minor:
+		case table == "/proc/1/mountinfo":
+			return fmt.Errorf("PID 1 does not see the mount of %d:%d at %s: this program runs in a mount namespace of its own. "+
+				"Try: take PrivateMounts=, PrivateTmp=, ProtectSystem= and the like out of the unit's drop-ins", major, minor, point)
+		case seen == nil:
+			return fmt.Errorf("%s is not mounted, though the kernel accepted it", point)
+		default:
+			return fmt.Errorf("%s shows %s, not the disk %d:%d that was mounted", point, seen, major, minor)
+		}
+	}
+	return nil
+}
+
+func topMount(table, point string) (*Mounted, error) {
+	f, err := os.Open(table)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	infos, err := mountinfo.GetMountsFromReader(f, at(point))
+	if err != nil || len(infos) == 0 {
+		return nil, err
+	}
+	m := fromInfo(infos[len(infos)-1])
+	return &m, nil
+}
+
+// at keeps the entries of one mount point, all of them: the last one is on top.
+func at(point string) mountinfo.FilterFunc {
+	return func(info *mountinfo.Info) (skip, stop bool) { return info.Mountpoint != point, false }
+}

@@ -1,0 +1,292 @@
+package mount_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/mount"
+
+	"golang.org/x/sys/unix"
+)
+
+// disk makes a real file system on a sparse file behind a loop device, and takes both down.
+func disk(t *testing.T, size int64, mkfs ...string) string {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, size); err != nil {
+		t.Fatal(err)
+	}
+	if len(mkfs) > 0 {
+		run(t, append(mkfs, image)...)
+	}
+	return loop(t, image)
+}
+
+func loop(t *testing.T, image string) string {
+	t.Helper()
+	device := strings.TrimSpace(run(t, "losetup", "--find", "--show", image))
+	t.Cleanup(func() { run(t, "losetup", "--detach", device) })
+	return device
+}
+
+func run(t *testing.T, argv ...string) string {
+	t.Helper()
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", argv, err, out)
+	}
+	return string(out)
+}
+
+// point makes an empty mount point; what is mounted there at the end of the test goes.
+func point(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "release")
+	if err := os.Mkdir(dir, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for unix.Unmount(dir, unix.UMOUNT_NOFOLLOW) == nil {
+		}
+	})
+	return dir
+}
+
+func prepare(t *testing.T, device, kind string) *mount.Detached {
+	t.Helper()
+	d, err := mount.Prepare(device, kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func TestDetachedMountIsReadableBeforeAnybodySeesIt(t *testing.T) {
+	for _, tc := range []struct {
+		kind string
+		size int64
+		mkfs []string
+	}{
+		{"ext4", 16 << 20, []string{"mkfs.ext4", "-q", "-F"}},
+		{"xfs", 320 << 20, []string{"mkfs.xfs", "-q"}},
+	} {
+		t.Run(tc.kind, func(t *testing.T) {
+			device, at := disk(t, tc.size, tc.mkfs...), point(t)
+			d := prepare(t, device, tc.kind)
+			if err := os.WriteFile(filepath.Join(d.Root(), "hello"), []byte("inside"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if seen, err := mount.Look(at); err != nil || seen != nil {
+				t.Fatalf("before the move: %v, %v, want nothing there", seen, err)
+			}
+			if err := d.MoveTo(at); err != nil {
+				t.Fatal(err)
+			}
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := os.ReadFile(filepath.Join(at, "hello")); err != nil || string(got) != "inside" {
+				t.Fatalf("hello = %q, %v", got, err)
+			}
+			seen, err := mount.Look(at)
+			if err != nil || seen == nil {
+				t.Fatalf("after the move: %v, %v", seen, err)
+			}
+			for _, option := range []string{"nosuid", "nodev", "noatime", "rw"} {
+				if !strings.Contains(","+seen.Options+",", ","+option+",") {
+					t.Errorf("options = %s, want %s among them", seen.Options, option)
+				}
+			}
+			if seen.Kind != tc.kind || seen.Source != device {
+				t.Errorf("mounted = %+v, want %s on %s", seen, tc.kind, device)
+			}
+			major, minor := d.Number()
+			if err := mount.Visible(at, major, minor); err != nil {
+				t.Error(err)
+			}
+			if err := mount.Visible(at, major, minor+1); err == nil || !strings.Contains(err.Error(), "not the disk") {
+				t.Errorf("another disk there: %v", err)
+			}
+			if err := mount.Unmount(at); err != nil {
+				t.Fatal(err)
+			}
+			if err := mount.Visible(at, major, minor); err == nil || !strings.Contains(err.Error(), "is not mounted") {
+				t.Errorf("after unmount: %v", err)
+			}
+		})
+	}
+}
+
+func TestClosedWithoutAMoveIsUnmounted(t *testing.T) {
+	device := disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
+	d := prepare(t, device, "ext4")
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// An exclusive open works again as soon as no file system holds the disk.
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		f, err := os.OpenFile(device, os.O_RDWR|unix.O_EXCL, 0)
+		if err == nil {
+			f.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the disk is still in use: %v", err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func TestTwoSnapshotsOfOneXFSMountSideBySide(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 320<<20); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "mkfs.xfs", "-q", image)
+	run(t, "cp", "--sparse=always", image, image+"2")
+	first, second := prepare(t, loop(t, image), "xfs"), prepare(t, loop(t, image+"2"), "xfs")
+	if err := os.WriteFile(filepath.Join(first.Root(), "x"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(second.Root(), "x")); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("the second shows the first's file: %v", err)
+	}
+}
+
+func TestMountPointRules(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string) string {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	target := t.TempDir()
+	if err := os.Mkdir(filepath.Join(target, "below"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ name, point, want string }{
+		{"missing", filepath.Join(dir, "missing"), "Try: install -d -m 0555"},
+		{"file", write("file"), "not a directory"},
+		{"symbolic link", filepath.Join(dir, "link"), "symbolic link"},
+		{"below a symbolic link", filepath.Join(dir, "link", "below"), "symbolic link"},
+		{"not empty", filepath.Dir(write("full/data")), "not empty"},
+		{"relative", "release", "clean absolute path"},
+		{"the root", "/", "clean absolute path"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if _, err := mount.Look(tc.point); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Fatalf("error = %v, want %q in it", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestMovingOntoAMountIsRefused(t *testing.T) {
+	at := point(t)
+	if err := unix.Mount("tmpfs", at, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	d := prepare(t, disk(t, 16<<20, "mkfs.ext4", "-q", "-F"), "ext4")
+	if err := d.MoveTo(at); err == nil || !strings.Contains(err.Error(), "mounted there already") {
+		t.Fatalf("error = %v", err)
+	}
+	if err := unix.Mount("tmpfs", at, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mount.Look(at); err == nil || !strings.Contains(err.Error(), "on top of each other") {
+		t.Fatalf("two mounts: %v", err)
+	}
+}
+
+func TestTheKernelsReasonIsInTheError(t *testing.T) {
+	_, err := mount.Prepare(disk(t, 16<<20), "xfs")
+	if err == nil || !strings.Contains(err.Error(), "as xfs") || !strings.Contains(err.Error(), "kernel: XFS") {
+		t.Fatalf("error = %v, want the kernel's words in it", err)
+	}
+	_, err = mount.Prepare("/dev/null", "ext4")
+	if err == nil || !strings.Contains(err.Error(), "not a block device") {
+		t.Fatalf("error = %v", err)
+	}
+	_, err = mount.Prepare(disk(t, 16<<20), "nosuchfs")
+	if err == nil || !strings.Contains(err.Error(), "does not know this file system") {
+		t.Fatalf("error = %v", err)
+	}
+}
+
+func TestBusyUnmountNamesTheProcess(t *testing.T) {
+	at := point(t)
+	d := prepare(t, disk(t, 16<<20, "mkfs.ext4", "-q", "-F"), "ext4")
+	if err := d.MoveTo(at); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	user := exec.Command("sleep", "60")
+	user.Dir = at
+	if err := user.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { user.Process.Kill(); user.Wait() })
+	err := mount.Unmount(at)
+	var busy *mount.BusyError
+	if !errors.As(err, &busy) || len(busy.Users) != 1 || busy.Users[0].PID != user.Process.Pid {
+		t.Fatalf("error = %v, want pid %d named", err, user.Process.Pid)
+	}
+	user.Process.Kill()
+	user.Wait()
+	if err := mount.Unmount(at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFreezeStopsWritersUntilThaw(t *testing.T) {
+	at := point(t)
+	if err := mount.Mount(disk(t, 16<<20, "mkfs.ext4", "-q", "-F"), "ext4", at); err != nil {
+		t.Fatal(err)
+	}
+	if err := mount.Thaw(at); !errors.Is(err, unix.EINVAL) {
+		t.Fatalf("thaw of what is not frozen: %v, want EINVAL", err)
+	}
+	if err := mount.Freeze(at); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { mount.Thaw(at) })
+	if err := mount.Freeze(at); !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("second freeze: %v, want EBUSY", err)
+	}
+	written := make(chan error, 1)
+	go func() { written <- os.WriteFile(filepath.Join(at, "x"), nil, 0o644) }()
+	select {
+	case err := <-written:
+		t.Fatalf("a write went through while frozen (%v)", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	if err := mount.Thaw(at); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+}
