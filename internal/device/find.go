@@ -1,0 +1,58 @@
+package device
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// The kernel's uevents wake a look; a look now and then makes up for events that do not come (another namespace, a full socket buffer).
+const (
+	firstLook = 10 * time.Millisecond
+	lastLook  = 250 * time.Millisecond
+)
+
+// Find waits until the volume is a disk of this machine that can be read, or ctx ends. attachedAs is the device name of the attachment
+// (/dev/xvdaa): the disk's name on Xen, where no serial tells, and used only when there is no NVMe disk at all.
+func (f Finder) Find(ctx context.Context, volumeID, attachedAs string) (Device, error) {
+	dev, err := f.find(ctx, volumeID, attachedAs)
+	if err != nil {
+		return Device{}, fmt.Errorf("find the disk of %s: %w", volumeID, err)
+	}
+	return dev, nil
+}
+
+func (f Finder) find(ctx context.Context, volumeID, attachedAs string) (Device, error) {
+	// Listen before the first look, or what happens in between is missed.
+	events, err := listen(ctx)
+	if err != nil {
+		f.Log.Debug("no uevents, looking at sysfs now and then", "error", err)
+	}
+	defer events.close()
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		l, err := f.look(volumeID, attachedAs)
+		switch {
+		case err != nil:
+			return Device{}, err
+		case len(l.found) > 1:
+			return Device{}, fmt.Errorf("%s and %s have the same serial: cannot tell which is right", l.found[0].Name, l.found[1].Name)
+		case len(l.found) == 1:
+			return l.found[0], nil
+		}
+		if err := events.wait(ctx, pause); err != nil {
+			return Device{}, fmt.Errorf("%w: %s", err, l.why())
+		}
+	}
+}
+
+func (l look) why() string {
+	switch {
+	case l.waiting != "":
+		return l.waiting
+	case len(l.seen) > 0:
+		return "no disk has its serial (" + strings.Join(l.seen, ", ") + ")"
+	default:
+		return "there is no NVMe disk"
+	}
+}

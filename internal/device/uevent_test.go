@@ -1,0 +1,62 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestKernelsEventEndsTheWait(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	events, err := listen(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.close()
+	// A real event of the block subsystem: a loop device gets its file.
+	out, err := exec.Command("losetup", "--find", "--show", image).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { exec.Command("losetup", "--detach", strings.TrimSpace(string(out))).Run() })
+	started := time.Now()
+	if err := events.wait(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(started); took > 10*time.Second {
+		t.Fatalf("the wait took %v", took)
+	}
+}
+
+func TestWaitEndsWithItsContext(t *testing.T) {
+	for name, listening := range map[string]bool{"socket": true, "no socket": false} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			var events uevents
+			if listening {
+				var err error
+				if events, err = listen(ctx); err != nil {
+					t.Fatal(err)
+				}
+			}
+			defer events.close()
+			for {
+				if err := events.wait(ctx, time.Minute); err != nil {
+					if !errors.Is(err, context.DeadlineExceeded) {
+						t.Fatal(err)
+					}
+					return
+				}
+			}
+		})
+	}
+}
