@@ -1,0 +1,107 @@
+// Package instance says which EC2 instance this is, by the instance metadata service (IMDSv2).
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/smithy-go"
+)
+
+// Identity is what the instance identity document says
+// (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-identity-documents.html). The zone is never made from the region and a letter.
+type Identity struct {
+	InstanceID       string
+	AvailabilityZone string
+	Region           string
+	AccountID        string
+	InstanceType     string
+}
+
+// The metadata service may be late, answer 404 or hang while an instance comes up (eks-ami #1970, #2360; ignition #597): a short time
+// for each try, and tries until the context ends.
+const (
+	tryTimeout = 2 * time.Second
+	firstPause = 100 * time.Millisecond
+	lastPause  = 2 * time.Second
+)
+
+// NewClient returns a client of the metadata service that does not fall back to IMDSv1 and leaves retries to Identify.
+// The endpoint is 169.254.169.254, or what AWS_EC2_METADATA_SERVICE_ENDPOINT says.
+func NewClient(cfg aws.Config) *imds.Client {
+	return imds.NewFromConfig(cfg, func(o *imds.Options) {
+		o.EnableFallback = aws.FalseTernary
+		o.Retryer = aws.NopRetryer{}
+	})
+}
+
+// Identify asks who this instance is, until it is told or ctx ends. The error says whether the token or the document could not be had.
+func Identify(ctx context.Context, client *imds.Client, log *slog.Logger) (Identity, error) {
+	pause := firstPause
+	for {
+		identity, err := try(ctx, client)
+		if err == nil {
+			return identity, nil
+		}
+		log.Debug("the metadata service did not answer, trying again", "error", err, "pause", pause)
+		if !sleep(ctx, pause/2+rand.N(pause/2)) {
+			return Identity{}, fmt.Errorf("ask the instance metadata service who this is: %w: %w. Try: is this an EC2 instance, with IMDS switched on?", context.Cause(ctx), err)
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+func try(ctx context.Context, client *imds.Client) (Identity, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	document, err := client.GetInstanceIdentityDocument(ctx, &imds.GetInstanceIdentityDocumentInput{})
+	if err != nil {
+		return Identity{}, fmt.Errorf("%s: %w", what(err), shorten(err))
+	}
+	identity := Identity{
+		InstanceID: document.InstanceID, AvailabilityZone: document.AvailabilityZone, Region: document.Region,
+		AccountID: document.AccountID, InstanceType: document.InstanceType,
+	}
+	if identity.InstanceID == "" || identity.AvailabilityZone == "" || identity.Region == "" {
+		return Identity{}, fmt.Errorf("the identity document lacks the instance id, zone or region: %+v", identity)
+	}
+	return identity, nil
+}
+
+// what tells a PUT of the token from the GET of the document: they fail for different reasons (hop limit, IMDS off; too early).
+// By the text, because the SDK (imds v1.20) hides the inner operation's error from errors.As.
+func what(err error) string {
+	if strings.Contains(err.Error(), "getToken") {
+		return "PUT for the token"
+	}
+	return "GET of the identity document"
+}
+
+// shorten takes the SDK's wrappings off: the last operation's own error says it.
+func shorten(err error) error {
+	for {
+		var op *smithy.OperationError
+		if !errors.As(err, &op) {
+			return err
+		}
+		err = op.Err
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
