@@ -1,0 +1,76 @@
+package volume_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+)
+
+type credentials func() error
+
+func (c credentials) Retrieve(context.Context) (aws.Credentials, error) {
+	return aws.Credentials{AccessKeyID: "AKID", SecretAccessKey: "secret"}, c()
+}
+
+func TestCallsAreRetriedUntilTheContextEnds(t *testing.T) {
+	const empty = `<DescribeVolumesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><volumeSet/></DescribeVolumesResponse>`
+	for _, tc := range []struct {
+		name        string
+		fail        func(w http.ResponseWriter)
+		credentials func(try int32) error
+	}{
+		{name: "throttled", fail: func(w http.ResponseWriter) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprint(w, `<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>slow</Message></Error></Errors></Response>`)
+		}},
+		{name: "internal error", fail: func(w http.ResponseWriter) { w.WriteHeader(http.StatusInternalServerError) }},
+		{name: "connection reset", fail: func(w http.ResponseWriter) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				conn.Close()
+			}
+		}},
+		{name: "credentials late", fail: func(w http.ResponseWriter) { fmt.Fprint(w, empty) }, credentials: func(try int32) error {
+			if try == 1 {
+				return errors.New("no EC2 IMDS role found")
+			}
+			return nil
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			var calls, tries atomic.Int32
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if calls.Add(1) == 1 {
+					tc.fail(w)
+					return
+				}
+				fmt.Fprint(w, empty)
+			}))
+			defer server.Close()
+			provider := aws.NewCredentialsCache(credentials(func() error {
+				if tc.credentials == nil {
+					return nil
+				}
+				return tc.credentials(tries.Add(1))
+			}))
+			client := volume.NewEC2(aws.Config{Region: "eu-west-1", BaseEndpoint: aws.String(server.URL), Credentials: provider})
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			mine, err := volume.New(client, volume.DefaultTiming(), slog.New(slog.DiscardHandler)).Mine(ctx, owner)
+			if err != nil || len(mine) != 0 {
+				t.Fatalf("mine = %v, %v", mine, err)
+			}
+		})
+	}
+}
