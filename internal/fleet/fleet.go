@@ -1,0 +1,231 @@
+// Package fleet knows the members: which instances the groups have, where they are, and what they reported.
+//
+// Who is a member says Auto Scaling; where it is, EC2; what it holds, the tags that its agent put on its volume (internal/volume, tags.go). That
+// package's tag names are the one thing this leaf takes from another: agent and publisher must mean the same words.
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	astypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// Member is an instance of the groups, in any lifecycle state but terminated.
+type Member struct {
+	InstanceID       string
+	Group            string
+	LifecycleState   string // Auto Scaling's word: Pending, InService, Terminating:Wait, …
+	AvailabilityZone string
+	Address          string // private IPv4; "" when EC2 does not know the instance (yet, or any more)
+
+	// From the tags of its volume. Zero values when it has none yet.
+	VolumeID   string
+	Generation int64
+	Release    string
+	State      string // volume.StateBooting, volume.StateReady, or StateUnknown
+	HostKey    string // "ssh-ed25519 AAAA…", or "" as long as the agent has not reported it
+}
+
+// StateUnknown is the state of a member without a volume that says more.
+const StateUnknown = "unknown"
+
+// Groups is what List needs of Auto Scaling.
+type Groups interface {
+	DescribeAutoScalingGroups(context.Context, *autoscaling.DescribeAutoScalingGroupsInput, ...func(*autoscaling.Options)) (*autoscaling.DescribeAutoScalingGroupsOutput, error)
+}
+
+// Machines is what List needs of EC2.
+type Machines interface {
+	DescribeInstances(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
+	DescribeVolumes(context.Context, *ec2.DescribeVolumesInput, ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error)
+}
+
+// Tagger is what Report needs of EC2.
+type Tagger interface {
+	CreateTags(context.Context, *ec2.CreateTagsInput, ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error)
+}
+
+// Sizes of a batch. EC2 takes 200 values in a filter (DescribeVolumes, API reference); DescribeAutoScalingGroups answers with at most 100 groups
+// a page; CreateTags takes 1,000 resources.
+const (
+	groupsPerPage  = 100
+	valuesPerCall  = 200
+	resourcesOfTag = 1000
+)
+
+// List returns the members of groups, sorted by group and instance id. A group that does not exist is an error that names it: a name with a typo must
+// not look like an empty fleet.
+func List(ctx context.Context, asg Groups, machines Machines, groups []string) ([]Member, error) {
+	members, err := membership(ctx, asg, groups)
+	if err != nil || len(members) == 0 {
+		return nil, err
+	}
+	byID := make(map[string]*Member, len(members))
+	ids := make([]string, 0, len(members))
+	for i := range members {
+		byID[members[i].InstanceID] = &members[i]
+		ids = append(ids, members[i].InstanceID)
+	}
+	gone := map[string]bool{}
+	for batch := range slices.Chunk(ids, valuesPerCall) {
+		if err := addresses(ctx, machines, batch, byID, gone); err != nil {
+			return nil, err
+		}
+		if err := reports(ctx, machines, batch, byID); err != nil {
+			return nil, err
+		}
+	}
+	members = slices.DeleteFunc(members, func(m Member) bool { return gone[m.InstanceID] })
+	slices.SortFunc(members, func(a, b Member) int {
+		return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.InstanceID, b.InstanceID))
+	})
+	return members, nil
+}
+
+// membership asks Auto Scaling who belongs to the groups.
+func membership(ctx context.Context, asg Groups, groups []string) ([]Member, error) {
+	var members []Member
+	missing := map[string]bool{}
+	for _, name := range groups {
+		missing[name] = true
+	}
+	if len(missing) == 0 {
+		return nil, nil
+	}
+	pages := autoscaling.NewDescribeAutoScalingGroupsPaginator(asg, &autoscaling.DescribeAutoScalingGroupsInput{
+		AutoScalingGroupNames: groups, MaxRecords: aws.Int32(groupsPerPage),
+	})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list the members of %s: %w", strings.Join(groups, ", "), err)
+		}
+		for _, g := range page.AutoScalingGroups {
+			delete(missing, aws.ToString(g.AutoScalingGroupName))
+			for _, i := range g.Instances {
+				if i.LifecycleState == astypes.LifecycleStateTerminated {
+					continue
+				}
+				members = append(members, Member{
+					InstanceID: aws.ToString(i.InstanceId), Group: aws.ToString(g.AutoScalingGroupName), LifecycleState: string(i.LifecycleState),
+					AvailabilityZone: aws.ToString(i.AvailabilityZone), State: StateUnknown,
+				})
+			}
+		}
+	}
+	for _, name := range groups {
+		if missing[name] {
+			return nil, fmt.Errorf("there is no Auto Scaling group %q in this account and Region: check --groups ($EBS_RELEASE_GROUPS) and the Region", name)
+		}
+	}
+	return members, nil
+}
+
+// addresses asks EC2 where instances are. By filter, not by id: one id that EC2 has forgotten would fail the call for all the others.
+// An instance that EC2 says is terminated is gone, even where Auto Scaling has not noticed.
+func addresses(ctx context.Context, machines Machines, ids []string, members map[string]*Member, gone map[string]bool) error {
+	pages := ec2.NewDescribeInstancesPaginator(machines, &ec2.DescribeInstancesInput{
+		Filters: []types.Filter{{Name: aws.String("instance-id"), Values: ids}},
+	})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return fmt.Errorf("ask EC2 for the addresses of %d members: %w", len(ids), err)
+		}
+		for _, r := range page.Reservations {
+			for _, i := range r.Instances {
+				m := members[aws.ToString(i.InstanceId)]
+				if m == nil {
+					continue
+				}
+				m.Address = aws.ToString(i.PrivateIpAddress)
+				gone[m.InstanceID] = i.State != nil && i.State.Name == types.InstanceStateNameTerminated
+			}
+		}
+	}
+	return nil
+}
+
+// reports reads what the members' agents wrote onto their volumes.
+func reports(ctx context.Context, machines Machines, ids []string, members map[string]*Member) error {
+	pages := ec2.NewDescribeVolumesPaginator(machines, &ec2.DescribeVolumesInput{Filters: []types.Filter{
+		{Name: aws.String("tag:" + volume.TagRole), Values: []string{volume.RoleMember}},
+		{Name: aws.String("tag:" + volume.TagInstance), Values: ids},
+	}})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return fmt.Errorf("read the tags of %d members' volumes: %w", len(ids), err)
+		}
+		for _, v := range page.Volumes {
+			if r, ok := readReport(v); ok {
+				if m := members[r.instance]; m != nil {
+					m.take(r)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// report is what one volume says.
+type report struct {
+	instance, volumeID, release, state, hostKey string
+	generation                                  int64
+}
+
+// readReport reads a volume's tags. Only a volume that is attached to the instance that it was made for speaks for it: anybody who may tag a volume could
+// claim another's name.
+func readReport(v types.Volume) (report, bool) {
+	tags := make(map[string]string, len(v.Tags))
+	for _, t := range v.Tags {
+		tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
+	}
+	r := report{
+		instance: tags[volume.TagInstance], volumeID: aws.ToString(v.VolumeId),
+		release: tags[volume.TagRelease], state: tags[volume.TagState], hostKey: tags[volume.TagHostKey],
+	}
+	attached := slices.ContainsFunc(v.Attachments, func(a types.VolumeAttachment) bool { return aws.ToString(a.InstanceId) == r.instance })
+	if !attached {
+		return report{}, false
+	}
+	r.generation, _ = strconv.ParseInt(tags[volume.TagGeneration], 10, 64) // no number: 0, which is behind everything
+	return r, true
+}
+
+// take makes a report the member's. While a volume is replaced an instance may have two: the newer generation speaks.
+func (m *Member) take(r report) {
+	if m.VolumeID != "" && m.Generation >= r.generation {
+		return
+	}
+	m.VolumeID, m.Generation, m.Release, m.HostKey = r.volumeID, r.generation, r.release, r.hostKey
+	if m.State = r.state; m.State == "" {
+		m.State = StateUnknown
+	}
+}
+
+// Report writes onto members' volumes that they are on generation now. The publisher does this after it activated a release, because the ssh user on a
+// member has no rights in EC2.
+func Report(ctx context.Context, tagger Tagger, volumeIDs []string, generation int64, release string) error {
+	for batch := range slices.Chunk(volumeIDs, resourcesOfTag) {
+		_, err := tagger.CreateTags(ctx, &ec2.CreateTagsInput{Resources: batch, Tags: []types.Tag{
+			{Key: aws.String(volume.TagGeneration), Value: aws.String(strconv.FormatInt(generation, 10))},
+			{Key: aws.String(volume.TagRelease), Value: aws.String(release)},
+		}})
+		if err != nil {
+			return fmt.Errorf("tag %d members' volumes with generation %d: %w", len(batch), generation, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,235 @@
+package fleet_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	astypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// account is a fake of func-less data: groups by name, and EC2's lists in pages of two.
+type account struct {
+	groups    []astypes.AutoScalingGroup
+	instances []types.Instance
+	volumes   []types.Volume
+	calls     []string
+	tagged    [][]string
+	fail      error
+}
+
+func (a *account) DescribeAutoScalingGroups(_ context.Context, in *autoscaling.DescribeAutoScalingGroupsInput, _ ...func(*autoscaling.Options)) (*autoscaling.DescribeAutoScalingGroupsOutput, error) {
+	a.calls = append(a.calls, "groups")
+	if a.fail != nil {
+		return nil, a.fail
+	}
+	var found []astypes.AutoScalingGroup
+	for _, g := range a.groups {
+		if slices.Contains(in.AutoScalingGroupNames, aws.ToString(g.AutoScalingGroupName)) {
+			found = append(found, g)
+		}
+	}
+	page, next := cut(found, in.NextToken)
+	return &autoscaling.DescribeAutoScalingGroupsOutput{AutoScalingGroups: page, NextToken: next}, nil
+}
+
+func (a *account) DescribeInstances(_ context.Context, in *ec2.DescribeInstancesInput, _ ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error) {
+	a.calls = append(a.calls, "instances")
+	wanted := in.Filters[0].Values
+	if len(wanted) > 200 {
+		return nil, fmt.Errorf("%d filter values: EC2 takes 200", len(wanted))
+	}
+	var found []types.Instance
+	for _, i := range a.instances {
+		if slices.Contains(wanted, aws.ToString(i.InstanceId)) {
+			found = append(found, i)
+		}
+	}
+	page, next := cut(found, in.NextToken)
+	return &ec2.DescribeInstancesOutput{Reservations: []types.Reservation{{Instances: page}}, NextToken: next}, nil
+}
+
+func (a *account) DescribeVolumes(_ context.Context, in *ec2.DescribeVolumesInput, _ ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error) {
+	a.calls = append(a.calls, "volumes")
+	var found []types.Volume
+	for _, v := range a.volumes {
+		matches := true
+		for _, f := range in.Filters {
+			key := strings.TrimPrefix(aws.ToString(f.Name), "tag:")
+			matches = matches && slices.ContainsFunc(v.Tags, func(t types.Tag) bool {
+				return aws.ToString(t.Key) == key && slices.Contains(f.Values, aws.ToString(t.Value))
+			})
+		}
+		if matches {
+			found = append(found, v)
+		}
+	}
+	page, next := cut(found, in.NextToken)
+	return &ec2.DescribeVolumesOutput{Volumes: page, NextToken: next}, nil
+}
+
+func (a *account) CreateTags(_ context.Context, in *ec2.CreateTagsInput, _ ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error) {
+	a.tagged = append(a.tagged, in.Resources)
+	return &ec2.CreateTagsOutput{}, a.fail
+}
+
+// cut gives page token of all, two at a time.
+func cut[T any](all []T, token *string) ([]T, *string) {
+	from, _ := strconv.Atoi(aws.ToString(token))
+	to := min(from+2, len(all))
+	if to == len(all) {
+		return all[from:], nil
+	}
+	return all[from:to], aws.String(strconv.Itoa(to))
+}
+
+func group(name string, instances ...string) astypes.AutoScalingGroup {
+	g := astypes.AutoScalingGroup{AutoScalingGroupName: aws.String(name)}
+	for _, id := range instances {
+		g.Instances = append(g.Instances, astypes.Instance{InstanceId: aws.String(id), LifecycleState: astypes.LifecycleStateInService, AvailabilityZone: aws.String("us-east-1a")})
+	}
+	return g
+}
+
+func instance(id, address string, state types.InstanceStateName) types.Instance {
+	return types.Instance{InstanceId: aws.String(id), PrivateIpAddress: aws.String(address), State: &types.InstanceState{Name: state}}
+}
+
+func vol(id, attachedTo string, tags ...string) types.Volume {
+	v := types.Volume{VolumeId: aws.String(id), Tags: []types.Tag{{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleMember)}}}
+	for i := 0; i < len(tags); i += 2 {
+		v.Tags = append(v.Tags, types.Tag{Key: aws.String(tags[i]), Value: aws.String(tags[i+1])})
+	}
+	if attachedTo != "" {
+		v.Attachments = []types.VolumeAttachment{{InstanceId: aws.String(attachedTo)}}
+	}
+	return v
+}
+
+func TestListJoinsGroupsInstancesAndReportsOverPages(t *testing.T) {
+	a := &account{
+		groups: []astypes.AutoScalingGroup{group("web", "i-3", "i-1"), group("api", "i-2"), group("batch", "i-4"), group("other", "i-9")},
+		instances: []types.Instance{
+			instance("i-1", "10.0.0.1", types.InstanceStateNameRunning), instance("i-2", "10.0.0.2", types.InstanceStateNameRunning),
+			instance("i-3", "10.0.0.3", types.InstanceStateNamePending), instance("i-4", "10.0.0.4", types.InstanceStateNameRunning),
+		},
+		volumes: []types.Volume{
+			vol("vol-1", "i-1", volume.TagInstance, "i-1", volume.TagGeneration, "7", volume.TagRelease, "r7", volume.TagState, "ready", volume.TagHostKey, "ssh-ed25519 A"),
+			vol("vol-2", "i-2", volume.TagInstance, "i-2", volume.TagGeneration, "6", volume.TagState, "booting"),
+			vol("vol-4", "i-4", volume.TagInstance, "i-4", volume.TagGeneration, "not a number"),
+		},
+	}
+	got, err := fleet.List(context.Background(), a, a, []string{"web", "api", "batch"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	az := "us-east-1a"
+	want := []fleet.Member{
+		{InstanceID: "i-2", Group: "api", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.2", VolumeID: "vol-2", Generation: 6, State: "booting"},
+		{InstanceID: "i-4", Group: "batch", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.4", VolumeID: "vol-4", State: "unknown"},
+		{InstanceID: "i-1", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.1", VolumeID: "vol-1", Generation: 7, Release: "r7", State: "ready", HostKey: "ssh-ed25519 A"},
+		{InstanceID: "i-3", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.3", State: "unknown"},
+	}
+	if !slices.Equal(got, want) {
+		t.Fatalf("List:\n got %+v\nwant %+v", got, want)
+	}
+	if !slices.Equal(a.calls, []string{"groups", "groups", "instances", "instances", "volumes", "volumes"}) {
+		t.Errorf("calls = %v: each list has two pages", a.calls)
+	}
+}
+
+func TestUnknownGroupIsNamed(t *testing.T) {
+	a := &account{groups: []astypes.AutoScalingGroup{group("web", "i-1")}}
+	_, err := fleet.List(context.Background(), a, a, []string{"web", "wbe"})
+	if err == nil || !strings.Contains(err.Error(), `no Auto Scaling group "wbe"`) {
+		t.Fatalf("error = %v", err)
+	}
+}
+
+func TestNoGroupsMeansNoCall(t *testing.T) {
+	a := &account{} // Auto Scaling would take an empty list of names for "all groups"
+	got, err := fleet.List(context.Background(), a, a, nil)
+	if err != nil || len(got) != 0 || len(a.calls) != 0 {
+		t.Fatalf("List = %v, %v after %v", got, err, a.calls)
+	}
+}
+
+func TestWhoIsGoneIsNotAMember(t *testing.T) {
+	g := group("web", "i-1", "i-2", "i-3")
+	g.Instances[1].LifecycleState = astypes.LifecycleStateTerminated
+	a := &account{groups: []astypes.AutoScalingGroup{g}, instances: []types.Instance{instance("i-1", "10.0.0.1", types.InstanceStateNameTerminated)}}
+	got, err := fleet.List(context.Background(), a, a, []string{"web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// i-3 is unknown to EC2: it may be so new that EC2 does not find it yet, so it stays a member.
+	if len(got) != 1 || got[0].InstanceID != "i-3" || got[0].Address != "" {
+		t.Fatalf("List = %+v", got)
+	}
+}
+
+func TestOnlyAnAttachedVolumeSpeaksForAMember(t *testing.T) {
+	a := &account{
+		groups:    []astypes.AutoScalingGroup{group("web", "i-1")},
+		instances: []types.Instance{instance("i-1", "10.0.0.1", types.InstanceStateNameRunning)},
+		volumes: []types.Volume{
+			vol("vol-stray", "", volume.TagInstance, "i-1", volume.TagGeneration, "99"),
+			vol("vol-forged", "i-2", volume.TagInstance, "i-1", volume.TagGeneration, "98"),
+			vol("vol-old", "i-1", volume.TagInstance, "i-1", volume.TagGeneration, "4"),
+			vol("vol-new", "i-1", volume.TagInstance, "i-1", volume.TagGeneration, "5"),
+		},
+	}
+	got, err := fleet.List(context.Background(), a, a, []string{"web"})
+	if err != nil || len(got) != 1 || got[0].VolumeID != "vol-new" || got[0].Generation != 5 {
+		t.Fatalf("List = %+v, %v", got, err)
+	}
+}
+
+func TestManyMembersAreAskedForInBatches(t *testing.T) {
+	a := &account{}
+	var ids []string
+	for i := range 450 {
+		ids = append(ids, fmt.Sprintf("i-%04d", i))
+		a.instances = append(a.instances, instance(ids[i], "10.0.0.1", types.InstanceStateNameRunning))
+	}
+	a.groups = []astypes.AutoScalingGroup{group("web", ids...)}
+	got, err := fleet.List(context.Background(), a, a, []string{"web"})
+	if err != nil || len(got) != 450 {
+		t.Fatalf("List has %d members, %v", len(got), err)
+	}
+}
+
+func TestErrorsSayWhatWasAsked(t *testing.T) {
+	a := &account{fail: errors.New("AccessDenied")}
+	if _, err := fleet.List(context.Background(), a, a, []string{"web"}); err == nil || !strings.Contains(err.Error(), "list the members of web: AccessDenied") {
+		t.Fatalf("List: %v", err)
+	}
+	if err := fleet.Report(context.Background(), a, []string{"vol-1"}, 7, "r7"); err == nil || !strings.Contains(err.Error(), "tag 1 members' volumes with generation 7: AccessDenied") {
+		t.Fatalf("Report: %v", err)
+	}
+}
+
+func TestReportTagsInBatches(t *testing.T) {
+	a := &account{}
+	ids := make([]string, 1500)
+	if err := fleet.Report(context.Background(), a, ids, 7, "r7"); err != nil {
+		t.Fatal(err)
+	}
+	if len(a.tagged) != 2 || len(a.tagged[0]) != 1000 || len(a.tagged[1]) != 500 {
+		t.Fatalf("%d calls", len(a.tagged))
+	}
+	if err := fleet.Report(context.Background(), a, nil, 7, "r7"); err != nil || len(a.tagged) != 2 {
+		t.Fatal("no volumes must mean no call")
+	}
+}
