@@ -1,0 +1,149 @@
+package cloud
+
+import (
+	"slices"
+)
+
+func describeGroups(c *call) (any, error) {
+	p, a := c.params, c.account
+	names, filters := p.list("AutoScalingGroupNames.member"), p.filters("Filters.member", "Values.member")
+	max, token, instances := p.number("MaxRecords", 50, 1, 100), p.str("NextToken"), p.boolean("IncludeInstances", true) // default 50, at most 100 (MaxRecords)
+	if err := p.end(); err != nil {
+		return nil, validation(err)
+	}
+	if int32(len(names)) > max { // "By default, you can only specify up to 50 names. You can optionally increase this limit using the MaxRecords property."
+		return nil, fail("ValidationError", "The number of group names %d exceeds the maximum number of records %d", len(names), max)
+	}
+	known := fields[Group]{}
+	if err := check(filters, known); err != nil {
+		return nil, validation(err)
+	}
+	if err := c.authorize(target{arn: "*"}); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var list []entry[Group]
+	for _, e := range a.groups.list(c.at) {
+		if len(names) == 0 || slices.Contains(names, e.value.Name) { // an unknown name is not an error (DescribeAutoScalingGroups)
+			list = append(list, e)
+		}
+	}
+	list, next, err := page(list, max, token)
+	if err != nil {
+		return nil, fail("InvalidNextToken", "The token '%s' is not valid", token)
+	}
+	out := struct {
+		Groups    members[groupXML] `xml:"AutoScalingGroups"`
+		NextToken string            `xml:",omitempty"`
+	}{NextToken: next}
+	for _, e := range list {
+		if matches(filters, known, e.value, e.value.Tags) {
+			out.Groups.Items = append(out.Groups.Items, renderGroup(e.value, instances))
+		}
+	}
+	return out, nil
+}
+
+func describeMembers(c *call) (any, error) {
+	p, a := c.params, c.account
+	ids := p.list("InstanceIds.member")
+	max, token := p.number("MaxRecords", 50, 1, 50), p.str("NextToken") // "the maximum value is 50" (MaxRecords)
+	if err := p.end(); err != nil {
+		return nil, validation(err)
+	}
+	if len(ids) > 50 { // "Array Members: Maximum number of 50 items" (InstanceIds)
+		return nil, fail("ValidationError", "The number of instance ids exceeds 50")
+	}
+	if err := c.authorize(target{arn: "*"}); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	type item struct {
+		memberXML
+		AutoScalingGroupName string
+	}
+	var list []entry[item]
+	for _, g := range a.groups.list(c.at) {
+		for n, m := range g.value.Members {
+			if len(ids) == 0 || slices.Contains(ids, m.InstanceID) {
+				list = append(list, entry[item]{g.sequence*1000 + n, item{renderMember(g.value, m), g.value.Name}})
+			}
+		}
+	}
+	list, next, err := page(list, max, token)
+	if err != nil {
+		return nil, fail("InvalidNextToken", "The token '%s' is not valid", token)
+	}
+	out := struct {
+		Instances members[item] `xml:"AutoScalingInstances"`
+		NextToken string        `xml:",omitempty"`
+	}{NextToken: next}
+	for _, e := range list {
+		out.Instances.Items = append(out.Instances.Items, e.value)
+	}
+	return out, nil
+}
+
+type groupXML struct {
+	AutoScalingGroupName, AutoScalingGroupARN string
+	MinSize, MaxSize, DesiredCapacity         int32
+	DefaultCooldown                           int32
+	AvailabilityZones                         members[string]
+	HealthCheckType                           string
+	HealthCheckGracePeriod                    int32
+	CreatedTime                               string
+	Status                                    string `xml:",omitempty"`
+	Instances                                 members[memberXML]
+	LaunchTemplate                            templateXML
+	Tags                                      members[groupTagXML]
+	TerminationPolicies                       members[string]
+}
+
+type templateXML struct{ LaunchTemplateId, LaunchTemplateName, Version string }
+
+type groupTagXML struct {
+	Key, Value, ResourceId, ResourceType string
+	PropagateAtLaunch                    bool
+}
+
+type memberXML struct {
+	InstanceId, InstanceType, AvailabilityZone, LifecycleState, HealthStatus string
+	LaunchTemplate                                                           templateXML
+	ProtectedFromScaleIn                                                     bool
+}
+
+func renderGroup(g Group, instances bool) groupXML {
+	out := groupXML{
+		AutoScalingGroupName: g.Name, AutoScalingGroupARN: g.ARN, MinSize: g.Min, MaxSize: g.Max, DesiredCapacity: g.Desired, DefaultCooldown: 300,
+		AvailabilityZones: members[string]{g.Zones}, HealthCheckType: "EC2", CreatedTime: wireTime(g.Created), LaunchTemplate: renderTemplate(g),
+		TerminationPolicies: members[string]{[]string{"Default"}},
+	}
+	if g.Deleting {
+		out.Status = "Delete in progress"
+	}
+	for _, key := range sortedKeys(g.Tags) {
+		out.Tags.Items = append(out.Tags.Items, groupTagXML{key, g.Tags[key], g.Name, "auto-scaling-group", true})
+	}
+	for _, m := range g.Members {
+		if instances {
+			out.Instances.Items = append(out.Instances.Items, renderMember(g, m))
+		}
+	}
+	return out
+}
+
+func renderMember(g Group, m Member) memberXML {
+	out := memberXML{
+		InstanceId: m.InstanceID, InstanceType: m.Type, AvailabilityZone: m.Zone, LifecycleState: m.State, HealthStatus: "Healthy", LaunchTemplate: renderTemplate(g),
+	}
+	if !m.Healthy {
+		out.HealthStatus = "Unhealthy"
+	}
+	return out
+}
+
+func renderTemplate(g Group) templateXML {
+	return templateXML{"lt-00000000000000001", g.Name, "1"}
+}
