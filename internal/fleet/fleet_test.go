@@ -17,6 +17,7 @@ import (
 	astypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/smithy-go"
 )
 
 // account is a fake of func-less data: groups by name, and EC2's lists in pages of two.
@@ -27,6 +28,7 @@ type account struct {
 	calls     []string
 	tagged    [][]string
 	fail      error
+	gone      string // a volume that EC2 does not know any more
 }
 
 func (a *account) DescribeAutoScalingGroups(_ context.Context, in *autoscaling.DescribeAutoScalingGroupsInput, _ ...func(*autoscaling.Options)) (*autoscaling.DescribeAutoScalingGroupsOutput, error) {
@@ -81,6 +83,9 @@ func (a *account) DescribeVolumes(_ context.Context, in *ec2.DescribeVolumesInpu
 
 func (a *account) CreateTags(_ context.Context, in *ec2.CreateTagsInput, _ ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error) {
 	a.tagged = append(a.tagged, in.Resources)
+	if a.gone != "" && slices.Contains(in.Resources, a.gone) {
+		return nil, &smithy.GenericAPIError{Code: "InvalidVolume.NotFound", Message: "The volume does not exist."}
+	}
 	return &ec2.CreateTagsOutput{}, a.fail
 }
 
@@ -217,6 +222,16 @@ func TestErrorsSayWhatWasAsked(t *testing.T) {
 	}
 	if err := fleet.Report(context.Background(), a, []string{"vol-1"}, 7, "r7"); err == nil || !strings.Contains(err.Error(), "tag 1 members' volumes with generation 7: AccessDenied") {
 		t.Fatalf("Report: %v", err)
+	}
+}
+
+func TestAVolumeThatIsGoneDoesNotKeepTheOthersFromTheirTags(t *testing.T) {
+	a := &account{gone: "vol-2"}
+	if err := fleet.Report(context.Background(), a, []string{"vol-1", "vol-2", "vol-3"}, 7, "r7"); err != nil {
+		t.Fatal(err)
+	}
+	if len(a.tagged) != 4 || a.tagged[3][0] != "vol-3" {
+		t.Fatalf("calls: %v, want all at once and then one by one", a.tagged)
 	}
 }
 

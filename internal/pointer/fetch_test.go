@@ -166,19 +166,19 @@ func network(serve func(net.Conn)) func() *http.Transport {
 
 func TestFetchGivesAHungServerFiveSecondsAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tries := 0
+		var tries atomic.Int32
 		f, err := NewFetcher("http://server/release.json", slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
 		f.transport = network(func(c net.Conn) {
 			defer func() { _ = c.Close() }()
-			tries++
+			n := tries.Add(1)
 			r := bufio.NewReader(c)
 			if _, err := http.ReadRequest(r); err != nil {
 				return
 			}
-			if tries == 1 {
+			if n == 1 {
 				_, _ = r.ReadByte() // hangs until the client closes
 				return
 			}
@@ -199,14 +199,14 @@ func TestFetchGivesAHungServerFiveSecondsAtATime(t *testing.T) {
 // A client library's backoff once gave up after 7 of 60 seconds (aws-ebs-csi-driver #2302).
 func TestFetchUsesItsWholeDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tries := 0
+		var tries atomic.Int32
 		f, err := NewFetcher("http://server/release.json", slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
 		f.transport = network(func(c net.Conn) {
 			defer func() { _ = c.Close() }()
-			tries++
+			tries.Add(1)
 			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 				_, _ = fmt.Fprint(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 			}
@@ -218,8 +218,8 @@ func TestFetchUsesItsWholeDeadline(t *testing.T) {
 		if took := time.Since(start); err == nil || took != 4*time.Minute {
 			t.Fatalf("ended after %s with %v", took, err)
 		}
-		if tries < 48 || tries > 100 {
-			t.Fatalf("%d tries in 4 minutes, want one every 2.5 to 5 seconds", tries)
+		if n := tries.Load(); n < 48 || n > 100 {
+			t.Fatalf("%d tries in 4 minutes, want one every 2.5 to 5 seconds", n)
 		}
 	})
 }

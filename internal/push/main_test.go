@@ -1,0 +1,268 @@
+package push
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/release"
+)
+
+// The test binary is also the agent on the far side: sshd starts it through a script, and it works on a real tree.
+func TestMain(m *testing.M) {
+	if root := os.Getenv("PUSH_TEST_TREE"); root != "" {
+		err := farAgent(release.Tree{Root: root}, os.Args[1:])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "ebs-release-agent:", err)
+		}
+		os.Exit(exit.Code(err))
+	}
+	os.Exit(m.Run())
+}
+
+// farAgent answers the verbs as the real one does.
+func farAgent(tree release.Tree, args []string) error {
+	if os.Getenv("PUSH_TEST_BOOTING") != "" {
+		return exit.With(exit.Unchanged, errors.New("the boot is still going on"))
+	}
+	ctx := context.Background()
+	get := func(name string) string {
+		for i, a := range args {
+			if a == name && i+1 < len(args) {
+				return args[i+1]
+			}
+		}
+		return ""
+	}
+	switch {
+	case args[0] == "stage" && args[1] == "--finish":
+		if err := tree.Finish(ctx, get("--release")); err != nil {
+			return err
+		}
+		fmt.Printf("{\"schema\":1,\"state\":\"present\",\"release\":%q}\n", get("--release"))
+		return nil
+	case args[0] == "stage":
+		result, err := tree.Stage(ctx, release.StageRequest{ID: get("--release"), Digest: get("--digest"), Base: get("--base"), Delta: os.Stdin})
+		if err != nil {
+			return err
+		}
+		if p := os.Getenv("PUSH_TEST_PARTIAL"); p != "" {
+			result.Partial = p
+		}
+		if os.Getenv("PUSH_TEST_FILL") != "" { // somebody else takes the last of the space meanwhile
+			_ = os.WriteFile(filepath.Join(tree.Root, "filler"), make([]byte, 8<<20), 0o644)
+		}
+		return json.NewEncoder(os.Stdout).Encode(struct {
+			Schema int `json:"schema"`
+			release.StageResult
+		}{1, result})
+	case args[0] == "activate":
+		var generation int64
+		if _, err := fmt.Sscan(get("--generation"), &generation); err != nil {
+			return err
+		}
+		err := tree.Activate(ctx, get("--release"), get("--digest"), generation)
+		if errors.Is(err, release.ErrFenced) {
+			return exit.With(exit.Conflict, err)
+		}
+		return err
+	case args[0] == "status":
+		fmt.Println("talk of a shell\n{\"schema\":1,\"state\":\"ready\"}")
+		return nil
+	case args[0] == "hang":
+		for { // until nobody listens any more
+			if _, err := fmt.Println("still here"); err != nil {
+				return err
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	return fmt.Errorf("unknown verb %q", args[0])
+}
+
+// far is a member: an sshd of its own on 127.0.0.1, a release volume, an agent.
+type far struct {
+	release.Tree
+	target  Target
+	options Options
+	script  string
+	sshd    *exec.Cmd
+}
+
+const memberID = "i-0123456789abcdef0"
+
+func newFar(t *testing.T, tree release.Tree, more ...string) *far {
+	t.Helper()
+	dir := t.TempDir()
+	run(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "host comment", "-f", dir+"/host")
+	run(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", dir+"/user key")
+	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f := &far{Tree: tree, script: dir + "/agent"}
+	f.agent(t)
+	port := freePort(t)
+	settings := fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\nHostKey %s/host\nAuthorizedKeysFile %s/authorized\nStrictModes no\nPidFile none\nUsePAM no\n"+
+		"PermitRootLogin yes\nPasswordAuthentication no\nLogLevel ERROR\n%s\n", port, dir, dir, strings.Join(more, "\n"))
+	public := read(t, dir+"/user key.pub")
+	for name, text := range map[string]string{"sshd_config": settings, "authorized": public} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.sshd = exec.Command("/usr/sbin/sshd", "-D", "-e", "-f", dir+"/sshd_config")
+	f.sshd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := f.sshd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = f.sshd.Process.Kill(), f.sshd.Wait() })
+	address := fmt.Sprint("127.0.0.1:", port)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if c, err := net.Dial("tcp", address); err == nil {
+			_ = c.Close()
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	f.target = Target{InstanceID: memberID, Address: "127.0.0.1", HostKey: strings.TrimSpace(read(t, dir+"/host.pub"))}
+	f.options = Options{User: "root", KeyFile: dir + "/user key", Port: port, AgentPath: f.script, ConnectTimeout: 5 * time.Second}
+	return f
+}
+
+// agent puts the far agent in its place, with some more environment.
+func (f *far) agent(t *testing.T, env ...string) {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("#!/bin/sh\nexec env PUSH_TEST_TREE='%s' %s '%s' \"$@\"\n", f.Root, strings.Join(env, " "), exe)
+	if err := os.WriteFile(f.script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *far) open(t *testing.T) *Session {
+	t.Helper()
+	s, err := Open(t.Context(), f.target, f.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v %s", name, err, out)
+	}
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func volume(t *testing.T) release.Tree {
+	t.Helper()
+	tree := release.Tree{Root: t.TempDir()}
+	if err := tree.Init(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+// small is a volume of its own file system.
+func small(t *testing.T, kib int) release.Tree {
+	t.Helper()
+	tree := release.Tree{Root: t.TempDir()}
+	if err := unix.Mount("tmpfs", tree.Root, "tmpfs", 0, fmt.Sprintf("size=%dk", kib)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// The far side may need a moment to let go.
+		if err := unix.Unmount(tree.Root, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := tree.Init(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+func publish(t *testing.T, tree release.Tree, dir string, generation int64) release.Ingested {
+	t.Helper()
+	in, err := tree.Ingest(t.Context(), dir, time.Date(2026, 11, 22, 23, 15, int(generation), 0, time.UTC))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Activate(t.Context(), in.ID, in.Digest, generation); err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+func put(t *testing.T, dir, name, content string) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// two is a server with two releases and a member that holds the first.
+func two(t *testing.T, member release.Tree) (server release.Tree, f *far, first, second release.Ingested) {
+	t.Helper()
+	server = volume(t)
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b/c d", "b/\n\xff", "b/--delete", "#x", ";y", "-e", "it's $(false) `x`", "same"} {
+		put(t, dir, name, "one of "+name)
+	}
+	first = publish(t, server, dir, 1)
+	run(t, "cp", "-a", server.Root+"/.", member.Root+"/")
+	for _, name := range []string{"a", "b/c d", "b/\n\xff", "b/--delete", "#x", ";y", "-e", "it's $(false) `x`"} {
+		put(t, dir, name, "two of "+name) // the same size
+	}
+	put(t, dir, "new/dir/file", "new")
+	if err := errors.Join(os.Symlink("../a", dir+"/new/link"), os.Chmod(dir+"/new/dir", 0o555)); err != nil {
+		t.Fatal(err)
+	}
+	second = publish(t, server, dir, 2)
+	return server, newFar(t, member), first, second
+}

@@ -1,0 +1,221 @@
+// Package push carries a release to members: one ssh connection per member, rsync of what changed over it, and the agent's verbs on the
+// far side. OpenSSH and rsync are used as programs; every word of a remote command is fixed here or checked, so no shell needs quoting.
+package push
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"ebs-release/internal/release"
+)
+
+// What can be wrong with a member. Each comes wrapped, with the member and what was said.
+var (
+	ErrNoHostKey   = errors.New("its agent has not reported an ssh host key yet")
+	ErrHostKey     = errors.New("it shows another ssh host key than its agent reported: another machine may have its address now")
+	ErrLogin       = errors.New("ssh login refused")
+	ErrUnreachable = errors.New("not reachable by ssh")
+	ErrLost        = errors.New("ssh connection lost")
+	ErrNoAgent     = errors.New("ebs-release-agent can't be run there")
+	ErrNoRsync     = errors.New("rsync is not installed there")
+	ErrNoSpace     = errors.New("its disk is full")
+	ErrNotReady    = errors.New("it is still booting")
+	ErrFenced      = errors.New("it refuses: a newer generation is active there")
+)
+
+// Target is a member: where it is, and how it proves to be the right one.
+type Target struct {
+	InstanceID string
+	Address    string // of the instance, private
+	HostKey    string // as its agent reported it: "ssh-ed25519 AAAA…"
+}
+
+// Options are the same for all members.
+type Options struct {
+	User           string        // who the tree belongs to on the members
+	KeyFile        string        // private key; "": the keys and the agent that ssh finds by itself
+	Port           int           // 0: 22
+	AgentPath      string        // of ebs-release-agent on the members; "": found by their PATH
+	ConnectTimeout time.Duration // for TCP, key exchange and host key; 0: 10 s
+	Parcels        *Parcels      // shared by all sessions of a publish; nil: each session works out its own
+}
+
+const (
+	defaultPort           = 22
+	defaultAgent          = "ebs-release-agent"
+	defaultConnectTimeout = 10 * time.Second
+)
+
+var (
+	instanceID = regexp.MustCompile(`^i-[0-9a-f]{8,17}$`)
+	address    = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z.:-]*$`)
+	userName   = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)
+	hostKey    = regexp.MustCompile(`^(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)) [A-Za-z0-9+/]+={0,3}$`)
+	plainPath  = regexp.MustCompile(`^[A-Za-z0-9_./-]+$`)
+)
+
+// complete fills the defaults in and checks all that becomes part of a command or of ssh's configuration.
+func (o Options) complete() (Options, error) {
+	if o.Port == 0 {
+		o.Port = defaultPort
+	}
+	if o.AgentPath == "" {
+		o.AgentPath = defaultAgent
+	}
+	if o.ConnectTimeout == 0 {
+		o.ConnectTimeout = defaultConnectTimeout
+	}
+	if o.Parcels == nil {
+		o.Parcels = NewParcels()
+	}
+	switch {
+	case !userName.MatchString(o.User):
+		return o, fmt.Errorf("ssh user %q is not a user name", o.User)
+	case !plainPath.MatchString(o.AgentPath) || strings.HasPrefix(o.AgentPath, "-"):
+		return o, fmt.Errorf("path of the agent %q: want letters, digits and ./_- only", o.AgentPath)
+	case o.Port < 0 || o.Port > 65535:
+		return o, fmt.Errorf("ssh port %d", o.Port)
+	}
+	if o.KeyFile != "" {
+		file, err := os.Open(o.KeyFile)
+		if err != nil {
+			return o, fmt.Errorf("ssh key: %w", err)
+		}
+		_ = file.Close()
+		if o.KeyFile, err = filepath.Abs(o.KeyFile); err != nil {
+			return o, fmt.Errorf("ssh key: %w", err)
+		}
+	}
+	return o, nil
+}
+
+// check refuses a member that could not be told from another machine.
+func (t *Target) check() error {
+	// A comment may come behind the key.
+	if fields := strings.Fields(t.HostKey); len(fields) > 2 {
+		t.HostKey = strings.Join(fields[:2], " ")
+	}
+	switch {
+	case !instanceID.MatchString(t.InstanceID):
+		return fmt.Errorf("%q is not an instance id", t.InstanceID)
+	case t.Address == "":
+		return fmt.Errorf("%w: EC2 tells no address of it", ErrUnreachable)
+	case !address.MatchString(t.Address):
+		return fmt.Errorf("%q is not an address", t.Address)
+	case t.HostKey == "":
+		return ErrNoHostKey
+	case !hostKey.MatchString(t.HostKey):
+		return fmt.Errorf("%w: %.40q is none", ErrNoHostKey, t.HostKey)
+	}
+	return nil
+}
+
+// Sent is what went to a member.
+type Sent struct {
+	Files int   // by rsync
+	Bytes int64 // on the connection, before ssh's encryption: rsync's and the delta
+}
+
+// Stage brings a release to the member, whole and verified, not active. base is the release that the member is known to hold, "" for
+// none; if it doesn't, another one that both sides have is taken, and at last none.
+func (s *Session) Stage(ctx context.Context, tree release.Tree, id, base string) (Sent, error) {
+	var sent Sent
+	tried := map[string]bool{}
+	for {
+		parcel, err := s.options.Parcels.get(tree, id, base)
+		if err != nil && base != "" {
+			// Nobody needs the base: pruned on this side, for example.
+			tried[base], base = true, ""
+			continue
+		}
+		if err != nil {
+			return sent, err
+		}
+		tried[base] = true
+		answer, err := s.stage(ctx, parcel, base)
+		if err != nil {
+			return sent, s.failed("stage "+id, err)
+		}
+		sent.Bytes += int64(len(parcel.delta))
+		switch answer.State {
+		case release.Present:
+			return sent, nil
+		case release.NeedBase:
+			if base == "" {
+				return sent, s.failed("stage "+id, fmt.Errorf("it asks for a base when it needs none: %s", answer.Reason))
+			}
+			base = s.choose(tree, answer.Releases, tried)
+			continue
+		case release.Staged:
+		default:
+			return sent, s.failed("stage "+id, fmt.Errorf("its agent answers %q", answer.State))
+		}
+		by, err := s.rsync(ctx, tree, parcel, answer.Partial)
+		sent.Files += by.Files
+		sent.Bytes += by.Bytes
+		if err != nil {
+			return sent, s.failed("send "+id, err)
+		}
+		err = s.agent(ctx, nil, nil, "stage", "--finish", "--release", id)
+		if err == nil {
+			return sent, nil
+		}
+		// What it linked from the base may be damaged: from nothing it can be made whole again.
+		if _, spoken := errors.AsType[*exitError](err); !spoken || base == "" {
+			return sent, s.failed("finish "+id, err)
+		}
+		base = ""
+	}
+}
+
+func (s *Session) stage(ctx context.Context, p *parcel, base string) (answer release.StageResult, err error) {
+	words := []string{"stage", "--release", p.id, "--digest", p.digest}
+	if base != "" {
+		words = append(words, "--base", base)
+	}
+	var out []byte
+	if err := s.agent(ctx, p.delta, &out, words...); err != nil {
+		return answer, err
+	}
+	if err := json.Unmarshal(out, &answer); err != nil {
+		return answer, fmt.Errorf("its agent's answer can't be read: %w", err)
+	}
+	return answer, nil
+}
+
+// choose takes the newest release that both sides hold.
+func (s *Session) choose(tree release.Tree, held []release.Held, tried map[string]bool) string {
+	base := ""
+	for _, h := range held {
+		if tried[h.ID] || h.ID <= base {
+			continue
+		}
+		if digest, err := tree.ManifestDigest(h.ID); err == nil && digest == h.Digest {
+			base = h.ID
+		}
+	}
+	return base
+}
+
+// Activate makes a staged release the current one on the member.
+func (s *Session) Activate(ctx context.Context, id, digest string, generation int64) error {
+	if !release.ValidID(id) || !release.ValidDigest(digest) {
+		return fmt.Errorf("activate %q: not a release", id)
+	}
+	err := s.agent(ctx, nil, nil, "activate", "--release", id, "--digest", digest, "--generation", fmt.Sprint(generation))
+	if err != nil {
+		return s.failed(fmt.Sprintf("activate generation %d", generation), err)
+	}
+	return nil
+}
+
+func (s *Session) failed(what string, err error) error {
+	return fmt.Errorf("%s on %s (%s): %w", what, s.target.InstanceID, s.target.Address, err)
+}

@@ -1,0 +1,423 @@
+package push
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ebs-release/internal/release"
+)
+
+func same(t *testing.T, a, b string) {
+	t.Helper()
+	ma, err := release.Scan(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mb, err := release.Scan(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ma.Digest() != mb.Digest() {
+		t.Fatalf("%s and %s differ: %+v", a, b, release.Diff(ma, mb))
+	}
+}
+
+func wantError(t *testing.T, err, kind error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want %v", kind)
+	}
+	if kind != nil && !errors.Is(err, kind) {
+		t.Fatalf("error %q, want %q", err, kind)
+	}
+	for _, w := range append(words, memberID) {
+		if !strings.Contains(err.Error(), w) {
+			t.Fatalf("error %q, want %q in it", err, w)
+		}
+	}
+	if strings.ContainsAny(err.Error(), "\r\n") {
+		t.Fatalf("not one line: %q", err)
+	}
+}
+
+func TestMemberGetsOnlyWhatChanged(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	s := f.open(t)
+	sent, err := s.Stage(t.Context(), server, second.ID, first.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sent.Files != 9 || sent.Bytes < 100 || sent.Bytes > 10_000 {
+		t.Fatalf("sent %+v", sent)
+	}
+	same(t, server.Path(second.ID), f.Path(second.ID))
+	if current, _ := f.Current(); current != first.ID {
+		t.Fatalf("staging made %s current", current)
+	}
+	if err := s.Activate(t.Context(), second.ID, second.Digest, 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Check(second.ID, second.Digest, 2); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Verify(t.Context(), second.ID); err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.Stage(t.Context(), server, second.ID, first.ID)
+	if err != nil || again.Files != 0 {
+		t.Fatalf("a second time: %+v, %v", again, err)
+	}
+	wantError(t, s.Activate(t.Context(), first.ID, first.Digest, 1), ErrFenced, "generation 1")
+	var answer []byte
+	if err := s.agent(t.Context(), nil, &answer, "status"); err != nil || string(answer) != `{"schema":1,"state":"ready"}` {
+		t.Fatalf("a shell's talk was taken for the answer: %s, %v", answer, err)
+	}
+}
+
+func TestMemberWithAnotherBase(t *testing.T) {
+	for name, prepare := range map[string]func(t *testing.T, server release.Tree, f *far, first release.Ingested) (base string){
+		"said to hold nothing":         func(*testing.T, release.Tree, *far, release.Ingested) string { return "" },
+		"said to hold what nobody has": func(*testing.T, release.Tree, *far, release.Ingested) string { return "20200101T000000Z-000000000000" },
+		"said to hold what it has not": func(t *testing.T, server release.Tree, _ *far, _ release.Ingested) string {
+			dir := t.TempDir()
+			put(t, dir, "other", "other")
+			return publish(t, server, dir, 3).ID
+		},
+		"holds nothing that the server has": func(t *testing.T, _ release.Tree, f *far, first release.Ingested) string {
+			if err := errors.Join(os.RemoveAll(f.Path(first.ID)), os.Remove(f.Root+"/.ebs-release/"+first.ID+".manifest")); err != nil {
+				t.Fatal(err)
+			}
+			return first.ID
+		},
+		"base damaged": func(t *testing.T, _ release.Tree, f *far, first release.Ingested) string {
+			put(t, f.Path(first.ID), "same", "x")
+			return first.ID
+		},
+		"base pruned on the server": func(t *testing.T, server release.Tree, _ *far, first release.Ingested) string {
+			if _, err := server.Prune(t.Context(), 1); err != nil {
+				t.Fatal(err)
+			}
+			return first.ID
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, f, first, second := two(t, volume(t))
+			base := prepare(t, server, f, first)
+			if _, err := f.open(t).Stage(t.Context(), server, second.ID, base); err != nil {
+				t.Fatal(err)
+			}
+			same(t, server.Path(second.ID), f.Path(second.ID))
+		})
+	}
+}
+
+func TestParcelsAreMadeOnceForAllMembers(t *testing.T) {
+	server, _, first, second := two(t, volume(t))
+	parcels := NewParcels()
+	a, err := parcels.get(server, second.ID, first.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := parcels.get(server, second.ID, first.ID)
+	if err != nil || a != b {
+		t.Fatalf("%p, %p, %v", a, b, err)
+	}
+	whole, err := parcels.get(server, second.ID, "")
+	if err != nil || whole.files <= a.files || bytes.Count(whole.names, []byte{0}) != whole.files {
+		t.Fatalf("%+v, %v", whole, err)
+	}
+}
+
+func TestWrongHostKeyIsRefused(t *testing.T) {
+	_, f, _, _ := two(t, volume(t))
+	other := newFar(t, volume(t))
+	f.target.HostKey = other.target.HostKey // another machine has the address now
+	_, err := Open(t.Context(), f.target, f.options)
+	wantError(t, err, ErrHostKey)
+	f.target.HostKey = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjNuG5N87uRgg6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg="
+	_, err = Open(t.Context(), f.target, f.options)
+	wantError(t, err, ErrHostKey)
+}
+
+func TestConnectionsThatDoNotComeAbout(t *testing.T) {
+	f := newFar(t, volume(t))
+	other := newFar(t, volume(t))
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	for _, tc := range []struct {
+		name  string
+		do    func(target *Target, o *Options)
+		kind  error
+		words string
+	}{
+		{"no host key", func(target *Target, _ *Options) { target.HostKey = "" }, ErrNoHostKey, "not reported"},
+		{"host key that is none", func(target *Target, _ *Options) { target.HostKey = "* ssh-ed25519 AAAA" }, ErrNoHostKey, "is none"},
+		{"two lines as host key", func(target *Target, _ *Options) { target.HostKey += "\nProxyCommand x" }, nil, ""},
+		{"wrong user key", func(_ *Target, o *Options) { o.KeyFile = other.options.KeyFile }, ErrLogin, "user root with key " + other.options.KeyFile},
+		{"nobody listens", func(_ *Target, o *Options) { o.Port = freePort(t) }, ErrUnreachable, "Connection refused"},
+		{"no address", func(target *Target, _ *Options) { target.Address = "" }, ErrUnreachable, "no address"},
+		{"never answers", func(_ *Target, o *Options) {
+			o.Port, o.ConnectTimeout = silent.Addr().(*net.TCPAddr).Port, time.Second
+		}, ErrUnreachable, "timed out"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			target, o := f.target, f.options
+			tc.do(&target, &o)
+			s, err := Open(t.Context(), target, o)
+			if tc.kind == nil { // what is behind the key is a comment to us, and thrown away
+				if err != nil {
+					t.Fatal(err)
+				}
+				if text := read(t, filepath.Join(s.dir, knownHosts)); strings.Contains(text, "Proxy") || strings.Count(text, "\n") != 1 {
+					t.Fatalf("known_hosts: %q", text)
+				}
+				_ = s.Close()
+				return
+			}
+			wantError(t, err, tc.kind, tc.words)
+		})
+	}
+	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "ebs-release-push-*", identityName)); len(left) != 0 {
+		for _, l := range left {
+			if to, _ := os.Readlink(l); to == f.options.KeyFile {
+				t.Errorf("left behind: %s", l)
+			}
+		}
+	}
+}
+
+func TestOptionsThatCouldBecomeCommandsAreRefused(t *testing.T) {
+	good := Options{User: "deploy"}
+	for name, bad := range map[string]Options{
+		"user":        {User: "-oProxyCommand=x"},
+		"empty user":  {},
+		"user line":   {User: "a\nProxyCommand x"},
+		"agent words": {User: "a", AgentPath: "agent; rm -rf /"},
+		"agent dash":  {User: "a", AgentPath: "-x"},
+		"key missing": {User: "a", KeyFile: filepath.Join(t.TempDir(), "none")},
+		"port":        {User: "a", Port: 70000},
+	} {
+		if _, err := bad.complete(); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	if _, err := good.complete(); err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{"-oProxyCommand=x", "a b", "10.0.0.1\nUser x", "$(x)"} {
+		target := Target{InstanceID: memberID, Address: address, HostKey: "ssh-ed25519 AAAA"}
+		if err := target.check(); err == nil {
+			t.Errorf("address %q: taken", address)
+		}
+	}
+	target := Target{InstanceID: "i-x *", Address: "10.0.0.1", HostKey: "ssh-ed25519 AAAA"}
+	if err := target.check(); err == nil {
+		t.Error("an instance id that is none was taken")
+	}
+}
+
+func TestFarSideThatCannot(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	for _, tc := range []struct {
+		name string
+		do   func()
+		kind error
+		want string
+	}{
+		{"no agent", func() { f.options.AgentPath = f.script + "-none" }, ErrNoAgent, "agent-none"},
+		{"agent can't be executed", func() { _ = os.Chmod(f.script, 0o644) }, ErrNoAgent, "Permission denied"},
+		{"booting", func() { f.agent(t, "PUSH_TEST_BOOTING=1") }, ErrNotReady, "the boot is still going on"},
+		{"names a place outside", func() { f.agent(t, "PUSH_TEST_PARTIAL=/etc") }, nil, `names "/etc" to send to`},
+		{"names a command", func() { f.agent(t, fmt.Sprintf(`PUSH_TEST_PARTIAL='/$(x)/releases/%s.partial'`, second.ID)) }, nil, "can't be right"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f.agent(t)
+			_ = os.Chmod(f.script, 0o755)
+			options := f.options
+			defer func() { f.options = options }()
+			tc.do()
+			s := f.open(t)
+			_, err := s.Stage(t.Context(), server, second.ID, first.ID)
+			wantError(t, err, tc.kind, tc.want)
+		})
+	}
+}
+
+func TestMemberWithoutRsyncIsItsOwnError(t *testing.T) {
+	server, _, first, second := two(t, volume(t))
+	bin := t.TempDir()
+	for _, name := range []string{"sh", "bash", "env", "cat"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	member := volume(t)
+	run(t, "cp", "-a", server.Root+"/.", member.Root+"/")
+	if err := os.RemoveAll(member.Path(second.ID)); err != nil {
+		t.Fatal(err)
+	}
+	f := newFar(t, member, "SetEnv PATH="+bin)
+	_, err := f.open(t).Stage(t.Context(), server, second.ID, first.ID)
+	wantError(t, err, ErrNoRsync, "rsync")
+}
+
+func TestFullMemberIsItsOwnError(t *testing.T) {
+	member := small(t, 2048)
+	server, f, first, _ := two(t, member)
+	dir := t.TempDir()
+	put(t, dir, "big", strings.Repeat("x", 1<<20))
+	big := publish(t, server, dir, 3)
+
+	t.Run("seen before", func(t *testing.T) {
+		if err := os.WriteFile(member.Root+"/taken", make([]byte, 1500<<10), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = os.Remove(member.Root + "/taken") }()
+		_, err := f.open(t).Stage(t.Context(), server, big.ID, first.ID)
+		wantError(t, err, ErrNoSpace, "the release needs 1.0 MiB more")
+	})
+	t.Run("while it is sent", func(t *testing.T) {
+		f.agent(t, "PUSH_TEST_FILL=1")
+		_, err := f.open(t).Stage(t.Context(), server, big.ID, first.ID)
+		wantError(t, err, ErrNoSpace)
+		if ids, err := f.Releases(); err != nil || len(ids) != 1 || ids[0] != first.ID {
+			t.Fatalf("releases: %v, %v", ids, err)
+		}
+	})
+	t.Run("room again", func(t *testing.T) {
+		f.agent(t)
+		if err := os.Remove(member.Root + "/filler"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.open(t).Stage(t.Context(), server, big.ID, first.ID); err != nil {
+			t.Fatal(err)
+		}
+		same(t, server.Path(big.ID), f.Path(big.ID))
+	})
+}
+
+// children lists the processes of this test that run in a folder.
+func running(t *testing.T, dir string) []int {
+	t.Helper()
+	found, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	var pids []int
+	for _, link := range found {
+		if to, _ := os.Readlink(link); strings.TrimSuffix(to, " (deleted)") == dir {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func TestCloseLeavesNothingBehind(t *testing.T) {
+	f := newFar(t, volume(t))
+	s, err := Open(t.Context(), f.target, f.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(running(t, s.dir)) == 0 {
+		t.Fatal("test bug: no process to be seen")
+	}
+	start := time.Now()
+	if err := errors.Join(s.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > closeGrace {
+		t.Fatalf("closing took %s", took)
+	}
+	if _, err := os.Stat(s.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("%s is still there", s.dir)
+	}
+	if left := running(t, s.dir); len(left) != 0 {
+		t.Fatalf("still running: %v", left)
+	}
+}
+
+func TestContextEndsASessionAndWhatItRuns(t *testing.T) {
+	f := newFar(t, volume(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s, err := Open(ctx, f.target, f.options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.agent(t.Context(), nil, nil, "hang") }()
+	for len(running(t, s.dir)) < 2 { // until the command runs; the test's own time limit ends it
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.Canceled) {
+			t.Fatalf("got %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the command outlived the session's context")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left := running(t, s.dir); len(left) != 0 {
+		t.Fatalf("still running: %v", left)
+	}
+}
+
+func TestCommandEndsAtItsOwnDeadline(t *testing.T) {
+	f := newFar(t, volume(t))
+	s := f.open(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	if err := s.agent(ctx, nil, nil, "hang"); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 5*time.Second {
+		t.Fatalf("%v after %s", err, time.Since(start))
+	}
+	// The session is still good.
+	if err := s.agent(t.Context(), nil, nil, "status"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLostConnectionSaysSo(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	s := f.open(t)
+	// The master is the session's process: the first one that runs there.
+	if err := syscall.Kill(running(t, s.dir)[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-s.done
+	_, err := s.Stage(t.Context(), server, second.ID, first.ID)
+	wantError(t, err, ErrLost)
+}
+
+func TestRsyncStatsOfAllVersions(t *testing.T) {
+	for out, want := range map[string]Sent{
+		"Number of files: 3 (reg: 2)\nNumber of regular files transferred: 2\nTotal bytes sent: 1234\n": {2, 1234},
+		"Number of files transferred: 1,002\nTotal bytes sent: 1,234,567\nTotal bytes received: 12\n":   {1002, 1234567},
+		"": {},
+		"Total bytes sent: 99999999999999999999\n": {},
+	} {
+		if got := parseStats(out); got != want {
+			t.Errorf("%q: %+v", out, got)
+		}
+	}
+}

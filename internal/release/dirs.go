@@ -1,0 +1,161 @@
+package release
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// dirs opens the directories of one tree, each below its parent and never through a symlink, so that no path gets out of the tree. It
+// keeps those on the way to the last path open: in sorted order nearly each next path needs no further open. Not for two goroutines.
+type dirs struct {
+	root *os.File // belongs to the caller
+	open []opened
+}
+
+type opened struct {
+	path string
+	fd   int
+}
+
+const openDir = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+
+// parent returns the open parent directory of path, and the name of path in it. The descriptor is good until the next call.
+func (d *dirs) parent(path string) (fd int, name string, err error) {
+	folder, name := split(path)
+	for n := len(d.open); n > 0; n-- {
+		if top := d.open[n-1].path; folder == top || strings.HasPrefix(folder, top) && folder[len(top)] == '/' {
+			break
+		}
+		_ = unix.Close(d.open[n-1].fd)
+		d.open = d.open[:n-1]
+	}
+	fd, have := int(d.root.Fd()), ""
+	if n := len(d.open); n > 0 {
+		fd, have = d.open[n-1].fd, d.open[n-1].path
+	}
+	for have != folder {
+		rest := strings.TrimPrefix(folder[len(have):], "/")
+		next, _, _ := strings.Cut(rest, "/")
+		below, err := unix.Openat(fd, next, openDir, 0)
+		if err != nil {
+			return -1, "", &os.PathError{Op: "open", Path: quote(strings.TrimPrefix(have+"/"+next, "/")), Err: err}
+		}
+		have = strings.TrimPrefix(have+"/"+next, "/")
+		fd = below
+		d.open = append(d.open, opened{have, fd})
+	}
+	return fd, name, nil
+}
+
+func (d *dirs) close() {
+	for _, o := range d.open {
+		_ = unix.Close(o.fd)
+	}
+	d.open = nil
+}
+
+// stat never follows a symlink, neither on the way nor at the end.
+func (d *dirs) stat(path string, st *unix.Stat_t) error {
+	fd, name, err := d.parent(path)
+	if err != nil {
+		return err
+	}
+	return unix.Fstatat(fd, name, st, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// openFile opens a regular file for reading.
+func (d *dirs) openFile(path string) (*os.File, error) {
+	fd, name, err := d.parent(path)
+	if err != nil {
+		return nil, err
+	}
+	return openFileAt(fd, name, path)
+}
+
+// openFileAt does not wait for the other end of a fifo that took a file's place (O_NONBLOCK means nothing to a file).
+func openFileAt(fd int, name, path string) (*os.File, error) {
+	file, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: quote(path), Err: err}
+	}
+	return os.NewFile(uintptr(file), quote(path)), nil
+}
+
+// walker visits everything below a directory in a fixed order. Symlinks are visited, never followed.
+type walker struct {
+	// visit is called for each name, a directory before what is in it.
+	visit func(dir int, name, path string, st *unix.Stat_t) error
+	// leave, if any, is called with each open directory after what is in it.
+	leave func(dir int, path string, st *unix.Stat_t) error
+}
+
+func (w walker) walk(ctx context.Context, root *os.File) error {
+	return w.folder(ctx, int(root.Fd()), "")
+}
+
+func (w walker) folder(ctx context.Context, dir int, path string) error {
+	names, err := namesIn(dir)
+	if err != nil {
+		return &os.PathError{Op: "read directory", Path: quote(path + "/"), Err: err}
+	}
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		below := name
+		if path != "" {
+			below = path + "/" + name
+		}
+		// Before it is opened: a tree of endless depth must end somewhere.
+		if len(below) > MaxPath {
+			return fmt.Errorf("%s…: a path of more than %d bytes", quote(below[:60]), MaxPath)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return &os.PathError{Op: "lstat", Path: quote(below), Err: err}
+		}
+		if err := w.visit(dir, name, below, &st); err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			continue
+		}
+		if err := w.below(ctx, dir, name, below, &st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w walker) below(ctx context.Context, dir int, name, path string, st *unix.Stat_t) error {
+	fd, err := unix.Openat(dir, name, openDir, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: quote(path), Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := w.folder(ctx, fd, path); err != nil || w.leave == nil {
+		return err
+	}
+	return w.leave(fd, path, st)
+}
+
+func namesIn(dir int) ([]string, error) {
+	// A descriptor of its own: the read position belongs to the open file, and os.File wants to close what it has.
+	fd, err := unix.Openat(dir, ".", openDir, 0)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), ".")
+	defer func() { _ = file.Close() }()
+	names, err := file.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	return names, nil
+}

@@ -1,0 +1,181 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Ingested is a release that is on the release server's volume, whole, and not active yet.
+type Ingested struct {
+	ID          string
+	Digest      string
+	Files       int   // in the release
+	Bytes       int64 // in the release
+	CopiedFiles int   // that were not linked to the release before
+	CopiedBytes int64
+	Previous    string // the current release; "" when this is the first one
+	Reused      bool   // the volume had a release with this digest already: ID is that one's
+}
+
+// Ingest takes SOURCE in: a folder, or what rsync can fetch (host:path, rsync://…). Files that the current release has become hard links
+// to it, the others are copied. `current` stays as it is. After an error the volume is as it was.
+func (t Tree) Ingest(ctx context.Context, source string, now time.Time) (Ingested, error) {
+	var result Ingested
+	err := t.locked(ctx, func(root *os.Root) error {
+		// First of all, because what a crash left behind takes up room.
+		if err := t.sweep(root); err != nil {
+			return err
+		}
+		dir := source
+		if isRemote(source) {
+			defer func() { _ = removeTree(root, stateDir+"/"+incoming) }()
+			if err := t.fetch(ctx, root, source); err != nil {
+				return err
+			}
+			dir = filepath.Join(t.Root, stateDir, incoming)
+		} else if err := t.checkSource(source); err != nil {
+			return err
+		}
+		var err error
+		result, err = t.ingest(ctx, root, dir, now)
+		return err
+	})
+	if err != nil {
+		return Ingested{}, fmt.Errorf("take in %s: %w", source, err)
+	}
+	return result, nil
+}
+
+// checkSource refuses what can't be meant.
+func (t Tree) checkSource(source string) error {
+	dir, err := filepath.EvalSymlinks(source)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		return errors.New("it is not a folder")
+	}
+	volume, err := filepath.EvalSymlinks(t.Root)
+	if err != nil {
+		return err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	if below, err := filepath.Rel(dir, volume); err == nil && below != ".." && !strings.HasPrefix(below, "../") {
+		return fmt.Errorf("it holds the release volume %s itself", t.Root)
+	}
+	return nil
+}
+
+func (t Tree) ingest(ctx context.Context, root *os.Root, dir string, now time.Time) (Ingested, error) {
+	source, err := os.Open(dir)
+	if err != nil {
+		return Ingested{}, err
+	}
+	defer func() { _ = source.Close() }()
+	seen, err := scan(ctx, source)
+	if err != nil {
+		return Ingested{}, err
+	}
+	next := manifestOf(seen)
+	if err := next.validate(); err != nil {
+		return Ingested{}, err
+	}
+	result := Ingested{Digest: next.Digest()}
+	if result.Files, result.Bytes = next.Size(); result.Files == 0 {
+		return Ingested{}, errors.New("there are no files in it")
+	}
+	if result.Previous, err = t.current(root); err != nil {
+		return Ingested{}, err
+	}
+	if id := t.withDigest(root, result.Digest, result.Previous); id != "" {
+		result.ID, result.Reused = id, true
+		return result, unchanged(ctx, source, seen)
+	}
+	result.ID = NewID(now, result.Digest)
+
+	var base Manifest
+	var tree *os.File
+	if result.Previous != "" {
+		// A current release that can't be read is no reason to stop: without it, everything is copied.
+		if base, tree, err = t.base(root, result.Previous); err == nil {
+			defer func() { _ = tree.Close() }()
+		}
+	}
+	steps := plan(base, next)
+	for i := range next {
+		if next[i].Type == 'f' && steps[i].how != byLink {
+			result.CopiedFiles++
+			result.CopiedBytes += next[i].Size
+		}
+	}
+	err = t.take(ctx, root, result, next, steps, tree, source, func() error { return unchanged(ctx, source, seen) })
+	if err != nil {
+		return Ingested{}, errors.Join(err, t.sweep(root))
+	}
+	return result, nil
+}
+
+// take makes the tree of a release. check is called when all is copied.
+func (t Tree) take(ctx context.Context, root *os.Root, result Ingested, next Manifest, steps []step, base, source *os.File, check func() error) error {
+	if err := t.room(result.CopiedBytes); err != nil {
+		return err
+	}
+	who, err := t.owner(root)
+	if err != nil {
+		return err
+	}
+	partial, err := t.startPartial(root, result.ID, who)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = partial.Close() }()
+	b := builder{manifest: next, steps: steps, base: base, copies: source, who: who, copyAs: func(i int) (string, bool) {
+		return next[i].Path, true
+	}}
+	if err := b.build(ctx, partial); err != nil {
+		if errors.Is(err, errOrigin) {
+			return fmt.Errorf("%w: %w", ErrChanged, err)
+		}
+		return err
+	}
+	if err := check(); err != nil {
+		return err
+	}
+	// All that was copied was hashed on its way, all else is linked: only names, modes and targets are left to compare.
+	in := inspection{manifest: next, seal: true, held: func(int, *unix.Stat_t) bool { return true }}
+	if err := in.run(ctx, partial); err != nil {
+		return err
+	}
+	return t.publish(root, result.ID, next)
+}
+
+// withDigest finds a release with this digest; the current one if it has it. Publishing the same tree again takes no room.
+func (t Tree) withDigest(root *os.Root, digest, current string) string {
+	ids, err := t.releases(root)
+	if err != nil {
+		return ""
+	}
+	found := ""
+	for _, id := range ids {
+		if !strings.HasSuffix(id, "-"+digest[:12]) || found == current && found != "" {
+			continue
+		}
+		if have, err := t.manifestDigest(root, id); err == nil && have == digest {
+			found = id
+		}
+	}
+	return found
+}

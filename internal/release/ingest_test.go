@@ -1,0 +1,414 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The first release of these tests, and what the second makes of it.
+var first = map[string]string{
+	"0755 bin/run":       "#!/bin/sh\n",
+	"etc/conf":           "colour=red\n",
+	"etc/same":           "the same\n",
+	"lib/becomes-dir":    "file",
+	"lib/becomes-link":   "file",
+	"dir-to-file/x":      "x",
+	"dir-to-link/x":      "x",
+	"link -> etc/conf":   "",
+	"out -> /etc/hosts":  "",
+	"gone/deep/file":     "gone",
+	"moved/here":         "moved content",
+	"empty/":             "",
+	"mode":               "mode",
+	"new\nline \xff\xfe": "odd",
+	"--delete":           "not an option",
+	"#comment":           "not a comment",
+	"dangling -> none":   "",
+	"loop -> .":          "",
+}
+
+func second2(t *testing.T, dir string) {
+	t.Helper()
+	conf := filepath.Join(dir, "etc/conf")
+	info, err := os.Stat(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "etc/conf", "colour=sad\n")                                  // the same size ...
+	if err := os.Chtimes(conf, info.ModTime(), info.ModTime()); err != nil { // ... and the same second
+		t.Fatal(err)
+	}
+	for _, name := range []string{"lib/becomes-dir", "lib/becomes-link", "dir-to-file", "dir-to-link", "gone", "link", "loop"} {
+		remove(t, dir, name)
+	}
+	put(t, dir, "lib/becomes-dir/x", "x")
+	put(t, dir, "lib/becomes-link -> ../etc", "")
+	put(t, dir, "dir-to-file", "file")
+	put(t, dir, "dir-to-link -> etc", "")
+	put(t, dir, "link -> etc/same", "")
+	put(t, dir, "loop/file", "file")
+	put(t, dir, "0600 mode", "mode")
+	if err := os.Rename(dir+"/moved", dir+"/moved2"); err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "0444 sealed/file", "sealed")
+	if err := os.Chmod(dir+"/sealed", 0o555); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestIngestShipsTheTreeAndLinksWhatStayed(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	tree := volume(t)
+	dir := source(t, first)
+	one := publish(t, tree, dir, 1)
+	same(t, dir, tree.Path(one.ID))
+	if one.Previous != "" || one.Files != 13 || one.CopiedFiles != 13 || one.ID[17:] != one.Digest[:12] {
+		t.Fatalf("%+v", one)
+	}
+	before, err := Scan(t.Context(), tree.Path(one.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode := inode(t, tree.Path(one.ID)+"/mode")
+
+	second2(t, dir)
+	two := publish(t, tree, dir, 2)
+	same(t, dir, tree.Path(two.ID))
+	if two.Previous != one.ID || two.CopiedFiles != 3 {
+		t.Fatalf("%+v", two)
+	}
+	for name, linked := range map[string]bool{"bin/run": true, "etc/same": true, "etc/conf": false, "mode": false, "new\nline \xff\xfe": true} {
+		if got := inode(t, tree.Path(one.ID)+"/"+name) == inode(t, tree.Path(two.ID)+"/"+name); got != linked {
+			t.Errorf("%q linked: %v, want %v", name, got, linked)
+		}
+	}
+	if inode(t, tree.Path(one.ID)+"/moved/here") != inode(t, tree.Path(two.ID)+"/moved2/here") {
+		t.Error("a file that was moved was copied")
+	}
+	// The first release is as it was.
+	after, err := Scan(t.Context(), tree.Path(one.ID))
+	if err != nil || after.Digest() != before.Digest() || inode(t, tree.Path(one.ID)+"/mode") != mode {
+		t.Fatalf("the release before changed: %v, %+v", err, Diff(before, after))
+	}
+	for _, id := range []string{one.ID, two.ID} {
+		if err := tree.Verify(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestIngestedTreeBelongsToItsOwner(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0o077))
+	tree := volume(t)
+	dir := source(t, first)
+	put(t, dir, "4755 set-id", "x")
+	one := publish(t, tree, dir, 1)
+	info, err := os.Stat(tree.Path(one.ID))
+	if err != nil || info.Mode().Perm() != 0o755 {
+		t.Fatalf("root of the release: %v, %v", info.Mode(), err)
+	}
+	for line := range strings.Lines(listing(t, tree)) {
+		if !strings.Contains(line, fmt.Sprintf(" %d ", ordinary)) {
+			t.Errorf("not the owner's: %s", line)
+		}
+	}
+	// And the owner can go on from there.
+	be(t, call{Op: "verify", Root: tree.Root, ID: one.ID}, "")
+	be(t, call{Op: "activate", Root: tree.Root, ID: one.ID, Digest: one.Digest, Generation: 2}, "")
+}
+
+func TestIngestOfTheSameTreeReusesTheRelease(t *testing.T) {
+	tree := volume(t)
+	dir := source(t, first)
+	one := publish(t, tree, dir, 1)
+	before := listing(t, tree)
+	again, err := tree.Ingest(t.Context(), dir, second.Add(time.Hour))
+	if err != nil || again.ID != one.ID || !again.Reused || again.Files != one.Files || listing(t, tree) != before {
+		t.Fatalf("%+v, %v", again, err)
+	}
+	// From the volume itself, too.
+	fromVolume, err := tree.Ingest(t.Context(), filepath.Join(tree.Root, "current"), second)
+	if err != nil || fromVolume.ID != one.ID {
+		t.Fatalf("%+v, %v", fromVolume, err)
+	}
+}
+
+func TestIngestOfATreeOfHardLinksToTheCurrentRelease(t *testing.T) {
+	tree := volume(t)
+	one := publish(t, tree, source(t, first), 1)
+	dir := filepath.Join(tree.Root, "work")
+	if out, err := exec.CommandContext(t.Context(), "cp", "-al", tree.Path(one.ID), dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	put(t, dir, "new", "new")
+	two := publish(t, tree, dir, 2)
+	same(t, dir, tree.Path(two.ID))
+}
+
+func TestIngestRefusesWhatCannotBeShippedByName(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		make func(t *testing.T, dir string)
+		want string
+	}{
+		{"fifo", func(t *testing.T, dir string) { _ = unix.Mkfifo(dir+"/sub/pi\npe", 0o644) }, `"sub/pi\npe" is a fifo`},
+		{"socket", func(t *testing.T, dir string) {
+			l, err := net.Listen("unix", dir+"/sub/sock")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = l.Close() })
+		}, "sub/sock is a socket"},
+		{"device", func(t *testing.T, dir string) { _ = unix.Mknod(dir+"/sub/null", unix.S_IFCHR|0o644, 259) }, "sub/null is a device"},
+		{"unreadable file", func(t *testing.T, dir string) { put(t, dir, "0000 sub/secret", "x") }, "sub/secret: a file of mode 0000 can't be read"},
+		{"closed directory", func(t *testing.T, dir string) { _ = os.Chmod(dir+"/sub", 0o400) }, "sub: a directory of mode 0400"},
+		{"path too long", func(t *testing.T, dir string) {
+			// Longer than one system call takes: step by step.
+			at, err := os.OpenRoot(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 17 {
+				name := strings.Repeat("d", 240)
+				if err := at.Mkdir(name, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				below, err := at.OpenRoot(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = at.Close()
+				at = below
+			}
+			_ = at.Close()
+		}, "a path of more than 3840 bytes"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			tree := volume(t)
+			publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
+			before := listing(t, tree)
+			dir := source(t, map[string]string{"a": "2", "sub/b": "x"})
+			tc.make(t, dir)
+			_, err := tree.Ingest(t.Context(), dir, second)
+			wantError(t, err, dir, tc.want)
+			if listing(t, tree) != before {
+				t.Fatal("the volume changed")
+			}
+		})
+	}
+}
+
+func TestIngestRefusesSourcesThatCannotBeMeant(t *testing.T) {
+	tree := volume(t)
+	file := filepath.Join(source(t, map[string]string{"f": ""}), "f")
+	for name, tc := range map[string]struct{ source, want string }{
+		"missing":                 {file + "-not", "no such file or directory"},
+		"a file":                  {file, "it is not a folder"},
+		"empty":                   {t.TempDir(), "there are no files in it"},
+		"only folders":            {source(t, map[string]string{"a/b/": ""}), "there are no files in it"},
+		"the volume":              {tree.Root, "it holds the release volume"},
+		"a folder above":          {"/", "it holds the release volume"},
+		"a remote one, no server": {"rsync://127.0.0.1:1/x", "rsync from there: rsync: [Receiver] failed to connect"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := listing(t, tree)
+			_, err := tree.Ingest(t.Context(), tc.source, second)
+			wantError(t, err, tc.source, tc.want)
+			if got := listing(t, tree); got != before {
+				t.Fatalf("the volume changed:\n%s%s", before, got)
+			}
+		})
+	}
+	// A symlink to a folder is meant: /srv/app/current.
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(source(t, first), link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tree.Ingest(t.Context(), link, second); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSourceThatChangesIsNoticed(t *testing.T) {
+	for name, change := range map[string]func(dir string){
+		"written":        func(dir string) { put(t, dir, "etc/conf", "colour=sad\n") },
+		"mode":           func(dir string) { put(t, dir, "0600 etc/conf", "colour=red\n") },
+		"directory mode": func(dir string) { _ = os.Chmod(dir+"/etc", 0o700) },
+		"new":            func(dir string) { put(t, dir, "zzz", "") },
+		"gone":           func(dir string) { remove(t, dir, "out") },
+		"replaced":       func(dir string) { remove(t, dir, "etc/same"); put(t, dir, "etc/same", "the same\n") },
+		"now a symlink":  func(dir string) { remove(t, dir, "etc"); put(t, dir, "etc -> /etc", "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := source(t, first)
+			root, err := os.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = root.Close() }()
+			seen, err := scan(t.Context(), root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := unchanged(t.Context(), root, seen); err != nil {
+				t.Fatal(err)
+			}
+			change(dir)
+			if err := unchanged(t.Context(), root, seen); !errors.Is(err, ErrChanged) {
+				t.Fatalf("not noticed: %v", err)
+			}
+		})
+	}
+}
+
+// What is copied is what counts: content that changes between the first look and the copy must not get in under the old sum.
+func TestCopyOfAChangedFileIsRefused(t *testing.T) {
+	tree := volume(t)
+	dir := source(t, map[string]string{"a": "1"})
+	m, err := Scan(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "a", "2")
+	root, err := tree.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = root.Close() }()
+	from, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = from.Close() }()
+	in := Ingested{ID: NewID(second, m.Digest()), Digest: m.Digest()}
+	err = tree.take(t.Context(), root, in, m, plan(nil, m), nil, from, func() error { return nil })
+	if !errors.Is(err, ErrChanged) {
+		t.Fatalf("got %v", err)
+	}
+	wantError(t, err, "write a")
+}
+
+func TestFullVolumeIsAClearErrorAndChangesNothing(t *testing.T) {
+	tree := small(t, 1024)
+	publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
+	before := listing(t, tree)
+	_, err := tree.Ingest(t.Context(), source(t, map[string]string{"big": strings.Repeat("x", 2<<20)}), second)
+	wantError(t, err, tree.Root, "MiB free, the release needs 2.0 MiB more", "no space left on device")
+	if listing(t, tree) != before {
+		t.Fatal("the volume changed")
+	}
+	// What the free space does not tell: many small files take a page each.
+	many := map[string]string{}
+	for i := range 400 {
+		many[fmt.Sprint("f", i)] = fmt.Sprint(i)
+	}
+	_, err = tree.Ingest(t.Context(), source(t, many), second)
+	wantError(t, err, "no space left on device")
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	if after := listing(t, tree); after != before {
+		t.Fatalf("the volume changed:\n%s\n%s", before, after)
+	}
+}
+
+func TestIngestClearsWhatACrashLeftBehind(t *testing.T) {
+	tree := volume(t)
+	dir := source(t, first)
+	in := publish(t, tree, dir, 1)
+	put(t, tree.Root, "releases/20260101T000000Z-000000000000.partial/sub/x", "x")
+	put(t, tree.Root, "releases/"+in.ID+".partial/x", "x")
+	put(t, tree.Root, ".ebs-release/.generation123", "x")
+	put(t, tree.Root, ".ebs-release/20260101T000000Z-000000000000.staged", "x")
+	put(t, dir, "more", "more")
+	publish(t, tree, dir, 2)
+	left := listing(t, tree)
+	for _, word := range []string{".partial", ".generation1", ".staged"} {
+		if strings.Contains(left, word) {
+			t.Errorf("%s is still there", word)
+		}
+	}
+}
+
+func TestIngestEndsWithItsContext(t *testing.T) {
+	tree := volume(t)
+	before := listing(t, tree)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := tree.Ingest(ctx, source(t, first), second); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	if listing(t, tree) != before {
+		t.Fatal("the volume changed")
+	}
+}
+
+func TestIngestFromAnRsyncServer(t *testing.T) {
+	tree := volume(t)
+	dir := source(t, first)
+	one := publish(t, tree, dir, 1)
+	second2(t, dir)
+
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	conf := filepath.Join(t.TempDir(), "rsyncd.conf")
+	settings := fmt.Sprintf("use chroot = no\nuid = root\ngid = root\npid file = %s.pid\nlog file = %s.log\n[tree]\npath = %s\nread only = yes\n", conf, conf, dir)
+	if err := os.WriteFile(conf, []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_ = listener.Close()
+	daemon := exec.CommandContext(t.Context(), "rsync", "--daemon", "--no-detach", "--address=127.0.0.1", fmt.Sprint("--port=", port), "--config="+conf)
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = daemon.Process.Kill(), daemon.Wait() }()
+	address := fmt.Sprint("127.0.0.1:", port)
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if c, err := net.Dial("tcp", address); err == nil {
+			_ = c.Close()
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+
+	two, err := tree.Ingest(t.Context(), "rsync://"+address+"/tree", second.Add(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, dir, tree.Path(two.ID))
+	if two.CopiedFiles != 3 || inode(t, tree.Path(one.ID)+"/bin/run") != inode(t, tree.Path(two.ID)+"/bin/run") {
+		t.Fatalf("%+v", two)
+	}
+	if _, err := os.Lstat(filepath.Join(tree.Root, ".ebs-release/incoming")); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("the scratch folder is still there: %v", err)
+	}
+	_, err = tree.Ingest(t.Context(), "rsync://"+address+"/nothing", second)
+	wantError(t, err, "Unknown module")
+}
+
+func TestRemoteSources(t *testing.T) {
+	for source, want := range map[string]bool{
+		"/srv/x": false, "./a:b": false, "dir/a:b": false, "x": false, ":x": false,
+		"host:": true, "host:/srv": true, "user@host:srv": true, "host::module": true, "rsync://host/module": true,
+	} {
+		if got := isRemote(source); got != want {
+			t.Errorf("isRemote(%q) = %v", source, got)
+		}
+	}
+}

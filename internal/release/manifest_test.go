@@ -1,0 +1,282 @@
+package release
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+const emptySum = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+func text(t testing.TB, m Manifest) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := m.Encode(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestManifestKeepsEveryByteOfAName(t *testing.T) {
+	var all []byte
+	for c := 1; c < 256; c++ {
+		if c != '/' {
+			all = append(all, byte(c))
+		}
+	}
+	m := Manifest{
+		{Path: "\n", Type: 'd', Mode: 0o755},
+		{Path: "\n/\xff\xfe -> x", Type: 'l', Target: "a b\n\\c\xe4"},
+		{Path: string(all[:200]), Type: 'f', Mode: 0o4644, Size: 7, SHA256: sha256.Sum256([]byte("x"))},
+		{Path: string(all[200:]), Type: 'f', Mode: 0o600},
+	}
+	m.sort()
+	encoded := text(t, m)
+	if lines := strings.Count(encoded, "\n"); lines != len(m) {
+		t.Fatalf("%d lines for %d entries:\n%s", lines, len(m), encoded)
+	}
+	for _, c := range []byte(encoded) {
+		if c != '\n' && (c < ' ' || c > '~') {
+			t.Fatalf("byte %#x in a manifest", c)
+		}
+	}
+	back, err := ParseManifest(strings.NewReader(encoded))
+	if err != nil || !reflect.DeepEqual(back, m) {
+		t.Fatalf("%v\n%v\n%v", err, back, m)
+	}
+}
+
+func TestManifestFormat(t *testing.T) {
+	m := Manifest{
+		{Path: "bin", Type: 'd', Mode: 0o755},
+		{Path: "bin/go run", Type: 'f', Mode: 0o755, Size: 0, SHA256: sha256.Sum256(nil)},
+		{Path: "current", Type: 'l', Target: "/opt/x"},
+	}
+	want := "d 0755 bin\nf 0755 0 " + emptySum + " bin/go\\x20run\nl /opt/x current\n"
+	if got := text(t, m); got != want {
+		t.Fatalf("got\n%s, want\n%s", got, want)
+	}
+	if got, want := m.Digest(), fmt.Sprintf("%x", sha256.Sum256([]byte(want))); got != want {
+		t.Fatalf("digest %s, want %s", got, want)
+	}
+}
+
+func TestHostileManifestsAreRefused(t *testing.T) {
+	file := func(path string) string { return "f 0644 0 " + emptySum + " " + path + "\n" }
+	for _, tc := range []struct{ name, data, want string }{
+		{"climbs out", file("../x"), "leaves the release"},
+		{"climbs out below", "d 0755 a\n" + file("a/../../x"), "leaves the release"},
+		{"absolute", file("/etc/passwd"), "leaves the release"},
+		{"dot", file("."), "leaves the release"},
+		{"double slash", "d 0755 a\n" + file("a//b"), "leaves the release"},
+		{"slash at the end", "d 0755 a\nd 0755 a/\n", "leaves the release"},
+		{"empty path", "d 0755 \n", "path of 0 bytes"},
+		{"NUL", file(`a\x00b`), "NUL"},
+		{"NUL in a target", "l a\\x00b x\n", "NUL"},
+		{"empty target", "l  x\n", "target of this symlink has 0 bytes"},
+		{"twice the same", file("a") + file("a"), "not sorted, or twice"},
+		{"not sorted", file("b") + file("a"), "not sorted"},
+		{"no parent", file("a/b"), "parent is not a directory"},
+		{"symlink as parent", "l /etc a\n" + file("a/b"), "parent is not a directory"},
+		{"file as parent", file("a") + file("a/b"), "parent is not a directory"},
+		{"two spellings", file(`\x61`), "escaped without need"},
+		{"capital escape", file(`\x0A`), "not a \\xNN escape"},
+		{"half an escape", file(`a\x0`), "not a \\xNN escape"},
+		{"raw byte", file("a\x80"), "not escaped"},
+		{"mode too wide", "d 17777 a\n", "not a mode"},
+		{"mode in letters", "d rwxr a\n", "not a mode"},
+		{"unreadable file", "f 0244 0 " + emptySum + " a\n", "can't be read by its owner"},
+		{"closed directory", "d 0655 a\n", "can't be read and entered"},
+		{"negative size", "f 0644 -1 " + emptySum + " a\n", "not a size"},
+		{"size with a zero before it", "f 0644 01 " + emptySum + " a\n", "not a size"},
+		{"size too large", "f 0644 99999999999999999999 " + emptySum + " a\n", "not a size"},
+		{"short sha256", "f 0644 0 e3b0 a\n", "not a sha256"},
+		{"unknown type", "p 0644 a\n", "not an entry"},
+		{"too many fields", "d 0755 a b\n", "not an entry"},
+		{"empty line", "\n", "not an entry"},
+		{"cut off", "d 0755 a", "cut off"},
+		{"endless line", "d 0755 " + strings.Repeat("a", 1<<20), "longer than"},
+		{"long name", file(strings.Repeat("a", 256)), "leaves the release, or is not"},
+		{"long path", file(strings.Repeat("a/", 2000) + "a"), "a path of 4001 bytes"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m, err := ParseManifest(strings.NewReader(tc.data))
+			if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "\n") {
+				t.Fatalf("got %v, %v; want one line with %q", m, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestIDs(t *testing.T) {
+	id := NewID(time.Date(2026, 11, 23, 0, 15, 0, 0, time.FixedZone("CET", 3600)), strings.Repeat("9f31c0de77aa", 6))
+	if id != "20261122T231500Z-9f31c0de77aa" || !ValidID(id) {
+		t.Fatalf("id %q", id)
+	}
+	for _, bad := range []string{"", "..", id + ".partial", id + "\n", strings.ToUpper(id), "x" + id} {
+		if ValidID(bad) {
+			t.Errorf("%q is taken for an id", bad)
+		}
+	}
+}
+
+// randomTree makes a manifest whose names sort badly around the slash.
+func randomTree(r *rand.Rand, n int) Manifest {
+	names := []string{"a", "a-b", "a.b", "a b", "b", "\xff", "a\n"}
+	m := Manifest{}
+	folders := []string{""}
+	seen := map[string]bool{}
+	for range n {
+		path := strings.TrimPrefix(folders[r.IntN(len(folders))]+"/"+names[r.IntN(len(names))], "/")
+		if seen[path] {
+			continue
+		}
+		seen[path] = true
+		e := Entry{Path: path}
+		switch r.IntN(4) {
+		case 0:
+			e.Type, e.Mode = 'd', 0o755
+			folders = append(folders, path)
+		case 1:
+			e.Type, e.Target = 'l', names[r.IntN(len(names))]
+		default:
+			e.Type, e.Mode, e.Size = 'f', 0o644+uint32(r.IntN(2))*0o111, int64(r.IntN(3))
+			e.SHA256 = sha256.Sum256([]byte{byte(e.Size)})
+		}
+		m = append(m, e)
+	}
+	m.sort()
+	return m
+}
+
+func TestDeltaGivesTheNewManifestExactly(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(1, seed))
+		base, next := randomTree(r, r.IntN(60)), randomTree(r, r.IntN(60))
+		var b bytes.Buffer
+		if err := Diff(base, next).Encode(&b); err != nil {
+			t.Fatal(err)
+		}
+		encoded := b.String()
+		d, err := ParseDelta(&b)
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		got, err := d.Apply(base)
+		if err != nil || text(t, got) != text(t, next) {
+			t.Fatalf("seed %d: %v\ngot\n%s\nwant\n%s", seed, err, text(t, got), text(t, next))
+		}
+		if len(encoded) > 30 {
+			if _, err := ParseDelta(strings.NewReader(encoded[:len(encoded)-r.IntN(len(encoded)-1)-1])); err == nil {
+				t.Fatalf("seed %d: a delta that is cut off was taken", seed)
+			}
+		}
+	}
+}
+
+func TestDeltaFromNothingIsTheWholeManifest(t *testing.T) {
+	next := randomTree(rand.New(rand.NewPCG(1, 2)), 50)
+	got, err := Diff(nil, next).Apply(nil)
+	if err != nil || got.Digest() != next.Digest() {
+		t.Fatalf("%v, %v", got, err)
+	}
+}
+
+func TestDeltaForAnotherBaseIsRefused(t *testing.T) {
+	file := Entry{Path: "x", Type: 'f', Mode: 0o644}
+	changed := file
+	changed.Size = 3
+	for _, d := range []Delta{{Removed: []string{"x"}}, {Changed: []Entry{changed}}} {
+		if _, err := d.Apply(nil); err == nil || !strings.Contains(err.Error(), "its base does not have") {
+			t.Errorf("%+v: %v", d, err)
+		}
+	}
+	if _, err := (Delta{Added: []Entry{file}}).Apply(Manifest{file}); err == nil {
+		t.Error("a file was added twice")
+	}
+	if _, err := (Delta{Removed: []string{"a"}}).Apply(Manifest{{Path: "a", Type: 'd', Mode: 0o755}, {Path: "a/b", Type: 'f', Mode: 0o644}}); err == nil {
+		t.Error("a file was left without its directory")
+	}
+}
+
+func TestDeltaOfALaterFormIsRefused(t *testing.T) {
+	_, err := ParseDelta(strings.NewReader("ebs-release delta 2\nend\n"))
+	if err == nil || !strings.Contains(err.Error(), `want "ebs-release delta 1"`) {
+		t.Fatal(err)
+	}
+}
+
+func TestPlanSendsOnlyContentThatTheBaseHasNot(t *testing.T) {
+	sum := func(s string) [32]byte { return sha256.Sum256([]byte(s)) }
+	base := Manifest{
+		{Path: "mode", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("m")},
+		{Path: "old-name", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("n")},
+		{Path: "same", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("s")},
+		{Path: "same-size", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("a")},
+	}
+	next := Manifest{
+		{Path: "mode", Type: 'f', Mode: 0o755, Size: 1, SHA256: sum("m")},
+		{Path: "new", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("x")},
+		{Path: "new-name", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("n")},
+		{Path: "same", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("s")},
+		{Path: "same-size", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("b")},
+	}
+	want := []step{{byCopy, "mode"}, {}, {byLink, "old-name"}, {byLink, "same"}, {}}
+	if got := plan(base, next); !reflect.DeepEqual(got, want) {
+		t.Fatalf("got %v, want %v", got, want)
+	}
+	var names []string
+	for _, e := range Missing(base, next) {
+		names = append(names, e.Path)
+	}
+	if !reflect.DeepEqual(names, []string{"new", "same-size"}) {
+		t.Fatalf("missing: %v", names)
+	}
+}
+
+func FuzzManifest(f *testing.F) {
+	f.Add([]byte("d 0755 a\nf 0644 0 " + emptySum + " a/b\\x20c\nl ../x a/l\n"))
+	f.Add([]byte("f 0644 0 " + emptySum + " ../x\n"))
+	f.Add([]byte("l a\\x00b x\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := ParseManifest(bytes.NewReader(data))
+		if err != nil {
+			if strings.ContainsAny(err.Error(), "\n\x00") {
+				t.Fatalf("not one line: %q", err)
+			}
+			return
+		}
+		if got := text(t, m); got != string(data) {
+			t.Fatalf("two spellings of one manifest:\n%q\n%q", data, got)
+		}
+		for _, e := range m {
+			if strings.HasPrefix(e.Path, "/") || strings.Contains("/"+e.Path+"/", "/../") {
+				t.Fatalf("path %q", e.Path)
+			}
+		}
+	})
+}
+
+func FuzzDelta(f *testing.F) {
+	base := Manifest{{Path: "a", Type: 'd', Mode: 0o755}, {Path: "a/b", Type: 'f', Mode: 0o644}}
+	f.Add([]byte("ebs-release delta 1\n+ d 0755 c\n~ d 0700 a\n- a/b\nend\n"))
+	f.Add([]byte("ebs-release delta 1\nend\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d, err := ParseDelta(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		m, err := d.Apply(base)
+		if err != nil {
+			return
+		}
+		if _, err := ParseManifest(strings.NewReader(text(t, m))); err != nil {
+			t.Fatalf("Apply made what ParseManifest refuses: %v", err)
+		}
+	})
+}

@@ -1,0 +1,74 @@
+package release
+
+import "crypto/sha256"
+
+// How a file of a new release comes to be.
+type origin byte
+
+const (
+	fromAfar origin = iota // its content is nowhere in the base: it has to be sent, or copied from the source
+	byLink                 // the very file of the base: same content, same mode
+	byCopy                 // same content with another mode: a link would change the base's mode
+)
+
+type step struct {
+	how  origin
+	from string // path in the base
+}
+
+// plan says for each entry of next where its content comes from; only files have a step that means something. Content is known by its
+// sha256, so that a file which was moved or copied is not sent again.
+func plan(base, next Manifest) []step {
+	steps := make([]step, len(next))
+	var strangers []int
+	for i, j := 0, 0; i < len(next); i++ {
+		for j < len(base) && base[j].Path < next[i].Path {
+			j++
+		}
+		switch {
+		case next[i].Type != 'f':
+		case j < len(base) && base[j] == next[i]:
+			steps[i] = step{byLink, base[j].Path}
+		default:
+			strangers = append(strangers, i)
+		}
+	}
+	if len(strangers) == 0 {
+		return steps
+	}
+	type content struct {
+		sum  [sha256.Size]byte
+		mode uint32
+	}
+	const anyMode = ^uint32(0)
+	held := make(map[content]string, 2*len(strangers))
+	wanted := make(map[[sha256.Size]byte]bool, len(strangers))
+	for _, i := range strangers {
+		wanted[next[i].SHA256] = true
+	}
+	for j := range base {
+		if base[j].Type == 'f' && wanted[base[j].SHA256] {
+			held[content{base[j].SHA256, base[j].Mode}] = base[j].Path
+			held[content{base[j].SHA256, anyMode}] = base[j].Path
+		}
+	}
+	for _, i := range strangers {
+		if path, ok := held[content{next[i].SHA256, next[i].Mode}]; ok {
+			steps[i] = step{byLink, path}
+		} else if path, ok := held[content{next[i].SHA256, anyMode}]; ok {
+			steps[i] = step{byCopy, path}
+		}
+	}
+	return steps
+}
+
+// Missing returns the files of next whose content no file of base has: what must travel to a member that holds base.
+func Missing(base, next Manifest) []Entry {
+	var missing []Entry
+	for i, s := range plan(base, next) {
+		if next[i].Type == 'f' && s.how == fromAfar {
+			missing = append(missing, next[i])
+		}
+	}
+	return missing
+}

@@ -1,0 +1,174 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrChanged: SOURCE was written to while it was read. Nothing was taken in.
+var ErrChanged = errors.New("SOURCE changes while it is read; publish from a folder that nobody writes to meanwhile")
+
+// Scan reads a tree into a manifest. Content is hashed, side by side; times of files decide nothing. What can't be shipped right is
+// refused by name: sockets, fifos, devices, and what its owner can't read.
+func Scan(ctx context.Context, dir string) (Manifest, error) {
+	root, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	seen, err := scan(ctx, root)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", dir, err)
+	}
+	return manifestOf(seen), nil
+}
+
+// sighting is an entry, and the marks by which a later look can tell that it changed.
+type sighting struct {
+	Entry
+	device, inode uint64
+	size          int64
+	modified      unix.Timespec
+	changed       unix.Timespec
+}
+
+func (s *sighting) same(st *unix.Stat_t) bool {
+	if s.device != st.Dev || s.inode != st.Ino || s.size != st.Size || s.modified != st.Mtim {
+		return false
+	}
+	if s.Type != 'l' && s.Mode != st.Mode&maxMode {
+		return false
+	}
+	// A further hard link moves ctime, too: SOURCE may be made of links to the very release that we link to.
+	return s.changed == st.Ctim || st.Nlink > 1
+}
+
+func manifestOf(seen []*sighting) Manifest {
+	m := make(Manifest, len(seen))
+	for i, s := range seen {
+		m[i] = s.Entry
+	}
+	m.sort()
+	return m
+}
+
+// scan returns what is below root in the order of walker.
+func scan(ctx context.Context, root *os.File) ([]*sighting, error) {
+	type job struct {
+		file *os.File
+		seen *sighting
+	}
+	var all []*sighting
+	produce := func(hand func(job) error) error {
+		return walker{visit: func(dir int, name, path string, st *unix.Stat_t) error {
+			seen, err := sight(dir, name, path, st)
+			if err != nil {
+				return err
+			}
+			all = append(all, seen)
+			if seen.Type != 'f' {
+				return nil
+			}
+			file, err := openFileAt(dir, name, path)
+			if err != nil {
+				return err
+			}
+			if err := hand(job{file, seen}); err != nil {
+				_ = file.Close()
+				return err
+			}
+			return nil
+		}}.walk(ctx, root)
+	}
+	err := sideBySide(ctx, produce, func() func(job) error {
+		h := newHasher()
+		return func(j job) error {
+			defer func() { _ = j.file.Close() }()
+			return h.read(j.file, j.seen)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// sight makes an entry of what lstat says; the content of a file comes later.
+func sight(dir int, name, path string, st *unix.Stat_t) (*sighting, error) {
+	s := &sighting{
+		Entry:  Entry{Path: path, Mode: st.Mode & maxMode},
+		device: st.Dev, inode: st.Ino, size: st.Size, modified: st.Mtim, changed: st.Ctim,
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		s.Type = 'd'
+	case unix.S_IFREG:
+		s.Type = 'f'
+		s.Size = st.Size
+	case unix.S_IFLNK:
+		s.Type, s.Mode = 'l', 0
+		target := make([]byte, maxTarget+1)
+		n, err := unix.Readlinkat(dir, name, target)
+		if err != nil {
+			return nil, &os.PathError{Op: "readlink", Path: quote(path), Err: err}
+		}
+		s.Target = string(target[:n])
+	default:
+		return nil, fmt.Errorf("%s is a %s: only files, directories and symlinks can be released", quote(path), kind(st.Mode))
+	}
+	return s, s.check()
+}
+
+func kind(mode uint32) string {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return "directory"
+	case unix.S_IFREG:
+		return "file"
+	case unix.S_IFLNK:
+		return "symlink"
+	case unix.S_IFIFO:
+		return "fifo"
+	case unix.S_IFSOCK:
+		return "socket"
+	default:
+		return "device"
+	}
+}
+
+// read hashes a file that was seen, and makes sure that it is still the same one afterwards.
+func (h *hasher) read(file *os.File, seen *sighting) error {
+	sum, size, err := h.sum(file, nil)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: file.Name(), Err: err}
+	}
+	if !seen.same(&st) || size != st.Size {
+		return fmt.Errorf("%w: %s", ErrChanged, file.Name())
+	}
+	seen.SHA256, seen.Size = sum, size
+	return nil
+}
+
+// unchanged looks again at all that scan saw.
+func unchanged(ctx context.Context, root *os.File, seen []*sighting) error {
+	i := 0
+	err := walker{visit: func(_ int, _, path string, st *unix.Stat_t) error {
+		if i == len(seen) || seen[i].Path != path || !seen[i].same(st) {
+			return fmt.Errorf("%w: %s", ErrChanged, quote(path))
+		}
+		i++
+		return nil
+	}}.walk(ctx, root)
+	if err == nil && i != len(seen) {
+		err = fmt.Errorf("%w: %s is gone", ErrChanged, quote(seen[i].Path))
+	}
+	return err
+}

@@ -1,0 +1,249 @@
+package release
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// Where things are below the root of a release volume.
+const (
+	currentName = "current"
+	releasesDir = "releases"
+	stateDir    = ".ebs-release"
+	lockPath    = stateDir + "/lock"
+	fenceName   = "generation"
+	fencePath   = stateDir + "/" + fenceName // "42 20261122T231500Z-9f31c0de77aa": the highest generation activated here, and its release
+	manifestExt = ".manifest"
+	stagedExt   = ".staged"  // what Stage leaves for Finish: the base, then the manifest
+	partialExt  = ".partial" // a tree that is being made, or taken away
+	incoming    = "incoming" // where an rsync source arrives
+)
+
+// Tree is a release volume at its mount point. It holds no state: every call looks at the volume.
+type Tree struct{ Root string }
+
+// Path returns where the tree of a release is.
+func (t Tree) Path(id string) string { return t.Root + "/" + releasesDir + "/" + id }
+
+// PartialPath returns where the tree of a release is made.
+func (t Tree) PartialPath(id string) string { return t.Path(id) + partialExt }
+
+// Init makes the folders of a release volume for an owner, the user that pushes. What is there already stays.
+func (t Tree) Init(uid, gid int) error {
+	root, err := t.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	for _, name := range []string{releasesDir, stateDir} {
+		if err := root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("release volume %s: %w", t.Root, err)
+		}
+	}
+	lock, err := root.OpenFile(lockPath, os.O_RDONLY|os.O_CREATE, 0o644)
+	if err != nil {
+		return fmt.Errorf("release volume %s: %w", t.Root, err)
+	}
+	_ = lock.Close()
+	// The root, too: `current` is replaced in it.
+	for _, name := range []string{".", releasesDir, stateDir, lockPath} {
+		mode := fs.FileMode(0o755)
+		if name == lockPath {
+			mode = 0o644
+		}
+		if err := errors.Join(root.Chmod(name, mode), root.Lchown(name, uid, gid)); err != nil {
+			return fmt.Errorf("release volume %s: %w", t.Root, err)
+		}
+	}
+	return nil
+}
+
+// Current returns the id of the release that `current` points to; "" when there is none yet.
+func (t Tree) Current() (string, error) {
+	root, err := t.open()
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = root.Close() }()
+	return t.current(root)
+}
+
+func (t Tree) current(root *os.Root) (string, error) {
+	target, err := root.Readlink(currentName)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s/%s: %w", t.Root, currentName, err)
+	}
+	id, ok := strings.CutPrefix(target, releasesDir+"/")
+	if !ok || !ValidID(id) {
+		return "", fmt.Errorf("%s/%s points to %q, which is no release", t.Root, currentName, target)
+	}
+	return id, nil
+}
+
+// Generation returns the highest generation that was activated here; 0 when there was none.
+func (t Tree) Generation() (int64, error) {
+	root, err := t.open()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = root.Close() }()
+	generation, _, err := t.fence(root)
+	return generation, err
+}
+
+func (t Tree) fence(root *os.Root) (generation int64, id string, err error) {
+	data, err := root.ReadFile(fencePath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, "", nil
+	}
+	if err != nil {
+		return 0, "", fmt.Errorf("generation of %s: %w", t.Root, err)
+	}
+	number, id, _ := strings.Cut(strings.TrimSuffix(string(data), "\n"), " ")
+	generation, err = strconv.ParseInt(number, 10, 64)
+	if err != nil || generation <= 0 || !ValidID(id) {
+		return 0, "", fmt.Errorf("%s/%s holds %q: want a generation and a release", t.Root, fencePath, data[:min(len(data), 40)])
+	}
+	return generation, id, nil
+}
+
+// Releases returns the ids of the whole releases, oldest first.
+func (t Tree) Releases() ([]string, error) {
+	root, err := t.open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	return t.releases(root)
+}
+
+func (t Tree) releases(root *os.Root) ([]string, error) {
+	entries, err := fs.ReadDir(root.FS(), releasesDir)
+	if err != nil {
+		return nil, fmt.Errorf("release volume %s: %w", t.Root, err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() && ValidID(e.Name()) {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
+// Manifest reads the manifest of a release.
+func (t Tree) Manifest(id string) (Manifest, error) {
+	root, err := t.open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = root.Close() }()
+	return t.manifest(root, id)
+}
+
+func (t Tree) manifest(root *os.Root, id string) (Manifest, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	file, err := root.Open(stateDir + "/" + id + manifestExt)
+	if err != nil {
+		return nil, fmt.Errorf("manifest of %s: %w", id, err)
+	}
+	defer func() { _ = file.Close() }()
+	m, err := ParseManifest(file)
+	if err != nil {
+		return nil, fmt.Errorf("release %s: %w", id, err)
+	}
+	return m, nil
+}
+
+// ManifestDigest returns the sha256 of a manifest as it is on the volume, without reading sense into it.
+func (t Tree) ManifestDigest(id string) (string, error) {
+	root, err := t.open()
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = root.Close() }()
+	return t.manifestDigest(root, id)
+}
+
+func (t Tree) manifestDigest(root *os.Root, id string) (string, error) {
+	if err := checkID(id); err != nil {
+		return "", err
+	}
+	file, err := root.Open(stateDir + "/" + id + manifestExt)
+	if err != nil {
+		return "", fmt.Errorf("manifest of %s: %w", id, err)
+	}
+	defer func() { _ = file.Close() }()
+	h := sha256.New()
+	if _, err := io.Copy(h, file); err != nil {
+		return "", fmt.Errorf("manifest of %s: %w", id, err)
+	}
+	return hexSum(h), nil
+}
+
+// Check says whether the volume is what a pointer names: the manifest has that digest, `current` is that release, and nothing above
+// that generation was ever activated here. It is cheap: contents are not read (Verify does).
+func (t Tree) Check(id, digest string, generation int64) error {
+	root, err := t.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	current, err := t.current(root)
+	if err != nil {
+		return err
+	}
+	have, _, err := t.fence(root)
+	if err != nil {
+		return err
+	}
+	switch {
+	// Below is right: after a rollback the pointer names an older snapshot with a new generation.
+	case have > generation:
+		return fmt.Errorf("%s: generation %d was activated here, the pointer says %d: the pointer that was read is an old one", t.Root, have, generation)
+	case current != id:
+		return fmt.Errorf("%s: current is %q, the pointer says %s", t.Root, current, id)
+	}
+	return t.checkRelease(root, id, digest)
+}
+
+// checkRelease says whether a release is here, with that digest.
+func (t Tree) checkRelease(root *os.Root, id, digest string) error {
+	info, err := root.Lstat(releasesDir + "/" + id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("release %s is not on %s", id, t.Root)
+	}
+	if err != nil {
+		return fmt.Errorf("release %s: %w", id, err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is not a directory", t.Path(id))
+	}
+	have, err := t.manifestDigest(root, id)
+	if err != nil {
+		return err
+	}
+	if have != digest {
+		return fmt.Errorf("release %s on %s has digest %s, want %s", id, t.Root, have, digest)
+	}
+	return nil
+}
+
+func (t Tree) open() (*os.Root, error) {
+	root, err := os.OpenRoot(t.Root)
+	if err != nil {
+		return nil, fmt.Errorf("release volume: %w", err)
+	}
+	return root, nil
+}
