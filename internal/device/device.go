@@ -74,7 +74,7 @@ func (f Finder) look(volumeID, attachedAs string) (look, error) {
 	if l.nvme {
 		return l, nil
 	}
-	name := xenName(attachedAs)
+	name := XenName(attachedAs)
 	if _, err := os.Stat(filepath.Join(f.Sys, name)); name != "" && err == nil {
 		l.add(f.ready(name, ""))
 	}
@@ -105,8 +105,8 @@ func (f Finder) attribute(name, attribute string) (string, error) {
 	return strings.TrimSpace(string(data)), err
 }
 
-// xenName is what the kernel calls a disk that was attached by this name on Xen: /dev/sdf and /dev/xvdf are both xvdf.
-func xenName(attachedAs string) string {
+// XenName is what the kernel calls a disk that was attached by this name on Xen: /dev/sdf and /dev/xvdf are both xvdf. Empty: no such name.
+func XenName(attachedAs string) string {
 	name := strings.TrimPrefix(attachedAs, "/dev/")
 	if rest, ok := strings.CutPrefix(name, "sd"); ok {
 		name = "xvd" + rest
@@ -116,6 +116,9 @@ func xenName(attachedAs string) string {
 	}
 	return name
 }
+
+// Path is the node of a disk in /dev.
+func (f Finder) Path(name string) string { return filepath.Join(f.Dev, name) }
 
 // ready says whether a disk can be read: it has a size, and its node in /dev is a node of this very disk.
 func (f Finder) ready(name, serial string) (Device, error) {
@@ -134,7 +137,7 @@ func (f Finder) ready(name, serial string) (Device, error) {
 	if err != nil {
 		return Device{}, fmt.Errorf("%s: %w", name, err)
 	}
-	path := filepath.Join(f.Dev, name)
+	path := f.Path(name)
 	var node unix.Stat_t
 	if err := unix.Stat(path, &node); errors.Is(err, fs.ErrNotExist) {
 		return Device{}, fmt.Errorf("%s is here, but %s is not", name, path)

@@ -46,7 +46,7 @@ func (i Info) KernelName() string {
 // What Probe may find instead of a file system. Errors of Probe wrap one of these, or are errors of reading.
 var (
 	ErrBlank     = errors.New("the disk is blank, there is no file system on it")
-	ErrUnknown   = errors.New("there is no ext2, ext3, ext4 or xfs on the disk, though it is not blank")
+	ErrUnknown   = errors.New("what is on the disk is unknown: not ext2, ext3, ext4 or xfs, and not blank")
 	ErrDamaged   = errors.New("the superblock is damaged")
 	ErrTruncated = errors.New("the file system is larger than the disk")
 )
@@ -132,6 +132,7 @@ func nothing(disk io.ReaderAt, size int64) error {
 		{512, "LABELONE", "an LVM physical volume"},
 		{0, "LUKS\xba\xbe", "a LUKS encrypted disk"},
 		{0, "hsqs", "squashfs"},
+		{4096 - 10, "SWAPSPACE2", "swap space"},
 		{510, "\x55\xaa", "a partition table or boot sector"},
 	} {
 		data, err := readFull(disk, mark.at, int64(len(mark.text)))

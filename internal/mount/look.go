@@ -38,9 +38,17 @@ func Look(point string) (*Mounted, error) {
 	return m, nil
 }
 
-func openPoint(point string) (*os.File, error) {
+// CheckPath refuses what cannot be a mount point, by its name alone.
+func CheckPath(point string) error {
 	if !filepath.IsAbs(point) || filepath.Clean(point) != point || point == "/" {
-		return nil, errors.New("want a clean absolute path below /, such as /release")
+		return errors.New("want a clean absolute path below /, such as /release")
+	}
+	return nil
+}
+
+func openPoint(point string) (*os.File, error) {
+	if err := CheckPath(point); err != nil {
+		return nil, err
 	}
 	real, err := filepath.EvalSymlinks(point)
 	if errors.Is(err, os.ErrNotExist) {

@@ -27,7 +27,8 @@ type User struct {
 
 func (e *BusyError) Error() string {
 	if len(e.Users) == 0 {
-		return fmt.Sprintf("unmount %s: it is in use, by what /proc does not tell (a mount below it, a swap file, a loop device?)", e.Point)
+		// Without CAP_SYS_PTRACE, as in the unit, /proc does not tell of other users' processes.
+		return fmt.Sprintf("unmount %s: it is in use. Try: fuser -vm %s, and stop what uses it", e.Point, e.Point)
 	}
 	words := make([]string, 0, len(e.Users))
 	for _, u := range e.Users {

@@ -369,13 +369,11 @@ func TestProtectWaitsUntilEC2SeesTheAttachment(t *testing.T) {
 
 func TestRemove(t *testing.T) {
 	for _, tc := range []struct {
-		name            string
-		states          []string
-		detach, delete  error
-		detached, gone  int // calls
-		text            string
-		deleteOnlyOnce  bool
-		deleteSucceedAt int
+		name           string
+		states         []string
+		detach, delete error
+		detached, gone int // calls
+		text           string
 	}{
 		{name: "attached", states: []string{"attached", "detaching", "detaching", "available"}, detached: 1, gone: 1},
 		{name: "available", states: []string{"available"}, gone: 1},

@@ -113,6 +113,9 @@ func (c *call) resourceTarget(kind, id string) target {
 		conditions["aws:ResourceTag/"+key] = []string{value}
 		conditions["ec2:ResourceTag/"+key] = []string{value}
 	}
+	if kind == "instance" { // a key of that resource type (Service Authorization Reference, "Condition keys for Amazon EC2")
+		conditions["ec2:InstanceID"] = []string{id}
+	}
 	return target{a.arn(kind, id), conditions}
 }
 

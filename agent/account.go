@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/config"
+	"ebs-release/internal/instance"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/volume"
+
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// pointers is boot.Pointers over HTTP.
+type pointers struct{ fetcher *pointer.Fetcher }
+
+func (p pointers) Fetch(ctx context.Context) (boot.Pointer, error) {
+	got, err := p.fetcher.Fetch(ctx)
+	if err != nil {
+		return boot.Pointer{}, err
+	}
+	return boot.Pointer{Generation: got.Generation, Release: got.Release, Digest: got.Digest, Snapshot: got.Snapshot}, nil
+}
+
+// account is boot.Instance and boot.Volumes: what EC2 and its metadata service say, and what is asked of them.
+type account struct {
+	values  config.Values
+	log     *slog.Logger
+	volumes *volume.Volumes // from Identify on: the client needs a region
+}
+
+func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
+	cfg, err := awsconfig.LoadDefaultConfig(ctx)
+	if err != nil {
+		return boot.Identity{}, fmt.Errorf("read the AWS configuration: %w", err)
+	}
+	me, err := instance.Identify(ctx, instance.NewClient(cfg), a.log)
+	if err != nil {
+		return boot.Identity{}, err
+	}
+	if cfg.Region == "" {
+		cfg.Region = me.Region
+	}
+	a.volumes = volume.New(volume.NewEC2(cfg), volume.DefaultTiming(), a.log)
+	a.log.Info("this instance", "instance", me.InstanceID, "zone", me.AvailabilityZone, "account", me.AccountID)
+	return boot.Identity{InstanceID: me.InstanceID, InstanceType: me.InstanceType, Zone: me.AvailabilityZone, Region: me.Region}, nil
+}
+
+func (a *account) HostKey(context.Context) (string, error) { return hostKey("/etc/ssh") }
+
+func (a *account) owner(me boot.Identity) volume.Owner {
+	return volume.Owner{
+		Role: volume.RoleMember, InstanceID: me.InstanceID, InstanceType: me.InstanceType, Zone: me.Zone, MountPoint: a.values.Get("mount-point"),
+	}
+}
+
+func (a *account) Mine(ctx context.Context, me boot.Identity) ([]boot.Volume, error) {
+	found, err := a.volumes.Mine(ctx, a.owner(me))
+	if err != nil {
+		return nil, err
+	}
+	var mine []boot.Volume
+	for _, v := range found {
+		if at := v.Attachment.InstanceID; at != "" && at != me.InstanceID {
+			a.log.Warn("a volume with this instance's tags is attached to another one: left alone", "volume", v.ID, "attached_to", at)
+			continue
+		}
+		mine = append(mine, bootVolume(v))
+	}
+	return mine, nil
+}
+
+func (a *account) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
+	tags := map[string]string{volume.TagGeneration: strconv.FormatInt(want.Generation, 10), volume.TagState: volume.StateBooting}
+	if want.Release != "" {
+		tags[volume.TagRelease] = want.Release
+	}
+	made, err := a.volumes.Make(ctx, volume.Request{
+		Owner: a.owner(me), SnapshotID: want.SnapshotID, Type: a.values.Get("volume-type"), Rate: int32(a.values.Int("initialization-rate")), Tags: tags,
+	})
+	if errors.Is(err, volume.ErrSnapshot) {
+		err = snapshotError{err}
+	}
+	return bootVolume(made), err
+}
+
+// snapshotError is volume.ErrSnapshot in boot's words.
+type snapshotError struct{ error }
+
+func (e snapshotError) Unwrap() []error { return []error{e.error, boot.ErrSnapshot} }
+
+func (a *account) Attach(ctx context.Context, me boot.Identity, v boot.Volume, skip []string) (boot.Volume, error) {
+	attached, err := a.volumes.Attach(ctx, volume.Volume{ID: v.ID}, a.owner(me), skip)
+	if err != nil {
+		return v, err
+	}
+	v.Attached, v.Device, v.Protected = true, attached.Attachment.Device, attached.Attachment.DeleteOnTermination
+	return v, nil
+}
+
+func (a *account) Protect(ctx context.Context, me boot.Identity, v boot.Volume) error {
+	return a.volumes.Protect(ctx, volume.Volume{ID: v.ID, Attachment: volume.Attachment{InstanceID: me.InstanceID, Device: v.Device}})
+}
+
+func (a *account) Remove(ctx context.Context, me boot.Identity, v boot.Volume) error {
+	return a.volumes.Remove(ctx, v.ID, me.InstanceID)
+}
+
+func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
+	tags := map[string]string{volume.TagGeneration: strconv.FormatInt(r.Generation, 10), volume.TagState: volume.StateBooting}
+	if r.Ready {
+		tags[volume.TagState] = volume.StateReady
+	}
+	if r.Release != "" {
+		tags[volume.TagRelease] = r.Release
+	}
+	if r.HostKey != "" {
+		tags[volume.TagHostKey] = r.HostKey
+	}
+	return a.volumes.Tag(ctx, v.ID, tags)
+}
+
+func bootVolume(v volume.Volume) boot.Volume {
+	attaching := v.Attachment.State == types.VolumeAttachmentStateAttaching || v.Attachment.State == types.VolumeAttachmentStateAttached
+	generation, _ := strconv.ParseInt(v.Tags[volume.TagGeneration], 10, 64) // a hint: one that is none is 0
+	return boot.Volume{
+		ID: v.ID, SnapshotID: v.SnapshotID, Attached: attaching, Device: v.Attachment.Device, Protected: attaching && v.Attachment.DeleteOnTermination,
+		Leaving: v.State == types.VolumeStateError || v.Attachment.InstanceID != "" && !attaching,
+		Reported: boot.Report{
+			Ready: v.Tags[volume.TagState] == volume.StateReady, Generation: generation, Release: v.Tags[volume.TagRelease], HostKey: v.Tags[volume.TagHostKey],
+		},
+	}
+}

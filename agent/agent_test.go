@@ -1,0 +1,339 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/mount"
+	"ebs-release/internal/release"
+	"ebs-release/internal/status"
+
+	"golang.org/x/sys/unix"
+)
+
+// agent is the program with streams and folders of a test.
+type agent struct {
+	program
+	out, err bytes.Buffer
+}
+
+func newAgent(t *testing.T, env map[string]string) *agent {
+	t.Helper()
+	a := &agent{}
+	a.program = program{
+		stdin: strings.NewReader(""), stdout: &a.out, stderr: &a.err, getenv: func(k string) string { return env[k] },
+		runDir: status.Dir(filepath.Join(t.TempDir(), "run")),
+	}
+	if err := a.runDir.Make(); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// do runs a verb and returns its exit code, stdout and stderr.
+func (a *agent) do(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	a.out.Reset()
+	a.err.Reset()
+	a.began = false
+	code = a.execute(t.Context(), append(args, "--config", ""))
+	return code, a.out.String(), a.err.String()
+}
+
+func TestAgentHasNoCodeThatFormats(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "ebs-release/agent").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deps := strings.Fields(string(out))
+	if len(deps) < 100 {
+		t.Fatalf("go list gave %d packages", len(deps))
+	}
+	for _, dep := range deps {
+		if strings.Contains(dep, "mkfs") || strings.HasPrefix(dep, "ebs-release/internal/lab") {
+			t.Errorf("the agent links %s", dep)
+		}
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	id, digest := "20261122T231500Z-9f31c0de77aa", strings.Repeat("a", 64)
+	for _, tc := range []struct {
+		name string
+		args []string
+		env  map[string]string
+		code int
+		says string
+	}{
+		{"unknown verb", []string{"down"}, nil, exit.Usage, "unknown command"},
+		{"unknown flag", []string{"up", "--fast"}, nil, exit.Usage, "unknown flag"},
+		{"wrong output", []string{"status", "--output", "xml"}, nil, exit.Usage, "want text or json"},
+		{"no pointer", []string{"up"}, nil, exit.Usage, "there is no pointer. Try: "},
+		{"wrong pointer", []string{"up", "--pointer", "ftp://x/"}, nil, exit.Usage, "want a URL"},
+		{"wrong deadline", []string{"up"}, map[string]string{"EBS_RELEASE_DEADLINE": "soon"}, exit.Usage, "setting deadline"},
+		{"wrong rate", []string{"up"}, map[string]string{"EBS_RELEASE_INITIALIZATION_RATE": "50"}, exit.Usage, "100 to 300"},
+		{"wrong mount point", []string{"up", "--mount-point", "release"}, nil, exit.Usage, "absolute path"},
+		{"wrong type", []string{"up", "--volume-type", "io2"}, nil, exit.Usage, "gp3"},
+		{"status before any boot", []string{"status"}, nil, exit.Unchanged, "not ready: not started"},
+		{"wait in vain", []string{"wait", "--timeout", "150ms"}, nil, exit.Unchanged, "after 150ms: not ready"},
+		{"stage before the boot is over", []string{"stage", "--release", id, "--digest", digest}, nil, exit.Unchanged, "not ready"},
+		{"activate before the boot is over", []string{"activate", "--release", id, "--digest", digest, "--generation", "1"}, nil, exit.Unchanged, "not ready"},
+		{"stage without a release", []string{"stage"}, nil, exit.Usage, "--release"},
+		{"stage with a path for a base", []string{"stage", "--release", id, "--digest", digest, "--base", "../x"}, nil, exit.Usage, "--base"},
+		{"activate without a generation", []string{"activate", "--release", id, "--digest", digest}, nil, exit.Usage, "--generation"},
+		{"version", []string{"version"}, nil, exit.Done, ""},
+		{"config show", []string{"config", "show"}, nil, exit.Done, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			code, stdout, stderr := newAgent(t, tc.env).do(t, tc.args...)
+			if code != tc.code || !strings.Contains(stderr, tc.says) {
+				t.Fatalf("exit %d, stderr %q, want %d with %q", code, stderr, tc.code, tc.says)
+			}
+			if lines := strings.Count(stderr, "\n"); code != exit.Done && lines != 1 {
+				t.Errorf("stderr has %d lines, want one: %q", lines, stderr)
+			}
+			if code == exit.Done && stdout == "" {
+				t.Error("nothing on stdout")
+			}
+		})
+	}
+}
+
+func TestConfigShowNamesTheSource(t *testing.T) {
+	_, stdout, _ := newAgent(t, map[string]string{"EBS_RELEASE_POINTER": "http://r/release.json"}).do(t, "config", "show", "--output", "json", "--deadline", "1m")
+	var report struct {
+		Schema   int
+		Settings []struct{ Key, Value, Source string }
+	}
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil {
+		t.Fatalf("%v in %s", err, stdout)
+	}
+	got := map[string]string{}
+	for _, s := range report.Settings {
+		got[s.Key] = s.Value + " from " + s.Source
+	}
+	if report.Schema != 1 || got["pointer"] != "http://r/release.json from environment EBS_RELEASE_POINTER" ||
+		got["deadline"] != "1m from flag --deadline" || got["mount-point"] != "/release from default" {
+		t.Errorf("report = %+v", report)
+	}
+}
+
+// member is an agent whose boot is over: a real release volume is mounted and the status says ready.
+func member(t *testing.T) (*agent, string) {
+	t.Helper()
+	a := newAgent(t, nil)
+	point := filepath.Join(t.TempDir(), "release")
+	if err := os.Mkdir(point, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(point, unix.UMOUNT_NOFOLLOW) })
+	if err := mount.Mount(disk(t, "mkfs.ext4", "-q", "-F"), "ext4", point); err != nil {
+		t.Fatal(err)
+	}
+	if err := (release.Tree{Root: point}).Init(os.Getuid(), os.Getgid()); err != nil {
+		t.Fatal(err)
+	}
+	ready := status.Status{State: status.Ready, Generation: 1, MountPoint: point, VolumeID: "vol-1"}
+	if err := a.runDir.Write(ready); err != nil {
+		t.Fatal(err)
+	}
+	return a, point
+}
+
+func disk(t *testing.T, mkfs ...string) string {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command(mkfs[0], append(mkfs[1:], image)...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v %s", mkfs, err, out)
+	}
+	out, err := exec.Command("losetup", "--find", "--show", image).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	device := strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
+			t.Errorf("losetup --detach %s: %v %s", device, err, out)
+		}
+	})
+	return device
+}
+
+func TestStageFinishActivate(t *testing.T) {
+	a, point := member(t)
+	manifest := release.Manifest{{Path: "hello", Type: 'f', Mode: 0o644, Size: 0, SHA256: [32]byte{
+		0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+	}}}
+	digest := manifest.Digest()
+	id := release.NewID(time.Now(), digest)
+	var delta bytes.Buffer
+	if err := release.Diff(nil, manifest).Encode(&delta); err != nil {
+		t.Fatal(err)
+	}
+	a.stdin = &delta
+	code, stdout, stderr := a.do(t, "stage", "--release", id, "--digest", digest)
+	var answer struct {
+		Schema                  int
+		State, Release, Partial string
+		Generation              int64
+	}
+	if err := json.Unmarshal([]byte(stdout), &answer); code != 0 || err != nil || answer.Schema != 1 || answer.State != "staged" || strings.Count(stdout, "\n") != 1 {
+		t.Fatalf("stage: exit %d, %q, %q, %v", code, stdout, stderr, err)
+	}
+	if err := os.WriteFile(filepath.Join(answer.Partial, "hello"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr = a.do(t, "stage", "--finish", "--release", id)
+	if err := json.Unmarshal([]byte(stdout), &answer); code != 0 || err != nil || answer.State != "present" || answer.Release != id {
+		t.Fatalf("finish: exit %d, %q, %q, %v", code, stdout, stderr, err)
+	}
+	code, stdout, stderr = a.do(t, "activate", "--release", id, "--digest", digest, "--generation", "5")
+	if err := json.Unmarshal([]byte(stdout), &answer); code != 0 || err != nil || answer.State != "active" || answer.Generation != 5 || answer.Release != id {
+		t.Fatalf("activate: exit %d, %q, %q, %v", code, stdout, stderr, err)
+	}
+	if _, err := os.Stat(filepath.Join(point, "current", "hello")); err != nil {
+		t.Error(err)
+	}
+	if code, _, stderr := a.do(t, "activate", "--release", id, "--digest", digest, "--generation", "4"); code != exit.Conflict || !strings.Contains(stderr, "newer generation") {
+		t.Errorf("a lower generation: exit %d, %q", code, stderr)
+	}
+	code, stdout, _ = a.do(t, "status", "--output", "json")
+	var now status.Status
+	if err := json.Unmarshal([]byte(stdout), &now); code != 0 || err != nil || now.Generation != 5 || now.Release != id || now.State != status.Ready {
+		t.Errorf("status: exit %d, %+v, %v: want what the volume says now", code, now, err)
+	}
+}
+
+func TestNothingIsStagedWhileTheBootGoesOn(t *testing.T) {
+	a, _ := member(t)
+	lock, err := takeLock(t.Context(), a.runDir.LockPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"status"},
+		{"stage", "--finish", "--release", "20261122T231500Z-9f31c0de77aa"},
+		{"activate", "--release", "20261122T231500Z-9f31c0de77aa", "--digest", strings.Repeat("a", 64), "--generation", "1"},
+	} {
+		if code, _, stderr := a.do(t, args...); code != exit.Unchanged || !strings.Contains(stderr, "booting") {
+			t.Errorf("%s: exit %d, %q", args[0], code, stderr)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
+	defer cancel()
+	if _, err := takeLock(ctx, a.runDir.LockPath()); exit.Code(err) != exit.Conflict {
+		t.Errorf("a second `up`: %v", err)
+	}
+	lock.Close()
+	if code, _, stderr := a.do(t, "wait", "--timeout", "5s"); code != exit.Done {
+		t.Errorf("wait: exit %d, %q", code, stderr)
+	}
+}
+
+func TestStatusSeesThatTheMountIsGone(t *testing.T) {
+	a, point := member(t)
+	if code, _, stderr := a.do(t, "status"); code != exit.Done {
+		t.Fatalf("exit %d, %q", code, stderr)
+	}
+	if err := mount.Unmount(point); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := a.do(t, "status")
+	if code != exit.Unchanged || !strings.Contains(stderr, "nothing is mounted") || !strings.Contains(stdout, "failed") {
+		t.Fatalf("exit %d, %q, %q", code, stdout, stderr)
+	}
+}
+
+func TestReporterTellsSystemdAndWritesTheFilesFirst(t *testing.T) {
+	dir := status.Dir(t.TempDir())
+	socket := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	r := newReporter(dir, "/release", slog.New(slog.DiscardHandler))
+	facts := boot.Facts{InstanceID: "i-1", Generation: 7, Release: "r7", SnapshotID: "snap-7", VolumeID: "vol-1", Device: "/dev/nvme1n1"}
+	heard := func() string {
+		t.Helper()
+		buf := make([]byte, 4096)
+		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		n, err := conn.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(buf[:n])
+	}
+	r.Started(boot.StageAttach, facts)
+	if got := heard(); got != "STATUS=attach, generation 7, snap-7, vol-1" {
+		t.Errorf("systemd was told %q", got)
+	}
+	if s, err := dir.Read(); err != nil || s.State != status.Booting || s.Stage != "attach" || s.VolumeID != "vol-1" {
+		t.Errorf("status = %+v, %v", s, err)
+	}
+	r.Ended(boot.StageAttach, 12*time.Millisecond, false, nil)
+	if err := r.Open(t.Context(), facts); err != nil {
+		t.Fatal(err)
+	}
+	if got := heard(); !strings.HasPrefix(got, "READY=1\n") {
+		t.Errorf("systemd was told %q", got)
+	}
+	if s, err := dir.Read(); err != nil || s.State != status.Ready || s.Finished.IsZero() || len(s.Stages) != 1 {
+		t.Errorf("status = %+v, %v", s, err)
+	}
+	if _, err := os.Stat(filepath.Join(string(dir), "release.env")); err != nil {
+		t.Error(err)
+	}
+	if err := r.finish(errors.New("attach: no\nroom")); err != nil {
+		t.Fatal(err)
+	}
+	if got := heard(); got != "STATUS=failed: attach: no room" {
+		t.Errorf("systemd was told %q", got)
+	}
+	if s, err := dir.Read(); err != nil || s.State != status.Failed || s.Error != "attach: no room" {
+		t.Errorf("status = %+v, %v", s, err)
+	}
+}
+
+func TestHostKeyIsTheFirstThatFitsIntoATag(t *testing.T) {
+	write := func(t *testing.T, dir, kind, text string) {
+		if err := os.WriteFile(filepath.Join(dir, "ssh_host_"+kind+"_key.pub"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	dir := t.TempDir()
+	if key, err := hostKey(dir); err == nil {
+		t.Errorf("without any key: %q", key)
+	}
+	write(t, dir, "rsa", "ssh-rsa "+strings.Repeat("A", 372)+" root@x\n")
+	if _, err := hostKey(dir); err == nil || !strings.Contains(err.Error(), "a tag holds 256") {
+		t.Errorf("a long RSA key: %v", err)
+	}
+	write(t, dir, "ecdsa", "ecdsa-sha2-nistp256 AAAA root@x\n")
+	if key, err := hostKey(dir); err != nil || key != "ecdsa-sha2-nistp256 AAAA" {
+		t.Errorf("key = %q, %v", key, err)
+	}
+	write(t, dir, "ed25519", "ssh-ed25519 BBBB root@x\n")
+	if key, err := hostKey(dir); err != nil || key != "ssh-ed25519 BBBB" {
+		t.Errorf("key = %q, %v", key, err)
+	}
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/device"
+	"ebs-release/internal/release"
+
+	"golang.org/x/sys/unix"
+)
+
+var ours = boot.Volume{ID: "vol-0123456789abcdef0", Attached: true, Device: "/dev/xvdaa"}
+
+// nvme is a machine on which a loop device looks like the NVMe disk of our volume, with a free mount point.
+func nvme(t *testing.T, mkfs ...string) *machine {
+	t.Helper()
+	var node unix.Stat_t
+	if err := unix.Stat(disk(t, mkfs...), &node); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name, text string) {
+		path := filepath.Join(dir, "sys/nvme1n1", name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("device/serial", device.Serial(ours.ID))
+	write("size", "65536")
+	write("dev", fmt.Sprintf("%d:%d", unix.Major(node.Rdev), unix.Minor(node.Rdev)))
+	point := filepath.Join(dir, "release")
+	for _, folder := range []string{filepath.Join(dir, "dev"), point} {
+		if err := os.Mkdir(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mknod(filepath.Join(dir, "dev/nvme1n1"), unix.S_IFBLK|0o600, int(node.Rdev)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(point, unix.UMOUNT_NOFOLLOW) })
+	m := newMachine(point, slog.New(slog.DiscardHandler))
+	m.finder.Sys, m.finder.Dev = filepath.Join(dir, "sys"), filepath.Join(dir, "dev")
+	return m
+}
+
+// toPrepared takes the disk from find to a detached mount.
+func toPrepared(t *testing.T, ctx context.Context, m *machine) (boot.Prepared, boot.Disk) {
+	t.Helper()
+	d, err := m.Find(ctx, ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err = m.Check(ctx, d); err != nil {
+		t.Fatal(err)
+	}
+	p, err := m.Prepare(ctx, ours, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p, d
+}
+
+func TestMachineFromDiskToMountPoint(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	m := nvme(t, "mkfs.ext4", "-q", "-F")
+	p, d := toPrepared(t, ctx, m)
+
+	// The publisher's work, on the detached mount: a release of generation 3.
+	volume := p.(prepared).tree.Tree
+	if err := volume.Init(os.Getuid(), os.Getgid()); err != nil {
+		t.Fatal(err)
+	}
+	source := t.TempDir()
+	if err := os.WriteFile(filepath.Join(source, "hello"), []byte("world"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	made, err := volume.Ingest(ctx, source, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := boot.Wanted{Generation: 3, Release: made.ID, Digest: made.Digest}
+	if err := p.Check(ctx, want); err == nil {
+		t.Error("a release that is not current passes the check")
+	}
+	if err := volume.Activate(ctx, made.ID, made.Digest, 3); err != nil {
+		t.Fatal(err)
+	}
+
+	if err := p.Check(ctx, want); err != nil {
+		t.Fatal(err)
+	}
+	other := want
+	other.Digest = strings.Repeat("0", 64)
+	if err := p.Check(ctx, other); err == nil {
+		t.Error("another digest passes the check")
+	}
+	rolledBack := want
+	rolledBack.Generation = 9
+	if err := p.Check(ctx, rolledBack); err != nil {
+		t.Errorf("an older snapshot in a newer generation: %v", err)
+	}
+	if generation, id := p.Holding(); generation != 9 || id != made.ID {
+		t.Errorf("holds %d %s: want the fence raised to 9", generation, id)
+	}
+	if err := p.Check(ctx, want); err == nil {
+		t.Error("a generation below the fence passes the check")
+	}
+
+	if mounted, err := m.Look(ctx, []boot.Volume{ours}); err != nil || mounted != nil {
+		t.Fatalf("before place: %+v, %v", mounted, err)
+	}
+	if err := p.Place(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Visible(ctx, ours, d); err != nil {
+		t.Error(err)
+	}
+	mounted, err := m.Look(ctx, []boot.Volume{{ID: "vol-other"}, ours})
+	if err != nil || mounted == nil || mounted.VolumeID != ours.ID || mounted.Tree.Check(ctx, rolledBack) != nil {
+		t.Fatalf("after place: %+v, %v", mounted, err)
+	}
+	if mounted, err := m.Look(ctx, nil); err != nil || mounted.VolumeID != "" {
+		t.Errorf("a volume that is not mine: %+v, %v", mounted, err)
+	}
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Unmount(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestForeignMountIsNoneOfMine(t *testing.T) {
+	m := nvme(t, "mkfs.ext4", "-q", "-F")
+	if err := unix.Mount("tmpfs", m.point, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	mounted, err := m.Look(t.Context(), []boot.Volume{ours})
+	if err != nil || mounted == nil || mounted.VolumeID != "" || !strings.Contains(mounted.What, "tmpfs") {
+		t.Fatalf("%+v, %v", mounted, err)
+	}
+}
+
+func TestMissingMountPointIsMade(t *testing.T) {
+	m := nvme(t, "mkfs.ext4", "-q", "-F")
+	if err := os.Remove(m.point); err != nil {
+		t.Fatal(err)
+	}
+	if mounted, err := m.Look(t.Context(), nil); err != nil || mounted != nil {
+		t.Fatalf("%+v, %v", mounted, err)
+	}
+	if info, err := os.Stat(m.point); err != nil || info.Mode().Perm() != 0o555 {
+		t.Fatalf("%v, %v, want a directory of mode 0555", info, err)
+	}
+}
+
+func TestBlankVolumeIsRefusedNotFormatted(t *testing.T) {
+	m := nvme(t, "true") // no mkfs at all
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	d, err := m.Find(ctx, ours)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Check(ctx, d); err == nil || !strings.Contains(err.Error(), "blank") {
+		t.Fatalf("error = %v", err)
+	}
+}
+
+func TestVolumeOfAnOlderSetupHoldsNothingThatWeKnow(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	p, _ := toPrepared(t, ctx, nvme(t, "mkfs.ext3", "-q", "-F"))
+	if generation, id := p.Holding(); generation != 0 || id != "" {
+		t.Errorf("holds %d %q", generation, id)
+	}
+	if err := p.Check(ctx, boot.Wanted{Generation: 1, Release: release.NewID(time.Now(), strings.Repeat("a", 64)), Digest: strings.Repeat("a", 64)}); err == nil {
+		t.Error("an empty volume passes the check")
+	}
+}

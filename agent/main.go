@@ -1,0 +1,113 @@
+// Command ebs-release-agent mounts the current release at /release when an instance boots, and takes the releases that are pushed to it
+// later. Read package boot first: the boot in one sentence.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/status"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker (-X main.version=…).
+var version = "unknown"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv)
+	stop()
+	os.Exit(code)
+}
+
+// program is what all verbs share: the streams (stdout is data, stderr is talk), the environment, and the flags of the root command.
+type program struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	runDir         status.Dir // /run/ebs-release
+	root           *cobra.Command
+	configFile     string // --config
+	output         string // --output
+	verbose        bool   // --verbose
+	began          bool   // a verb runs: arguments and flags were right
+}
+
+// run is main without the process: it returns the exit code.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
+	p := &program{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv, runDir: status.Run}
+	return p.execute(ctx, args)
+}
+
+func (p *program) execute(ctx context.Context, args []string) int {
+	root := p.command()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exit.Done
+	}
+	code := exit.Code(err)
+	if !p.began { // cobra's own errors: an unknown verb or flag, a missing argument
+		code = exit.Usage
+	}
+	fmt.Fprintf(p.stderr, "ebs-release-agent: %s\n", oneLine(err))
+	return code
+}
+
+func (p *program) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "ebs-release-agent",
+		Short:         "Mount the current release when an instance boots",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Long: `Mount the current release at /release when an EC2 instance boots, from an EBS snapshot, before the application starts; and take the releases
+that the publisher pushes later.
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not ready, 4 the lock is held or a newer generation is active, 130 interrupted.
+Unknown codes mean failure.`,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if err := status.CheckOutput(p.output); err != nil {
+				return err
+			}
+			p.began = true
+			return nil
+		},
+	}
+	p.root = root
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	p.addSettings(root.PersistentFlags())
+	root.AddCommand(
+		p.upCommand(), p.statusCommand(), p.waitCommand(), p.stageCommand(), p.activateCommand(), p.configCommand(), p.versionCommand(),
+	)
+	return root
+}
+
+// logger talks to a person or the journal on stderr. The journal has the time of each line itself.
+func (p *program) logger() *slog.Logger {
+	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if p.verbose {
+		options.Level = slog.LevelDebug
+	}
+	if p.getenv("JOURNAL_STREAM") != "" {
+		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if len(groups) == 0 && a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(p.stderr, options))
+}
+
+// oneLine makes one line of an error, whatever a file name or another program put into it.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/status"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+)
+
+// reporter is boot.Progress and boot.Gate: it says where the boot is, in status.json, to systemd and in the log, and opens the gate.
+type reporter struct {
+	dir status.Dir
+	log *slog.Logger
+	now status.Status
+}
+
+func newReporter(dir status.Dir, point string, log *slog.Logger) *reporter {
+	return &reporter{dir: dir, log: log, now: status.Status{
+		Schema: status.Schema, State: status.Booting, MountPoint: point, Started: time.Now().UTC(), Stages: []status.Stage{},
+	}}
+}
+
+// begin replaces what an earlier boot left.
+func (r *reporter) begin() error { return r.dir.Write(r.now) }
+
+// Started is of boot.Progress.
+func (r *reporter) Started(stage string, f boot.Facts) {
+	r.learn(f)
+	r.now.Stage = stage
+	r.save()
+	r.log.Debug("stage started", "stage", stage)
+	r.notify("STATUS=" + stage + r.about())
+}
+
+// Ended is of boot.Progress.
+func (r *reporter) Ended(stage string, took time.Duration, skipped bool, err error) {
+	r.now.Stages = append(r.now.Stages, status.Stage{Name: stage, Milliseconds: took.Milliseconds(), Skipped: skipped})
+	took = took.Round(time.Millisecond)
+	switch {
+	case err != nil:
+		r.log.Error("stage failed", "stage", stage, "took", took)
+	case skipped:
+		r.log.Info("stage had nothing to do", "stage", stage)
+	default:
+		r.log.Info("stage finished", "stage", stage, "took", took)
+	}
+}
+
+// Open is of boot.Gate. The files first: what systemd starts on READY=1 may read them.
+func (r *reporter) Open(_ context.Context, f boot.Facts) error {
+	r.learn(f)
+	r.now.State, r.now.Finished = status.Ready, time.Now().UTC()
+	if err := r.dir.WriteEnvironment(r.now); err != nil {
+		return err
+	}
+	if err := r.dir.Write(r.now); err != nil {
+		return err
+	}
+	if _, err := daemon.SdNotify(false, fmt.Sprintf("READY=1\nSTATUS=ready%s", r.about())); err != nil {
+		return fmt.Errorf("say ready to systemd: %w", err)
+	}
+	return nil
+}
+
+// finish writes the end of the boot.
+func (r *reporter) finish(failure error) error {
+	if failure == nil {
+		return r.dir.Write(r.now) // with the time of the last stage
+	}
+	r.now.State, r.now.Finished, r.now.Error = status.Failed, time.Now().UTC(), oneLine(failure)
+	r.save()
+	r.notify("STATUS=failed: " + r.now.Error)
+	return nil
+}
+
+func (r *reporter) learn(f boot.Facts) {
+	r.now.InstanceID, r.now.Generation, r.now.Release = f.InstanceID, f.Generation, f.Release
+	r.now.SnapshotID, r.now.VolumeID, r.now.Device = f.SnapshotID, f.VolumeID, f.Device
+}
+
+func (r *reporter) about() string {
+	text := ""
+	if r.now.SnapshotID != "" {
+		text = fmt.Sprintf(", generation %d, %s", r.now.Generation, r.now.SnapshotID)
+	}
+	if r.now.VolumeID != "" {
+		text += ", " + r.now.VolumeID
+	}
+	return text
+}
+
+// save writes status.json on the way: it is for people, so the boot goes on without it.
+func (r *reporter) save() {
+	if err := r.dir.Write(r.now); err != nil {
+		r.log.Warn("cannot tell where the boot is", "error", err)
+	}
+}
+
+// notify tells systemd; without NOTIFY_SOCKET nobody asks.
+func (r *reporter) notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		r.log.Debug("cannot tell systemd", "error", err)
+	}
+}

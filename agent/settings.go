@@ -1,0 +1,67 @@
+package main
+
+import (
+	"errors"
+	"net/url"
+	"strconv"
+
+	"ebs-release/internal/config"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/mount"
+	"ebs-release/internal/status"
+
+	"github.com/spf13/pflag"
+)
+
+const defaultConfigFile = "/etc/ebs-release/agent.toml"
+
+// settingsTable is all that can be configured.
+func settingsTable() []config.Setting {
+	return []config.Setting{
+		{Key: "pointer", Env: "EBS_RELEASE_POINTER", Check: checkPointer, Usage: "URL of the pointer: release.json, or a line snap-…"},
+		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release", Check: mount.CheckPath, Usage: "where to mount the release volume"},
+		{Key: "deadline", Env: "EBS_RELEASE_DEADLINE", Default: "4m", Check: config.CheckDuration, Usage: "how long a boot may take"},
+		{
+			// The types that need no number of IOPS.
+			Key: "volume-type", Env: "EBS_RELEASE_VOLUME_TYPE", Default: "gp3", Check: config.CheckOneOf("gp3", "gp2", "st1", "sc1", "standard"),
+			Usage: "type of the EBS volume",
+		},
+		{
+			Key: "initialization-rate", Env: "EBS_RELEASE_INITIALIZATION_RATE", Default: "0", Check: checkRate,
+			Usage: "MiB/s at which EBS loads the volume ahead of reads, 100 to 300; 0: off",
+		},
+	}
+}
+
+func checkPointer(value string) error {
+	if value == "" {
+		return nil // `up` asks for it
+	}
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return errors.New("want a URL such as http://releases.internal/release.json")
+	}
+	return nil
+}
+
+// checkRate: the range of VolumeInitializationRate in CreateVolume.
+func checkRate(value string) error {
+	n, err := strconv.Atoi(value)
+	if err != nil || n != 0 && (n < 100 || n > 300) {
+		return errors.New("want 0 (off), or 100 to 300 (MiB/s)")
+	}
+	return nil
+}
+
+func (p *program) addSettings(flags *pflag.FlagSet) {
+	config.AddFlags(flags, settingsTable())
+	flags.StringVar(&p.configFile, "config", defaultConfigFile, "configuration file")
+	flags.StringVar(&p.output, "output", status.Text, "format of reports: text or json")
+	flags.BoolVarP(&p.verbose, "verbose", "v", false, "say more on stderr")
+}
+
+// settings resolves all settings. A wrong one is the user's error.
+func (p *program) settings() (config.Values, error) {
+	values, err := config.Load(settingsTable(), p.configFile, p.root.PersistentFlags(), p.getenv)
+	return values, exit.With(exit.Usage, err)
+}

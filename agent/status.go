@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/mount"
+	"ebs-release/internal/release"
+	"ebs-release/internal/status"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Say what is served here; exit 3 when this member is not ready",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			now, err := p.observe()
+			if err != nil {
+				return err
+			}
+			if err := p.printStatus(now); err != nil {
+				return err
+			}
+			return notReady(now)
+		},
+	}
+}
+
+// observe is the status that the boot left, and over it what the volume says now: a push may have moved it on.
+func (p *program) observe() (status.Status, error) {
+	s, err := p.runDir.Read()
+	if err != nil || s.State != status.Ready {
+		return s, err
+	}
+	locked, err := isLocked(p.runDir.LockPath())
+	if err != nil {
+		return s, fmt.Errorf("look whether an `up` goes on: %w", err)
+	}
+	if locked { // just started: it has not written its status yet
+		s.State = status.Booting
+		return s, nil
+	}
+	if err := observeVolume(&s); err != nil {
+		s.State, s.Error = status.Failed, oneLine(err)
+	}
+	return s, nil
+}
+
+func observeVolume(s *status.Status) error {
+	mounted, err := mount.Look(s.MountPoint)
+	if err != nil {
+		return err
+	}
+	if mounted == nil {
+		return fmt.Errorf("nothing is mounted at %s any more. Try: systemctl restart ebs-release-agent", s.MountPoint)
+	}
+	if s.Generation == 0 {
+		return nil // a volume of an older setup, that says nothing
+	}
+	tree := release.Tree{Root: s.MountPoint}
+	if s.Generation, err = tree.Generation(); err != nil {
+		return err
+	}
+	s.Release, err = tree.Current()
+	return err
+}
+
+// notReady is nil for a member that is ready.
+func notReady(s status.Status) error {
+	switch {
+	case s.State == status.Ready:
+		return nil
+	case s.Error != "":
+		return exit.With(exit.Unchanged, fmt.Errorf("not ready: %s: %s", s.State, s.Error))
+	case s.Stage != "":
+		return exit.With(exit.Unchanged, fmt.Errorf("not ready: %s, stage %s", s.State, s.Stage))
+	default:
+		return exit.With(exit.Unchanged, fmt.Errorf("not ready: %s. Try: systemctl status ebs-release-agent", s.State))
+	}
+}
+
+func (p *program) printStatus(s status.Status) error {
+	if p.output == status.JSON {
+		return status.PrintJSON(p.stdout, s)
+	}
+	rows := [][]string{
+		{"state", s.State},
+		{"stage", s.Stage},
+		{"generation", strconv.FormatInt(s.Generation, 10)},
+		{"release", s.Release},
+		{"snapshot", s.SnapshotID},
+		{"volume", s.VolumeID},
+		{"device", s.Device},
+		{"mount point", s.MountPoint},
+		{"instance", s.InstanceID},
+	}
+	if !s.Finished.IsZero() {
+		rows = append(rows, []string{"took", s.Finished.Sub(s.Started).Round(time.Millisecond).String()})
+	}
+	if s.Error != "" {
+		rows = append(rows, []string{"error", s.Error})
+	}
+	return status.PrintTable(p.stdout, rows)
+}

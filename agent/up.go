@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/config"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/status"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) upCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "up",
+		Short: "Bring the current release to the mount point, and say ready",
+		Long: `Bring the current release to the mount point: find or make the volume, attach, check, mount and verify it, report it, and say ready to systemd.
+Once more on a machine that is ready changes nothing. Killed at any point, it goes on where it was when it is started again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			values, err := p.settings()
+			if err != nil {
+				return err
+			}
+			if values.Get("pointer") == "" {
+				return exit.With(exit.Usage, fmt.Errorf("there is no pointer. Try: set --pointer, EBS_RELEASE_POINTER, or pointer in %s", p.configFile))
+			}
+			return p.up(cmd.Context(), values)
+		},
+	}
+}
+
+func (p *program) up(ctx context.Context, values config.Values) error {
+	log := p.logger()
+	ctx, cancel := context.WithTimeout(ctx, values.Duration("deadline"))
+	defer cancel()
+	if err := p.runDir.Make(); err != nil {
+		return err
+	}
+	lock, err := takeLock(ctx, p.runDir.LockPath())
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+
+	fetcher, err := pointer.NewFetcher(values.Get("pointer"), log)
+	if err != nil {
+		return exit.With(exit.Usage, err)
+	}
+	account := &account{values: values, log: log}
+	machine := newMachine(values.Get("mount-point"), log)
+	reporter := newReporter(p.runDir, values.Get("mount-point"), log)
+	parts := boot.Parts{
+		Instance: account, Pointers: pointers{fetcher}, Volumes: account, Disks: machine, Mounts: machine, Gate: reporter,
+	}
+	if err := reporter.begin(); err != nil {
+		return err
+	}
+	_, err = boot.Run(ctx, parts, reporter, log)
+	if finishErr := reporter.finish(err); err == nil {
+		err = finishErr
+	}
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		err = fmt.Errorf("%w (the deadline is %s)", err, values.Get("deadline"))
+	}
+	if err != nil {
+		return err
+	}
+	return p.printUp(reporter.now)
+}
+
+func (p *program) printUp(s status.Status) error {
+	if p.output == status.JSON {
+		return status.PrintJSON(p.stdout, s)
+	}
+	_, err := fmt.Fprintf(p.stdout, "ready: generation %d, release %s at %s (%s) in %s\n",
+		s.Generation, s.Release, s.MountPoint, s.VolumeID, s.Finished.Sub(s.Started).Round(time.Millisecond))
+	return err
+}

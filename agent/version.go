@@ -1,0 +1,25 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+
+	"ebs-release/internal/status"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if p.output == status.JSON {
+				return status.PrintJSON(p.stdout, map[string]any{"schema": status.Schema, "version": version, "go": runtime.Version()})
+			}
+			_, err := fmt.Fprintf(p.stdout, "ebs-release-agent %s (%s)\n", version, runtime.Version())
+			return err
+		},
+	}
+}

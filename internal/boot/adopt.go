@@ -1,0 +1,96 @@
+package boot
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+)
+
+// adopt looks before anything is done: at the mount point, and at the volumes that earlier runs made for this instance. One that may hold
+// what is wanted is taken on from where it stands; the others go. So a reboot, a stop and start, and a crash at any step end in one volume.
+//
+// What a volume holds, the volume itself says, after it is mounted where nobody sees it (verify). Its tags are hints: a push over ssh may
+// have moved it on since.
+func (b *boot) adopt(ctx context.Context) (err error) {
+	b.forget()
+	if b.want, err = b.wanted(*b.pointer); err != nil {
+		return err
+	}
+	mine, err := b.Volumes.Mine(ctx, b.me)
+	if err != nil {
+		return err
+	}
+	mine = slices.DeleteFunc(mine, func(v Volume) bool { return b.removed[v.ID] })
+	mounted, err := b.Mounts.Look(ctx, mine)
+	if err != nil {
+		return err
+	}
+	if mounted != nil {
+		if err := b.adoptMounted(ctx, mine, *mounted); err != nil {
+			return err
+		}
+	}
+	if !b.serving {
+		b.choose(mine)
+	}
+	for _, v := range mine {
+		if v.ID == b.volume.ID || b.removed[v.ID] {
+			continue
+		}
+		b.log.Info("removing a volume of an earlier boot", "volume", v.ID, "generation", v.Reported.Generation, "snapshot", v.SnapshotID)
+		if err := b.removeVolume(ctx, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adoptMounted takes what is at the mount point: served already when it is what is wanted, unmounted when it is an older release of ours.
+func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted) error {
+	at := slices.IndexFunc(mine, func(v Volume) bool { return v.ID == mounted.VolumeID })
+	if at < 0 {
+		return fmt.Errorf("mounted at %s, which is no release volume of this instance. Try: unmount it", mounted.What)
+	}
+	stale := b.holds(ctx, mine[at], mounted.Tree)
+	if stale == nil {
+		b.volume, b.disk = mine[at], mounted.Disk
+		b.adopted, b.serving, b.sound = true, true, true
+		b.heldGeneration, b.heldRelease = mounted.Tree.Holding()
+		return nil
+	}
+	b.log.Info("what is mounted is not what is wanted", "volume", mounted.VolumeID, "why", stale)
+	if err := b.Mounts.Unmount(ctx); err != nil {
+		return fmt.Errorf("replace the mounted release (%w): %w", stale, err)
+	}
+	return b.removeVolume(ctx, mine[at])
+}
+
+// choose picks the volume to take on, if there is one. An attached one is worth a look inside, whatever its tags say. One that is not
+// attached cannot have been pushed to, so it is taken only when it was made from the wanted snapshot.
+func (b *boot) choose(mine []Volume) {
+	usable := slices.DeleteFunc(slices.Clone(mine), func(v Volume) bool {
+		return b.removed[v.ID] || v.Leaving || !v.Attached && v.SnapshotID != b.want.SnapshotID
+	})
+	if len(usable) == 0 {
+		return
+	}
+	rank := func(v Volume) int {
+		r := 0
+		if v.SnapshotID == b.want.SnapshotID {
+			r++
+		}
+		if v.Reported.Generation == b.want.Generation {
+			r += 2
+		}
+		if v.Attached {
+			r += 4
+		}
+		return r
+	}
+	best := slices.MaxFunc(usable, func(v, w Volume) int {
+		return cmp.Or(cmp.Compare(rank(v), rank(w)), cmp.Compare(w.ID, v.ID))
+	})
+	b.log.Info("taking on a volume of an earlier boot", "volume", best.ID, "attached", best.Attached)
+	b.volume, b.adopted = best, true
+}

@@ -1,0 +1,82 @@
+// Package boot is the boot of a member, and the place to start reading the agent. One sentence, in this order:
+//
+//	identify -> resolve -> adopt -> create -> attach -> protect -> find device -> check -> mount -> verify -> report -> re-read -> ready
+//
+// Here is the order, the time that each stage may take, and what follows from a failure. What the stages do to the world is behind the
+// small interfaces of parts.go; agent/ puts AWS, the kernel and the disk behind them.
+//
+// Two orders matter most:
+//
+//   - Report comes before re-read. The publisher moves the pointer and then lists members; this program reports itself and then reads
+//     the pointer again. Whichever is first, one of them sees the other, so no member serves an older release unnoticed.
+//   - The release becomes visible last. mount makes a detached mount, which nobody else sees; verify looks inside; and only ready, after
+//     the pointer was read again, moves it to the mount point and opens the gate.
+//
+// A boot may be killed at any point and started again: adopt looks at what is there and goes on from it.
+package boot
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// The names of the stages.
+const (
+	StageIdentify = "identify"
+	StageResolve  = "resolve"
+	StageAdopt    = "adopt"
+	StageCreate   = "create"
+	StageAttach   = "attach"
+	StageProtect  = "protect"
+	StageFind     = "find device"
+	StageCheck    = "check"
+	StageMount    = "mount"
+	StageVerify   = "verify"
+	StageReport   = "report"
+	StageReread   = "re-read"
+	StageReady    = "ready"
+)
+
+// stage is one step. It is skipped when done says so, and done is asked again after do.
+type stage struct {
+	name   string
+	budget time.Duration // the whole boot has a deadline besides
+	done   func() bool
+	do     func(context.Context) error
+	hint   string // what to do next, when the error itself does not say
+}
+
+// stages is the boot sentence. The stages of one line run side by side.
+func (b *boot) stages() [][]stage {
+	return [][]stage{
+		{
+			{StageIdentify, time.Minute, b.identified, b.identify, "is the instance metadata service switched on, with a hop limit of 1 or more?"},
+			{StageResolve, 2 * time.Minute, b.resolved, b.resolve, "fetch the pointer's URL by curl from this instance"},
+		},
+		{{StageAdopt, 90 * time.Second, nil, b.adopt, "look at the volumes of this instance in EC2, and at the mount point"}},
+		{{StageCreate, time.Minute, b.haveVolume, b.create, "look at the snapshot and at the volume limits of the account"}},
+		{{StageAttach, 2 * time.Minute, b.attached, b.attach, "look at the attachments of this instance in EC2"}},
+		{
+			{StageProtect, 30 * time.Second, b.protected, b.protect, "allow ec2:ModifyInstanceAttribute in the role of this instance"},
+			{StageFind, 90 * time.Second, b.haveDisk, b.find, "look at /sys/block/*/device/serial and at the attachment in EC2"},
+		},
+		{{StageCheck, 2 * time.Minute, b.checked, b.check, "look at the volume that the snapshot was made from"}},
+		{{StageMount, 30 * time.Second, b.haveMount, b.mount, "look into the kernel's log (dmesg)"}},
+		{{StageVerify, 30 * time.Second, b.verified, b.verify, "publish again"}},
+		{{StageReport, 30 * time.Second, b.reported, b.report, "allow ec2:CreateTags in the role of this instance"}},
+		{{StageReread, time.Minute, nil, b.reread, "fetch the pointer's URL by curl from this instance"}},
+		{{StageReady, 30 * time.Second, nil, b.ready, "look at the mount point"}},
+	}
+}
+
+// Run boots: it returns when the wanted release is at the mount point and the gate is open, or with an *Error. ctx carries the deadline
+// of the whole boot. A volume that a failed boot made is removed, unless it is safe to leave to the next one.
+func Run(ctx context.Context, parts Parts, progress Progress, log *slog.Logger) (Facts, error) {
+	b := &boot{Parts: parts, progress: progress, log: log, removed: map[string]bool{}}
+	if err := b.run(ctx); err != nil {
+		b.leave(ctx, err)
+		return b.facts(), err
+	}
+	return b.facts(), nil
+}

@@ -1,0 +1,161 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Identity is who this instance is.
+type Identity struct {
+	InstanceID   string
+	InstanceType string
+	Zone         string
+	Region       string
+}
+
+// Pointer is what the pointer document says.
+type Pointer struct {
+	Generation int64 // 0: a plain line, with nothing to verify against
+	Release    string
+	Digest     string
+	Snapshot   func(region string) (string, error)
+}
+
+// Wanted is what this member shall serve: the pointer, for this Region.
+type Wanted struct {
+	Generation int64 // 0: only the snapshot is known
+	Release    string
+	Digest     string
+	SnapshotID string
+}
+
+// Volume is a volume that was made for this instance and mount point.
+type Volume struct {
+	ID         string
+	SnapshotID string
+	Attached   bool   // to this instance
+	Device     string // the name of the attachment: /dev/xvdaa
+	Protected  bool   // EC2 deletes it with the instance
+	Leaving    bool   // in error, or on its way off: of no use
+	Reported   Report // what its tags say: a hint, a push may have moved the volume on
+}
+
+// Report is what a member tells the publisher, by tags on its volume.
+type Report struct {
+	Ready      bool
+	Generation int64
+	Release    string
+	HostKey    string // of its sshd: "ssh-ed25519 AAAA…"; empty when it has none yet
+}
+
+// Disk is the block device that a volume became.
+type Disk struct {
+	Path string // /dev/nvme1n1
+	Kind string // what check found, by the kernel's name: ext4, xfs
+}
+
+// Facts are what is known at some moment of a boot, for people and for the application.
+type Facts struct {
+	InstanceID string
+	Generation int64
+	Release    string
+	SnapshotID string
+	VolumeID   string
+	Device     string
+}
+
+// ErrSnapshot is what Volumes.Create wraps when the snapshot is not there or not completed: the pointer may have moved on.
+var ErrSnapshot = errors.New("the snapshot cannot be used")
+
+// Parts are what a boot needs of the world.
+type Parts struct {
+	Instance Instance
+	Pointers Pointers
+	Volumes  Volumes
+	Disks    Disks
+	Mounts   Mounts
+	Gate     Gate
+}
+
+// Instance is the machine that boots.
+type Instance interface {
+	Identify(ctx context.Context) (Identity, error)
+	HostKey(ctx context.Context) (string, error)
+}
+
+// Pointers is where the pointer is fetched from. Fetch tries until it has a valid one, or ctx ends.
+type Pointers interface {
+	Fetch(ctx context.Context) (Pointer, error)
+}
+
+// Volumes is EBS. Every method ends with its ctx.
+type Volumes interface {
+	// Mine lists the volumes made for this instance and mount point.
+	Mine(ctx context.Context, me Identity) ([]Volume, error)
+	// Create makes a volume and waits until it can be attached. The same call after a crash gives the same volume, perhaps attached
+	// already. A Volume with an ID exists, whatever the error.
+	Create(ctx context.Context, me Identity, want Wanted) (Volume, error)
+	// Attach attaches under a free name that is none of skip. Whether the disk is here, Disks.Find says.
+	Attach(ctx context.Context, me Identity, v Volume, skip []string) (Volume, error)
+	Protect(ctx context.Context, me Identity, v Volume) error
+	// Remove detaches and deletes.
+	Remove(ctx context.Context, me Identity, v Volume) error
+	Report(ctx context.Context, v Volume, r Report) error
+}
+
+// Disks finds and checks block devices.
+type Disks interface {
+	Find(ctx context.Context, v Volume) (Disk, error)
+	// Check makes sure that there is a file system that can be mounted, and fills in Kind. It never makes one.
+	Check(ctx context.Context, d Disk) (Disk, error)
+}
+
+// Mounts is the mount point.
+type Mounts interface {
+	// Look says what is at the mount point: nil when it is free. Anything that is not free, and not exactly one mount, is an error.
+	Look(ctx context.Context, mine []Volume) (*Mounted, error)
+	// Prepare mounts the disk where nobody else sees it.
+	Prepare(ctx context.Context, v Volume, d Disk) (Prepared, error)
+	// Unmount takes the mount at the mount point away. In use: an error that names the processes.
+	Unmount(ctx context.Context) error
+	// Visible reads back that this disk is what everybody sees at the mount point.
+	Visible(ctx context.Context, v Volume, d Disk) error
+}
+
+// Mounted is what is at the mount point.
+type Mounted struct {
+	VolumeID string // one of mine; empty: something else
+	Disk     Disk
+	What     string // for people: /release: tmpfs (…)
+	Tree     Tree
+}
+
+// Prepared is a mounted file system that nobody else sees.
+type Prepared interface {
+	Tree
+	// Place makes it visible at the mount point.
+	Place(ctx context.Context) error
+	// Close lets go; what is not placed is unmounted.
+	Close() error
+}
+
+// Tree is the content of a release volume.
+type Tree interface {
+	// Check is nil when the volume holds what is wanted: release, digest and generation.
+	Check(ctx context.Context, want Wanted) error
+	// Holding says what is current on it; zero values when it does not say.
+	Holding() (generation int64, release string)
+}
+
+// Gate is what waits for the boot: systemd, the application.
+type Gate interface {
+	Open(ctx context.Context, f Facts) error
+}
+
+// Progress is told what goes on. Its methods are not called at the same time.
+type Progress interface {
+	Started(stage string, f Facts)
+	// Ended comes after Started; skipped: there was nothing to do.
+	Ended(stage string, took time.Duration, skipped bool, err error)
+}

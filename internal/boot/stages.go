@@ -1,0 +1,202 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+func (b *boot) identified() bool { return b.me.InstanceID != "" }
+
+func (b *boot) identify(ctx context.Context) (err error) {
+	b.me, err = b.Instance.Identify(ctx)
+	return err
+}
+
+func (b *boot) resolved() bool { return b.pointer != nil }
+
+func (b *boot) resolve(ctx context.Context) error {
+	p, err := b.Pointers.Fetch(ctx)
+	if err == nil {
+		b.pointer = &p
+	}
+	return err
+}
+
+func (b *boot) haveVolume() bool { return b.volume.ID != "" }
+
+func (b *boot) create(ctx context.Context) error {
+	v, err := b.Volumes.Create(ctx, b.me, b.want)
+	b.volume = v // with an error too: it has to be removed
+	switch {
+	case err == nil:
+		// Attached already: it is the volume of a lost run, and what it holds has to be seen.
+		b.adopted, b.noSnap = v.Attached, time.Time{}
+		return nil
+	case errors.Is(err, ErrSnapshot):
+		return b.snapshotMissing(ctx, err)
+	}
+	return err
+}
+
+// The pointer names a completed snapshot, so one that is not there was replaced a moment ago, or made a moment ago and EC2 does not tell
+// everybody yet: the pointer is read again, for a while.
+const (
+	snapshotPatience = 30 * time.Second
+	snapshotPause    = 2 * time.Second
+)
+
+func (b *boot) snapshotMissing(ctx context.Context, err error) error {
+	if b.noSnap.IsZero() {
+		b.noSnap = time.Now()
+	}
+	if time.Since(b.noSnap) > snapshotPatience {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return err
+	case <-time.After(snapshotPause):
+	}
+	b.pointer = nil
+	return &back{to: StageResolve, why: err.Error()}
+}
+
+func (b *boot) attached() bool { return b.volume.Attached }
+
+func (b *boot) attach(ctx context.Context) error {
+	v, err := b.Volumes.Attach(ctx, b.me, b.volume, b.badNames)
+	if err == nil {
+		b.volume = v
+	}
+	return err
+}
+
+func (b *boot) protected() bool { return b.volume.Protected || b.shielded }
+
+func (b *boot) protect(ctx context.Context) error {
+	err := b.Volumes.Protect(ctx, b.me, b.volume)
+	b.shielded = err == nil // not in b.volume: find reads that meanwhile
+	return err
+}
+
+func (b *boot) haveDisk() bool { return b.disk.Path != "" }
+
+func (b *boot) find(ctx context.Context) (err error) {
+	b.disk, err = b.Disks.Find(ctx, b.volume)
+	return err
+}
+
+func (b *boot) checked() bool { return b.serving || b.disk.Kind != "" }
+
+func (b *boot) check(ctx context.Context) error {
+	d, err := b.Disks.Check(ctx, b.disk)
+	if err == nil {
+		b.disk = d
+	}
+	return err
+}
+
+func (b *boot) haveMount() bool { return b.serving || b.prepared != nil }
+
+func (b *boot) mount(ctx context.Context) error {
+	p, err := b.Mounts.Prepare(ctx, b.volume, b.disk)
+	if err == nil {
+		b.prepared = p
+	}
+	return err
+}
+
+func (b *boot) verified() bool { return b.sound }
+
+func (b *boot) verify(ctx context.Context) error {
+	if err := b.holds(ctx, b.volume, b.prepared); err != nil {
+		return err
+	}
+	b.sound = true
+	b.heldGeneration, b.heldRelease = b.prepared.Holding()
+	return nil
+}
+
+// holds is nil when the volume has what is wanted. With a plain snapshot id for a pointer there is nothing to verify against but that.
+func (b *boot) holds(ctx context.Context, v Volume, tree Tree) error {
+	if b.want.Generation > 0 {
+		return tree.Check(ctx, b.want)
+	}
+	if v.SnapshotID != b.want.SnapshotID {
+		return fmt.Errorf("%s was made from %s, and the pointer says %s", v.ID, v.SnapshotID, b.want.SnapshotID)
+	}
+	return nil
+}
+
+// toReport is what this member has to tell.
+func (b *boot) toReport() Report {
+	f := b.facts()
+	r := Report{Ready: true, Generation: f.Generation, Release: f.Release}
+	if b.hostKey != nil {
+		r.HostKey = *b.hostKey
+	}
+	return r
+}
+
+func (b *boot) reported() bool { return b.hostKey != nil && b.volume.Reported == b.toReport() }
+
+func (b *boot) report(ctx context.Context) error {
+	key, err := b.Instance.HostKey(ctx)
+	if err != nil {
+		// Without it the publisher cannot push to this member; it serves the release all the same.
+		b.log.Warn("no ssh host key to report: the publisher will not be able to push to this member", "error", err)
+	}
+	b.hostKey = &key
+	if b.reported() {
+		return nil // an earlier run did
+	}
+	r := b.toReport()
+	b.told = true // perhaps, if the answer is lost
+	if err := b.Volumes.Report(ctx, b.volume, r); err != nil {
+		return err
+	}
+	b.volume.Reported = r
+	return nil
+}
+
+func (b *boot) reread(ctx context.Context) error {
+	p, err := b.Pointers.Fetch(ctx)
+	if err != nil {
+		return err
+	}
+	now, err := b.wanted(p)
+	if err != nil {
+		return err
+	}
+	if now == b.want {
+		return nil
+	}
+	why := fmt.Sprintf("the pointer moved from generation %d (%s) to %d (%s) meanwhile", b.want.Generation, b.want.SnapshotID, now.Generation, now.SnapshotID)
+	b.forget()
+	b.pointer = nil
+	return &back{to: StageResolve, why: why}
+}
+
+func (b *boot) wanted(p Pointer) (Wanted, error) {
+	id, err := p.Snapshot(b.me.Region)
+	return Wanted{Generation: p.Generation, Release: p.Release, Digest: p.Digest, SnapshotID: id}, err
+}
+
+func (b *boot) ready(ctx context.Context) error {
+	if !b.serving {
+		if err := b.prepared.Place(ctx); err != nil {
+			return err
+		}
+		b.serving, b.placed = true, true
+		if err := b.prepared.Close(); err != nil {
+			return err
+		}
+		b.prepared = nil
+	}
+	if err := b.Mounts.Visible(ctx, b.volume, b.disk); err != nil {
+		return err
+	}
+	return b.Gate.Open(ctx, b.facts())
+}

@@ -1,0 +1,196 @@
+// Package lab is an EC2 on one machine: the account of package cloud (EC2, Auto Scaling, instance metadata), with disks and machines behind it.
+//
+//	cloud  what EC2 knows, its rules, and its wire protocols
+//	disk   volumes and snapshots: files, reflinks, loop devices
+//	host   instances: namespaces, a root file system, a network, sshd
+//
+// This package ties them together and adds what an operator brings: an image with the agent, an image with the publisher, and a release server. The two
+// programs are the built ones, installed as their packages install them; they find the lab as they find EC2.
+//
+// A program that uses it calls host.RunInit first thing in main, and Close at the end. When it is killed instead, all goes but a temporary folder, which the
+// next lab removes.
+package lab
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"time"
+
+	"ebs-release/internal/lab/cloud"
+	"ebs-release/internal/lab/disk"
+	"ebs-release/internal/lab/host"
+)
+
+// Options of a lab. Agent and Publisher are required, the rest has defaults.
+type Options struct {
+	Agent, Publisher string // the two built programs
+
+	Latency cloud.LatencyTable // zero: no waiting; cloud.Realistic()
+	Policy  cloud.Policy       // nil: everything is allowed
+	Seed    uint64             // of ids and latencies; 0: from the clock
+
+	Groups            []string          // names of the groups that the publisher feeds; default "web"
+	AgentSettings     map[string]string // more lines for agent.toml: deadline -> 30s
+	PublisherSettings map[string]string // more lines for publisher.toml
+	ServerBinds       []host.Bind       // folders of this machine that the release server sees, read-only
+
+	Dir string // where the lab's temporary folder goes; default os.TempDir()
+	Log *slog.Logger
+}
+
+// The machine images of a lab, and what their instances are for.
+const (
+	MemberImage = "ami-00000000000000a6e" // boots as a member: sshd, the agent, then an application
+	ServerImage = "ami-0000000000000005e" // boots as a release server: sshd, `ebs-release serve`
+)
+
+// Names that the images have built in.
+const (
+	SSHUser      = "deploy"                      // owner of the release tree
+	SSHKey       = "/etc/ebs-release/deploy.key" // on the release server
+	PointerStore = "/srv/release"                // on the release server
+	pointerPort  = 8080
+)
+
+var subnet = netip.MustParsePrefix("10.0.0.0/16") // each lab has its own network: all use the same addresses
+
+// closeTimeout is how long Close waits for the kernel to let go of everything.
+const closeTimeout = 20 * time.Second
+
+// Lab is one account with its machines. It is safe for use by many goroutines. Close it.
+type Lab struct {
+	Account  *cloud.Account
+	Endpoint string // the EC2 endpoint for this machine: http://127.0.0.1:PORT
+
+	opts     Options
+	dir      *workDir
+	hardware *hardware
+	servers  []*http.Server
+	server   string // instance id of the release server
+}
+
+// Start makes a lab with a release server, which boots while Start returns: see ReleaseServer. On failure all is taken down again.
+func Start(ctx context.Context, opts Options) (*Lab, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("start lab: it needs root, for namespaces and loop devices. Try: sudo")
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if len(opts.Groups) == 0 {
+		opts.Groups = []string{"web"}
+	}
+	opts.Dir = cmp.Or(opts.Dir, os.TempDir())
+	if err := sweep(opts.Dir); err != nil {
+		opts.Log.Warn("sweep after dead labs", "error", err)
+	}
+	l := &Lab{opts: opts}
+	if err := l.build(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("start lab: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+func (l *Lab) build(ctx context.Context) (err error) {
+	if l.dir, err = newWorkDir(l.opts.Dir); err != nil {
+		return err
+	}
+	l.hardware = newHardware(l.machine)
+	if l.hardware.store, err = disk.Open(ctx, l.dir.path, l.dir.name(), l.opts.Log); err != nil {
+		return err
+	}
+	if l.hardware.rack, err = host.NewRack(ctx, l.dir.path, subnet); err != nil {
+		return err
+	}
+	l.Account, err = cloud.New(cloud.Options{
+		Subnet: subnet, Latency: l.opts.Latency, Hardware: l.hardware, Policy: l.opts.Policy, Seed: l.opts.Seed, Log: l.opts.Log,
+	})
+	if err != nil {
+		return err
+	}
+	inside, err := l.hardware.rack.Listen(80)
+	if err != nil {
+		return err
+	}
+	l.serve(inside, l.Account.EC2Handler())
+	outside, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	l.serve(outside, l.Account.EC2Handler())
+	l.Endpoint = "http://" + outside.Addr().String()
+
+	images, err := newImages(ctx, l.hardware.rack.Path("images"), l.opts)
+	if err != nil {
+		return err
+	}
+	if l.server, err = l.Account.RunInstance(ctx, cloud.RunSpec{ImageID: ServerImage, Role: "ebs-release-publisher", Tags: map[string]string{"Name": "release-server"}}); err != nil {
+		return err
+	}
+	server, err := l.instance(l.server)
+	if err != nil {
+		return err
+	}
+	return images.configure(fmt.Sprintf("http://%s:%d/release.json", server.Address, pointerPort))
+}
+
+// Serve answers HTTP on a port of the network that the hosts are in, until Close: a web server of somebody's, for pointers that go wrong.
+func (l *Lab) Serve(port int, handler http.Handler) (url string, err error) {
+	listener, err := l.hardware.rack.Listen(port)
+	if err != nil {
+		return "", fmt.Errorf("serve on port %d: %w", port, err)
+	}
+	l.serve(listener, handler)
+	return fmt.Sprintf("http://%s:%d", l.hardware.rack.Gateway(), port), nil
+}
+
+func (l *Lab) serve(listener net.Listener, handler http.Handler) {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	l.servers = append(l.servers, server)
+	go server.Serve(listener) // ends with Close
+}
+
+// Close takes down all that the lab started, in any state, and says what it could not.
+func (l *Lab) Close() error {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), closeTimeout, fmt.Errorf("gave up after %s", closeTimeout))
+	defer cancel()
+	var errs []error
+	if l.Account != nil {
+		l.Account.Close()
+	}
+	for _, s := range l.servers {
+		errs = append(errs, s.Close())
+	}
+	if l.hardware != nil {
+		errs = append(errs, l.hardware.close(ctx))
+	}
+	if l.dir != nil {
+		errs = append(errs, l.dir.remove())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close lab: %w", err)
+	}
+	return nil
+}
+
+// Environ are the variables that point an AWS SDK or the AWS CLI on this machine at the lab, with the rights of the account's owner.
+func (l *Lab) Environ() []string {
+	admin := l.Account.Admin()
+	return []string{
+		"AWS_ENDPOINT_URL=" + l.Endpoint,
+		"AWS_REGION=" + l.Account.Region(),
+		"AWS_DEFAULT_REGION=" + l.Account.Region(), // the AWS CLI reads this one only
+		"AWS_ACCESS_KEY_ID=" + admin.AccessKeyID,
+		"AWS_SECRET_ACCESS_KEY=" + admin.SecretAccessKey,
+	}
+}
+
+// Dir is the lab's temporary folder; consoles are in its folder console.
+func (l *Lab) Dir() string { return l.dir.path }

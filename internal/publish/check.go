@@ -1,0 +1,92 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
+)
+
+// check is P0: lock, read the pointer, and try everything that can fail later. It changes nothing.
+func (r *run) check(ctx context.Context) error {
+	if err := r.lockAndRead(ctx); err != nil {
+		return err
+	}
+	if err := r.tryChecks(ctx); err != nil {
+		return err
+	}
+	fence, err := r.Tree.Generation()
+	if err != nil {
+		return fmt.Errorf("read the generation of the release volume: %w", err)
+	}
+	if err := r.members.list(ctx, r.before.Generation); err != nil {
+		return err
+	}
+	// Above the fence of the volume, too (an earlier publish may have stopped before its commit), and above whatever a member reports (the
+	// pointer may have been restored from an old copy): nothing that took a generation ever has to take a lower one.
+	r.next.Generation = max(r.before.Generation, fence, r.members.highest()) + 1
+	return r.reach(ctx)
+}
+
+// checkConverge is P0 of `converge`: there is no snapshot to make and no tree to take in.
+func (r *run) checkConverge(ctx context.Context) error {
+	if err := r.lockAndRead(ctx); err != nil {
+		return err
+	}
+	if r.before.Generation == 0 {
+		return errors.New("nothing has been published yet, so there is nothing to converge to; run `ebs-release publish SOURCE`")
+	}
+	if err := r.tryChecks(ctx); err != nil {
+		return err
+	}
+	if err := r.members.list(ctx, r.before.Generation); err != nil {
+		return err
+	}
+	r.next, r.committed = r.before, true
+	return nil
+}
+
+func (r *run) lockAndRead(ctx context.Context) error {
+	unlock, err := r.Store.Lock(ctx, r.Settings.Who)
+	switch {
+	case errors.Is(err, pointer.ErrLocked):
+		return exit.With(exit.Conflict, err)
+	case err != nil:
+		return fmt.Errorf("lock the pointer store: %w", err)
+	}
+	r.unlock = unlock
+	if r.before, err = r.Store.Read(ctx); err != nil {
+		return fmt.Errorf("read the pointer: %w", err)
+	}
+	return nil
+}
+
+func (r *run) tryChecks(ctx context.Context) error {
+	for _, c := range r.Checks {
+		if err := c.Do(ctx); err != nil {
+			return fmt.Errorf("check %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+// reach connects to the members that could take the release now. No member is fine, and so is one that can't be reached; if that is true of all
+// of them, the mistake is more likely here (a wrong key, a firewall).
+func (r *run) reach(ctx context.Context) error {
+	ready := r.members.having(standsBehind, standsCurrent)
+	r.members.each(ctx, ready, forever, r.members.connect)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	failed := r.members.withError(ready)
+	for _, m := range failed {
+		r.say(Event{Kind: KindWarning, Text: m.why()})
+	}
+	if len(failed) > 0 && len(failed) == len(ready) {
+		return fmt.Errorf("none of %d members can be reached, such as %w", len(failed), failed[0].named())
+	}
+	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("generation %d is current, %d is next; %s", r.before.Generation, r.next.Generation, r.members.count())})
+	return nil
+}

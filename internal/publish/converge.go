@@ -1,0 +1,134 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/push"
+)
+
+// How P5 waits between two listings: patience is how long a round waits for members at work before it lists again without them (they go
+// on), so that a slow member holds nobody up; the gap after a round that left someone behind grows.
+const (
+	patience   = 2 * time.Second
+	firstGap   = 500 * time.Millisecond
+	longestGap = 5 * time.Second
+)
+
+// converge is P5: list, activate on all that are behind, list again, until two listings at least Settle apart show no member behind.
+func (r *run) converge(ctx context.Context) error {
+	outer := ctx
+	ctx, cancel := context.WithTimeout(ctx, r.Settings.ConvergeDeadline)
+	defer cancel()
+	var listErr error
+	var clean time.Time // the first of the listings in a row that show no member behind
+	for gap := firstGap; ; {
+		listed := time.Now()
+		var behind int
+		behind, listErr = r.round(ctx)
+		var coded *exit.Error
+		wait := gap
+		switch {
+		case errors.As(listErr, &coded):
+			return listErr
+		case listErr != nil || behind > 0:
+			clean = time.Time{}
+			if listErr == nil && r.members.progress().Done == r.members.progress().Total {
+				wait = 0 // all were brought on: look at once whether that is all
+			}
+			gap = min(gap*3/2, longestGap)
+		case clean.IsZero():
+			clean, wait = listed, r.Settings.Settle
+		case listed.Sub(clean) >= r.Settings.Settle:
+			return nil
+		default:
+			wait = r.Settings.Settle - listed.Sub(clean)
+		}
+		if err := sleep(ctx, wait); err != nil {
+			break
+		}
+	}
+	cancel()
+	r.members.wait() // the owner of the work under way
+	if err := outer.Err(); err != nil {
+		return err
+	}
+	return exit.With(exit.NotConverged, r.notConverged(listErr))
+}
+
+// round is one listing and the work that follows from it. It returns how many members were behind as listed.
+func (r *run) round(ctx context.Context) (behind int, err error) {
+	is, err := r.Store.Read(ctx)
+	if err == nil && is.Generation > r.next.Generation {
+		return 0, exit.With(exit.Conflict, fmt.Errorf("generation %d was published meanwhile by %s, which has to converge now", is.Generation, is.By))
+	}
+	if err := r.members.list(ctx, r.next.Generation); err != nil {
+		r.say(Event{Kind: KindWarning, Text: err.Error()})
+		return 0, err
+	}
+	todo := r.members.having(standsBehind, standsFailed, standsLeaving)
+	behind = len(r.members.having(standsBehind, standsFailed, standsBooting))
+	r.members.each(ctx, todo, patience, func(ctx context.Context, m *member) error {
+		if err := r.members.stage(ctx, m, r.next); err != nil {
+			return err
+		}
+		return r.members.activate(ctx, m, r.next)
+	})
+	if err := r.members.report(ctx, r.next); err != nil {
+		r.say(Event{Kind: KindWarning, Text: err.Error()})
+		return behind, err
+	}
+	return behind, nil
+}
+
+// notConverged names the members that are behind, those of one cause together.
+func (r *run) notConverged(listErr error) error {
+	var words []string
+	for _, m := range r.members.having(standsBehind, standsFailed, standsBooting) {
+		words = append(words, m.why())
+	}
+	p := r.members.progress()
+	err := fmt.Errorf("generation %d is committed, but after %v only %d/%d members are on it; behind: %s; `ebs-release converge` goes on",
+		r.next.Generation, r.Settings.ConvergeDeadline, p.Done, p.Total, strings.Join(words, "; "))
+	if len(words) == 0 && listErr != nil {
+		err = fmt.Errorf("generation %d is committed, but the members could not be listed to the end: %w; `ebs-release converge` goes on", r.next.Generation, listErr)
+	} else if len(words) == 0 {
+		err = fmt.Errorf("generation %d is committed, but within %v no two listings %v apart showed all members on it; `ebs-release converge` goes on",
+			r.next.Generation, r.Settings.ConvergeDeadline, r.Settings.Settle)
+	}
+	return err
+}
+
+// report is P6: what is no longer needed goes; the outcome is the report.
+func (r *run) report(ctx context.Context) error {
+	// What members still hold is what the next transfer to them builds on.
+	removed, err := r.Tree.Prune(ctx, r.Settings.Keep, r.members.releases(r.next)...)
+	if err != nil { // the publish is done all the same
+		r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("prune the release volume: %v", err)})
+	}
+	if len(removed) > 0 {
+		r.say(Event{Kind: KindNote, Text: "pruned " + strings.Join(removed, ", ")})
+	}
+	return nil
+}
+
+// passes tells errors after which the member is simply looked at again later.
+func passes(err error) bool { return errors.Is(err, push.ErrNotReady) }
+
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	clock := time.NewTimer(d)
+	defer clock.Stop()
+	select {
+	case <-clock.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

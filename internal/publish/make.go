@@ -1,0 +1,134 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// ingest is P1: the source becomes a release on the release volume, and current there, so that the snapshot says what it is.
+func (r *run) ingest(ctx context.Context) error {
+	previous, err := r.Tree.Current()
+	if err != nil {
+		return fmt.Errorf("read which release is current on the release volume: %w", err)
+	}
+	if r.tree, err = r.Tree.Ingest(ctx, r.source, time.Now().UTC()); err != nil {
+		return err
+	}
+	r.next.Release, r.next.Digest = r.tree.ID, r.tree.Digest
+	r.putBackLater(previous)
+	if err := r.Tree.Activate(ctx, r.tree.ID, r.tree.Digest, r.next.Generation); err != nil {
+		return fmt.Errorf("make %s current on the release volume: %w", r.tree.ID, err)
+	}
+	if r.tree.Digest == r.before.Digest {
+		r.say(Event{Kind: KindNote, Text: fmt.Sprintf("the source equals generation %d, which is published again", r.before.Generation)})
+	}
+	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("release %s: %d files, %d bytes; %d files are new or changed", r.tree.ID, r.tree.Files, r.tree.Bytes, r.tree.CopiedFiles)})
+	return nil
+}
+
+// putBackLater: on failure before the commit the release before is made current again on the release volume, under one more generation, as
+// the fence there never goes down. The next publish starts above it. The tree that was taken in stays until it is pruned. When
+// there was no release before, the new one stays current, and a next publish of the same source takes it as it is.
+func (r *run) putBackLater(previous string) {
+	if previous == "" || previous == r.tree.ID {
+		return
+	}
+	r.undo = append(r.undo, undo{"release " + previous + " is current on the release volume again", func(ctx context.Context) error {
+		digest, err := r.Tree.ManifestDigest(previous)
+		if err != nil {
+			return err
+		}
+		return r.Tree.Activate(ctx, previous, digest, r.next.Generation+1)
+	}})
+}
+
+// snapshot is P2: freeze, snapshot, thaw.
+func (r *run) snapshot(ctx context.Context) error {
+	id, frozen, err := r.Snapshots.Create(ctx, r.next.Generation, r.next.Release)
+	if err != nil {
+		return err
+	}
+	r.frozen = frozen
+	r.next.Snapshots = map[string]string{r.Settings.Region: id}
+	r.undo = append(r.undo, undo{"snapshot " + id + " is deleted", func(ctx context.Context) error { return r.Snapshots.Delete(ctx, id) }})
+	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("%s, writers waited %v", id, frozen.Round(time.Millisecond))})
+	return nil
+}
+
+// transfer is P3: the snapshot completes while the members get the tree, which none of them activates yet.
+func (r *run) transfer(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		ctx, cancel := context.WithTimeout(ctx, r.Settings.SnapshotDeadline)
+		defer cancel()
+		id := r.next.Snapshots[r.Settings.Region]
+		if err := r.Snapshots.WaitCompleted(ctx, id, r.members.snapshotProgress); err != nil {
+			return err
+		}
+		r.members.snapshotProgress("100%")
+		return nil
+	})
+	group.Go(func() error { return r.stageAll(ctx) })
+	return group.Wait()
+}
+
+// stageAll gives the tree to every member that can take it. One that fails is tried again in P5; when none takes it, the publish stops here,
+// before anything is visible.
+func (r *run) stageAll(ctx context.Context) error {
+	if err := r.members.list(ctx, r.next.Generation); err != nil {
+		return err
+	}
+	ready := r.members.having(standsBehind, standsFailed)
+	r.members.each(ctx, ready, forever, func(ctx context.Context, m *member) error { return r.members.stageWithRetries(ctx, m, r.next) })
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	failed := r.members.failed(ready)
+	if len(failed) == 0 || len(failed) < len(ready) {
+		return nil
+	}
+	if err := r.members.list(ctx, r.next.Generation); err != nil { // some may only be gone
+		return err
+	}
+	if failed = r.members.failed(failed); len(failed) > 0 {
+		return fmt.Errorf("none of %d members could take the release, such as %w", len(failed), failed[0].named())
+	}
+	return nil
+}
+
+// commit is P4: from here on an instance that boots gets the new generation.
+func (r *run) commit(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	r.next.Schema = 1
+	r.next.Created = time.Now().UTC().Truncate(time.Second)
+	r.next.By, r.next.Message = r.Settings.Who, r.Settings.Message
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime) // not interruptible: it is done or not done
+	defer cancel()
+	err := r.Store.CompareAndSwap(ctx, r.before.Generation, r.next)
+	switch {
+	case errors.Is(err, pointer.ErrConflict):
+		return exit.With(exit.Conflict, fmt.Errorf("nothing was activated: %w", err))
+	case err != nil:
+		// The answer may be lost and the pointer moved all the same.
+		is, readErr := r.Store.Read(ctx)
+		if readErr != nil {
+			r.undo = nil // the pointer may name the snapshot
+			return exit.With(exit.Failed, fmt.Errorf("it is not known whether generation %d is committed, look with `ebs-release status`: %w", r.next.Generation, errors.Join(err, readErr)))
+		}
+		if is.Generation != r.next.Generation || is.Snapshots[r.Settings.Region] != r.next.Snapshots[r.Settings.Region] {
+			return err
+		}
+	}
+	r.committed, r.undo = true, nil
+	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("generation %d is current: release %s, snapshot %s", r.next.Generation, r.next.Release, r.next.Snapshots[r.Settings.Region])})
+	return nil
+}

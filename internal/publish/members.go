@@ -1,0 +1,363 @@
+package publish
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/volume"
+)
+
+// standing is where a member stands towards the generation that is wanted.
+type standing string
+
+const (
+	standsCurrent standing = "current" // on it: its agent or this run said so
+	standsBehind  standing = "behind"  // ready, on an older one
+	standsBooting standing = "booting" // its agent has not reported: it is waited for
+	standsFailed  standing = "failed"  // behind, and the last try on it failed
+	standsLeaving standing = "leaving" // behind, and on its way out of the group: worked on, not waited for
+	standsGone    standing = "gone"    // not in the last listing
+)
+
+// member is what this run knows of one member. Its fields are guarded by members.mu.
+type member struct {
+	fleet.Member        // as last listed
+	wanted       int64  // the generation to be on
+	first        bool   // it was there when the run began
+	gone         bool   // it is not in the last listing
+	staged       string // the volume that has the tree
+	active       string // the volume that this run has made it current on
+	reported     bool   // that was written to the volume's tags
+	session      Session
+	dialed       string // address and host key of the session
+	busy         bool   // somebody works on it
+	err          error  // of the last try
+}
+
+func (m *member) standing() standing {
+	current := m.VolumeID != "" && m.active == m.VolumeID || m.State == volume.StateReady && m.Generation >= m.wanted
+	switch {
+	case m.gone:
+		return standsGone
+	case current:
+		return standsCurrent
+	case isLeaving(m.LifecycleState):
+		return standsLeaving
+	case m.State != volume.StateReady:
+		return standsBooting
+	case m.err != nil && !passes(m.err):
+		return standsFailed
+	}
+	return standsBehind
+}
+
+// why names the member and the reason that it is behind, for a person.
+func (m *member) why() string {
+	if m.err != nil {
+		return OneLine(m.named())
+	}
+	return m.InstanceID + ": " + m.reason()
+}
+
+// named is the error of the last try, with the member's name if it has none.
+func (m *member) named() error {
+	if strings.Contains(m.err.Error(), m.InstanceID) {
+		return m.err
+	}
+	return fmt.Errorf("%s: %w", m.InstanceID, m.err)
+}
+
+func (m *member) reason() string {
+	switch {
+	case m.State != volume.StateReady:
+		return "its agent has not reported ready, see `ebs-release-agent status` there"
+	case m.busy:
+		return "still being worked on"
+	}
+	return fmt.Sprintf("on generation %d", m.Generation)
+}
+
+// isLeaving: the lifecycle states of Auto Scaling in which an instance does not come back into service.
+func isLeaving(state string) bool {
+	return strings.HasPrefix(state, "Terminat") || strings.HasPrefix(state, "Detach")
+}
+
+// members are all members that this run has seen, and the work on them: at most Parallel at a time, never two on the same.
+type members struct {
+	*Publisher
+	phase    string
+	slots    chan struct{}
+	finished chan struct{} // holds a token when work ended since the last look
+	workers  sync.WaitGroup
+
+	mu      sync.Mutex
+	all     map[string]*member // by instance id
+	listed  bool
+	percent string // of the snapshot
+	sent    Sent
+	talk    sync.Mutex // one call of Talk at a time
+}
+
+// Sent is what went over the wire to all members together.
+type Sent struct {
+	Files int   `json:"files"`
+	Bytes int64 `json:"bytes"`
+}
+
+func newMembers(p *Publisher) *members {
+	return &members{
+		Publisher: p,
+		slots:     make(chan struct{}, max(1, p.Settings.Parallel)),
+		finished:  make(chan struct{}, 1),
+		all:       map[string]*member{},
+	}
+}
+
+// list asks who the members are, and where they stand towards generation wanted.
+func (ms *members) list(ctx context.Context, wanted int64) error {
+	found, err := ms.Fleet.List(ctx)
+	if err != nil {
+		return fmt.Errorf("list the members: %w", err)
+	}
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	for _, m := range ms.all {
+		m.gone, m.wanted = true, wanted
+	}
+	for _, f := range found {
+		m := ms.all[f.InstanceID]
+		if m == nil {
+			m = &member{first: !ms.listed}
+			ms.all[f.InstanceID] = m
+		}
+		m.Member, m.wanted, m.gone = f, wanted, false
+	}
+	ms.listed = true
+	return nil
+}
+
+// highest returns the highest generation that a member reports.
+func (ms *members) highest() (generation int64) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	for _, m := range ms.all {
+		generation = max(generation, m.Generation)
+	}
+	return generation
+}
+
+// having returns the members that stand in one of the ways, sorted: those that have the tree already first, as they are quickest.
+func (ms *members) having(ways ...standing) []*member {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	var found []*member
+	for _, m := range ms.all {
+		if slices.Contains(ways, m.standing()) {
+			found = append(found, m)
+		}
+	}
+	slices.SortFunc(found, func(a, b *member) int {
+		if aHas, bHas := a.staged == a.VolumeID, b.staged == b.VolumeID; aHas != bHas {
+			if aHas {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a.InstanceID, b.InstanceID)
+	})
+	return found
+}
+
+// failed returns those of some members that are still there and whose last try failed.
+func (ms *members) failed(some []*member) (failed []*member) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	for _, m := range some {
+		if m.standing() == standsFailed {
+			failed = append(failed, m)
+		}
+	}
+	return failed
+}
+
+// withError returns those of some members whose last try failed.
+func (ms *members) withError(some []*member) []*member {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(some), func(m *member) bool { return m.err == nil })
+}
+
+// releases returns those that the members hold, and that of the pointer.
+func (ms *members) releases(next pointer.Pointer) []string {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	held := map[string]bool{next.Release: true}
+	for _, m := range ms.all {
+		if !m.gone && m.Release != "" && m.active != m.VolumeID {
+			held[m.Release] = true
+		}
+	}
+	return slices.Collect(maps.Keys(held))
+}
+
+// forever is the patience of a phase that waits for all.
+const forever = time.Duration(1<<63 - 1)
+
+// each works on some members, and returns when all are done, ctx ends or patience does; what is under way then goes on. A member that is
+// being worked on already is left alone.
+func (ms *members) each(ctx context.Context, some []*member, patience time.Duration, work func(context.Context, *member) error) {
+	for _, m := range some {
+		ms.mu.Lock()
+		skip := m.busy
+		m.busy = true
+		ms.mu.Unlock()
+		if skip {
+			continue
+		}
+		ms.workers.Go(func() { ms.one(ctx, m, work) })
+	}
+	clock := time.NewTimer(patience)
+	defer clock.Stop()
+	for ms.anyBusy() {
+		ms.say(Event{Kind: KindProgress, Progress: ms.progress()})
+		select {
+		case <-ms.finished:
+		case <-clock.C:
+			return
+		case <-ctx.Done():
+			ms.wait() // they see the same ctx
+		}
+	}
+	ms.say(Event{Kind: KindProgress, Progress: ms.progress()})
+}
+
+func (ms *members) one(ctx context.Context, m *member, work func(context.Context, *member) error) {
+	var err error
+	select {
+	case ms.slots <- struct{}{}:
+		err = work(ctx, m)
+		<-ms.slots
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	ms.mu.Lock()
+	m.busy = false
+	if ctx.Err() == nil || m.err == nil { // an interrupt must not hide what was wrong
+		m.err = err
+	}
+	ms.mu.Unlock()
+	select {
+	case ms.finished <- struct{}{}:
+	default:
+	}
+}
+
+func (ms *members) anyBusy() bool {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	for _, m := range ms.all {
+		if m.busy {
+			return true
+		}
+	}
+	return false
+}
+
+// wait returns when nobody is worked on.
+func (ms *members) wait() { ms.workers.Wait() }
+
+// close ends all connections.
+func (ms *members) close() {
+	ms.wait()
+	for _, m := range ms.all {
+		ms.hangUp(m)
+	}
+}
+
+// report writes the new generation to the tags of the volumes that this run has activated it on.
+func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
+	ms.mu.Lock()
+	var todo []*member
+	var volumes []string
+	for _, m := range ms.all {
+		if m.active != "" && m.active == m.VolumeID && !m.gone && !m.reported {
+			todo, volumes = append(todo, m), append(volumes, m.VolumeID)
+		}
+	}
+	ms.mu.Unlock()
+	if len(volumes) == 0 {
+		return nil
+	}
+	slices.Sort(volumes)
+	if err := ms.Fleet.Report(ctx, volumes, next.Generation, next.Release); err != nil {
+		return fmt.Errorf("write generation %d to the tags of %d volumes: %w", next.Generation, len(volumes), err)
+	}
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	for _, m := range todo {
+		m.reported = true
+	}
+	return nil
+}
+
+// progress counts. During P3 a member is done when it has the tree, otherwise when it is on the generation.
+func (ms *members) progress() *Progress {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	p := &Progress{Snapshot: ms.percent}
+	for _, m := range ms.all {
+		stands := m.standing()
+		if stands == standsGone || stands == standsLeaving {
+			p.Gone++
+			continue
+		}
+		p.Total++
+		switch {
+		case ms.phase == "P3" && m.staged != "" && m.staged == m.VolumeID, ms.phase != "P3" && stands == standsCurrent:
+			p.Done++
+		case m.busy:
+			p.Working++
+		case stands == standsFailed:
+			p.Failed++
+		default:
+			p.Waiting++
+		}
+	}
+	return p
+}
+
+func (ms *members) count() string {
+	p := ms.progress()
+	if p.Total == 0 {
+		return "no members"
+	}
+	booting := len(ms.having(standsBooting))
+	if booting == 0 {
+		return fmt.Sprintf("%d members", p.Total)
+	}
+	return fmt.Sprintf("%d members, %d of them booting", p.Total, booting)
+}
+
+func (ms *members) snapshotProgress(percent string) {
+	ms.mu.Lock()
+	ms.percent = percent
+	ms.mu.Unlock()
+	ms.say(Event{Kind: KindProgress, Progress: ms.progress()})
+}
+
+func (ms *members) say(e Event) {
+	if ms.Talk == nil {
+		return
+	}
+	ms.talk.Lock()
+	defer ms.talk.Unlock()
+	e.Phase = ms.phase
+	ms.Talk(e)
+}

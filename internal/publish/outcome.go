@@ -1,0 +1,162 @@
+package publish
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/fleet"
+)
+
+// Results of a publish, one per exit code.
+const (
+	ResultConverged    = "converged"
+	ResultNotConverged = "not-converged" // committed, members are behind
+	ResultUnchanged    = "unchanged"     // it failed before anything was visible
+	ResultConflict     = "conflict"      // the lock is held, or the generation moved
+	ResultInterrupted  = "interrupted"
+	ResultFailed       = "failed"
+)
+
+// Outcome is how a publish ended. Its JSON is what `publish --output json` prints.
+type Outcome struct {
+	Schema       int         `json:"schema"`
+	Result       string      `json:"result"`
+	Error        string      `json:"error,omitempty"`
+	Committed    bool        `json:"committed"`
+	Generation   int64       `json:"generation"` // of the pointer, as it is now
+	Release      string      `json:"release,omitempty"`
+	Digest       string      `json:"digest,omitempty"`
+	SnapshotID   string      `json:"snapshot_id,omitempty"`
+	Files        int         `json:"files,omitempty"` // of the release
+	Bytes        int64       `json:"bytes,omitempty"`
+	Sent         Sent        `json:"sent"`
+	OnIt         int         `json:"on_it"` // members on the generation
+	Total        int         `json:"total"`
+	Launched     int         `json:"launched"` // of those, launched during the publish
+	Gone         int         `json:"gone"`     // members that left the group during the publish, or are leaving it
+	Milliseconds int64       `json:"milliseconds"`
+	Frozen       int64       `json:"frozen_milliseconds,omitempty"` // how long writers to the release volume waited
+	Phases       []PhaseTime `json:"phases"`
+	Members      []Member    `json:"members"`
+}
+
+// PhaseTime is how long a phase took.
+type PhaseTime struct {
+	Name         string `json:"name"` // P0
+	Title        string `json:"title"`
+	Milliseconds int64  `json:"milliseconds"`
+}
+
+// Member is a member in a report.
+type Member struct {
+	InstanceID     string `json:"instance_id"`
+	Group          string `json:"group"`
+	LifecycleState string `json:"lifecycle_state"`
+	Address        string `json:"address"`
+	VolumeID       string `json:"volume_id"`
+	Generation     int64  `json:"generation"`
+	Release        string `json:"release"`
+	State          string `json:"state"`    // what its agent reported: booting, ready; unknown: nothing yet
+	Standing       string `json:"standing"` // towards the pointer: current, behind, booting, failed, leaving, gone
+	Error          string `json:"error,omitempty"`
+}
+
+// View reports a listed member as it stands towards the wanted generation.
+func View(listed fleet.Member, wanted int64) Member {
+	return (&member{Member: listed, wanted: wanted}).view()
+}
+
+func (m *member) view() Member {
+	v := Member{
+		InstanceID: m.InstanceID, Group: m.Group, LifecycleState: m.LifecycleState, Address: m.Address, VolumeID: m.VolumeID,
+		Generation: m.Generation, Release: m.Release, State: m.State, Standing: string(m.standing()),
+	}
+	if m.standing() != standsCurrent && m.err != nil {
+		v.Error = m.err.Error()
+	}
+	return v
+}
+
+// outcome is filled from what the run knows; nobody works any more.
+func (r *run) outcome(err error) Outcome {
+	o := Outcome{
+		Schema: 1, Committed: r.committed, Generation: r.before.Generation, Release: r.before.Release, Digest: r.before.Digest,
+		SnapshotID: r.before.Snapshots[r.Settings.Region], Files: r.tree.Files, Bytes: r.tree.Bytes, Sent: r.members.sent,
+		Milliseconds: time.Since(r.started).Milliseconds(), Frozen: r.frozen.Milliseconds(), Phases: r.times, Members: []Member{},
+	}
+	if r.committed {
+		o.Generation, o.Release, o.Digest, o.SnapshotID = r.next.Generation, r.next.Release, r.next.Digest, r.next.Snapshots[r.Settings.Region]
+	}
+	for _, m := range r.members.all {
+		m.wanted = o.Generation
+		view := m.view()
+		if m.active != "" && m.active == m.VolumeID { // the tags were written after the listing
+			view.Generation, view.Release = r.next.Generation, r.next.Release
+		}
+		o.Members = append(o.Members, view)
+		switch {
+		case m.standing() == standsGone, m.standing() == standsLeaving:
+			o.Gone++
+			continue
+		case m.standing() == standsCurrent:
+			o.OnIt++
+			if !m.first {
+				o.Launched++
+			}
+		}
+		o.Total++
+	}
+	slices.SortFunc(o.Members, func(a, b Member) int { return strings.Compare(a.InstanceID, b.InstanceID) })
+	o.Result = ResultConverged
+	if err != nil {
+		o.Error = OneLine(err)
+		o.Result = result(exit.Code(err))
+	}
+	return o
+}
+
+func result(code int) string {
+	switch code {
+	case exit.NotConverged:
+		return ResultNotConverged
+	case exit.Unchanged:
+		return ResultUnchanged
+	case exit.Conflict:
+		return ResultConflict
+	case exit.Interrupted:
+		return ResultInterrupted
+	}
+	return ResultFailed
+}
+
+// Sentence is the report in one line: "generation 2 is current: 5/5 members on it (2 launched during the publish)".
+func (o Outcome) Sentence() string {
+	if o.Total == 0 {
+		return fmt.Sprintf("generation %d is current: no members yet, instances that launch get it", o.Generation)
+	}
+	var extra []string
+	if o.Launched > 0 {
+		extra = append(extra, fmt.Sprintf("%d launched during the publish", o.Launched))
+	}
+	if o.Gone > 0 {
+		extra = append(extra, fmt.Sprintf("%d gone", o.Gone))
+	}
+	s := fmt.Sprintf("generation %d is current: %d/%d members on it", o.Generation, o.OnIt, o.Total)
+	if len(extra) > 0 {
+		s += " (" + strings.Join(extra, ", ") + ")"
+	}
+	return s
+}
+
+// OneLine is the text of an error, joined ones and a program's own lines included, without line breaks.
+func OneLine(err error) string {
+	if err == nil {
+		err = errors.New("")
+	}
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	return strings.Join(lines, "; ")
+}

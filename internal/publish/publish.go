@@ -1,0 +1,221 @@
+// Package publish is one publish, from a folder to a group of machines that all have it.
+//
+// READ SECOND (after internal/boot). The protocol is the list in phases, each phase is a method of run in check.go, make.go and converge.go,
+// and the parts that it works with are the small interfaces below: no AWS, no ssh, no system call here. Why no instance serves a stale
+// release unnoticed: an agent reports (tags), then re-reads the pointer, then opens the gate; the publisher moves the pointer, then lists.
+// An agent that re-reads after the commit sees the new generation. One that re-read before it was a member before the first listing of P5,
+// and P5 can't end without it.
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/push"
+	"ebs-release/internal/release"
+)
+
+// Publisher has the parts that a publish works with.
+type Publisher struct {
+	Checks    []Check // what P0 tries, in order, beyond what it needs itself
+	Store     Store
+	Tree      Tree
+	Snapshots Snapshots
+	Fleet     Fleet
+	Dialer    Dialer
+	Settings  Settings
+	Talk      func(Event) // told what happens, one call at a time; nil: silence
+}
+
+// Settings of a publish. All durations must be above zero.
+type Settings struct {
+	Who              string        // for the lock and the pointer: user@host
+	Message          string        // for the pointer; may be empty
+	Region           string        // of the snapshot
+	Keep             int           // releases to keep on the release volume
+	Parallel         int           // members worked on at the same time
+	MemberTimeout    time.Duration // for one step (connect, stage, activate) on one member
+	SnapshotDeadline time.Duration // for the snapshot to be completed
+	ConvergeDeadline time.Duration // for P5
+	Settle           time.Duration // how far apart the last two listings of P5 are at least
+}
+
+// Check is something that could fail later and is therefore tried first. It changes nothing.
+type Check struct {
+	Name string
+	Do   func(context.Context) error
+}
+
+// Store holds the pointer.
+type Store interface {
+	Lock(ctx context.Context, who string) (unlock func() error, err error)    // pointer.ErrLocked
+	Read(ctx context.Context) (pointer.Pointer, error)                        // zero when nothing is published
+	CompareAndSwap(ctx context.Context, from int64, to pointer.Pointer) error // pointer.ErrConflict
+}
+
+// Tree is the release volume on this machine.
+type Tree interface {
+	Current() (id string, err error) // "" when there is none
+	Generation() (int64, error)
+	ManifestDigest(id string) (string, error)
+	Ingest(ctx context.Context, source string, now time.Time) (release.Ingested, error)
+	Activate(ctx context.Context, id, digest string, generation int64) error
+	Prune(ctx context.Context, keep int, spare ...string) (removed []string, err error)
+}
+
+// Snapshots of the release volume.
+type Snapshots interface {
+	// Create freezes, snapshots and thaws. frozen is how long writers waited. After an error there is no snapshot.
+	Create(ctx context.Context, generation int64, release string) (id string, frozen time.Duration, err error)
+	WaitCompleted(ctx context.Context, id string, progress func(percent string)) error
+	Delete(ctx context.Context, id string) error
+}
+
+// Fleet knows the members.
+type Fleet interface {
+	List(ctx context.Context) ([]fleet.Member, error)
+	Report(ctx context.Context, volumeIDs []string, generation int64, release string) error
+}
+
+// Dialer opens the one connection to a member. ctx is for opening it only: the session lasts until Close.
+type Dialer interface {
+	Dial(ctx context.Context, member fleet.Member) (Session, error)
+}
+
+// Session is a connection to one member. Errors: push.ErrNotReady while its agent boots, push.ErrFenced when it holds a higher generation.
+type Session interface {
+	Stage(ctx context.Context, id, base string) (push.Sent, error)
+	Activate(ctx context.Context, id, digest string, generation int64) error
+	Close() error
+}
+
+// phase is one of P0 to P6.
+type phase struct {
+	name, title string
+	do          func(*run, context.Context) error
+}
+
+// phases of a publish, in the order that makes it safe.
+func phases() []phase {
+	return []phase{
+		{"P0", "check", (*run).check},
+		{"P1", "ingest", (*run).ingest},
+		{"P2", "snapshot", (*run).snapshot},
+		{"P3", "transfer", (*run).transfer},
+		{"P4", "commit", (*run).commit},
+		{"P5", "converge", (*run).converge},
+		{"P6", "report", (*run).report},
+	}
+}
+
+// Publish makes source the current release of every member. The error carries the exit code; the outcome is filled as far as it got.
+func (p *Publisher) Publish(ctx context.Context, source string) (Outcome, error) {
+	return newRun(p, source).do(ctx, phases())
+}
+
+// Converge brings every member to the generation that the pointer names: P5 alone.
+func (p *Publisher) Converge(ctx context.Context) (Outcome, error) {
+	return newRun(p, "").do(ctx, []phase{
+		{"P0", "check", (*run).checkConverge},
+		{"P5", "converge", (*run).converge},
+		{"P6", "report", (*run).report},
+	})
+}
+
+// run is one publish under way.
+type run struct {
+	*Publisher
+	source  string
+	started time.Time
+
+	unlock func() error    // P0
+	before pointer.Pointer // P0: what the pointer was
+	next   pointer.Pointer // P0 and on: what it becomes; from P4 on what it is
+
+	tree      release.Ingested // P1
+	frozen    time.Duration    // P2
+	committed bool             // P4
+	undo      []undo           // P1, P2: what to take back when it fails before the commit; latest last
+	times     []PhaseTime
+
+	members *members
+}
+
+// undo takes one effect back.
+type undo struct {
+	what string
+	do   func(context.Context) error
+}
+
+func newRun(p *Publisher, source string) *run {
+	return &run{Publisher: p, source: source, started: time.Now(), members: newMembers(p)}
+}
+
+// do goes through the phases, cleans up, and gives the error its exit code.
+func (r *run) do(ctx context.Context, phases []phase) (Outcome, error) {
+	var err error
+	for _, ph := range phases {
+		r.members.phase = ph.name
+		r.say(Event{Kind: KindPhase, Text: ph.title})
+		start := time.Now()
+		err = ph.do(r, ctx)
+		r.times = append(r.times, PhaseTime{ph.name, ph.title, time.Since(start).Milliseconds()})
+		if err != nil {
+			err = fmt.Errorf("%s (%s): %w", ph.title, ph.name, err)
+			break
+		}
+	}
+	if err != nil {
+		err = r.code(ctx, err, r.takeBack(ctx))
+	}
+	r.members.close()
+	if r.unlock != nil {
+		if unlockErr := r.unlock(); unlockErr != nil {
+			r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("unlock the pointer store: %v", unlockErr)})
+		}
+	}
+	return r.outcome(err), err
+}
+
+// cleanUpTime is how long taking back may last; it goes on after an interrupt.
+const cleanUpTime = 30 * time.Second
+
+// takeBack undoes what was done when the commit did not come.
+func (r *run) takeBack(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
+	defer cancel()
+	var errs []error
+	for len(r.undo) > 0 {
+		last := r.undo[len(r.undo)-1]
+		r.undo = r.undo[:len(r.undo)-1]
+		if err := last.do(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", last.what, err))
+			continue
+		}
+		r.say(Event{Kind: KindNote, Text: last.what})
+	}
+	return errors.Join(errs...)
+}
+
+// code marks err with the exit code that tells what is left of the run.
+func (r *run) code(ctx context.Context, err, left error) error {
+	var coded *exit.Error
+	switch {
+	case left != nil:
+		return exit.With(exit.Failed, fmt.Errorf("%w; and this could not be taken back: %w", err, left))
+	case ctx.Err() != nil && r.committed:
+		return exit.With(exit.Interrupted, fmt.Errorf("interrupted; generation %d is committed, `ebs-release converge` brings the members to it: %w", r.next.Generation, err))
+	case ctx.Err() != nil:
+		return exit.With(exit.Interrupted, fmt.Errorf("interrupted, nothing was changed: %w", err))
+	case errors.As(err, &coded):
+		return err
+	case r.committed:
+		return exit.With(exit.NotConverged, err)
+	}
+	return exit.With(exit.Unchanged, fmt.Errorf("nothing was changed: %w", err))
+}

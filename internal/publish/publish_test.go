@@ -1,0 +1,522 @@
+package publish_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish"
+	"ebs-release/internal/push"
+)
+
+func TestPublishRunsInTheOrderThatMakesItSafe(t *testing.T) {
+	w := newWorld("a", "b")
+	o, code, err := w.run(t)
+	if err != nil || code != 0 {
+		t.Fatalf("code %d, %v", code, err)
+	}
+	if got, want := o.Sentence(), "generation 2 is current: 2/2 members on it"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	p := w.pointer
+	if p.Generation != 2 || p.Release != "r2" || p.Digest != "d2" || p.Snapshots[region] != "snap-2" || p.By != "tester" || p.Message != "why" || p.Created.IsZero() {
+		t.Errorf("pointer = %+v", p)
+	}
+	order := w.did("lock", "check", "ingest", "flip", "snapshot", "stage a", "completed", "commit", "activate a", "report", "prune")
+	want := "lock check ingest flip r2 at 2 snapshot stage a completed commit activate a report vol-a,vol-b prune r2"
+	if got := strings.Join(order, " "); got != want {
+		t.Errorf("did %s\nwant %s", got, want)
+	}
+	if dials := w.did("dial"); len(dials) != 2 {
+		t.Errorf("%v, want one connection per member", dials)
+	}
+	if w.boxes["a"].fence != 2 || w.boxes["b"].fence != 2 || o.Sent.Files != 4 || o.Sent.Bytes != 40 || o.Frozen != 300 {
+		t.Errorf("outcome %+v", o)
+	}
+}
+
+func TestFirstPublishWithoutMembers(t *testing.T) {
+	w := newWorld()
+	w.pointer, w.current, w.fence, w.trees = pointer.Pointer{}, "", 0, map[string]string{}
+	o, code, err := w.run(t)
+	if err != nil || code != 0 || o.Generation != 1 || o.Total != 0 || o.Result != publish.ResultConverged {
+		t.Errorf("code %d, %v, %+v", code, err, o)
+	}
+}
+
+func TestGenerationIsAbovePointerVolumeAndMembers(t *testing.T) {
+	for _, tc := range []struct {
+		name                   string
+		pointer, fence, member int64
+		want                   int64
+	}{
+		{"pointer", 7, 7, 7, 8},
+		{"an earlier publish stopped before its commit", 7, 9, 7, 10},
+		{"the pointer was restored from an old copy", 3, 3, 7, 8},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld()
+			w.launch("a", tc.member)
+			w.pointer.Generation, w.fence = tc.pointer, tc.fence
+			o, _, err := w.run(t)
+			if err != nil || o.Generation != tc.want || w.boxes["a"].fence != tc.want {
+				t.Errorf("generation %d on member %d, want %d, %v", o.Generation, w.boxes["a"].fence, tc.want, err)
+			}
+		})
+	}
+}
+
+func TestSameTreeIsPublishedAgain(t *testing.T) {
+	w := newWorld("a")
+	w.source = "d1"
+	o, _, err := w.run(t)
+	if err != nil || o.Generation != 2 || o.Release != "r1" {
+		t.Errorf("%+v, %v", o, err)
+	}
+	said := slices.ContainsFunc(w.events, func(e publish.Event) bool {
+		return e.Text == "the source equals generation 1, which is published again"
+	})
+	if !said {
+		t.Errorf("events %+v", w.events)
+	}
+}
+
+// Before the commit every failure ends with exit code 3 and takes back what was done.
+func TestFailureBeforeTheCommitChangesNothing(t *testing.T) {
+	boom := errors.New("boom")
+	for _, tc := range []struct {
+		call string
+		code int
+		want string // in the error
+	}{
+		{"lock", 3, "lock the pointer store"},
+		{"read", 3, "read the pointer"},
+		{"check", 3, "check everything"},
+		{"list", 3, "list the members"},
+		{"ingest", 3, "ingest (P1)"},
+		{"flip r2 at 2", 3, "make r2 current"},
+		{"snapshot", 3, "snapshot (P2)"},
+		{"completed", 3, "transfer (P3)"},
+		{"stage", 3, "none of 2 members could take the release"},
+		{"dial", 3, "none of 2 members can be reached"},
+		{"commit", 3, "commit (P4)"},
+	} {
+		t.Run(tc.call, func(t *testing.T) {
+			w := newWorld("a", "b")
+			w.hook = func(call string) error {
+				if strings.HasPrefix(call, tc.call) {
+					return boom
+				}
+				return nil
+			}
+			o, code, err := w.run(t)
+			if code != tc.code || !errors.Is(err, boom) || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "nothing was changed") {
+				t.Errorf("code %d: %v, want %d with %q", code, err, tc.code, tc.want)
+			}
+			if strings.Contains(o.Error, "\n") || o.Result != publish.ResultUnchanged {
+				t.Errorf("outcome %+v", o)
+			}
+			unchanged(t, w)
+		})
+	}
+}
+
+func unchanged(t *testing.T, w *world) {
+	t.Helper()
+	if w.pointer.Generation != 1 || w.current != "r1" || len(w.snapshots) != 1 {
+		t.Errorf("pointer at %d, current is %s, snapshots %v", w.pointer.Generation, w.current, w.snapshots)
+	}
+	if did := w.did("activate"); len(did) != 0 {
+		t.Errorf("activated without a commit: %v", did)
+	}
+}
+
+func TestConflictActivatesNothing(t *testing.T) {
+	w := newWorld("a")
+	w.hook = func(call string) error {
+		if call == "completed" {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.pointer.Generation = 2
+		}
+		return nil
+	}
+	o, code, err := w.run(t)
+	if code != exit.Conflict || !errors.Is(err, pointer.ErrConflict) || o.Result != publish.ResultConflict {
+		t.Errorf("code %d, %v", code, err)
+	}
+	w.pointer.Generation = 1
+	unchanged(t, w)
+}
+
+func TestLockHeldIsAConflict(t *testing.T) {
+	w := newWorld("a")
+	w.hook = func(call string) error {
+		if call == "lock" {
+			return fmt.Errorf("%w: by someone", pointer.ErrLocked)
+		}
+		return nil
+	}
+	if _, code, err := w.run(t); code != exit.Conflict {
+		t.Errorf("code %d, %v", code, err)
+	}
+	if len(w.log) != 1 {
+		t.Errorf("did %v", w.log)
+	}
+}
+
+func TestLostAnswerOfTheCommitIsFoundOut(t *testing.T) {
+	w := newWorld("a")
+	w.hook = func(call string) error {
+		if call == "commit" {
+			return errLost
+		}
+		return nil
+	}
+	o, code, err := w.run(t)
+	if code != 0 || o.Generation != 2 || o.OnIt != 1 || !w.snapshots["snap-2"] {
+		t.Errorf("code %d, %v, %+v", code, err, o)
+	}
+}
+
+func TestUnknownCommitKeepsTheSnapshot(t *testing.T) {
+	w := newWorld("a")
+	w.hook = func(call string) error {
+		if call == "commit" || call == "read" && len(w.did("commit")) > 0 {
+			return errLost
+		}
+		return nil
+	}
+	_, code, err := w.run(t)
+	if code != exit.Failed || !strings.Contains(err.Error(), "not known whether generation 2 is committed") || !w.snapshots["snap-2"] {
+		t.Errorf("code %d, %v, snapshots %v", code, err, w.snapshots)
+	}
+}
+
+func TestWhatCannotBeTakenBackIsNamed(t *testing.T) {
+	w := newWorld("a")
+	w.hook = func(call string) error {
+		if call == "completed" || call == "delete snap-2" {
+			return errors.New("boom")
+		}
+		return nil
+	}
+	_, code, err := w.run(t)
+	if code != exit.Failed || !strings.Contains(err.Error(), "snapshot snap-2") || w.current != "r1" {
+		t.Errorf("code %d, %v, current %s", code, err, w.current)
+	}
+}
+
+// The interrupt comes during each call in turn: the publish ends with 130, and either nothing is visible or it is committed and says so.
+func TestInterruptAtEveryCall(t *testing.T) {
+	whole := newWorld("a", "b")
+	if _, _, err := whole.run(t); err != nil {
+		t.Fatal(err)
+	}
+	for n := range whole.log {
+		w := newWorld("a", "b")
+		calls, at := 0, ""
+		w.hook = func(call string) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			calls++
+			if calls == n+1 {
+				at = call
+				w.interrupt()
+			}
+			return nil
+		}
+		o, code, err := w.run(t)
+		switch {
+		case code == 0 && o.Generation == 2 && o.OnIt == o.Total: // during the last listing or later: there was nothing left to interrupt
+		case code != exit.Interrupted:
+			t.Errorf("interrupt during %q (call %d): code %d, %v", at, n, code, err)
+		case w.pointer.Generation == 1:
+			unchanged(t, w)
+		case !strings.Contains(err.Error(), "generation 2 is committed"):
+			t.Errorf("interrupt during %q: %v", at, err)
+		}
+	}
+}
+
+func TestOneDeadMemberChangesNothingForTheRest(t *testing.T) {
+	w := newWorld("a", "b", "c")
+	w.boxes["b"].dial = errors.New("connection timed out")
+	o, code, err := w.run(t)
+	if code != exit.NotConverged || o.OnIt != 2 || o.Total != 3 || !o.Committed || o.Result != publish.ResultNotConverged {
+		t.Errorf("code %d, %+v", code, o)
+	}
+	if !strings.Contains(err.Error(), "2/3 members") || !strings.Contains(err.Error(), "b: connection timed out") {
+		t.Errorf("%v", err)
+	}
+	if o.Members[1].Standing != "failed" || !strings.Contains(o.Members[1].Error, "timed out") {
+		t.Errorf("%+v", o.Members[1])
+	}
+}
+
+func TestSlowMemberHoldsNobodyUp(t *testing.T) {
+	w := newWorld("a", "b")
+	var activated time.Time
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		w.boxes["b"].stage = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		w.onList = func(n int) {
+			if n == 4 { // P5 lists for the second time, while b still hangs
+				w.launch("c", 1)
+			}
+		}
+		w.hook = func(call string) error {
+			if call == "activate c" {
+				activated = time.Now()
+			}
+			return nil
+		}
+		p := w.publisher()
+		o, err := p.Publish(t.Context(), "source")
+		if exit.Code(err) != exit.NotConverged || o.OnIt != 2 || !strings.Contains(err.Error(), "took longer than 1m0s") {
+			t.Errorf("%v, %+v", err, o)
+		}
+		// P3 waits three times for b; c, launched during P5, does not wait for b at all.
+		if p3 := start.Add(4 * time.Minute); activated.IsZero() || activated.After(p3) {
+			t.Errorf("c was activated %v after the start", activated.Sub(start))
+		}
+	})
+}
+
+func TestErrorThatPassesIsTriedAgain(t *testing.T) {
+	w := newWorld("a")
+	tries := 0
+	w.boxes["a"].stage = func(context.Context) error {
+		if tries++; tries < 3 {
+			return errors.New("connection reset")
+		}
+		return nil
+	}
+	o, code, err := w.run(t)
+	if code != 0 || tries != 3 || o.OnIt != 1 {
+		t.Errorf("code %d after %d tries, %v", code, tries, err)
+	}
+	if dials := w.did("dial"); len(dials) != 3 {
+		t.Errorf("%v, want a new connection after each error", dials)
+	}
+}
+
+func TestMemberLaunchedDuringThePublishIsBroughtOn(t *testing.T) {
+	w := newWorld("a")
+	w.onList = func(n int) {
+		if n == 3 { // the first listing of P5
+			w.launch("b", 1) // from the old snapshot
+		}
+	}
+	o, code, err := w.run(t)
+	if code != 0 || o.Sentence() != "generation 2 is current: 2/2 members on it (1 launched during the publish)" || w.boxes["b"].fence != 2 {
+		t.Errorf("code %d, %v, %s", code, err, o.Sentence())
+	}
+}
+
+func TestMemberSeenOnlyByTheSecondListingIsBroughtOn(t *testing.T) {
+	w := newWorld()
+	w.onList = func(n int) {
+		if n == 4 { // P0, P3, P5 clean, P5 again
+			w.launch("late", 1)
+		}
+	}
+	o, code, err := w.run(t)
+	if code != 0 || w.boxes["late"].fence != 2 || o.Total != 1 {
+		t.Errorf("code %d, %v, %+v", code, err, o)
+	}
+}
+
+func TestListingsAreSettleApart(t *testing.T) {
+	w := newWorld("a")
+	var at []time.Time
+	w.onList = func(int) { at = append(at, time.Now()) }
+	if _, code, err := w.run(t); code != 0 {
+		t.Fatal(err)
+	}
+	if last := at[len(at)-1].Sub(at[len(at)-2]); last < 5*time.Second {
+		t.Errorf("the last two listings were %v apart", last)
+	}
+}
+
+func TestBootingMemberIsWaitedFor(t *testing.T) {
+	w := newWorld("a")
+	b := w.launch("b", 0)
+	b.State, b.VolumeID, b.Release = "unknown", "", ""
+	w.onList = func(n int) {
+		switch n {
+		case 5:
+			b.State, b.VolumeID = "booting", "vol-b"
+			b.Generation = 2
+		case 8:
+			b.State = "ready"
+		}
+	}
+	o, code, err := w.run(t)
+	if code != 0 || o.OnIt != 2 || w.listings < 9 {
+		t.Errorf("code %d after %d listings, %v", code, w.listings, err)
+	}
+	if dials := w.did("dial b"); len(dials) != 0 {
+		t.Error("a booting member was connected to")
+	}
+}
+
+func TestMemberThatNeverBootsIsNamed(t *testing.T) {
+	w := newWorld("a")
+	w.launch("b", 0).State = "booting"
+	_, code, err := w.run(t)
+	if code != exit.NotConverged || !strings.Contains(err.Error(), "b: its agent has not reported ready") {
+		t.Errorf("code %d, %v", code, err)
+	}
+}
+
+func TestAgentThatSaysNotReadyIsAskedAgain(t *testing.T) {
+	w := newWorld("a")
+	w.boxes["a"].refuses = push.ErrNotReady
+	w.onList = func(n int) {
+		if n == 5 {
+			w.boxes["a"].refuses = nil
+		}
+	}
+	if o, code, err := w.run(t); code != 0 || o.OnIt != 1 {
+		t.Errorf("code %d, %v", code, err)
+	}
+}
+
+func TestMemberThatLeftIsGoneNotFailed(t *testing.T) {
+	w := newWorld("a", "b", "c")
+	w.boxes["b"].stage = func(context.Context) error { return errors.New("no route to host") }
+	w.boxes["c"].refuses = errors.New("connection refused")
+	w.onList = func(n int) {
+		if n == 4 {
+			delete(w.boxes, "b")
+			w.boxes["c"].LifecycleState = "Terminating:Wait"
+		}
+	}
+	o, code, err := w.run(t)
+	if code != 0 || o.Sentence() != "generation 2 is current: 1/1 members on it (2 gone)" {
+		t.Errorf("code %d, %v, %s", code, err, o.Sentence())
+	}
+	if o.Members[1].Standing != "gone" || o.Members[2].Standing != "leaving" {
+		t.Errorf("%+v", o.Members)
+	}
+}
+
+func TestLastMemberGoneDuringTheTransferStopsNothing(t *testing.T) {
+	w := newWorld("a")
+	w.boxes["a"].stage = func(context.Context) error { return errors.New("no route to host") }
+	w.onList = func(n int) {
+		if n == 3 {
+			delete(w.boxes, "a")
+		}
+	}
+	if o, code, err := w.run(t); code != 0 || o.Generation != 2 {
+		t.Errorf("code %d, %v", code, err)
+	}
+}
+
+func TestReplacedVolumeIsBroughtOnAgain(t *testing.T) {
+	w := newWorld("a")
+	w.onList = func(n int) {
+		if n == 4 { // after its activation the member came back on a volume from the old snapshot
+			a := w.boxes["a"]
+			a.VolumeID, a.Generation, a.fence, a.has = "vol-new", 1, 1, map[string]bool{}
+		}
+	}
+	o, code, err := w.run(t)
+	if code != 0 || w.boxes["a"].fence != 2 || w.boxes["a"].Generation != 2 || o.Members[0].VolumeID != "vol-new" {
+		t.Errorf("code %d, %v, %+v", code, err, w.boxes["a"])
+	}
+}
+
+func TestFencedMemberIsNamed(t *testing.T) {
+	w := newWorld("a", "b")
+	w.boxes["b"].fence = 9 // its tags say 1
+	_, code, err := w.run(t)
+	if code != exit.NotConverged || !strings.Contains(err.Error(), "b: "+push.ErrFenced.Error()) {
+		t.Errorf("code %d, %v", code, err)
+	}
+}
+
+func TestAnotherPublishTakesOver(t *testing.T) {
+	w := newWorld("a")
+	w.boxes["a"].refuses = push.ErrNotReady
+	w.onList = func(n int) {
+		if n == 5 {
+			w.pointer.Generation, w.pointer.By = 3, "someone else"
+		}
+	}
+	_, code, err := w.run(t)
+	if code != exit.Conflict || !strings.Contains(err.Error(), "generation 3 was published meanwhile by someone else") {
+		t.Errorf("code %d, %v", code, err)
+	}
+}
+
+func TestTagsAreWrittenInTheEnd(t *testing.T) {
+	w := newWorld("a")
+	fails := 2
+	w.hook = func(call string) error {
+		if strings.HasPrefix(call, "report") && fails > 0 {
+			fails--
+			return errors.New("throttled")
+		}
+		return nil
+	}
+	if _, code, err := w.run(t); code != 0 || w.boxes["a"].Generation != 2 {
+		t.Errorf("code %d, %v, tags say %d", code, err, w.boxes["a"].Generation)
+	}
+}
+
+func TestConvergeBringsMembersOnWithoutASnapshot(t *testing.T) {
+	w := newWorld("a", "b")
+	w.boxes["b"].Generation, w.boxes["b"].fence = 0, 0
+	synctest.Test(t, func(t *testing.T) {
+		o, err := w.publisher().Converge(t.Context())
+		if err != nil || o.OnIt != 2 || o.Generation != 1 || w.boxes["b"].fence != 1 {
+			t.Errorf("%v, %+v", err, o)
+		}
+	})
+	if did := w.did("snapshot", "ingest", "commit", "flip", "activate a"); len(did) != 0 {
+		t.Errorf("did %v", did)
+	}
+}
+
+func TestConvergeToNothing(t *testing.T) {
+	w := newWorld("a")
+	w.pointer = pointer.Pointer{}
+	synctest.Test(t, func(t *testing.T) {
+		_, err := w.publisher().Converge(t.Context())
+		if exit.Code(err) != exit.Unchanged || !strings.Contains(err.Error(), "nothing has been published yet") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestProgressCountsMembers(t *testing.T) {
+	w := newWorld("a", "b")
+	if _, code, err := w.run(t); code != 0 {
+		t.Fatal(err)
+	}
+	var staged, done *publish.Progress
+	for _, e := range w.events {
+		if e.Kind == publish.KindProgress && e.Phase == "P3" {
+			staged = e.Progress
+		}
+		if e.Kind == publish.KindProgress && e.Phase == "P5" {
+			done = e.Progress
+		}
+	}
+	if staged == nil || staged.Done != 2 || staged.Snapshot != "100%" {
+		t.Errorf("P3: %+v", staged)
+	}
+	if done == nil || done.Done != 2 || done.Total != 2 {
+		t.Errorf("P5: %+v", done)
+	}
+}

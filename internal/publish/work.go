@@ -1,0 +1,138 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/push"
+)
+
+// stageTries is how often P3 tries a member, with a pause of about stagePause, growing. What still fails then is tried again in P5.
+const (
+	stageTries = 3
+	stagePause = time.Second
+)
+
+// What is done to one member. Each step has its own MemberTimeout and goes over the member's one connection, which an error closes: the
+// next try opens a new one.
+
+func (ms *members) connect(ctx context.Context, m *member) error {
+	return ms.step(ctx, m, "connect to", func(context.Context, Session, fleet.Member) error { return nil })
+}
+
+// stage gives the member the tree, not yet active. One that has it is left alone.
+func (ms *members) stage(ctx context.Context, m *member, next pointer.Pointer) error {
+	return ms.step(ctx, m, "transfer to", func(ctx context.Context, s Session, as fleet.Member) error {
+		ms.mu.Lock()
+		has := as.VolumeID != "" && m.staged == as.VolumeID
+		ms.mu.Unlock()
+		if has {
+			return nil
+		}
+		sent, err := s.Stage(ctx, next.Release, as.Release)
+		if err != nil {
+			return err
+		}
+		ms.mu.Lock()
+		defer ms.mu.Unlock()
+		m.staged = as.VolumeID
+		ms.sent.Files += sent.Files
+		ms.sent.Bytes += sent.Bytes
+		return nil
+	})
+}
+
+func (ms *members) stageWithRetries(ctx context.Context, m *member, next pointer.Pointer) error {
+	for try := 1; ; try++ {
+		err := ms.stage(ctx, m, next)
+		if err == nil || passes(err) || isFinal(err) || try == stageTries || ctx.Err() != nil {
+			return err
+		}
+		pause := stagePause << (try - 1)
+		if sleep(ctx, pause/2+rand.N(pause)) != nil {
+			return err
+		}
+	}
+}
+
+// isFinal tells errors that another try a moment later won't mend. P5 tries these again all the same: until its deadline, a person may.
+func isFinal(err error) bool {
+	for _, final := range []error{
+		push.ErrNoHostKey, push.ErrHostKey, push.ErrLogin, push.ErrNoAgent, push.ErrNoRsync, push.ErrNoSpace, push.ErrFenced,
+	} {
+		if errors.Is(err, final) {
+			return true
+		}
+	}
+	return false
+}
+
+// activate makes the release current on the member.
+func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer) error {
+	return ms.step(ctx, m, "activate on", func(ctx context.Context, s Session, as fleet.Member) error {
+		if err := s.Activate(ctx, next.Release, next.Digest, next.Generation); err != nil {
+			// It may have lost the tree (its volume was replaced behind the same id): look again next time.
+			ms.mu.Lock()
+			m.staged = ""
+			ms.mu.Unlock()
+			return err
+		}
+		ms.mu.Lock()
+		defer ms.mu.Unlock()
+		m.active, m.reported = as.VolumeID, false
+		return nil
+	})
+}
+
+// step does something over the member's connection. do is told the member as it was listed when the step began.
+func (ms *members) step(ctx context.Context, m *member, what string, do func(context.Context, Session, fleet.Member) error) error {
+	stepCtx, cancel := context.WithTimeout(ctx, ms.Settings.MemberTimeout)
+	defer cancel()
+	ms.mu.Lock()
+	as := m.Member
+	ms.mu.Unlock()
+	session, err := ms.session(stepCtx, m, as)
+	if err == nil {
+		err = do(stepCtx, session, as)
+	}
+	if err == nil {
+		return nil
+	}
+	if !passes(err) {
+		ms.hangUp(m)
+	}
+	if errors.Is(stepCtx.Err(), context.DeadlineExceeded) && ctx.Err() == nil {
+		return fmt.Errorf("%s %s took longer than %v: %w", what, as.Address, ms.Settings.MemberTimeout, err)
+	}
+	return err
+}
+
+// session returns the member's connection. Only the worker that has the member busy uses it. A member that came back with another address or
+// host key gets a new one.
+func (ms *members) session(ctx context.Context, m *member, as fleet.Member) (Session, error) {
+	to := as.Address + " " + as.HostKey
+	if m.session != nil && m.dialed != to {
+		ms.hangUp(m)
+	}
+	if m.session == nil {
+		session, err := ms.Dialer.Dial(ctx, as)
+		if err != nil {
+			return nil, err
+		}
+		m.session, m.dialed = session, to
+	}
+	return m.session, nil
+}
+
+func (ms *members) hangUp(m *member) {
+	if m.session == nil {
+		return
+	}
+	_ = m.session.Close() // what the connection did is known by the steps' own answers
+	m.session = nil
+}

@@ -1,0 +1,313 @@
+package publish_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish"
+	"ebs-release/internal/push"
+	"ebs-release/internal/release"
+)
+
+// world is all that a publish works on, in memory. Every call of a part goes through do: it is logged, and hook may make it fail.
+type world struct {
+	mu        sync.Mutex
+	log       []string
+	hook      func(call string) error // called without the lock
+	locked    bool
+	pointer   pointer.Pointer
+	current   string
+	fence     int64
+	trees     map[string]string // id -> digest
+	snapshots map[string]bool
+	boxes     map[string]*box
+	source    string // digest that Ingest finds
+	listings  int
+	onList    func(n int) // called before the n-th listing, from 1
+	events    []publish.Event
+	interrupt func() // Ctrl-C
+}
+
+// box is one machine.
+type box struct {
+	fleet.Member
+	has     map[string]bool // trees
+	fence   int64
+	dial    error
+	stage   func(context.Context) error
+	refuses error // what activate says
+}
+
+const region = "eu-central-1"
+
+// newWorld has generation 1 published as release r1, and members on it.
+func newWorld(members ...string) *world {
+	w := &world{
+		pointer: pointer.Pointer{Schema: 1, Generation: 1, Release: "r1", Digest: "d1", Snapshots: map[string]string{region: "snap-1"}},
+		current: "r1", fence: 1, trees: map[string]string{"r1": "d1"}, snapshots: map[string]bool{"snap-1": true},
+		boxes: map[string]*box{}, source: "d2",
+	}
+	for _, id := range members {
+		w.launch(id, 1)
+	}
+	return w
+}
+
+// launch adds a machine that is ready on a generation.
+func (w *world) launch(id string, generation int64) *box {
+	b := &box{has: map[string]bool{}, fence: generation, Member: fleet.Member{
+		InstanceID: id, LifecycleState: "InService", Address: "10.0.0." + id, Group: "web", VolumeID: "vol-" + id,
+		Release: fmt.Sprintf("r%d", generation), Generation: generation, State: "ready", HostKey: "key-" + id,
+	}}
+	w.boxes[id] = b
+	return b
+}
+
+func (w *world) do(call string) error {
+	w.mu.Lock()
+	w.log = append(w.log, call)
+	hook := w.hook
+	w.mu.Unlock()
+	if hook != nil {
+		return hook(call)
+	}
+	return nil
+}
+
+// did returns the calls that begin with one of the prefixes.
+func (w *world) did(prefixes ...string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var calls []string
+	for _, call := range w.log {
+		if slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(call, p) }) {
+			calls = append(calls, call)
+		}
+	}
+	return calls
+}
+
+func (w *world) publisher() *publish.Publisher {
+	return &publish.Publisher{
+		Checks: []publish.Check{{Name: "everything", Do: func(context.Context) error { return w.do("check") }}},
+		Store:  w, Tree: w, Snapshots: snapshots{w}, Fleet: w, Dialer: w,
+		Settings: publish.Settings{
+			Who: "tester", Message: "why", Region: region, Keep: 3, Parallel: 4, MemberTimeout: time.Minute,
+			SnapshotDeadline: time.Hour, ConvergeDeadline: 10 * time.Minute, Settle: 5 * time.Second,
+		},
+		Talk: func(e publish.Event) { w.events = append(w.events, e) },
+	}
+}
+
+// run publishes in a bubble of its own time and returns the outcome and the exit code.
+func (w *world) run(t *testing.T) (o publish.Outcome, code int, err error) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		w.interrupt = cancel
+		o, err = w.publisher().Publish(ctx, "source")
+		code = exit.Code(err)
+	})
+	if w.locked {
+		t.Error("the lock is still held")
+	}
+	return o, code, err
+}
+
+func (w *world) Lock(_ context.Context, who string) (func() error, error) {
+	if err := w.do("lock"); err != nil {
+		return nil, err
+	}
+	w.locked = true
+	return func() error { w.locked = false; return nil }, nil
+}
+
+func (w *world) Read(context.Context) (pointer.Pointer, error) {
+	if err := w.do("read"); err != nil {
+		return pointer.Pointer{}, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pointer, nil
+}
+
+func (w *world) CompareAndSwap(_ context.Context, from int64, to pointer.Pointer) error {
+	err := w.do("commit")
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil && !errors.Is(err, errLost) {
+		return err
+	}
+	if w.pointer.Generation != from {
+		return fmt.Errorf("%w: generation %d", pointer.ErrConflict, w.pointer.Generation)
+	}
+	w.pointer = to
+	return err
+}
+
+// errLost: the effect came, the answer did not.
+var errLost = errors.New("the answer was lost")
+
+func (w *world) Current() (string, error)                 { return w.current, nil }
+func (w *world) Generation() (int64, error)               { return w.fence, nil }
+func (w *world) ManifestDigest(id string) (string, error) { return w.trees[id], nil }
+
+func (w *world) Ingest(_ context.Context, source string, _ time.Time) (release.Ingested, error) {
+	if err := w.do("ingest"); err != nil {
+		return release.Ingested{}, err
+	}
+	id := "r" + strings.TrimPrefix(w.source, "d")
+	w.trees[id] = w.source
+	return release.Ingested{ID: id, Digest: w.source, Files: 3, Bytes: 300, Previous: w.current}, nil
+}
+
+// Activate is the one of Tree.
+func (w *world) Activate(_ context.Context, id, _ string, generation int64) error {
+	if err := w.do(fmt.Sprintf("flip %s at %d", id, generation)); err != nil {
+		return err
+	}
+	if generation < w.fence {
+		return push.ErrFenced
+	}
+	w.current, w.fence = id, generation
+	return nil
+}
+
+func (w *world) Prune(_ context.Context, _ int, spare ...string) ([]string, error) {
+	slices.Sort(spare)
+	return nil, w.do(strings.TrimSpace("prune " + strings.Join(spare, " ")))
+}
+
+type snapshots struct{ *world }
+
+func (s snapshots) Create(_ context.Context, generation int64, _ string) (string, time.Duration, error) {
+	if err := s.do("snapshot"); err != nil {
+		return "", 0, err
+	}
+	id := fmt.Sprintf("snap-%d", generation)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.snapshots[id] = true
+	return id, 300 * time.Millisecond, nil
+}
+
+func (s snapshots) WaitCompleted(ctx context.Context, id string, progress func(string)) error {
+	progress("38%")
+	select {
+	case <-time.After(20 * time.Second):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return s.do("completed")
+}
+
+func (s snapshots) Delete(_ context.Context, id string) error {
+	if err := s.do("delete " + id); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.snapshots, id)
+	return nil
+}
+
+func (w *world) List(context.Context) ([]fleet.Member, error) {
+	w.mu.Lock()
+	w.listings++
+	n := w.listings
+	w.mu.Unlock()
+	if w.onList != nil {
+		w.onList(n)
+	}
+	if err := w.do("list"); err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var members []fleet.Member
+	for _, b := range w.boxes {
+		members = append(members, b.Member)
+	}
+	return members, nil
+}
+
+func (w *world) Report(_ context.Context, volumeIDs []string, generation int64, id string) error {
+	if err := w.do("report " + strings.Join(volumeIDs, ",")); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, b := range w.boxes {
+		if slices.Contains(volumeIDs, b.VolumeID) {
+			b.Generation, b.Release = generation, id
+		}
+	}
+	return nil
+}
+
+func (w *world) Dial(ctx context.Context, m fleet.Member) (publish.Session, error) {
+	if err := w.do("dial " + m.InstanceID); err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	b := w.boxes[m.InstanceID]
+	if b == nil {
+		return nil, errors.New("no route to host")
+	}
+	if b.dial != nil {
+		return nil, b.dial
+	}
+	return session{w, b}, nil
+}
+
+type session struct {
+	w *world
+	b *box
+}
+
+func (s session) Stage(ctx context.Context, id, base string) (push.Sent, error) {
+	if err := s.w.do("stage " + s.b.InstanceID); err != nil {
+		return push.Sent{}, err
+	}
+	if s.b.stage != nil {
+		if err := s.b.stage(ctx); err != nil {
+			return push.Sent{}, err
+		}
+	}
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	s.b.has[id] = true
+	return push.Sent{Files: 2, Bytes: 20}, nil
+}
+
+func (s session) Activate(_ context.Context, id, _ string, generation int64) error {
+	if err := s.w.do("activate " + s.b.InstanceID); err != nil {
+		return err
+	}
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	switch {
+	case s.b.refuses != nil:
+		return s.b.refuses
+	case generation < s.b.fence:
+		return push.ErrFenced
+	case !s.b.has[id]:
+		return errors.New("the tree is not there")
+	}
+	s.b.fence = generation
+	return nil
+}
+
+func (s session) Close() error { return nil }

@@ -1,0 +1,182 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/smithy-go"
+)
+
+// EC2 is what this package asks of EC2, with the SDK's own signatures.
+type EC2 interface {
+	CreateSnapshot(context.Context, *ec2.CreateSnapshotInput, ...func(*ec2.Options)) (*ec2.CreateSnapshotOutput, error)
+	DescribeSnapshots(context.Context, *ec2.DescribeSnapshotsInput, ...func(*ec2.Options)) (*ec2.DescribeSnapshotsOutput, error)
+	DeleteSnapshot(context.Context, *ec2.DeleteSnapshotInput, ...func(*ec2.Options)) (*ec2.DeleteSnapshotOutput, error)
+}
+
+// Maker makes snapshots of one volume, whose file system Holder freezes.
+type Maker struct {
+	EC2      EC2
+	VolumeID string
+	Holder   Holder
+	Pause    time.Duration // before another try; 0: 16 s (EBS: a second snapshot of a volume within 15 s may be refused)
+	Note     func(string)  // told why there is another try; may be nil
+}
+
+// Made is a snapshot that counts: EC2 had answered before the thaw.
+type Made struct {
+	ID     string
+	Frozen time.Duration // how long writers waited
+}
+
+// tries is how often Create freezes anew after an error of EC2 that may pass.
+const tries = 3
+
+// Check asks EC2 by DryRun whether CreateSnapshot would be allowed. It leaves the connection and the credentials warm.
+func (m Maker) Check(ctx context.Context) error {
+	in := m.input(1, "")
+	in.DryRun = aws.Bool(true)
+	_, err := m.EC2.CreateSnapshot(ctx, in)
+	var api smithy.APIError
+	switch {
+	case err == nil:
+		return fmt.Errorf("snapshot %s: EC2 answered a DryRun as if it was none", m.VolumeID)
+	case errors.As(err, &api) && api.ErrorCode() == "DryRunOperation":
+		return nil
+	}
+	return fmt.Errorf("snapshot %s: would not be allowed (ec2:CreateSnapshot, ec2:CreateTags): %w", m.VolumeID, err)
+}
+
+// Create freezes, has EC2 make the snapshot, and thaws. The snapshot is `pending` then, and holds what the file system held: EBS takes the
+// data as of the request. When it returns an error there is no snapshot, or the error names it.
+func (m Maker) Create(ctx context.Context, generation int64, release string) (Made, error) {
+	pause := m.Pause
+	if pause == 0 {
+		pause = 16 * time.Second
+	}
+	for try := 1; ; try++ {
+		made, err := m.create(ctx, generation, release)
+		if err == nil {
+			return made, nil
+		}
+		if try == tries || ctx.Err() != nil || !mayPass(err) {
+			return Made{}, err
+		}
+		if m.Note != nil {
+			m.Note(fmt.Sprintf("%v; another freeze in %v", err, pause))
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return Made{}, err
+		}
+	}
+}
+
+func (m Maker) create(ctx context.Context, generation int64, release string) (Made, error) {
+	if err := m.Check(ctx); err != nil {
+		return Made{}, err
+	}
+	hold, err := m.Holder.Freeze(ctx)
+	if err != nil {
+		return Made{}, err
+	}
+	// One request, no retry by the SDK: CreateSnapshot has no client token, a second one would make a second snapshot. It must answer while
+	// the guard still has time to be asked.
+	callCtx, cancel := context.WithTimeout(ctx, m.Holder.Limit*8/10)
+	out, err := m.EC2.CreateSnapshot(callCtx, m.input(generation, release), func(o *ec2.Options) { o.Retryer = aws.NopRetryer{} })
+	cancel()
+	frozen := hold.For()
+	thawErr := hold.Release()
+	switch {
+	case err == nil && thawErr == nil:
+		return Made{ID: aws.ToString(out.SnapshotId), Frozen: frozen}, nil
+	case err == nil:
+		err = thawErr
+	default:
+		err = errors.Join(fmt.Errorf("snapshot %s while frozen: %w", m.VolumeID, err), thawErr)
+	}
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	return Made{}, errors.Join(err, m.DeleteGeneration(clean, generation))
+}
+
+func (m Maker) input(generation int64, release string) *ec2.CreateSnapshotInput {
+	tags := []types.Tag{
+		{Key: aws.String(volume.TagName), Value: aws.String("ebs-release " + release)},
+		{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleRelease)},
+		{Key: aws.String(volume.TagGeneration), Value: aws.String(strconv.FormatInt(generation, 10))},
+		{Key: aws.String(volume.TagRelease), Value: aws.String(release)},
+	}
+	return &ec2.CreateSnapshotInput{
+		VolumeId:          aws.String(m.VolumeID),
+		Description:       aws.String(fmt.Sprintf("ebs-release generation %d, release %s", generation, release)),
+		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeSnapshot, Tags: tags}},
+	}
+}
+
+// Delete deletes a snapshot; one that is gone already is fine.
+func (m Maker) Delete(ctx context.Context, id string) error {
+	_, err := m.EC2.DeleteSnapshot(ctx, &ec2.DeleteSnapshotInput{SnapshotId: aws.String(id)})
+	if err != nil && !notFound(err) {
+		return fmt.Errorf("delete snapshot %s: %w", id, err)
+	}
+	return nil
+}
+
+// DeleteGeneration deletes all snapshots of the volume that carry the tag of a generation that was never committed: after a request
+// whose answer was lost there may be one whose id nobody knows.
+func (m Maker) DeleteGeneration(ctx context.Context, generation int64) error {
+	filter := func(name, value string) types.Filter {
+		return types.Filter{Name: aws.String(name), Values: []string{value}}
+	}
+	out, err := m.EC2.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{
+		OwnerIds: []string{"self"},
+		Filters: []types.Filter{
+			filter("volume-id", m.VolumeID),
+			filter("tag:"+volume.TagRole, volume.RoleRelease),
+			filter("tag:"+volume.TagGeneration, strconv.FormatInt(generation, 10)),
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("look for a left-over snapshot of %s with %s=%d: %w", m.VolumeID, volume.TagGeneration, generation, err)
+	}
+	var errs []error
+	for _, s := range out.Snapshots {
+		errs = append(errs, m.Delete(ctx, aws.ToString(s.SnapshotId)))
+	}
+	return errors.Join(errs...)
+}
+
+// mayPass tells errors of EC2 that are worth another freeze: throttling, 5xx, a broken connection, no answer in time, and the limit of
+// one snapshot of a volume in 15 s.
+func mayPass(err error) bool {
+	var api smithy.APIError
+	if errors.As(err, &api) && api.ErrorCode() == "SnapshotCreationPerVolumeRateExceeded" {
+		return true
+	}
+	return errors.Is(err, context.DeadlineExceeded) || retry.NewStandard().IsErrorRetryable(err)
+}
+
+func notFound(err error) bool {
+	var api smithy.APIError
+	return errors.As(err, &api) && api.ErrorCode() == "InvalidSnapshot.NotFound"
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	clock := time.NewTimer(d)
+	defer clock.Stop()
+	select {
+	case <-clock.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

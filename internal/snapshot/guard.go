@@ -1,0 +1,94 @@
+// Package snapshot makes an EBS snapshot of a mounted file system that is consistent, and never leaves the file system frozen.
+//
+// Freezing is the dangerous part: a tool that dies between FIFREEZE and FITHAW leaves every writer of that file system hanging for
+// ever (ec2-consistent-snapshot #96). So the freeze is held by a child process that does nothing else (Guard), and that thaws on
+// every way out: asked to, parent gone, a signal, the limit. The parent (Holder) watches the child in turn.
+package snapshot
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// DefaultLimit is how long a freeze may last at most. CreateSnapshot answers in well under a second on a good day.
+const DefaultLimit = 10 * time.Second
+
+// What guard and holder say to each other, a line each.
+const (
+	sayFrozen = "frozen"
+	sayDone   = "done"
+	sayThawed = "thawed: "   // and why
+	sayFailed = "failed: "   // nothing is frozen, and why
+	sayStuck  = "not thawed" // and why
+)
+
+const thawedAsAsked = sayThawed + "asked to"
+
+// Guard holds one file system frozen: the whole work of the freeze guard process. While the freeze lasts it writes nothing but its pipe.
+type Guard struct {
+	Path   string                  // any folder on the file system
+	Limit  time.Duration           // from just before the freeze on
+	Freeze func(path string) error // FIFREEZE
+	Thaw   func(path string) error // FITHAW
+}
+
+// GuardSignals subscribes to the signals that a guard thaws on. SIGKILL and SIGSTOP can't be caught: the holder has its own clock for
+// these. SIGPIPE is ignored, so that a vanished parent can't end the guard before the thaw.
+func GuardSignals() <-chan os.Signal {
+	signal.Ignore(syscall.SIGPIPE)
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGABRT, syscall.SIGALRM,
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGXCPU)
+	return ch
+}
+
+// Run freezes, says "frozen" on out, and thaws when in says "done" or ends, on a signal, or at the limit. The error is for the exit
+// code only: everything worth knowing was said on out.
+func (g Guard) Run(in io.Reader, out io.Writer, signals <-chan os.Signal) error {
+	limit := time.NewTimer(g.Limit)
+	defer limit.Stop()
+	asked := make(chan string, 1)
+	go func() { // ends with in, at the latest with this process
+		line, _ := bufio.NewReader(in).ReadString('\n')
+		asked <- line
+	}()
+	if err := g.Freeze(g.Path); err != nil {
+		fmt.Fprintf(out, "%s%v\n", sayFailed, err)
+		return err
+	}
+	why := g.hold(out, asked, signals, limit.C)
+	if err := g.Thaw(g.Path); err != nil {
+		if errors.Is(err, syscall.EINVAL) { // FITHAW of what is not frozen
+			fmt.Fprintf(out, "%sby someone else, before the guard did\n", sayThawed)
+			return err
+		}
+		fmt.Fprintf(out, "%s: %v\n", sayStuck, err)
+		return err
+	}
+	fmt.Fprintf(out, "%s%s\n", sayThawed, why)
+	return nil
+}
+
+// hold returns the reason to thaw.
+func (g Guard) hold(out io.Writer, asked <-chan string, signals <-chan os.Signal, limit <-chan time.Time) string {
+	if _, err := fmt.Fprintln(out, sayFrozen); err != nil {
+		return "nobody listens"
+	}
+	select {
+	case line := <-asked:
+		if line == sayDone+"\n" {
+			return "asked to"
+		}
+		return "the parent process is gone"
+	case s := <-signals:
+		return "signal " + s.String()
+	case <-limit:
+		return fmt.Sprintf("the limit of %v passed", g.Limit)
+	}
+}

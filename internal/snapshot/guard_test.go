@@ -1,0 +1,224 @@
+package snapshot_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ebs-release/internal/mount"
+	"ebs-release/internal/snapshot"
+)
+
+func TestFreezeAndThawOnRealFileSystems(t *testing.T) {
+	for _, kind := range []string{"ext4", "xfs"} {
+		t.Run(kind, func(t *testing.T) {
+			path := disk(t, kind)
+			hold, err := holder(path, 5*time.Second).Freeze(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !frozen(t, path) {
+				t.Error("not frozen while held")
+			}
+			if err := hold.Release(); err != nil {
+				t.Error(err)
+			}
+			if frozen(t, path) {
+				t.Error("still frozen after the release")
+			}
+		})
+	}
+}
+
+func TestGuardThawsWhenThePublisherIsKilled(t *testing.T) {
+	path := disk(t, "ext4")
+	publisher := exec.Command("/proc/self/exe", "play-publisher", path, "30s")
+	out, err := publisher.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := publisher.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	if line != "frozen\n" || !frozen(t, path) {
+		t.Errorf("publisher said %q, frozen: %v", line, frozen(t, path))
+	}
+	if err := publisher.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	publisher.Wait()
+	writableWithin(t, path, 2*time.Second)
+}
+
+func TestGuardThawsAtItsLimitAndTheReleaseSaysSo(t *testing.T) {
+	path := disk(t, "ext4")
+	hold, err := holder(path, 100*time.Millisecond).Freeze(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	writableWithin(t, path, 2*time.Second)
+	if err := hold.Release(); err == nil || !strings.Contains(err.Error(), "the limit of 100ms passed") {
+		t.Errorf("Release() = %v, want that the limit passed", err)
+	}
+}
+
+func TestHolderThawsForAGuardThatWasKilled(t *testing.T) {
+	path := disk(t, "ext4")
+	hold, err := holder(path, 30*time.Second).Freeze(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	signalGuard(t, path, syscall.SIGKILL)
+	if err := hold.Release(); err == nil || !strings.Contains(err.Error(), "guard") {
+		t.Errorf("Release() = %v, want that the guard is gone", err)
+	}
+	if frozen(t, path) {
+		t.Error("still frozen")
+	}
+}
+
+func TestGuardThawsOnSignals(t *testing.T) {
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1} {
+		t.Run(s.String(), func(t *testing.T) {
+			path := disk(t, "ext4")
+			hold, err := holder(path, 30*time.Second).Freeze(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			signalGuard(t, path, s)
+			writableWithin(t, path, 2*time.Second)
+			if err := hold.Release(); err == nil || !strings.Contains(err.Error(), "signal "+s.String()) {
+				t.Errorf("Release() = %v, want that the guard thawed on %v", err, s)
+			}
+		})
+	}
+}
+
+func TestThawBySomeoneElseIsNoticed(t *testing.T) {
+	path := disk(t, "ext4")
+	hold, err := holder(path, 30*time.Second).Freeze(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mount.Thaw(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := hold.Release(); err == nil || !strings.Contains(err.Error(), "by someone else") {
+		t.Errorf("Release() = %v, want that someone else thawed", err)
+	}
+}
+
+func TestFreezeOfWhatIsFrozenAlreadyIsAnError(t *testing.T) {
+	path := disk(t, "ext4")
+	if err := mount.Freeze(path); err != nil {
+		t.Fatal(err)
+	}
+	_, err := holder(path, 5*time.Second).Freeze(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "busy") {
+		t.Errorf("Freeze() = %v, want busy", err)
+	}
+	if !frozen(t, path) {
+		t.Error("a freeze that is not ours was ended")
+	}
+	if err := mount.Thaw(path); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFreezeIsRefused(t *testing.T) {
+	path := disk(t, "ext4")
+	key := filepath.Join(path, "key")
+	if err := os.WriteFile(key, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("root file system", func(t *testing.T) {
+		refused(t, holder("/", time.Second), "the root file system")
+	})
+	t.Run("a file that the publisher needs", func(t *testing.T) {
+		h := holder(path, time.Second)
+		h.Refuse = []snapshot.Place{{What: "nothing", Path: ""}, {What: "missing", Path: "/does/not/exist"}, {What: "the ssh key", Path: key}}
+		refused(t, h, "the ssh key ("+key+")")
+	})
+	t.Run("working directory", func(t *testing.T) {
+		t.Chdir(path)
+		refused(t, holder(path, time.Second), "the working directory")
+	})
+	t.Run("no such path", func(t *testing.T) {
+		refused(t, holder("/does/not/exist", time.Second), "no such file")
+	})
+	t.Run("a file system that can't be frozen", func(t *testing.T) {
+		refused(t, holder("/proc", time.Second), "freeze /proc")
+	})
+	t.Run("cancelled before", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := holder(path, time.Second).Freeze(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("Freeze() = %v, want it cancelled", err)
+		}
+	})
+}
+
+func refused(t *testing.T, h snapshot.Holder, want string) {
+	t.Helper()
+	_, err := h.Freeze(t.Context())
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("Freeze() = %v, want it to contain %q", err, want)
+	}
+	if h.Path != "/" && h.Path != "/proc" && err == nil && frozen(t, h.Path) {
+		t.Error("frozen all the same")
+	}
+}
+
+func TestGuardThawsWhenNobodyListens(t *testing.T) {
+	var did []string
+	in, _ := io.Pipe() // says nothing, stays open
+	guard := snapshot.Guard{Path: "/x", Limit: time.Minute,
+		Freeze: func(string) error { did = append(did, "freeze"); return nil },
+		Thaw:   func(string) error { did = append(did, "thaw"); return nil },
+	}
+	closedOut, w := io.Pipe()
+	closedOut.Close()
+	if err := guard.Run(in, w, nil); err != nil {
+		t.Error(err)
+	}
+	if strings.Join(did, " ") != "freeze thaw" {
+		t.Errorf("did %v", did)
+	}
+}
+
+// signalGuard finds the guard of path among this process's children.
+func signalGuard(t *testing.T, path string, s syscall.Signal) {
+	t.Helper()
+	children, err := filepath.Glob("/proc/self/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range children {
+		pids, _ := os.ReadFile(file)
+		for _, word := range strings.Fields(string(pids)) {
+			cmdline, _ := os.ReadFile("/proc/" + word + "/cmdline")
+			if !strings.Contains(string(cmdline), "play-guard\x00"+path+"\x00") {
+				continue
+			}
+			pid, err := strconv.Atoi(word)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := syscall.Kill(pid, s); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	t.Fatalf("no guard of %s found", path)
+}

@@ -1,0 +1,133 @@
+// Package status is what both programs tell people: the files that the agent leaves under /run/ebs-release, and the shapes of reports.
+//
+// The files are for people and for the application. No program decides by them what to do to the world: EC2's tags, mountinfo and the
+// volume itself are the truth.
+package status
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+)
+
+// Schema is the version of every JSON report.
+const Schema = 1
+
+// The states of a boot.
+const (
+	NotStarted = "not started"
+	Booting    = "booting"
+	Ready      = "ready"
+	Failed     = "failed"
+)
+
+// Status is status.json: where the boot of this instance is.
+type Status struct {
+	Schema     int       `json:"schema"`
+	State      string    `json:"state"`
+	Stage      string    `json:"stage"`
+	Generation int64     `json:"generation"`
+	Release    string    `json:"release"`
+	SnapshotID string    `json:"snapshot_id"`
+	VolumeID   string    `json:"volume_id"`
+	Device     string    `json:"device"`
+	Error      string    `json:"error"`
+	InstanceID string    `json:"instance_id"`
+	MountPoint string    `json:"mount_point"`
+	Started    time.Time `json:"started,omitzero"`
+	Finished   time.Time `json:"finished,omitzero"`
+	Stages     []Stage   `json:"stages"`
+}
+
+// Stage is a stage that was gone through, and how long that took.
+type Stage struct {
+	Name         string `json:"name"`
+	Milliseconds int64  `json:"milliseconds"`
+	Skipped      bool   `json:"skipped,omitempty"` // there was nothing to do
+}
+
+// Dir is where the files are: /run/ebs-release.
+type Dir string
+
+// Run is the folder on a real machine. It is in memory, so that no AMI is baked with a stale one.
+const Run Dir = "/run/ebs-release"
+
+// Path returns the path of status.json.
+func (d Dir) Path() string { return filepath.Join(string(d), "status.json") }
+
+// LockPath returns the path of the file that `up` holds a flock on.
+func (d Dir) LockPath() string { return filepath.Join(string(d), "lock") }
+
+// Make makes the folder. Everybody may look into it, whatever the umask is.
+func (d Dir) Make() error {
+	err := os.MkdirAll(string(d), 0o755)
+	if err == nil {
+		err = os.Chmod(string(d), 0o755)
+	}
+	if err != nil {
+		return fmt.Errorf("make the folder for the status: %w", err)
+	}
+	return nil
+}
+
+// Write replaces status.json: a reader sees the old one or the new one.
+func (d Dir) Write(s Status) error {
+	s.Schema = Schema
+	data, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write the status: %w", err)
+	}
+	return d.replace("status.json", append(data, '\n'))
+}
+
+// Read returns status.json. One that is not there is a Status with the state NotStarted.
+func (d Dir) Read() (Status, error) {
+	data, err := os.ReadFile(d.Path())
+	if errors.Is(err, fs.ErrNotExist) {
+		return Status{Schema: Schema, State: NotStarted}, nil
+	}
+	if err != nil {
+		return Status{}, fmt.Errorf("read the status: %w", err)
+	}
+	var s Status
+	if err := json.Unmarshal(data, &s); err != nil {
+		return Status{}, fmt.Errorf("read the status from %s: %w", d.Path(), err)
+	}
+	if s.Schema != Schema {
+		return Status{}, fmt.Errorf("read the status from %s: schema %d, want %d", d.Path(), s.Schema, Schema)
+	}
+	return s, nil
+}
+
+// WriteEnvironment replaces release.env: what an application's unit may take as its EnvironmentFile. It tells what was booted; a release
+// that is activated later is behind the same path.
+func (d Dir) WriteEnvironment(s Status) error {
+	var text strings.Builder
+	for _, v := range [][2]string{
+		{"EBS_RELEASE_GENERATION", strconv.FormatInt(s.Generation, 10)},
+		{"EBS_RELEASE_ID", s.Release},
+		{"EBS_RELEASE_PATH", filepath.Join(s.MountPoint, "current")},
+		{"EBS_RELEASE_VOLUME_ID", s.VolumeID},
+		{"EBS_RELEASE_SNAPSHOT_ID", s.SnapshotID},
+	} {
+		fmt.Fprintf(&text, "%s=%s\n", v[0], v[1])
+	}
+	return d.replace("release.env", []byte(text.String()))
+}
+
+func (d Dir) replace(name string, data []byte) error {
+	path := filepath.Join(string(d), name)
+	// Temporary names next to the target, the mode whatever the umask is: the ssh user reads it.
+	if err := renameio.WriteFile(path, data, 0o644, renameio.WithTempDir(string(d)), renameio.IgnoreUmask()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/user"
+	"strconv"
+	"strings"
+
+	"ebs-release/internal/device"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/filesystem"
+	"ebs-release/internal/instance"
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/spf13/cobra"
+)
+
+const fstabFile = "/etc/fstab"
+
+// initFlags are the flags of init.
+type initFlags struct {
+	size                           int32 // GiB
+	volumeType, fileSystem         string
+	device, volumeID, owner, fstab string
+	noFstab                        bool
+}
+
+func (p *program) initCommand() *cobra.Command {
+	var f initFlags
+	cmd := &cobra.Command{
+		Use:   "init",
+		Short: "Make the release volume of this release server, and mount it",
+		Long: `Make the release volume of this release server: create and attach an EBS volume, prove it blank, make a file system on it, mount it,
+write it into /etc/fstab, and make the folders of the release tree. What is done already is left alone, so it can be run again at any time.
+It never formats a disk that is not blank.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.init(cmd.Context(), f) },
+	}
+	flags := cmd.Flags()
+	flags.Int32Var(&f.size, "size", 20, "size of a new volume, in GiB")
+	flags.StringVar(&f.volumeType, "type", "gp3", "type of a new volume")
+	flags.StringVar(&f.fileSystem, "file-system", "ext4", "file system to make: ext4 or xfs")
+	flags.StringVar(&f.volumeID, "volume", "", "take this volume, which is blank or was made by init, instead of a new one")
+	flags.StringVar(&f.device, "device", "", "take the volume that is attached as this disk, such as /dev/nvme1n1, instead of a new one")
+	flags.StringVar(&f.owner, "owner", "", "user that the release tree belongs to (default: the ssh-user)")
+	flags.StringVar(&f.fstab, "fstab", fstabFile, "file to write the mount into")
+	flags.BoolVar(&f.noFstab, "no-fstab", false, "do not write the mount into the fstab")
+	return cmd
+}
+
+func (p *program) init(ctx context.Context, f initFlags) error {
+	values, err := p.settings()
+	if err != nil {
+		return err
+	}
+	if err := f.check(); err != nil {
+		return exit.With(exit.Usage, err)
+	}
+	if f.owner == "" {
+		f.owner = values.Get("ssh-user")
+	}
+	uid, gid, err := owner(f.owner, p.getenv)
+	if err != nil {
+		return exit.With(exit.Usage, err)
+	}
+	if os.Geteuid() != 0 {
+		return exit.With(exit.Unchanged, errors.New("init mounts a file system and needs root; run it with sudo"))
+	}
+	cfg, err := loadAWS(ctx)
+	if err != nil {
+		return exit.With(exit.Unchanged, err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	identifyCtx, cancel := context.WithTimeout(ctx, regionTimeout)
+	defer cancel()
+	who, err := instance.Identify(identifyCtx, instance.NewClient(cfg), log)
+	if err != nil {
+		return exit.With(exit.Unchanged, err)
+	}
+	i := &initializer{
+		flags: f, mountPoint: values.Get("mount-point"), uid: uid, gid: gid,
+		volumes: serverVolumes{volume.New(ec2.NewFromConfig(cfg), volume.DefaultTiming(), log), serverOwner(who, values.Get("mount-point"))},
+		finder:  device.New(log),
+		say:     func(what string) { fmt.Fprintln(p.stderr, what) },
+	}
+	report, err := i.run(ctx)
+	switch {
+	case err != nil && len(report.Did) > 0:
+		return fmt.Errorf("%w; done so far: %s; run it again to go on", err, strings.Join(report.Did, ", "))
+	case err != nil:
+		return before(ctx, err)
+	case p.output == outputJSON:
+		return p.printJSON(report)
+	case len(report.Did) == 0:
+		_, err = fmt.Fprintf(p.stdout, "%s is ready: %s, %s. Everything was done before\n", report.MountPoint, report.VolumeID, report.FileSystem)
+	default:
+		_, err = fmt.Fprintf(p.stdout, "%s is ready: %s, %s\n", report.MountPoint, report.VolumeID, report.FileSystem)
+	}
+	return err
+}
+
+func (f initFlags) check() error {
+	switch {
+	case f.fileSystem != string(filesystem.Ext4) && f.fileSystem != string(filesystem.XFS):
+		return fmt.Errorf("--file-system is %q, want ext4 or xfs", f.fileSystem)
+	case f.size < 1 || f.size > 65536:
+		return fmt.Errorf("--size is %d, want 1 to 65536 GiB", f.size)
+	case f.device != "" && f.volumeID != "":
+		return errors.New("--device and --volume: want one of them")
+	case f.volumeID != "" && !strings.HasPrefix(f.volumeID, "vol-"):
+		return fmt.Errorf("--volume is %q, want a volume id: vol-…", f.volumeID)
+	}
+	return nil
+}
+
+func serverOwner(who instance.Identity, mountPoint string) volume.Owner {
+	return volume.Owner{
+		Role: volume.RoleServer, InstanceID: who.InstanceID, InstanceType: who.InstanceType, Zone: who.AvailabilityZone, MountPoint: mountPoint,
+	}
+}
+
+// owner finds the user; without a name it is the one who calls, through sudo as well.
+func owner(name string, getenv func(string) string) (uid, gid int, err error) {
+	if name == "" {
+		name = getenv("SUDO_USER")
+	}
+	if name == "" {
+		return os.Getuid(), os.Getgid(), nil
+	}
+	u, err := user.Lookup(name)
+	if err != nil {
+		return 0, 0, fmt.Errorf("owner: %w", err)
+	}
+	uid, err = strconv.Atoi(u.Uid)
+	if err != nil {
+		return 0, 0, fmt.Errorf("owner %s: %w", name, err)
+	}
+	gid, err = strconv.Atoi(u.Gid)
+	if err != nil {
+		return 0, 0, fmt.Errorf("owner %s: %w", name, err)
+	}
+	return uid, gid, nil
+}

@@ -1,0 +1,84 @@
+// Command ebs-release publishes a folder to Auto Scaling groups: it makes the snapshot that new instances boot from, and brings the running
+// ones to the same release. It runs on the release server, which has the release volume mounted.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/publish"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker (-X main.version=…).
+var version = "unknown"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr, os.Getenv)
+	stop()
+	os.Exit(code)
+}
+
+// program is what all verbs share: the streams (stdout is data, stderr is talk), the environment, and the flags of the root command.
+type program struct {
+	stdout, stderr io.Writer
+	getenv         func(string) string
+	root           *cobra.Command
+	configFile     string // --config
+	output         string // --output
+	began          bool   // a verb runs: arguments and flags were right
+}
+
+// run is main without the process: it returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv func(string) string) int {
+	p := &program{stdout: stdout, stderr: stderr, getenv: getenv}
+	root := p.command()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exit.Done
+	}
+	code := exit.Code(err)
+	if !p.began { // cobra's own errors: an unknown verb or flag, a missing argument
+		code = exit.Usage
+	}
+	fmt.Fprintf(stderr, "ebs-release: %s\n", publish.OneLine(err))
+	return code
+}
+
+func (p *program) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "ebs-release",
+		Short:         "Ship code to EC2 Auto Scaling groups on EBS snapshots",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Long: `Ship code to EC2 Auto Scaling groups on EBS snapshots: running instances get a release by rsync, an instance that launches later boots
+with that release already mounted.
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 nothing was changed, 4 the lock is held or the generation moved,
+5 committed, but members are behind, 130 interrupted. Unknown codes mean failure.`,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if p.output != outputText && p.output != outputJSON {
+				return fmt.Errorf("--output is %q, want %s or %s", p.output, outputText, outputJSON)
+			}
+			p.began = true
+			return nil
+		},
+	}
+	p.root = root
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
+	p.addSettings(root.PersistentFlags())
+	root.AddCommand(
+		p.initCommand(), p.publishCommand(), p.statusCommand(), p.convergeCommand(), p.serveCommand(),
+		p.configCommand(), p.versionCommand(), p.freezeGuardCommand(),
+	)
+	return root
+}

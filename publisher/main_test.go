@@ -1,0 +1,189 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/mount"
+
+	"golang.org/x/sys/unix"
+)
+
+// The test binary plays the program: started with one of its verbs, it is the program.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && (os.Args[1] == freezeGuardVerb || os.Args[1] == "serve") {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// call runs the program inside this process.
+func call(t *testing.T, env map[string]string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, talk bytes.Buffer
+	none := filepath.Join(t.TempDir(), "none.toml")
+	if env["EBS_RELEASE_POINTER_STORE"] == "" {
+		args = append(args, "--pointer-store", t.TempDir())
+	}
+	if !strings.Contains(strings.Join(args, " "), "--config") {
+		if err := os.WriteFile(none, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config", none)
+	}
+	code = run(t.Context(), args, &out, &talk, func(k string) string { return env[k] })
+	return code, out.String(), talk.String()
+}
+
+func TestUsageErrorsEndWith2AndOneLine(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"unknown verb", []string{"publsh"}, `unknown command "publsh"`},
+		{"unknown flag", []string{"status", "--fast"}, "unknown flag: --fast"},
+		{"missing argument", []string{"publish"}, "accepts 1 arg(s)"},
+		{"bad format", []string{"status", "--output", "xml"}, "--output is"},
+		{"no group", []string{"publish", "/x"}, "groups is not set"},
+		{"bad duration", []string{"status", "--groups", "web", "--settle", "soon"}, "setting settle"},
+		{"no such store", []string{"status", "--groups", "web", "--pointer-store", "/does/not/exist"}, "pointer store"},
+		{"no such configuration", []string{"status", "--config", "/does/not/exist"}, "/does/not/exist"},
+		{"bad file system", []string{"init", "--file-system", "btrfs"}, "want ext4 or xfs"},
+		{"bad volume", []string{"init", "--volume", "sdf"}, "want a volume id"},
+		{"unknown owner", []string{"init", "--owner", "nobody-here"}, "nobody-here"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			env := map[string]string{}
+			if strings.Contains(strings.Join(tc.args, " "), "--pointer-store") {
+				env["EBS_RELEASE_POINTER_STORE"] = "/overridden"
+			}
+			code, stdout, stderr := call(t, env, tc.args...)
+			if code != exit.Usage || !strings.Contains(stderr, tc.want) || strings.Count(stderr, "\n") != 1 || stdout != "" {
+				t.Errorf("code %d, stdout %q, stderr %q; want 2 and %q", code, stdout, stderr, tc.want)
+			}
+		})
+	}
+}
+
+func TestConfigShowSaysWhereValuesComeFrom(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "publisher.toml")
+	if err := os.WriteFile(file, []byte("groups = ['web', 'api']\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"EBS_RELEASE_POINTER_STORE": "/srv", "EBS_RELEASE_SSH_USER": "deploy"}
+	code, stdout, stderr := call(t, env, "config", "show", "--config", file, "--settle", "7s", "--output", "json")
+	if code != 0 {
+		t.Fatal(stderr)
+	}
+	var report struct {
+		Schema   int
+		Settings []struct{ Key, Value, Source string }
+	}
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil || report.Schema != 1 {
+		t.Fatalf("%v: %s", err, stdout)
+	}
+	got := map[string]string{}
+	for _, s := range report.Settings {
+		got[s.Key] = s.Value + " from " + s.Source
+	}
+	for key, want := range map[string]string{
+		"groups":        "web,api from file " + file,
+		"pointer-store": "/srv from environment EBS_RELEASE_POINTER_STORE",
+		"ssh-user":      "deploy from environment EBS_RELEASE_SSH_USER",
+		"settle":        "7s from flag --settle",
+		"mount-point":   "/release from default",
+	} {
+		if got[key] != want {
+			t.Errorf("%s: %q, want %q", key, got[key], want)
+		}
+	}
+	if code, stdout, _ = call(t, env, "config", "show", "--config", file); code != 0 || !strings.Contains(stdout, "mount-point") {
+		t.Errorf("code %d, %s", code, stdout)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if code, stdout, _ := call(t, nil, "version"); code != 0 || !strings.HasPrefix(stdout, "ebs-release unknown (go1.") {
+		t.Errorf("code %d, %q", code, stdout)
+	}
+	code, stdout, _ := call(t, nil, "version", "--output", "json")
+	var v struct {
+		Schema  int
+		Version string
+	}
+	if err := json.Unmarshal([]byte(stdout), &v); code != 0 || err != nil || v.Schema != 1 || v.Version != "unknown" {
+		t.Errorf("code %d, %q, %v", code, stdout, err)
+	}
+}
+
+func TestFreezeGuardVerbHoldsAFreeze(t *testing.T) {
+	point := filepath.Join(t.TempDir(), "release")
+	if err := os.Mkdir(point, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	device := loopDevice(t, 16<<20)
+	command(t, "mkfs.ext4", "-q", device)
+	if err := unix.Mount(device, point, "ext4", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(point, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	hold, err := holder(point, nil).Freeze(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mount.Freeze(point); err == nil {
+		t.Error("it was not frozen")
+	}
+	if err := hold.Release(); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(filepath.Join(point, "x"), nil, 0o600); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestInterruptEndsWith130(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	t.Setenv("AWS_REGION", "eu-central-1")
+	var out, talk bytes.Buffer
+	code := run(ctx, []string{"publish", t.TempDir(), "--groups", "web", "--pointer-store", t.TempDir()}, &out, &talk, func(string) string { return "" })
+	if code != exit.Interrupted {
+		t.Errorf("code %d, %s", code, talk.String())
+	}
+}
+
+func command(t *testing.T, argv ...string) string {
+	t.Helper()
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v: %s", argv, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func loopDevice(t *testing.T, size int64) string {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, size); err != nil {
+		t.Fatal(err)
+	}
+	device := command(t, "losetup", "--find", "--show", image)
+	t.Cleanup(func() { command(t, "losetup", "--detach", device) })
+	return device
+}

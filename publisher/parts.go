@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/user"
+	"path/filepath"
+	"time"
+
+	"ebs-release/internal/config"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish"
+	"ebs-release/internal/push"
+	"ebs-release/internal/release"
+	"ebs-release/internal/snapshot"
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+)
+
+// newPublisher puts the real parts together. source and message may be empty.
+func newPublisher(ctx context.Context, values config.Values, configFile, source, message string) (*publish.Publisher, error) {
+	mountPoint := values.Get("mount-point")
+	store, err := pointer.NewFolder(values.Get("pointer-store"))
+	if err != nil {
+		return nil, exit.With(exit.Usage, err)
+	}
+	user, err := sshUser(values)
+	if err != nil {
+		return nil, exit.With(exit.Usage, err)
+	}
+	cfg, err := loadAWS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	who, err := whoAmI()
+	if err != nil {
+		return nil, err
+	}
+	tree := release.Tree{Root: mountPoint}
+	api := ec2.NewFromConfig(cfg)
+	maker := &snapshot.Maker{EC2: api, Holder: holder(mountPoint, needed(values, configFile))}
+	volumes := volume.New(api, volume.DefaultTiming(), slog.New(slog.DiscardHandler))
+	checks := preflight{values: values, source: source, tree: tree, ec2: api, volumes: volumes, maker: maker}
+	publisher := &publish.Publisher{
+		Checks: checks.list(), Store: store, Tree: tree, Snapshots: snapshots{maker}, Fleet: newMembers(cfg, values.List("groups")),
+		Dialer: dialer{tree, push.Options{User: user.Username, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"), Parcels: push.NewParcels()}},
+		Settings: publish.Settings{
+			Who: who, Message: message, Region: cfg.Region,
+			Keep: values.Int("keep"), Parallel: values.Int("parallel"), MemberTimeout: values.Duration("member-timeout"),
+			SnapshotDeadline: values.Duration("snapshot-deadline"), ConvergeDeadline: values.Duration("converge-deadline"), Settle: values.Duration("settle"),
+		},
+	}
+	maker.Note = func(text string) {
+		if publisher.Talk != nil {
+			publisher.Talk(publish.Event{Phase: "P2", Kind: publish.KindWarning, Text: text})
+		}
+	}
+	return publisher, nil
+}
+
+// needed is what a publish reads or writes while the release volume is frozen.
+func needed(values config.Values, configFile string) []snapshot.Place {
+	home, _ := os.UserHomeDir() // without one there are no files in it
+	places := []snapshot.Place{
+		{What: "the pointer store", Path: values.Get("pointer-store")},
+		{What: "the ssh key", Path: values.Get("ssh-key")},
+		{What: "the configuration", Path: configFile},
+		{What: "the home folder", Path: home},
+	}
+	for _, env := range []string{"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CA_BUNDLE"} {
+		places = append(places, snapshot.Place{What: "the file of $" + env, Path: os.Getenv(env)})
+	}
+	if home != "" {
+		places = append(places, snapshot.Place{What: "the AWS credentials", Path: filepath.Join(home, ".aws")})
+	}
+	return places
+}
+
+// whoAmI is user@host, for the lock and the pointer. Under sudo it is the one who called it.
+func whoAmI() (string, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		return "", err
+	}
+	if name := os.Getenv("SUDO_USER"); name != "" {
+		return name + "@" + host, nil
+	}
+	me, err := user.Current()
+	if err != nil {
+		return "", fmt.Errorf("who runs this: %w", err)
+	}
+	return me.Username + "@" + host, nil
+}
+
+// snapshots is publish.Snapshots. P0 tells it the volume.
+type snapshots struct{ maker *snapshot.Maker }
+
+func (s snapshots) Create(ctx context.Context, generation int64, release string) (string, time.Duration, error) {
+	made, err := s.maker.Create(ctx, generation, release)
+	return made.ID, made.Frozen, err
+}
+
+func (s snapshots) WaitCompleted(ctx context.Context, id string, progress func(string)) error {
+	return s.maker.WaitCompleted(ctx, id, progress)
+}
+
+func (s snapshots) Delete(ctx context.Context, id string) error { return s.maker.Delete(ctx, id) }
+
+// dialer is publish.Dialer.
+type dialer struct {
+	tree    release.Tree
+	options push.Options
+}
+
+func (d dialer) Dial(ctx context.Context, m fleet.Member) (publish.Session, error) {
+	// push wants a context for the life of the session; ctx is for opening it.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, end)
+	s, err := push.Open(life, push.Target{InstanceID: m.InstanceID, Address: m.Address, HostKey: m.HostKey}, d.options)
+	inTime := stop()
+	if err == nil && !inTime {
+		err = errors.Join(ctx.Err(), s.Close())
+	}
+	if err != nil {
+		end()
+		return nil, err
+	}
+	return session{s, d.tree, end}, nil
+}
+
+// session is publish.Session: a push session with the tree to stage from.
+type session struct {
+	*push.Session
+	tree release.Tree
+	end  context.CancelFunc
+}
+
+func (s session) Stage(ctx context.Context, id, base string) (push.Sent, error) {
+	return s.Session.Stage(ctx, s.tree, id, base)
+}
+
+func (s session) Close() error {
+	defer s.end()
+	return s.Session.Close()
+}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"ebs-release/internal/config"
+	"ebs-release/internal/mount"
+	"ebs-release/internal/publish"
+	"ebs-release/internal/release"
+	"ebs-release/internal/snapshot"
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/smithy-go"
+	"golang.org/x/sys/unix"
+)
+
+// A release volume with less left than this can't take a release in, however little changed. What a release needs in the end is known only
+// while it is taken in; running out of space there changes nothing either.
+const (
+	leastBytes  = 16 << 20
+	leastInodes = 1000
+)
+
+// preflight is what P0 tries: everything that would otherwise fail half way. Nothing here changes anything.
+type preflight struct {
+	values  config.Values
+	source  string // "" for converge
+	tree    release.Tree
+	ec2     *ec2.Client
+	volumes *volume.Volumes
+	maker   *snapshot.Maker // gets its volume here
+}
+
+func (c preflight) list() []publish.Check {
+	if c.source == "" {
+		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: "ssh key", Do: c.sshKey}, {Name: "release tree", Do: c.releaseTree}}
+	}
+	return []publish.Check{
+		{Name: "rights", Do: c.root},
+		{Name: "source", Do: c.sourceThere},
+		{Name: "programs", Do: c.programs},
+		{Name: "ssh key", Do: c.sshKey},
+		{Name: "release volume", Do: c.releaseVolume},
+		{Name: "release tree", Do: c.releaseTree},
+		{Name: "disk space", Do: c.space},
+		{Name: "freeze", Do: func(context.Context) error { return c.maker.Holder.Check() }},
+		{Name: "volume", Do: c.serverVolume},
+		{Name: "rights by DryRun", Do: c.dryRuns},
+	}
+}
+
+func (c preflight) root(context.Context) error {
+	if os.Geteuid() != 0 {
+		return errors.New("freezing a file system needs root; run it with sudo")
+	}
+	return nil
+}
+
+// sourceThere looks at a folder. An rsync source (host:path, rsync://) is rsync's business.
+func (c preflight) sourceThere(context.Context) error {
+	if before, _, colon := strings.Cut(c.source, ":"); colon && !strings.Contains(before, "/") {
+		return nil
+	}
+	info, err := os.Stat(c.source)
+	switch {
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s is not a folder", c.source)
+	}
+	entries, err := os.ReadDir(c.source)
+	if err != nil {
+		return err
+	}
+	if len(entries) == 0 {
+		return fmt.Errorf("%s is empty", c.source)
+	}
+	return nil
+}
+
+func (c preflight) programs(context.Context) error {
+	for _, name := range []string{"ssh", "rsync"} {
+		if _, err := exec.LookPath(name); err != nil {
+			return fmt.Errorf("%s is not installed: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (c preflight) sshKey(context.Context) error {
+	key := c.values.Get("ssh-key")
+	if key == "" {
+		return nil // ssh's own: agent, ~/.ssh
+	}
+	data, err := os.ReadFile(key)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(data), "PRIVATE KEY") {
+		return fmt.Errorf("%s is not a private key", key)
+	}
+	return nil
+}
+
+// releaseVolume finds out which EBS volume is mounted.
+func (c preflight) releaseVolume(context.Context) error {
+	point := c.values.Get("mount-point")
+	_, statErr := os.Lstat(point)
+	mounted, err := mount.Look(point)
+	switch {
+	case errors.Is(statErr, os.ErrNotExist), err == nil && mounted == nil:
+		return fmt.Errorf("nothing is mounted at %s; run `ebs-release init`, or mount the release volume", point)
+	case err != nil:
+		return err
+	case hasOption(mounted.Options, "ro"):
+		return fmt.Errorf("%s at %s is mounted read-only", mounted, point)
+	}
+	c.maker.VolumeID, err = mountedVolume(mounted)
+	return err
+}
+
+func hasOption(options, option string) bool {
+	return slices.Contains(strings.Split(options, ","), option)
+}
+
+func (c preflight) releaseTree(context.Context) error {
+	if _, err := c.tree.Releases(); err != nil {
+		return fmt.Errorf("%w; run `ebs-release init`", err)
+	}
+	return nil
+}
+
+func (c preflight) space(context.Context) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(c.tree.Root, &fs); err != nil {
+		return fmt.Errorf("statfs %s: %w", c.tree.Root, err)
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < leastBytes {
+		return fmt.Errorf("%s has %d MiB left; make the volume larger, or keep fewer releases (--keep)", c.tree.Root, free>>20)
+	}
+	if fs.Files > 0 && fs.Ffree < leastInodes {
+		return fmt.Errorf("%s has %d inodes left; keep fewer releases (--keep)", c.tree.Root, fs.Ffree)
+	}
+	return nil
+}
+
+// serverVolume makes sure that what is mounted is the release server's volume, and not one that an agent made from a snapshot.
+func (c preflight) serverVolume(ctx context.Context) error {
+	v, err := c.volumes.Describe(ctx, c.maker.VolumeID)
+	if err != nil {
+		return err
+	}
+	if role := v.Tags[volume.TagRole]; role != volume.RoleServer {
+		return fmt.Errorf("%s has the tag %s=%q, want %s; is this the release server? `ebs-release init` sets the tag", v.ID, volume.TagRole, role, volume.RoleServer)
+	}
+	return nil
+}
+
+// dryRuns asks EC2 for each right that has not been used by then. What only reads is simply done.
+func (c preflight) dryRuns(ctx context.Context) error {
+	if err := c.maker.Check(ctx); err != nil {
+		return err
+	}
+	_, err := c.ec2.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{DryRun: aws.Bool(true), OwnerIds: []string{"self"}})
+	if err := allowed("ec2:DescribeSnapshots", err); err != nil {
+		return err
+	}
+	_, err = c.ec2.CreateTags(ctx, &ec2.CreateTagsInput{
+		DryRun: aws.Bool(true), Resources: []string{c.maker.VolumeID},
+		Tags: []types.Tag{{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleServer)}},
+	})
+	return allowed("ec2:CreateTags", err)
+}
+
+// allowed: EC2 answers a DryRun that would have been allowed with the error DryRunOperation.
+func allowed(action string, err error) error {
+	var api smithy.APIError
+	switch {
+	case errors.As(err, &api) && api.ErrorCode() == "DryRunOperation":
+		return nil
+	case err == nil:
+		return fmt.Errorf("%s: EC2 answered a DryRun as if it was none", action)
+	}
+	return fmt.Errorf("%s is not allowed, or failed: %w", action, err)
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"ebs-release/internal/publish"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestPlainTalkIsALinePerPhaseAndPerTenPercent(t *testing.T) {
+	var out bytes.Buffer
+	talk := newTalker(&out)
+	talk.event(publish.Event{Phase: "P3", Kind: publish.KindPhase, Text: "transfer"})
+	for done := range 51 {
+		talk.event(publish.Event{Phase: "P3", Kind: publish.KindProgress, Progress: &publish.Progress{Done: done, Working: 50 - done, Total: 50, Snapshot: "38%"}})
+	}
+	talk.event(publish.Event{Phase: "P3", Kind: publish.KindWarning, Text: "one\ntwo"})
+	talk.close()
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 12 || lines[0] != "P3 transfer" || lines[1] != "   done 5  working 45 / 50  snapshot 38%" || lines[11] != "   warning: one; two" {
+		t.Errorf("%d lines:\n%s", len(lines), out.String())
+	}
+}
+
+func TestTerminalHasOneLiveLineBelowThePhases(t *testing.T) {
+	master, terminal := pseudoTerminal(t)
+	shown := make(chan string, 1)
+	go func() { // ends with the terminal
+		text, _ := io.ReadAll(master)
+		shown <- string(text)
+	}()
+	talk := newTalker(terminal)
+	talk.event(publish.Event{Phase: "P5", Kind: publish.KindPhase, Text: "converge"})
+	talk.event(publish.Event{Phase: "P5", Kind: publish.KindProgress, Progress: &publish.Progress{Done: 41, Working: 8, Total: 49}})
+	talk.event(publish.Event{Phase: "P6", Kind: publish.KindPhase, Text: "report"})
+	talk.close()
+	terminal.Close()
+	text := <-shown
+	if !strings.Contains(text, "P5 converge\r\n") || !strings.Contains(text, "P6 report\r\n") {
+		t.Errorf("the phases are missing: %q", text)
+	}
+	if after := text[strings.LastIndex(text, "P6 report"):]; strings.Contains(after, "done 41") {
+		t.Errorf("the live line stays: %q", after)
+	}
+}
+
+// pseudoTerminal is a terminal of 80 by 25.
+func pseudoTerminal(t *testing.T) (master, terminal *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 25, Col: 80}); err != nil {
+		t.Fatal(err)
+	}
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	return master, terminal
+}
+
+func TestProgressLine(t *testing.T) {
+	got := progressLine(publish.Progress{Done: 41, Working: 8, Waiting: 3, Failed: 1, Gone: 1, Total: 53}, "P5")
+	if want := "done 41  working 8  waiting 3  failed 1  gone 1 / 53"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// volumeTime is for EC2 to create a volume, and for it to attach one: seconds on a good day, and then there are the others.
+const volumeTime = 3 * time.Minute
+
+// serverVolumes are the EBS volumes of this release server.
+type serverVolumes struct {
+	*volume.Volumes
+	owner volume.Owner
+}
+
+// find returns the volume that an earlier init made for this instance and mount point; "" when there is none.
+func (s serverVolumes) find(ctx context.Context) (string, error) {
+	mine, err := s.Mine(ctx, s.owner)
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, v := range mine {
+		if v.State != types.VolumeStateError {
+			found = append(found, v.ID)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", nil
+	case 1:
+		return found[0], nil
+	}
+	slices.Sort(found)
+	return "", fmt.Errorf("%s are all tagged as release volumes of this instance at %s; name one with --volume", strings.Join(found, ", "), s.owner.MountPoint)
+}
+
+// create makes a blank volume.
+func (s serverVolumes) create(ctx context.Context, gib int32, volumeType string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, volumeTime)
+	defer cancel()
+	made, err := s.Make(ctx, volume.Request{
+		Owner: s.owner, SizeGiB: gib, Type: volumeType,
+		Tags: map[string]string{volume.TagName: "ebs-release server " + s.owner.MountPoint},
+	})
+	return made.ID, err
+}
+
+// attach attaches the volume to this instance, and returns the device name that EC2 knows it by. attached: it was not before.
+func (s serverVolumes) attach(ctx context.Context, id string) (name string, attached bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, volumeTime)
+	defer cancel()
+	v, err := s.Describe(ctx, id)
+	switch {
+	case err != nil:
+		return "", false, err
+	case v.Attachment.InstanceID == s.owner.InstanceID:
+		return v.Attachment.Device, false, nil
+	case v.Attachment.InstanceID != "":
+		return "", false, fmt.Errorf("%s is attached to %s", id, v.Attachment.InstanceID)
+	case v.Zone != s.owner.Zone:
+		return "", false, fmt.Errorf("%s is in %s, this instance in %s: EBS volumes can't cross zones", id, v.Zone, s.owner.Zone)
+	}
+	v, err = s.Attach(ctx, v, s.owner, nil)
+	return v.Attachment.Device, true, err
+}
+
+// check refuses a volume that an agent made. It changes nothing.
+func (s serverVolumes) check(ctx context.Context, id string) error {
+	v, err := s.Describe(ctx, id)
+	if err != nil {
+		return err
+	}
+	return notAMembers(v)
+}
+
+func notAMembers(v volume.Volume) error {
+	if role := v.Tags[volume.TagRole]; role != "" && role != volume.RoleServer {
+		return fmt.Errorf("%s has the tag %s=%s: it belongs to an agent, not to a release server", v.ID, volume.TagRole, role)
+	}
+	return nil
+}
+
+// mark sets the tags of a release server's volume, if they are not there.
+func (s serverVolumes) mark(ctx context.Context, id string) (changed bool, err error) {
+	v, err := s.Describe(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	if err := notAMembers(v); err != nil {
+		return false, err
+	}
+	missing := map[string]string{}
+	for key, want := range map[string]string{
+		volume.TagRole: volume.RoleServer, volume.TagInstance: s.owner.InstanceID, volume.TagMountPoint: s.owner.MountPoint,
+	} {
+		if v.Tags[key] != want {
+			missing[key] = want
+		}
+	}
+	if len(missing) == 0 {
+		return false, nil
+	}
+	return true, s.Tag(ctx, id, missing)
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"strconv"
+
+	"ebs-release/internal/config"
+	"ebs-release/internal/exit"
+
+	"github.com/spf13/pflag"
+)
+
+const defaultConfigFile = "/etc/ebs-release/publisher.toml"
+
+// Formats of --output.
+const (
+	outputText = "text"
+	outputJSON = "json"
+)
+
+// settingsTable names everything that can be configured.
+func settingsTable() []config.Setting {
+	return []config.Setting{
+		{Key: "pointer-store", Env: "EBS_RELEASE_POINTER_STORE", Check: absoluteOrEmpty, Usage: "folder with the pointer, served over HTTP"},
+		{Key: "groups", Env: "EBS_RELEASE_GROUPS", Usage: "Auto Scaling groups that the pointer feeds, separated by commas"},
+		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release", Check: absolute, Usage: "where the release volume is mounted, here and on the members"},
+		{Key: "ssh-user", Env: "EBS_RELEASE_SSH_USER", Usage: "user to log in as on the members, the owner of the release tree (default: the one who runs this)"},
+		{Key: "ssh-key", Env: "EBS_RELEASE_SSH_KEY", Check: absoluteOrEmpty, Usage: "private ssh key, a file (default: ssh's own)"},
+		{Key: "agent-path", Env: "EBS_RELEASE_AGENT_PATH", Default: "ebs-release-agent", Usage: "the agent's program on the members"},
+		{Key: "parallel", Env: "EBS_RELEASE_PARALLEL", Default: strconv.Itoa(min(32, 8*runtime.NumCPU())), Check: config.CheckInt(1, 1000), Usage: "members worked on at the same time"},
+		{Key: "member-timeout", Env: "EBS_RELEASE_MEMBER_TIMEOUT", Default: "5m", Check: config.CheckDuration, Usage: "for one step (connect, transfer, activate) on one member"},
+		{Key: "snapshot-deadline", Env: "EBS_RELEASE_SNAPSHOT_DEADLINE", Default: "1h", Check: config.CheckDuration, Usage: "for the snapshot to be completed"},
+		{Key: "converge-deadline", Env: "EBS_RELEASE_CONVERGE_DEADLINE", Default: "10m", Check: config.CheckDuration, Usage: "for all members to be on the generation, from the commit on"},
+		{Key: "settle", Env: "EBS_RELEASE_SETTLE", Default: "5s", Check: config.CheckDuration, Usage: "how far apart the last two listings of the members are, at least"},
+		{Key: "keep", Env: "EBS_RELEASE_KEEP", Default: "5", Check: config.CheckInt(1, 1000), Usage: "releases to keep on the release volume"},
+	}
+}
+
+func absolute(value string) error {
+	if !filepath.IsAbs(value) || filepath.Clean(value) != value {
+		return errors.New("want an absolute path")
+	}
+	return nil
+}
+
+func absoluteOrEmpty(value string) error {
+	if value == "" {
+		return nil
+	}
+	return absolute(filepath.Clean(value))
+}
+
+func (p *program) addSettings(flags *pflag.FlagSet) {
+	config.AddFlags(flags, settingsTable())
+	flags.StringVar(&p.configFile, "config", defaultConfigFile, "configuration file")
+	flags.StringVar(&p.output, "output", outputText, "format of reports on stdout: text or json")
+}
+
+// settings resolves them; needed ones that are empty are an error of configuration.
+func (p *program) settings(needed ...string) (config.Values, error) {
+	if p.root.PersistentFlags().Changed("config") {
+		if _, err := os.Stat(p.configFile); err != nil {
+			return nil, exit.With(exit.Usage, fmt.Errorf("--config: %w", err))
+		}
+	}
+	values, err := config.Load(settingsTable(), p.configFile, p.root.PersistentFlags(), p.getenv)
+	if err != nil {
+		return nil, exit.With(exit.Usage, err)
+	}
+	for _, s := range settingsTable() {
+		for _, key := range needed {
+			if s.Key == key && values.Get(key) == "" {
+				return nil, exit.With(exit.Usage, fmt.Errorf("%s is not set (%s): use --%s, %s or %s", key, s.Usage, key, s.Env, p.configFile))
+			}
+		}
+	}
+	return values, nil
+}
+
+// sshUser is the owner of the release tree.
+func sshUser(values config.Values) (*user.User, error) {
+	if name := values.Get("ssh-user"); name != "" {
+		u, err := user.Lookup(name)
+		if err != nil {
+			return nil, fmt.Errorf("ssh-user: %w", err)
+		}
+		return u, nil
+	}
+	return user.Current()
+}

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if p.output == outputJSON {
+				return p.printJSON(map[string]any{"schema": 1, "version": version, "go": runtime.Version()})
+			}
+			_, err := fmt.Fprintf(p.stdout, "ebs-release %s (%s)\n", version, runtime.Version())
+			return err
+		},
+	}
+}
