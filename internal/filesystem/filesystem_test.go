@@ -215,12 +215,11 @@ func TestCheckEndsWithItsContext(t *testing.T) {
 	}
 }
 
+// The seeds in testdata are the superblocks that the real mkfs wrote.
 func FuzzExt(f *testing.F) {
-	for _, mkfs := range []string{"mkfs.ext2", "mkfs.ext3", "mkfs.ext4"} {
-		f.Add(superblock(f, image(f, 16<<20, mkfs, "-q", "-F")))
-	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		// The magic stands, so that the fuzzer works on what comes after it.
+		data = bytes.Clone(data) // the fuzzer's own is not to be changed
 		if len(data) >= 1024+0x3a {
 			binary.LittleEndian.PutUint16(data[1024+0x38:], 0xef53)
 		}
@@ -229,25 +228,11 @@ func FuzzExt(f *testing.F) {
 }
 
 func FuzzXFS(f *testing.F) {
-	f.Add(superblock(f, image(f, 320<<20, "mkfs.xfs", "-q")))
-	f.Add(superblock(f, image(f, 320<<20, "mkfs.xfs", "-q", "-m", "crc=0")))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		data = bytes.Clone(data)
 		copy(data, "XFSB")
 		probeAnything(t, data)
 	})
-}
-
-func superblock(f *testing.F, path string) []byte {
-	disk, err := os.Open(path)
-	if err != nil {
-		f.Fatal(err)
-	}
-	defer disk.Close()
-	data := make([]byte, 4096)
-	if _, err := io.ReadFull(disk, data); err != nil {
-		f.Fatal(err)
-	}
-	return data
 }
 
 // probeAnything probes data as it is, and as the start of a disk that is large enough for what its superblock claims.
