@@ -15,7 +15,11 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test test-fast check bench fuzz clean deps
+# One fuzzer at a time, as go test wants it: PACKAGE:TARGET.
+FUZZERS  := pointer:FuzzParse release:FuzzManifest release:FuzzDelta filesystem:FuzzExt filesystem:FuzzXFS
+FUZZTIME ?= 1m
+
+.PHONY: build demo test test-fast check bench fuzz packages clean deps help
 
 build: ## the two programs and the lab, into bin/
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ebs-release-agent ./agent
@@ -26,7 +30,7 @@ demo: deps build ## the main job on one machine, from publish to scale-in (root)
 	bin/ebs-lab demo --agent bin/ebs-release-agent --publisher bin/ebs-release
 
 test: deps build ## every test (root)
-	$(GO) test -count=1 -timeout 40m ./...
+	$(GO) test -count=1 -parallel 4 -timeout 60m ./...
 
 test-fast: build ## the inner loop: everything but the end-to-end scenarios
 	$(GO) test $$($(GO) list ./... | grep -v /lab/e2e)
@@ -36,8 +40,21 @@ check: ## gofmt, go vet, staticcheck
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 
+fuzz: ## everything that reads what others wrote, a minute each (FUZZTIME=10s)
+	@for f in $(FUZZERS); do $(GO) test -run '^$$' -fuzz "^$${f#*:}$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./internal/$${f%:*}; done
+
+bench: build ## boots and publishes beside the shell scripts that this replaces; docs/performance.md has the figures (root)
+	@packaging/dev/deps bench
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./internal/lab/bench
+
+packages: ## .deb and .rpm of both programs for amd64 and arm64, into dist/
+	packaging/dev/packages
+
 deps: ## the Debian packages that the lab needs
 	@packaging/dev/deps
 
-clean:
+clean: ## what was built
 	rm -rf bin dist
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 12
