@@ -1,0 +1,69 @@
+// Package docs holds documents, and the test that keeps README's words those of the code.
+package docs
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestEveryErrorLineInREADMEIsOneOfTheCode: whoever searches README for a line that a program printed must find it.
+func TestEveryErrorLineInREADMEIsOneOfTheCode(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(readme), "## When it says …")
+	section, _, _ = strings.Cut(section, "\n## ")
+	lines := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(section, -1)
+	if !found || len(lines) < 10 {
+		t.Fatalf("README's table of error lines has %d rows", len(lines))
+	}
+	said := messages(t)
+	for _, line := range lines {
+		if !strings.Contains(said, line[1]) {
+			t.Errorf("README explains %q, which no program says", line[1])
+		}
+	}
+}
+
+// messages are all string literals of the two programs and what they are made of, the lab and the tests left out.
+func messages(t *testing.T) string {
+	var all strings.Builder
+	for _, dir := range []string{"../agent", "../publisher", "../internal"} {
+		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case entry.IsDir() && path == filepath.Join("..", "internal", "lab"):
+				return filepath.SkipDir
+			case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+				return nil
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+					if s, err := strconv.Unquote(lit.Value); err == nil {
+						all.WriteString(s + "\n")
+					}
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return all.String()
+}
