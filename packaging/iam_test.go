@@ -1,0 +1,240 @@
+package packaging_test
+
+import (
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"unicode"
+
+	"ebs-release/internal/lab/policy"
+	"ebs-release/internal/volume"
+)
+
+// programs are the two programs with their package and the policy of the role that they run under.
+var programs = map[string]string{"agent": "iam/agent.json", "publisher": "iam/publisher.json"}
+
+const (
+	region    = "arn:aws:ec2:us-east-1:123456789012:"
+	snapshots = "arn:aws:ec2:us-east-1::snapshot/"
+	me        = "i-0aaaaaaaaaaaaaaaa"
+	another   = "i-0bbbbbbbbbbbbbbbb"
+	aVolume   = region + "volume/vol-0123456789abcdef0"
+	newVolume = region + "volume/*"
+	aSnapshot = snapshots + "snap-0123456789abcdef0"
+	newSnap   = snapshots + "*"
+	theGroup  = "*"
+)
+
+// TestPoliciesNameTheCallsOfThePrograms holds the actions of each policy against the API methods that the linker kept in the program: what is not
+// reachable from main is not in it. So a call without a right, and a right without a call, both fail here.
+func TestPoliciesNameTheCallsOfThePrograms(t *testing.T) {
+	for program, file := range programs {
+		binary := filepath.Join(t.TempDir(), program)
+		run(t, "go", "build", "-buildvcs=false", "-o", binary, "../"+program)
+		out, err := exec.Command("go", "tool", "nm", binary).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := map[string]bool{}
+		for _, m := range regexp.MustCompile(`aws-sdk-go-v2/service/([a-z0-9]+)\.\(\*Client\)\.([A-Z][A-Za-z]+)\n`).FindAllSubmatch(out, -1) {
+			service, method := string(m[1]), string(m[2])
+			switch {
+			case service == "sts" || service == "sso" || service == "ssooidc" || service == "signin": // the SDK's own chain of credentials
+			case method == "Options": // not a call
+			default:
+				calls[strings.ToLower(service+":"+method)] = true
+			}
+		}
+		if len(calls) < 5 {
+			t.Fatalf("%s: found only the calls %v: does this look for the right symbols?", program, calls)
+		}
+		actions := load(t, file).Actions()
+		for call := range calls {
+			if !slices.Contains(actions, call) {
+				t.Errorf("%s calls %s, and %s has no statement for it", program, call, file)
+			}
+		}
+		for _, action := range actions {
+			if !calls[action] {
+				t.Errorf("%s allows %s, which %s never calls", file, action, program)
+			}
+		}
+	}
+}
+
+func TestPoliciesAreNarrow(t *testing.T) {
+	for _, file := range programs {
+		text := read(t, file)
+		for _, action := range load(t, file).Actions() {
+			if strings.ContainsAny(action, "*?") {
+				t.Errorf("%s: the action %s has a wildcard", file, action)
+			}
+		}
+		size := 0
+		for _, r := range text {
+			if !unicode.IsSpace(r) {
+				size++
+			}
+		}
+		if size > 6144 { // IAM quotas: "6,144 characters" for a managed policy, white space not counted
+			t.Errorf("%s has %d characters: too long for a managed policy", file, size)
+		}
+		for _, tag := range regexp.MustCompile(`ebs-release:[a-z-]+`).FindAllString(text, -1) {
+			known := []string{volume.TagRole, volume.TagInstance, volume.TagMountPoint, volume.TagGeneration, volume.TagRelease, volume.TagState, volume.TagHostKey}
+			if !slices.Contains(known, tag) {
+				t.Errorf("%s: internal/volume knows no tag %s", file, tag)
+			}
+		}
+	}
+}
+
+// ask is one request of the table below: what the program asks of one resource.
+type ask struct {
+	name     string
+	action   string
+	resource string
+	context  map[string][]string
+	sid      string // of the statement that must allow it; "" when it must be denied
+}
+
+// from is the context of a call by an instance.
+func from(instance string, more ...map[string][]string) map[string][]string {
+	context := map[string][]string{"aws:userid": {"AROAEXAMPLE:" + instance}, "ec2:SourceInstanceARN": {region + "instance/" + instance}}
+	for _, m := range more {
+		for key, value := range m {
+			context[key] = value
+		}
+	}
+	return context
+}
+
+// existing are the tags of the resource, giving are those of the request; target is the id of the instance that the call is about.
+func existing(tags ...string) map[string][]string { return tagContext("aws:ResourceTag/", tags) }
+
+func giving(tags ...string) map[string][]string {
+	context := tagContext("aws:RequestTag/", tags)
+	for i := 0; i < len(tags); i += 2 {
+		context["aws:TagKeys"] = append(context["aws:TagKeys"], tags[i])
+	}
+	return context
+}
+
+func creating(action string) map[string][]string {
+	return map[string][]string{"ec2:CreateAction": {action}}
+}
+
+func target(id string) map[string][]string { return map[string][]string{"ec2:InstanceID": {id}} }
+
+func tagContext(prefix string, tags []string) map[string][]string {
+	context := map[string][]string{}
+	for i := 0; i < len(tags); i += 2 {
+		context[prefix+tags[i]] = []string{tags[i+1]}
+	}
+	return context
+}
+
+func TestAgentMayTouchOnlyItsOwn(t *testing.T) {
+	mine, hers := existing(volume.TagRole, volume.RoleMember, volume.TagInstance, me), existing(volume.TagRole, volume.RoleMember, volume.TagInstance, another)
+	server := existing(volume.TagRole, volume.RoleServer, volume.TagInstance, me)
+	asks := []ask{
+		{"look", "ec2:DescribeVolumes", "*", from(me), "SeeVolumes"},
+		{"make a volume", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, me, volume.TagState, "booting")), "MakeOwnVolume"},
+		{"make one from a release", "ec2:CreateVolume", aSnapshot, from(me, existing(volume.TagRole, volume.RoleRelease)), "FromReleaseSnapshot"},
+		{"tag it at once", "ec2:CreateTags", newVolume, from(me, creating("CreateVolume"), giving(volume.TagRole, volume.RoleMember)), "TagWhatItMakes"},
+		{"attach it", "ec2:AttachVolume", aVolume, from(me, mine), "UseOwnVolume"},
+		{"to this instance", "ec2:AttachVolume", region + "instance/" + me, from(me, target(me)), "OnOwnInstance"},
+		{"protect it", "ec2:ModifyInstanceAttribute", region + "instance/" + me, from(me, target(me)), "OnOwnInstance"},
+		{"detach it", "ec2:DetachVolume", aVolume, from(me, mine), "UseOwnVolume"},
+		{"delete it", "ec2:DeleteVolume", aVolume, from(me, mine), "UseOwnVolume"},
+		{"report", "ec2:CreateTags", aVolume, from(me, mine, giving(volume.TagState, "ready", volume.TagGeneration, "7", volume.TagHostKey, "ssh-ed25519 A")), "ReportOnOwnVolume"},
+
+		{"make a volume for another", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, another)), ""},
+		{"make one for everyone", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, "*")), ""},
+		{"make one for nobody", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember)), ""},
+		{"make a server's volume", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleServer, volume.TagInstance, me)), ""},
+		{"read any snapshot", "ec2:CreateVolume", aSnapshot, from(me), ""},
+		{"attach another's volume", "ec2:AttachVolume", aVolume, from(me, hers), ""},
+		{"attach an untagged volume", "ec2:AttachVolume", aVolume, from(me), ""},
+		{"attach to another instance", "ec2:AttachVolume", region + "instance/" + another, from(me, target(another)), ""},
+		{"detach from another instance", "ec2:DetachVolume", region + "instance/" + another, from(me, target(another)), ""},
+		{"change another instance", "ec2:ModifyInstanceAttribute", region + "instance/" + another, from(me, target(another)), ""},
+		{"delete another's volume", "ec2:DeleteVolume", aVolume, from(me, hers), ""},
+		{"delete the server's volume", "ec2:DeleteVolume", aVolume, from(me, server), ""},
+		{"report another's host key", "ec2:CreateTags", aVolume, from(me, hers, giving(volume.TagHostKey, "ssh-ed25519 A")), ""},
+		{"take over a volume by its tag", "ec2:CreateTags", aVolume, from(me, hers, giving(volume.TagInstance, me)), ""},
+		{"give its volume another role", "ec2:CreateTags", aVolume, from(me, mine, giving(volume.TagRole, volume.RoleServer)), ""},
+		{"tag a snapshot as a release", "ec2:CreateTags", aSnapshot, from(me, giving(volume.TagRole, volume.RoleRelease)), ""},
+		{"act with stolen credentials, from elsewhere", "ec2:DeleteVolume", aVolume, mine, ""},
+	}
+	holds(t, "iam/agent.json", asks)
+}
+
+func TestPublisherMayTouchOnlyReleases(t *testing.T) {
+	member, server := existing(volume.TagRole, volume.RoleMember, volume.TagInstance, another), existing(volume.TagRole, volume.RoleServer)
+	asks := []ask{
+		{"list groups", "autoscaling:DescribeAutoScalingGroups", theGroup, from(me), "SeeMembers"},
+		{"list instances", "ec2:DescribeInstances", "*", from(me), "SeeMembers"},
+		{"list volumes", "ec2:DescribeVolumes", "*", from(me), "SeeMembers"},
+		{"wait for the snapshot", "ec2:DescribeSnapshots", "*", from(me), "SeeMembers"},
+		{"snapshot the release volume", "ec2:CreateSnapshot", aVolume, from(me, server), "SnapshotOfServerVolume"},
+		{"as a release", "ec2:CreateSnapshot", newSnap, from(me, giving(volume.TagRole, volume.RoleRelease, volume.TagGeneration, "7")), "MakeReleaseSnapshot"},
+		{"tag it at once", "ec2:CreateTags", newSnap, from(me, creating("CreateSnapshot"), giving(volume.TagRole, volume.RoleRelease)), "TagWhatItMakes"},
+		{"drop one that does not count", "ec2:DeleteSnapshot", aSnapshot, from(me, existing(volume.TagRole, volume.RoleRelease)), "DropReleaseSnapshot"},
+		{"init: make a volume", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleServer, volume.TagInstance, me)), "MakeServerVolume"},
+		{"init: tag it at once", "ec2:CreateTags", newVolume, from(me, creating("CreateVolume"), giving(volume.TagRole, volume.RoleServer)), "TagWhatItMakes"},
+		{"init: attach it", "ec2:AttachVolume", aVolume, from(me, server), "UseServerVolume"},
+		{"init: to this instance", "ec2:AttachVolume", region + "instance/" + me, from(me, target(me)), "OnOwnInstance"},
+		{"init: mark it", "ec2:CreateTags", aVolume, from(me, server, giving(volume.TagInstance, me, volume.TagMountPoint, "/release")), "MarkServerVolume"},
+		{"P0: try to tag", "ec2:CreateTags", aVolume, from(me, server, giving(volume.TagRole, volume.RoleServer)), "MarkServerVolume"},
+		{"report for a member", "ec2:CreateTags", aVolume, from(me, member, giving(volume.TagGeneration, "7", volume.TagRelease, "r")), "ReportOnMemberVolume"},
+
+		{"snapshot a member's volume", "ec2:CreateSnapshot", aVolume, from(me, member), ""},
+		{"snapshot any volume", "ec2:CreateSnapshot", aVolume, from(me), ""},
+		{"make a snapshot that is no release", "ec2:CreateSnapshot", newSnap, from(me, giving("Name", "copy")), ""},
+		{"delete any snapshot", "ec2:DeleteSnapshot", aSnapshot, from(me), ""},
+		{"make a member's volume", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, another)), ""},
+		{"make a volume from a snapshot", "ec2:CreateVolume", aSnapshot, from(me, existing(volume.TagRole, volume.RoleRelease)), ""},
+		{"attach a member's volume", "ec2:AttachVolume", aVolume, from(me, member), ""},
+		{"attach to another instance", "ec2:AttachVolume", region + "instance/" + another, from(me, target(another)), ""},
+		{"delete the release volume", "ec2:DeleteVolume", aVolume, from(me, server), ""},
+		{"claim any volume as its own", "ec2:CreateTags", aVolume, from(me, giving(volume.TagRole, volume.RoleServer)), ""},
+		{"claim any snapshot as a release", "ec2:CreateTags", aSnapshot, from(me, giving(volume.TagRole, volume.RoleRelease)), ""},
+		{"give its volume another role", "ec2:CreateTags", aVolume, from(me, server, giving(volume.TagRole, volume.RoleMember)), ""},
+		{"replace a member's host key", "ec2:CreateTags", aVolume, from(me, member, giving(volume.TagHostKey, "ssh-ed25519 A")), ""},
+		{"give a member's volume to another", "ec2:CreateTags", aVolume, from(me, member, giving(volume.TagInstance, me)), ""},
+	}
+	holds(t, "iam/publisher.json", asks)
+}
+
+// holds evaluates the requests, and then again without each statement in turn: one that nothing needs is dead.
+func holds(t *testing.T, file string, asks []ask) {
+	t.Helper()
+	doc := load(t, file)
+	needed := map[string]bool{}
+	for _, a := range asks {
+		got := doc.Evaluate(policy.Request{Action: a.action, Resource: a.resource, Context: a.context})
+		if got.Allowed != (a.sid != "") || got.Sid != a.sid {
+			t.Errorf("%s: %s on %s: allowed %v by %q, want %q", a.name, a.action, a.resource, got.Allowed, got.Sid, a.sid)
+		}
+		if a.sid != "" && !doc.Without(a.sid).Evaluate(policy.Request{Action: a.action, Resource: a.resource, Context: a.context}).Allowed {
+			needed[a.sid] = true
+		}
+	}
+	for _, sid := range doc.Sids() {
+		if !needed[sid] {
+			t.Errorf("%s: nothing needs the statement %s", file, sid)
+		}
+	}
+}
+
+func load(t *testing.T, file string) policy.Document {
+	t.Helper()
+	doc, err := policy.Parse([]byte(read(t, file)))
+	if err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	return doc
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"ebs-release/internal/exit"
+)
+
+// about is what a program's help does not say.
+type about struct {
+	short string // for the NAME section: apropos(1) shows it
+	files []entry
+	exits []entry
+	see   string
+}
+
+func pages() map[string]about {
+	exits := func(three string, more ...entry) []entry {
+		codes := []entry{
+			{fmt.Sprint(exit.Done), "done"},
+			{fmt.Sprint(exit.Failed), "failed; the message says what is left"},
+			{fmt.Sprint(exit.Usage), "wrong flags, arguments or configuration"},
+			{fmt.Sprint(exit.Unchanged), three},
+		}
+		return append(append(codes, more...), entry{fmt.Sprint(exit.Interrupted), "interrupted"})
+	}
+	return map[string]about{
+		"ebs-release-agent": {
+			short: "mount the current release before the application starts",
+			files: []entry{
+				{"/etc/ebs-release/agent.toml", "configuration"},
+				{"/etc/ebs-release/disabled", "while this file is there the unit does not start: for making an AMI"},
+				{"/release/current", "the release: what the application reads"},
+				{"/run/ebs-release/status.json", "how far the boot is, for people; ebs-release-agent status reads it"},
+				{"/run/ebs-release/release.env", "the release as variables, for EnvironmentFile="},
+			},
+			exits: exits("not ready", entry{fmt.Sprint(exit.Conflict), "the generation is lower than the one that was activated here"}),
+			see:   "ebs-release(8), systemd.unit(5)",
+		},
+		"ebs-release": {
+			short: "ship code to EC2 Auto Scaling groups on EBS snapshots",
+			files: []entry{
+				{"/etc/ebs-release/publisher.toml", "configuration"},
+				{"/release", "the release volume"},
+				{"/var/lib/ebs-release/pointer", "the pointer store, as the package configures it"},
+			},
+			exits: exits("nothing was changed",
+				entry{fmt.Sprint(exit.Conflict), "the lock is held, or the generation moved"},
+				entry{fmt.Sprint(exit.NotConverged), "committed, but members are behind"},
+				entry{fmt.Sprint(exit.RolledBack), "rolled back"}),
+			see: "ebs-release-agent(8), rsync(1), ssh(1)",
+		},
+	}
+}
+
+// page is a manual page in the making.
+type page struct {
+	name, version string
+	date          time.Time
+	about         about
+	top           help
+	verbs         []help
+
+	out strings.Builder
+}
+
+func (p *page) render() string {
+	p.macro("TH", strings.ToUpper(p.name), "8", p.date.Format(time.DateOnly), "ebs-release "+p.version, "System Administration")
+	p.macro("SH", "NAME")
+	p.text(p.name + " - " + p.about.short)
+	p.macro("SH", "SYNOPSIS")
+	p.macro("B", p.name)
+	p.text("COMMAND [FLAG...]")
+	p.macro("SH", "DESCRIPTION")
+	p.paragraphs(p.top.text)
+	p.macro("SH", "COMMANDS")
+	for _, v := range p.verbs {
+		p.macro("SS", v.usage)
+		p.paragraphs(v.text)
+		if len(v.examples) > 0 {
+			p.macro("PP")
+			p.asIs(v.examples)
+		}
+		p.entries(v.flags)
+	}
+	p.macro("SH", "OPTIONS")
+	p.text("These flags are for every command; [$NAME] is the environment variable that does the same, and the name of a flag is its name in the configuration file.")
+	p.entries(p.top.flags)
+	p.macro("SH", "FILES")
+	p.entries(p.about.files)
+	p.macro("SH", "EXIT STATUS")
+	p.entries(p.about.exits)
+	p.macro("PP")
+	p.text("Other codes mean failure.")
+	p.macro("SH", "SEE ALSO")
+	p.text(p.about.see)
+	return p.out.String()
+}
+
+func (p *page) paragraphs(text []string) {
+	for i, t := range text {
+		if i > 0 {
+			p.macro("PP")
+		}
+		if lines := strings.Split(t, "\n"); len(lines) > 1 {
+			p.asIs(lines)
+			continue
+		}
+		p.text(t)
+	}
+}
+
+func (p *page) asIs(lines []string) {
+	p.macro("EX")
+	for _, line := range lines {
+		p.text(line)
+	}
+	p.macro("EE")
+}
+
+// entries writes a list; every command has --help, which is left out.
+func (p *page) entries(list []entry) {
+	for _, e := range list {
+		if strings.Contains(e.name, "--help") {
+			continue
+		}
+		p.macro("TP")
+		p.macro("B", e.name)
+		p.text(e.about)
+	}
+}
+
+// macro writes a request with its arguments in quotes.
+func (p *page) macro(name string, args ...string) {
+	p.out.WriteString("." + name)
+	for _, a := range args {
+		p.out.WriteString(` "` + strings.ReplaceAll(escape(a), `"`, `\(dq`) + `"`)
+	}
+	p.out.WriteString("\n")
+}
+
+// text writes a line of text, which must not look like a request.
+func (p *page) text(line string) {
+	line = escape(line)
+	if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {
+		line = `\&` + line
+	}
+	p.out.WriteString(line + "\n")
+}
+
+// escape: a hyphen that is typed as one must not become a dash, or nobody can copy the flag (groff_char(7)).
+func escape(s string) string {
+	return strings.NewReplacer(`\`, `\e`, "-", `\-`, "…", "...", "–", `\(en`).Replace(s)
+}

@@ -1,0 +1,84 @@
+# The two policies are the files that the project's tests run under. They name the partition "aws"; elsewhere (China, GovCloud) it is another.
+
+data "aws_iam_policy_document" "ec2" {
+  statement {
+    actions = ["sts:AssumeRole"]
+    principals {
+      type        = "Service"
+      identifiers = ["ec2.amazonaws.com"]
+    }
+  }
+}
+
+resource "aws_iam_role" "member" {
+  name               = "${var.name}-member"
+  assume_role_policy = data.aws_iam_policy_document.ec2.json
+}
+
+resource "aws_iam_role_policy" "agent" {
+  name   = "ebs-release-agent"
+  role   = aws_iam_role.member.id
+  policy = replace(file("${path.module}/../iam/agent.json"), "arn:aws:", "arn:${data.aws_partition.current.partition}:")
+}
+
+resource "aws_iam_instance_profile" "member" {
+  name = aws_iam_role.member.name
+  role = aws_iam_role.member.name
+}
+
+resource "aws_iam_role" "server" {
+  name               = "${var.name}-release-server"
+  assume_role_policy = data.aws_iam_policy_document.ec2.json
+}
+
+resource "aws_iam_role_policy" "publisher" {
+  name   = "ebs-release"
+  role   = aws_iam_role.server.id
+  policy = replace(file("${path.module}/../iam/publisher.json"), "arn:aws:", "arn:${data.aws_partition.current.partition}:")
+}
+
+resource "aws_iam_instance_profile" "server" {
+  name = aws_iam_role.server.name
+  role = aws_iam_role.server.name
+}
+
+# The launch-hook program in the image, not the agent, tells Auto Scaling to go on.
+data "aws_iam_policy_document" "hook" {
+  statement {
+    actions   = ["autoscaling:CompleteLifecycleAction"]
+    resources = ["arn:${data.aws_partition.current.partition}:autoscaling:${var.region}:*:autoScalingGroup:*:autoScalingGroupName/${var.name}"]
+  }
+}
+
+resource "aws_iam_role_policy" "hook" {
+  name   = "launch-hook"
+  role   = aws_iam_role.member.id
+  policy = data.aws_iam_policy_document.hook.json
+}
+
+# Volumes of encrypted snapshots: without these rights EC2 accepts the volume, and then it vanishes.
+data "aws_iam_policy_document" "kms" {
+  count = var.kms_key_arn == null ? 0 : 1
+
+  statement {
+    actions   = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncrypt*"]
+    resources = [var.kms_key_arn]
+  }
+  statement {
+    actions   = ["kms:CreateGrant"]
+    resources = [var.kms_key_arn]
+    condition {
+      test     = "Bool"
+      variable = "kms:GrantIsForAWSResource"
+      values   = ["true"]
+    }
+  }
+}
+
+resource "aws_iam_role_policy" "kms" {
+  for_each = var.kms_key_arn == null ? {} : { member = aws_iam_role.member.id, server = aws_iam_role.server.id }
+
+  name   = "ebs-release-kms"
+  role   = each.value
+  policy = data.aws_iam_policy_document.kms[0].json
+}

@@ -1,0 +1,81 @@
+resource "aws_security_group" "member" {
+  name        = "${var.name}-member"
+  description = "Members: ssh from the release server"
+  vpc_id      = var.vpc_id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "ssh" {
+  security_group_id            = aws_security_group.member.id
+  referenced_security_group_id = aws_security_group.server.id
+  description                  = "the release server sends releases by rsync over ssh"
+  ip_protocol                  = "tcp"
+  from_port                    = 22
+  to_port                      = 22
+}
+
+# EC2's API, and the pointer.
+resource "aws_vpc_security_group_egress_rule" "member" {
+  security_group_id = aws_security_group.member.id
+  cidr_ipv4         = "0.0.0.0/0"
+  ip_protocol       = "-1"
+}
+
+resource "aws_launch_template" "member" {
+  name                   = "${var.name}-member"
+  image_id               = var.member_ami
+  instance_type          = var.instance_type
+  key_name               = var.key_name
+  vpc_security_group_ids = [aws_security_group.member.id]
+  update_default_version = true
+
+  iam_instance_profile {
+    arn = aws_iam_instance_profile.member.arn
+  }
+
+  metadata_options {
+    http_endpoint               = "enabled"
+    http_tokens                 = "required"
+    http_put_response_hop_limit = 1
+    instance_metadata_tags      = "enabled" # launch-hook reads the group's name there
+  }
+
+  # cloud-init writes files before the network is called online, which is before the agent starts.
+  user_data = base64encode(templatefile("${path.module}/member.yaml.tftpl", {
+    pointer = "http://${aws_instance.server.private_ip}/release.json"
+  }))
+}
+
+resource "aws_autoscaling_group" "members" {
+  name                = var.name
+  vpc_zone_identifier = var.member_subnet_ids
+  min_size            = var.size.min
+  desired_capacity    = var.size.desired
+  max_size            = var.size.max
+
+  launch_template {
+    id      = aws_launch_template.member.id
+    version = aws_launch_template.member.latest_version
+  }
+
+  # A member has traffic when it serves the current release, and is replaced when it does not get there. Longer than the agent's deadline (4 minutes)
+  # and the start of the application.
+  initial_lifecycle_hook {
+    name                 = local.hook
+    lifecycle_transition = "autoscaling:EC2_INSTANCE_LAUNCHING"
+    heartbeat_timeout    = 600
+    default_result       = "ABANDON"
+  }
+
+  tag {
+    key                 = "Name"
+    value               = var.name
+    propagate_at_launch = true
+  }
+
+  lifecycle {
+    ignore_changes = [desired_capacity]
+  }
+
+  # The first member needs its rights when it boots.
+  depends_on = [aws_iam_role_policy.agent, aws_iam_role_policy.hook, aws_iam_role_policy.kms]
+}
