@@ -12,6 +12,7 @@ import (
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/host"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -166,7 +167,9 @@ func (r *rig) snapshotOf(script string) string {
 	must(r, err)
 	must(r, r.lab.Account.Wait(ctx, func() bool { return r.volumeState(id) == "in-use" }))
 	r.sh(fmt.Sprintf(`i=0; until f=$(grep -l %s /sys/block/*/device/serial); do [ $((i += 1)) -lt 200 ]; sleep 0.05; done; dev=/dev/$(basename ${f%%/device/serial}); %s; sync; blockdev --flushbufs $dev`, strings.ReplaceAll(id, "-", ""), script))
-	snap, err := r.ec2.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: &id})
+	snap, err := r.ec2.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: &id, TagSpecifications: []types.TagSpecification{{
+		ResourceType: types.ResourceTypeSnapshot, Tags: []types.Tag{{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleRelease)}},
+	}}})
 	must(r, err)
 	err = ec2.NewSnapshotCompletedWaiter(r.ec2, func(o *ec2.SnapshotCompletedWaiterOptions) {
 		o.MinDelay, o.MaxDelay = 10*time.Millisecond, 100*time.Millisecond

@@ -12,6 +12,8 @@ import (
 
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/host"
+	"ebs-release/internal/lab/policy"
+	"ebs-release/packaging/iam"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -33,6 +35,7 @@ func newRig(t *testing.T, change func(*lab.Options)) *rig {
 	opts := lab.Options{
 		Agent: programs.agent, Publisher: programs.publisher, Dir: t.TempDir(), Seed: 1,
 		AgentSettings:     map[string]string{"deadline": "30s"},
+		Policy:            shippedPolicies(t).Allow,
 		PublisherSettings: map[string]string{"settle": "300ms", "converge-deadline": "30s", "member-timeout": "20s"},
 	}
 	if change != nil {
@@ -59,6 +62,23 @@ func newRig(t *testing.T, change func(*lab.Options)) *rig {
 		Credentials: credentials.NewStaticCredentialsProvider(admin.AccessKeyID, admin.SecretAccessKey, ""),
 	})
 	return r
+}
+
+// shippedPolicies are those that the packages come with: every test runs under them.
+func shippedPolicies(t *testing.T, without ...string) *policy.Roles {
+	t.Helper()
+	documents := map[string]policy.Document{}
+	for role, text := range map[string]string{"ebs-release-agent": iam.Agent, "ebs-release-publisher": iam.Publisher} {
+		document, err := policy.Parse([]byte(text))
+		must(t, err)
+		for _, statement := range without {
+			if of, sid, _ := strings.Cut(statement, "/"); of == role {
+				document = document.Without(sid)
+			}
+		}
+		documents[role] = document
+	}
+	return policy.NewRoles(documents)
 }
 
 // published starts a lab in which `source`, a small tree, is published as generation 1.
