@@ -1,0 +1,278 @@
+package protocol
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"ebs-release/internal/boot"
+)
+
+// seat is where the parts of one `up` sit: on a machine, called by an actor. What only this `up` can notice is no step: in any order with what
+// others do it comes to the same.
+type seat struct {
+	*world
+	b     *box
+	a     *actor
+	late  func() error  // the report that a mutant puts off
+	begin func() string // what the first step does besides
+}
+
+// up starts the agent on a machine.
+func (w *world) up(b *box) { w.upThen(b, nil) }
+
+// upThen does more when the agent has begun.
+func (w *world) upThen(b *box, after func()) {
+	b.ups++
+	b.running = w.s.spawn(fmt.Sprintf("up %d on %s", b.ups, b.id), false, func(a *actor) {
+		begin := func() string {
+			b.locked, b.ready, b.member = true, false, true
+			if after != nil {
+				after()
+			}
+			return ""
+		}
+		if w.grain < coarse {
+			if a.step("lock", begin) != nil {
+				return
+			}
+			begin = nil
+		}
+		s := &seat{world: w, b: b, a: a, begin: begin}
+		_, err := boot.Run(a.ctx, boot.Parts{Instance: s, Pointers: &pointers{seat: s}, Volumes: &volumes{s}, Disks: disks{s}, Mounts: mounts{s}, Gate: s}, s, slog.New(slog.DiscardHandler))
+		if err == nil && w.grain >= medium {
+			return
+		}
+		_ = a.step("unlock", func() string {
+			b.locked = false
+			if err != nil {
+				w.bad = append(w.bad, fmt.Sprintf("the boot of %s failed: %v", b.id, err))
+			}
+			return ""
+		})
+	})
+}
+
+// reboot is power off and on.
+func (w *world) reboot(b *box) {
+	if b.running != nil {
+		w.s.kill(b.running)
+	}
+	b.life++
+	b.locked, b.ready, b.open, b.mounted = false, false, false, nil
+	w.up(b)
+}
+
+func (s *seat) alive() error {
+	if s.a.dead.Load() {
+		return errDead
+	}
+	return nil
+}
+
+func (s *seat) Identify(context.Context) (boot.Identity, error) {
+	return boot.Identity{InstanceID: s.b.id, Region: region}, s.alive()
+}
+func (s *seat) HostKey(context.Context) (string, error)  { return "key " + s.b.id, s.alive() }
+func (s *seat) Started(string, boot.Facts)               {}
+func (s *seat) Ended(string, time.Duration, bool, error) {}
+
+func (s *seat) Open(_ context.Context, f boot.Facts) error {
+	return s.a.step("open the gate", func() string { s.b.open, s.b.ready, s.b.locked = true, true, s.grain < medium; return "" })
+}
+
+type pointers struct {
+	*seat
+	first *boot.Pointer
+}
+
+func (p *pointers) Fetch(context.Context) (boot.Pointer, error) {
+	if p.first != nil && p.mutant == noReread {
+		return *p.first, p.alive()
+	}
+	var got boot.Pointer
+	err := p.a.step("fetch", func() string {
+		if p.begin != nil {
+			p.begin()
+			p.begin = nil
+		}
+		now := p.pointer
+		got = boot.Pointer{Generation: now.Generation, Release: now.Release, Digest: now.Digest, Snapshot: now.Snapshot}
+		return fmt.Sprint(now.Generation)
+	})
+	p.first = &got
+	if late := p.late; late != nil && err == nil {
+		p.late = nil
+		err = late()
+	}
+	return got, err
+}
+
+type volumes struct{ *seat }
+
+func known(d *disk) boot.Volume {
+	return boot.Volume{ID: d.id, SnapshotID: d.snapshot, Attached: d.attached, Device: "/dev/xvdaa", Protected: d.protected, Reported: d.tags}
+}
+
+func (v *volumes) disk(id string) *disk {
+	for _, d := range v.b.disks {
+		if d.id == id {
+			return d
+		}
+	}
+	return &disk{} // gone: whatever is done to it is lost
+}
+
+func (v *volumes) Mine(context.Context, boot.Identity) (mine []boot.Volume, err error) {
+	if len(v.b.disks) == 0 {
+		return nil, v.alive()
+	}
+	err = v.a.step("mine", func() string {
+		for _, d := range v.b.disks {
+			mine = append(mine, known(d))
+		}
+		return fmt.Sprint(mine)
+	})
+	return mine, err
+}
+
+// Create is no step: a listing does not show what is not attached. A snapshot that the pointer named must be there (wrong sees to that), so
+// a boot that does not find it has found a bug, and fails in the end.
+func (v *volumes) Create(_ context.Context, _ boot.Identity, want boot.Wanted) (boot.Volume, error) {
+	v.s.mu.Lock()
+	defer v.s.mu.Unlock()
+	if err := v.alive(); err != nil {
+		return boot.Volume{}, err
+	}
+	if _, ok := v.snapshots[want.SnapshotID]; !ok {
+		return boot.Volume{}, fmt.Errorf("%s: %w", want.SnapshotID, boot.ErrSnapshot)
+	}
+	d := v.newDisk(v.b, want.SnapshotID)
+	d.tags = boot.Report{Generation: want.Generation, Release: want.Release}
+	return known(d), nil
+}
+
+func (v *volumes) Attach(_ context.Context, _ boot.Identity, volume boot.Volume, _ []string) (boot.Volume, error) {
+	attach := func() string { v.disk(volume.ID).attached = true; return "" }
+	volume.Attached = true
+	if v.grain >= coarse && !v.reboots { // a reboot may come between making a volume and attaching it
+		v.s.mu.Lock()
+		defer v.s.mu.Unlock()
+		if err := v.alive(); err != nil {
+			return volume, err
+		}
+		attach()
+		return volume, nil
+	}
+	return volume, v.a.step("attach", attach)
+}
+
+func (v *volumes) Protect(_ context.Context, _ boot.Identity, volume boot.Volume) error {
+	if err := v.alive(); err != nil {
+		return err
+	}
+	v.disk(volume.ID).protected = true
+	return nil
+}
+
+func (v *volumes) Remove(_ context.Context, _ boot.Identity, volume boot.Volume) error {
+	return v.a.step("remove", func() string {
+		if v.b.mounted != nil && v.b.mounted.id == volume.ID {
+			v.bad = append(v.bad, volume.ID+" is removed while it is mounted")
+		}
+		v.b.disks = slices.DeleteFunc(v.b.disks, func(d *disk) bool { return d.id == volume.ID })
+		return volume.ID
+	})
+}
+
+func (v *volumes) Report(_ context.Context, volume boot.Volume, r boot.Report) error {
+	if v.mutant == reportAfterReread {
+		v.late = func() error { return v.report(volume, r) }
+		return v.alive()
+	}
+	return v.report(volume, r)
+}
+
+func (v *volumes) report(volume boot.Volume, r boot.Report) error {
+	return v.a.step("report", func() string {
+		v.disk(volume.ID).tags = r
+		if r.Ready && v.b.told.IsZero() {
+			v.b.told = time.Now()
+		}
+		return fmt.Sprint(r.Generation)
+	})
+}
+
+type disks struct{ *seat }
+
+func (d disks) Find(context.Context, boot.Volume) (boot.Disk, error) {
+	return boot.Disk{Path: "/dev/disk"}, d.alive()
+}
+
+func (d disks) Check(_ context.Context, found boot.Disk) (boot.Disk, error) {
+	found.Kind = "ext4"
+	return found, d.alive()
+}
+
+type mounts struct{ *seat }
+
+func (m mounts) Look(context.Context, []boot.Volume) (*boot.Mounted, error) {
+	at := m.b.mounted
+	if at == nil {
+		return nil, m.alive()
+	}
+	return &boot.Mounted{VolumeID: at.id, Disk: boot.Disk{Path: "/dev/disk", Kind: "ext4"}, What: at.id, Tree: content{m.seat, at}}, m.alive()
+}
+
+func (m mounts) Prepare(_ context.Context, v boot.Volume, _ boot.Disk) (boot.Prepared, error) {
+	return prepared{content{m.seat, (&volumes{m.seat}).disk(v.ID)}}, m.alive()
+}
+
+func (m mounts) Unmount(context.Context) error {
+	return m.a.step("unmount", func() string { m.b.mounted = nil; return "" })
+}
+
+func (m mounts) Visible(context.Context, boot.Volume, boot.Disk) error { return m.alive() }
+
+// content is a release volume. What is mounted where all see it can be changed by a push: looking at it is a step.
+type content struct {
+	*seat
+	d *disk
+}
+
+func (c content) Check(_ context.Context, want boot.Wanted) (err error) {
+	if c.b.mounted != c.d {
+		if err := c.alive(); err != nil {
+			return err
+		}
+		return c.check(want)
+	}
+	dead := c.a.step("check what is mounted", func() string { err = c.check(want); return fmt.Sprint(err) })
+	return errors.Join(dead, err)
+}
+
+// check does what agent/machine.go does: it compares, and raises the fence.
+func (c content) check(want boot.Wanted) error {
+	if c.d.generation > want.Generation || c.d.release != want.Release {
+		return fmt.Errorf("%s has generation %d, release %s; want %d, %s", c.d.id, c.d.generation, c.d.release, want.Generation, want.Release)
+	}
+	c.d.generation = want.Generation
+	return nil
+}
+
+func (c content) Holding() (int64, string) { return c.d.generation, c.d.release }
+
+type prepared struct{ content }
+
+func (p prepared) Place(context.Context) error {
+	if p.b.ups > 1 || p.b.open { // else no push ever got in, and none can be under way
+		return p.a.step("place", func() string { p.b.mounted = p.d; return "" })
+	}
+	p.b.mounted = p.d
+	return p.alive()
+}
+
+func (p prepared) Close() error { return p.alive() }

@@ -1,0 +1,159 @@
+package protocol
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The mutants: each is the protocol with one part of the proof left out.
+const (
+	noReread             = "no re-read"
+	reportAfterReread    = "report after re-read"
+	activateBeforeCommit = "activate before commit"
+	listOnce             = "list once"
+	noSettle             = "two listings at the same moment"
+	noFence              = "no fence on the volume"
+)
+
+// scenario is who takes part.
+type scenario struct {
+	name  string
+	grain grain
+	setup func(*world)
+	many  bool // interleavings: too many for the mutants, which the others catch
+}
+
+// event is something that happens once, at any moment.
+func (w *world) event(name string, do func()) {
+	w.s.spawn(name, false, func(a *actor) { _ = a.step("now", func() string { do(); return "" }) })
+}
+
+var scenarios = []scenario{
+	{"publish and boot", fine, func(w *world) {
+		w.server().publish("A")
+		w.up(w.add("m"))
+	}, false},
+	{"publish and boot, late listings", medium, func(w *world) {
+		w.late = true
+		w.server().publish("A")
+		w.up(w.add("m"))
+	}, false},
+	{"publish and reboot", fine, func(w *world) {
+		w.server().publish("A")
+		b := w.serving("m")
+		w.event("reboot", func() { w.reboot(b) })
+	}, false},
+	{"publish and resume", fine, func(w *world) {
+		w.server().publish("A")
+		w.up(w.serving("m"))
+	}, false},
+	{"publish and resume, late listings", fine, func(w *world) {
+		w.late = true
+		w.server().publish("A")
+		w.up(w.serving("m"))
+	}, false},
+	{"publish and boot and reboot in it", coarse, func(w *world) {
+		w.reboots = true
+		w.server().publish("A")
+		b := w.add("m")
+		w.up(b)
+		w.event("reboot", func() { w.reboot(b) })
+	}, true},
+	{"publish and boot and boot", coarse, func(w *world) {
+		w.server().publish("A")
+		m, n := w.add("m"), w.add("n")
+		w.upThen(m, func() { w.up(n) }) // they are alike: m is the one that is first
+	}, true},
+	{"publish and second publish and boot", coarse, func(w *world) {
+		s := w.server()
+		s.publish("A")
+		s.publish("B")
+		w.up(w.add("m"))
+	}, true},
+	{"publish and second publish elsewhere, no lock, and a member", fine, func(w *world) {
+		w.unlocked = true
+		w.server().publish("A")
+		w.server().publish("B")
+		w.serving("m")
+	}, false},
+	{"publish killed and second publish and a member", fine, func(w *world) {
+		w.mayFail = true
+		s := w.server()
+		a := s.publish("A")
+		w.event("kill", func() { w.s.kill(a); w.freeLock("A") })
+		s.publish("B")
+		w.serving("m")
+	}, false},
+	{"publish killed and converge and a member", fine, func(w *world) {
+		w.mayFail = true
+		s := w.server()
+		a := s.publish("A")
+		w.event("kill", func() { w.s.kill(a); w.freeLock("A") })
+		s.converge("B")
+		w.serving("m")
+	}, false},
+}
+
+func (w *world) freeLock(of string) {
+	if w.holder == of {
+		w.holder = ""
+	}
+}
+
+func (x scenario) search(t *testing.T, mutant string) found {
+	return search(t, func() subject {
+		w := newWorld()
+		w.mutant, w.grain = mutant, x.grain
+		x.setup(w)
+		return w
+	})
+}
+
+func TestInterleavings(t *testing.T) {
+	runs := make([]int, len(scenarios))
+	t.Run("all", func(t *testing.T) {
+		for i, x := range scenarios {
+			t.Run(x.name, func(t *testing.T) {
+				t.Parallel()
+				started := time.Now()
+				f := x.search(t, "")
+				if f.bad != "" {
+					t.Errorf("after %d runs: %s", f.runs, f.bad)
+				}
+				converged := func(end string) bool { return strings.Contains(end, "=0") }
+				if !slices.ContainsFunc(slices.Collect(maps.Keys(f.ends)), converged) {
+					t.Errorf("no publish ever converged: %v", f.ends)
+				}
+				runs[i] = f.runs
+				t.Logf("%d interleavings run, which stand for %v; %d states; in %v; ends: %v", f.runs, f.orders, f.states, time.Since(started).Round(time.Millisecond), f.ends)
+			})
+		}
+	})
+	sum := 0
+	for _, n := range runs {
+		sum += n
+	}
+	fmt.Printf("%d interleavings\n", sum)
+}
+
+func TestMutants(t *testing.T) {
+	quick := slices.DeleteFunc(slices.Clone(scenarios), func(x scenario) bool { return x.many })
+	mutants := []string{noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence}
+	for _, m := range mutants {
+		caught := slices.ContainsFunc(quick, func(x scenario) bool {
+			f := x.search(t, m)
+			if f.bad != "" {
+				t.Logf("%s: caught by %q in run %d: %s", m, x.name, f.runs, f.bad)
+			}
+			return f.bad != ""
+		})
+		if !caught {
+			t.Errorf("%s: survives", m)
+		}
+	}
+	fmt.Printf("%d mutants\n", len(mutants))
+}

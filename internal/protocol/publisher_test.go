@@ -1,0 +1,293 @@
+package protocol
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish"
+	"ebs-release/internal/push"
+	"ebs-release/internal/release"
+)
+
+// server is a release server with its own volume: the parts of its publishes.
+type server struct {
+	*world
+	content image
+	trees   map[string]string // id -> digest
+}
+
+// desk is where the parts of one publish sit.
+type desk struct {
+	*server
+	a     *actor
+	name  string
+	first []fleet.Member // what a mutant lists again and again
+	late  func() error   // the commit that a mutant puts off
+}
+
+func (w *world) server() *server {
+	return &server{world: w, content: image{1, "r1"}, trees: map[string]string{"r1": "d1"}}
+}
+
+// publish starts a publish of a release that is named like the publisher.
+func (s *server) publish(name string) *actor {
+	return s.run(name, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) { return p.Publish(ctx, name) })
+}
+
+func (s *server) converge(name string) *actor {
+	return s.run(name, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) { return p.Converge(ctx) })
+}
+
+func (s *server) run(name string, do func(context.Context, *publish.Publisher) (publish.Outcome, error)) *actor {
+	s.servers++
+	return s.s.spawn(name, true, func(a *actor) {
+		d := &desk{server: s, a: a, name: name}
+		p := &publish.Publisher{
+			Store: d, Tree: d, Snapshots: snapshots{d}, Fleet: d, Dialer: d,
+			Settings: publish.Settings{
+				Who: name, Region: region, Keep: 3, Parallel: 2, MemberTimeout: time.Hour, SnapshotDeadline: time.Hour,
+				ConvergeDeadline: s.grain.deadline(), Settle: settle,
+			},
+			Talk: func(e publish.Event) {
+				a.waits = e.Phase == "P5" && s.grain < medium
+			},
+		}
+		if s.mutant == noSettle {
+			p.Settings.Settle = 1
+		}
+		o, err := do(a.ctx, p)
+		s.s.mu.Lock()
+		defer s.s.mu.Unlock()
+		if a.dead.Load() {
+			s.ends = append(s.ends, name+" killed")
+			return
+		}
+		s.returned(name, o, err)
+	})
+}
+
+// among is a step among publishers: one that is alone takes it by itself.
+func (d *desk) among(name string, do func() string) error {
+	if d.servers > 1 {
+		return d.a.step(name, do)
+	}
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	if err := d.alive(); err != nil {
+		return err
+	}
+	do()
+	return nil
+}
+
+func (d *desk) alive() error {
+	if d.a.dead.Load() {
+		return errDead
+	}
+	return nil
+}
+
+func (d *desk) Lock(context.Context, string) (unlock func() error, err error) {
+	dead := d.among("lock", func() string {
+		if d.holder != "" && !d.unlocked {
+			err = pointer.ErrLocked
+			return "held by " + d.holder
+		}
+		d.holder = d.name
+		return ""
+	})
+	unlock = func() error {
+		d.commitLate()
+		return d.among("unlock", func() string { d.holder = ""; return "" })
+	}
+	return unlock, errors.Join(dead, err)
+}
+
+func (d *desk) Read(context.Context) (p pointer.Pointer, err error) {
+	err = d.among("read", func() string { p = d.pointer; return fmt.Sprint(p.Generation) })
+	return p, err
+}
+
+func (d *desk) CompareAndSwap(_ context.Context, from int64, to pointer.Pointer) error {
+	if d.mutant == activateBeforeCommit {
+		d.late = func() error { return d.commit(from, to) }
+		return d.alive()
+	}
+	return d.commit(from, to)
+}
+
+func (d *desk) commitLate() {
+	if d.late != nil {
+		_ = d.late()
+		d.late = nil
+	}
+}
+
+func (d *desk) commit(from int64, to pointer.Pointer) (err error) {
+	dead := d.a.step("commit", func() string {
+		if d.pointer.Generation != from {
+			err = pointer.ErrConflict
+			return err.Error()
+		}
+		d.pointer = to
+		d.commits = append(d.commits, to.Generation)
+		return fmt.Sprint(to.Generation)
+	})
+	return errors.Join(dead, err)
+}
+
+// The release volume of the server is its own, and a lock keeps it to one publish at a time: no steps.
+
+func (d *desk) Current() (string, error)                 { return d.content.release, d.alive() }
+func (d *desk) Generation() (int64, error)               { return d.content.generation, d.alive() }
+func (d *desk) ManifestDigest(id string) (string, error) { return d.trees[id], d.alive() }
+
+func (d *desk) Ingest(_ context.Context, source string, _ time.Time) (release.Ingested, error) {
+	if err := d.alive(); err != nil {
+		return release.Ingested{}, err
+	}
+	id, digest := "r"+source, "d"+source
+	d.trees[id] = digest
+	return release.Ingested{ID: id, Digest: digest, Previous: d.content.release}, nil
+}
+
+func (d *desk) Activate(_ context.Context, id, _ string, generation int64) error {
+	if err := d.alive(); err != nil {
+		return err
+	}
+	return d.content.activate(id, generation, false)
+}
+
+func (d *desk) Prune(context.Context, int, ...string) ([]string, error) { return nil, d.alive() }
+
+type snapshots struct{ *desk }
+
+// Create and WaitCompleted are no steps: before the commit nobody else knows the snapshot.
+func (s snapshots) Create(_ context.Context, generation int64, _ string) (string, time.Duration, error) {
+	if err := s.alive(); err != nil {
+		return "", 0, err
+	}
+	id := fmt.Sprintf("snap-%d%s", generation, s.name)
+	s.world.snapshots[id] = s.content
+	return id, 0, nil
+}
+
+func (s snapshots) WaitCompleted(context.Context, string, func(string)) error { return s.alive() }
+
+func (s snapshots) Delete(_ context.Context, id string) error {
+	return s.a.step("delete "+id, func() string { delete(s.world.snapshots, id); return "" })
+}
+
+func (d *desk) List(context.Context) (members []fleet.Member, err error) {
+	if d.first != nil && d.mutant == listOnce {
+		return d.first, d.alive()
+	}
+	err = d.a.choice("list", false, d.listings, func(way int) string {
+		members = d.listing(way)
+		return fmt.Sprint(members)
+	})
+	d.first = append([]fleet.Member{}, members...)
+	return members, err
+}
+
+func (d *desk) Report(_ context.Context, volumeIDs []string, generation int64, release string) error {
+	return d.a.step("report", func() string {
+		for _, b := range d.boxes {
+			for _, v := range b.disks {
+				if slices.Contains(volumeIDs, v.id) {
+					v.tags.Generation, v.tags.Release = generation, release
+				}
+			}
+		}
+		return fmt.Sprint(generation, volumeIDs)
+	})
+}
+
+// Dial is no step: the session finds out whether the machine is there with its first one.
+func (d *desk) Dial(_ context.Context, m fleet.Member) (publish.Session, error) {
+	for _, b := range d.boxes {
+		if b.id == m.InstanceID {
+			return &session{desk: d, b: b}, d.alive()
+		}
+	}
+	return nil, errors.New("no such machine")
+}
+
+type session struct {
+	*desk
+	b    *box
+	life int // of the machine, plus one
+}
+
+// A lost connection and an empty mount point count as "not ready": with any other error the publisher leaves the member alone for a random time,
+// and a run could not be repeated.
+var (
+	errLost  = fmt.Errorf("the connection is lost: %w", push.ErrNotReady)
+	errEmpty = fmt.Errorf("nothing is mounted, or not that release: %w", push.ErrNotReady)
+)
+
+// look is what the agent's verbs look at first: is the boot over?
+func (s *session) look() error {
+	if s.life == 0 {
+		s.life = s.b.life + 1
+	}
+	switch {
+	case s.life != s.b.life+1:
+		s.life = 0 // connects again
+		return errLost
+	case s.b.locked || !s.b.ready:
+		return push.ErrNotReady
+	}
+	return nil
+}
+
+func (s *session) on(what string, stays bool, do func() error) (err error) {
+	dead := s.a.choice("on "+s.b.id+": "+what, stays, func() int { return 1 }, func(int) string {
+		err = do()
+		return strings.TrimPrefix(fmt.Sprint(err), "<nil>")
+	})
+	return errors.Join(dead, err)
+}
+
+func (s *session) Stage(_ context.Context, id, _ string) (push.Sent, error) {
+	return push.Sent{}, s.on("stage", false, func() error {
+		if err := s.look(); err != nil {
+			return err
+		}
+		if s.b.mounted == nil {
+			return errEmpty
+		}
+		s.b.mounted.trees[id] = true
+		return nil
+	})
+}
+
+// Activate looks, then flips: an `up` may start in between. Once it is under way on the member, it goes on without the publisher.
+func (s *session) Activate(_ context.Context, id, _ string, generation int64) error {
+	if s.grain < coarse {
+		if err := s.on("activate, look", false, s.look); err != nil {
+			return err
+		}
+	}
+	err := s.on(fmt.Sprintf("activate %d", generation), true, func() error {
+		if s.grain >= coarse {
+			if err := s.look(); err != nil {
+				return err
+			}
+		}
+		if s.life != s.b.life+1 {
+			return errLost
+		}
+		return s.flip(s.b, id, generation)
+	})
+	s.commitLate()
+	return err
+}
+
+func (s *session) Close() error { return nil }

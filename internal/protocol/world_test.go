@@ -1,0 +1,323 @@
+package protocol
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish"
+	"ebs-release/internal/push"
+	"ebs-release/internal/volume"
+)
+
+const (
+	region = "eu-central-1"
+	settle = 400 * time.Millisecond
+	lag    = settle - 100*time.Millisecond
+)
+
+// world is what actors share: the pointer store, the account and the machines.
+type world struct {
+	s      *scheduler
+	mutant string // what is broken on purpose
+
+	// The assumptions of a scenario.
+	late     bool // a listing may show what was up to lag ago, and leave out a member that had not reported then
+	unlocked bool // the lock of the pointer store does not hold
+	mayFail  bool // a publisher may fail, as it is killed or interrupted
+	servers  int  // publishers in all
+	reboots  bool // there are reboots
+	grain    grain
+
+	pointer   pointer.Pointer
+	commits   []int64
+	holder    string // of the lock
+	snapshots map[string]image
+	boxes     []*box
+	said      int64 // the highest generation that a publisher has said all members are on
+	ends      []string
+	bad       []string
+	volumes   int
+}
+
+// grain is how coarse the steps of a scenario are. The scenarios of two actors have all of them; those of more would take too long.
+type grain int
+
+const (
+	fine   grain = iota
+	medium       // a machine that is not ready is listed without its volume, `up` ends as it opens the gate, and P5 waits for work on members
+	coarse       // and a member that has not reported is never listed, `up` begins as it resolves, attaching comes at once after that, activation is one step, and P5 has time for one round
+)
+
+// deadline gives P5 time for two rounds that find a member behind (the second comes after 500 ms) and for those two that find none: more
+// rounds only say the same again.
+func (g grain) deadline() time.Duration {
+	if g >= coarse {
+		return settle + 50*time.Millisecond
+	}
+	return 500*time.Millisecond + settle + 50*time.Millisecond
+}
+
+// image is the content of a release volume: what is current, and at which generation.
+type image struct {
+	generation int64
+	release    string
+}
+
+// disk is a volume.
+type disk struct {
+	image
+	id, snapshot        string
+	trees               map[string]bool
+	attached, protected bool
+	tags                boot.Report
+}
+
+// box is a machine.
+type box struct {
+	id      string
+	member  bool
+	life    int // counts reboots
+	ups     int // counts runs of `up`
+	running *actor
+	locked  bool // an `up` goes on
+	ready   bool // status.json says so
+	open    bool // the gate
+	mounted *disk
+	disks   []*disk
+	top     int64 // the highest generation it ever served
+	views   []view
+	told    time.Time // when it first reported; zero: never
+}
+
+// view is how an exact listing shows a machine, since when. Without an instance id: not at all.
+type view struct {
+	fleet.Member
+	since time.Time
+}
+
+// newWorld has generation 1 published.
+func newWorld() *world {
+	return &world{
+		s:         newScheduler(),
+		pointer:   pointer.Pointer{Schema: 1, Generation: 1, Release: "r1", Digest: "d1", Snapshots: map[string]string{region: "snap-1"}},
+		snapshots: map[string]image{"snap-1": {1, "r1"}},
+	}
+}
+
+// add has a machine that is not launched yet.
+func (w *world) add(id string) *box {
+	b := &box{id: id}
+	w.boxes = append(w.boxes, b)
+	b.views = []view{{}}
+	return b
+}
+
+// serving adds a member that has been serving generation 1 for long.
+func (w *world) serving(id string) *box {
+	b := w.add(id)
+	v := w.newDisk(b, "snap-1")
+	v.attached, v.protected = true, true
+	v.tags = boot.Report{Ready: true, Generation: 1, Release: "r1", HostKey: "key " + id}
+	b.member, b.ready, b.open, b.mounted = true, true, true, v
+	b.told = w.s.started.Add(-time.Hour)
+	b.views = []view{{Member: w.show(b)}}
+	return b
+}
+
+func (w *world) newDisk(b *box, snapshot string) *disk {
+	content := w.snapshots[snapshot]
+	v := &disk{image: content, id: fmt.Sprintf("vol-%s%d", b.id, len(b.disks)+w.volumes), snapshot: snapshot, trees: map[string]bool{content.release: true}}
+	w.volumes++
+	b.disks = append(b.disks, v)
+	return v
+}
+
+// serves is the generation that an application on the machine reads; 0 when the gate is shut or nothing is mounted.
+func (b *box) serves() int64 {
+	if !b.open || b.mounted == nil {
+		return 0
+	}
+	return b.mounted.generation
+}
+
+// show is what fleet.List makes of the machine: its attached volume of the highest generation speaks.
+func (w *world) show(b *box) fleet.Member {
+	if !b.member || w.grain >= coarse && b.told.IsZero() {
+		return fleet.Member{}
+	}
+	m := fleet.Member{InstanceID: b.id, Group: "web", LifecycleState: "InService", Address: "address of " + b.id, State: fleet.StateUnknown}
+	for _, v := range b.disks {
+		if !v.attached || w.grain >= medium && !v.tags.Ready || m.VolumeID != "" && m.Generation >= v.tags.Generation {
+			continue
+		}
+		m.VolumeID, m.Generation, m.Release, m.HostKey, m.State = v.id, v.tags.Generation, v.tags.Release, v.tags.HostKey, volume.StateBooting
+		if v.tags.Ready {
+			m.State = volume.StateReady
+		}
+	}
+	return m
+}
+
+// shown are the ways in which a listing may show the machine now.
+func (w *world) shown(b *box) []fleet.Member {
+	last := b.views[len(b.views)-1]
+	if !w.late || w.pointer.Generation == 1 {
+		return []fleet.Member{last.Member}
+	}
+	from := time.Now().Add(-lag)
+	ways := []fleet.Member{last.Member}
+	for i, v := range b.views[:len(b.views)-1] {
+		// Of those in which it boots one is enough: a publisher waits for it.
+		if b.views[i+1].since.After(from) && (v.State == volume.StateReady || last.State == volume.StateReady) {
+			ways = append(ways, v.Member)
+		}
+	}
+	if b.told.IsZero() || b.told.After(from) {
+		ways = append(ways, fleet.Member{})
+	}
+	var different []fleet.Member
+	for _, m := range ways {
+		if !slices.Contains(different, m) {
+			different = append(different, m)
+		}
+	}
+	return different
+}
+
+// listings is how many different listings there could be now; listing is one of them.
+func (w *world) listings() int {
+	n := 1
+	for _, b := range w.boxes {
+		n *= len(w.shown(b))
+	}
+	return n
+}
+
+func (w *world) listing(way int) (members []fleet.Member) {
+	for _, b := range w.boxes {
+		ways := w.shown(b)
+		if m := ways[way%len(ways)]; m.InstanceID != "" {
+			members = append(members, m)
+		}
+		way /= len(ways)
+	}
+	return members
+}
+
+// flip activates a release on what is mounted: as release.Tree.Activate does, which TestFence holds it to.
+func (w *world) flip(b *box, release string, generation int64) error {
+	if b.mounted == nil || !b.mounted.trees[release] {
+		return errEmpty
+	}
+	return b.mounted.activate(release, generation, w.mutant == noFence)
+}
+
+func (i *image) activate(release string, generation int64, anyway bool) error {
+	if !anyway && (i.generation > generation || i.generation == generation && i.release != release) {
+		return push.ErrFenced
+	}
+	i.generation, i.release = generation, release
+	return nil
+}
+
+func (w *world) scheduler() *scheduler { return w.s }
+
+// wrong looks for what must never be, after each step.
+func (w *world) wrong() string {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	say := func(format string, args ...any) { w.bad = append(w.bad, fmt.Sprintf(format, args...)) }
+	for _, b := range w.boxes {
+		if now := w.show(b); now != b.views[len(b.views)-1].Member {
+			b.views = append(b.views, view{now, time.Now()})
+		}
+		serves := b.serves()
+		if serves == 0 {
+			continue
+		}
+		switch {
+		case serves < w.said:
+			say("%s serves generation %d, and a publisher said that all members are on %d", b.id, serves, w.said)
+		case serves < b.top:
+			say("%s serves generation %d, after %d", b.id, serves, b.top)
+		case serves > w.pointer.Generation:
+			say("%s serves generation %d, which is not committed", b.id, serves)
+		}
+		b.top = serves
+	}
+	if _, ok := w.snapshots[w.pointer.Snapshots[region]]; !ok {
+		say("the snapshot of the pointer is deleted: %s", w.pointer.Snapshots[region])
+	}
+	for i, g := range w.commits {
+		if i > 0 && g <= w.commits[i-1] {
+			say("generation %d is committed after %d", g, w.commits[i-1])
+		}
+	}
+	if time.Since(w.s.started) > 25*time.Second {
+		say("a run takes too long for a boot not to look at the clock")
+	}
+	return strings.Join(w.bad, "; ")
+}
+
+// over looks at the end of a run.
+func (w *world) over() (end, wrong string) {
+	for _, b := range w.boxes {
+		if b.serves() == 0 {
+			wrong = b.id + " does not serve in the end"
+		}
+	}
+	slices.Sort(w.ends)
+	return strings.Join(w.ends, " "), wrong
+}
+
+// returned looks at how a publisher ended: what it says of each member has to be so, or it must name those of which it is not.
+func (w *world) returned(name string, o publish.Outcome, err error) {
+	code := exit.Code(err)
+	w.ends = append(w.ends, fmt.Sprintf("%s=%d", name, code))
+	switch code {
+	case exit.Done:
+		w.said = max(w.said, o.Generation)
+		for _, b := range w.boxes {
+			if m := w.show(b); b.serves() > 0 && m.Generation < o.Generation && !w.unlocked {
+				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and the tags of %s say %d", o.Generation, b.id, m.Generation))
+			}
+		}
+	case exit.NotConverged:
+		for _, b := range w.boxes {
+			named := slices.ContainsFunc(o.Members, func(m publish.Member) bool { return m.InstanceID == b.id && m.Standing != "current" })
+			if s := b.serves(); s > 0 && s < o.Generation && !w.late && !named {
+				w.bad = append(w.bad, fmt.Sprintf("%s serves generation %d, and the publisher of %d does not name it: %v", b.id, s, o.Generation, err))
+			}
+		}
+	case exit.Conflict:
+	default:
+		if !w.mayFail {
+			w.bad = append(w.bad, fmt.Sprintf("publisher %s: %v", name, err))
+		}
+	}
+}
+
+// shared is all of the state that is not inside an actor.
+func (w *world) shared() string {
+	var s strings.Builder
+	fmt.Fprint(&s, w.pointer.Generation, w.pointer.Release, w.pointer.Snapshots, w.commits, w.holder, w.snapshots, w.said, w.ends, w.volumes)
+	for _, b := range w.boxes {
+		fmt.Fprint(&s, "\n", b.id, b.member, b.life, b.ups, b.locked, b.ready, b.open, b.top, b.mounted != nil)
+		if b.mounted != nil {
+			fmt.Fprint(&s, b.mounted.id)
+		}
+		for _, v := range b.disks {
+			fmt.Fprint(&s, *v)
+		}
+		if w.late {
+			fmt.Fprint(&s, w.shown(b), b.told.Sub(w.s.started), time.Since(b.views[len(b.views)-1].since))
+		}
+	}
+	return s.String()
+}
