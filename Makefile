@@ -33,7 +33,7 @@ test: deps build ## every test (root)
 	$(GO) test -count=1 -parallel 4 -timeout 60m ./...
 
 test-fast: build ## the inner loop: everything but the end-to-end scenarios and the packages
-	$(GO) test $$($(GO) list ./... | grep -vE '/lab/e2e|ebs-release/packaging$$')
+	$(GO) test -short $$($(GO) list ./... | grep -vE '/lab/e2e|ebs-release/packaging$$')
 
 check: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l agent publisher internal packaging docs | tee /dev/stderr)" || { echo 'gofmt: the files above are not formatted; run: gofmt -w agent publisher internal packaging docs' >&2; exit 1; }

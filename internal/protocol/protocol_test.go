@@ -117,6 +117,9 @@ func TestInterleavings(t *testing.T) {
 	runs := make([]int, len(scenarios))
 	t.Run("all", func(t *testing.T) {
 		for i, x := range scenarios {
+			if x.many && testing.Short() {
+				continue // the inner loop leaves the large ones to `make test`
+			}
 			t.Run(x.name, func(t *testing.T) {
 				t.Parallel()
 				started := time.Now()
