@@ -14,6 +14,7 @@ import (
 	"ebs-release/internal/volume"
 
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
@@ -32,7 +33,8 @@ func (p pointers) Fetch(ctx context.Context) (boot.Pointer, error) {
 type account struct {
 	values  config.Values
 	log     *slog.Logger
-	volumes *volume.Volumes // from Identify on: the client needs a region
+	api     *ec2.Client     // from Identify on: the client needs a region
+	volumes *volume.Volumes // over api
 }
 
 func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
@@ -47,7 +49,8 @@ func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
 	if cfg.Region == "" {
 		cfg.Region = me.Region
 	}
-	a.volumes = volume.New(volume.NewEC2(cfg), volume.DefaultTiming(), a.log)
+	a.api = volume.NewEC2(cfg)
+	a.volumes = volume.New(a.api, volume.DefaultTiming(), a.log)
 	a.log.Info("this instance", "instance", me.InstanceID, "zone", me.AvailabilityZone, "account", me.AccountID)
 	return boot.Identity{InstanceID: me.InstanceID, InstanceType: me.InstanceType, Zone: me.AvailabilityZone, Region: me.Region}, nil
 }
@@ -76,14 +79,18 @@ func (a *account) Mine(ctx context.Context, me boot.Identity) ([]boot.Volume, er
 	return mine, nil
 }
 
-func (a *account) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
+func (a *account) request(me boot.Identity, want boot.Wanted) volume.Request {
 	tags := map[string]string{volume.TagGeneration: strconv.FormatInt(want.Generation, 10), volume.TagState: volume.StateBooting}
 	if want.Release != "" {
 		tags[volume.TagRelease] = want.Release
 	}
-	made, err := a.volumes.Make(ctx, volume.Request{
+	return volume.Request{
 		Owner: a.owner(me), SnapshotID: want.SnapshotID, Type: a.values.Get("volume-type"), Rate: int32(a.values.Int("initialization-rate")), Tags: tags,
-	})
+	}
+}
+
+func (a *account) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
+	made, err := a.volumes.Make(ctx, a.request(me, want))
 	if errors.Is(err, volume.ErrSnapshot) {
 		err = snapshotError{err}
 	}

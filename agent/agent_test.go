@@ -271,7 +271,7 @@ func TestReporterTellsSystemdAndWritesTheFilesFirst(t *testing.T) {
 	}
 	defer conn.Close()
 	t.Setenv("NOTIFY_SOCKET", socket)
-	r := newReporter(dir, "/release", slog.New(slog.DiscardHandler))
+	r := newReporter(dir, "/release", &whereabouts{}, slog.New(slog.DiscardHandler))
 	facts := boot.Facts{InstanceID: "i-1", Generation: 7, Release: "r7", SnapshotID: "snap-7", VolumeID: "vol-1", Device: "/dev/nvme1n1"}
 	heard := func() string {
 		t.Helper()

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+
 	"ebs-release/internal/config"
 	"ebs-release/internal/status"
 
@@ -29,6 +31,22 @@ func (p *program) configCommand() *cobra.Command {
 				rows = append(rows, []string{v.Key, v.Value, v.Source})
 			}
 			return status.PrintTable(p.stdout, rows)
+		},
+	})
+	cmd.AddCommand(&cobra.Command{
+		Use:   "check",
+		Short: "Say whether `up` could start with this configuration; exit 2 when not",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			values, err := p.bootSettings()
+			if err != nil {
+				return err
+			}
+			if p.output == status.JSON {
+				return status.PrintJSON(p.stdout, map[string]any{"schema": status.Schema, "state": "ok"})
+			}
+			_, err = fmt.Fprintf(p.stdout, "ok: the pointer is %s, the mount point %s\n", values.Get("pointer"), values.Get("mount-point"))
+			return err
 		},
 	})
 	return cmd

@@ -50,6 +50,10 @@ func (m *machine) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, er
 	if err := m.makePoint(); err != nil {
 		return nil, err
 	}
+	return m.look(mine)
+}
+
+func (m *machine) look(mine []boot.Volume) (*boot.Mounted, error) {
 	mounted, err := mount.Look(m.point)
 	if err != nil || mounted == nil {
 		return nil, err
@@ -61,12 +65,22 @@ func (m *machine) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, er
 		return &found, nil
 	}
 	for _, v := range mine {
-		if serial == device.Serial(v.ID) || serial == "" && name == device.XenName(v.Device) {
+		if isDiskOf(v.ID, v.Device, name, serial) {
 			found.VolumeID, found.Disk.Path = v.ID, m.finder.Path(name)
 			m.disk = device.Device{Name: name, Path: found.Disk.Path, Major: mounted.Major, Minor: mounted.Minor, Serial: serial}
 		}
 	}
 	return &found, nil
+}
+
+func isDiskOf(volumeID, attachedAs, name, serial string) bool {
+	return serial == device.Serial(volumeID) || serial == "" && name == device.XenName(attachedAs)
+}
+
+// isMounted says whether what is mounted is the disk of a volume.
+func (m *machine) isMounted(mounted mount.Mounted, volumeID, attachedAs string) bool {
+	name, serial, err := m.finder.Which(mounted.Major, mounted.Minor)
+	return err == nil && isDiskOf(volumeID, attachedAs, name, serial)
 }
 
 // makePoint makes the mount point when there is nothing of that name. Nobody can write into the bare directory but root: an application that

@@ -4,9 +4,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -40,6 +38,7 @@ type program struct {
 	output         string // --output
 	verbose        bool   // --verbose
 	began          bool   // a verb runs: arguments and flags were right
+	where          whereabouts
 }
 
 // run is main without the process: it returns the exit code.
@@ -59,7 +58,7 @@ func (p *program) execute(ctx context.Context, args []string) int {
 	if !p.began { // cobra's own errors: an unknown verb or flag, a missing argument
 		code = exit.Usage
 	}
-	fmt.Fprintf(p.stderr, "ebs-release-agent: %s\n", oneLine(err))
+	p.lastLine(err)
 	return code
 }
 
@@ -87,26 +86,10 @@ Unknown codes mean failure.`,
 	root.SetErr(p.stderr)
 	p.addSettings(root.PersistentFlags())
 	root.AddCommand(
-		p.upCommand(), p.statusCommand(), p.waitCommand(), p.stageCommand(), p.activateCommand(), p.configCommand(), p.versionCommand(),
+		p.upCommand(), p.statusCommand(), p.waitCommand(), p.stageCommand(), p.activateCommand(), p.verifyCommand(), p.doctorCommand(), p.configCommand(),
+		p.versionCommand(),
 	)
 	return root
-}
-
-// logger talks to a person or the journal on stderr. The journal has the time of each line itself.
-func (p *program) logger() *slog.Logger {
-	options := &slog.HandlerOptions{Level: slog.LevelInfo}
-	if p.verbose {
-		options.Level = slog.LevelDebug
-	}
-	if p.getenv("JOURNAL_STREAM") != "" {
-		options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}
-	}
-	return slog.New(slog.NewTextHandler(p.stderr, options))
 }
 
 // oneLine makes one line of an error, whatever a file name or another program put into it.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -14,13 +15,14 @@ import (
 
 // reporter is boot.Progress and boot.Gate: it says where the boot is, in status.json, to systemd and in the log, and opens the gate.
 type reporter struct {
-	dir status.Dir
-	log *slog.Logger
-	now status.Status
+	dir   status.Dir
+	log   *slog.Logger
+	where *whereabouts
+	now   status.Status
 }
 
-func newReporter(dir status.Dir, point string, log *slog.Logger) *reporter {
-	return &reporter{dir: dir, log: log, now: status.Status{
+func newReporter(dir status.Dir, point string, where *whereabouts, log *slog.Logger) *reporter {
+	return &reporter{dir: dir, log: log, where: where, now: status.Status{
 		Schema: status.Schema, State: status.Booting, MountPoint: point, Started: time.Now().UTC(), Stages: []status.Stage{},
 	}}
 }
@@ -32,8 +34,9 @@ func (r *reporter) begin() error { return r.dir.Write(r.now) }
 func (r *reporter) Started(stage string, f boot.Facts) {
 	r.learn(f)
 	r.now.Stage = stage
+	r.where.set(stage, f)
 	r.save()
-	r.log.Debug("stage started", "stage", stage)
+	r.log.Info(stage+" started", "stage", stage)
 	r.notify("STATUS=" + stage + r.about())
 }
 
@@ -42,12 +45,14 @@ func (r *reporter) Ended(stage string, took time.Duration, skipped bool, err err
 	r.now.Stages = append(r.now.Stages, status.Stage{Name: stage, Milliseconds: took.Milliseconds(), Skipped: skipped})
 	took = took.Round(time.Millisecond)
 	switch {
+	case errors.Is(err, context.Canceled):
+		r.log.Info(fmt.Sprintf("%s stopped after %s", stage, took), "stage", stage) // another failed meanwhile, or a signal came
 	case err != nil:
-		r.log.Error("stage failed", "stage", stage, "took", took)
+		r.log.Error(fmt.Sprintf("%s failed after %s", stage, took), "stage", stage)
 	case skipped:
-		r.log.Info("stage had nothing to do", "stage", stage)
+		r.log.Info(stage+" had nothing to do", "stage", stage)
 	default:
-		r.log.Info("stage finished", "stage", stage, "took", took)
+		r.log.Info(fmt.Sprintf("%s finished in %s", stage, took), "stage", stage)
 	}
 }
 

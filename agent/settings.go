@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/url"
 	"strconv"
 
@@ -64,4 +65,13 @@ func (p *program) addSettings(flags *pflag.FlagSet) {
 func (p *program) settings() (config.Values, error) {
 	values, err := config.Load(settingsTable(), p.configFile, p.root.PersistentFlags(), p.getenv)
 	return values, exit.With(exit.Usage, err)
+}
+
+// bootSettings are the settings of a boot, which needs a pointer.
+func (p *program) bootSettings() (config.Values, error) {
+	values, err := p.settings()
+	if err == nil && values.Get("pointer") == "" {
+		err = exit.With(exit.Usage, fmt.Errorf("there is no pointer. Try: set --pointer, EBS_RELEASE_POINTER, or pointer in %s", p.configFile))
+	}
+	return values, err
 }

@@ -16,23 +16,26 @@ import (
 )
 
 func (p *program) upCommand() *cobra.Command {
-	return &cobra.Command{
+	var dryRun bool
+	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Bring the current release to the mount point, and say ready",
 		Long: `Bring the current release to the mount point: find or make the volume, attach, check, mount and verify it, report it, and say ready to systemd.
 Once more on a machine that is ready changes nothing. Killed at any point, it goes on where it was when it is started again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			values, err := p.settings()
+			values, err := p.bootSettings()
 			if err != nil {
 				return err
 			}
-			if values.Get("pointer") == "" {
-				return exit.With(exit.Usage, fmt.Errorf("there is no pointer. Try: set --pointer, EBS_RELEASE_POINTER, or pointer in %s", p.configFile))
+			if dryRun {
+				return p.plan(cmd.Context(), values)
 			}
 			return p.up(cmd.Context(), values)
 		},
 	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what each stage would do, and change nothing")
+	return cmd
 }
 
 func (p *program) up(ctx context.Context, values config.Values) error {
@@ -54,7 +57,7 @@ func (p *program) up(ctx context.Context, values config.Values) error {
 	}
 	account := &account{values: values, log: log}
 	machine := newMachine(values.Get("mount-point"), log)
-	reporter := newReporter(p.runDir, values.Get("mount-point"), log)
+	reporter := newReporter(p.runDir, values.Get("mount-point"), &p.where, log)
 	parts := boot.Parts{
 		Instance: account, Pointers: pointers{fetcher}, Volumes: account, Disks: machine, Mounts: machine, Gate: reporter,
 	}
@@ -65,7 +68,7 @@ func (p *program) up(ctx context.Context, values config.Values) error {
 	if finishErr := reporter.finish(err); err == nil {
 		err = finishErr
 	}
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+	if failed, ok := errors.AsType[*boot.Error](err); ok && failed.Late {
 		err = fmt.Errorf("%w (the deadline is %s)", err, values.Get("deadline"))
 	}
 	if err != nil {

@@ -183,6 +183,7 @@ func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 		{"as a release", "ec2:CreateSnapshot", newSnap, from(me, giving(volume.TagRole, volume.RoleRelease, volume.TagGeneration, "7")), "MakeReleaseSnapshot"},
 		{"tag it at once", "ec2:CreateTags", newSnap, from(me, creating("CreateSnapshot"), giving(volume.TagRole, volume.RoleRelease)), "TagWhatItMakes"},
 		{"drop one that does not count", "ec2:DeleteSnapshot", aSnapshot, from(me, existing(volume.TagRole, volume.RoleRelease)), "DropReleaseSnapshot"},
+		{"gc: delete the volume of a member that is gone", "ec2:DeleteVolume", aVolume, from(me, member), "DropVolumeOfMemberGone"},
 		{"init: make a volume", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleServer, volume.TagInstance, me)), "MakeServerVolume"},
 		{"init: tag it at once", "ec2:CreateTags", newVolume, from(me, creating("CreateVolume"), giving(volume.TagRole, volume.RoleServer)), "TagWhatItMakes"},
 		{"init: attach it", "ec2:AttachVolume", aVolume, from(me, server), "UseServerVolume"},

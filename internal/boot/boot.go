@@ -17,6 +17,7 @@ package boot
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 )
@@ -47,26 +48,34 @@ type stage struct {
 	hint   string // what to do next, when the error itself does not say
 }
 
-// stages is the boot sentence. The stages of one line run side by side.
-func (b *boot) stages() [][]stage {
-	return [][]stage{
+// chain is stages that come one after the other.
+type chain []stage
+
+// line is chains that run side by side; the next line waits for all of them.
+type line []chain
+
+// stages is the boot sentence.
+func (b *boot) stages() []line {
+	return []line{
 		{
-			{StageIdentify, time.Minute, b.identified, b.identify, "is the instance metadata service switched on, with a hop limit of 1 or more?"},
-			{StageResolve, 2 * time.Minute, b.resolved, b.resolve, "fetch the pointer's URL by curl from this instance"},
+			{{StageIdentify, time.Minute, b.identified, b.identify, "is the instance metadata service switched on, with a hop limit of 1 or more?"}},
+			{{StageResolve, 2 * time.Minute, b.resolved, b.resolve, "fetch the pointer's URL by curl from this instance"}},
 		},
-		{{StageAdopt, 90 * time.Second, nil, b.adopt, "look at the volumes of this instance in EC2, and at the mount point"}},
-		{{StageCreate, time.Minute, b.haveVolume, b.create, "look at the snapshot and at the volume limits of the account"}},
-		{{StageAttach, 2 * time.Minute, b.attached, b.attach, "look at the attachments of this instance in EC2"}},
+		{{{StageAdopt, 90 * time.Second, nil, b.adopt, "look at the volumes of this instance in EC2, and at the mount point"}}},
+		{{{StageCreate, time.Minute, b.haveVolume, b.create, "look at the snapshot and at the volume limits of the account"}}},
+		{{{StageAttach, 2 * time.Minute, b.attached, b.attach, "look at the attachments of this instance in EC2"}}},
 		{
-			{StageProtect, 30 * time.Second, b.protected, b.protect, "allow ec2:ModifyInstanceAttribute in the role of this instance"},
-			{StageFind, 90 * time.Second, b.haveDisk, b.find, "look at /sys/block/*/device/serial and at the attachment in EC2"},
+			{{StageProtect, 30 * time.Second, b.protected, b.protect, "allow ec2:ModifyInstanceAttribute in the role of this instance"}},
+			{
+				{StageFind, 90 * time.Second, b.haveDisk, b.find, "look at /sys/block/*/device/serial and at the attachment in EC2"},
+				{StageCheck, 2 * time.Minute, b.checked, b.check, "look at the volume that the snapshot was made from"},
+				{StageMount, 30 * time.Second, b.haveMount, b.mount, "look into the kernel's log (dmesg)"},
+				{StageVerify, 30 * time.Second, b.verified, b.verify, "publish again"},
+			},
 		},
-		{{StageCheck, 2 * time.Minute, b.checked, b.check, "look at the volume that the snapshot was made from"}},
-		{{StageMount, 30 * time.Second, b.haveMount, b.mount, "look into the kernel's log (dmesg)"}},
-		{{StageVerify, 30 * time.Second, b.verified, b.verify, "publish again"}},
-		{{StageReport, 30 * time.Second, b.reported, b.report, "allow ec2:CreateTags in the role of this instance"}},
-		{{StageReread, time.Minute, nil, b.reread, "fetch the pointer's URL by curl from this instance"}},
-		{{StageReady, 30 * time.Second, nil, b.ready, "look at the mount point"}},
+		{{{StageReport, 30 * time.Second, b.reported, b.report, "allow ec2:CreateTags in the role of this instance"}}},
+		{{{StageReread, time.Minute, nil, b.reread, "fetch the pointer's URL by curl from this instance"}}},
+		{{{StageReady, 30 * time.Second, nil, b.ready, "look at the mount point"}}},
 	}
 }
 
@@ -74,8 +83,14 @@ func (b *boot) stages() [][]stage {
 // of the whole boot. A volume that a failed boot made is removed, unless it is safe to leave to the next one.
 func Run(ctx context.Context, parts Parts, progress Progress, log *slog.Logger) (Facts, error) {
 	b := &boot{Parts: parts, progress: progress, log: log, removed: map[string]bool{}}
-	if err := b.run(ctx); err != nil {
-		b.leave(ctx, err)
+	work, cancel, tidy := workingTime(ctx)
+	defer cancel()
+	if err := b.run(work); err != nil {
+		var failed *Error
+		if errors.As(err, &failed) {
+			failed.Late = errors.Is(work.Err(), context.DeadlineExceeded)
+		}
+		b.leave(ctx, tidy, err)
 		return b.facts(), err
 	}
 	return b.facts(), nil

@@ -51,17 +51,36 @@ func TestIdentifyAndResolveRunSideBySide(t *testing.T) {
 
 func TestProtectIsNotOnTheCriticalPath(t *testing.T) {
 	w := newWorld(7)
-	w.volumes.protect = func(context.Context, boot.Volume) error {
-		time.Sleep(2 * time.Second)
+	w.volumes.protect = func(_ context.Context, v boot.Volume) error {
+		time.Sleep(4 * time.Second)
+		w.did("protect %s", v.ID)
 		return nil
 	}
 	w.disks.find = func(context.Context, boot.Volume) (boot.Disk, error) {
 		time.Sleep(2 * time.Second)
 		return boot.Disk{Path: "/dev/x"}, nil
 	}
-	if _, took, err := w.boot(t); err != nil || took != 2*time.Second {
+	w.disks.check = func(d boot.Disk) (boot.Disk, error) {
+		time.Sleep(3 * time.Second)
+		d.Kind = "ext4"
+		return d, nil
+	}
+	if _, took, err := w.boot(t); err != nil || took != 5*time.Second {
+		t.Fatalf("took %v, %v, want as long as find and check", took, err)
+	}
+}
+
+func TestNothingIsReportedBeforeItIsProtected(t *testing.T) {
+	w := newWorld(7)
+	w.volumes.protect = func(_ context.Context, v boot.Volume) error {
+		time.Sleep(10 * time.Second)
+		w.did("protect %s", v.ID)
+		return nil
+	}
+	if _, took, err := w.boot(t); err != nil || took != 10*time.Second {
 		t.Fatalf("took %v, %v", took, err)
 	}
+	w.want(t, "create vol-new1", "attach vol-new1", "mount vol-new1", "protect vol-new1", "report 7 ready=true", "place vol-new1", "close vol-new1", "ready 7 on vol-new1")
 }
 
 func TestSecondUpChangesNothing(t *testing.T) {

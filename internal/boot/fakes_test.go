@@ -222,6 +222,7 @@ func (w *world) machine() {
 		return &boot.Mounted{VolumeID: w.mounted, Disk: boot.Disk{Path: "/dev/x", Kind: "ext4"}, What: "/dev/x", Tree: w.tree(w.mounted)}, nil
 	}
 	w.mounts.prepare = func(v boot.Volume) (boot.Prepared, error) {
+		synctest.Wait() // protect runs beside it: let it be first, so that the order of effects is one
 		w.did("mount %s", v.ID)
 		return fakePrepared{
 			fakeTree: w.tree(v.ID),

@@ -47,6 +47,7 @@ type Error struct {
 	Stage string
 	Err   error
 	Hint  string
+	Late  bool // the time of the whole boot was up
 }
 
 func (e *Error) Error() string {
@@ -78,9 +79,7 @@ func (b *boot) run(ctx context.Context) error {
 		switch {
 		case errors.As(err, &back):
 			b.log.Info("going back", "to", back.to, "why", back.why)
-			at = slices.IndexFunc(lines, func(line []stage) bool {
-				return slices.ContainsFunc(line, func(s stage) bool { return s.name == back.to })
-			})
+			at = slices.IndexFunc(lines, func(l line) bool { return l.has(back.to) })
 		case err != nil:
 			return err
 		default:
@@ -90,16 +89,37 @@ func (b *boot) run(ctx context.Context) error {
 	return nil
 }
 
-// line runs stages side by side. The first failure ends the others.
-func (b *boot) line(ctx context.Context, stages []stage) error {
-	for _, s := range stages {
-		b.progress.Started(s.name, b.facts())
+func (l line) has(name string) bool {
+	return slices.ContainsFunc(l, func(c chain) bool {
+		return slices.ContainsFunc(c, func(s stage) bool { return s.name == name })
+	})
+}
+
+// line runs chains side by side. The first failure ends the others.
+func (b *boot) line(ctx context.Context, chains line) error {
+	for _, c := range chains {
+		b.progress.Started(c[0].name, b.facts())
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	for _, s := range stages {
-		group.Go(func() error { return b.stage(ctx, s) })
+	for _, c := range chains {
+		group.Go(func() error { return b.chain(ctx, c) })
 	}
 	return group.Wait()
+}
+
+// chain runs stages one after the other. What facts tells, one chain of a line at most changes: only that one has a second stage.
+func (b *boot) chain(ctx context.Context, stages chain) error {
+	for i, s := range stages {
+		if i > 0 {
+			b.telling.Lock()
+			b.progress.Started(s.name, b.facts())
+			b.telling.Unlock()
+		}
+		if err := b.stage(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (b *boot) stage(ctx context.Context, s stage) error {
@@ -188,13 +208,28 @@ func (b *boot) forget() {
 	b.heldGeneration, b.heldRelease = 0, ""
 }
 
-// cleanUp is how long a failed boot, or one that was interrupted, has to put things in order.
-const cleanUp = 30 * time.Second
+// A failed boot has cleanUp to put things in order, and one with a deadline keeps an eighth of its time for that: it ends within its deadline.
+const (
+	cleanUp      = 30 * time.Second
+	cleanUpShare = 8
+)
+
+// workingTime is ctx without the time for putting things in order.
+func workingTime(ctx context.Context) (work context.Context, cancel context.CancelFunc, tidy time.Duration) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		work, cancel = context.WithCancel(ctx)
+		return work, cancel, cleanUp
+	}
+	tidy = max(min(cleanUp, time.Until(end)/cleanUpShare), 0)
+	work, cancel = context.WithDeadline(ctx, end.Add(-tidy))
+	return work, cancel, tidy
+}
 
 // leave puts things in order after a failure. A volume of this run stays only when the next run can take it on and EC2 deletes it with the
 // instance if there is none: attached, protected, and with nothing wrong in it.
-func (b *boot) leave(ctx context.Context, failure error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUp)
+func (b *boot) leave(ctx context.Context, tidy time.Duration, failure error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidy)
 	defer cancel()
 	if b.placed {
 		if err := b.Mounts.Unmount(ctx); err != nil {

@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// The kernel's uevents wake a look; a look now and then makes up for events that do not come (another namespace, a full socket buffer).
+// The kernel's uevents wake a look; a look now and then makes up for events that do not come (a network namespace of a container, a full socket
+// buffer). It is the listing of one folder, so it may come often.
 const (
-	firstLook = 10 * time.Millisecond
-	lastLook  = 250 * time.Millisecond
+	firstLook = time.Millisecond
+	lastLook  = 50 * time.Millisecond
 )
 
 // Find waits until the volume is a disk of this machine that can be read, or ctx ends. attachedAs is the device name of the attachment

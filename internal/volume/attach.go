@@ -18,7 +18,7 @@ import (
 // not call running yet (dstack #3603: an instance boots before EC2 leaves `pending`) and for a volume that is not available yet.
 func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []string) (Volume, error) {
 	var last error
-	names, wait := deviceNames(skip), v.timing.Poll
+	names, wait := DeviceNames(skip), v.timing.Poll
 	for len(names) > 0 {
 		out, err := v.api.AttachVolume(ctx, &ec2.AttachVolumeInput{
 			VolumeId: aws.String(vol.ID), InstanceId: aws.String(owner.InstanceID), Device: aws.String(names[0]),
@@ -67,9 +67,9 @@ func (v *Volumes) attachedTo(ctx context.Context, volumeID, instanceID string) (
 		(now.Attachment.State == types.VolumeAttachmentStateAttaching || now.Attachment.State == types.VolumeAttachmentStateAttached)
 }
 
-// deviceNames are the names to attach by, in order: /dev/xvdaa to /dev/xvddx, but those in skip. Two letters, because people and block device
+// DeviceNames are the names to attach by, in order: /dev/xvdaa to /dev/xvddx, but those in skip. Two letters, because people and block device
 // mappings use one, where sdf and xvdf are the same slot (etcd-manager #217). The CSI driver uses the same range.
-func deviceNames(skip []string) []string {
+func DeviceNames(skip []string) []string {
 	var names []string
 	for first := 'a'; first <= 'd'; first++ {
 		for second := 'a'; second <= 'x'; second++ {

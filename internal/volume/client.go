@@ -19,6 +19,7 @@ const callTimeout = 10 * time.Second
 // instances that boot at once spread out. The SDK's own budget of 3 tries and 500 retry tokens ends too early (CSI #2302).
 func NewEC2(cfg aws.Config) *ec2.Client {
 	return ec2.NewFromConfig(cfg, func(o *ec2.Options) {
+		o.APIOptions = append(o.APIOptions, keepLastError)
 		o.HTTPClient = awshttp.NewBuildableClient().WithTimeout(callTimeout)
 		o.Retryer = retry.NewStandard(func(s *retry.StandardOptions) {
 			s.MaxAttempts = 1000 // the context ends it

@@ -1,8 +1,10 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -67,20 +69,41 @@ func isNotMapped(err error) bool {
 	return hasCode(err, "InvalidInstanceAttributeValue") && says(err, "No device is currently mapped")
 }
 
-// isUnauthorized: the role lacks a right.
-func isUnauthorized(err error) bool {
+// IsDenied: the role lacks a right.
+func IsDenied(err error) bool {
 	return hasCode(err, "UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation")
+}
+
+// IsDryRun: the answer to a DryRun that would have been allowed.
+func IsDryRun(err error) bool { return hasCode(err, "DryRunOperation") }
+
+// deniedWords are in EC2's message, which names the right: CreateVolume with tags needs ec2:CreateTags, too.
+var deniedWords = regexp.MustCompile(`not authorized to perform: ([a-z0-9]+:[A-Za-z]+)`)
+
+// DeniedAction is the right that is missing, by EC2's own word, or else action.
+func DeniedAction(err error, action string) string {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		if words := deniedWords.FindStringSubmatch(api.ErrorMessage()); words != nil {
+			return words[1]
+		}
+	}
+	return action
 }
 
 // explain turns the SDK's error for an action into words for a person, and keeps it below for errors.As.
 func explain(action string, err error) error {
 	var api smithy.APIError
 	switch {
-	case isUnauthorized(err):
+	case IsDenied(err):
 		// EC2's own message ends with hundreds of characters of an encoded reason.
-		return &explained{fmt.Sprintf("not allowed. Try: allow ec2:%s in the role of this instance", action), err}
+		return &explained{fmt.Sprintf("not allowed. Try: allow %s in the role of this instance", DeniedAction(err, "ec2:"+action)), err}
 	case errors.As(err, &api):
-		return &explained{fmt.Sprintf("%s: %s: %s", action, api.ErrorCode(), strings.TrimSpace(api.ErrorMessage())), err}
+		text := fmt.Sprintf("%s: %s: %s", action, api.ErrorCode(), strings.TrimSpace(api.ErrorMessage()))
+		if errors.Is(err, context.DeadlineExceeded) {
+			text += " (again and again, until the time was up)"
+		}
+		return &explained{text, err}
 	default:
 		return err
 	}

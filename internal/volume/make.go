@@ -52,19 +52,13 @@ func (v *Volumes) Make(ctx context.Context, r Request) (Volume, error) {
 	return Volume{}, fmt.Errorf("create a volume: none of %d client tokens led to one: %w", attempts, err)
 }
 
-func (v *Volumes) create(ctx context.Context, r Request, try int) (Volume, error) {
-	tags := map[string]string{
-		TagName:       "ebs-release " + r.Owner.InstanceID,
-		TagRole:       r.Owner.Role,
-		TagInstance:   r.Owner.InstanceID,
-		TagMountPoint: r.Owner.MountPoint,
-	}
-	maps.Copy(tags, r.Tags)
+// CreateInput is the request of a try (0, 1, …), the same for the same Request.
+func CreateInput(r Request, try int) *ec2.CreateVolumeInput {
 	in := &ec2.CreateVolumeInput{
 		AvailabilityZone:  aws.String(r.Owner.Zone),
 		VolumeType:        types.VolumeType(r.Type),
 		ClientToken:       aws.String(token(r, try)),
-		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeVolume, Tags: sdkTags(tags)}},
+		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeVolume, Tags: sdkTags(r.tags())}},
 	}
 	if r.SnapshotID != "" {
 		in.SnapshotId = aws.String(r.SnapshotID)
@@ -75,14 +69,29 @@ func (v *Volumes) create(ctx context.Context, r Request, try int) (Volume, error
 	if r.Rate > 0 {
 		in.VolumeInitializationRate = aws.Int32(r.Rate)
 	}
-	out, err := v.api.CreateVolume(ctx, in)
+	return in
+}
+
+func (r Request) tags() map[string]string {
+	tags := map[string]string{
+		TagName:       "ebs-release " + r.Owner.InstanceID,
+		TagRole:       r.Owner.Role,
+		TagInstance:   r.Owner.InstanceID,
+		TagMountPoint: r.Owner.MountPoint,
+	}
+	maps.Copy(tags, r.Tags)
+	return tags
+}
+
+func (v *Volumes) create(ctx context.Context, r Request, try int) (Volume, error) {
+	out, err := v.api.CreateVolume(ctx, CreateInput(r, try))
 	if err != nil {
 		return Volume{}, createError(r, err)
 	}
 	return Volume{
 		ID: aws.ToString(out.VolumeId), State: out.State, Zone: aws.ToString(out.AvailabilityZone), SnapshotID: aws.ToString(out.SnapshotId),
 		SizeGiB: aws.ToInt32(out.Size), Encrypted: aws.ToBool(out.Encrypted), KMSKeyID: aws.ToString(out.KmsKeyId), Created: aws.ToTime(out.CreateTime),
-		Tags: tags,
+		Tags: r.tags(),
 	}, nil
 }
 
@@ -118,7 +127,8 @@ var errGone = fmt.Errorf("%w: it is gone", ErrFailed)
 // waitAvailable asks until the volume can be attached (or is attached to its owner: an earlier run did). createTook is how long the API
 // needed for the create: EC2 takes about 0.3 s, and one that answers in milliseconds need not be given a second before the first look.
 func (v *Volumes) waitAvailable(ctx context.Context, made Volume, createTook time.Duration) (Volume, error) {
-	wait, poll := min(v.timing.FirstLook, 5*createTook), min(v.timing.Poll, 5*createTook)
+	quick := max(5*createTook, 10*time.Millisecond)
+	wait, poll := min(v.timing.FirstLook, quick), min(v.timing.Poll, quick)
 	started := time.Now()
 	now := made
 	for {

@@ -84,7 +84,7 @@ type Timing struct {
 func DefaultTiming() Timing {
 	return Timing{
 		FirstLook: 1250 * time.Millisecond,
-		Poll:      150 * time.Millisecond,
+		Poll:      100 * time.Millisecond,
 		SlowPoll:  2 * time.Second,
 		Vanished:  10 * time.Second,
 	}
@@ -126,10 +126,20 @@ func (v *Volumes) Describe(ctx context.Context, id string) (Volume, error) {
 
 // Tag writes tags on a volume, over those it has. EC2 takes values of up to 256 characters.
 func (v *Volumes) Tag(ctx context.Context, id string, tags map[string]string) error {
-	if _, err := v.api.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{id}, Tags: sdkTags(tags)}); err != nil {
-		return fmt.Errorf("tag %s: %w", id, explain("CreateTags", err))
+	started := time.Now()
+	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
+		_, err := v.api.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{id}, Tags: sdkTags(tags)})
+		switch {
+		case err == nil:
+			return nil
+		case IsNotFound(err) && time.Since(started) < v.timing.Vanished: // it is new, and EC2's memory comes and goes
+		default:
+			return fmt.Errorf("tag %s: %w", id, explain("CreateTags", err))
+		}
+		if err := pause(ctx, wait); err != nil {
+			return fmt.Errorf("tag %s: %w", id, err)
+		}
 	}
-	return nil
 }
 
 func from(d types.Volume) Volume {

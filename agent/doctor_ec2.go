@@ -1,0 +1,323 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"ebs-release/internal/instance"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
+)
+
+func (d *doctor) configuration(context.Context) finding {
+	if d.values.Get("pointer") == "" {
+		return fail("set pointer in "+defaultConfigFile+", or EBS_RELEASE_POINTER", "there is no pointer")
+	}
+	return ok("pointer %s, mount point %s", d.values.Get("pointer"), d.values.Get("mount-point"))
+}
+
+func (d *doctor) metadata(ctx context.Context) finding {
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithLogger(logging.Nop{}))
+	if err != nil {
+		return fail("look at AWS_CONFIG_FILE and the AWS_… variables", "read the AWS configuration: %v", err)
+	}
+	d.cfg = &cfg
+	me, err := instance.Identify(ctx, instance.NewClient(cfg), d.log)
+	if err != nil {
+		return fail("is this an EC2 instance, with IMDSv2 switched on and a hop limit of 1 or more?", "%s", short(err))
+	}
+	d.me = &me
+	return ok("%s, a %s in %s", me.InstanceID, me.InstanceType, me.AvailabilityZone)
+}
+
+func (d *doctor) region(context.Context) finding {
+	if d.cfg == nil {
+		return warn("see the first line that fails", "not known")
+	}
+	if d.cfg.Region == "" && d.me != nil {
+		d.cfg.Region = d.me.Region
+	}
+	switch {
+	case d.cfg.Region == "":
+		d.cfg = nil
+		return warn("see the metadata service, or set AWS_REGION", "not known")
+	case d.me != nil && d.me.Region != d.cfg.Region:
+		return fail("take AWS_REGION out of the agent's environment", "%s is set, and this instance is in %s: a volume cannot be attached across Regions", d.cfg.Region, d.me.Region)
+	}
+	return ok("%s", d.cfg.Region)
+}
+
+func (d *doctor) credentials(ctx context.Context) finding {
+	if d.cfg == nil {
+		return warn("see the first line that fails", "not looked for: there is no Region")
+	}
+	if d.cfg.Credentials == nil {
+		return fail("give the instance an instance profile with a role", "there are none")
+	}
+	got, err := d.cfg.Credentials.Retrieve(ctx)
+	if err != nil {
+		return fail("give the instance an instance profile with a role", "%s", short(err))
+	}
+	d.api = volume.NewEC2(*d.cfg)
+	return ok("%s, from %s", got.AccessKeyID, got.Source)
+}
+
+func (d *doctor) readPointer(ctx context.Context) finding {
+	fetcher, err := pointer.NewFetcher(d.values.Get("pointer"), d.log)
+	if err != nil {
+		return warn("see the configuration", "not read: there is no URL")
+	}
+	p, err := fetcher.Fetch(ctx)
+	if err != nil {
+		if strings.Contains(err.Error(), "404 Not Found") {
+			return warn("publish a release (ebs-release publish), or correct the URL", "%s: 404 Not Found: nothing is published there yet, or the URL is wrong", fetcher.URL())
+		}
+		return fail("curl -v "+fetcher.URL(), "%s", short(err))
+	}
+	d.pointer = &p
+	if d.cfg == nil {
+		return ok("generation %d, release %s", p.Generation, p.Release)
+	}
+	if d.snapshot, err = p.Snapshot(d.cfg.Region); err != nil {
+		return fail("publish to this Region, too", "%s", short(err))
+	}
+	if p.Legacy() {
+		return ok("a plain line: %s, with nothing to verify against", d.snapshot)
+	}
+	return ok("generation %d, release %s, %s", p.Generation, p.Release, d.snapshot)
+}
+
+func (d *doctor) describeVolumes(ctx context.Context) finding {
+	if f, ready := d.ready(); !ready {
+		return f
+	}
+	mine, err := volume.New(d.api, volume.DefaultTiming(), d.log).Mine(ctx, d.owner())
+	if err != nil {
+		d.denied = true
+		return d.refusal("ec2:DescribeVolumes", err)
+	}
+	d.mine = mine
+	var words []string
+	for _, v := range mine {
+		words = append(words, fmt.Sprintf("%s (%s)", v.ID, v.State))
+	}
+	switch len(mine) {
+	case 0:
+		return ok("allowed; this instance has no release volume yet")
+	case 1:
+		return ok("allowed; the release volume is %s", words[0])
+	}
+	return warn("systemctl restart ebs-release-agent (it keeps one and removes the others)", "this instance has %d release volumes: %s", len(mine), strings.Join(words, ", "))
+}
+
+func (d *doctor) owner() volume.Owner {
+	return volume.Owner{
+		Role: volume.RoleMember, InstanceID: d.me.InstanceID, InstanceType: d.me.InstanceType, Zone: d.me.AvailabilityZone, MountPoint: d.values.Get("mount-point"),
+	}
+}
+
+// describeSnapshot needs a right that a boot does not.
+func (d *doctor) describeSnapshot(ctx context.Context) finding {
+	if f, ready := d.ready(); !ready {
+		return f
+	}
+	if d.snapshot == "" {
+		return warn("see the pointer", "no snapshot to look at")
+	}
+	out, err := d.api.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{d.snapshot}})
+	var api smithy.APIError
+	switch {
+	case errors.As(err, &api) && strings.HasPrefix(api.ErrorCode(), "InvalidSnapshot"):
+		return fail("publish again; a snapshot is of one Region and one account (is it shared with this one?)", "%s does not exist in %s", d.snapshot, d.cfg.Region)
+	case volume.IsDenied(err):
+		return warn("allow ec2:DescribeSnapshots (only the doctor uses it)", "not allowed to look at %s", d.snapshot)
+	case err != nil:
+		return d.refusal("ec2:DescribeSnapshots", err)
+	case len(out.Snapshots) != 1:
+		return fail("publish again", "EC2 answered with %d snapshots for %s", len(out.Snapshots), d.snapshot)
+	}
+	snap := out.Snapshots[0]
+	d.encrypted, d.key = aws.ToBool(snap.Encrypted), aws.ToString(snap.KmsKeyId)
+	if snap.State != types.SnapshotStateCompleted {
+		return fail("publish again (a publish commits a completed snapshot only)", "%s is `%s` (%s)", d.snapshot, snap.State, aws.ToString(snap.Progress))
+	}
+	return ok("%s is completed, %d GiB", d.snapshot, aws.ToInt32(snap.VolumeSize))
+}
+
+// kmsKey names the key: no DryRun tells whether it may be used, and a volume whose key may not is accepted and then vanishes (CSI #3010).
+func (d *doctor) kmsKey(context.Context) finding {
+	for _, v := range d.mine {
+		if v.Encrypted {
+			return ok("%s is encrypted with %s, which works", v.ID, v.KMSKeyID)
+		}
+	}
+	switch {
+	case d.encrypted:
+		return warn("let the key's policy and this role allow kms:CreateGrant, kms:Decrypt, kms:DescribeKey, kms:GenerateDataKeyWithoutPlaintext and kms:ReEncrypt*",
+			"%s is encrypted with %s, and whether this role may use that cannot be tried", d.snapshot, d.key)
+	case d.snapshot == "":
+		return ok("no snapshot, no key")
+	}
+	return ok("the snapshot is not encrypted")
+}
+
+func (d *doctor) createVolume(ctx context.Context) finding {
+	if f, ready := d.ready(); !ready {
+		return f
+	}
+	in := volume.CreateInput(volume.Request{Owner: d.owner(), SnapshotID: d.snapshot, Type: d.values.Get("volume-type"), Rate: int32(d.values.Int("initialization-rate"))}, 0)
+	in.DryRun = aws.Bool(true)
+	if d.snapshot == "" {
+		in.Size = aws.Int32(1)
+	}
+	_, err := d.api.CreateVolume(ctx, in)
+	return d.dryRun("ec2:CreateVolume", err, true)
+}
+
+// some is the volume to try rights on: this instance's own, or one that does not exist.
+func (d *doctor) some() (id string, real bool) {
+	if len(d.mine) > 0 {
+		return d.mine[0].ID, true
+	}
+	return "vol-00000000000000000", false
+}
+
+func (d *doctor) attachVolume(ctx context.Context) finding {
+	return d.onVolume("ec2:AttachVolume", func(id string) error {
+		_, err := d.api.AttachVolume(ctx, &ec2.AttachVolumeInput{
+			DryRun: aws.Bool(true), VolumeId: &id, InstanceId: &d.me.InstanceID, Device: aws.String("/dev/xvdaa"),
+		})
+		return err
+	})
+}
+
+func (d *doctor) modifyInstance(ctx context.Context) finding {
+	return d.onVolume("ec2:ModifyInstanceAttribute", func(id string) error {
+		device := "/dev/xvdaa"
+		if len(d.mine) > 0 && d.mine[0].Attachment.Device != "" {
+			device = d.mine[0].Attachment.Device
+		}
+		_, err := d.api.ModifyInstanceAttribute(ctx, &ec2.ModifyInstanceAttributeInput{
+			DryRun: aws.Bool(true), InstanceId: &d.me.InstanceID,
+			BlockDeviceMappings: []types.InstanceBlockDeviceMappingSpecification{{
+				DeviceName: &device, Ebs: &types.EbsInstanceBlockDeviceSpecification{VolumeId: &id, DeleteOnTermination: aws.Bool(true)},
+			}},
+		})
+		return err
+	})
+}
+
+func (d *doctor) createTags(ctx context.Context) finding {
+	return d.onVolume("ec2:CreateTags", func(id string) error {
+		_, err := d.api.CreateTags(ctx, &ec2.CreateTagsInput{
+			DryRun: aws.Bool(true), Resources: []string{id},
+			Tags: []types.Tag{{Key: aws.String(volume.TagState), Value: aws.String(volume.StateReady)}},
+		})
+		return err
+	})
+}
+
+func (d *doctor) detachVolume(ctx context.Context) finding {
+	return d.onVolume("ec2:DetachVolume", func(id string) error {
+		_, err := d.api.DetachVolume(ctx, &ec2.DetachVolumeInput{DryRun: aws.Bool(true), VolumeId: &id, InstanceId: &d.me.InstanceID})
+		return err
+	})
+}
+
+func (d *doctor) deleteVolume(ctx context.Context) finding {
+	return d.onVolume("ec2:DeleteVolume", func(id string) error {
+		_, err := d.api.DeleteVolume(ctx, &ec2.DeleteVolumeInput{DryRun: aws.Bool(true), VolumeId: &id})
+		return err
+	})
+}
+
+func (d *doctor) onVolume(action string, call func(id string) error) finding {
+	if f, ready := d.ready(); !ready {
+		return f
+	}
+	id, real := d.some()
+	return d.dryRun(action, call(id), real)
+}
+
+// ready: EC2 can be asked as this instance.
+func (d *doctor) ready() (finding, bool) {
+	if d.api == nil || d.me == nil {
+		return warn("see the first line that fails", "not tried"), false
+	}
+	return finding{}, true
+}
+
+// dryRun reads the answer to a DryRun. A policy that goes by the tags of a volume (as the one that we ship does) refuses to act on one that does not
+// exist, so that a refusal tells little before there is a volume.
+func (d *doctor) dryRun(action string, err error, real bool) finding {
+	switch {
+	case volume.IsDryRun(err):
+		return ok("allowed")
+	case err == nil:
+		return fail("is this EC2?", "EC2 answered a DryRun as if it was none")
+	case volume.IsDenied(err) && !real:
+		return warn("allow "+volume.DeniedAction(err, action)+" in the role of this instance, unless it does so for volumes with the tag "+volume.TagInstance,
+			"not allowed on a volume without tags; this instance has none of its own to try it on")
+	case volume.IsNotFound(err) && !real:
+		return warn("run the doctor again when the instance has a release volume", "cannot be tried before there is a volume")
+	}
+	return d.refusal(action, err)
+}
+
+func (d *doctor) refusal(action string, err error) finding {
+	if volume.IsDenied(err) {
+		return fail("allow "+volume.DeniedAction(err, action)+" in the role of this instance", "not allowed")
+	}
+	return fail("look at the network's way to EC2 (route, security group, VPC endpoint)", "%s", short(err))
+}
+
+// deviceNames counts what is attached: DescribeVolumes tells it, which a boot may call anyway.
+func (d *doctor) deviceNames(ctx context.Context) finding {
+	f, ready := d.ready()
+	if !ready {
+		return f
+	}
+	if d.denied {
+		return warn("see ec2:DescribeVolumes", "not tried")
+	}
+	var used []string
+	in := &ec2.DescribeVolumesInput{Filters: []types.Filter{{Name: aws.String("attachment.instance-id"), Values: []string{d.me.InstanceID}}}}
+	for pages := ec2.NewDescribeVolumesPaginator(d.api, in); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return d.refusal("ec2:DescribeVolumes", err)
+		}
+		for _, v := range page.Volumes {
+			for _, a := range v.Attachments {
+				used = append(used, aws.ToString(a.Device))
+			}
+		}
+	}
+	names := volume.DeviceNames(used)
+	if len(names) == 0 {
+		return fail("detach volumes that are not used", "all names from /dev/xvdaa to /dev/xvddx are taken")
+	}
+	return ok("%s is free; %d volumes are attached", names[0], len(used))
+}
+
+// short is an error without the SDK's wrappings, and without the advice, which the doctor gives itself.
+func short(err error) string {
+	var op *smithy.OperationError
+	for errors.As(err, &op) {
+		err = op.Err
+	}
+	text, _, _ := strings.Cut(oneLine(err), ". Try: ")
+	if r := []rune(text); len(r) > 300 {
+		text = string(r[:300]) + "…"
+	}
+	return text
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/config"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/status"
+)
+
+// patient is a doctor on a machine with systemd, which answers as says has it: "systemctl is-enabled" -> "enabled".
+func patient(t *testing.T, says map[string]string) *doctor {
+	t.Helper()
+	root := t.TempDir()
+	for _, dir := range []string{"run/systemd/system", "etc/ebs-release", "etc/ssh"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	values, err := config.Load(settingsTable(), "", nil, func(key string) string {
+		return map[string]string{"EBS_RELEASE_POINTER": "http://127.0.0.1:9/x"}[key]
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &doctor{
+		values: values, timeout: 300 * time.Millisecond, root: root, runDir: status.Dir(filepath.Join(root, "run")), log: slog.New(slog.DiscardHandler),
+		space: func(string) (string, error) { return "mnt:[1]", nil },
+		run: func(_ context.Context, program string, args ...string) (string, error) {
+			for call, answer := range says {
+				if strings.HasPrefix(strings.Join(append([]string{program}, args...), " "), call) {
+					return answer, nil
+				}
+			}
+			return "", errors.New("Failed to connect to bus")
+		},
+	}
+}
+
+func TestDoctorJudgesSystemd(t *testing.T) {
+	const cycle = "ebs-release-agent.service: Job network-online.target/start deleted to break ordering cycle starting with multi-user.target/start"
+	for _, tc := range []struct {
+		name, call, answer string
+		check              func(*doctor) func(context.Context) finding
+		state, says        string
+	}{
+		{"enabled", "systemctl is-enabled", "enabled\n", (*doctor).unitCheck, stateOK, "enabled"},
+		{"not enabled", "systemctl is-enabled", "disabled\n", (*doctor).unitCheck, stateFail, "Try: systemctl enable ebs-release-agent.service"},
+		{"masked", "systemctl is-enabled", "masked\n", (*doctor).unitCheck, stateFail, "masked"},
+		{"not installed", "systemctl is-enabled", "", (*doctor).unitCheck, stateFail, "Try: install the package"},
+		{"no answer", "", "", (*doctor).unitCheck, stateFail, "install"},
+		{
+			"an application as it should be", "systemctl show", "LoadState=loaded\nRequiredBy=app.service\nWants=app.service\nBefore=app.service\n",
+			(*doctor).applicationCheck, stateOK, "app.service wait for ebs-release.target",
+		},
+		{"no application", "systemctl show", "LoadState=loaded\nRequiredBy=\nWants=\nBefore=shutdown.target\n", (*doctor).applicationCheck, stateWarn, "Requires=ebs-release.target"},
+		{
+			"not gated", "systemctl show", "LoadState=loaded\nRequiredBy=\nWants=app.service\nBefore=app.service\n",
+			(*doctor).applicationCheck, stateFail, "app.service is started by ebs-release.target but does not wait",
+		},
+		{
+			"not ordered", "systemctl show", "LoadState=loaded\nRequiredBy=app.service\nWants=app.service\nBefore=\n",
+			(*doctor).applicationCheck, stateFail, "After=ebs-release.target",
+		},
+		{
+			"not started with it", "systemctl show", "LoadState=loaded\nRequiredBy=app.service\nWants=\nBefore=app.service\n",
+			(*doctor).applicationCheck, stateWarn, "WantedBy=ebs-release.target",
+		},
+		{"no target", "systemctl show", "LoadState=not-found\n", (*doctor).applicationCheck, stateFail, "Try: install the package"},
+		{"no cycle", "journalctl", "Started x\nReached target y\n", (*doctor).orderingCheck, stateOK, "no ordering cycle"},
+		{"a cycle", "journalctl", "Started x\n" + cycle + "\nReached target y\n", (*doctor).orderingCheck, stateFail, "network-online.target/start deleted"},
+		{"no journal", "", "", (*doctor).orderingCheck, stateWarn, "Failed to connect"},
+		{"the unit mounts for all", "systemctl show", "PrivateMounts=no\nProtectSystem=no\nBindPaths=\nProtectProc=default\nProcSubset=all\n", (*doctor).propagationCheck, stateOK, "namespace"},
+		{"a drop-in hides mounts", "systemctl show", "PrivateMounts=no\nPrivateTmp=yes\nProtectSystem=strict\n", (*doctor).propagationCheck, stateFail, "PrivateTmp=yes, ProtectSystem=strict"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			says := map[string]string{}
+			if tc.call != "" {
+				says[tc.call] = tc.answer
+			}
+			got := tc.check(patient(t, says))(t.Context())
+			if got.State != tc.state || !strings.Contains(got.String(), tc.says) {
+				t.Errorf("%s, want %s with %q", got, tc.state, tc.says)
+			}
+		})
+	}
+}
+
+func (d *doctor) unitCheck() func(context.Context) finding        { return d.unit }
+func (d *doctor) applicationCheck() func(context.Context) finding { return d.application }
+func (d *doctor) orderingCheck() func(context.Context) finding    { return d.ordering }
+func (d *doctor) propagationCheck() func(context.Context) finding { return d.mountPropagation }
+
+func TestDoctorSeesThatItIsInAContainer(t *testing.T) {
+	d := patient(t, nil)
+	d.space = func(pid string) (string, error) { return "mnt:[" + pid + "]", nil }
+	if got := d.mountPropagation(t.Context()); got.State != stateFail || !strings.Contains(got.Says, "another mount namespace") {
+		t.Error(got)
+	}
+}
+
+func TestDoctorWithoutSystemd(t *testing.T) {
+	d := patient(t, nil)
+	if err := os.RemoveAll(filepath.Join(d.root, "run/systemd")); err != nil {
+		t.Fatal(err)
+	}
+	for name, check := range map[string]func(context.Context) finding{"unit": d.unit, "application": d.application, "ordering": d.ordering, "propagation": d.mountPropagation} {
+		if got := check(t.Context()); got.State != stateOK {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
+func TestDoctorTellsOfTheLastBoot(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		s     status.Status
+		state string
+		says  string
+	}{
+		{"failed", status.Status{State: status.Failed, Error: "attach: not allowed. Try: allow ec2:AttachVolume in the role"}, stateFail, "attach: not allowed. Try: allow ec2:AttachVolume in the role"},
+		{"failed without advice", status.Status{State: status.Failed, Error: "it failed"}, stateFail, "Try: journalctl -u ebs-release-agent"},
+		{"ready", status.Status{State: status.Ready, Generation: 7}, stateOK, "generation 7"},
+		{"going on", status.Status{State: status.Booting, Stage: "attach"}, stateWarn, "stage attach"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			d := patient(t, nil)
+			if err := d.runDir.Write(tc.s); err != nil {
+				t.Fatal(err)
+			}
+			if got := d.lastBoot(t.Context()); got.State != tc.state || !strings.Contains(got.String(), tc.says) {
+				t.Errorf("%s, want %s with %q", got, tc.state, tc.says)
+			}
+		})
+	}
+}
+
+// TestDoctorOutsideEC2 ends in time, with a line for each check, and exit 1.
+func TestDoctorOutsideEC2(t *testing.T) {
+	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	d, a := patient(t, nil), newAgent(t, nil)
+	a.output = status.JSON
+	err := a.diagnose(t.Context(), d)
+	stdout := a.out.String()
+	var report struct {
+		Schema int
+		State  string
+		Checks []finding
+	}
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil {
+		t.Fatalf("%v in %s", err, stdout)
+	}
+	if exit.Code(err) != exit.Failed || report.State != stateFail || report.Schema != 1 || !strings.Contains(err.Error(), "checks failed") {
+		t.Errorf("%v: %+v", err, report)
+	}
+	states := map[string]string{}
+	for _, c := range report.Checks {
+		states[c.Name] = c.State
+		if c.State != stateOK && c.Try == "" {
+			t.Errorf("%s says nothing about what to do", c)
+		}
+	}
+	if len(states) != len((&doctor{}).checks()) || states["metadata service"] != stateFail || states["pointer"] != stateFail || states["ec2:AttachVolume"] != stateWarn {
+		t.Errorf("states = %v", states)
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		env  map[string]string
+		code int
+		says string
+	}{
+		{"right", map[string]string{"EBS_RELEASE_POINTER": "http://r/release.json"}, exit.Done, "ok: the pointer is http://r/release.json"},
+		{"no pointer", nil, exit.Usage, "there is no pointer. Try: set --pointer"},
+		{"wrong value", map[string]string{"EBS_RELEASE_POINTER": "http://r/", "EBS_RELEASE_DEADLINE": "4"}, exit.Usage, `setting deadline is "4" (from environment EBS_RELEASE_DEADLINE)`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			code, stdout, stderr := newAgent(t, tc.env).do(t, "config", "check")
+			if code != tc.code || !strings.Contains(stdout+stderr, tc.says) {
+				t.Errorf("exit %d: %s%s", code, stdout, stderr)
+			}
+		})
+	}
+}

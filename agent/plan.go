@@ -1,0 +1,291 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/config"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/filesystem"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
+	"ebs-release/internal/status"
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// plan is `up --dry-run`: the very boot, over parts that look as the real ones do, and instead of changing the world say what they would do.
+func (p *program) plan(ctx context.Context, values config.Values) error {
+	ctx, cancel := context.WithTimeout(ctx, values.Duration("deadline"))
+	defer cancel()
+	fetcher, err := pointer.NewFetcher(values.Get("pointer"), p.logger())
+	if err != nil {
+		return exit.With(exit.Usage, err)
+	}
+	log := slog.New(slog.DiscardHandler) // it would tell of things that are not done
+	account := &account{values: values, log: log}
+	d := &dry{account: account, machine: newMachine(values.Get("mount-point"), log), pointers: pointers{fetcher}}
+	_, err = boot.Run(ctx, boot.Parts{Instance: d, Pointers: d, Volumes: d, Disks: d, Mounts: d, Gate: d}, d, log)
+	if printErr := p.printPlan(d.plan()); printErr != nil {
+		return printErr
+	}
+	return err
+}
+
+func (p *program) printPlan(steps []step) error {
+	if p.output == status.JSON {
+		return status.PrintJSON(p.stdout, struct {
+			Schema int    `json:"schema"`
+			Plan   []step `json:"plan"`
+		}{status.Schema, steps})
+	}
+	var rows [][]string
+	for _, s := range steps {
+		rows = append(rows, []string{s.Stage, s.Does})
+	}
+	return status.PrintTable(p.stdout, rows)
+}
+
+// step is one stage of the plan.
+type step struct {
+	Stage string `json:"stage"`
+	Does  string `json:"does"`
+}
+
+// dry is all parts of a boot that changes nothing. A stage tells by say what it would do.
+type dry struct {
+	account  *account
+	machine  *machine
+	pointers pointers
+
+	mu     sync.Mutex
+	stages []string // in the order in which they started
+	steps  []step
+}
+
+// noVolume stands for the volume that the boot would make.
+const noVolume = "vol-00000000000000000"
+
+func (d *dry) say(stage, format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.steps = append(d.steps, step{stage, fmt.Sprintf(format, args...)})
+}
+
+// plan is what was said, in the order of the stages.
+func (d *dry) plan() []step {
+	slices.SortStableFunc(d.steps, func(a, b step) int {
+		return slices.Index(d.stages, a.Stage) - slices.Index(d.stages, b.Stage)
+	})
+	return d.steps
+}
+
+// dryRun is nil when EC2 would allow it; the rest of the plan needs no answer to be told. A right on a volume that is not there yet cannot be tried:
+// a policy may go by its tags.
+func (d *dry) dryRun(stage, action string, err error, real bool, format string, args ...any) error {
+	does := fmt.Sprintf(format, args...)
+	switch {
+	case volume.IsDryRun(err):
+		d.say(stage, "%s: allowed", does)
+	case !real && (volume.IsDenied(err) || volume.IsNotFound(err)):
+		d.say(stage, "%s: whether it may cannot be tried before the volume exists", does)
+	case volume.IsDenied(err):
+		d.say(stage, "%s: not allowed", does)
+		return fmt.Errorf("not allowed. Try: allow %s in the role of this instance", volume.DeniedAction(err, "ec2:"+action))
+	case err == nil:
+		return fmt.Errorf("%s: EC2 answered a DryRun as if it was none", action)
+	default:
+		return fmt.Errorf("%s: %w", action, err)
+	}
+	return nil
+}
+
+func (d *dry) Identify(ctx context.Context) (boot.Identity, error) {
+	me, err := d.account.Identify(ctx)
+	if err == nil {
+		d.say(boot.StageIdentify, "this is %s, a %s in %s", me.InstanceID, me.InstanceType, me.Zone)
+	}
+	return me, err
+}
+
+func (d *dry) HostKey(ctx context.Context) (string, error) { return d.account.HostKey(ctx) }
+
+func (d *dry) Fetch(ctx context.Context) (boot.Pointer, error) {
+	got, err := d.pointers.Fetch(ctx)
+	if err == nil && !slices.Contains(d.stages, boot.StageReread) {
+		d.say(boot.StageResolve, "the pointer says generation %d, release %s", got.Generation, got.Release)
+	}
+	return got, err
+}
+
+func (d *dry) Mine(ctx context.Context, me boot.Identity) ([]boot.Volume, error) {
+	mine, err := d.account.Mine(ctx, me)
+	if err == nil && len(mine) == 0 {
+		d.say(boot.StageAdopt, "this instance has no release volume")
+	}
+	for _, v := range mine {
+		d.say(boot.StageAdopt, "%s was made for this instance, from %s; attached: %v", v.ID, v.SnapshotID, v.Attached)
+	}
+	return mine, err
+}
+
+func (d *dry) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error) {
+	if _, err := os.Lstat(d.machine.point); errors.Is(err, fs.ErrNotExist) {
+		d.say(boot.StageAdopt, "makes the directory %s", d.machine.point)
+		return nil, nil
+	}
+	mounted, err := d.machine.look(mine)
+	if mounted != nil {
+		mounted.Tree = looked{release.Tree{Root: d.machine.point}}
+		d.say(boot.StageAdopt, "mounted at %s", mounted.What)
+	}
+	return mounted, err
+}
+
+func (d *dry) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
+	in := volume.CreateInput(d.account.request(me, want), 0)
+	in.DryRun = aws.Bool(true)
+	_, err := d.account.api.CreateVolume(ctx, in)
+	err = d.dryRun(boot.StageCreate, "CreateVolume", err, true, "makes a %s volume from %s in %s", in.VolumeType, want.SnapshotID, me.Zone)
+	return boot.Volume{ID: noVolume, SnapshotID: want.SnapshotID}, err
+}
+
+func (d *dry) Attach(ctx context.Context, me boot.Identity, v boot.Volume, skip []string) (boot.Volume, error) {
+	name := volume.DeviceNames(skip)[0]
+	_, err := d.account.api.AttachVolume(ctx, &ec2.AttachVolumeInput{DryRun: aws.Bool(true), VolumeId: &v.ID, InstanceId: &me.InstanceID, Device: &name})
+	v.Attached, v.Device = true, name
+	return v, d.dryRun(boot.StageAttach, "AttachVolume", err, v.ID != noVolume, "attaches it as %s, or under the next name that is free", name)
+}
+
+func (d *dry) Protect(ctx context.Context, me boot.Identity, v boot.Volume) error {
+	_, err := d.account.api.ModifyInstanceAttribute(ctx, &ec2.ModifyInstanceAttributeInput{
+		DryRun: aws.Bool(true), InstanceId: &me.InstanceID,
+		BlockDeviceMappings: []types.InstanceBlockDeviceMappingSpecification{{
+			DeviceName: &v.Device, Ebs: &types.EbsInstanceBlockDeviceSpecification{VolumeId: &v.ID, DeleteOnTermination: aws.Bool(true)},
+		}},
+	})
+	return d.dryRun(boot.StageProtect, "ModifyInstanceAttribute", err, v.ID != noVolume, "has EC2 delete it with the instance")
+}
+
+func (d *dry) Remove(_ context.Context, _ boot.Identity, v boot.Volume) error {
+	if v.ID != noVolume { // the one that does not exist is let go at an end that fails
+		d.say(boot.StageAdopt, "detaches and deletes %s", v.ID)
+	}
+	return nil
+}
+
+func (d *dry) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
+	if !r.Ready {
+		return nil // after a failure
+	}
+	_, err := d.account.api.CreateTags(ctx, &ec2.CreateTagsInput{
+		DryRun: aws.Bool(true), Resources: []string{v.ID}, Tags: []types.Tag{{Key: aws.String(volume.TagState), Value: aws.String(volume.StateReady)}},
+	})
+	return d.dryRun(boot.StageReport, "CreateTags", err, v.ID != noVolume, "tags it: generation %d, ready", r.Generation)
+}
+
+// Find does not wait for the disk of a volume that is not there.
+func (d *dry) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) {
+	if v.ID == noVolume {
+		d.say(boot.StageFind, "waits for the disk with its serial number")
+		return boot.Disk{Path: "the disk"}, nil
+	}
+	found, err := d.machine.finder.Find(ctx, v.ID, v.Device)
+	if err == nil {
+		d.say(boot.StageFind, "%s is %s", v.ID, found.Path)
+	}
+	return boot.Disk{Path: found.Path}, err
+}
+
+// Check reads the superblock; the check that it may ask for writes.
+func (d *dry) Check(_ context.Context, disk boot.Disk) (boot.Disk, error) {
+	if disk.Path == "the disk" {
+		d.say(boot.StageCheck, "reads its superblock, and runs e2fsck -p if that asks for it")
+		disk.Kind = "unknown"
+		return disk, nil
+	}
+	info, err := filesystem.ProbeDevice(disk.Path)
+	if err != nil {
+		return disk, err
+	}
+	disk.Kind = info.KernelName()
+	does := "no check is needed"
+	if info.NeedsCheck != "" {
+		does = "runs e2fsck -p, because " + info.NeedsCheck
+	}
+	d.say(boot.StageCheck, "%s on %s: %s", disk.Kind, disk.Path, does)
+	return disk, nil
+}
+
+// Prepare does not mount: that writes to the disk (the journal).
+func (d *dry) Prepare(context.Context, boot.Volume, boot.Disk) (boot.Prepared, error) {
+	d.say(boot.StageMount, "mounts it where nobody sees it")
+	return unseen{d}, nil
+}
+
+func (d *dry) Unmount(context.Context) error {
+	d.say(boot.StageAdopt, "unmounts %s", d.machine.point)
+	return nil
+}
+
+func (d *dry) Visible(context.Context, boot.Volume, boot.Disk) error { return nil }
+
+// Open is of boot.Gate.
+func (d *dry) Open(_ context.Context, f boot.Facts) error {
+	d.say(boot.StageReady, "says ready: generation %d, release %s at %s", f.Generation, f.Release, d.machine.point)
+	return nil
+}
+
+// Started is of boot.Progress.
+func (d *dry) Started(stage string, _ boot.Facts) {
+	if !slices.Contains(d.stages, stage) {
+		d.stages = append(d.stages, stage)
+	}
+	if stage == boot.StageReread {
+		d.say(stage, "reads the pointer again, and starts over if it moved")
+	}
+}
+
+// Ended is of boot.Progress.
+func (d *dry) Ended(stage string, _ time.Duration, skipped bool, _ error) {
+	if skipped {
+		d.say(stage, "nothing to do")
+	}
+}
+
+// looked is a release volume that is only looked at: no fence is raised.
+type looked struct{ release.Tree }
+
+func (t looked) Check(_ context.Context, want boot.Wanted) error {
+	return t.Tree.Check(want.Release, want.Digest, want.Generation)
+}
+
+func (t looked) Holding() (generation int64, release string) { return tree(t).Holding() }
+
+// unseen is what the boot would have mounted.
+type unseen struct{ d *dry }
+
+func (u unseen) Check(_ context.Context, want boot.Wanted) error {
+	u.d.say(boot.StageVerify, "compares what is on it with the pointer: generation %d, release %s", want.Generation, want.Release)
+	return nil
+}
+
+func (u unseen) Holding() (generation int64, release string) { return 0, "" }
+
+func (u unseen) Place(context.Context) error {
+	u.d.say(boot.StageReady, "moves the mount to %s", u.d.machine.point)
+	return nil
+}
+
+func (u unseen) Close() error { return nil }

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/release"
+	"ebs-release/internal/status"
+
+	"github.com/spf13/cobra"
+)
+
+// verified is the answer of `verify`, one line of JSON.
+type verified struct {
+	Schema  int    `json:"schema"`
+	State   string `json:"state"`
+	Release string `json:"release"`
+	Digest  string `json:"digest"`
+	Files   int    `json:"files"`
+	Bytes   int64  `json:"bytes"`
+}
+
+func (p *program) verifyCommand() *cobra.Command {
+	var id, digest string
+	cmd := &cobra.Command{
+		Use:   "verify [--release ID] [--digest HEX]",
+		Short: "Read every file of a release here, and compare it with the manifest",
+		Long: `Read every file of a release that is here, and compare content, mode, type and link target with the manifest: whatever was changed, added or lost is
+an error that names it. Nothing is changed. The publisher's verify calls this over ssh.
+Exit 1: the release is damaged, or not here. Exit 3: the boot of this member is not over.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			tree, err := p.readyTree()
+			if err != nil {
+				return err
+			}
+			if id == "" {
+				if id, err = tree.Current(); err == nil && id == "" {
+					err = errors.New("there is no current release on this volume")
+				}
+				if err != nil {
+					return err
+				}
+			}
+			have, err := tree.ManifestDigest(id)
+			if err != nil {
+				return err
+			}
+			if digest != "" && have != digest {
+				return fmt.Errorf("the manifest of release %s has digest %s, want %s", id, have, digest)
+			}
+			manifest, err := tree.Manifest(id)
+			if err != nil {
+				return err
+			}
+			if err := tree.Verify(cmd.Context(), id); err != nil {
+				return err
+			}
+			files, bytes := manifest.Size()
+			if p.output == status.JSON {
+				return p.printLine(verified{status.Schema, "verified", id, have, files, bytes})
+			}
+			_, err = fmt.Fprintf(p.stdout, "release %s: all %d files are as the manifest says\n", id, files)
+			return err
+		},
+	}
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		switch {
+		case id != "" && !release.ValidID(id):
+			return exit.With(exit.Usage, errors.New("--release is no release id"))
+		case digest != "" && !release.ValidDigest(digest):
+			return exit.With(exit.Usage, errors.New("--digest is not 64 lower-case hex digits"))
+		default:
+			return nil
+		}
+	}
+	cmd.Flags().StringVar(&id, "release", "", "id of the release (default: the current one)")
+	cmd.Flags().StringVar(&digest, "digest", "", "the digest that its manifest must have")
+	return cmd
+}
