@@ -16,7 +16,6 @@ import (
 	"ebs-release/internal/instance"
 	"ebs-release/internal/volume"
 
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/spf13/cobra"
 )
 
@@ -84,7 +83,7 @@ func (p *program) init(ctx context.Context, f initFlags) error {
 	}
 	i := &initializer{
 		flags: f, mountPoint: values.Get("mount-point"), uid: uid, gid: gid,
-		volumes: serverVolumes{volume.New(ec2.NewFromConfig(cfg), volume.DefaultTiming(), log), serverOwner(who, values.Get("mount-point"))},
+		volumes: serverVolumes{volume.New(volume.NewEC2(cfg), volume.DefaultTiming(), log), serverOwner(who, values.Get("mount-point"))},
 		finder:  device.New(log),
 		say:     func(what string) { fmt.Fprintln(p.stderr, what) },
 	}

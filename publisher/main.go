@@ -63,10 +63,10 @@ func (p *program) command() *cobra.Command {
 with that release already mounted.
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 nothing was changed, 4 the lock is held or the generation moved,
-5 committed, but members are behind, 130 interrupted. Unknown codes mean failure.`,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
-			if p.output != outputText && p.output != outputJSON {
-				return fmt.Errorf("--output is %q, want %s or %s", p.output, outputText, outputJSON)
+5 committed, but members are behind, 6 committed, did not converge, and rolled back (publish --rollback), 130 interrupted. Unknown codes mean failure.`,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(p.output, cmd.Name()); err != nil {
+				return err
 			}
 			p.began = true
 			return nil
@@ -77,7 +77,8 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 nothing was changed, 4
 	root.SetErr(p.stderr)
 	p.addSettings(root.PersistentFlags())
 	root.AddCommand(
-		p.initCommand(), p.publishCommand(), p.statusCommand(), p.convergeCommand(), p.serveCommand(),
+		p.initCommand(), p.publishCommand(), p.statusCommand(), p.convergeCommand(), p.rollbackCommand(), p.historyCommand(), p.verifyCommand(),
+		p.gcCommand(), p.lockCommand(), p.thawCommand(), p.doctorCommand(), p.serveCommand(),
 		p.configCommand(), p.versionCommand(), p.freezeGuardCommand(),
 	)
 	return root

@@ -23,8 +23,29 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
-// newPublisher puts the real parts together. source and message may be empty.
-func newPublisher(ctx context.Context, values config.Values, configFile, source, message string) (*publish.Publisher, error) {
+// job is what one run of a verb is to do.
+type job struct {
+	verb         string // publish, rollback, converge, …: for the history
+	source       string // of a publish
+	message      string // for the pointer; may be empty
+	ifGeneration *int64 // see publish.Settings
+}
+
+// parts are the real ones, put together.
+type parts struct {
+	*publish.Publisher
+	values  config.Values
+	checks  preflight
+	store   *pointer.Folder
+	tree    release.Tree
+	maker   *snapshot.Maker
+	ec2     *ec2.Client
+	members members
+	dialer  dialer
+}
+
+// newParts puts the real parts together.
+func newParts(ctx context.Context, values config.Values, configFile string, j job) (*parts, error) {
 	mountPoint := values.Get("mount-point")
 	store, err := pointer.NewFolder(values.Get("pointer-store"))
 	if err != nil {
@@ -46,22 +67,31 @@ func newPublisher(ctx context.Context, values config.Values, configFile, source,
 	api := ec2.NewFromConfig(cfg)
 	maker := &snapshot.Maker{EC2: api, Holder: holder(mountPoint, needed(values, configFile))}
 	volumes := volume.New(api, volume.DefaultTiming(), slog.New(slog.DiscardHandler))
-	checks := preflight{values: values, source: source, tree: tree, ec2: api, volumes: volumes, maker: maker}
-	publisher := &publish.Publisher{
-		Checks: checks.list(), Store: store, Tree: tree, Snapshots: snapshots{maker}, Fleet: newMembers(cfg, values.List("groups")),
-		Dialer: dialer{tree, push.Options{User: user.Username, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"), Parcels: push.NewParcels()}},
+	p := &parts{
+		values: values, store: store, tree: tree, maker: maker, ec2: api, members: newMembers(cfg, values.List("groups")),
+		checks: preflight{values: values, verb: j.verb, source: j.source, tree: tree, ec2: api, volumes: volumes, maker: maker},
+		dialer: dialer{tree, push.Options{User: user.Username, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"), Parcels: push.NewParcels()}},
+	}
+	maxFailures, err := publish.ParseMaxFailures(values.Get("max-failures"))
+	if err != nil {
+		return nil, exit.With(exit.Usage, err)
+	}
+	p.Publisher = &publish.Publisher{
+		Checks: p.checks.list(), Store: store, Tree: tree, Snapshots: snapshots{maker}, Fleet: p.members, Dialer: p.dialer,
+		Hooks: hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint + "/current"},
 		Settings: publish.Settings{
-			Who: who, Message: message, Region: cfg.Region,
+			Who: who, Message: j.message, Region: cfg.Region, IfGeneration: j.ifGeneration,
 			Keep: values.Int("keep"), Parallel: values.Int("parallel"), MemberTimeout: values.Duration("member-timeout"),
 			SnapshotDeadline: values.Duration("snapshot-deadline"), ConvergeDeadline: values.Duration("converge-deadline"), Settle: values.Duration("settle"),
+			MaxFailures: maxFailures,
 		},
 	}
 	maker.Note = func(text string) {
-		if publisher.Talk != nil {
-			publisher.Talk(publish.Event{Phase: "P2", Kind: publish.KindWarning, Text: text})
+		if p.Talk != nil {
+			p.Talk(publish.Event{Phase: "P2", Kind: publish.KindWarning, Text: text})
 		}
 	}
-	return publisher, nil
+	return p, nil
 }
 
 // needed is what a publish reads or writes while the release volume is frozen.
@@ -119,6 +149,14 @@ type dialer struct {
 }
 
 func (d dialer) Dial(ctx context.Context, m fleet.Member) (publish.Session, error) {
+	s, err := d.open(ctx, m)
+	if err != nil {
+		return nil, err // not a nil session in a Session
+	}
+	return s, nil
+}
+
+func (d dialer) open(ctx context.Context, m fleet.Member) (*session, error) {
 	// push wants a context for the life of the session; ctx is for opening it.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, end)
@@ -131,7 +169,7 @@ func (d dialer) Dial(ctx context.Context, m fleet.Member) (publish.Session, erro
 		end()
 		return nil, err
 	}
-	return session{s, d.tree, end}, nil
+	return &session{s, d.tree, end}, nil
 }
 
 // session is publish.Session: a push session with the tree to stage from.
@@ -141,11 +179,11 @@ type session struct {
 	end  context.CancelFunc
 }
 
-func (s session) Stage(ctx context.Context, id, base string) (push.Sent, error) {
+func (s *session) Stage(ctx context.Context, id, base string) (push.Sent, error) {
 	return s.Session.Stage(ctx, s.tree, id, base)
 }
 
-func (s session) Close() error {
+func (s *session) Close() error {
 	defer s.end()
 	return s.Session.Close()
 }

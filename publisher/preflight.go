@@ -33,7 +33,8 @@ const (
 // preflight is what P0 tries: everything that would otherwise fail half way. Nothing here changes anything.
 type preflight struct {
 	values  config.Values
-	source  string // "" for converge
+	verb    string
+	source  string // of a publish
 	tree    release.Tree
 	ec2     *ec2.Client
 	volumes *volume.Volumes
@@ -41,12 +42,14 @@ type preflight struct {
 }
 
 func (c preflight) list() []publish.Check {
-	if c.source == "" {
+	if c.verb == verbConverge {
 		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: "ssh key", Do: c.sshKey}, {Name: "release tree", Do: c.releaseTree}}
 	}
-	return []publish.Check{
-		{Name: "rights", Do: c.root},
-		{Name: "source", Do: c.sourceThere},
+	checks := []publish.Check{{Name: "rights", Do: c.root}}
+	if c.verb == verbPublish {
+		checks = append(checks, publish.Check{Name: "source", Do: c.sourceThere})
+	}
+	return append(checks, []publish.Check{
 		{Name: "programs", Do: c.programs},
 		{Name: "ssh key", Do: c.sshKey},
 		{Name: "release volume", Do: c.releaseVolume},
@@ -55,7 +58,7 @@ func (c preflight) list() []publish.Check {
 		{Name: "freeze", Do: func(context.Context) error { return c.maker.Holder.Check() }},
 		{Name: "volume", Do: c.serverVolume},
 		{Name: "rights by DryRun", Do: c.dryRuns},
-	}
+	}...)
 }
 
 func (c preflight) root(context.Context) error {

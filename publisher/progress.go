@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"ebs-release/internal/publish"
 
@@ -20,11 +22,25 @@ type talker struct {
 	bar *mpb.Progress // nil: not a terminal
 	row *mpb.Bar
 
+	line    sync.Mutex // one line at a time
 	mu      sync.Mutex
 	live    string // the live line
 	phase   string
 	percent int // of members done in this phase that was last told, not on a terminal
+
+	failures []publish.Event // not told yet: those of one cause are told together
+	soon     *time.Timer     // when they are told
 }
+
+// say writes a line; failures are told by a goroutine of their own.
+func (t *talker) say(format string, args ...any) {
+	t.line.Lock()
+	defer t.line.Unlock()
+	fmt.Fprintf(t.out, format, args...)
+}
+
+// failureTime is how long failures wait for others of the same cause.
+const failureTime = time.Second
 
 // newTalker talks to out; close it.
 func newTalker(out io.Writer) *talker {
@@ -43,6 +59,12 @@ func newTalker(out io.Writer) *talker {
 
 // close takes the live line away.
 func (t *talker) close() {
+	t.mu.Lock()
+	if t.soon != nil {
+		t.soon.Stop()
+	}
+	t.mu.Unlock()
+	t.tellFailures()
 	if t.bar == nil {
 		return
 	}
@@ -54,14 +76,22 @@ func (t *talker) close() {
 func (t *talker) event(e publish.Event) {
 	switch e.Kind {
 	case publish.KindPhase:
+		t.tellFailures()
 		t.mu.Lock()
 		t.phase, t.live, t.percent = e.Phase, "", 0
 		t.mu.Unlock()
-		fmt.Fprintf(t.out, "%s %s\n", e.Phase, e.Text)
-	case publish.KindNote:
-		fmt.Fprintf(t.out, "   %s\n", e.Text)
+		t.say("%s %s\n", e.Phase, e.Text)
+	case publish.KindNote, publish.KindWindow:
+		t.say("   %s\n", e.Text)
+	case publish.KindFailed, publish.KindHook:
+		t.mu.Lock()
+		t.failures = append(t.failures, e)
+		if len(t.failures) == 1 {
+			t.soon = time.AfterFunc(failureTime, t.tellFailures)
+		}
+		t.mu.Unlock()
 	case publish.KindWarning:
-		fmt.Fprintf(t.out, "   warning: %s\n", oneLine(e.Text))
+		t.say("   warning: %s\n", oneLine(e.Text))
 	case publish.KindProgress:
 		t.progress(e)
 	}
@@ -82,22 +112,66 @@ func (t *talker) progress(e publish.Event) {
 	}
 	t.mu.Unlock()
 	if tell {
-		fmt.Fprintln(t.out, line)
+		t.say("%s\n", line)
 	}
 }
 
-// progressLine reads "done 41  working 8  waiting 3  failed 1  gone 1 / 54  snapshot 38%".
+// tellFailures says each cause once, with the members that have it.
+func (t *talker) tellFailures() {
+	t.mu.Lock()
+	failures := t.failures
+	t.failures = nil
+	t.mu.Unlock()
+	var causes []string
+	members := map[string][]publish.Event{}
+	for _, e := range failures {
+		if members[e.Cause] == nil {
+			causes = append(causes, e.Cause)
+		}
+		members[e.Cause] = append(members[e.Cause], e)
+	}
+	for _, cause := range causes {
+		if alike := members[cause]; len(alike) == 1 {
+			t.say("   failed: %s\n", oneLine(withMember(alike[0])))
+		} else {
+			t.say("   failed: %s: %s\n", oneLine(cause), memberNames(alike))
+		}
+	}
+}
+
+func withMember(e publish.Event) string {
+	if strings.Contains(e.Text, e.Member) {
+		return e.Text
+	}
+	return e.Member + ": " + e.Text
+}
+
+// memberNames lists members, not more than a person reads.
+func memberNames(events []publish.Event) string {
+	const most = 8
+	var ids []string
+	for _, e := range events {
+		ids = append(ids, e.Member)
+	}
+	slices.Sort(ids)
+	if len(ids) > most {
+		return fmt.Sprintf("%d members, such as %s", len(ids), strings.Join(ids[:most], ", "))
+	}
+	return strings.Join(ids, ", ")
+}
+
+// progressLine reads "done 41  pushing 8  waiting 3  failed 1  gone 1 / 54  snapshot 38%".
 func progressLine(p publish.Progress, phase string) string {
 	var words []string
 	for _, w := range []struct {
 		name  string
 		count int
-	}{{"done", p.Done}, {"working", p.Working}, {"waiting", p.Waiting}, {"failed", p.Failed}, {"gone", p.Gone}} {
+	}{{"done", p.Done}, {"pushing", p.Working}, {"waiting", p.Waiting}, {"failed", p.Failed}, {"gone", p.Gone}} {
 		if w.count > 0 || w.name == "done" {
 			words = append(words, fmt.Sprintf("%s %d", w.name, w.count))
 		}
 	}
-	line := fmt.Sprintf("%s / %d", strings.Join(words, "  "), p.Total)
+	line := fmt.Sprintf("%s / %d", strings.Join(words, "  "), p.Total+p.Gone)
 	if phase == "P3" && p.Snapshot != "" {
 		line += "  snapshot " + p.Snapshot
 	}

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"ebs-release/internal/publish"
 
@@ -23,8 +25,56 @@ func TestPlainTalkIsALinePerPhaseAndPerTenPercent(t *testing.T) {
 	talk.event(publish.Event{Phase: "P3", Kind: publish.KindWarning, Text: "one\ntwo"})
 	talk.close()
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 12 || lines[0] != "P3 transfer" || lines[1] != "   done 5  working 45 / 50  snapshot 38%" || lines[11] != "   warning: one; two" {
+	if len(lines) != 12 || lines[0] != "P3 transfer" || lines[1] != "   done 5  pushing 45 / 50  snapshot 38%" || lines[11] != "   warning: one; two" {
 		t.Errorf("%d lines:\n%s", len(lines), out.String())
+	}
+}
+
+func TestFailuresAreToldOnceByCause(t *testing.T) {
+	var out bytes.Buffer
+	talk := newTalker(&out)
+	for _, id := range []string{"i-3", "i-1", "i-2"} {
+		talk.event(publish.Event{Phase: "P3", Kind: publish.KindFailed, Member: id, Cause: "its disk is full", Text: "stage r on " + id + ": its disk is full"})
+	}
+	talk.event(publish.Event{Phase: "P3", Kind: publish.KindFailed, Member: "i-4", Cause: "not reachable by ssh", Text: "connect on i-4: not reachable by ssh: no route"})
+	talk.event(publish.Event{Phase: "P4", Kind: publish.KindPhase, Text: "commit"})
+	talk.close()
+	want := "   failed: its disk is full: i-1, i-2, i-3\n   failed: connect on i-4: not reachable by ssh: no route\nP4 commit\n"
+	if out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
+func TestEventsAreOneJSONObjectALine(t *testing.T) {
+	var out bytes.Buffer
+	p := &program{stdout: &out, output: outputNDJSON}
+	listen := p.listen(func(publish.Event) {})
+	progress := &publish.Progress{Done: 1, Total: 2}
+	for _, e := range []publish.Event{
+		{Phase: "P5", Kind: publish.KindPhase, Text: "converge"},
+		{Phase: "P5", Kind: publish.KindProgress, Progress: progress},
+		{Phase: "P5", Kind: publish.KindProgress, Progress: progress}, // nothing new
+		{Phase: "P6", Kind: publish.KindOutcome, Outcome: &publish.Outcome{Schema: 1, Result: publish.ResultConverged, Generation: 7}},
+	} {
+		listen(e)
+	}
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	if len(lines) != 3 {
+		t.Fatalf("%d lines:\n%s", len(lines), out.String())
+	}
+	for _, line := range lines {
+		var e struct {
+			Schema  int
+			Time    time.Time
+			Kind    string
+			Outcome *struct{ Generation int }
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Schema != 1 || e.Time.IsZero() || e.Kind == "" {
+			t.Errorf("%v: %s", err, line)
+		}
+		if line == lines[2] && (e.Outcome == nil || e.Outcome.Generation != 7) {
+			t.Errorf("the last line is %s", line)
+		}
 	}
 }
 
@@ -78,7 +128,7 @@ func pseudoTerminal(t *testing.T) (master, terminal *os.File) {
 
 func TestProgressLine(t *testing.T) {
 	got := progressLine(publish.Progress{Done: 41, Working: 8, Waiting: 3, Failed: 1, Gone: 1, Total: 53}, "P5")
-	if want := "done 41  working 8  waiting 3  failed 1  gone 1 / 53"; got != want {
+	if want := "done 41  pushing 8  waiting 3  failed 1  gone 1 / 54"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -2,16 +2,28 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Verbs that a job can have.
+const (
+	verbPublish  = "publish"
+	verbRollback = "rollback"
+	verbConverge = "converge"
 )
 
 func (p *program) publishCommand() *cobra.Command {
-	var message string
+	j := job{verb: verbPublish}
+	var dryRun, rollback bool
 	cmd := &cobra.Command{
 		Use:   "publish SOURCE",
 		Short: "Make a folder the current release of every member and of every instance to come",
@@ -28,13 +40,38 @@ P6 report
 Publishing the release that is current once more is allowed: it is a new generation of the same tree.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.release(cmd.Context(), args[0], message, func(ctx context.Context, publisher *publish.Publisher) (publish.Outcome, error) {
-				return publisher.Publish(ctx, args[0])
-			})
+			j.source = args[0]
+			switch {
+			case dryRun && rollback:
+				return exit.With(exit.Usage, errors.New("--dry-run and --rollback: want one of them"))
+			case dryRun && p.output == outputNDJSON:
+				return exit.With(exit.Usage, errors.New("--dry-run has no events: want --output text or json"))
+			case dryRun:
+				return p.preview(cmd.Context(), j)
+			case rollback:
+				return p.publishOrRollBack(cmd.Context(), j)
+			}
+			return p.release(cmd.Context(), j, publishing(j))
 		},
 	}
-	cmd.Flags().StringVarP(&message, "message", "m", "", "what this release is, for the pointer")
+	flags := cmd.Flags()
+	flags.StringVarP(&j.message, "message", "m", "", "what this release is, for the pointer and the history")
+	flags.BoolVar(&dryRun, "dry-run", false, "check everything, say which files would change, and change nothing")
+	flags.BoolVar(&rollback, "rollback", false, "when members are left behind: roll back to the generation before, and end with exit code 6")
+	ifGenerationFlag(flags, &j)
 	return cmd
+}
+
+// ifGenerationFlag adds --if-generation.
+func ifGenerationFlag(flags *pflag.FlagSet, j *job) {
+	flags.Func("if-generation", "go on only if the pointer is at generation `N` (0: nothing is published); exit 4 when it is elsewhere", func(text string) error {
+		var n int64
+		if _, err := fmt.Sscanf(text+"\n", "%d\n", &n); err != nil || n < 0 {
+			return fmt.Errorf("want a generation, 0 or more")
+		}
+		j.ifGeneration = &n
+		return nil
+	})
 }
 
 func (p *program) convergeCommand() *cobra.Command {
@@ -43,31 +80,38 @@ func (p *program) convergeCommand() *cobra.Command {
 		Short: "Bring every member to the current generation",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.release(cmd.Context(), "", "", func(ctx context.Context, publisher *publish.Publisher) (publish.Outcome, error) {
-				return publisher.Converge(ctx)
+			return p.release(cmd.Context(), job{verb: verbConverge}, func(ctx context.Context, parts *parts) (publish.Outcome, error) {
+				return parts.Converge(ctx)
 			})
 		},
 	}
 }
 
-// release publishes or converges, and reports.
-func (p *program) release(ctx context.Context, source, message string, do func(context.Context, *publish.Publisher) (publish.Outcome, error)) error {
-	values, err := p.settings("pointer-store", "groups")
-	if err != nil {
+// work is what a job does with the parts.
+type work func(context.Context, *parts) (publish.Outcome, error)
+
+func publishing(j job) work {
+	return func(ctx context.Context, parts *parts) (publish.Outcome, error) { return parts.Publish(ctx, j.source) }
+}
+
+// release carries a job out, and reports.
+func (p *program) release(ctx context.Context, j job, do work) error {
+	outcome, err := p.carryOut(ctx, j, do)
+	if outcome == nil {
 		return err
 	}
-	publisher, err := newPublisher(ctx, values, p.configFile, source, message)
-	if err != nil {
-		return before(ctx, err)
-	}
-	talk := newTalker(p.stderr)
-	publisher.Talk = talk.event
-	outcome, err := do(ctx, publisher)
-	talk.close()
+	return p.report(*outcome, err)
+}
+
+// report prints how a job ended.
+func (p *program) report(outcome publish.Outcome, err error) error {
 	if p.output == outputJSON {
 		if printErr := p.printJSON(outcome); printErr != nil {
 			return printErr
 		}
+		return err
+	}
+	if p.output == outputNDJSON { // the last event was the outcome
 		return err
 	}
 	if outcome.Committed {
@@ -76,9 +120,42 @@ func (p *program) release(ctx context.Context, source, message string, do func(c
 	return err
 }
 
+// carryOut does a job, and writes into the history how it ended. Without an outcome it did not begin.
+func (p *program) carryOut(ctx context.Context, j job, do work) (*publish.Outcome, error) {
+	values, err := p.settings("pointer-store", "groups")
+	if err != nil {
+		return nil, err
+	}
+	parts, err := newParts(ctx, values, p.configFile, j)
+	if err != nil {
+		return nil, before(ctx, err)
+	}
+	talk := newTalker(p.stderr)
+	parts.Talk = p.listen(talk.event)
+	outcome, err := do(ctx, parts)
+	talk.close()
+	if recordErr := record(ctx, parts, j, outcome); recordErr != nil {
+		fmt.Fprintf(p.stderr, "warning: %v\n", recordErr)
+	}
+	return &outcome, err
+}
+
+// recordTime is for writing a line of the history.
+const recordTime = 10 * time.Second
+
+func record(ctx context.Context, parts *parts, j job, o publish.Outcome) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
+	defer cancel()
+	return parts.store.Record(ctx, pointer.Entry{
+		Time: time.Now().UTC().Truncate(time.Second), Verb: j.verb, Who: parts.Settings.Who, Message: parts.Settings.Message,
+		Result: o.Result, Committed: o.Committed, Generation: o.Generation, Release: o.Release,
+		OnIt: o.OnIt, Total: o.Total, Took: o.Milliseconds, Error: o.Error,
+	})
+}
+
 // before marks an error from before the publish began.
 func before(ctx context.Context, err error) error {
-	if ctx.Err() != nil || exit.Code(err) != exit.Failed {
+	if err == nil || ctx.Err() != nil || exit.Code(err) != exit.Failed {
 		return err
 	}
 	return exit.With(exit.Unchanged, fmt.Errorf("nothing was changed: %w", err))

@@ -12,7 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// volumeTime is for EC2 to create a volume, and for it to attach one: seconds on a good day, and then there are the others.
+// volumeTime is for EC2 to create a volume, for it to attach one, and for each look at one: seconds on a good day, and then there are the others. Calls
+// are made again until then (volume.NewEC2).
 const volumeTime = 3 * time.Minute
 
 // serverVolumes are the EBS volumes of this release server.
@@ -23,6 +24,8 @@ type serverVolumes struct {
 
 // find returns the volume that an earlier init made for this instance and mount point; "" when there is none.
 func (s serverVolumes) find(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, volumeTime)
+	defer cancel()
 	mine, err := s.Mine(ctx, s.owner)
 	if err != nil {
 		return "", err
@@ -75,6 +78,8 @@ func (s serverVolumes) attach(ctx context.Context, id string) (name string, atta
 
 // check refuses a volume that an agent made. It changes nothing.
 func (s serverVolumes) check(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, volumeTime)
+	defer cancel()
 	v, err := s.Describe(ctx, id)
 	if err != nil {
 		return err
@@ -91,6 +96,8 @@ func notAMembers(v volume.Volume) error {
 
 // mark sets the tags of a release server's volume, if they are not there.
 func (s serverVolumes) mark(ctx context.Context, id string) (changed bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, volumeTime)
+	defer cancel()
 	v, err := s.Describe(ctx, id)
 	if err != nil {
 		return false, err

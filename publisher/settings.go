@@ -11,6 +11,7 @@ import (
 
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/publish"
 
 	"github.com/spf13/pflag"
 )
@@ -37,8 +38,15 @@ func settingsTable() []config.Setting {
 		{Key: "snapshot-deadline", Env: "EBS_RELEASE_SNAPSHOT_DEADLINE", Default: "1h", Check: config.CheckDuration, Usage: "for the snapshot to be completed"},
 		{Key: "converge-deadline", Env: "EBS_RELEASE_CONVERGE_DEADLINE", Default: "10m", Check: config.CheckDuration, Usage: "for all members to be on the generation, from the commit on"},
 		{Key: "settle", Env: "EBS_RELEASE_SETTLE", Default: "5s", Check: config.CheckDuration, Usage: "how far apart the last two listings of the members are, at least"},
+		{Key: "max-failures", Env: "EBS_RELEASE_MAX_FAILURES", Check: checkMaxFailures, Usage: "when more members than this fail, as N or N%, no new one is begun: exit 3 before the commit, 5 after it (default: go on)"},
+		{Key: "hook-timeout", Env: "EBS_RELEASE_HOOK_TIMEOUT", Default: "5m", Check: config.CheckDuration, Usage: "for each program in /etc/ebs-release/publish.d"},
 		{Key: "keep", Env: "EBS_RELEASE_KEEP", Default: "5", Check: config.CheckInt(1, 1000), Usage: "releases to keep on the release volume"},
 	}
+}
+
+func checkMaxFailures(value string) error {
+	_, err := publish.ParseMaxFailures(value)
+	return err
 }
 
 func absolute(value string) error {
@@ -58,7 +66,7 @@ func absoluteOrEmpty(value string) error {
 func (p *program) addSettings(flags *pflag.FlagSet) {
 	config.AddFlags(flags, settingsTable())
 	flags.StringVar(&p.configFile, "config", defaultConfigFile, "configuration file")
-	flags.StringVar(&p.output, "output", outputText, "format of reports on stdout: text or json")
+	flags.StringVar(&p.output, "output", outputText, "format of reports on stdout: text or json; publish, converge and rollback have ndjson, too: events as they happen")
 }
 
 // settings resolves them; needed ones that are empty are an error of configuration.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -31,41 +33,69 @@ type statusReport struct {
 }
 
 func (p *program) statusCommand() *cobra.Command {
-	return &cobra.Command{
+	var watch bool
+	interval := 2 * time.Second
+	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show the current generation, and which member is on it",
+		Short: "Show the current generation, and which member is on it; those behind first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			report, err := p.status(cmd.Context())
+			switch {
+			case watch && p.output == outputJSON:
+				return exit.With(exit.Usage, errors.New("--watch is for people; a program asks again: --output json without --watch"))
+			case interval < time.Second:
+				return exit.With(exit.Usage, errors.New("--interval: want a second or more"))
+			}
+			source, err := p.statusSource(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if watch {
+				return p.watch(cmd.Context(), source, interval)
+			}
+			report, err := source.look(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if p.output == outputJSON {
 				return p.printJSON(report)
 			}
-			return p.printStatus(report)
+			return printStatus(p.stdout, report)
 		},
 	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again and again, until Ctrl-C")
+	cmd.Flags().DurationVar(&interval, "interval", interval, "how often, with --watch")
+	return cmd
 }
 
-func (p *program) status(ctx context.Context) (statusReport, error) {
+// statusSource is where status looks.
+type statusSource struct {
+	store   *pointer.Folder
+	members members
+}
+
+func (p *program) statusSource(ctx context.Context) (statusSource, error) {
 	values, err := p.settings("pointer-store", "groups")
 	if err != nil {
-		return statusReport{}, err
+		return statusSource{}, err
 	}
 	store, err := pointer.NewFolder(values.Get("pointer-store"))
 	if err != nil {
-		return statusReport{}, exit.With(exit.Usage, err)
-	}
-	current, err := store.Read(ctx)
-	if err != nil {
-		return statusReport{}, fmt.Errorf("read the pointer: %w", err)
+		return statusSource{}, exit.With(exit.Usage, err)
 	}
 	cfg, err := loadAWS(ctx)
 	if err != nil {
-		return statusReport{}, err
+		return statusSource{}, err
 	}
-	listed, err := newMembers(cfg, values.List("groups")).List(ctx)
+	return statusSource{store, newMembers(cfg, values.List("groups"))}, nil
+}
+
+func (s statusSource) look(ctx context.Context) (statusReport, error) {
+	current, err := s.store.Read(ctx)
+	if err != nil {
+		return statusReport{}, fmt.Errorf("read the pointer: %w", err)
+	}
+	listed, err := s.members.List(ctx)
 	if err != nil {
 		return statusReport{}, fmt.Errorf("list the members: %w", err)
 	}
@@ -76,7 +106,7 @@ func (p *program) status(ctx context.Context) (statusReport, error) {
 	if !current.Created.IsZero() {
 		report.Created = &current.Created
 	}
-	holder, held, err := store.Holder(ctx)
+	holder, held, err := s.store.Holder(ctx)
 	if err != nil {
 		return statusReport{}, err
 	}
@@ -107,32 +137,32 @@ func (p *program) status(ctx context.Context) (statusReport, error) {
 	return report, nil
 }
 
-func (p *program) printStatus(r statusReport) error {
+func printStatus(out io.Writer, r statusReport) error {
 	switch {
 	case r.Generation == 0:
-		fmt.Fprintf(p.stdout, "nothing is published yet; %d members\n", r.Total)
+		fmt.Fprintf(out, "nothing is published yet; %d members\n", r.Total)
 	default:
-		fmt.Fprintf(p.stdout, "generation %d is current: %d/%d members on it\n", r.Generation, r.OnIt, r.Total)
-		fmt.Fprintf(p.stdout, "release %s", r.Release)
+		fmt.Fprintf(out, "generation %d is current: %d/%d members on it\n", r.Generation, r.OnIt, r.Total)
+		fmt.Fprintf(out, "release %s", r.Release)
 		for region, id := range r.Snapshots {
-			fmt.Fprintf(p.stdout, ", %s in %s", id, region)
+			fmt.Fprintf(out, ", %s in %s", id, region)
 		}
 		if r.Created != nil {
-			fmt.Fprintf(p.stdout, ", %s", r.Created.UTC().Format(time.RFC3339))
+			fmt.Fprintf(out, ", %s", r.Created.UTC().Format(time.RFC3339))
 		}
 		if r.By != "" {
-			fmt.Fprintf(p.stdout, ", by %s", r.By)
+			fmt.Fprintf(out, ", by %s", r.By)
 		}
 		if r.Message != "" {
-			fmt.Fprintf(p.stdout, ": %s", r.Message)
+			fmt.Fprintf(out, ": %s", r.Message)
 		}
-		fmt.Fprintln(p.stdout)
+		fmt.Fprintln(out)
 	}
 	if r.Lock != "" {
-		fmt.Fprintf(p.stdout, "a publish is running: %s\n", r.Lock)
+		fmt.Fprintf(out, "a publish is running: %s\n", r.Lock)
 	}
 	if len(r.Members) > 0 {
-		fmt.Fprintln(p.stdout)
+		fmt.Fprintln(out)
 	}
-	return printMembers(p.stdout, r.Members)
+	return printMembers(out, r.Members)
 }

@@ -86,7 +86,14 @@ func (f *Folder) CompareAndSwap(ctx context.Context, from int64, next Pointer) e
 	if next.Generation <= have.Generation {
 		return fmt.Errorf("%w: generation %d is not above %d", ErrConflict, next.Generation, have.Generation)
 	}
-	return f.write(next.Render(), plain)
+	if err := f.write(next.Render(), plain); err != nil {
+		return err
+	}
+	// The pointer has moved. What is missing from the history is added by the next Lock.
+	if err := f.noteCommit(next); err != nil {
+		return fmt.Errorf("write pointer: it is written, the history is not: %w", err)
+	}
+	return nil
 }
 
 // write replaces both files. Both are on disk before the first one gets its name: a full disk then changes nothing. release.json goes
@@ -139,10 +146,18 @@ func (f *Folder) sync() error {
 	return nil
 }
 
-// repair makes snap.txt say what release.json says, after a crash between the two.
+// repair makes snap.txt and the history say what release.json says, after a crash in between.
 func (f *Folder) repair(ctx context.Context) error {
 	p, err := f.Read(ctx)
 	if err != nil || p.Generation == 0 {
+		return err
+	}
+	unlock, err := f.flock(ctx, swapName)
+	if err != nil {
+		return fmt.Errorf("pointer store: %w", err)
+	}
+	defer unlock()
+	if err := f.noteCommit(p); err != nil {
 		return err
 	}
 	plain, err := plainLine(p)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
@@ -27,7 +28,10 @@ func (r *run) check(ctx context.Context) error {
 	// Above the fence of the volume, too (an earlier publish may have stopped before its commit), and above whatever a member reports (the
 	// pointer may have been restored from an old copy): nothing that took a generation ever has to take a lower one.
 	r.next.Generation = max(r.before.Generation, fence, r.members.highest()) + 1
-	return r.reach(ctx)
+	if err := r.reach(ctx); err != nil {
+		return err
+	}
+	return r.hookBefore(ctx)
 }
 
 // checkConverge is P0 of `converge`: there is no snapshot to make and no tree to take in.
@@ -60,6 +64,9 @@ func (r *run) lockAndRead(ctx context.Context) error {
 	if r.before, err = r.Store.Read(ctx); err != nil {
 		return fmt.Errorf("read the pointer: %w", err)
 	}
+	if only := r.Settings.IfGeneration; only != nil && r.before.Generation != *only {
+		return exit.With(exit.Conflict, fmt.Errorf("%w: it is at generation %d, not %d; nothing was changed", pointer.ErrConflict, r.before.Generation, *only))
+	}
 	return nil
 }
 
@@ -72,21 +79,27 @@ func (r *run) tryChecks(ctx context.Context) error {
 	return nil
 }
 
+// slowConnect is how much longer than the others a member may take to be connected to before P0 goes on without it.
+const slowConnect = 2 * time.Second
+
 // reach connects to the members that could take the release now. No member is fine, and so is one that can't be reached; if that is true of all
 // of them, the mistake is more likely here (a wrong key, a firewall).
 func (r *run) reach(ctx context.Context) error {
 	ready := r.members.having(standsBehind, standsCurrent)
-	r.members.each(ctx, ready, forever, r.members.connect)
+	connecting, enough := context.WithCancel(ctx)
+	r.members.each(connecting, ready, patience{rest: slowConnect}, r.members.connect)
+	enough()
+	r.members.wait()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	failed := r.members.withError(ready)
-	for _, m := range failed {
-		r.say(Event{Kind: KindWarning, Text: m.why()})
-	}
 	if len(failed) > 0 && len(failed) == len(ready) {
 		return fmt.Errorf("none of %d members can be reached, such as %w", len(failed), failed[0].named())
 	}
 	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("generation %d is current, %d is next; %s", r.before.Generation, r.next.Generation, r.members.count())})
+	if len(failed) > 0 {
+		r.say(Event{Kind: KindNote, Text: fmt.Sprintf("not reached yet: %s", group(failed))})
+	}
 	return nil
 }

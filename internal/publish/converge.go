@@ -4,17 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"ebs-release/internal/exit"
-	"ebs-release/internal/push"
 )
 
-// How P5 waits between two listings: patience is how long a round waits for members at work before it lists again without them (they go
+// How P5 waits between two listings: roundTime is how long a round waits for members at work before it lists again without them (they go
 // on), so that a slow member holds nobody up; the gap after a round that left someone behind grows.
 const (
-	patience   = 2 * time.Second
+	roundTime  = 2 * time.Second
 	firstGap   = 500 * time.Millisecond
 	longestGap = 5 * time.Second
 )
@@ -44,7 +44,7 @@ func (r *run) converge(ctx context.Context) error {
 		case clean.IsZero():
 			clean, wait = listed, r.Settings.Settle
 		case listed.Sub(clean) >= r.Settings.Settle:
-			return nil
+			return r.hooks()
 		default:
 			wait = r.Settings.Settle - listed.Sub(clean)
 		}
@@ -52,10 +52,10 @@ func (r *run) converge(ctx context.Context) error {
 			break
 		}
 	}
-	cancel()
-	r.members.wait() // the owner of the work under way
-	if err := outer.Err(); err != nil {
-		return err
+	interrupted := outer.Err()
+	r.endWork() // what P3 left under way, too
+	if interrupted != nil {
+		return interrupted
 	}
 	return exit.With(exit.NotConverged, r.notConverged(listErr))
 }
@@ -70,13 +70,19 @@ func (r *run) round(ctx context.Context) (behind int, err error) {
 		r.say(Event{Kind: KindWarning, Text: err.Error()})
 		return 0, err
 	}
-	todo := r.members.having(standsBehind, standsFailed, standsLeaving)
+	if err := r.members.tooMany(); err != nil {
+		r.members.wait() // those under way are not stopped
+		if err := r.members.tooMany(); err != nil {
+			return 0, exit.With(exit.NotConverged, fmt.Errorf("generation %d is committed, but %w; `ebs-release converge` goes on", r.next.Generation, err))
+		}
+	}
 	behind = len(r.members.having(standsBehind, standsFailed, standsBooting))
-	r.members.each(ctx, todo, patience, func(ctx context.Context, m *member) error {
+	r.firstWave(ctx)
+	r.members.each(ctx, r.members.due(standsBehind, standsFailed, standsLeaving), patience{most: roundTime}, func(ctx context.Context, m *member) error {
 		if err := r.members.stage(ctx, m, r.next); err != nil {
 			return err
 		}
-		return r.members.activate(ctx, m, r.next)
+		return r.members.activate(ctx, m, r.next, nil)
 	})
 	if err := r.members.report(ctx, r.next); err != nil {
 		r.say(Event{Kind: KindWarning, Text: err.Error()})
@@ -85,18 +91,57 @@ func (r *run) round(ctx context.Context) (behind int, err error) {
 	return behind, nil
 }
 
+// firstWave activates on all members that have the tree already, and on no other, so that the time in which members run different
+// releases is that of the activations alone.
+func (r *run) firstWave(ctx context.Context) {
+	if r.window != nil {
+		return
+	}
+	r.window = &Window{}
+	r.members.each(ctx, r.members.staged(), patience{most: roundTime}, func(ctx context.Context, m *member) error {
+		return r.members.activate(ctx, m, r.next, r.window)
+	})
+	if wave := r.mixed(); wave.Members > 0 {
+		r.say(Event{Kind: KindWindow, Window: &wave, Text: fmt.Sprintf("%d members flipped within %v", wave.Members, time.Duration(wave.Milliseconds)*time.Millisecond)})
+	}
+}
+
+// mixed is the window so far.
+func (r *run) mixed() (wave Window) {
+	r.members.mu.Lock()
+	defer r.members.mu.Unlock()
+	if r.window != nil {
+		wave = *r.window
+	}
+	return wave
+}
+
+// hooks is an error when a member is on the generation, but one of its programs that had to follow has failed: it may serve the release before.
+func (r *run) hooks() error {
+	var words []string
+	r.members.mu.Lock()
+	for _, m := range r.members.all {
+		if m.hook != nil && !m.gone {
+			words = append(words, fmt.Sprintf("%s: %s", m.InstanceID, OneLine(m.hook)))
+		}
+	}
+	r.members.mu.Unlock()
+	if len(words) == 0 {
+		return nil
+	}
+	slices.Sort(words)
+	return exit.With(exit.NotConverged, fmt.Errorf("generation %d is on all members, but a hook failed on %d of them: %s", r.next.Generation, len(words), strings.Join(words, "; ")))
+}
+
 // notConverged names the members that are behind, those of one cause together.
 func (r *run) notConverged(listErr error) error {
-	var words []string
-	for _, m := range r.members.having(standsBehind, standsFailed, standsBooting) {
-		words = append(words, m.why())
-	}
+	behind := r.members.having(standsBehind, standsFailed, standsBooting)
 	p := r.members.progress()
 	err := fmt.Errorf("generation %d is committed, but after %v only %d/%d members are on it; behind: %s; `ebs-release converge` goes on",
-		r.next.Generation, r.Settings.ConvergeDeadline, p.Done, p.Total, strings.Join(words, "; "))
-	if len(words) == 0 && listErr != nil {
+		r.next.Generation, r.Settings.ConvergeDeadline, p.Done, p.Total, group(behind))
+	if len(behind) == 0 && listErr != nil {
 		err = fmt.Errorf("generation %d is committed, but the members could not be listed to the end: %w; `ebs-release converge` goes on", r.next.Generation, listErr)
-	} else if len(words) == 0 {
+	} else if len(behind) == 0 {
 		err = fmt.Errorf("generation %d is committed, but within %v no two listings %v apart showed all members on it; `ebs-release converge` goes on",
 			r.next.Generation, r.Settings.ConvergeDeadline, r.Settings.Settle)
 	}
@@ -115,9 +160,6 @@ func (r *run) report(ctx context.Context) error {
 	}
 	return nil
 }
-
-// passes tells errors after which the member is simply looked at again later.
-func passes(err error) bool { return errors.Is(err, push.ErrNotReady) }
 
 func sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {

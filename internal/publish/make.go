@@ -64,31 +64,66 @@ func (r *run) snapshot(ctx context.Context) error {
 
 // transfer is P3: the snapshot completes while the members get the tree, which none of them activates yet.
 func (r *run) transfer(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
+	var group errgroup.Group
+	completed := make(chan struct{})
 	group.Go(func() error {
 		ctx, cancel := context.WithTimeout(ctx, r.Settings.SnapshotDeadline)
 		defer cancel()
 		id := r.next.Snapshots[r.Settings.Region]
 		if err := r.Snapshots.WaitCompleted(ctx, id, r.members.snapshotProgress); err != nil {
+			r.endWork()
 			return err
 		}
 		r.members.snapshotProgress("100%")
+		close(completed)
 		return nil
 	})
-	group.Go(func() error { return r.stageAll(ctx) })
+	group.Go(func() error {
+		err := r.stageAll(ctx, completed)
+		if err != nil {
+			r.endWork() // the snapshot is not waited for
+		}
+		return err
+	})
 	return group.Wait()
 }
 
-// stageAll gives the tree to every member that can take it. One that fails is tried again in P5; when none takes it, the publish stops here,
-// before anything is visible.
-func (r *run) stageAll(ctx context.Context) error {
-	if err := r.members.list(ctx, r.next.Generation); err != nil {
+// slowTransfer: a member that needs more than twice the time of the others, and this, gets the tree while P5 goes on with the rest.
+const slowTransfer = 5 * time.Second
+
+// stageAll gives the tree to every member that can take it. One that fails is tried again in P5; when none takes it, or more fail than may, the
+// publish stops here, before anything is visible.
+func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
+	err := r.members.list(ctx, r.next.Generation)
+	for try := 1; err != nil && try < stageTries; try++ { // P0 could list them: what Auto Scaling says now may be old
+		if err := sleep(ctx, stagePause); err != nil {
+			return err
+		}
+		err = r.members.list(ctx, r.next.Generation)
+	}
+	if err != nil {
 		return err
 	}
 	ready := r.members.having(standsBehind, standsFailed)
-	r.members.each(ctx, ready, forever, func(ctx context.Context, m *member) error { return r.members.stageWithRetries(ctx, m, r.next) })
-	if err := ctx.Err(); err != nil {
-		return err
+	r.members.forget(ready) // what P0 could not reach is tried anew
+	for todo := ready; ; {
+		r.members.each(ctx, todo, patience{rest: slowTransfer, until: completed}, func(ctx context.Context, m *member) error {
+			return r.members.stageWithRetries(ctx, m, r.next)
+		})
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if r.members.tooMany() == nil {
+			break
+		}
+		r.members.wait()                                               // those under way are not stopped
+		if err := r.members.list(ctx, r.next.Generation); err != nil { // some may only be gone
+			return err
+		}
+		if err := r.members.tooMany(); err != nil {
+			return err
+		}
+		todo = r.members.unstaged(ready)
 	}
 	failed := r.members.failed(ready)
 	if len(failed) == 0 || len(failed) < len(ready) {

@@ -36,9 +36,13 @@ type member struct {
 	active       string // the volume that this run has made it current on
 	reported     bool   // that was written to the volume's tags
 	session      Session
-	dialed       string // address and host key of the session
-	busy         bool   // somebody works on it
-	err          error  // of the last try
+	dialed       string    // address and host key of the session
+	busy         bool      // somebody works on it
+	err          error     // of the last try
+	told         string    // cause of a failure that was told last
+	tries        int       // that failed in a row
+	again        time.Time // when to try again
+	hook         error     // the release is active, but a program in activate.d failed
 }
 
 func (m *member) standing() standing {
@@ -92,10 +96,9 @@ func isLeaving(state string) bool {
 // members are all members that this run has seen, and the work on them: at most Parallel at a time, never two on the same.
 type members struct {
 	*Publisher
-	phase    string
-	slots    chan struct{}
-	finished chan struct{} // holds a token when work ended since the last look
-	workers  sync.WaitGroup
+	phase   string
+	slots   chan struct{}
+	workers sync.WaitGroup
 
 	mu      sync.Mutex
 	all     map[string]*member // by instance id
@@ -115,9 +118,16 @@ func newMembers(p *Publisher) *members {
 	return &members{
 		Publisher: p,
 		slots:     make(chan struct{}, max(1, p.Settings.Parallel)),
-		finished:  make(chan struct{}, 1),
 		all:       map[string]*member{},
 	}
+}
+
+// enter begins a phase.
+func (ms *members) enter(phase, title string) {
+	ms.mu.Lock()
+	ms.phase = phase
+	ms.mu.Unlock()
+	ms.say(Event{Kind: KindPhase, Text: title})
 }
 
 // list asks who the members are, and where they stand towards generation wanted.
@@ -136,6 +146,9 @@ func (ms *members) list(ctx context.Context, wanted int64) error {
 		if m == nil {
 			m = &member{first: !ms.listed}
 			ms.all[f.InstanceID] = m
+		}
+		if m.Address != f.Address || m.HostKey != f.HostKey || m.VolumeID != f.VolumeID { // what was wrong may be mended
+			m.tries, m.again = 0, time.Time{}
 		}
 		m.Member, m.wanted, m.gone = f, wanted, false
 	}
@@ -175,6 +188,23 @@ func (ms *members) having(ways ...standing) []*member {
 	return found
 }
 
+// due returns the members that stand in one of the ways and whose last failure is long enough ago.
+func (ms *members) due(ways ...standing) []*member {
+	found := ms.having(ways...)
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	now := time.Now()
+	return slices.DeleteFunc(found, func(m *member) bool { return now.Before(m.again) })
+}
+
+// staged returns the members that have the tree and only need to be told to use it.
+func (ms *members) staged() []*member {
+	found := ms.due(standsBehind, standsFailed, standsLeaving)
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	return slices.DeleteFunc(found, func(m *member) bool { return m.VolumeID == "" || m.staged != m.VolumeID })
+}
+
 // failed returns those of some members that are still there and whose last try failed.
 func (ms *members) failed(some []*member) (failed []*member) {
 	ms.mu.Lock()
@@ -185,6 +215,24 @@ func (ms *members) failed(some []*member) (failed []*member) {
 		}
 	}
 	return failed
+}
+
+// unstaged returns those of some members that are still to get the tree and did not fail.
+func (ms *members) unstaged(some []*member) []*member {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(some), func(m *member) bool {
+		return m.standing() != standsBehind || m.err != nil || m.staged != "" && m.staged == m.VolumeID
+	})
+}
+
+// forget what was wrong with some members.
+func (ms *members) forget(some []*member) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	for _, m := range some {
+		m.err, m.tries, m.again = nil, 0, time.Time{}
+	}
 }
 
 // withError returns those of some members whose last try failed.
@@ -207,12 +255,21 @@ func (ms *members) releases(next pointer.Pointer) []string {
 	return slices.Collect(maps.Keys(held))
 }
 
-// forever is the patience of a phase that waits for all.
-const forever = time.Duration(1<<63 - 1)
+// patience says how long each waits for the members that it works on.
+type patience struct {
+	most time.Duration // 0: until they are done
+	// rest: one slow member must not hold up all others. Once half of them are through (and until is closed, if there is one), what is still
+	// under way gets as long again as it took so far, and this. 0: until they are done.
+	rest  time.Duration
+	until <-chan struct{}
+}
 
-// each works on some members, and returns when all are done, ctx ends or patience does; what is under way then goes on. A member that is
-// being worked on already is left alone.
-func (ms *members) each(ctx context.Context, some []*member, patience time.Duration, work func(context.Context, *member) error) {
+// each works on some members, and returns when all of them are done or patience ends; what is under way then goes on. A member that is being
+// worked on already is left alone. The end of ctx ends the work.
+func (ms *members) each(ctx context.Context, some []*member, wait patience, work func(context.Context, *member) error) {
+	start := time.Now()
+	done := make(chan error, len(some))
+	begun, through, ended := 0, 0, 0
 	for _, m := range some {
 		ms.mu.Lock()
 		skip := m.busy
@@ -221,53 +278,47 @@ func (ms *members) each(ctx context.Context, some []*member, patience time.Durat
 		if skip {
 			continue
 		}
-		ms.workers.Go(func() { ms.one(ctx, m, work) })
+		begun++
+		ms.workers.Go(func() { done <- ms.one(ctx, m, work) })
 	}
-	clock := time.NewTimer(patience)
-	defer clock.Stop()
-	for ms.anyBusy() {
+	var most, late <-chan time.Time
+	if wait.most > 0 {
+		most = time.After(wait.most)
+	}
+	for ended < begun {
 		ms.say(Event{Kind: KindProgress, Progress: ms.progress()})
+		if late == nil && wait.rest > 0 && wait.until == nil && 2*through >= begun {
+			late = time.After(time.Since(start) + wait.rest)
+		}
 		select {
-		case <-ms.finished:
-		case <-clock.C:
+		case err := <-done:
+			ended++
+			if err == nil {
+				through++
+			}
+		case <-wait.until:
+			wait.until = nil
+		case <-most:
 			return
-		case <-ctx.Done():
-			ms.wait() // they see the same ctx
+		case <-late:
+			return
 		}
 	}
 	ms.say(Event{Kind: KindProgress, Progress: ms.progress()})
 }
 
-func (ms *members) one(ctx context.Context, m *member, work func(context.Context, *member) error) {
-	var err error
+func (ms *members) one(ctx context.Context, m *member, work func(context.Context, *member) error) (err error) {
 	select {
 	case ms.slots <- struct{}{}:
-		err = work(ctx, m)
+		if err = ms.tooMany(); err == nil {
+			err = work(ctx, m)
+		}
 		<-ms.slots
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	ms.mu.Lock()
-	m.busy = false
-	if ctx.Err() == nil || m.err == nil { // an interrupt must not hide what was wrong
-		m.err = err
-	}
-	ms.mu.Unlock()
-	select {
-	case ms.finished <- struct{}{}:
-	default:
-	}
-}
-
-func (ms *members) anyBusy() bool {
-	ms.mu.Lock()
-	defer ms.mu.Unlock()
-	for _, m := range ms.all {
-		if m.busy {
-			return true
-		}
-	}
-	return false
+	ms.note(ctx, m, err)
+	return err
 }
 
 // wait returns when nobody is worked on.
@@ -358,6 +409,8 @@ func (ms *members) say(e Event) {
 	}
 	ms.talk.Lock()
 	defer ms.talk.Unlock()
-	e.Phase = ms.phase
+	ms.mu.Lock()
+	e.Schema, e.Time, e.Phase = 1, time.Now().UTC(), ms.phase
+	ms.mu.Unlock()
 	ms.Talk(e)
 }

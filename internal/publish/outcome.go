@@ -36,10 +36,13 @@ type Outcome struct {
 	Sent         Sent        `json:"sent"`
 	OnIt         int         `json:"on_it"` // members on the generation
 	Total        int         `json:"total"`
-	Launched     int         `json:"launched"` // of those, launched during the publish
-	Gone         int         `json:"gone"`     // members that left the group during the publish, or are leaving it
+	Launched     int         `json:"launched"`       // members launched during the publish
+	LaunchedOnIt int         `json:"launched_on_it"` // of those, on the generation
+	Gone         int         `json:"gone"`           // members that left the group during the publish, or are leaving it
 	Milliseconds int64       `json:"milliseconds"`
 	Frozen       int64       `json:"frozen_milliseconds,omitempty"` // how long writers to the release volume waited
+	Mixed        *Window     `json:"mixed,omitempty"`               // how long members ran different releases, but for those that were late
+	HookError    string      `json:"hook_error,omitempty"`          // of the programs after the publish
 	Phases       []PhaseTime `json:"phases"`
 	Members      []Member    `json:"members"`
 }
@@ -63,6 +66,8 @@ type Member struct {
 	State          string `json:"state"`    // what its agent reported: booting, ready; unknown: nothing yet
 	Standing       string `json:"standing"` // towards the pointer: current, behind, booting, failed, leaving, gone
 	Error          string `json:"error,omitempty"`
+	Cause          string `json:"cause,omitempty"` // of the error, the same words for all members with the same trouble
+	Hook           string `json:"hook,omitempty"`  // what is wrong with a program that had to run after the activation
 }
 
 // View reports a listed member as it stands towards the wanted generation.
@@ -76,7 +81,10 @@ func (m *member) view() Member {
 		Generation: m.Generation, Release: m.Release, State: m.State, Standing: string(m.standing()),
 	}
 	if m.standing() != standsCurrent && m.err != nil {
-		v.Error = m.err.Error()
+		v.Error, v.Cause = m.err.Error(), cause(m.err)
+	}
+	if m.hook != nil {
+		v.Hook = OneLine(m.hook)
 	}
 	return v
 }
@@ -90,6 +98,12 @@ func (r *run) outcome(err error) Outcome {
 	}
 	if r.committed {
 		o.Generation, o.Release, o.Digest, o.SnapshotID = r.next.Generation, r.next.Release, r.next.Digest, r.next.Snapshots[r.Settings.Region]
+	}
+	if wave := r.mixed(); wave.Members > 0 {
+		o.Mixed = &wave
+	}
+	if r.hookErr != nil {
+		o.HookError = OneLine(r.hookErr)
 	}
 	for _, m := range r.members.all {
 		m.wanted = o.Generation
@@ -105,10 +119,13 @@ func (r *run) outcome(err error) Outcome {
 		case m.standing() == standsCurrent:
 			o.OnIt++
 			if !m.first {
-				o.Launched++
+				o.LaunchedOnIt++
 			}
 		}
 		o.Total++
+		if !m.first {
+			o.Launched++
+		}
 	}
 	slices.SortFunc(o.Members, func(a, b Member) int { return strings.Compare(a.InstanceID, b.InstanceID) })
 	o.Result = ResultConverged
@@ -133,21 +150,22 @@ func result(code int) string {
 	return ResultFailed
 }
 
-// Sentence is the report in one line: "generation 2 is current: 5/5 members on it (2 launched during the publish)".
+// Sentence is the report in one line: "generation 42 is current: 54/54 members on it (1 gone); 3 launched during the publish, all on
+// generation 42".
 func (o Outcome) Sentence() string {
 	if o.Total == 0 {
 		return fmt.Sprintf("generation %d is current: no members yet, instances that launch get it", o.Generation)
 	}
-	var extra []string
-	if o.Launched > 0 {
-		extra = append(extra, fmt.Sprintf("%d launched during the publish", o.Launched))
-	}
-	if o.Gone > 0 {
-		extra = append(extra, fmt.Sprintf("%d gone", o.Gone))
-	}
 	s := fmt.Sprintf("generation %d is current: %d/%d members on it", o.Generation, o.OnIt, o.Total)
-	if len(extra) > 0 {
-		s += " (" + strings.Join(extra, ", ") + ")"
+	if o.Gone > 0 {
+		s += fmt.Sprintf(" (%d gone)", o.Gone)
+	}
+	switch {
+	case o.Launched == 0:
+	case o.LaunchedOnIt == o.Launched:
+		s += fmt.Sprintf("; %d launched during the publish, all on generation %d", o.Launched, o.Generation)
+	default:
+		s += fmt.Sprintf("; %d launched during the publish, %d of them on generation %d", o.Launched, o.LaunchedOnIt, o.Generation)
 	}
 	return s
 }

@@ -28,6 +28,7 @@ type Publisher struct {
 	Snapshots Snapshots
 	Fleet     Fleet
 	Dialer    Dialer
+	Hooks     Hooks // nil: none
 	Settings  Settings
 	Talk      func(Event) // told what happens, one call at a time; nil: silence
 }
@@ -43,6 +44,8 @@ type Settings struct {
 	SnapshotDeadline time.Duration // for the snapshot to be completed
 	ConvergeDeadline time.Duration // for P5
 	Settle           time.Duration // how far apart the last two listings of P5 are at least
+	MaxFailures      MaxFailures   // how many members may fail before no new one is begun
+	IfGeneration     *int64        // go on only if the pointer is at this generation; nil: wherever it is
 }
 
 // Check is something that could fail later and is therefore tried first. It changes nothing.
@@ -94,6 +97,12 @@ type Session interface {
 	Close() error
 }
 
+// Hooks are the programs of the release server's operator around a publish.
+type Hooks interface {
+	Before(ctx context.Context, source string, next pointer.Pointer) error // the last step of P0; an error stops the publish
+	After(ctx context.Context, o Outcome) error                            // once the generation is committed, whatever came of it; an error is reported
+}
+
 // phase is one of P0 to P6.
 type phase struct {
 	name, title string
@@ -140,10 +149,13 @@ type run struct {
 	tree      release.Ingested // P1
 	frozen    time.Duration    // P2
 	committed bool             // P4
+	window    *Window          // P5; guarded by members.mu
 	undo      []undo           // P1, P2: what to take back when it fails before the commit; latest last
 	times     []PhaseTime
+	hookErr   error // of the programs after the publish
 
 	members *members
+	stop    context.CancelFunc // ends all work on members
 }
 
 // undo takes one effect back.
@@ -156,12 +168,20 @@ func newRun(p *Publisher, source string) *run {
 	return &run{Publisher: p, source: source, started: time.Now(), members: newMembers(p)}
 }
 
+// endWork ends what is under way on members, and returns when it has ended.
+func (r *run) endWork() {
+	r.stop()
+	r.members.wait()
+}
+
 // do goes through the phases, cleans up, and gives the error its exit code.
-func (r *run) do(ctx context.Context, phases []phase) (Outcome, error) {
+func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
+	ctx, stop := context.WithCancel(outer)
+	defer stop()
+	r.stop = stop
 	var err error
 	for _, ph := range phases {
-		r.members.phase = ph.name
-		r.say(Event{Kind: KindPhase, Text: ph.title})
+		r.members.enter(ph.name, ph.title)
 		start := time.Now()
 		err = ph.do(r, ctx)
 		r.times = append(r.times, PhaseTime{ph.name, ph.title, time.Since(start).Milliseconds()})
@@ -170,16 +190,21 @@ func (r *run) do(ctx context.Context, phases []phase) (Outcome, error) {
 			break
 		}
 	}
+	interrupted := outer.Err()
+	r.endWork()
 	if err != nil {
-		err = r.code(ctx, err, r.takeBack(ctx))
+		err = r.code(interrupted, err, r.takeBack(outer))
 	}
 	r.members.close()
+	r.hookAfter(outer, err)
 	if r.unlock != nil {
 		if unlockErr := r.unlock(); unlockErr != nil {
 			r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("unlock the pointer store: %v", unlockErr)})
 		}
 	}
-	return r.outcome(err), err
+	o := r.outcome(err)
+	r.say(Event{Kind: KindOutcome, Outcome: &o})
+	return o, err
 }
 
 // cleanUpTime is how long taking back may last; it goes on after an interrupt.
@@ -203,14 +228,14 @@ func (r *run) takeBack(ctx context.Context) error {
 }
 
 // code marks err with the exit code that tells what is left of the run.
-func (r *run) code(ctx context.Context, err, left error) error {
+func (r *run) code(interrupted, err, left error) error {
 	var coded *exit.Error
 	switch {
 	case left != nil:
 		return exit.With(exit.Failed, fmt.Errorf("%w; and this could not be taken back: %w", err, left))
-	case ctx.Err() != nil && r.committed:
+	case interrupted != nil && r.committed:
 		return exit.With(exit.Interrupted, fmt.Errorf("interrupted; generation %d is committed, `ebs-release converge` brings the members to it: %w", r.next.Generation, err))
-	case ctx.Err() != nil:
+	case interrupted != nil:
 		return exit.With(exit.Interrupted, fmt.Errorf("interrupted, nothing was changed: %w", err))
 	case errors.As(err, &coded):
 		return err

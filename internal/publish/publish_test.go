@@ -316,7 +316,7 @@ func TestMemberLaunchedDuringThePublishIsBroughtOn(t *testing.T) {
 		}
 	}
 	o, code, err := w.run(t)
-	if code != 0 || o.Sentence() != "generation 2 is current: 2/2 members on it (1 launched during the publish)" || w.boxes["b"].fence != 2 {
+	if code != 0 || o.Sentence() != "generation 2 is current: 2/2 members on it; 1 launched during the publish, all on generation 2" || w.boxes["b"].fence != 2 {
 		t.Errorf("code %d, %v, %s", code, err, o.Sentence())
 	}
 }

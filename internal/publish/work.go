@@ -39,10 +39,11 @@ func (ms *members) stage(ctx context.Context, m *member, next pointer.Pointer) e
 			return err
 		}
 		ms.mu.Lock()
-		defer ms.mu.Unlock()
 		m.staged = as.VolumeID
 		ms.sent.Files += sent.Files
 		ms.sent.Bytes += sent.Bytes
+		ms.mu.Unlock()
+		ms.say(Event{Kind: KindStaged, Member: as.InstanceID})
 		return nil
 	})
 }
@@ -60,31 +61,30 @@ func (ms *members) stageWithRetries(ctx context.Context, m *member, next pointer
 	}
 }
 
-// isFinal tells errors that another try a moment later won't mend. P5 tries these again all the same: until its deadline, a person may.
-func isFinal(err error) bool {
-	for _, final := range []error{
-		push.ErrNoHostKey, push.ErrHostKey, push.ErrLogin, push.ErrNoAgent, push.ErrNoRsync, push.ErrNoSpace, push.ErrFenced,
-	} {
-		if errors.Is(err, final) {
-			return true
-		}
-	}
-	return false
-}
-
-// activate makes the release current on the member.
-func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer) error {
+// activate makes the release current on the member. wave, if any, is the window that the flip counts in.
+func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer, wave *Window) error {
 	return ms.step(ctx, m, "activate on", func(ctx context.Context, s Session, as fleet.Member) error {
-		if err := s.Activate(ctx, next.Release, next.Digest, next.Generation); err != nil {
+		asked := time.Now()
+		err := s.Activate(ctx, next.Release, next.Digest, next.Generation)
+		hook, isHook := errors.AsType[*push.HookError](err)
+		ms.mu.Lock()
+		if err != nil && !isHook {
 			// It may have lost the tree (its volume was replaced behind the same id): look again next time.
-			ms.mu.Lock()
 			m.staged = ""
 			ms.mu.Unlock()
 			return err
 		}
-		ms.mu.Lock()
-		defer ms.mu.Unlock()
-		m.active, m.reported = as.VolumeID, false
+		if wave != nil {
+			wave.add(asked, time.Now())
+		}
+		m.active, m.reported, m.hook = as.VolumeID, false, nil
+		told := Event{Kind: KindActive, Member: as.InstanceID}
+		if isHook {
+			m.hook = err
+			told.Kind, told.Cause, told.Text = KindHook, hook.Error(), OneLine(err)
+		}
+		ms.mu.Unlock()
+		ms.say(told)
 		return nil
 	})
 }
@@ -107,7 +107,7 @@ func (ms *members) step(ctx context.Context, m *member, what string, do func(con
 		ms.hangUp(m)
 	}
 	if errors.Is(stepCtx.Err(), context.DeadlineExceeded) && ctx.Err() == nil {
-		return fmt.Errorf("%s %s took longer than %v: %w", what, as.Address, ms.Settings.MemberTimeout, err)
+		return fmt.Errorf("%s %s %w: %w", what, as.Address, timeoutError(ms.Settings.MemberTimeout), err)
 	}
 	return err
 }

@@ -77,11 +77,28 @@ func farAgent(tree release.Tree, args []string) error {
 		if errors.Is(err, release.ErrFenced) {
 			return exit.With(exit.Conflict, err)
 		}
+		if err == nil && os.Getenv("FAKE_HOOK") != "" {
+			fmt.Println(`{"schema":1,"state":"active","hook":{"name":"50-reload","code":3,"line":"no such service"}}`)
+		} else if err == nil {
+			fmt.Println(`{"schema":1,"state":"active"}`)
+		}
 		return err
+	case args[0] == "verify":
+		if have, err := tree.ManifestDigest(get("--release")); err != nil || have != get("--digest") {
+			return fmt.Errorf("the manifest has digest %q: %w", have, err)
+		}
+		if err := tree.Verify(ctx, get("--release")); err != nil {
+			return err
+		}
+		fmt.Println(`{"schema":1,"state":"verified","files":9}`)
+		return nil
 	case args[0] == "status":
 		fmt.Println("talk of a shell\n{\"schema\":1,\"state\":\"ready\"}")
 		return nil
 	case args[0] == "hang":
+		if err := os.WriteFile(tree.Root+"/hangs", nil, 0o644); err != nil {
+			return err
+		}
 		for { // until nobody listens any more
 			if _, err := fmt.Println("still here"); err != nil {
 				return err

@@ -11,8 +11,9 @@ import (
 // Parcels works out what a release needs over each base once, for all members: what one more member costs must not depend on the size
 // of the tree.
 type Parcels struct {
-	mu   sync.Mutex
-	made map[parcelKey]func() (*parcel, error)
+	mu      sync.Mutex
+	made    map[parcelKey]func() (*parcel, error)
+	digests map[parcelKey]func() (string, error)
 }
 
 type parcelKey struct{ root, id, base string }
@@ -27,7 +28,22 @@ type parcel struct {
 }
 
 // NewParcels returns an empty set.
-func NewParcels() *Parcels { return &Parcels{made: map[parcelKey]func() (*parcel, error){}} }
+func NewParcels() *Parcels {
+	return &Parcels{made: map[parcelKey]func() (*parcel, error){}, digests: map[parcelKey]func() (string, error){}}
+}
+
+// digest is that of a release on this side: read once, however many members ask for a base.
+func (p *Parcels) digest(tree release.Tree, id string) (string, error) {
+	key := parcelKey{root: tree.Root, id: id}
+	p.mu.Lock()
+	once, ok := p.digests[key]
+	if !ok {
+		once = sync.OnceValues(func() (string, error) { return tree.ManifestDigest(id) })
+		p.digests[key] = once
+	}
+	p.mu.Unlock()
+	return once()
+}
 
 func (p *Parcels) get(tree release.Tree, id, base string) (*parcel, error) {
 	key := parcelKey{tree.Root, id, base}

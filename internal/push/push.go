@@ -197,19 +197,23 @@ func (s *Session) choose(tree release.Tree, held []release.Held, tried map[strin
 		if tried[h.ID] || h.ID <= base {
 			continue
 		}
-		if digest, err := tree.ManifestDigest(h.ID); err == nil && digest == h.Digest {
+		if digest, err := s.options.Parcels.digest(tree, h.ID); err == nil && digest == h.Digest {
 			base = h.ID
 		}
 	}
 	return base
 }
 
-// Activate makes a staged release the current one on the member.
+// Activate makes a staged release the current one on the member. A *HookError says that it is, but that a program there failed.
 func (s *Session) Activate(ctx context.Context, id, digest string, generation int64) error {
 	if !release.ValidID(id) || !release.ValidDigest(digest) {
 		return fmt.Errorf("activate %q: not a release", id)
 	}
-	err := s.agent(ctx, nil, nil, "activate", "--release", id, "--digest", digest, "--generation", fmt.Sprint(generation))
+	var answer []byte
+	err := s.agent(ctx, nil, &answer, "activate", "--release", id, "--digest", digest, "--generation", fmt.Sprint(generation))
+	if err == nil {
+		err = hookOf(answer)
+	}
 	if err != nil {
 		return s.failed(fmt.Sprintf("activate generation %d", generation), err)
 	}

@@ -362,7 +362,10 @@ func TestContextEndsASessionAndWhatItRuns(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.agent(t.Context(), nil, nil, "hang") }()
-	for len(running(t, s.dir)) < 2 { // until the command runs; the test's own time limit ends it
+	for { // until the command runs; the test's own time limit ends it
+		if _, err := os.Stat(f.Root + "/hangs"); err == nil {
+			break
+		}
 		time.Sleep(time.Millisecond)
 	}
 	cancel()
@@ -394,6 +397,14 @@ func TestCommandEndsAtItsOwnDeadline(t *testing.T) {
 	// The session is still good.
 	if err := s.agent(t.Context(), nil, nil, "status"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestRefusedSessionSaysSo(t *testing.T) {
+	f := newFar(t, volume(t), "MaxSessions 1") // the connection's own
+	s := f.open(t)
+	if err := s.agent(t.Context(), nil, nil, "status"); !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("got %v", err)
 	}
 }
 

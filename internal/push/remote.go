@@ -24,16 +24,8 @@ func (e *exitError) Error() string { return fmt.Sprintf("%s (exit code %d)", las
 
 // agent runs a verb of the agent on the member. out, if any, gets the JSON line of its answer.
 func (s *Session) agent(ctx context.Context, stdin []byte, out *[]byte, words ...string) error {
-	var stdout bytes.Buffer
-	err := s.run(ctx, func(ctx context.Context) (*exec.Cmd, *tail) {
-		args := append([]string{"-F", clientConfig, hostAlias, s.options.AgentPath}, words...)
-		cmd, stderr := s.command(ctx, "ssh", args...)
-		if stdin != nil {
-			cmd.Stdin = bytes.NewReader(stdin)
-		}
-		cmd.Stdout = &stdout
-		return cmd, stderr
-	})
+	// The words are fixed or checked ones: the far shell takes them as they are.
+	stdout, err := s.remote(ctx, stdin, strings.Join(append([]string{s.options.AgentPath}, words...), " "))
 	if spoken, ok := errors.AsType[*exitError](err); ok {
 		return spoken.ofAgent(words[0])
 	}
@@ -41,7 +33,7 @@ func (s *Session) agent(ctx context.Context, stdin []byte, out *[]byte, words ..
 		return err
 	}
 	// A shell's start-up files may have talked before.
-	for line := range bytes.Lines(stdout.Bytes()) {
+	for line := range bytes.Lines(stdout) {
 		if line = bytes.TrimSpace(line); bytes.HasPrefix(line, []byte("{")) {
 			*out = line
 		}

@@ -175,7 +175,7 @@ func (t Tree) Finish(ctx context.Context, id string) error {
 }
 
 func (t Tree) finish(ctx context.Context, root *os.Root, id string) error {
-	staged, err := root.Open(stateDir + "/" + id + stagedExt)
+	staged, err := openPlain(root, stateDir+"/"+id+stagedExt, maxManifest)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := root.Lstat(releasesDir + "/" + id); err == nil {
 			return nil // done before; the answer was lost

@@ -23,7 +23,7 @@ func (t Tree) locked(ctx context.Context, do func(root *os.Root) error) error {
 	}
 	defer func() { _ = root.Close() }()
 	// Read only is enough for flock, and all there is if root made the file.
-	file, err := root.OpenFile(lockPath, os.O_RDONLY|os.O_CREATE, 0o644)
+	file, err := root.OpenFile(lockPath, os.O_RDONLY|os.O_CREATE|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return fmt.Errorf("lock release volume %s (is it one?): %w", t.Root, err)
 	}
@@ -44,6 +44,26 @@ func (t Tree) locked(ctx context.Context, do func(root *os.Root) error) error {
 		case <-timer.C:
 		}
 	}
+}
+
+// openPlain opens a file of ours, of at most limit bytes. A volume may come from anywhere: what stands under the name may be a fifo, which would hold us
+// until somebody writes into it, a device, or a link to one.
+func openPlain(root *os.Root, name string, limit int64) (*os.File, error) {
+	file, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("%s is no regular file (%s)", name, info.Mode())
+	case info.Size() > limit:
+		err = fmt.Errorf("%s has %d bytes, want at most %d", name, info.Size(), limit)
+	default:
+		return file, nil
+	}
+	return nil, errors.Join(err, file.Close())
 }
 
 // owner is who the tree belongs to. Root makes files for that user; others make them for themselves (asIs).

@@ -101,10 +101,15 @@ func (t Tree) Generation() (int64, error) {
 }
 
 func (t Tree) fence(root *os.Root) (generation int64, id string, err error) {
-	data, err := root.ReadFile(fencePath)
+	file, err := openPlain(root, fencePath, maxFence)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, "", nil
 	}
+	if err != nil {
+		return 0, "", fmt.Errorf("generation of %s: %w", t.Root, err)
+	}
+	defer func() { _ = file.Close() }()
+	data, err := io.ReadAll(io.LimitReader(file, maxFence))
 	if err != nil {
 		return 0, "", fmt.Errorf("generation of %s: %w", t.Root, err)
 	}
@@ -154,7 +159,7 @@ func (t Tree) manifest(root *os.Root, id string) (Manifest, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
 	}
-	file, err := root.Open(stateDir + "/" + id + manifestExt)
+	file, err := openPlain(root, stateDir+"/"+id+manifestExt, maxManifest)
 	if err != nil {
 		return nil, fmt.Errorf("manifest of %s: %w", id, err)
 	}
@@ -180,7 +185,7 @@ func (t Tree) manifestDigest(root *os.Root, id string) (string, error) {
 	if err := checkID(id); err != nil {
 		return "", err
 	}
-	file, err := root.Open(stateDir + "/" + id + manifestExt)
+	file, err := openPlain(root, stateDir+"/"+id+manifestExt, maxManifest)
 	if err != nil {
 		return "", fmt.Errorf("manifest of %s: %w", id, err)
 	}

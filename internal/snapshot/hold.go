@@ -140,7 +140,7 @@ func (h *Hold) end() error {
 		if errors.Is(err, syscall.EINVAL) { // it was not frozen
 			err = nil
 		} else if err != nil {
-			err = fmt.Errorf("%s may still be frozen, run `fsfreeze --unfreeze %s`: %w", h.holder.Path, h.holder.Path, err)
+			err = fmt.Errorf("%s may still be frozen, run `ebs-release thaw`: %w", h.holder.Path, err)
 		}
 	}
 	return errors.Join(err, h.reap())

@@ -1,0 +1,84 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// Orphan is a member's volume that nobody uses any more: attached to nothing, and the instance that it was made for is gone. It stays behind when an
+// instance dies between CreateVolume and DeleteOnTermination (aggregation-service #87, amazon-ebs-autoscale #30).
+type Orphan struct {
+	VolumeID   string
+	InstanceID string
+	Created    time.Time
+}
+
+// Orphans lists them, of all groups: a volume says itself whose it was. One whose instance is only stopped, or has just been launched, is none as long
+// as EC2 knows the instance; the caller leaves young ones alone all the same, as EC2 may not know a new instance yet (kubernetes #77389).
+func Orphans(ctx context.Context, machines Machines) ([]Orphan, error) {
+	var found []Orphan
+	pages := ec2.NewDescribeVolumesPaginator(machines, &ec2.DescribeVolumesInput{Filters: []types.Filter{
+		{Name: aws.String("tag:" + volume.TagRole), Values: []string{volume.RoleMember}},
+		{Name: aws.String("status"), Values: []string{string(types.VolumeStateAvailable)}},
+	}})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("look for volumes that members left behind: %w", err)
+		}
+		for _, v := range page.Volumes {
+			o := Orphan{VolumeID: aws.ToString(v.VolumeId), Created: aws.ToTime(v.CreateTime)}
+			for _, t := range v.Tags {
+				if aws.ToString(t.Key) == volume.TagInstance {
+					o.InstanceID = aws.ToString(t.Value)
+				}
+			}
+			if len(v.Attachments) == 0 && o.InstanceID != "" {
+				found = append(found, o)
+			}
+		}
+	}
+	there, err := existing(ctx, machines, found)
+	if err != nil {
+		return nil, err
+	}
+	found = slices.DeleteFunc(found, func(o Orphan) bool { return there[o.InstanceID] })
+	slices.SortFunc(found, func(a, b Orphan) int { return strings.Compare(a.VolumeID, b.VolumeID) })
+	return found, nil
+}
+
+// existing tells which of the instances EC2 knows, in any state but terminated.
+func existing(ctx context.Context, machines Machines, orphans []Orphan) (map[string]bool, error) {
+	var ids []string
+	for _, o := range orphans {
+		ids = append(ids, o.InstanceID)
+	}
+	slices.Sort(ids)
+	there := map[string]bool{}
+	for batch := range slices.Chunk(slices.Compact(ids), valuesPerCall) {
+		pages := ec2.NewDescribeInstancesPaginator(machines, &ec2.DescribeInstancesInput{
+			Filters: []types.Filter{{Name: aws.String("instance-id"), Values: batch}},
+		})
+		for pages.HasMorePages() {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("ask EC2 which of %d instances are gone: %w", len(batch), err)
+			}
+			for _, r := range page.Reservations {
+				for _, i := range r.Instances {
+					there[aws.ToString(i.InstanceId)] = i.State == nil || i.State.Name != types.InstanceStateNameTerminated
+				}
+			}
+		}
+	}
+	return there, nil
+}

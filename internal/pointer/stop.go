@@ -1,0 +1,81 @@
+package pointer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// lockPoll is how often Stop looks whether the lock is free.
+const lockPoll = 100 * time.Millisecond
+
+// Stop asks the publish that holds the lock to end (SIGTERM: it takes back what it did, and thaws), and waits until the lock is free or ctx ends. The
+// lock itself can't be taken away: it is flock(2), which goes with its process and not before. stopped says that there was a holder. A holder that is not
+// a process of this machine, or did not leave its name, is left alone: ErrLocked.
+func (f *Folder) Stop(ctx context.Context) (holder Holder, stopped bool, err error) {
+	holder, held, err := f.Holder(ctx)
+	if err != nil || !held {
+		return holder, false, err
+	}
+	pid := holder.PID
+	mine := false
+	if pid > 0 {
+		if mine, err = f.holds(pid); err != nil {
+			return holder, true, err
+		}
+	}
+	if !mine {
+		return holder, true, fmt.Errorf("%w: the lock %s is held by %s, which is no publish on this machine; end it there",
+			ErrLocked, filepath.Join(f.dir, lockName), holder)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return holder, true, fmt.Errorf("stop %s: %w", holder, err)
+	}
+	for {
+		now, held, err := f.Holder(ctx)
+		switch {
+		case err != nil:
+			return holder, true, err
+		case !held || now.PID != 0 && now.PID != pid: // free, or the next one has it
+			return holder, true, nil
+		}
+		if err := pause(ctx, lockPoll); err != nil {
+			return holder, true, fmt.Errorf("%w: %s was asked to stop, and has not ended yet", ErrLocked, holder)
+		}
+	}
+}
+
+// holds says whether the process has the lock, going by what the kernel says of its open files (proc_pid_fdinfo(5)). A name in the file proves nothing:
+// its number may be another host's, or another process's by now.
+func (f *Folder) holds(pid int) (bool, error) {
+	lock, err := os.Stat(filepath.Join(f.dir, lockName))
+	if err != nil {
+		return false, fmt.Errorf("publish lock: %w", err)
+	}
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	files, err := os.ReadDir(filepath.Join(proc, "fd"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("publish lock: look at process %d: %w", pid, err)
+	}
+	for _, fd := range files {
+		if open, err := os.Stat(filepath.Join(proc, "fd", fd.Name())); err != nil || !os.SameFile(open, lock) {
+			continue // closed meanwhile, or another file
+		}
+		// lock:	1: FLOCK  ADVISORY  WRITE 2301 08:01:1837065 0 EOF
+		info, err := os.ReadFile(filepath.Join(proc, "fdinfo", fd.Name()))
+		if err == nil && bytes.Contains(info, []byte("FLOCK")) && bytes.Contains(info, []byte("WRITE")) {
+			return true, nil
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,78 @@
+package publish
+
+import (
+	"context"
+	"fmt"
+
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
+)
+
+// Target is the release that a rollback goes back to.
+type Target struct {
+	Generation int64 // that it was published as; 0: not known
+	Release    string
+	Digest     string
+	SnapshotID string // a snapshot in which it is current; "": make one
+}
+
+// Rollback makes an older release current: a new generation of a tree that is still on the release volume, and that most members still hold, so that
+// little or nothing is sent. choose is called under the lock with the pointer as it is. A snapshot that choose names is used again: the generation
+// on it is lower than the pointer's, and the agent raises it when it boots from there.
+func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, pointer.Pointer) (Target, error)) (Outcome, error) {
+	var target Target
+	return newRun(p, "").do(ctx, []phase{
+		{"P0", "check", (*run).check},
+		{"P1", "choose", func(r *run, ctx context.Context) (err error) {
+			if target, err = choose(ctx, r.before); err != nil {
+				return err
+			}
+			return r.goBack(ctx, target)
+		}},
+		{"P2", "snapshot", func(r *run, ctx context.Context) error {
+			if target.SnapshotID == "" {
+				return r.snapshot(ctx)
+			}
+			r.next.Snapshots = map[string]string{r.Settings.Region: target.SnapshotID} // not to be deleted when this fails
+			r.say(Event{Kind: KindNote, Text: fmt.Sprintf("%s of generation %d serves again", target.SnapshotID, target.Generation)})
+			return nil
+		}},
+		{"P3", "transfer", (*run).transfer},
+		{"P4", "commit", (*run).commit},
+		{"P5", "converge", (*run).converge},
+		{"P6", "report", (*run).report},
+	})
+}
+
+// goBack is P1 of a rollback: the older release becomes current on the release volume.
+func (r *run) goBack(ctx context.Context, target Target) error {
+	previous, err := r.Tree.Current()
+	if err != nil {
+		return fmt.Errorf("read which release is current on the release volume: %w", err)
+	}
+	r.tree = release.Ingested{ID: target.Release, Digest: target.Digest, Previous: previous, Reused: true}
+	r.next.Release, r.next.Digest = target.Release, target.Digest
+	r.putBackLater(previous)
+	if err := r.Tree.Activate(ctx, target.Release, target.Digest, r.next.Generation); err != nil {
+		return fmt.Errorf("make %s current on the release volume: %w", target.Release, err)
+	}
+	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("back to release %s (generation %d)", target.Release, target.Generation)})
+	return nil
+}
+
+// Preview is what a publish would meet.
+type Preview struct {
+	Before  pointer.Pointer // the pointer as it is
+	Next    int64           // the generation that would be next
+	Members []Member
+}
+
+// Preview is P0 alone: it takes the lock for as long as it looks, tries everything that could fail later, and changes nothing.
+func (p *Publisher) Preview(ctx context.Context) (Preview, error) {
+	r := newRun(p, "")
+	outcome, err := r.do(ctx, []phase{{"P0", "check", (*run).check}})
+	return Preview{r.before, r.next.Generation, outcome.Members}, err
+}
+
+// ResultRolledBack is how a publish ended that did not converge and went back by itself.
+const ResultRolledBack = "rolled-back"

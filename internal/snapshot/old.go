@@ -1,0 +1,86 @@
+package snapshot
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/smithy-go"
+)
+
+// Old is a snapshot that an earlier publish made.
+type Old struct {
+	ID         string
+	Generation int64 // that it was made for, committed or not; 0: its tag says no number
+	Release    string
+	Started    time.Time
+	State      types.SnapshotState
+}
+
+// List returns the release snapshots of the volume, oldest first.
+func (m Maker) List(ctx context.Context) ([]Old, error) {
+	var found []Old
+	pages := ec2.NewDescribeSnapshotsPaginator(m.EC2, &ec2.DescribeSnapshotsInput{
+		OwnerIds: []string{"self"},
+		Filters: []types.Filter{
+			{Name: aws.String("volume-id"), Values: []string{m.VolumeID}},
+			{Name: aws.String("tag:" + volume.TagRole), Values: []string{volume.RoleRelease}},
+		},
+	})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("list the release snapshots of %s: %w", m.VolumeID, err)
+		}
+		for _, s := range page.Snapshots {
+			o := Old{ID: aws.ToString(s.SnapshotId), Started: aws.ToTime(s.StartTime), State: s.State}
+			for _, t := range s.Tags {
+				switch aws.ToString(t.Key) {
+				case volume.TagGeneration:
+					o.Generation, _ = strconv.ParseInt(aws.ToString(t.Value), 10, 64)
+				case volume.TagRelease:
+					o.Release = aws.ToString(t.Value)
+				}
+			}
+			found = append(found, o)
+		}
+	}
+	slices.SortFunc(found, func(a, b Old) int {
+		return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.Generation, b.Generation), cmp.Compare(a.ID, b.ID))
+	})
+	return found, nil
+}
+
+// Usable says whether a snapshot is there and completed.
+func (m Maker) Usable(ctx context.Context, id string) (bool, error) {
+	s, err := m.describe(ctx, id)
+	switch {
+	case errors.Is(err, errUnseen):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look at snapshot %s: %w", id, err)
+	}
+	return s.State == types.SnapshotStateCompleted, nil
+}
+
+// CheckDelete asks EC2 by DryRun whether DeleteSnapshot would be allowed for a snapshot that exists.
+func (m Maker) CheckDelete(ctx context.Context, id string) error {
+	_, err := m.EC2.DeleteSnapshot(ctx, &ec2.DeleteSnapshotInput{DryRun: aws.Bool(true), SnapshotId: aws.String(id)})
+	var api smithy.APIError
+	switch {
+	case err == nil:
+		return fmt.Errorf("delete snapshot %s: EC2 answered a DryRun as if it was none", id)
+	case errors.As(err, &api) && api.ErrorCode() == "DryRunOperation":
+		return nil
+	}
+	return fmt.Errorf("delete snapshot %s: would not be allowed (ec2:DeleteSnapshot): %w", id, err)
+}

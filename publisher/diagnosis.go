@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/publish"
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+)
+
+// tests are what P0 tries, and what else can be looked at. Later ones build on what earlier ones found.
+func (p *parts) tests() []test {
+	tests := []test{
+		{"pointer store", p.testStore},
+		{"lock", p.testLock},
+		{"pointer", p.testPointer},
+	}
+	for _, c := range p.checks.list() {
+		tests = append(tests, test{c.Name, func(ctx context.Context) (string, error) { return "", c.Do(ctx) }})
+	}
+	d := &diagnosis{parts: p}
+	return append(tests, []test{
+		{"release on the volume", p.testCurrent},
+		{"snapshot of the pointer", p.testSnapshot},
+		{"right to delete snapshots", p.testDeleteSnapshot},
+		{"members", d.members},
+		{"rights on members' volumes", d.rights},
+		{"ssh to the members", d.ssh},
+		{"left-over volumes", p.testOrphans},
+	}...)
+}
+
+// testStore writes and removes a file: what the pointer needs.
+func (p *parts) testStore(context.Context) (string, error) {
+	dir := p.values.Get("pointer-store")
+	f, err := os.CreateTemp(dir, ".doctor-*")
+	if err != nil {
+		return "", fmt.Errorf("%w; the publisher has to write the pointer there", err)
+	}
+	return dir, errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+func (p *parts) testLock(ctx context.Context) (string, error) {
+	holder, held, err := p.store.Holder(ctx)
+	if err == nil && held {
+		err = warn("held by %s; wait until it is done, or `ebs-release lock release`", holder)
+	}
+	return "free", err
+}
+
+func (p *parts) testPointer(ctx context.Context) (string, error) {
+	current, err := p.store.Read(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case current.Generation == 0:
+		return "", warn("nothing has been published yet; instances that launch wait for it; `ebs-release publish SOURCE`")
+	}
+	if _, err := p.store.History(ctx); err != nil {
+		return "", err
+	}
+	if _, err := current.Snapshot(p.Settings.Region); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("generation %d, release %s", current.Generation, current.Release), nil
+}
+
+// testCurrent compares the release volume with the pointer.
+func (p *parts) testCurrent(ctx context.Context) (string, error) {
+	current, err := p.store.Read(ctx)
+	if err != nil {
+		return "", err
+	}
+	release, err := p.tree.Current()
+	switch {
+	case err != nil:
+		return "", err
+	case release != current.Release && current.Generation > 0:
+		return "", warn("%s is current on the release volume, the pointer names %s: a publish was killed; the next one puts it right", orDash(release), current.Release)
+	}
+	return orDash(release), nil
+}
+
+func (p *parts) testSnapshot(ctx context.Context) (string, error) {
+	id, err := p.pointerSnapshot(ctx)
+	if err != nil || id == "" {
+		return "none yet", err
+	}
+	usable, err := p.maker.Usable(ctx, id)
+	if err == nil && !usable {
+		err = fmt.Errorf("%s is gone, or not completed: instances that launch now can't boot; publish again at once", id)
+	}
+	return id, err
+}
+
+func (p *parts) pointerSnapshot(ctx context.Context) (string, error) {
+	current, err := p.store.Read(ctx)
+	if err != nil || current.Generation == 0 {
+		return "", err
+	}
+	return current.Snapshot(p.Settings.Region)
+}
+
+// testDeleteSnapshot needs a snapshot that is there: the right hangs on its tags.
+func (p *parts) testDeleteSnapshot(ctx context.Context) (string, error) {
+	id, err := p.pointerSnapshot(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case id == "":
+		return "", warn("can't be tried before the first publish")
+	}
+	return "", p.maker.CheckDelete(ctx, id)
+}
+
+func (p *parts) testOrphans(ctx context.Context) (string, error) {
+	orphans, err := fleet.Orphans(ctx, p.ec2)
+	if err != nil {
+		return "", err
+	}
+	old := 0
+	for _, o := range orphans {
+		if time.Since(o.Created) > 24*time.Hour {
+			old++
+		}
+	}
+	if old > 0 {
+		return "", warn("%d volumes of instances that are gone are older than a day; `ebs-release gc` removes them", old)
+	}
+	return "none", nil
+}
+
+// diagnosis is what the tests of the members share.
+type diagnosis struct {
+	*parts
+	listed []fleet.Member
+}
+
+func (d *diagnosis) members(ctx context.Context) (string, error) {
+	current, err := d.store.Read(ctx)
+	if err != nil {
+		return "", err
+	}
+	if d.listed, err = d.parts.members.List(ctx); err != nil {
+		return "", err
+	}
+	var behind []string
+	for _, m := range d.listed {
+		switch v := publish.View(m, current.Generation); v.Standing {
+		case "behind", "booting":
+			behind = append(behind, fmt.Sprintf("%s (%s, generation %d)", m.InstanceID, v.Standing, m.Generation))
+		}
+	}
+	if len(behind) > 0 && current.Generation > 0 {
+		return "", warn("%d of %d are not on generation %d: %s; `ebs-release converge` brings those on that have booted",
+			len(behind), len(d.listed), current.Generation, strings.Join(behind, ", "))
+	}
+	return fmt.Sprintf("%d, all on the current generation", len(d.listed)), nil
+}
+
+// rights tries what publish and gc do with members' volumes: report, delete.
+func (d *diagnosis) rights(ctx context.Context) (string, error) {
+	id := ""
+	for _, m := range d.listed {
+		if m.VolumeID != "" {
+			id = m.VolumeID
+		}
+	}
+	if id == "" {
+		return "", warn("can't be tried: no member has a volume yet")
+	}
+	_, err := d.ec2.CreateTags(ctx, &ec2.CreateTagsInput{
+		DryRun: aws.Bool(true), Resources: []string{id},
+		Tags: []types.Tag{{Key: aws.String(volume.TagGeneration), Value: aws.String("1")}, {Key: aws.String(volume.TagRelease), Value: aws.String("x")}},
+	})
+	if err := allowed("ec2:CreateTags on "+id, err); err != nil {
+		return "", err
+	}
+	_, err = d.ec2.DeleteVolume(ctx, &ec2.DeleteVolumeInput{DryRun: aws.Bool(true), VolumeId: aws.String(id)})
+	if err := allowed("ec2:DeleteVolume on "+id, err); err != nil {
+		return "", warn("%w; `ebs-release gc` needs it", err)
+	}
+	return id, nil
+}
+
+// ssh logs in to every member that is ready, as P0 does.
+func (d *diagnosis) ssh(ctx context.Context) (string, error) {
+	ready, failed := 0, []error(nil)
+	errs := make(chan error, len(d.listed))
+	slots := make(chan struct{}, d.Settings.Parallel)
+	for _, m := range d.listed {
+		if m.State != volume.StateReady {
+			continue
+		}
+		ready++
+		go func() { // ends with ctx
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			session, err := d.dialer.open(ctx, m)
+			if err == nil {
+				err = session.Close()
+			}
+			errs <- err
+		}()
+	}
+	for range ready {
+		if err := <-errs; err != nil {
+			failed = append(failed, err)
+		}
+	}
+	switch {
+	case len(failed) == 0:
+		return fmt.Sprintf("%d of %d", ready, ready), nil
+	case len(failed) == ready:
+		return "", fmt.Errorf("none of %d can be reached: %w", ready, failed[0])
+	}
+	return "", warn("%d of %d can't be reached: %w", len(failed), ready, errors.Join(failed...))
+}

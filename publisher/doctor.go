@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/publish"
+
+	"github.com/spf13/cobra"
+)
+
+// Verdicts of doctor.
+const (
+	verdictOK   = "ok"
+	verdictWarn = "warn" // a publish goes through all the same
+	verdictFail = "FAIL" // a publish would stop, or members would not get it
+)
+
+// finding is one line of doctor.
+type finding struct {
+	Check   string `json:"check"`
+	Verdict string `json:"verdict"`
+	Detail  string `json:"detail,omitempty"` // what was found; with warn and FAIL also what to do
+}
+
+// doctorReport is what `doctor --output json` prints.
+type doctorReport struct {
+	Schema   int       `json:"schema"`
+	Failed   int       `json:"failed"`
+	Warned   int       `json:"warned"`
+	Findings []finding `json:"findings"`
+}
+
+// warning is an error that a publish can live with.
+type warning struct{ error }
+
+func warn(format string, args ...any) error { return warning{fmt.Errorf(format, args...)} }
+
+// test is one thing that doctor looks at. What it finds when all is well may be empty.
+type test struct {
+	name string
+	do   func(context.Context) (string, error)
+}
+
+// testTime is for one test: a doctor that hangs helps nobody.
+const testTime = time.Minute
+
+func (p *program) doctorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "doctor",
+		Short: "Try everything that a publish needs, and say what to do about what is wrong",
+		Long: `Try everything that a publish needs, a line each: ok, warn (a publish goes through all the same) or FAIL, and what to do. Rights are tried by DryRun.
+Nothing is changed, and no lock is taken. Exit 1: something failed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.doctor(cmd.Context()) },
+	}
+}
+
+func (p *program) doctor(ctx context.Context) error {
+	values, err := p.settings("pointer-store", "groups")
+	if err != nil {
+		return err
+	}
+	report := doctorReport{Schema: 1, Findings: []finding{}}
+	parts, err := newParts(ctx, values, p.configFile, job{verb: "doctor"})
+	switch {
+	case exit.Code(err) == exit.Usage:
+		return err
+	case err != nil:
+		p.find(&report, "account", "", err)
+	default:
+		p.find(&report, "account", "Region "+parts.Settings.Region, nil)
+		for _, t := range parts.tests() {
+			testCtx, cancel := context.WithTimeout(ctx, testTime)
+			detail, err := t.do(testCtx)
+			cancel()
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			p.find(&report, t.name, detail, err)
+		}
+	}
+	if p.output == outputJSON {
+		if err := p.printJSON(report); err != nil {
+			return err
+		}
+	}
+	if report.Failed > 0 {
+		return fmt.Errorf("%d of %d checks failed", report.Failed, len(report.Findings))
+	}
+	return nil
+}
+
+// find adds a finding; as text it is printed at once.
+func (p *program) find(report *doctorReport, name, detail string, err error) {
+	f := finding{name, verdictOK, detail}
+	var w warning
+	switch {
+	case errors.As(err, &w):
+		f.Verdict, f.Detail = verdictWarn, publish.OneLine(err)
+		report.Warned++
+	case err != nil:
+		f.Verdict, f.Detail = verdictFail, publish.OneLine(err)
+		report.Failed++
+	}
+	report.Findings = append(report.Findings, f)
+	if p.output != outputJSON {
+		line := fmt.Sprintf("%-4s  %s", f.Verdict, f.Check)
+		if f.Detail != "" {
+			line += ": " + f.Detail
+		}
+		fmt.Fprintln(p.stdout, line)
+	}
+}

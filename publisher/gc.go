@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/spf13/cobra"
+)
+
+// Kinds of what gc removes.
+const (
+	kindTree     = "tree"     // a release on the release volume
+	kindSnapshot = "snapshot" // of the release volume
+	kindVolume   = "volume"   // of a member that is gone
+	kindRecord   = "record"   // of a connection to a member, left by a publisher that was killed
+)
+
+// gcReport is what `gc --output json` prints.
+type gcReport struct {
+	Schema int      `json:"schema"`
+	DryRun bool     `json:"dry_run"`
+	Items  []gcItem `json:"items"`
+}
+
+// gcItem is something that nobody needs.
+type gcItem struct {
+	Kind    string    `json:"kind"`
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"`
+	Why     string    `json:"why"`
+	Removed bool      `json:"removed"`
+	Error   string    `json:"error,omitempty"`
+}
+
+func (p *program) gcCommand() *cobra.Command {
+	grace := 24 * time.Hour
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "gc",
+		Short: "Remove what no pointer, publish or member needs: releases, snapshots, volumes of members that are gone",
+		Long: `Remove what nobody needs any more, if it is older than --grace:
+
+tree      releases on the release volume, but the latest --keep, and those that are current or that a member is on
+snapshot  snapshots of the release volume, but those of the latest --keep generations, of the pointer, and of members that boot;
+          and those of publishes that never committed
+volume    volumes of members whose instance is gone, attached to nothing, in any group
+record    files of connections to members (addresses, host keys) that a killed publisher left in the temporary folder
+
+Let --grace be longer than the slowest boot: an instance may just make its volume from an older snapshot. Exit 4: a publish is running.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if grace < 0 {
+				return exit.With(exit.Usage, errors.New("--grace: want a duration of 0 or more"))
+			}
+			return p.gc(cmd.Context(), grace, dryRun)
+		},
+	}
+	cmd.Flags().DurationVar(&grace, "grace", grace, "leave alone what is younger, by the time that it was made")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be removed and why, and remove nothing")
+	return cmd
+}
+
+func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err error) {
+	values, err := p.settings("pointer-store", "groups")
+	if err != nil {
+		return err
+	}
+	parts, err := newParts(ctx, values, p.configFile, job{verb: "gc"})
+	if err != nil {
+		return before(ctx, err)
+	}
+	unlock, err := parts.store.Lock(ctx, parts.Settings.Who+" (gc)")
+	if errors.Is(err, pointer.ErrLocked) {
+		return exit.With(exit.Conflict, err)
+	} else if err != nil {
+		return before(ctx, err)
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	s := survey{grace: grace, now: time.Now()}
+	if err := parts.look(ctx, &s); err != nil {
+		return before(ctx, err)
+	}
+	report := gcReport{Schema: 1, DryRun: dryRun, Items: s.plan()}
+	if !dryRun {
+		parts.remove(ctx, &s, report.Items)
+	}
+	if p.output == outputJSON {
+		err = p.printJSON(report)
+	} else {
+		err = p.printGC(report)
+	}
+	return errors.Join(err, report.err(ctx))
+}
+
+// remove goes on after an error: the rest may be removed all the same.
+func (p *parts) remove(ctx context.Context, s *survey, items []gcItem) {
+	for i := range items {
+		item := &items[i]
+		var err error
+		switch item.Kind {
+		case kindTree:
+			// Prune counts, gc names: what is to stay is spared by name.
+			_, err = p.tree.Prune(ctx, 1, s.treesBut(item.ID)...)
+		case kindSnapshot:
+			err = p.maker.Delete(ctx, item.ID)
+		case kindVolume:
+			_, err = p.ec2.DeleteVolume(ctx, &ec2.DeleteVolumeInput{VolumeId: aws.String(item.ID)})
+			if isNoVolume(err) {
+				err = nil
+			}
+		case kindRecord:
+			err = os.RemoveAll(item.ID)
+		}
+		if item.Removed = err == nil; err != nil {
+			item.Error = err.Error()
+		}
+	}
+}
+
+func (r gcReport) err(ctx context.Context) error {
+	failed, first := 0, ""
+	for _, item := range r.Items {
+		if item.Error != "" {
+			failed++
+			if first == "" {
+				first = fmt.Sprintf("%s %s: %s", item.Kind, item.ID, item.Error)
+			}
+		}
+	}
+	switch {
+	case failed == 0:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return fmt.Errorf("%d of %d things could not be removed, such as %s", failed, len(r.Items), first)
+}
+
+func (p *program) printGC(r gcReport) error {
+	removed := 0
+	for _, item := range r.Items {
+		word := "removed"
+		switch {
+		case r.DryRun:
+			word = "would remove"
+		case !item.Removed:
+			word = "NOT removed"
+		default:
+			removed++
+		}
+		fmt.Fprintf(p.stdout, "%s %s %s (%s): %s", word, item.Kind, item.ID, item.Created.UTC().Format(time.RFC3339), item.Why)
+		if item.Error != "" {
+			fmt.Fprintf(p.stdout, ": %s", oneLine(item.Error))
+		}
+		fmt.Fprintln(p.stdout)
+	}
+	var err error
+	switch {
+	case len(r.Items) == 0:
+		_, err = fmt.Fprintln(p.stdout, "nothing to remove")
+	case r.DryRun:
+		_, err = fmt.Fprintf(p.stdout, "dry run: %d things would be removed; nothing was changed\n", len(r.Items))
+	default:
+		_, err = fmt.Fprintf(p.stdout, "%d of %d things removed\n", removed, len(r.Items))
+	}
+	return err
+}

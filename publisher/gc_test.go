@@ -1,0 +1,114 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/snapshot"
+)
+
+// releaseOf is the release that was taken in on a day of January.
+func releaseOf(day int) string { return fmt.Sprintf("202601%02dT000000Z-0000000000%02d", day, day) }
+
+func dayOf(day int) time.Time { return time.Date(2026, 1, day, 0, 0, 0, 0, time.UTC) }
+
+// newSurvey has generations 1 to 9, one a day; it is the tenth, and the pointer is back at generation 9 with the release of the third.
+func newSurvey() *survey {
+	s := &survey{now: dayOf(10), grace: 36 * time.Hour, keep: 2, current: releaseOf(3)}
+	for day := 1; day <= 9; day++ {
+		id := fmt.Sprintf("snap-%d", day)
+		s.trees = append(s.trees, releaseOf(day))
+		s.snapshots = append(s.snapshots, snapshot.Old{ID: id, Generation: int64(day), Release: releaseOf(day), Started: dayOf(day)})
+		if day != 5 { // that publish was killed
+			s.history = append(s.history, pointer.Entry{Committed: true, Generation: int64(day), Release: releaseOf(day), Snapshots: map[string]string{"r": id}})
+		}
+	}
+	s.pointer = pointer.Pointer{Generation: 10, Release: releaseOf(3), Snapshots: map[string]string{"r": "snap-3"}}
+	s.history = append(s.history, pointer.Entry{Committed: true, Generation: 10, Release: releaseOf(3), Snapshots: s.pointer.Snapshots})
+	return s
+}
+
+// kinds are the ids of a kind in the plan, in short.
+func kinds(items []gcItem, kind string) string {
+	var ids []string
+	for _, i := range items {
+		if i.Kind == kind {
+			ids = append(ids, strings.TrimPrefix(i.ID, "snap-"))
+		}
+	}
+	return strings.Join(ids, " ")
+}
+
+func TestGCKeepsWhatIsNeeded(t *testing.T) {
+	s := newSurvey()
+	s.members = []fleet.Member{{InstanceID: "i-1", State: "ready", Release: releaseOf(1)}, {InstanceID: "i-2", State: "booting", Release: releaseOf(2)}, {InstanceID: "i-3", State: "unknown"}}
+	s.keep = 4
+	// Trees: the pointer's (3), the members' (1, 2), and the youngest (9) stay, whatever keep says.
+	want := []string{releaseOf(4), releaseOf(5), releaseOf(6), releaseOf(7), releaseOf(8)}
+	if got := kinds(s.plan(), kindTree); got != strings.Join(want, " ") {
+		t.Errorf("trees: %s", got)
+	}
+	// Snapshots: keep 9 8 7 6, the pointer's 3, 2 for who boots from it; 5 was never committed.
+	if got := kinds(s.plan(), kindSnapshot); got != "1 4 5" {
+		t.Errorf("snapshots: %s", got)
+	}
+	s.keep = 100
+	if got := kinds(s.plan(), kindTree) + kinds(s.plan(), kindSnapshot); got != "5" {
+		t.Errorf("with room for all: %s", got)
+	}
+}
+
+func TestGCLeavesTheYoungAlone(t *testing.T) {
+	s := newSurvey()
+	s.orphans = []fleet.Orphan{{VolumeID: "vol-old", InstanceID: "i-9", Created: dayOf(8)}, {VolumeID: "vol-young", InstanceID: "i-8", Created: dayOf(9)}}
+	s.records = []gcItem{{Kind: kindRecord, ID: "/tmp/old", Created: dayOf(1)}, {Kind: kindRecord, ID: "/tmp/young", Created: dayOf(10)}}
+	if got := kinds(s.plan(), kindVolume) + " " + kinds(s.plan(), kindRecord); got != "vol-old /tmp/old" {
+		t.Errorf("%s", got)
+	}
+	s.grace = 1000 * time.Hour
+	if got := s.plan(); len(got) != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestGCWithoutAHistoryTakesNothingForUncommitted(t *testing.T) {
+	s := newSurvey()
+	s.history = s.history[len(s.history)-1:] // it was bounded, or the store is older than this program
+	s.keep = 3
+	if got := kinds(s.plan(), kindSnapshot); got != "1 2 4 5 6" { // 9 8 7, and the pointer's
+		t.Errorf("%s", got)
+	}
+	for _, item := range s.plan() {
+		if strings.Contains(item.Why, "never committed") {
+			t.Errorf("%+v", item)
+		}
+	}
+}
+
+func TestGCFindsWhatAKilledPublisherLeft(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"ebs-release-push-1", "other"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/etc", filepath.Join(dir, "ebs-release-push-link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "ebs-release-push-other"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(filepath.Join(dir, "ebs-release-push-other"), 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	found, err := records(dir)
+	if err != nil || len(found) != 1 || filepath.Base(found[0].ID) != "ebs-release-push-1" {
+		t.Errorf("%+v, %v", found, err)
+	}
+}

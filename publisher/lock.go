@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
+
+	"github.com/spf13/cobra"
+)
+
+// lockReport is what `lock status --output json` and `lock release --output json` print.
+type lockReport struct {
+	Schema int             `json:"schema"`
+	Held   bool            `json:"held"`
+	Holder *pointer.Holder `json:"holder,omitempty"`
+}
+
+func (p *program) lockCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "lock", Short: "Look at the publish lock, or end the publish that holds it"}
+	var timeout time.Duration
+	release := &cobra.Command{
+		Use:   "release",
+		Short: "Ask the publish that holds the lock to end, and wait until it has",
+		Long: `Ask the publish that holds the lock to end (SIGTERM), and wait until it has. Before its commit it takes back what it did; after, ` + "`ebs-release converge`" + `
+brings the members on. A lock never outlives its process, so there is nothing to take away by force. Exit 4: it is still held.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			store, err := p.store()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			holder, stopped, err := store.Stop(ctx)
+			switch {
+			case errors.Is(err, pointer.ErrLocked):
+				return exit.With(exit.Conflict, err)
+			case err != nil:
+				return err
+			}
+			says := "the lock is free; nobody held it"
+			if stopped {
+				says = "the lock is free; it was held by " + holder.String()
+			}
+			return p.printLock(lockReport{Schema: 1}, says)
+		},
+	}
+	release.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long the publish may take to end")
+	cmd.AddCommand(&cobra.Command{
+		Use:   "status",
+		Short: "Say who holds the publish lock",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			store, err := p.store()
+			if err != nil {
+				return err
+			}
+			holder, held, err := store.Holder(cmd.Context())
+			switch {
+			case err != nil:
+				return err
+			case held:
+				return p.printLock(lockReport{1, true, &holder}, "the lock is held by "+holder.String())
+			}
+			return p.printLock(lockReport{Schema: 1}, "the lock is free")
+		},
+	}, release)
+	return cmd
+}
+
+// store opens the pointer store alone.
+func (p *program) store() (*pointer.Folder, error) {
+	values, err := p.settings("pointer-store")
+	if err != nil {
+		return nil, err
+	}
+	store, err := pointer.NewFolder(values.Get("pointer-store"))
+	return store, exit.With(exit.Usage, err)
+}
+
+func (p *program) printLock(report lockReport, says string) error {
+	if p.output == outputJSON {
+		return p.printJSON(report)
+	}
+	_, err := fmt.Fprintln(p.stdout, says)
+	return err
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"ebs-release/internal/publish"
+	"ebs-release/internal/release"
+)
+
+// previewReport is what `publish --dry-run --output json` prints.
+type previewReport struct {
+	Schema     int              `json:"schema"`
+	DryRun     bool             `json:"dry_run"`
+	Generation int64            `json:"generation"` // of the pointer
+	Next       int64            `json:"next"`       // that a publish would make
+	Base       string           `json:"base,omitempty"`
+	Digest     string           `json:"digest,omitempty"`
+	Files      *previewFiles    `json:"files"` // null for a remote source, which is not fetched
+	Members    []publish.Member `json:"members"`
+}
+
+// previewFiles is the difference to the current release: files, directories and links.
+type previewFiles struct {
+	Added   []string `json:"added"`
+	Changed []string `json:"changed"`
+	Removed []string `json:"removed"`
+	Bytes   int64    `json:"bytes"` // of the files that are not in the current release
+}
+
+// preview is `publish --dry-run`: P0, and what P1 would find. It changes nothing.
+func (p *program) preview(ctx context.Context, j job) error {
+	values, err := p.settings("pointer-store", "groups")
+	if err != nil {
+		return err
+	}
+	parts, err := newParts(ctx, values, p.configFile, j)
+	if err != nil {
+		return before(ctx, err)
+	}
+	talk := newTalker(p.stderr)
+	parts.Talk = talk.event
+	found, err := parts.Preview(ctx)
+	talk.close()
+	if err != nil {
+		return err
+	}
+	report := previewReport{Schema: 1, DryRun: true, Generation: found.Before.Generation, Next: found.Next, Base: found.Before.Release, Members: found.Members}
+	if !isRemote(j.source) {
+		if report.Files, report.Digest, err = parts.difference(ctx, j.source, found.Before.Release); err != nil {
+			return before(ctx, err)
+		}
+	}
+	if p.output == outputJSON {
+		return p.printJSON(report)
+	}
+	return p.printPreview(report, found.Before.Digest)
+}
+
+// isRemote tells an rsync source (host:path, rsync://) from a folder, as rsync does.
+func isRemote(source string) bool {
+	host, _, colon := strings.Cut(source, ":")
+	return colon && !strings.Contains(host, "/")
+}
+
+// difference compares the source with the current release.
+func (p *parts) difference(ctx context.Context, source, base string) (*previewFiles, string, error) {
+	next, err := release.Scan(ctx, source)
+	if err != nil {
+		return nil, "", err
+	}
+	var old release.Manifest
+	if base != "" {
+		if old, err = p.tree.Manifest(base); err != nil {
+			return nil, "", err
+		}
+	}
+	delta := release.Diff(old, next)
+	files := &previewFiles{Added: []string{}, Changed: []string{}, Removed: slices.Concat([]string{}, delta.Removed)}
+	for _, e := range delta.Added {
+		files.Added = append(files.Added, e.Path)
+	}
+	for _, e := range delta.Changed {
+		files.Changed = append(files.Changed, e.Path)
+	}
+	for _, e := range release.Missing(old, next) {
+		files.Bytes += e.Size
+	}
+	return files, next.Digest(), nil
+}
+
+func (p *program) printPreview(r previewReport, current string) error {
+	what := "the files of a remote source are not looked at"
+	if f := r.Files; f != nil {
+		for _, part := range []struct {
+			mark  string
+			paths []string
+		}{{"+", f.Added}, {"~", f.Changed}, {"-", f.Removed}} {
+			for _, path := range part.paths {
+				fmt.Fprintf(p.stdout, "%s %s\n", part.mark, printable(path))
+			}
+		}
+		what = fmt.Sprintf("%d added, %d changed, %d removed, %d bytes to send", len(f.Added), len(f.Changed), len(f.Removed), f.Bytes)
+		if r.Digest == current {
+			what = "the source equals the current release"
+		}
+	}
+	ready := 0
+	for _, m := range r.Members {
+		if m.State == "ready" {
+			ready++
+		}
+	}
+	_, err := fmt.Fprintf(p.stdout, "dry run: generation %d would follow %d: %s; %d members, %d of them ready; nothing was changed\n",
+		r.Next, r.Generation, what, len(r.Members), ready)
+	return err
+}
+
+// printable keeps a file name from breaking the line or the terminal.
+func printable(path string) string {
+	quoted := fmt.Sprintf("%q", path)
+	if quoted == `"`+path+`"` {
+		return path
+	}
+	return quoted
+}

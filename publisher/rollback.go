@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish"
+	"ebs-release/internal/release"
+
+	"github.com/spf13/cobra"
+)
+
+func (p *program) rollbackCommand() *cobra.Command {
+	j := job{verb: verbRollback}
+	var to string
+	cmd := &cobra.Command{
+		Use:   "rollback",
+		Short: "Make an older release current again, as a new generation",
+		Long: `Make an older release current again, as a new generation. The members that still hold its tree get nothing sent: they only activate it. Instances that
+launch get it from the snapshot that it was published with, or from a new one if that is gone.
+
+Without --to it is the latest earlier generation that had another release than the current one. A rollback that was asked for and is done ends
+with exit code 0, as a publish does; 6 is for a publish that rolled back by itself (publish --rollback).`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if to != "" && !isGeneration(to) && !release.ValidID(to) {
+				return exit.With(exit.Usage, fmt.Errorf("--to is %q, want a generation or a release id, see `ebs-release history`", to))
+			}
+			return p.release(cmd.Context(), j, rollingBack(to))
+		},
+	}
+	cmd.Flags().StringVar(&to, "to", "", "`GENERATION|RELEASE` to go back to")
+	cmd.Flags().StringVarP(&j.message, "message", "m", "", "why, for the pointer and the history")
+	ifGenerationFlag(cmd.Flags(), &j)
+	return cmd
+}
+
+func isGeneration(text string) bool {
+	n, err := strconv.ParseInt(text, 10, 64)
+	return err == nil && n > 0
+}
+
+func rollingBack(to string) work {
+	return func(ctx context.Context, parts *parts) (publish.Outcome, error) {
+		return parts.Rollback(ctx, func(ctx context.Context, current pointer.Pointer) (publish.Target, error) {
+			target, err := parts.target(ctx, current, to)
+			if err == nil && parts.Settings.Message == "" {
+				parts.Settings.Message = fmt.Sprintf("rollback to generation %d", target.Generation)
+				if target.Generation == 0 {
+					parts.Settings.Message = "rollback to release " + target.Release
+				}
+			}
+			return target, err
+		})
+	}
+}
+
+// target finds the release to go back to, on the release volume and in the history, and a snapshot of it that is still there.
+func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) (publish.Target, error) {
+	if current.Generation == 0 {
+		return publish.Target{}, errors.New("nothing has been published yet, so there is nothing to go back to")
+	}
+	entries, err := p.store.History(ctx)
+	if err != nil {
+		return publish.Target{}, err
+	}
+	commits := slices.DeleteFunc(entries, func(e pointer.Entry) bool { return !e.Committed || e.Verb == verbConverge })
+	slices.Reverse(commits) // the latest first
+	chosen, err := choose(commits, current, to)
+	if err != nil {
+		return publish.Target{}, err
+	}
+	target := publish.Target{Generation: chosen.Generation, Release: chosen.Release, Digest: chosen.Digest}
+	have, err := p.tree.ManifestDigest(target.Release)
+	switch {
+	case err != nil:
+		return publish.Target{}, fmt.Errorf("release %s is not on the release volume any more (--keep); publish its source again: %w", target.Release, err)
+	case target.Digest != "" && have != target.Digest:
+		return publish.Target{}, fmt.Errorf("release %s on the release volume has digest %s, it was published with %s; publish its source again", target.Release, have, target.Digest)
+	}
+	target.Digest = have
+	for _, e := range commits {
+		id := e.Snapshots[p.Settings.Region]
+		if e.Release != target.Release || e.Digest != target.Digest || id == "" {
+			continue
+		}
+		usable, err := p.maker.Usable(ctx, id)
+		if err != nil {
+			return publish.Target{}, err
+		}
+		if usable {
+			target.SnapshotID = id
+			break
+		}
+	}
+	return target, nil
+}
+
+// choose takes the entry that to names; commits are those of the history, the latest first.
+func choose(commits []pointer.Entry, current pointer.Pointer, to string) (pointer.Entry, error) {
+	switch {
+	case to == "":
+		for _, e := range commits {
+			if e.Generation < current.Generation && e.Release != current.Release {
+				return e, nil
+			}
+		}
+		return pointer.Entry{}, fmt.Errorf("the history has no generation before %d with another release", current.Generation)
+	case isGeneration(to):
+		n, _ := strconv.ParseInt(to, 10, 64)
+		if n == current.Generation {
+			return pointer.Entry{}, fmt.Errorf("generation %d is the current one", n)
+		}
+		var known []string
+		for _, e := range commits {
+			if e.Generation == n {
+				return e, nil
+			}
+			known = append(known, strconv.FormatInt(e.Generation, 10))
+		}
+		return pointer.Entry{}, fmt.Errorf("there is no generation %d in the history, which has %s", n, strings.Join(known, ", "))
+	case to == current.Release:
+		return pointer.Entry{}, fmt.Errorf("release %s is the current one (generation %d)", to, current.Generation)
+	}
+	for _, e := range commits {
+		if e.Release == to {
+			return e, nil
+		}
+	}
+	return pointer.Entry{Release: to}, nil // taken in, perhaps, and never committed
+}
+
+// publishOrRollBack publishes, and goes back when members are left behind.
+func (p *program) publishOrRollBack(ctx context.Context, j job) error {
+	outcome, err := p.carryOut(ctx, j, publishing(j))
+	if outcome == nil {
+		return err
+	}
+	if exit.Code(err) != exit.NotConverged {
+		return p.report(*outcome, err)
+	}
+	fmt.Fprintf(p.stderr, "ebs-release: %s; rolling back\n", publish.OneLine(err))
+	failed := outcome.Generation
+	back := job{verb: verbRollback, message: fmt.Sprintf("generation %d did not converge", failed), ifGeneration: &failed}
+	after, backErr := p.carryOut(ctx, back, rollingBack(""))
+	if backErr != nil {
+		err = exit.With(exit.NotConverged, fmt.Errorf("%w; and the rollback failed: %w", err, backErr))
+		if exit.Code(backErr) == exit.Interrupted {
+			err = exit.With(exit.Interrupted, err)
+		}
+		if after == nil || !after.Committed {
+			return p.report(*outcome, err)
+		}
+		return p.report(*after, err)
+	}
+	err = exit.With(exit.RolledBack, fmt.Errorf("rolled back from generation %d, as generation %d: %w", failed, after.Generation, err))
+	after.Result, after.Error = publish.ResultRolledBack, publish.OneLine(err)
+	return p.report(*after, err)
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/mount"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+func (p *program) thawCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "thaw",
+		Short: "Unfreeze the release volume, should a publish have left it frozen",
+		Long: `Unfreeze the release volume. A publish never leaves it frozen for more than 10 seconds, even if it is killed: its freeze guard thaws. This is for the case
+that the guard was killed as well. A volume that is not frozen stays as it is, and that is said.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			values, err := p.settings()
+			if err != nil {
+				return err
+			}
+			return p.thaw(values.Get("mount-point"))
+		},
+	}
+}
+
+func (p *program) thaw(point string) error {
+	mounted, err := mount.Look(point)
+	switch {
+	case err != nil:
+		return exit.With(exit.Unchanged, fmt.Errorf("nothing was changed: %w", err))
+	case mounted == nil:
+		return exit.With(exit.Unchanged, fmt.Errorf("nothing was changed: nothing is mounted at %s", point))
+	case os.Geteuid() != 0:
+		return exit.With(exit.Unchanged, errors.New("nothing was changed: unfreezing a file system needs root; run it with sudo"))
+	}
+	thawed := true
+	if err := mount.Thaw(point); errors.Is(err, unix.EINVAL) { // FITHAW of what is not frozen
+		thawed = false
+	} else if err != nil {
+		return err
+	}
+	switch {
+	case p.output == outputJSON:
+		return p.printJSON(struct {
+			Schema     int    `json:"schema"`
+			MountPoint string `json:"mount_point"`
+			WasFrozen  bool   `json:"was_frozen"`
+		}{1, point, thawed})
+	case thawed:
+		_, err = fmt.Fprintf(p.stdout, "%s was frozen, and can be written to again\n", point)
+	default:
+		_, err = fmt.Fprintf(p.stdout, "%s was not frozen\n", point)
+	}
+	return err
+}

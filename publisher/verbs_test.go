@@ -1,0 +1,265 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/mount"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestUsageErrorsOfVerbsEndWith2(t *testing.T) {
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"publish", "/x", "--if-generation", "two", "--groups", "web"}, "want a generation"},
+		{[]string{"publish", "/x", "--if-generation", "-1", "--groups", "web"}, "want a generation"},
+		{[]string{"publish", "/x", "--dry-run", "--rollback", "--groups", "web"}, "--dry-run and --rollback"},
+		{[]string{"rollback", "--to", "yesterday", "--groups", "web"}, "--to is \"yesterday\""},
+		{[]string{"rollback", "--to", "0", "--groups", "web"}, "--to is"},
+		{[]string{"rollback", "extra", "--groups", "web"}, "unknown command"},
+		{[]string{"history", "--limit", "-1"}, "--limit"},
+		{[]string{"history", "--pointer-store", "/does/not/exist"}, "pointer store"},
+		{[]string{"gc", "--grace", "-1h", "--groups", "web"}, "--grace"},
+		{[]string{"gc"}, "groups is not set"},
+		{[]string{"gc", "--keep", "0", "--groups", "web"}, "setting keep"},
+		{[]string{"lock", "status", "--pointer-store", "/does/not/exist"}, "pointer store"},
+		{[]string{"thaw", "--mount-point", "release"}, "absolute path"},
+		{[]string{"verify", "--groups", "web"}, "or --all"},
+		{[]string{"verify", "--all", "i-1", "--groups", "web"}, "or --all"},
+		{[]string{"doctor"}, "groups is not set"},
+		{[]string{"status", "--watch", "--output", "json", "--groups", "web"}, "--watch"},
+		{[]string{"status", "--watch", "--interval", "1ms", "--groups", "web"}, "--interval"},
+	} {
+		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
+			env := map[string]string{}
+			if slices.Contains(tc.args, "--pointer-store") {
+				env["EBS_RELEASE_POINTER_STORE"] = "/overridden"
+			}
+			code, stdout, stderr := call(t, env, tc.args...)
+			if code != exit.Usage || !strings.Contains(stderr, tc.want) || strings.Count(stderr, "\n") != 1 || stdout != "" {
+				t.Errorf("code %d, stdout %q, stderr %q; want 2 and %q", code, stdout, stderr, tc.want)
+			}
+		})
+	}
+}
+
+// storeWith is a pointer store with two generations, the second of a publisher that was killed.
+func storeWith(t *testing.T) (env map[string]string, store *pointer.Folder) {
+	t.Helper()
+	dir := t.TempDir()
+	store, err := pointer.NewFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for g := int64(1); g <= 2; g++ {
+		p := pointer.Pointer{
+			Generation: g, Release: releaseOf(int(g)), Digest: strings.Repeat("a", 64), Snapshots: map[string]string{"eu-central-1": "snap-0123456789abcdef0"},
+			Created: dayOf(int(g)), By: "alice@server", Message: "fix \x1b[31m\nit",
+		}
+		if err := store.CompareAndSwap(t.Context(), g-1, p); err != nil {
+			t.Fatal(err)
+		}
+		if g == 1 {
+			e := pointer.Entry{Time: dayOf(1), Verb: verbPublish, Who: p.By, Message: p.Message, Result: "converged", Committed: true, Generation: 1, Release: p.Release, OnIt: 3, Total: 3}
+			if err := store.Record(t.Context(), e); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return map[string]string{"EBS_RELEASE_POINTER_STORE": dir}, store
+}
+
+func TestHistoryTellsWhoWhenWhatAndHowItEnded(t *testing.T) {
+	env, _ := storeWith(t)
+	code, stdout, stderr := call(t, env, "history")
+	lines := strings.Split(strings.TrimSpace(stdout), "\n")
+	if code != 0 || len(lines) != 3 || stderr != "" {
+		t.Fatalf("code %d, %q, %q", code, stdout, stderr)
+	}
+	for i, words := range [][]string{{"GENERATION"}, {"2 ", "committed, no report"}, {"1 ", "2026-01-01T00:00:00Z", "alice@server", "publish", releaseOf(1), "converged 3/3", `"fix \x1b[31m\nit"`}} {
+		for _, w := range words {
+			if !strings.Contains(lines[i], w) {
+				t.Errorf("line %q, want %q", lines[i], w)
+			}
+		}
+	}
+	code, stdout, _ = call(t, env, "history", "--output", "json", "--limit", "1")
+	var report struct {
+		Schema  int
+		Entries []pointer.Entry
+	}
+	if err := json.Unmarshal([]byte(stdout), &report); code != 0 || err != nil || report.Schema != 1 || len(report.Entries) != 1 || report.Entries[0].Generation != 2 {
+		t.Errorf("code %d, %v, %s", code, err, stdout)
+	}
+	if code, stdout, _ := call(t, nil, "history"); code != 0 || stdout != "nothing has been published yet\n" {
+		t.Errorf("code %d, %q", code, stdout)
+	}
+}
+
+func TestLockStatusAndRelease(t *testing.T) {
+	env, store := storeWith(t)
+	if code, stdout, _ := call(t, env, "lock", "status"); code != 0 || stdout != "the lock is free\n" {
+		t.Errorf("code %d, %q", code, stdout)
+	}
+	if code, stdout, _ := call(t, env, "lock", "release"); code != 0 || !strings.Contains(stdout, "nobody held it") {
+		t.Errorf("code %d, %q", code, stdout)
+	}
+	unlock, err := store.Lock(t.Context(), "bob@server")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unlock() }()
+	if code, stdout, _ := call(t, env, "lock", "status"); code != 0 || !strings.Contains(stdout, "held by bob@server") {
+		t.Errorf("code %d, %q", code, stdout)
+	}
+	code, stdout, _ := call(t, env, "lock", "status", "--output", "json")
+	var report lockReport
+	if err := json.Unmarshal([]byte(stdout), &report); code != 0 || err != nil || !report.Held || report.Holder.PID != os.Getpid() {
+		t.Errorf("code %d, %v, %s", code, err, stdout)
+	}
+}
+
+func TestThawSaysWhetherItWasFrozen(t *testing.T) {
+	point := filepath.Join(t.TempDir(), "release")
+	if err := os.Mkdir(point, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := call(t, nil, "thaw", "--mount-point", point); code != exit.Unchanged || !strings.Contains(stderr, "nothing is mounted") {
+		t.Errorf("code %d, %q", code, stderr)
+	}
+	device := loopDevice(t, 16<<20)
+	command(t, "mkfs.ext4", "-q", device)
+	if err := unix.Mount(device, point, "ext4", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = mount.Thaw(point) // in case the test failed
+		if err := unix.Unmount(point, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if code, stdout, stderr := call(t, nil, "thaw", "--mount-point", point); code != 0 || stdout != point+" was not frozen\n" {
+		t.Errorf("code %d, %q, %q", code, stdout, stderr)
+	}
+	if err := mount.Freeze(point); err != nil {
+		t.Fatal(err)
+	}
+	if code, stdout, stderr := call(t, nil, "thaw", "--mount-point", point, "--output", "json"); code != 0 || !strings.Contains(stdout, `"was_frozen": true`) {
+		t.Errorf("code %d, %q, %q", code, stdout, stderr)
+	}
+	if err := os.WriteFile(filepath.Join(point, "x"), nil, 0o600); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDryRunComparesWithTheCurrentRelease(t *testing.T) {
+	tree := release.Tree{Root: t.TempDir()}
+	if err := tree.Init(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	source := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(source, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("same", "same")
+	write("changes", "one")
+	write("goes", "x")
+	in, err := tree.Ingest(t.Context(), source, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("changes", "two")
+	write("comes\n", "12345")
+	if err := os.Remove(filepath.Join(source, "goes")); err != nil {
+		t.Fatal(err)
+	}
+	parts := &parts{tree: tree}
+	files, digest, err := parts.difference(t.Context(), source, in.ID)
+	if err != nil || len(digest) != 64 || files.Bytes != 8 ||
+		strings.Join(files.Added, " ")+strings.Join(files.Changed, " ")+strings.Join(files.Removed, " ") != "comes\nchangesgoes" {
+		t.Fatalf("%+v, %v", files, err)
+	}
+	var out bytes.Buffer
+	p := &program{stdout: &out}
+	if err := p.printPreview(previewReport{Generation: 4, Next: 5, Files: files, Digest: digest}, in.Digest); err != nil {
+		t.Fatal(err)
+	}
+	if want := "+ \"comes\\n\"\n~ changes\n- goes\ndry run: generation 5 would follow 4: 1 added, 1 changed, 1 removed, 8 bytes to send; 0 members, 0 of them ready; nothing was changed\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+	for source, remote := range map[string]bool{"/srv/x": false, "x": false, "./a:b": false, "host:/srv": true, "rsync://host/module": true} {
+		if isRemote(source) != remote {
+			t.Errorf("%s: remote %v", source, !remote)
+		}
+	}
+}
+
+func TestVerifyNamesMembers(t *testing.T) {
+	listed := []fleet.Member{{InstanceID: "i-1", Address: "10.0.0.1", State: "ready"}, {InstanceID: "i-2", Address: "10.0.0.2", State: "booting"}}
+	for _, tc := range []struct {
+		names []string
+		want  string
+	}{{nil, "i-1"}, {[]string{"i-2"}, "i-2"}, {[]string{"10.0.0.1", "i-2"}, "i-1 i-2"}, {[]string{"i-1", "i-9"}, "i-9 is no member"}} {
+		chosen, err := named(listed, tc.names)
+		var ids []string
+		for _, m := range chosen {
+			ids = append(ids, m.InstanceID)
+		}
+		got := strings.Join(ids, " ")
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.HasPrefix(got, tc.want) {
+			t.Errorf("%v: %q, want %q", tc.names, got, tc.want)
+		}
+	}
+}
+
+func TestWatchDrawsOverWhatItDrewBefore(t *testing.T) {
+	var out bytes.Buffer
+	s := screen{out: &out, size: func() (int, int, error) { return 12, 4, nil }}
+	if err := s.show("generation 7 is current\nb\nc\nd\ne\n", dayOf(1)); err != nil {
+		t.Fatal(err)
+	}
+	if want := "\x1b[H2026-01-01T0\x1b[K\r\ngeneration 7\x1b[K\r\nb\x1b[K\r\n… and 3 more\x1b[K\x1b[J"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+	out.Reset()
+	s = screen{out: &out} // a file
+	for _, text := range []string{"a\n", "a\n", "b\n"} {
+		if err := s.show(text, dayOf(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := "2026-01-01T00:00:00Z\na\n\n2026-01-01T00:00:00Z\nb\n\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
+func TestWatchEndsWithItsContext(t *testing.T) {
+	_, store := storeWith(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	p := &program{stdout: io.Discard}
+	if err := p.watch(ctx, statusSource{store: store}, time.Hour); err != nil {
+		t.Error(err)
+	}
+}
