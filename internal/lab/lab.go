@@ -36,6 +36,8 @@ type Options struct {
 	Policy  cloud.Policy       // nil: everything is allowed
 	Seed    uint64             // of ids and latencies; 0: from the clock
 
+	AttachLimits map[string]int // how many volumes an instance type takes, where it is not 27
+
 	Groups            []string          // names of the groups that the publisher feeds; default "web"
 	AgentSettings     map[string]string // more lines for agent.toml: deadline -> 30s
 	PublisherSettings map[string]string // more lines for publisher.toml
@@ -49,6 +51,7 @@ type Options struct {
 const (
 	MemberImage = "ami-00000000000000a6e" // boots as a member: sshd, the agent, then an application
 	ServerImage = "ami-0000000000000005e" // boots as a release server: sshd, `ebs-release serve`
+	IdleImage   = "ami-0000000000000001d" // is installed as a member, and starts nothing: who launched it runs the agent
 )
 
 // Names that the images have built in.
@@ -110,7 +113,7 @@ func (l *Lab) build(ctx context.Context) (err error) {
 		return err
 	}
 	l.Account, err = cloud.New(cloud.Options{
-		Subnet: subnet, Latency: l.opts.Latency, Hardware: l.hardware, Policy: l.opts.Policy, Seed: l.opts.Seed, Log: l.opts.Log,
+		Subnet: subnet, Latency: l.opts.Latency, Hardware: l.hardware, Policy: l.opts.Policy, AttachLimits: l.opts.AttachLimits, Seed: l.opts.Seed, Log: l.opts.Log,
 	})
 	if err != nil {
 		return err

@@ -30,6 +30,9 @@ func (l *Lab) machine(inst cloud.InstanceSpec) (host.Spec, error) {
 			host.Service{Name: "agent", Argv: []string{"/usr/bin/ebs-release-agent", "up"}, Notify: true},
 			host.Service{Name: "application", Argv: []string{"/usr/bin/application", "start"}},
 			host.Service{Name: "application-main", Argv: []string{"/usr/bin/application", "run"}, Daemon: true})
+	case IdleImage:
+		spec.Layers = []string{"images/member", "images/base"}
+		spec.Boot = nil
 	case ServerImage:
 		spec.Layers = []string{"images/server", "images/base"}
 		spec.Binds = l.opts.ServerBinds

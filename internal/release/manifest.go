@@ -23,11 +23,13 @@ const (
 	// MaxPath is the longest path in bytes. The kernel takes 4095, and the way to the release goes before it.
 	MaxPath = 3840
 
-	maxName    = 255           // of one component, in bytes: ext4, xfs
-	maxTarget  = 4095          // of a symlink, in bytes: PATH_MAX
-	maxLine    = 40 << 10      // every byte of the longest path and target escaped
-	maxEntries = 4_000_000     // 20 times the largest tree that is tested
-	maxMode    = uint32(07777) // permission, set-id and sticky bits
+	maxName     = 255           // of one component, in bytes: ext4, xfs
+	maxTarget   = 4095          // of a symlink, in bytes: PATH_MAX
+	maxLine     = 40 << 10      // every byte of the longest path and target escaped
+	maxEntries  = 4_000_000     // 20 times the largest tree that is tested
+	maxManifest = 1 << 30       // bytes of a file with a manifest in it
+	maxFence    = 4096          // bytes of the file `generation`
+	maxMode     = uint32(07777) // permission, set-id and sticky bits
 )
 
 // Entry is a file, directory or symlink of a release.

@@ -199,6 +199,13 @@ func createVolume(c *call) (any, error) {
 	return &createVolumeAnswer{volumeXML: renderVolume(v)}, nil
 }
 
+// AllowKeys replaces Options.KMSKeys: a key policy that was changed.
+func (a *Account) AllowKeys(keys ...string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.opts.KMSKeys = keys
+}
+
 // fromSnapshot completes a new volume with what it inherits from its snapshot. mu is held.
 func (a *Account) fromSnapshot(c *call, v *Volume) error {
 	if v.SnapshotID == "" {

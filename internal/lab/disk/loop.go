@@ -72,7 +72,8 @@ func attach(file *os.File, label string, flags uint32) (*Device, error) {
 	}
 	defer control.Close()
 
-	config := unix.LoopConfig{Fd: uint32(file.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR | flags}}
+	// Sectors of 512 bytes, as EBS has them. Left open, the kernel takes what suits the folder's disk, and an xfs made on one volume does not mount on the next.
+	config := unix.LoopConfig{Fd: uint32(file.Fd()), Size: 512, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR | flags}}
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], label)
 	for range 100 { // another process may take the free device that the kernel named: ask for the next one
 		number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)

@@ -16,6 +16,9 @@ var programs struct{ agent, publisher, lab string }
 
 func TestMain(m *testing.M) {
 	host.RunInit()
+	if len(os.Args) > 1 && os.Args[1] == tracerVerb {
+		os.Exit(runTracer(os.Args[2:]))
+	}
 	os.Exit(run(m))
 }
 

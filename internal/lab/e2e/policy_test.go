@@ -92,5 +92,6 @@ func life(t *testing.T, roles *policy.Roles) error {
 			return fmt.Errorf("%s is left in state %s", s.ID, s.State)
 		}
 	}
-	return nil
+	r.orphan("i-0123456789abcdef0") // a member's that is gone
+	return publisher("gc", "--grace", "0s")
 }

@@ -23,6 +23,10 @@ import (
 
 const bridge = "switch"
 
+// bridgeMAC is fixed: a bridge that was given no address takes the lowest of its ports', which changes as hosts come and go, and then the hosts talk to an
+// address that nobody has any more, for seconds, until they ask again.
+const bridgeMAC = "02:eb:5e:00:00:01"
+
 // Rack holds the hosts of one lab.
 type Rack struct {
 	subnet   netip.Prefix
@@ -44,7 +48,7 @@ func NewRack(ctx context.Context, dir string, subnet netip.Prefix) (*Rack, error
 	if r.thread, err = newThread(r.setup); err != nil {
 		return nil, fmt.Errorf("make a rack: %w", err)
 	}
-	if err := r.ip(ctx, r.network, nil, "link add "+bridge+" type bridge", "link set lo up",
+	if err := r.ip(ctx, r.network, nil, "link add "+bridge+" address "+bridgeMAC+" type bridge", "link set lo up",
 		fmt.Sprintf("addr add %s/%d dev %s", r.Gateway(), r.subnet.Bits(), bridge), "link set "+bridge+" up"); err != nil {
 		r.Close()
 		return nil, fmt.Errorf("make a rack: %w", err)

@@ -1,0 +1,165 @@
+// Package hook runs the programs in a folder such as /etc/ebs-release/activate.d, one after the other, in the order of their names.
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Dir is a folder with programs. One that does not exist is an empty one.
+//
+// As run-parts(8), it runs executable files only, and skips what is hidden or looks like an editor's or a package manager's copy. Unlike that,
+// it takes names with dots in them (50-reload.sh). A folder or program that everybody may write to, or that belongs to somebody else than root
+// or the user who runs it, is a failure: skipped in silence it would be missed, run it would be a hole.
+type Dir struct {
+	Path    string
+	Timeout time.Duration // for each program
+	Env     []string      // besides this process's, NAME=value
+}
+
+// Failure is a program that did not do its work. Those after it were not run.
+type Failure struct {
+	Name string `json:"name"` // of the file
+	Code int    `json:"code"` // its exit code; -1: it was ended by a signal or the time-out, or not run at all
+	Line string `json:"line"` // the last line that it said, or why it was not run
+}
+
+func (f *Failure) Error() string {
+	s := fmt.Sprintf("%s ended with exit code %d", f.Name, f.Code)
+	if f.Code < 0 {
+		s = f.Name + " did not run to its end"
+	}
+	if f.Line != "" {
+		s += ": " + f.Line
+	}
+	return s
+}
+
+var (
+	name   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
+	backup = regexp.MustCompile(`(\.dpkg-[a-z]+|\.rpm(new|save|orig)|\.bak|\.orig|\.swp|\.disabled)$`)
+)
+
+// Names lists the programs that Run would run, in its order.
+func (d Dir) Names() ([]string, error) {
+	entries, err := os.ReadDir(d.Path) // sorted
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &Failure{filepath.Base(d.Path), -1, err.Error()}
+	}
+	var names []string
+	for _, e := range entries {
+		if !name.MatchString(e.Name()) || backup.MatchString(e.Name()) {
+			continue
+		}
+		info, err := os.Stat(filepath.Join(d.Path, e.Name()))
+		if err != nil {
+			return nil, &Failure{e.Name(), -1, err.Error()}
+		}
+		if info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// Run runs the programs until one fails. The error is a *Failure, or that of ctx.
+func (d Dir) Run(ctx context.Context) error {
+	names, err := d.Names()
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	for _, n := range slices.Concat([]string{"."}, names) {
+		if why := distrust(filepath.Join(d.Path, n)); why != "" {
+			return &Failure{filepath.Base(filepath.Join(d.Path, n)), -1, why}
+		}
+	}
+	for _, n := range names {
+		if err := d.run(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// distrust says what is wrong with who may write a file; "" when nothing is.
+func distrust(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err.Error()
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok:
+		return "its owner is not known"
+	case info.Mode()&0o002 != 0:
+		return path + " is writable by everybody: not run"
+	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return fmt.Sprintf("%s belongs to user %d, neither root nor the one who runs it: not run", path, st.Uid)
+	}
+	return ""
+}
+
+// pipeTime is how long a program's children that keep its output open are waited for.
+const pipeTime = time.Second
+
+func (d Dir) run(ctx context.Context, name string) error {
+	limited, cancel := context.WithTimeout(ctx, d.Timeout)
+	defer cancel()
+	cmd := exec.CommandContext(limited, filepath.Join(d.Path, name))
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), d.Env...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = pipeTime
+	said := &lastLine{}
+	cmd.Stdout, cmd.Stderr = said, said
+	err := cmd.Run()
+	switch {
+	case err == nil || errors.Is(err, exec.ErrWaitDelay): // it started something that stays, and ended well itself
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case limited.Err() != nil:
+		return &Failure{name, -1, strings.TrimSpace(fmt.Sprintf("it took longer than %v and was killed %s", d.Timeout, said))}
+	case cmd.ProcessState == nil:
+		return &Failure{name, -1, err.Error()}
+	case cmd.ProcessState.ExitCode() < 0:
+		return &Failure{name, -1, strings.TrimSpace(fmt.Sprintf("%v %s", err, said))}
+	}
+	return &Failure{name, cmd.ProcessState.ExitCode(), said.String()}
+}
+
+// lastLine keeps the last line that is not empty, of what is written to it.
+type lastLine struct{ text []byte }
+
+func (l *lastLine) Write(p []byte) (int, error) {
+	const most = 4 << 10
+	l.text = append(l.text, p...)
+	if over := len(l.text) - most; over > 0 {
+		l.text = append(l.text[:0], l.text[over:]...)
+	}
+	return len(p), nil
+}
+
+func (l *lastLine) String() string {
+	last := ""
+	for line := range strings.Lines(string(l.text)) {
+		if line = strings.TrimSpace(line); line != "" {
+			last = line
+		}
+	}
+	return strings.ToValidUTF8(last, "?")
+}

@@ -1,0 +1,105 @@
+package hook_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/hook"
+)
+
+// folder is a folder with programs, by name; a name that ends in ! is not executable.
+func folder(t *testing.T, programs map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range programs {
+		mode := os.FileMode(0o755)
+		if plain, ok := strings.CutSuffix(name, "!"); ok {
+			name, mode = plain, 0o644
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+text+"\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestProgramsRunInTheOrderOfTheirNames(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	say := `echo "$(basename "$0") $EBS_RELEASE_GENERATION" >> ` + log
+	dir := folder(t, map[string]string{
+		"20-b.sh": say, "10-a": say, "9": say, "README!": say, "10-a~": say, "10-a.dpkg-old": say, ".hidden": say, "x.rpmsave": say, "with blank": say,
+	})
+	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := (hook.Dir{Path: dir, Timeout: 10 * time.Second, Env: []string{"EBS_RELEASE_GENERATION=7"}}).Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(log)
+	if err != nil || string(data) != "10-a 7\n20-b.sh 7\n9 7\n" {
+		t.Errorf("%v, %q", err, data)
+	}
+}
+
+func TestNoFolderIsNoProgram(t *testing.T) {
+	if err := (hook.Dir{Path: filepath.Join(t.TempDir(), "none"), Timeout: time.Second}).Run(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFailureNamesProgramCodeAndLastLine(t *testing.T) {
+	after := filepath.Join(t.TempDir(), "after")
+	dir := folder(t, map[string]string{"10-reload": "echo first; echo no such service >&2; echo; exit 3", "20-after": "touch " + after})
+	err := (hook.Dir{Path: dir, Timeout: 10 * time.Second}).Run(t.Context())
+	f, ok := errors.AsType[*hook.Failure](err)
+	if !ok || *f != (hook.Failure{Name: "10-reload", Code: 3, Line: "no such service"}) {
+		t.Fatalf("%v", err)
+	}
+	if _, err := os.Stat(after); err == nil {
+		t.Error("the next one was run")
+	}
+}
+
+func TestProgramThatHangsIsKilled(t *testing.T) {
+	dir := folder(t, map[string]string{"10-hang": "echo waiting; sleep 60"})
+	start := time.Now()
+	err := (hook.Dir{Path: dir, Timeout: 200 * time.Millisecond}).Run(t.Context())
+	f, ok := errors.AsType[*hook.Failure](err)
+	if !ok || f.Code != -1 || !strings.Contains(f.Line, "longer than 200ms") || !strings.Contains(f.Line, "waiting") || time.Since(start) > 5*time.Second {
+		t.Errorf("%v after %v", err, time.Since(start))
+	}
+}
+
+func TestProgramMayLeaveADaemonBehind(t *testing.T) {
+	dir := folder(t, map[string]string{"10-start": "sleep 5 & exit 0"})
+	if err := (hook.Dir{Path: dir, Timeout: 10 * time.Second}).Run(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestProgramThatOthersMayWriteIsNotRun(t *testing.T) {
+	for name, spoil := range map[string]func(dir, file string) error{
+		"writable":        func(_, file string) error { return os.Chmod(file, 0o757) },
+		"folder writable": func(dir, _ string) error { return os.Chmod(dir, 0o777) },
+		"stranger's":      func(_, file string) error { return os.Chown(file, 12345, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ran := filepath.Join(t.TempDir(), "ran")
+			dir := folder(t, map[string]string{"10-a": "touch " + ran})
+			if err := spoil(dir, filepath.Join(dir, "10-a")); err != nil {
+				t.Fatal(err)
+			}
+			err := (hook.Dir{Path: dir, Timeout: time.Second}).Run(t.Context())
+			if f, ok := errors.AsType[*hook.Failure](err); !ok || f.Code != -1 || !strings.Contains(f.Line, "not run") {
+				t.Errorf("%v", err)
+			}
+			if _, err := os.Stat(ran); err == nil {
+				t.Error("it was run")
+			}
+		})
+	}
+}

@@ -1,0 +1,77 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/lab"
+)
+
+// TestAgentFileSystems boots from snapshots of real file systems in every condition: the release is served, or refused, in time and by a line that says why.
+func TestAgentFileSystems(t *testing.T) {
+	r := published(t, func(o *lab.Options) { o.Policy = nil })
+	const (
+		fill  = ` $dev; mkdir -p /mnt/f; mount $dev /mnt/f; cp -a /release/. /mnt/f/; sync; cd /mnt/f; m=$(echo .ebs-release/*.manifest); `
+		done  = `cd /; umount /mnt/f; `
+		write = `seq 1 200000 > releases/new; mkdir releases/d; rm -r releases/d; `
+		crash = `xfs_io -x -c "shutdown -f" .; cd /; umount /mnt/f; ` // the journal is written, what it speaks of is not
+		ext4  = `mkfs.ext4 -q` + fill
+	)
+	for _, c := range []struct {
+		name, write string
+		says        []string // nil: it is served
+		fsck        bool     // e2fsck is run
+	}{
+		{"ext3", `mkfs.ext3 -q` + fill + done, nil, false},
+		{"ext4", ext4 + done, nil, false},
+		{"xfs", `mkfs.xfs -q` + fill + done, nil, false},
+		{"ext3 with a dirty journal", `mkfs.ext3 -q` + fill + write + crash, nil, false},
+		{"ext4 with a dirty journal", ext4 + write + crash, nil, false},
+		{"xfs with a dirty log", `mkfs.xfs -q` + fill + write + crash, nil, false},
+		{"ext4 with the error flag", ext4 + done + `debugfs -w -R "set_super_value state 2" $dev 2>/dev/null`, nil, true},
+		{"ext3 not clean", `mkfs.ext3 -q` + fill + done + `debugfs -w -R "set_super_value state 0" $dev 2>/dev/null`, nil, true},
+		{"ext4 that e2fsck does not repair by itself", ext4 + done + `debugfs -w -R "clri <2>" $dev 2>/dev/null; debugfs -w -R "set_super_value state 2" $dev 2>/dev/null`,
+			[]string{"check: ", "e2fsck -p", "error flag", "exit code 4"}, true},
+		{"ext4 with a corrupt superblock", ext4 + done + `printf garbage | dd of=$dev bs=1 seek=1100 conv=notrunc status=none`, []string{"check: ", "checksum"}, false},
+		{"xfs with a corrupt superblock", `mkfs.xfs -q` + fill + done + `printf garbage | dd of=$dev bs=1 seek=40 conv=notrunc status=none`, []string{"check: ", "checksum"}, false},
+		{"current leads out, absolute", ext4 + `ln -sfn /etc current; ` + done, []string{"verify: ", "current"}, false},
+		{"current leads out, relative", ext4 + `ln -sfn releases/../../etc current; ` + done, []string{"verify: ", "current"}, false},
+		{"current is a directory", ext4 + `rm current; mkdir current; ` + done, []string{"verify: ", "current"}, false},
+		{"manifest is a fifo", ext4 + `rm $m; mkfifo $m; ` + done, []string{"verify: ", "manifest"}, false},
+		{"manifest is a symbolic link", ext4 + `rm $m; ln -s /etc/passwd $m; ` + done, []string{"verify: ", "manifest"}, false},
+		{"manifest is a device", ext4 + `rm $m; mknod $m c 1 5; ` + done, []string{"verify: ", "manifest"}, false},
+		{"manifest is huge", ext4 + `truncate -s 100G $m; ` + done, []string{"verify: "}, false},
+		{"manifest of another release", ext4 + `echo "d 0755 other" > $m; ` + done, []string{"verify: "}, false},
+		{"state folder is a symbolic link that stays inside", ext4 + `mv .ebs-release s; ln -s s .ebs-release; ` + done, nil, false},
+		{"generation is a fifo", ext4 + `rm .ebs-release/generation; mkfifo .ebs-release/generation; ` + done, []string{"verify: "}, false},
+		{"lock is a fifo", ext4 + `rm -f .ebs-release/lock; mkfifo .ebs-release/lock; ` + done, []string{"verify: "}, false},
+		{"releases leads out", ext4 + `mv releases r; ln -s /etc releases; ` + done, []string{"verify: "}, false},
+		{"releases is a symbolic link that stays inside", ext4 + `mv releases r; ln -s r releases; ` + done, nil, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := r.in(t)
+			p := r.pointerNow()
+			p.Snapshots = map[string]string{r.lab.Account.Region(): r.snapshotOf(strings.TrimRight(c.write, "; "))}
+			h := r.machine()
+			r.pointer(string(p.Render()))
+			out := agent(within(t, 30*time.Second), h, "--deadline", "10s")
+			if ran := strings.Contains(out.Stderr, "e2fsck ended"); ran != c.fsck {
+				t.Errorf("e2fsck ran: %t, want %t", ran, c.fsck)
+			}
+			if out.took > 6*time.Second {
+				t.Errorf("it took %s", out.took)
+			}
+			if c.says == nil {
+				must(t, failed(out))
+				must(t, r.served(h, p, "one", 1))
+			} else {
+				refused(t, out.Output, 1, append(c.says, "Try: ")...)
+				if n := ready(h); n != 0 || len(mounts(h)) != 0 {
+					t.Errorf("READY=1 said %d times, mounts %q", n, mounts(h))
+				}
+			}
+			must(t, r.gone(within(t, 20*time.Second), h))
+		})
+	}
+}

@@ -1,0 +1,102 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"ebs-release/internal/lab/host"
+)
+
+// watch looks at /release all the time, as an application would, until stop; what it saw that was not allowed is in the error.
+func watch(h *host.Host, allowed func(version string) bool) (stop func() error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	result := make(chan error, 1)
+	go func() {
+		looks := 0
+		for ctx.Err() == nil {
+			if pid := h.PID(); pid != 0 {
+				if got, err := visible(h); err == nil && !allowed(got) && h.PID() == pid {
+					result <- fmt.Errorf("an application saw %q", got)
+					return
+				}
+				looks++
+			}
+			time.Sleep(200 * time.Microsecond)
+		}
+		if looks == 0 {
+			result <- fmt.Errorf("nothing was looked at")
+			return
+		}
+		result <- nil
+	}()
+	return func() error { cancel(); return <-result }
+}
+
+// TestAgentReplacesAnOlderRelease: a boot that finds an older generation, on a disk or mounted, ends on the current one; the old volume is gone, and
+// at no moment after the boot began was the old release there to be served.
+func TestAgentReplacesAnOlderRelease(t *testing.T) {
+	r := published(t, nil)
+	hosts := map[string]*host.Host{}
+	names := []string{"reboot", "stop and start", "resume", "resume while busy"}
+	for _, name := range names {
+		hosts[name] = r.machine()
+		must(t, failed(agent(within(t, 30*time.Second), hosts[name])))
+	}
+	r.sh("echo two > /srv/source/version")
+	r.ok("publish", "/srv/source", "--groups", r.emptyGroup())
+	p := r.pointerNow()
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			r := r.in(t)
+			h := hosts[name]
+			old := r.volumesFor(h.ID)[0].ID
+			ctx := within(t, 60*time.Second)
+			readies, free := 1, func() {}
+			switch name {
+			case "reboot":
+				must(t, r.lab.Reboot(ctx, h.ID))
+			case "stop and start":
+				must(t, r.lab.StopStart(ctx, h.ID))
+			case "resume":
+				readies = 2
+			case "resume while busy":
+				readies = 2
+				hold := make(chan struct{})
+				holding, release := context.WithCancel(ctx)
+				go func() {
+					defer close(hold)
+					h.Run(holding, "sh", "-c", "exec 9</release/current/version; exec sleep 60")
+				}()
+				free = func() { release(); <-hold }
+				for len(r.on(h, "ls -l /proc/[0-9]*/fd 2>/dev/null | grep /release/ || true")) == 0 {
+					must(t, ctx.Err())
+				}
+				out := agent(ctx, h, "--deadline", "10s")
+				refused(t, out.Output, 1, "adopt: ", "in use by pid", "sleep", "Try: ")
+				if got, err := visible(h); err != nil || got != "one" || readyCount(h, 1) != 1 {
+					t.Errorf("busy: /release shows %q (%v), READY=1 said %d times", got, err, ready(h))
+				}
+				if n := len(r.volumesFor(h.ID)); n != 1 {
+					t.Errorf("busy: %d volumes", n)
+				}
+			}
+			free()
+			unmounted := len(mounts(h)) == 0
+			stop := watch(h, func(version string) bool {
+				unmounted = unmounted || version == ""
+				return version == "" || version == "two" || version == "one" && !unmounted
+			})
+			must(t, failed(agent(ctx, h)))
+			must(t, stop())
+			must(t, r.served(h, p, "two", readies))
+			if now := r.volumesFor(h.ID)[0].ID; now == old {
+				t.Errorf("still the volume %s", old)
+			}
+			if err := r.lab.Account.Wait(ctx, func() bool { return r.volumeState(old) == "" }); err != nil {
+				t.Errorf("the old volume is %s", r.volumeState(old))
+			}
+		})
+	}
+}

@@ -1,0 +1,166 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/lab"
+	"ebs-release/internal/lab/host"
+)
+
+// TestDeadFullAndSlowMembersChangeNothingForTheRest: of six members one has no power, one has a full disk, one hangs. The other three have the release as soon as
+// they would have it alone; the three are named, each with its cause; and once they are mended, converge brings them on.
+func TestDeadFullAndSlowMembersChangeNothingForTheRest(t *testing.T) {
+	r := published(t, func(o *lab.Options) {
+		o.PublisherSettings["converge-deadline"] = "8s"
+		o.PublisherSettings["member-timeout"] = "60s"
+	})
+	hosts := r.scale(6)
+	dead, full, slow, sound := hosts[0], hosts[1], hosts[2], hosts[3:]
+	r.on(dead, "until [ -s /run/sshd.pid ]; do sleep 0.05; done; kill $(cat /run/sshd.pid)")
+	r.on(full, "fallocate -l $(( $(df --output=avail -B1 /release | tail -1) - 5000000 )) /release/ballast")
+	// Its agent hangs whenever it is to stage.
+	r.on(slow, "mv /usr/bin/ebs-release-agent /usr/bin/real-agent; printf '#!/bin/sh\\n[ \"$1\" = stage ] && [ ! -e /run/mended ] && exec sleep 600\\nexec real-agent \"$@\"\\n' > /usr/bin/ebs-release-agent; chmod 755 /usr/bin/ebs-release-agent")
+	r.sh("head -c 20M /dev/urandom > /srv/source/blob; echo two > /srv/source/version")
+	start := time.Now()
+	out := r.publisher("publish", "--output", "ndjson", "/srv/source")
+	if out.Code != 5 {
+		t.Fatalf("exit %d\n%s", out.Code, out.Stderr)
+	}
+	line := lastLine(out.Stderr)
+	for _, want := range []string{"3/6 members", dead.ID, full.ID, slow.ID, "its disk is full"} {
+		if !strings.Contains(line, want) {
+			t.Errorf("the last line is %q, want %q in it", line, want)
+		}
+	}
+	events := r.events(out.Stdout)
+	active := map[string]time.Duration{}
+	failed := map[string]string{}
+	for _, e := range events {
+		switch e.Kind {
+		case "active":
+			active[e.Member] = e.Time.Sub(events[0].Time)
+		case "failed":
+			failed[e.Member] = e.Cause
+		}
+	}
+	for _, h := range sound {
+		if took, ok := active[h.ID]; !ok || took > 20*time.Second {
+			t.Errorf("%s was activated after %v (%v)", h.ID, took, ok)
+		}
+		if got := r.on(h, "cat /release/current/version"); got != "two" {
+			t.Errorf("%s says %q", h.ID, got)
+		}
+	}
+	if failed[dead.ID] == "" || failed[full.ID] != "its disk is full" {
+		t.Errorf("failures: %v", failed)
+	}
+	last := events[len(events)-1]
+	if last.Kind != "outcome" || last.Outcome == nil || last.Outcome.OnIt != 3 || last.Outcome.Mixed == nil || last.Outcome.Mixed.Members != 3 {
+		t.Errorf("the last event is %+v", last)
+	}
+	t.Logf("publish took %v, activations %v, window %+v", time.Since(start), active, last.Outcome.Mixed)
+	for _, h := range []*host.Host{dead, full, slow} {
+		if got := r.on(h, "cat /release/current/version"); got != "one" {
+			t.Errorf("%s says %q", h.ID, got)
+		}
+	}
+	r.on(full, "rm /release/ballast")
+	r.on(slow, "touch /run/mended")
+	must(t, r.lab.Reboot(within(t, 30*time.Second), dead.ID)) // it comes back with the new generation
+	r.ok("converge")
+	for _, h := range hosts {
+		if got := r.on(h, "cat /release/current/version"); got != "two" {
+			t.Errorf("after converge %s says %q", h.ID, got)
+		}
+	}
+}
+
+// event is one line of --output ndjson.
+type event struct {
+	Schema                           int
+	Time                             time.Time
+	Phase, Kind, Text, Member, Cause string
+	Outcome                          *publishReport
+}
+
+func (r *rig) events(stdout string) (events []event) {
+	r.Helper()
+	for line := range strings.Lines(stdout) {
+		var e event
+		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Schema != 1 || e.Time.IsZero() {
+			r.Fatalf("event %q: %v", line, err)
+		}
+		events = append(events, e)
+	}
+	if len(events) == 0 {
+		r.Fatal("no events")
+	}
+	return events
+}
+
+func TestMaxFailuresStopsBeforeTheCommit(t *testing.T) {
+	r := published(t, nil)
+	hosts := r.scale(3)
+	for _, h := range hosts[:2] {
+		r.on(h, "until [ -s /run/sshd.pid ]; do sleep 0.05; done; kill $(cat /run/sshd.pid)")
+	}
+	r.sh("echo two > /srv/source/version")
+	before := r.account()
+	refused(t, r.publisher("publish", "--max-failures", "50%", "/srv/source"), 3, "2 of 3", "--max-failures 50%")
+	if r.readPointer().Generation != 1 || r.account() != before || r.sh("cat /release/current/version") != "one" {
+		t.Errorf("pointer %+v, account:\n%s", r.readPointer(), r.account())
+	}
+	if got := r.on(hosts[2], "cat /release/current/version"); got != "one" {
+		t.Errorf("the sound member says %q", got)
+	}
+}
+
+func TestHooksOfMembersRunAfterTheFlip(t *testing.T) {
+	r := published(t, nil)
+	hosts := r.scale(2)
+	for _, h := range hosts {
+		r.on(h, `mkdir -p /etc/ebs-release/activate.d; printf '#!/bin/sh\necho "$EBS_RELEASE_GENERATION $(cat $EBS_RELEASE_PATH/version) $(id -un)" > /tmp/hooked\n' > /etc/ebs-release/activate.d/10-note; chmod 755 /etc/ebs-release/activate.d/10-note`)
+	}
+	r.sh("echo two > /srv/source/version")
+	r.ok("publish", "/srv/source")
+	for _, h := range hosts {
+		if got := r.on(h, "cat /tmp/hooked"); got != "2 two "+lab.SSHUser {
+			t.Errorf("%s: %q", h.ID, got)
+		}
+	}
+	r.on(hosts[0], `printf '#!/bin/sh\necho trying; echo no such service >&2; exit 3\n' > /etc/ebs-release/activate.d/50-reload; chmod 755 /etc/ebs-release/activate.d/50-reload`)
+	r.sh("echo three > /srv/source/version")
+	out := r.publisher("publish", "/srv/source")
+	refused(t, out, 5, hosts[0].ID, "50-reload", "exit code 3", "no such service")
+	for _, h := range hosts {
+		if got := r.on(h, "cat /release/current/version"); got != "three" {
+			t.Errorf("%s says %q: a hook changes nothing about the release", h.ID, got)
+		}
+	}
+	for _, m := range r.status().Members {
+		if m.Generation != 3 {
+			t.Errorf("%+v", m)
+		}
+	}
+}
+
+func TestHooksOfTheReleaseServer(t *testing.T) {
+	r := published(t, nil)
+	r.sh(`mkdir -p /etc/ebs-release/publish.d/before /etc/ebs-release/publish.d/after; cd /etc/ebs-release/publish.d
+printf '#!/bin/sh\n[ ! -e /run/closed ] || { echo the change window is closed; exit 7; }\n' > before/10-window
+printf '#!/bin/sh\necho "$EBS_RELEASE_GENERATION $EBS_RELEASE_RESULT" > /run/after\n[ ! -e /run/no-chat ] || { echo chat is down; exit 1; }\n' > after/10-chat
+chmod 755 before/* after/*; touch /run/closed; echo two > /srv/source/version`)
+	r.unchanged(func() host.Output { return r.publisher("publish", "/srv/source") }, 3, "10-window", "exit code 7", "the change window is closed")
+	r.sh("rm /run/closed; touch /run/no-chat")
+	report := r.publishJSON("/srv/source")
+	if report.Result != "converged" || !strings.Contains(report.HookError, "chat is down") {
+		t.Errorf("%+v", report)
+	}
+	if got := r.sh("cat /run/after"); got != fmt.Sprintf("%d converged", report.Generation) {
+		t.Errorf("the hook saw %q", got)
+	}
+}

@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/lab"
+	"ebs-release/internal/lab/cloud"
+)
+
+// published30 is how many generations the soak publishes.
+const published30 = 30
+
+// TestSoakOfPublishesUnderScaling publishes 30 times while the group's capacity changes all the time, with an EC2 whose reads are often old. At the end of each publish
+// no member is stale: all that it counts are on the generation, and so says each machine itself. In the end there is one volume per instance, and no other.
+func TestSoakOfPublishesUnderScaling(t *testing.T) {
+	const most = 4
+	r := published(t, func(o *lab.Options) {
+		o.Latency.Lag = cloud.Lag{Chance: 0.2, Max: 300 * time.Millisecond}
+		o.PublisherSettings["settle"] = "350ms" // above the lag: two listings that far apart see what is there
+		o.PublisherSettings["keep"] = "3"
+	})
+	r.scale(2)
+	scaling := r.scaleAround(1, most)
+	started := time.Now()
+	launched, gone := 0, 0
+	for n := range published30 {
+		version := fmt.Sprintf("soak %d", n)
+		r.sh("echo '" + version + "' > /srv/source/version")
+		o := r.publishJSON("/srv/source")
+		launched, gone = launched+o.Launched, gone+o.Gone
+		if o.Result != "converged" || o.OnIt != o.Total || o.Generation != int64(n+2) {
+			t.Fatalf("publish %d: %+v", n, o)
+		}
+		r.noneStale(o.Generation, version)
+	}
+	scaling()
+	hosts := r.scale(3)
+	r.noneStale(published30+1, fmt.Sprintf("soak %d", published30-1))
+	r.ok("gc", "--grace", "1ms") // an instance may end between CreateVolume and AttachVolume: nobody but gc can know that volume
+	r.noneOrphaned(len(hosts))
+	if launched == 0 || gone == 0 {
+		t.Errorf("%d members launched and %d left during the publishes: that was no scaling", launched, gone)
+	}
+	t.Logf("%d publishes in %v, %d members launched and %d left meanwhile", published30, time.Since(started).Round(time.Millisecond), launched, gone)
+}
+
+// scaleAround changes the desired capacity, at times of its own, until the function that it returns is called.
+func (r *rig) scaleAround(least, most int) (stop func()) {
+	quit, done := make(chan struct{}), make(chan struct{})
+	rng := rand.New(rand.NewPCG(4, 2))
+	go func() { // ends with quit
+		defer close(done)
+		clock := time.NewTicker(1500 * time.Millisecond)
+		defer clock.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-clock.C:
+				if err := r.lab.Account.SetDesired("web", int32(least+rng.IntN(most-least+1))); err != nil {
+					r.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	return func() { close(quit); <-done }
+}
+
+// published is what `publish --output json` says.
+type publishReport struct {
+	Result       string
+	Error        string
+	Generation   int64
+	OnIt         int `json:"on_it"`
+	Total, Gone  int
+	Launched     int
+	LaunchedOnIt int `json:"launched_on_it"`
+	Committed    bool
+	Milliseconds int64
+	Mixed        *struct{ Members, Milliseconds int64 }
+	Sent         struct{ Files, Bytes int64 }
+	HookError    string `json:"hook_error"`
+	Members      []publishedMember
+}
+
+type publishedMember struct {
+	InstanceID                   string `json:"instance_id"`
+	Standing, Error, Cause, Hook string
+	Generation                   int64
+}
+
+func (r *rig) publishJSON(args ...string) (report publishReport) {
+	r.Helper()
+	out := r.publisher(append([]string{"publish", "--output", "json"}, args...)...)
+	if err := json.Unmarshal([]byte(out.Stdout), &report); err != nil {
+		r.Fatalf("publish: exit %d, %v\n%s%s", out.Code, err, out.Stdout, out.Stderr)
+	}
+	if out.Code != 0 {
+		r.Log(out.Stderr)
+		for _, c := range r.lab.Account.CallsBy(r.server.ID) {
+			if c.Duration > time.Second || c.Status == 0 {
+				r.Logf("slow or unanswered: %+v", c)
+			}
+		}
+	}
+	return report
+}
+
+// noneStale looks at the machines themselves: whatever of them serves a release serves this one. A machine that has begun to end is no member any more.
+func (r *rig) noneStale(generation int64, version string) {
+	r.Helper()
+	staying := map[string]bool{}
+	for _, m := range r.lab.Members("web") {
+		staying[m.InstanceID] = !strings.HasPrefix(m.State, "Terminat")
+	}
+	for _, h := range r.lab.Hosts() {
+		if !staying[h.ID] || !h.On() {
+			continue
+		}
+		out, err := h.Run(within(r, 20*time.Second), "sh", "-c", "test -e /run/app.started || exit 0; cat /release/current/version /release/.ebs-release/generation")
+		if err != nil && !h.On() {
+			continue // it went meanwhile
+		}
+		if want := fmt.Sprintf("%s\n%d ", version, generation); err != nil || out.Stdout != "" && !strings.HasPrefix(out.Stdout, want) {
+			r.Errorf("%s serves %q, want %q (%v)", h.ID, out.Stdout, want, err)
+		}
+	}
+}
+
+// noneOrphaned checks the account, once all is quiet: one volume per member, none of an instance that is gone.
+func (r *rig) noneOrphaned(members int) {
+	r.Helper()
+	var volumes []string
+	err := r.lab.Account.Wait(within(r, 30*time.Second), func() bool {
+		volumes = nil
+		alive := map[string]bool{}
+		for _, i := range r.lab.Account.Instances() {
+			alive[i.ID] = i.State != "terminated" && i.State != "shutting-down"
+		}
+		orphans := 0
+		for _, v := range r.lab.Account.Volumes() {
+			if v.Tags["ebs-release:role"] != "member" || v.State == "deleted" || v.State == "deleting" {
+				continue
+			}
+			volumes = append(volumes, fmt.Sprintf("%s %s of %s", v.ID, v.State, v.Tags["ebs-release:instance"]))
+			if !alive[v.Tags["ebs-release:instance"]] {
+				orphans++
+			}
+		}
+		return orphans == 0 && len(volumes) == members
+	})
+	if err != nil {
+		r.Errorf("%d volumes for %d members: %q", len(volumes), members, volumes)
+	}
+}

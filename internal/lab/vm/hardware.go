@@ -1,0 +1,189 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"ebs-release/internal/lab/cloud"
+)
+
+// shutdownGrace is how long a machine may take to switch itself off before its power is cut. EC2 gives minutes.
+const shutdownGrace = 60 * time.Second
+
+// Store holds the volumes; *disk.Store does. Volumes of one store may be attached to the lab's hosts and to virtual machines.
+type Store interface {
+	CreateVolume(volumeID string, sizeGiB int32, snapshotID string) error
+	DeleteVolume(volumeID string) error
+	CreateSnapshot(snapshotID, volumeID string) error
+	DeleteSnapshot(snapshotID string) error
+	OpenVolume(volumeID string) (*os.File, error)
+}
+
+// Hardware is an account's virtual machines and volumes.
+type Hardware struct {
+	store Store
+	spec  func(cloud.InstanceSpec) (Spec, error)
+
+	mu       sync.Mutex
+	machines map[string]*Machine // by instance id, terminated ones left out
+}
+
+var _ cloud.Hardware = (*Hardware)(nil)
+
+// NewHardware makes an account's hardware. spec says what an instance is made of; it need not set ID and Address. Close ends it.
+func NewHardware(store Store, spec func(cloud.InstanceSpec) (Spec, error)) *Hardware {
+	return &Hardware{store: store, spec: spec, machines: map[string]*Machine{}}
+}
+
+// CreateVolume implements cloud.Hardware, and so do the methods below.
+func (hw *Hardware) CreateVolume(_ context.Context, volumeID string, sizeGiB int32, snapshotID string) error {
+	return hw.store.CreateVolume(volumeID, sizeGiB, snapshotID)
+}
+
+func (hw *Hardware) DeleteVolume(_ context.Context, volumeID string) error {
+	return hw.store.DeleteVolume(volumeID)
+}
+
+// CreateSnapshot: all that a machine's disk has acknowledged is in the file by now.
+func (hw *Hardware) CreateSnapshot(_ context.Context, snapshotID, volumeID string) error {
+	return hw.store.CreateSnapshot(snapshotID, volumeID)
+}
+
+func (hw *Hardware) DeleteSnapshot(_ context.Context, snapshotID string) error {
+	return hw.store.DeleteSnapshot(snapshotID)
+}
+
+// Attach plugs the volume's disk. A disk of size zero is not possible here, only with a host.
+func (hw *Hardware) Attach(ctx context.Context, a cloud.AttachSpec) error {
+	if a.SizeZero {
+		return fmt.Errorf("attach %s to %s with size zero: %w", a.VolumeID, a.InstanceID, errors.ErrUnsupported)
+	}
+	m, err := hw.machine(a.InstanceID)
+	if err != nil {
+		return err
+	}
+	file, err := hw.store.OpenVolume(a.VolumeID)
+	if err != nil {
+		return fmt.Errorf("attach %s to %s: %w", a.VolumeID, a.InstanceID, err)
+	}
+	serial := cloud.SerialOf(a.VolumeID)
+	if a.Serial != "" {
+		serial = strings.TrimPrefix(a.Serial, "-")
+	}
+	if err := m.Plug(ctx, Disk{Name: a.VolumeID, Serial: serial, File: file}); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	return nil
+}
+
+// Detach unplugs the volume's disk, mounted or not: a virtual machine's kernel lets go of a controller that goes, whatever is on it.
+func (hw *Hardware) Detach(ctx context.Context, volumeID, instanceID string, _ bool) error {
+	m, err := hw.machine(instanceID)
+	if err != nil {
+		return nil // it went with the instance
+	}
+	return m.Unplug(ctx, volumeID)
+}
+
+func (hw *Hardware) Launch(ctx context.Context, inst cloud.InstanceSpec) error {
+	spec, err := hw.spec(inst)
+	if err != nil {
+		return err
+	}
+	spec.ID, spec.Address = inst.ID, inst.Address
+	m, err := New(ctx, spec)
+	if err != nil {
+		return err
+	}
+	hw.mu.Lock()
+	hw.machines[inst.ID] = m
+	hw.mu.Unlock()
+	return m.PowerOn(ctx) // Terminate follows a Launch that failed
+}
+
+func (hw *Hardware) Stop(ctx context.Context, instanceID string) error {
+	m, err := hw.machine(instanceID)
+	if err != nil {
+		return err
+	}
+	err = m.Shutdown(ctx, shutdownGrace)
+	if ctx.Err() == nil {
+		return nil // off, if not by itself: EC2 does the same
+	}
+	return err
+}
+
+func (hw *Hardware) Start(ctx context.Context, instanceID string) error {
+	m, err := hw.machine(instanceID)
+	if err != nil {
+		return err
+	}
+	return m.PowerOn(ctx)
+}
+
+func (hw *Hardware) Reboot(ctx context.Context, instanceID string) error {
+	if err := hw.Stop(ctx, instanceID); err != nil {
+		return err
+	}
+	return hw.Start(ctx, instanceID)
+}
+
+func (hw *Hardware) Terminate(_ context.Context, instanceID string) error {
+	hw.mu.Lock()
+	m := hw.machines[instanceID]
+	delete(hw.machines, instanceID)
+	hw.mu.Unlock()
+	if m == nil {
+		return nil // it was never made
+	}
+	return m.Destroy()
+}
+
+// Close destroys all machines.
+func (hw *Hardware) Close() error {
+	hw.mu.Lock()
+	ids := slices.Collect(maps.Keys(hw.machines))
+	hw.mu.Unlock()
+	var errs []error
+	for _, id := range ids {
+		errs = append(errs, hw.Terminate(context.Background(), id))
+	}
+	return errors.Join(errs...)
+}
+
+// Get is the machine of an instance, nil when there is none.
+func (hw *Hardware) Get(instanceID string) *Machine {
+	hw.mu.Lock()
+	defer hw.mu.Unlock()
+	return hw.machines[instanceID]
+}
+
+// MetadataOf picks the metadata service of the machine with this address, for Switch.ServeMetadata; of is the account's IMDSHandler.
+func (hw *Hardware) MetadataOf(of func(instanceID string) http.Handler) func(netip.Addr) http.Handler {
+	return func(address netip.Addr) http.Handler {
+		hw.mu.Lock()
+		defer hw.mu.Unlock()
+		for id, m := range hw.machines {
+			if m.Address == address {
+				return of(id)
+			}
+		}
+		return nil
+	}
+}
+
+func (hw *Hardware) machine(instanceID string) (*Machine, error) {
+	if m := hw.Get(instanceID); m != nil {
+		return m, nil
+	}
+	return nil, fmt.Errorf("instance %s has no virtual machine: it is not launched yet, or terminated", instanceID)
+}

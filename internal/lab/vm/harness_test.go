@@ -1,0 +1,97 @@
+package vm
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// newSwitch makes a bridge in a network namespace of its own, which lives as long as the file.
+func newSwitch(t *testing.T) Switch {
+	t.Helper()
+	s := Switch{Bridge: "switch", Gateway: netip.MustParsePrefix("10.44.0.1/16")}
+	made := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread is in the wrong namespace
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			s.Namespace, err = os.Open("/proc/thread-self/ns/net")
+		}
+		made <- err
+	}()
+	if err := <-made; err != nil {
+		t.Fatalf("make a network namespace (are we root?): %v", err)
+	}
+	t.Cleanup(func() { s.Namespace.Close() })
+	for _, arguments := range [][]string{
+		{"link", "set", "lo", "up"},
+		{"link", "add", s.Bridge, "type", "bridge"},
+		{"addr", "add", s.Gateway.String(), "dev", s.Bridge},
+		{"link", "set", s.Bridge, "up"},
+	} {
+		if err := s.ip(t.Context(), arguments...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// newKey makes a key pair and returns the private key's path and the public key.
+func newKey(t *testing.T, dir string) (string, string) {
+	t.Helper()
+	path := filepath.Join(dir, "key")
+	if out, err := exec.CommandContext(t.Context(), "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
+	}
+	public, err := os.ReadFile(path + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, string(public)
+}
+
+// goldenImage is the golden disk; the first test on a machine waits for its making.
+func goldenImage(t *testing.T) *Image {
+	t.Helper()
+	image, err := Golden(within(t, 10*time.Minute), slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// newVolume is a blank volume of 64 MiB, opened.
+func newVolume(t *testing.T, name string) *os.File {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(64 << 20); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func within(t *testing.T, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// showConsole shows what a machine said, when the test has failed.
+func showConsole(t *testing.T, m *Machine) {
+	if !t.Failed() {
+		return
+	}
+	text, err := os.ReadFile(m.ConsoleFile())
+	t.Logf("console (%v):\n%s", err, escapes.ReplaceAll(text, nil))
+}

@@ -1,0 +1,343 @@
+// Package vm is the lab's virtual machines: a real kernel with systemd as PID 1, a real sshd, and NVMe disks that come and go while it runs. qemu
+// emulates the processor, so that it works wherever the lab does.
+//
+// A Machine boots an Image (Golden, perhaps with Extras installed), keeps its disks over a power cut, and has its cable in a Switch, beside the lab's hosts.
+// Nothing outlives the process, however that ends: qemu dies with it, and the network device with qemu. Files lie in folders of the caller.
+package vm
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Spec says what a machine is made of.
+type Spec struct {
+	ID      string // its instance id: names its folder and its console
+	Image   *Image
+	Dir     string // an existing folder of the caller's: the machine makes ID/ and ID.console in it
+	Switch  Switch
+	Address netip.Addr // in the switch's subnet
+	KeyFile string     // private key that root accepts (Extras.AuthorizedKey): the lab's own way in
+
+	Hostname    string   // default: ip-10-0-0-5, as on EC2
+	Environment []string // NAME=value, for each unit (systemd.setenv) and for Run; no spaces
+	KernelArgs  []string // further words for the kernel's command line: systemd.mask=…
+	CPUs        int      // default 2
+	MemoryMiB   int      // default 768
+	Slots       int      // how many disks can be plugged, besides root; default 4
+}
+
+// Machine is one virtual machine. Its disks and its address stay while it is switched off and on; Destroy takes all of it down.
+//
+// The methods that switch it come one after the other; the rest may be called at any time.
+type Machine struct {
+	ID      string
+	Address netip.Addr
+
+	spec    Spec
+	dir     string
+	console *console
+	logins  chan struct{} // holds one token: who has it may open the ssh connection
+
+	mu    sync.Mutex
+	boot  *boot   // the last one; nil before the first and after a power cut
+	slots []*Disk // what is plugged, over power cuts
+	login *login  // the open ssh connection, nil without one
+}
+
+// boot is one run of a machine, from power on to power off.
+type boot struct {
+	process *process
+	qmp     *qmp
+	talk    *tail // what qemu itself had to say
+}
+
+// New makes a machine, with a disk of its own over the image's. It has no power yet.
+func New(ctx context.Context, spec Spec) (*Machine, error) {
+	if spec.Hostname == "" {
+		spec.Hostname = "ip-" + strings.ReplaceAll(spec.Address.String(), ".", "-")
+	}
+	spec.CPUs, spec.MemoryMiB, spec.Slots = orDefault(spec.CPUs, 2), orDefault(spec.MemoryMiB, 768), orDefault(spec.Slots, 4)
+	m := &Machine{ID: spec.ID, Address: spec.Address, spec: spec, dir: filepath.Join(spec.Dir, spec.ID), slots: make([]*Disk, spec.Slots), logins: make(chan struct{}, 1)}
+	m.logins <- struct{}{}
+	if err := m.check(); err != nil {
+		return nil, fmt.Errorf("make machine %s: %w", spec.ID, err)
+	}
+	if err := os.Mkdir(m.dir, 0o700); err != nil { // of another machine, perhaps: not ours to remove
+		return nil, fmt.Errorf("make machine %s: %w", spec.ID, err)
+	}
+	if err := m.assemble(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("make machine %s: %w", spec.ID, err), m.Destroy())
+	}
+	return m, nil
+}
+
+func (m *Machine) check() error {
+	if !m.spec.Switch.Gateway.Masked().Contains(m.spec.Address) {
+		return fmt.Errorf("address %s is not in the subnet of %s", m.spec.Address, m.spec.Switch.Gateway)
+	}
+	for _, e := range m.spec.Environment {
+		if strings.ContainsAny(e, " \t\n\"'") || !strings.Contains(e, "=") {
+			return fmt.Errorf("environment %q: not NAME=value without spaces and quotes, which the kernel's command line can carry", e)
+		}
+	}
+	return nil
+}
+
+func (m *Machine) assemble(ctx context.Context) error {
+	var err error
+	if m.console, err = newConsole(m.ConsoleFile()); err != nil {
+		return err
+	}
+	image := m.spec.Image
+	return run(exec.CommandContext(ctx, "qemu-img", "create", "-q", "-f", "qcow2", "-F", image.format, "-b", image.Disk, m.overlay()))
+}
+
+func (m *Machine) overlay() string { return filepath.Join(m.dir, "root.qcow2") }
+
+// Start makes a machine and switches it on.
+func Start(ctx context.Context, spec Spec) (*Machine, error) {
+	m, err := New(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.PowerOn(ctx); err != nil {
+		return nil, errors.Join(err, m.Destroy())
+	}
+	return m, nil
+}
+
+// PowerOn starts the machine, with all disks that are plugged. It returns when the processor runs; Booted and Run wait for more.
+func (m *Machine) PowerOn(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.boot != nil && m.boot.process.running() {
+		return fmt.Errorf("switch %s on: it is on", m.ID)
+	}
+	m.cut() // it switched itself off
+	m.console.clear()
+	b, err := m.start()
+	if err == nil {
+		if err = b.qmp.do(ctx, "qmp_capabilities", nil); err != nil { // the monitor's first word, before any other
+			b.off()
+			err = fmt.Errorf("qemu: %w: %s", err, b.talk.String())
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("switch %s on: %w", m.ID, err)
+	}
+	m.boot = b
+	return nil
+}
+
+func (m *Machine) start() (*boot, error) {
+	arguments, err := m.arguments()
+	if err != nil {
+		return nil, err
+	}
+	tap, err := m.spec.Switch.tap()
+	if err != nil {
+		return nil, err
+	}
+	defer tap.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "monitor"), os.NewFile(uintptr(pair[1]), "monitor")
+	defer ours.Close()
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return nil, err
+	}
+	b := &boot{qmp: newQMP(conn), talk: &tail{}}
+	cmd := exec.Command("qemu-system-x86_64", arguments...)
+	cmd.Stdout, cmd.Stderr = m.console, b.talk
+	cmd.ExtraFiles = []*os.File{theirs, tap}
+	if b.process, err = start(cmd, nil); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// off ends qemu as a power cut does, and returns when it is gone.
+func (b *boot) off() {
+	b.process.kill()
+	b.qmp.conn.Close()
+	<-b.qmp.ended
+}
+
+// Booted waits until systemd has reached multi-user.target.
+func (m *Machine) Booted(ctx context.Context) error {
+	_, err := m.WaitConsole(ctx, regexp.MustCompile(`Reached target multi-user\.target`))
+	return err
+}
+
+// PowerCut switches the machine off without a word to it. What its programs had written but not synced is lost as on a real power cut; what its kernel had
+// handed to a disk is not (see Disk). The machine keeps its disks.
+func (m *Machine) PowerCut() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cut()
+}
+
+func (m *Machine) cut() {
+	if m.login != nil {
+		m.login.close()
+		m.login = nil
+	}
+	if m.boot != nil {
+		m.boot.off()
+		m.boot = nil
+	}
+}
+
+// Shutdown presses the power button (ACPI), and cuts the power when the machine is not off after the grace time.
+func (m *Machine) Shutdown(ctx context.Context, grace time.Duration) error {
+	defer m.PowerCut()
+	m.mu.Lock()
+	b := m.boot
+	m.mu.Unlock()
+	if b == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, grace, fmt.Errorf("%s did not switch itself off within %s", m.ID, grace))
+	defer cancel()
+	for {
+		if err := b.qmp.do(ctx, "system_powerdown", nil); err != nil && !errors.Is(err, errNoPower) {
+			return fmt.Errorf("shut %s down: %w", m.ID, err)
+		}
+		select {
+		case <-b.process.done:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("shut %s down: %w", m.ID, context.Cause(ctx))
+		case <-time.After(2 * time.Second): // a machine that still boots does not hear the button: press it again
+		}
+	}
+}
+
+// Reboot runs "systemctl reboot" in the machine and returns when its processor starts anew.
+func (m *Machine) Reboot(ctx context.Context) error {
+	b := m.current()
+	if b == nil {
+		return fmt.Errorf("reboot %s: %w", m.ID, errNoPower)
+	}
+	mark := b.qmp.mark()
+	if out, err := m.Run(ctx, "systemctl", "reboot"); err != nil && out.Code != 255 { // 255: the connection went with it
+		return err
+	}
+	if err := b.qmp.wait(ctx, mark, "RESET", ""); err != nil {
+		return fmt.Errorf("reboot %s: %w", m.ID, err)
+	}
+	m.console.clear()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.login != nil {
+		m.login.close()
+		m.login = nil
+	}
+	return nil
+}
+
+// Bake makes an image of the disk of a machine that was shut down, as Packer makes an AMI of an instance. The machine must stay, switched off, as long
+// as others run from it.
+func (m *Machine) Bake() (*Image, error) {
+	if m.On() {
+		return nil, fmt.Errorf("bake %s: it is on", m.ID)
+	}
+	return &Image{Disk: m.overlay(), Kernel: m.spec.Image.Kernel, format: "qcow2"}, nil
+}
+
+// Destroy cuts the power and removes the machine's disk. Plugged disks keep their bytes; the console stays. Once is enough; twice is no error.
+func (m *Machine) Destroy() error {
+	m.PowerCut()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var errs []error
+	for slot, d := range m.slots {
+		if d != nil {
+			errs = append(errs, d.File.Close())
+			m.slots[slot] = nil
+		}
+	}
+	if m.console != nil {
+		errs = append(errs, m.console.close())
+	}
+	errs = append(errs, os.RemoveAll(m.dir))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("destroy machine %s: %w", m.ID, err)
+	}
+	return nil
+}
+
+// On says whether the machine has power: it may have switched itself off.
+func (m *Machine) On() bool {
+	b := m.current()
+	return b != nil && b.process.running()
+}
+
+// Off is closed when the boot that is going on has ended, by a power cut or by the machine itself.
+func (m *Machine) Off() <-chan struct{} {
+	if b := m.current(); b != nil {
+		return b.process.done
+	}
+	off := make(chan struct{})
+	close(off)
+	return off
+}
+
+// PID is qemu's process, 0 when the machine is off.
+func (m *Machine) PID() int {
+	if b := m.current(); b != nil {
+		return b.process.cmd.Process.Pid
+	}
+	return 0
+}
+
+// ConsoleFile keeps what the machine wrote to its console, over all boots.
+func (m *Machine) ConsoleFile() string { return m.dir + ".console" }
+
+// Console is what the machine has written to its console since its last power on, without colours.
+func (m *Machine) Console() string {
+	text, _ := m.console.read()
+	return text
+}
+
+// WaitConsole waits until a line on the console, since the last power on, matches, and returns the match. It ends early when the machine goes off.
+func (m *Machine) WaitConsole(ctx context.Context, pattern *regexp.Regexp) (string, error) {
+	return m.console.wait(ctx, pattern, m.Off())
+}
+
+func (m *Machine) current() *boot {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.boot
+}
+
+func orDefault(n, otherwise int) int {
+	if n == 0 {
+		return otherwise
+	}
+	return n
+}
+
+func digest(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
+
+// machineID is what /etc/machine-id would hold after the first boot.
+func machineID(id string) string { return digest(id)[:32] }
