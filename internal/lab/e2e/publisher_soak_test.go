@@ -18,7 +18,7 @@ const published30 = 30
 // TestSoakOfPublishesUnderScaling publishes 30 times while the group's capacity changes all the time, with an EC2 whose reads are often old. At the end of each publish
 // no member is stale: all that it counts are on the generation, and so says each machine itself. In the end there is one volume per instance, and no other.
 func TestSoakOfPublishesUnderScaling(t *testing.T) {
-	const most = 4
+	const most = 5
 	r := published(t, func(o *lab.Options) {
 		o.Latency.Lag = cloud.Lag{Chance: 0.2, Max: 300 * time.Millisecond}
 		o.PublisherSettings["settle"] = "350ms" // above the lag: two listings that far apart see what is there
@@ -55,7 +55,7 @@ func (r *rig) scaleAround(least, most int) (stop func()) {
 	rng := rand.New(rand.NewPCG(4, 2))
 	go func() { // ends with quit
 		defer close(done)
-		clock := time.NewTicker(1500 * time.Millisecond)
+		clock := time.NewTicker(700 * time.Millisecond)
 		defer clock.Stop()
 		for {
 			select {
