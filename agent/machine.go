@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"ebs-release/internal/boot"
 	"ebs-release/internal/device"
@@ -114,7 +115,27 @@ func (m *machine) Prepare(_ context.Context, v boot.Volume, d boot.Disk) (boot.P
 	return prepared{tree{release.Tree{Root: detached.Root()}}, detached, m.point}, nil
 }
 
-func (m *machine) Unmount(context.Context) error { return mount.Unmount(m.point) }
+// How long a mount may be busy before that is believed: someone who only looks in (a monitor, a backup) is gone a moment later.
+const (
+	busyPatience = time.Second
+	busyPause    = 50 * time.Millisecond
+)
+
+func (m *machine) Unmount(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, busyPatience)
+	defer cancel()
+	for {
+		err := mount.Unmount(m.point)
+		if _, busy := errors.AsType[*mount.BusyError](err); !busy {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(busyPause):
+		}
+	}
+}
 
 func (m *machine) Visible(context.Context, boot.Volume, boot.Disk) error {
 	return mount.Visible(m.point, m.disk.Major, m.disk.Minor)

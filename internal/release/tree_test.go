@@ -449,3 +449,28 @@ func TestLockIsWaitedForOnlyUntilTheDeadline(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestAVolumeWithSomethingElseInPlaceOfOurFilesIsRefusedAtOnce(t *testing.T) {
+	for _, name := range []string{"generation", "manifest"} {
+		for kind, put := range map[string]func(path string) error{
+			"fifo":    func(path string) error { return unix.Mkfifo(path, 0o644) },
+			"symlink": func(path string) error { return os.Symlink("/dev/zero", path) },
+			"huge":    func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o644), os.Truncate(path, 1<<40)) },
+		} {
+			t.Run(name+" "+kind, func(t *testing.T) {
+				tree := volume(t)
+				in := publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
+				path := filepath.Join(tree.Root, stateDir, fenceName)
+				if name == "manifest" {
+					path = filepath.Join(tree.Root, stateDir, in.ID+manifestExt)
+				}
+				if err := errors.Join(os.Remove(path), put(path)); err != nil {
+					t.Fatal(err)
+				}
+				if err := tree.Check(in.ID, in.Digest, 1); err == nil {
+					t.Error("the volume was taken")
+				}
+			})
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -72,5 +73,21 @@ func TestCallsAreRetriedUntilTheContextEnds(t *testing.T) {
 				t.Fatalf("mine = %v, %v", mine, err)
 			}
 		})
+	}
+}
+
+func TestACallWhoseTimeIsUpSaysWhy(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprint(w, `<Response><Errors><Error><Code>RequestLimitExceeded</Code><Message>Request limit exceeded.</Message></Error></Errors></Response>`)
+	}))
+	defer server.Close()
+	client := volume.NewEC2(aws.Config{Region: "eu-west-1", BaseEndpoint: aws.String(server.URL), Credentials: credentials(func() error { return nil })})
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err := volume.New(client, volume.DefaultTiming(), slog.New(slog.DiscardHandler)).Mine(ctx, owner)
+	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "RequestLimitExceeded") {
+		t.Errorf("the error is %v", err)
 	}
 }
