@@ -13,12 +13,14 @@ import (
 
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/host"
-
-	"golang.org/x/sys/unix"
 )
 
 // deploy is the user id of lab.SSHUser: it owns the sources, so that no method has owners to mend.
 const deploy = 61200
+
+// memory is where the disks of the lab are: on EC2 the members' volumes are disks of their own, not files on one disk that all of them sync.
+// What a killed benchmark leaves there the next lab removes.
+const memory = "/dev/shm"
 
 // Folders of the release server. Ours and the others' source begin as equals, and each is changed before each measurement.
 const (
@@ -49,7 +51,7 @@ func newFleet(tb testing.TB, members, files, changed int) *fleet {
 	tb.Helper()
 	ctx := within(tb, 10*time.Minute)
 	l, err := lab.Start(ctx, lab.Options{
-		Agent: programs.agent, Publisher: programs.publisher, Dir: memory(tb), Seed: 1,
+		Agent: programs.agent, Publisher: programs.publisher, Dir: memory, Seed: 1,
 		// Two listings of the members this far apart end a publish. It is a wait that nobody works in; the default is 5 s.
 		PublisherSettings: map[string]string{"settle": "100ms"},
 	})
@@ -72,15 +74,6 @@ func newFleet(tb testing.TB, members, files, changed int) *fleet {
 	must(tb, err)
 	f.configureSSH()
 	return f
-}
-
-// memory is a folder in memory: the members' volumes are disks of their own on EC2, not files on one disk that all of them sync.
-func memory(tb testing.TB) string {
-	tb.Helper()
-	dir := tb.TempDir()
-	must(tb, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=90%"))
-	tb.Cleanup(func() { must(tb, unix.Unmount(dir, 0)) })
-	return dir
 }
 
 // makeSource makes a tree of small files, 100 in a folder, 2.5 KiB each on average.
