@@ -126,7 +126,7 @@ func (d *demo) say(format string, args ...any) {
 
 // operator runs a program on the release server as an operator would, and shows what it says.
 func (d *demo) operator(ctx context.Context, argv ...string) error {
-	fmt.Fprintf(d.out, "        $ %s\n", strings.Join(argv, " "))
+	fmt.Fprintf(d.out, "        $ %s\n", typed(argv))
 	show := &indented{out: d.out}
 	defer show.flush()
 	_, err := d.server.RunWith(ctx, host.Command{Argv: argv, Stdout: show, Stderr: show})
@@ -184,4 +184,15 @@ func (d *demo) consoles() {
 			fmt.Fprintf(d.out, "--- %v; its console:\n%s", err, h.Console())
 		}
 	}
+}
+
+// typed is a command as a person types it.
+func typed(argv []string) string {
+	words := make([]string, len(argv))
+	for i, w := range argv {
+		if words[i] = w; strings.ContainsAny(w, " \t") {
+			words[i] = "'" + w + "'"
+		}
+	}
+	return strings.Join(words, " ")
 }

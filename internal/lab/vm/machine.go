@@ -232,27 +232,20 @@ func (m *Machine) Shutdown(ctx context.Context, grace time.Duration) error {
 	}
 }
 
-// Reboot runs "systemctl reboot" in the machine and returns when its processor starts anew.
+// Reboot runs "systemctl reboot" in the machine and returns when its processor starts anew. A machine that reboots without this goes off, and PowerOn is the
+// way on: qemu ends at each reset, since an emulated machine that is reset in place boots three times as slowly as a new one.
 func (m *Machine) Reboot(ctx context.Context) error {
-	b := m.current()
-	if b == nil {
-		return fmt.Errorf("reboot %s: %w", m.ID, errNoPower)
-	}
-	mark := b.qmp.mark()
-	if out, err := m.Run(ctx, "systemctl", "reboot"); err != nil && out.Code != 255 { // 255: the connection went with it
+	off := m.Off()
+	out, err := m.Run(ctx, "systemctl", "reboot")
+	if err != nil && out.Code != 255 && !errors.Is(err, errNoPower) { // 255: the connection went first
 		return err
 	}
-	if err := b.qmp.wait(ctx, mark, "RESET", ""); err != nil {
-		return fmt.Errorf("reboot %s: %w", m.ID, err)
+	select {
+	case <-off:
+		return m.PowerOn(ctx)
+	case <-ctx.Done():
+		return fmt.Errorf("reboot %s: it still runs: %w", m.ID, context.Cause(ctx))
 	}
-	m.console.clear()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.login != nil {
-		m.login.close()
-		m.login = nil
-	}
-	return nil
 }
 
 // Bake makes an image of the disk of a machine that was shut down, as Packer makes an AMI of an instance. The machine must stay, switched off, as long

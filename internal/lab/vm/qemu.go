@@ -23,7 +23,7 @@ func (m *Machine) arguments() ([]string, error) {
 		return nil, err
 	}
 	arguments := []string{
-		"-nodefaults", "-no-user-config", "-display", "none",
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-M", "q35,vmport=off,smbus=off,sata=off,usb=off",
 		// Not "max": what newer processors can do is slow to emulate. rdrand spares the kernel its wait for randomness.
 		"-accel", "tcg,thread=multi", "-cpu", "Nehalem,+rdrand",

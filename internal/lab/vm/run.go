@@ -44,7 +44,8 @@ func (m *Machine) RunWith(ctx context.Context, c Command) (Output, error) {
 }
 
 func (m *Machine) runWith(ctx context.Context, c Command) (Output, error) {
-	if err := m.logIn(ctx); err != nil {
+	b, err := m.logIn(ctx)
+	if err != nil {
 		return Output{Code: -1}, err
 	}
 	words := []string{"env"}
@@ -58,11 +59,18 @@ func (m *Machine) runWith(ctx context.Context, c Command) (Output, error) {
 	if err != nil {
 		return Output{Code: -1}, err
 	}
-	<-p.done
+	select {
+	case <-p.done:
+	case <-b.process.done: // nobody would tell ssh
+		p.kill()
+	}
 	out := Output{Stdout: stdout.String(), Stderr: stderr.String(), Code: cmd.ProcessState.ExitCode()}
 	if err := p.err; err != nil {
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			err = fmt.Errorf("%w (%v)", context.Cause(ctx), err)
+		case !b.process.running():
+			err = fmt.Errorf("%w (%v)", errNoPower, err)
 		}
 		return out, fmt.Errorf("%w: %s", err, strings.TrimSpace(out.Stderr))
 	}
@@ -94,28 +102,28 @@ func (l *login) close() {
 	l.process.kill()
 }
 
-// logIn sees to it that there is a connection to the boot that is going on. It tries until ctx ends, since sshd starts late in a boot.
-func (m *Machine) logIn(ctx context.Context) error {
+// logIn sees to it that there is a connection to the boot that is going on, and returns that boot. It tries until ctx ends, since sshd starts late in a boot.
+func (m *Machine) logIn(ctx context.Context) (*boot, error) {
 	select {
 	case <-m.logins:
 		defer func() { m.logins <- struct{}{} }()
 	case <-ctx.Done():
-		return fmt.Errorf("log in: %w", context.Cause(ctx))
+		return nil, fmt.Errorf("log in: %w", context.Cause(ctx))
 	}
 	for {
 		m.mu.Lock()
 		b, l := m.boot, m.login
 		m.mu.Unlock()
 		if b == nil || !b.process.running() {
-			return errNoPower
+			return nil, errNoPower
 		}
 		if l != nil && l.boot == b && l.process.running() {
-			return nil
+			return b, nil
 		}
 		if err := m.logInOnce(ctx, b); err == nil {
 			continue // look again: the power may have gone meanwhile
 		} else if ctx.Err() != nil {
-			return fmt.Errorf("log in: %w (%w)", context.Cause(ctx), err)
+			return nil, fmt.Errorf("log in: %w (%w)", context.Cause(ctx), err)
 		}
 		select {
 		case <-ctx.Done():
