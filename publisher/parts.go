@@ -81,7 +81,7 @@ func newParts(ctx context.Context, values config.Values, configFile string, j jo
 		Hooks: hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint + "/current"},
 		Settings: publish.Settings{
 			Who: who, Message: j.message, Region: cfg.Region, IfGeneration: j.ifGeneration,
-			Keep: values.Int("keep"), Parallel: values.Int("parallel"), MemberTimeout: values.Duration("member-timeout"),
+			Keep: values.Int("keep"), Parallel: parallel(values), MemberTimeout: values.Duration("member-timeout"),
 			SnapshotDeadline: values.Duration("snapshot-deadline"), ConvergeDeadline: values.Duration("converge-deadline"), Settle: values.Duration("settle"),
 			MaxFailures: maxFailures,
 		},

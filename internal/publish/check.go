@@ -95,6 +95,16 @@ func (r *run) reach(ctx context.Context) error {
 	}
 	failed := r.members.withError(ready)
 	if len(failed) > 0 && len(failed) == len(ready) {
+		// They may only be on their way out, which a listing shows a little later.
+		if err := sleep(ctx, r.Settings.Settle); err != nil {
+			return err
+		}
+		if err := r.members.list(ctx, r.before.Generation); err != nil {
+			return err
+		}
+		failed = r.members.staying(failed)
+	}
+	if len(failed) > 0 && len(failed) == len(ready) {
 		return fmt.Errorf("none of %d members can be reached, such as %w", len(failed), failed[0].named())
 	}
 	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("generation %d is current, %d is next; %s", r.before.Generation, r.next.Generation, r.members.count())})

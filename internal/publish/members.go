@@ -217,6 +217,13 @@ func (ms *members) failed(some []*member) (failed []*member) {
 	return failed
 }
 
+// staying returns those of some members that neither are gone nor leave their group, as last listed.
+func (ms *members) staying(some []*member) []*member {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(some), func(m *member) bool { return m.gone || isLeaving(m.LifecycleState) })
+}
+
 // unstaged returns those of some members that are still to get the tree and did not fail.
 func (ms *members) unstaged(some []*member) []*member {
 	ms.mu.Lock()

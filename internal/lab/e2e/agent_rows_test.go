@@ -378,7 +378,11 @@ func TestAgentSlowRows(t *testing.T) {
 		}},
 		{cloud.LatencyTable{Volume: fixed(500 * time.Millisecond), Lag: cloud.Lag{Chance: 0.7, Max: time.Second}}, 3, row{
 			name: "row 05 Describe goes back in time", args: []string{"--deadline", "20s"}, min: 500 * time.Millisecond, max: 10 * time.Second,
-			check: called("CreateVolume", 1, "-", 1),
+			check: func(r *rig, h *host.Host, _ outcome) { // an old view may lack the snapshot, and refuse: the call is made again
+				if n := r.count(h.ID, "CreateVolume", "-"); n != 1 {
+					r.Errorf("%d volumes were made: %v", n, r.actions(h.ID))
+				}
+			},
 		}},
 		{cloud.LatencyTable{Limits: cloud.Limits{Write: cloud.Bucket{Capacity: 2, PerSecond: 3}, Read: cloud.Bucket{Capacity: 3, PerSecond: 5}}}, 6, row{
 			name: "row 16 throttled while many boot", args: []string{"--deadline", "30s"}, max: 30 * time.Second,
