@@ -21,6 +21,11 @@ func (b *boot) adopt(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	for _, had := range b.had {
+		if !slices.ContainsFunc(mine, func(v Volume) bool { return v.ID == had.ID }) {
+			mine = append(mine, had)
+		}
+	}
 	mine = slices.DeleteFunc(mine, func(v Volume) bool { return b.removed[v.ID] })
 	mounted, err := b.Mounts.Look(ctx, mine)
 	if err != nil {

@@ -459,3 +459,16 @@ func TestAVolumeThatEC2GoesOnListingIsNotTakenTwice(t *testing.T) {
 		t.Fatalf("%+v, %v", f, err)
 	}
 }
+
+func TestAVolumeThatEC2DoesNotListYetIsReplacedAllTheSame(t *testing.T) {
+	w := newWorld(7)
+	w.volumes.mine = func() ([]boot.Volume, error) { return nil, nil }
+	report := w.volumes.report
+	w.volumes.report = func(v boot.Volume, r boot.Report) error {
+		w.pointer = 8
+		return report(v, r)
+	}
+	if f, _, err := w.boot(t); err != nil || f.VolumeID != "vol-new2" || len(w.account) != 1 {
+		t.Fatalf("%+v, %v, account %v", f, err, w.account)
+	}
+}

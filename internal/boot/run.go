@@ -37,6 +37,7 @@ type boot struct {
 	heldRelease    string
 
 	adopted  bool            // the volume is from an earlier run
+	had      []Volume        // volumes that this run had in hand and let go of: EC2 may not list them yet
 	removed  map[string]bool // volumes removed by this run: EC2 may go on listing them
 	badNames []string        // device names under which no disk came
 	noSnap   time.Time       // since when the snapshot of the pointer cannot be used
@@ -202,6 +203,9 @@ func (b *boot) forget() {
 		if err := b.prepared.Close(); err != nil {
 			b.log.Warn("cannot let go of the mount", "volume", b.volume.ID, "error", err)
 		}
+	}
+	if b.volume.ID != "" {
+		b.had = append(b.had, b.volume)
 	}
 	b.volume, b.disk, b.prepared = Volume{}, Disk{}, nil
 	b.shielded, b.sound, b.serving, b.placed, b.adopted, b.told = false, false, false, false, false, false

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/smithy-go"
 )
@@ -33,14 +34,20 @@ const (
 	lastPause  = 2 * time.Second
 )
 
-// NewClient returns a client of the metadata service that does not fall back to IMDSv1 and leaves retries to Identify.
+// NewClient returns a client of the metadata service that does not fall back to IMDSv1, gives each request tryTimeout, and leaves retries to
+// its caller.
 // The endpoint is 169.254.169.254, or what AWS_EC2_METADATA_SERVICE_ENDPOINT says.
 func NewClient(cfg aws.Config) *imds.Client {
 	return imds.NewFromConfig(cfg, func(o *imds.Options) {
 		o.EnableFallback = aws.FalseTernary
 		o.Retryer = aws.NopRetryer{}
+		o.HTTPClient = patient{awshttp.NewBuildableClient().WithTimeout(tryTimeout)}
 	})
 }
+
+// patient keeps the SDK from putting its own limits on a client of its own kind: 0.25 s to connect and 0.5 s until the answer starts, again
+// and again, are too short for a service that is slow while an instance comes up.
+type patient struct{ imds.HTTPClient }
 
 // Identify asks who this instance is, until it is told or ctx ends. The error says whether the token or the document could not be had.
 func Identify(ctx context.Context, client *imds.Client, log *slog.Logger) (Identity, error) {

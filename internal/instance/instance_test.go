@@ -84,6 +84,19 @@ func TestIdentifyGoesOnUntilTheServiceAnswers(t *testing.T) {
 	}
 }
 
+func TestIdentifyBearsWithASlowService(t *testing.T) {
+	var tokens atomic.Int32
+	client := service(t, func(w http.ResponseWriter, r *http.Request) {
+		tokens.Add(1)
+		time.Sleep(800 * time.Millisecond) // each time: more tries would not help
+		w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "300")
+		fmt.Fprint(w, "TOKEN")
+	}, nil)
+	if got, err := identify(t, client, 10*time.Second); err != nil || got.InstanceID == "" || tokens.Load() != 1 {
+		t.Fatalf("got %+v, %v after %d tokens", got, err, tokens.Load())
+	}
+}
+
 func TestErrorTellsTokenFromDocument(t *testing.T) {
 	refuse := func(code int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", code) }

@@ -15,9 +15,11 @@ import (
 
 // Attach attaches a volume to its owner under a free device name, and returns it with that attachment, which is still `attaching`:
 // whether the disk is here is the kernel's to say. Names in skip are not used. Until ctx ends it waits for an instance that EC2 does
-// not call running yet (dstack #3603: an instance boots before EC2 leaves `pending`) and for a volume that is not available yet.
+// not call running yet (dstack #3603: an instance boots before EC2 leaves `pending`) and for a volume that is not available yet
+// (kubernetes #71750). One that never will be, because it failed or is gone, is an ErrFailed.
 func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []string) (Volume, error) {
 	var last error
+	started := time.Now()
 	names, wait := DeviceNames(skip), v.timing.Poll
 	for len(names) > 0 {
 		out, err := v.api.AttachVolume(ctx, &ec2.AttachVolumeInput{
@@ -46,7 +48,14 @@ func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []st
 			return vol, failed
 		case isLimit(err):
 			return vol, fmt.Errorf("%w: %w: a %s takes no more volumes. Try: a larger instance type, or fewer volumes", failed, ErrLimit, owner.InstanceType)
+		case IsNotFound(err) && time.Since(started) >= v.timing.Vanished:
+			return vol, fmt.Errorf("%w: %w", failed, errGone)
 		case isIncorrectState(err), IsNotFound(err), isInstanceNotFound(err):
+			if says(err, vol.ID) && isIncorrectState(err) { // it is the volume, not the instance
+				if state := v.finalState(ctx, vol.ID); state != "" {
+					return vol, fmt.Errorf("%w: %w: EC2 says state `%s`", failed, ErrFailed, state)
+				}
+			}
 			last = err
 			v.log.Debug("cannot attach yet", "volume", vol.ID, "error", err)
 			if pause(ctx, wait) != nil {
@@ -65,6 +74,15 @@ func (v *Volumes) attachedTo(ctx context.Context, volumeID, instanceID string) (
 	now, err := v.Describe(ctx, volumeID)
 	return now, err == nil && now.Attachment.InstanceID == instanceID &&
 		(now.Attachment.State == types.VolumeAttachmentStateAttaching || now.Attachment.State == types.VolumeAttachmentStateAttached)
+}
+
+// finalState is the state of a volume that will not become available any more, "" for any other.
+func (v *Volumes) finalState(ctx context.Context, volumeID string) types.VolumeState {
+	now, err := v.Describe(ctx, volumeID)
+	if err == nil && slices.Contains([]types.VolumeState{types.VolumeStateError, types.VolumeStateDeleting, types.VolumeStateDeleted}, now.State) {
+		return now.State
+	}
+	return ""
 }
 
 // DeviceNames are the names to attach by, in order: /dev/xvdaa to /dev/xvddx, but those in skip. Two letters, because people and block device

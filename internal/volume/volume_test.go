@@ -283,6 +283,7 @@ func TestMakeEndsWithItsDeadlineAndTheStateInTheError(t *testing.T) {
 func TestAttach(t *testing.T) {
 	taken := api("InvalidParameterValue", "Invalid value '/dev/xvdaa' for unixDevice. Attachment point /dev/xvdaa is already in use")
 	pending := api("IncorrectState", "Instance 'i-me' is not 'running'.")
+	unavailable := api("IncorrectState", "vol-1 is not 'available'.")
 	for _, tc := range []struct {
 		name     string
 		answers  []error // then nil
@@ -300,6 +301,10 @@ func TestAttach(t *testing.T) {
 		{name: "a name that failed before", skip: []string{"/dev/xvdaa"}, device: "/dev/xvdab", calls: 1},
 		{name: "instance still pending", answers: slices.Repeat([]error{pending}, 10), device: "/dev/xvdaa", calls: 11, low: 5 * time.Second, high: 20 * time.Second},
 		{name: "volume not found yet", answers: []error{api("InvalidVolume.NotFound", "no")}, device: "/dev/xvdaa", calls: 2, high: time.Second},
+		{name: "volume gone", answers: slices.Repeat([]error{api("InvalidVolume.NotFound", "no")}, 1000), calls: 12, low: 10 * time.Second, high: 14 * time.Second, text: "it is gone", want: volume.ErrFailed},
+		{name: "volume not available yet", answers: []error{unavailable}, describe: "creating", device: "/dev/xvdaa", calls: 2, high: time.Second},
+		{name: "volume being deleted", answers: []error{unavailable}, describe: "deleting", calls: 1, text: "EC2 says state `deleting`", want: volume.ErrFailed},
+		{name: "volume in error", answers: []error{unavailable}, describe: "error", calls: 1, text: "EC2 says state `error`", want: volume.ErrFailed},
 		{name: "answer lost", answers: []error{api("VolumeInUse", "vol-1 is already attached to an instance")}, describe: "attached", device: "/dev/xvdaa", calls: 1},
 		{name: "attached elsewhere", answers: []error{api("VolumeInUse", "vol-1 is already attached")}, describe: "available", calls: 1, text: "VolumeInUse"},
 		{
