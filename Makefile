@@ -30,7 +30,8 @@ demo: deps build ## the main job on one machine, from publish to scale-in (root)
 	bin/ebs-lab demo --agent bin/ebs-release-agent --publisher bin/ebs-release
 
 test: deps build ## every test (root)
-	$(GO) test -count=1 -parallel 4 -timeout 60m ./...
+	@# -v for the counts that the matrices print; without the lines that only say what runs and what passed.
+	$(GO) test -v -count=1 -parallel 4 -timeout 60m ./... 2>&1 | grep --line-buffered -vE '^=== |^ +--- PASS|no test files'
 
 test-fast: build ## the inner loop: everything but the end-to-end scenarios and the packages
 	$(GO) test -short $$($(GO) list ./... | grep -vE '/lab/e2e|ebs-release/packaging$$')
