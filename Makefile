@@ -33,8 +33,8 @@ test: deps build ## every test (root)
 	@# -v for the counts that the matrices print; without the lines that only say what runs and what passed.
 	$(GO) test -v -count=1 -parallel 4 -timeout 60m ./... 2>&1 | grep --line-buffered -vE '^=== |^ +--- PASS|no test files'
 
-test-fast: build ## the inner loop: everything but the end-to-end scenarios and the packages
-	$(GO) test -short $$($(GO) list ./... | grep -vE '/lab/e2e|ebs-release/packaging$$')
+test-fast: build ## the inner loop: everything but the end-to-end scenarios, the virtual machines and the packages
+	$(GO) test -short $$($(GO) list ./... | grep -vE '/lab/(e2e|vm)$$|ebs-release/packaging$$')
 
 check: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l agent publisher internal packaging docs | tee /dev/stderr)" || { echo 'gofmt: the files above are not formatted; run: gofmt -w agent publisher internal packaging docs' >&2; exit 1; }
