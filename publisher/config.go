@@ -1,10 +1,8 @@
 package main
 
 import (
-	"fmt"
-	"text/tabwriter"
-
 	"ebs-release/internal/config"
+	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 )
@@ -24,13 +22,13 @@ func (p *program) configCommand() *cobra.Command {
 				return p.printJSON(struct {
 					Schema   int           `json:"schema"`
 					Settings config.Values `json:"settings"`
-				}{1, values})
+				}{status.Schema, values})
 			}
-			table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+			var rows [][]string
 			for _, v := range values {
-				fmt.Fprintf(table, "%s\t%s\t%s\n", v.Key, orDash(v.Value), v.Source)
+				rows = append(rows, []string{v.Key, v.Value, v.Source})
 			}
-			return table.Flush()
+			return status.PrintTable(p.stdout, rows)
 		},
 	})
 	return cmd

@@ -8,17 +8,12 @@ import (
 	"time"
 
 	"ebs-release/internal/publish"
+	"ebs-release/internal/status"
 )
 
 // printJSON writes a report to stdout.
 func (p *program) printJSON(report any) error {
-	enc := json.NewEncoder(p.stdout)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(report); err != nil {
-		return fmt.Errorf("write the report: %w", err)
-	}
-	return nil
+	return status.PrintJSON(p.stdout, report)
 }
 
 // outputNDJSON is a format of --output: the events of a publish as they happen, one JSON object a line, as publish.Event has it. The last one is of
