@@ -92,12 +92,9 @@ func (r *rig) crash(ctx context.Context, h *host.Host, point crashPoint, served 
 	if crashed && out.Code != 128+9 && out.Code != -1 {
 		return crashed, fmt.Errorf("it was to be killed, and ended with exit %d: %s", out.Code, out.Stderr)
 	}
-	said := readyCount(h, 0)
-	if !crashed {
-		said = readyCount(h, 1)
-	}
-	if said > 1 {
-		return crashed, fmt.Errorf("READY=1 was said %d times", said)
+	said, err := readyCount(h)
+	if err != nil || said > 1 || said == 0 && !crashed {
+		return crashed, fmt.Errorf("READY=1 was said %d times (%v)", said, err)
 	}
 	// Whatever was said or mounted by then was right.
 	if got, err := visible(h); err != nil || got != "" && got != "one" || said > 0 && got == "" {

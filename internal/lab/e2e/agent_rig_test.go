@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -226,8 +228,8 @@ func (r *rig) served(h *host.Host, p pointer.Pointer, version string, readies in
 	if got, err := visible(h); err != nil || got != version {
 		return fmt.Errorf("the release says %q (%v), want %q", got, err, version)
 	}
-	if n := readyCount(h, readies); n != readies {
-		return fmt.Errorf("READY=1 was said %d times, want %d", n, readies)
+	if n, err := readyCount(h); err != nil || n != readies {
+		return fmt.Errorf("READY=1 was said %d times (%v), want %d", n, err, readies)
 	}
 	data, err := os.ReadFile(h.Path("/run/ebs-release/status.json"))
 	var s struct {
@@ -244,12 +246,24 @@ func (r *rig) served(h *host.Host, p pointer.Pointer, version string, readies in
 	return nil
 }
 
-// readyCount is how often READY=1 was said in this boot. A notice takes a moment from the host to us.
-func readyCount(h *host.Host, want int) int {
-	for end := time.Now().Add(2 * time.Second); ready(h) < want && time.Now().Before(end); {
-		time.Sleep(2 * time.Millisecond)
+// readyCount is how often READY=1 was said in this boot. Notices take a moment from the host to us, in the order in which they were sent: with a last one
+// from here, all that were sent before it have come.
+func readyCount(h *host.Host) (int, error) {
+	conn, err := net.Dial("unixgram", h.Path("/run/systemd/notify"))
+	if err != nil {
+		return 0, err
 	}
-	return ready(h)
+	defer conn.Close()
+	last := fmt.Sprintf("X_LAST=%d", time.Now().UnixNano())
+	if _, err := conn.Write([]byte(last)); err != nil {
+		return 0, err
+	}
+	for end := time.Now().Add(30 * time.Second); !slices.Contains(h.Notices(), last); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			return 0, fmt.Errorf("%s does not pass on what its services say", h.ID)
+		}
+	}
+	return ready(h), nil
 }
 
 // gone terminates the instance and is nil when none of its volumes is left.

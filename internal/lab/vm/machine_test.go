@@ -85,7 +85,7 @@ func TestMachineKeepsDisksOverPowerCutAndShutdown(t *testing.T) {
 	if err := m.Plug(t.Context(), Disk{Name: "vol-0123456789abcdef0", Serial: "again", File: volume}); err == nil {
 		t.Error("the same disk was plugged twice")
 	}
-	must(t, m, "sh", "-ec", "mkfs.ext4 -q /dev/nvme1n1; mount /dev/nvme1n1 /mnt; echo kept >/mnt/synced; sync /mnt/synced; sync /mnt; sync -f /mnt; echo lost >/mnt/unsynced")
+	must(t, m, "sh", "-ec", "mkfs.ext4 -q /dev/nvme1n1; mount /dev/nvme1n1 /mnt; echo kept >/mnt/synced; sync /mnt/synced; sync /mnt; sync -f /mnt; sync -f /; echo lost >/mnt/unsynced")
 
 	// What was synced outlives a power cut, on the volume and on root; what was not does not. A second disk was plugged meanwhile; they come in the other order.
 	m.PowerCut()
