@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -54,6 +55,7 @@ func (s *server) run(name string, do func(context.Context, *publish.Publisher) (
 				Who: name, Region: region, Keep: 3, Parallel: 2, MemberTimeout: time.Hour, SnapshotDeadline: time.Hour,
 				ConvergeDeadline: s.grain.deadline(), Settle: settle,
 			},
+			Jitter: jitter(s.seed),
 			Talk: func(e publish.Event) {
 				a.waits = e.Phase == "P5" && s.grain < medium
 			},
@@ -225,12 +227,18 @@ type session struct {
 	life int // of the machine, plus one
 }
 
-// A lost connection and an empty mount point count as "not ready": with any other error the publisher leaves the member alone for a random time,
-// and a run could not be repeated.
+// After one of these the publisher leaves the member alone for a time, with jitter.
 var (
-	errLost  = fmt.Errorf("the connection is lost: %w", push.ErrNotReady)
-	errEmpty = fmt.Errorf("nothing is mounted, or not that release: %w", push.ErrNotReady)
+	errLost  = errors.New("the connection is lost")
+	errEmpty = errors.New("nothing is mounted, or not that release")
 )
+
+// jitter is random by the seed alone, whatever was asked before: a run can be repeated.
+func jitter(seed uint64) func(time.Duration) time.Duration {
+	return func(below time.Duration) time.Duration {
+		return time.Duration(rand.New(rand.NewPCG(seed, uint64(below))).Int64N(int64(below)))
+	}
+}
 
 // look is what the agent's verbs look at first: is the boot over?
 func (s *session) look() error {

@@ -25,6 +25,7 @@ const (
 type world struct {
 	s      *scheduler
 	mutant string // what is broken on purpose
+	seed   uint64 // of the publishers' jitter
 
 	// The assumptions of a scenario.
 	late     bool // a listing may show what was up to lag ago, and leave out a member that had not reported then

@@ -23,13 +23,20 @@ const (
 )
 
 // rest is the pause after so many tries in a row that failed, with jitter.
-func rest(tries int, err error) time.Duration {
+func (p *Publisher) rest(tries int, err error) time.Duration {
 	first, most := shortRest, longestRest
 	if isFinal(err) {
 		first, most = finalRest, longestWait
 	}
 	pause := min(first<<min(tries-1, 10), most)
-	return pause*3/4 + rand.N(pause/2)
+	return pause*3/4 + p.jitter(pause/2)
+}
+
+func (p *Publisher) jitter(below time.Duration) time.Duration {
+	if p.Jitter != nil {
+		return p.Jitter(below)
+	}
+	return rand.N(below)
 }
 
 // isFinal tells errors that another try a moment later won't mend.
@@ -169,7 +176,7 @@ func (ms *members) note(ctx context.Context, m *member, err error) {
 	case interrupted || passes(err):
 	default:
 		m.tries++
-		m.again = time.Now().Add(rest(m.tries, err))
+		m.again = time.Now().Add(ms.rest(m.tries, err))
 		if why := cause(err); m.told != why {
 			m.told = why
 			told = &Event{Kind: KindFailed, Member: m.InstanceID, Cause: why, Text: OneLine(m.named())}

@@ -31,6 +31,10 @@ type Publisher struct {
 	Hooks     Hooks // nil: none
 	Settings  Settings
 	Talk      func(Event) // told what happens, one call at a time; nil: silence
+
+	// Jitter returns the random part of a pause between tries: from 0 up to, but not, what it is given. nil: random; a model check has one that
+	// it can repeat.
+	Jitter func(below time.Duration) time.Duration
 }
 
 // Settings of a publish. All durations must be above zero.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"ebs-release/internal/fleet"
@@ -55,7 +54,7 @@ func (ms *members) stageWithRetries(ctx context.Context, m *member, next pointer
 			return err
 		}
 		pause := stagePause << (try - 1)
-		if sleep(ctx, pause/2+rand.N(pause)) != nil {
+		if sleep(ctx, pause/2+ms.jitter(pause)) != nil {
 			return err
 		}
 	}

@@ -41,11 +41,12 @@ type world struct {
 // box is one machine.
 type box struct {
 	fleet.Member
-	has     map[string]bool // trees
-	fence   int64
-	dial    error
-	stage   func(context.Context) error
-	refuses error // what activate says
+	has      map[string]bool // trees
+	fence    int64
+	dial     error
+	stage    func(context.Context) error
+	activate func(context.Context) error
+	refuses  error // what activate says
 }
 
 const region = "eu-central-1"
@@ -292,9 +293,14 @@ func (s session) Stage(ctx context.Context, id, base string) (push.Sent, error) 
 	return push.Sent{Files: 2, Bytes: 20}, nil
 }
 
-func (s session) Activate(_ context.Context, id, _ string, generation int64) error {
+func (s session) Activate(ctx context.Context, id, _ string, generation int64) error {
 	if err := s.w.do("activate " + s.b.InstanceID); err != nil {
 		return err
+	}
+	if s.b.activate != nil {
+		if err := s.b.activate(ctx); err != nil {
+			return err
+		}
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
