@@ -26,10 +26,12 @@ build: ## the two programs and the lab, into bin/
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ebs-release ./publisher
 	$(GO) build -o bin/ebs-lab ./internal/lab/cmd/ebs-lab
 
-demo: deps build ## the main job on one machine, from publish to scale-in (root)
+demo: build ## the main job on one machine, from publish to scale-in (root)
+	@packaging/dev/deps demo
 	bin/ebs-lab demo --agent bin/ebs-release-agent --publisher bin/ebs-release
 
-test: deps build ## every test (root)
+test: build ## every test (root)
+	@packaging/dev/deps test
 	@# -v for the counts that the matrices print; without the lines that only say what runs and what passed.
 	$(GO) test -v -count=1 -parallel 4 -timeout 60m ./... 2>&1 | grep --line-buffered -vE '^=== |^ +--- PASS|no test files'
 
@@ -52,8 +54,8 @@ bench: build ## boots and publishes beside the shell scripts that this replaces;
 packages: ## .deb and .rpm of both programs for amd64 and arm64, into dist/
 	packaging/dev/packages
 
-deps: ## the Debian packages that the lab needs
-	@packaging/dev/deps
+deps: ## the Debian packages that the tests need (root)
+	@packaging/dev/deps test
 
 clean: ## what was built
 	rm -rf bin dist
