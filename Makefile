@@ -36,7 +36,7 @@ test: build ## every test (root)
 	$(GO) test -v -count=1 -parallel 4 -timeout 60m ./... 2>&1 | grep --line-buffered -vE '^=== |^ +--- PASS|no test files'
 
 test-fast: build ## the inner loop: everything but the end-to-end scenarios, the virtual machines and the packages
-	$(GO) test -short $$($(GO) list ./... | grep -vE '/lab/(e2e|vm)$$|ebs-release/packaging$$')
+	$(GO) test -short $$($(GO) list ./... | grep -vE '/lab/(e2e|e2evm|vm)$$|ebs-release/packaging$$')
 
 check: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l agent publisher internal packaging docs | tee /dev/stderr)" || { echo 'gofmt: the files above are not formatted; run: gofmt -w agent publisher internal packaging docs' >&2; exit 1; }

@@ -47,14 +47,7 @@ func newImages(ctx context.Context, dir string, opts Options) (*images, error) {
 	if err := errors.Join(im.program("member", "ebs-release-agent", opts.Agent), im.program("server", "ebs-release", opts.Publisher)); err != nil {
 		return nil, err
 	}
-	key := filepath.Join(dir, "server", SSHKey)
-	if err := os.MkdirAll(filepath.Dir(key), 0o755); err != nil {
-		return nil, err
-	}
-	if out, err := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "release-server", "-f", key).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("make ssh key: %w: %s", err, out)
-	}
-	public, err := os.ReadFile(key + ".pub")
+	public, err := im.makeKey(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +65,34 @@ func newImages(ctx context.Context, dir string, opts Options) (*images, error) {
 		os.MkdirAll(filepath.Join(dir, "server", PointerStore), 0o755),
 		os.Mkdir(filepath.Join(dir, "member/release"), 0o555), // the bare mount point is part of the agent's package
 	)
+}
+
+// key is the release server's private ssh key.
+func (im *images) key() string { return filepath.Join(im.dir, "server", SSHKey) }
+
+// makeKey puts the key into its place, a new one unless the options name one, and returns its public half.
+func (im *images) makeKey(ctx context.Context) ([]byte, error) {
+	if im.opts.ServerKey != "" {
+		private, err := os.ReadFile(im.opts.ServerKey)
+		if err == nil {
+			err = im.write(filepath.Join("server", SSHKey), string(private), 0o600)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("key of the release server: %w", err)
+		}
+	} else {
+		if err := os.MkdirAll(filepath.Dir(im.key()), 0o755); err != nil {
+			return nil, err
+		}
+		if out, err := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "release-server", "-f", im.key()).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("make ssh key: %w: %s", err, out)
+		}
+	}
+	public, err := exec.CommandContext(ctx, "ssh-keygen", "-y", "-f", im.key()).Output()
+	if err != nil {
+		return nil, fmt.Errorf("public half of the release server's key: %w", err)
+	}
+	return public, nil
 }
 
 // configure writes the settings of the two programs.

@@ -27,13 +27,13 @@ func (l *Lab) ReleaseServer(ctx context.Context) (*host.Host, error) { return l.
 func (l *Lab) ReleaseServerID() string { return l.server }
 
 // Host is the machine of an instance, from its launch to its termination.
-func (l *Lab) Host(instanceID string) (*host.Host, error) { return l.hardware.host(instanceID) }
+func (l *Lab) Host(instanceID string) (*host.Host, error) { return l.hardware.hosts.host(instanceID) }
 
 // Hosts are all machines, in the order of launch.
 func (l *Lab) Hosts() []*host.Host {
 	var hosts []*host.Host
 	for _, i := range l.Account.Instances() {
-		if h, err := l.hardware.host(i.ID); err == nil {
+		if h, err := l.hardware.hosts.host(i.ID); err == nil {
 			hosts = append(hosts, h)
 		}
 	}
@@ -50,7 +50,7 @@ func (l *Lab) WaitHosts(ctx context.Context, ok func([]*host.Host) bool) error {
 func (l *Lab) Booted(ctx context.Context, instanceID string) (*host.Host, error) {
 	var h *host.Host
 	err := l.hardware.wait(ctx, func() bool {
-		h, _ = l.hardware.host(instanceID)
+		h, _ = l.hardware.hosts.host(instanceID)
 		return h != nil && h.On() || l.terminated(instanceID)
 	})
 	if err != nil {
@@ -120,7 +120,7 @@ func (l *Lab) StopStart(ctx context.Context, instanceID string) error {
 
 // boot does something that boots the instance anew, and waits for that boot.
 func (l *Lab) boot(ctx context.Context, instanceID string, do func(string) error) error {
-	h, err := l.hardware.host(instanceID)
+	h, err := l.hardware.hosts.host(instanceID)
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func doomedDisk(ctx context.Context, l *Lab, freeze string) error {
 	if err != nil {
 		return err
 	}
-	p, err := l.hardware.plug("vol-1", h)
+	p, err := l.hardware.hosts.plug("vol-1", h)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 //	cloud  what EC2 knows, its rules, and its wire protocols
 //	disk   volumes and snapshots: files, reflinks, loop devices
 //	host   instances: namespaces, a root file system, a network, sshd
+//	vm     instances: virtual machines with a kernel of their own, systemd, NVMe disks
 //
 // This package ties them together and adds what an operator brings: an image with the agent, an image with the publisher, and a release server. The two
 // programs are the built ones, installed as their packages install them; they find the lab as they find EC2.
@@ -21,11 +22,14 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"sync"
 	"time"
 
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/disk"
 	"ebs-release/internal/lab/host"
+	"ebs-release/internal/lab/vm"
 )
 
 // Options of a lab. Agent and Publisher are required, the rest has defaults.
@@ -42,6 +46,7 @@ type Options struct {
 	AgentSettings     map[string]string // more lines for agent.toml: deadline -> 30s
 	PublisherSettings map[string]string // more lines for publisher.toml
 	ServerBinds       []host.Bind       // folders of this machine that the release server sees, read-only
+	ServerKey         string            // file of the release server's private ssh key, which virtual machines know by their image; default: a new one
 
 	Dir string // where the lab's temporary folder goes; default os.TempDir()
 	Log *slog.Logger
@@ -60,6 +65,9 @@ const (
 	SSHKey       = "/etc/ebs-release/deploy.key" // on the release server
 	PointerStore = "/srv/release"                // on the release server
 	pointerPort  = 8080
+
+	// PointerURL is the same in all labs, since the release server is the first instance: images that were made elsewhere may name it.
+	PointerURL = "http://10.0.0.4:8080/release.json"
 )
 
 var subnet = netip.MustParsePrefix("10.0.0.0/16") // each lab has its own network: all use the same addresses
@@ -75,8 +83,14 @@ type Lab struct {
 	opts     Options
 	dir      *workDir
 	hardware *hardware
+	metadata *vm.Metadata // of the virtual machines
 	servers  []*http.Server
 	server   string // instance id of the release server
+
+	serverKey string // file of its private ssh key, for this machine
+
+	mu  sync.Mutex
+	vms map[string]vm.Spec // what instances of an image are made of, by image id: see Register
 }
 
 // Start makes a lab with a release server, which boots while Start returns: see ReleaseServer. On failure all is taken down again.
@@ -94,7 +108,7 @@ func Start(ctx context.Context, opts Options) (*Lab, error) {
 	if err := sweep(opts.Dir); err != nil {
 		opts.Log.Warn("sweep after dead labs", "error", err)
 	}
-	l := &Lab{opts: opts}
+	l := &Lab{opts: opts, vms: map[string]vm.Spec{}}
 	if err := l.build(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("start lab: %w", err), l.Close())
 	}
@@ -105,20 +119,25 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	if l.dir, err = newWorkDir(l.opts.Dir); err != nil {
 		return err
 	}
-	l.hardware = newHardware(l.machine)
-	if l.hardware.store, err = disk.Open(ctx, l.dir.path, l.dir.name(), l.opts.Log); err != nil {
+	hw := &hardware{kindOf: l.kindOf, instances: map[string]machines{}, changed: make(chan struct{})}
+	l.hardware = hw
+	if hw.store, err = disk.Open(ctx, l.dir.path, l.dir.name(), l.opts.Log); err != nil {
 		return err
 	}
-	if l.hardware.rack, err = host.NewRack(ctx, l.dir.path, subnet); err != nil {
+	if hw.rack, err = host.NewRack(ctx, l.dir.path, subnet); err != nil {
 		return err
 	}
+	hw.hosts, hw.vms = newHosts(hw.store, hw.rack, l.hostSpec), vm.NewHardware(hw.store, l.vmSpec)
 	l.Account, err = cloud.New(cloud.Options{
 		Subnet: subnet, Latency: l.opts.Latency, Hardware: l.hardware, Policy: l.opts.Policy, AttachLimits: l.opts.AttachLimits, Seed: l.opts.Seed, Log: l.opts.Log,
 	})
 	if err != nil {
 		return err
 	}
-	inside, err := l.hardware.rack.Listen(80)
+	if l.metadata, err = l.vmSwitch().ServeMetadata(ctx, hw.vms.MetadataOf(l.Account.IMDSHandler)); err != nil {
+		return err
+	}
+	inside, err := hw.rack.Listen(80)
 	if err != nil {
 		return err
 	}
@@ -130,8 +149,12 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	l.serve(outside, l.Account.EC2Handler())
 	l.Endpoint = "http://" + outside.Addr().String()
 
-	images, err := newImages(ctx, l.hardware.rack.Path("images"), l.opts)
+	images, err := newImages(ctx, hw.rack.Path("images"), l.opts)
 	if err != nil {
+		return err
+	}
+	l.serverKey = images.key()
+	if err := os.Mkdir(filepath.Join(l.dir.path, "vm"), 0o755); err != nil {
 		return err
 	}
 	if l.server, err = l.Account.RunInstance(ctx, cloud.RunSpec{ImageID: ServerImage, Role: "ebs-release-publisher", Tags: map[string]string{"Name": "release-server"}}); err != nil {
@@ -141,7 +164,10 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return images.configure(fmt.Sprintf("http://%s:%d/release.json", server.Address, pointerPort))
+	if url := fmt.Sprintf("http://%s:%d/release.json", server.Address, pointerPort); url != PointerURL {
+		return fmt.Errorf("the pointer is at %s, and the images say %s", url, PointerURL)
+	}
+	return images.configure(PointerURL)
 }
 
 // Serve answers HTTP on a port of the network that the hosts are in, until Close: a web server of somebody's, for pointers that go wrong.
@@ -171,6 +197,9 @@ func (l *Lab) Close() error {
 	for _, s := range l.servers {
 		errs = append(errs, s.Close())
 	}
+	if l.metadata != nil {
+		errs = append(errs, l.metadata.Close())
+	}
 	if l.hardware != nil {
 		errs = append(errs, l.hardware.close(ctx))
 	}
@@ -195,5 +224,5 @@ func (l *Lab) Environ() []string {
 	}
 }
 
-// Dir is the lab's temporary folder; consoles are in its folder console.
+// Dir is the lab's temporary folder; consoles are in its folder console, those of virtual machines in its folder vm.
 func (l *Lab) Dir() string { return l.dir.path }

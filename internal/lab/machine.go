@@ -8,8 +8,8 @@ import (
 	"ebs-release/internal/lab/host"
 )
 
-// machine says what an instance is made of.
-func (l *Lab) machine(inst cloud.InstanceSpec) (host.Spec, error) {
+// hostSpec says what a host is made of.
+func (l *Lab) hostSpec(inst cloud.InstanceSpec) (host.Spec, error) {
 	spec := host.Spec{
 		ID:       inst.ID,
 		Hostname: "ip-" + strings.ReplaceAll(inst.Address.String(), ".", "-"),

@@ -20,6 +20,7 @@ type Device struct {
 	Bytes        int64
 	fd           *os.File
 	backing      string // what the kernel calls the file behind it
+	volume       string // the id of the volume, "" for the store's own
 }
 
 // Close gives the device back. One that is still mounted lives on until it is unmounted: see Gone.

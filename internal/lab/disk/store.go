@@ -122,14 +122,29 @@ func (s *Store) DeleteSnapshot(snapshotID string) error {
 	return s.root.Remove(snapshotPath(snapshotID))
 }
 
-// OpenVolume opens the bytes of a volume that is not attached: for tests that want a damaged one.
-func (s *Store) OpenVolume(volumeID string) (*os.File, error) {
+// OpenVolume opens the bytes of a volume that no device shows: for a virtual machine, and for tests that want a damaged one. It waits until ctx ends for a
+// device of it that was closed and is still mounted.
+func (s *Store) OpenVolume(ctx context.Context, volumeID string) (*os.File, error) {
+	s.mu.Lock()
+	devices := slices.Clone(s.devices)
+	s.mu.Unlock()
+	for _, d := range devices {
+		if d.volume == volumeID {
+			if err := d.Gone(ctx); err != nil {
+				return nil, fmt.Errorf("open disk %s: %w", volumeID, err)
+			}
+		}
+	}
+	return s.open(volumeID)
+}
+
+func (s *Store) open(volumeID string) (*os.File, error) {
 	return s.root.OpenFile(volumePath(volumeID), os.O_RDWR, 0)
 }
 
 // Attach shows the volume as a block device.
 func (s *Store) Attach(volumeID string) (*Device, error) {
-	f, err := s.OpenVolume(volumeID)
+	f, err := s.open(volumeID)
 	if err != nil {
 		return nil, fmt.Errorf("attach disk %s: %w", volumeID, err)
 	}
@@ -143,6 +158,7 @@ func (s *Store) Attach(volumeID string) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("attach disk %s: %w", volumeID, err)
 	}
+	d.volume = volumeID
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.devices = append(slices.DeleteFunc(s.devices, func(old *Device) bool { return !old.inUse() }), d)

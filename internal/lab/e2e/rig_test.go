@@ -13,7 +13,6 @@ import (
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/host"
 	"ebs-release/internal/lab/policy"
-	"ebs-release/packaging/iam"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -67,18 +66,9 @@ func newRig(t *testing.T, change func(*lab.Options)) *rig {
 // shippedPolicies are those that the packages come with: every test runs under them.
 func shippedPolicies(t *testing.T, without ...string) *policy.Roles {
 	t.Helper()
-	documents := map[string]policy.Document{}
-	for role, text := range map[string]string{"ebs-release-agent": iam.Agent, "ebs-release-publisher": iam.Publisher} {
-		document, err := policy.Parse([]byte(text))
-		must(t, err)
-		for _, statement := range without {
-			if of, sid, _ := strings.Cut(statement, "/"); of == role {
-				document = document.Without(sid)
-			}
-		}
-		documents[role] = document
-	}
-	return policy.NewRoles(documents)
+	roles, err := policy.Shipped(without...)
+	must(t, err)
+	return roles
 }
 
 // published starts a lab in which `source`, a small tree, is published as generation 1.

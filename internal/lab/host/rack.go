@@ -95,6 +95,10 @@ func dropDisks() error {
 // Gateway is the rack's own address: the first one of the subnet.
 func (r *Rack) Gateway() netip.Addr { return r.subnet.Addr().Next() }
 
+// Network is the rack's network namespace, and the name of the bridge in it that all hosts are connected to: whatever else shall be in their network is
+// connected there. The rack closes the file.
+func (r *Rack) Network() (namespace *os.File, bridgeName string) { return r.network, bridge }
+
 // Listen listens on a port of the rack's own address, for the hosts to reach.
 func (r *Rack) Listen(port int) (net.Listener, error) {
 	return listen(r.network, netip.AddrPortFrom(r.Gateway(), uint16(port)))

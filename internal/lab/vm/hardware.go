@@ -19,16 +19,12 @@ import (
 // shutdownGrace is how long a machine may take to switch itself off before its power is cut. EC2 gives minutes.
 const shutdownGrace = 60 * time.Second
 
-// Store holds the volumes; *disk.Store does. Volumes of one store may be attached to the lab's hosts and to virtual machines.
+// Store holds the volumes; *disk.Store does.
 type Store interface {
-	CreateVolume(volumeID string, sizeGiB int32, snapshotID string) error
-	DeleteVolume(volumeID string) error
-	CreateSnapshot(snapshotID, volumeID string) error
-	DeleteSnapshot(snapshotID string) error
-	OpenVolume(volumeID string) (*os.File, error)
+	OpenVolume(ctx context.Context, volumeID string) (*os.File, error)
 }
 
-// Hardware is an account's virtual machines and volumes.
+// Hardware is an account's virtual machines. Its methods are those of cloud.Hardware that are about instances.
 type Hardware struct {
 	store Store
 	spec  func(cloud.InstanceSpec) (Spec, error)
@@ -37,29 +33,9 @@ type Hardware struct {
 	machines map[string]*Machine // by instance id, terminated ones left out
 }
 
-var _ cloud.Hardware = (*Hardware)(nil)
-
-// NewHardware makes an account's hardware. spec says what an instance is made of; it need not set ID and Address. Close ends it.
+// NewHardware makes it, without a machine yet. spec says what an instance is made of; it need not set ID and Address. Close ends it.
 func NewHardware(store Store, spec func(cloud.InstanceSpec) (Spec, error)) *Hardware {
 	return &Hardware{store: store, spec: spec, machines: map[string]*Machine{}}
-}
-
-// CreateVolume implements cloud.Hardware, and so do the methods below.
-func (hw *Hardware) CreateVolume(_ context.Context, volumeID string, sizeGiB int32, snapshotID string) error {
-	return hw.store.CreateVolume(volumeID, sizeGiB, snapshotID)
-}
-
-func (hw *Hardware) DeleteVolume(_ context.Context, volumeID string) error {
-	return hw.store.DeleteVolume(volumeID)
-}
-
-// CreateSnapshot: all that a machine's disk has acknowledged is in the file by now.
-func (hw *Hardware) CreateSnapshot(_ context.Context, snapshotID, volumeID string) error {
-	return hw.store.CreateSnapshot(snapshotID, volumeID)
-}
-
-func (hw *Hardware) DeleteSnapshot(_ context.Context, snapshotID string) error {
-	return hw.store.DeleteSnapshot(snapshotID)
 }
 
 // Attach plugs the volume's disk. A disk of size zero is not possible here, only with a host.
@@ -71,7 +47,7 @@ func (hw *Hardware) Attach(ctx context.Context, a cloud.AttachSpec) error {
 	if err != nil {
 		return err
 	}
-	file, err := hw.store.OpenVolume(a.VolumeID)
+	file, err := hw.store.OpenVolume(ctx, a.VolumeID)
 	if err != nil {
 		return fmt.Errorf("attach %s to %s: %w", a.VolumeID, a.InstanceID, err)
 	}

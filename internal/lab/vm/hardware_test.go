@@ -48,7 +48,7 @@ func TestAccountKeepsAVolumeAttachedWhateverTheMachineDoes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check(hw.CreateVolume(t.Context(), volume, 1, ""))
+	check(store.CreateVolume(volume, 1, ""))
 	check(hw.Launch(t.Context(), cloud.InstanceSpec{ID: id, Address: netip.MustParseAddr("10.44.0.10")}))
 	check(hw.Attach(t.Context(), cloud.AttachSpec{VolumeID: volume, InstanceID: id, DeviceName: "/dev/xvdaa"}))
 	m := hw.Get(id)
@@ -63,9 +63,9 @@ func TestAccountKeepsAVolumeAttachedWhateverTheMachineDoes(t *testing.T) {
 	}
 
 	must(t, m, "sh", "-ec", "mkfs.ext4 -q /dev/nvme1n1; mount /dev/nvme1n1 /mnt; echo first >/mnt/file; fsfreeze -f /mnt")
-	check(hw.CreateSnapshot(t.Context(), "snap-1", volume))
+	check(store.CreateSnapshot("snap-1", volume))
 	must(t, m, "sh", "-ec", "fsfreeze -u /mnt; echo second >/mnt/file; umount /mnt")
-	check(hw.CreateVolume(t.Context(), "vol-copy", 1, "snap-1"))
+	check(store.CreateVolume("vol-copy", 1, "snap-1"))
 	check(hw.Attach(t.Context(), cloud.AttachSpec{VolumeID: "vol-copy", InstanceID: id}))
 	if out := must(t, m, "sh", "-ec", "until [ -b /dev/nvme2n1 ]; do sleep 0.05; done; mount /dev/nvme2n1 /mnt; cat /mnt/file; umount /mnt"); out != "first\n" {
 		t.Errorf("the snapshot of a frozen file system holds %q", out)
@@ -83,7 +83,7 @@ func TestAccountKeepsAVolumeAttachedWhateverTheMachineDoes(t *testing.T) {
 	}
 	check(hw.Detach(t.Context(), volume, id, false))
 	check(hw.Detach(t.Context(), volume, id, false)) // it is gone already
-	check(hw.DeleteVolume(t.Context(), volume))
+	check(store.DeleteVolume(volume))
 	if got := m.Disks(); len(got) != 1 || got[0] != "vol-copy" {
 		t.Errorf("the stopped machine has the disks %v", got)
 	}

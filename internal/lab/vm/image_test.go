@@ -44,7 +44,7 @@ func TestInstallPutsPackagesFilesAndCommandsIntoAnImage(t *testing.T) {
 			t.Errorf("%s: want %s in %s", path, want, got)
 		}
 	}
-	if got := debugfs(t, image, "stat /home/deploy/.ssh/authorized_keys"); !strings.Contains(got, "User:  1000") {
+	if got := debugfs(t, image, "stat /home/deploy/.ssh/authorized_keys"); !strings.Contains(got, "User: 61200") {
 		t.Errorf("deploy does not own its keys: %s", got)
 	}
 	if out := debugfs(t, golden, "cat /opt/tool"); out != "" {

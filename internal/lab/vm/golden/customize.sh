@@ -5,9 +5,9 @@ tree=$1
 units=$tree/etc/systemd/system
 
 # The user that a publisher logs in as; Image.Install puts the keys there.
-chroot "$tree" useradd --create-home --shell /bin/bash deploy
+chroot "$tree" useradd --uid 61200 --create-home --shell /bin/bash deploy # the owner of release trees in the lab
 install -d -m 700 "$tree/root/.ssh"
-install -d -m 700 -o 1000 -g 1000 "$tree/home/deploy/.ssh"
+chroot "$tree" install -d -m 700 -o deploy -g deploy /home/deploy/.ssh
 
 # As in an AMI: host keys and the machine's identity are made at first boot. One key, since RSA takes an emulated machine many seconds.
 rm -f "$tree"/etc/ssh/ssh_host_*

@@ -11,7 +11,7 @@ mount --bind /dev "$tree/dev"
 mount -t tmpfs tmpfs "$tree/run"
 cp -R --preserve=mode "$files/." "$tree/"
 if [ -e "$tree/home/deploy/.ssh/authorized_keys" ]; then
-	chown 1000:1000 "$tree/home/deploy/.ssh" "$tree/home/deploy/.ssh/authorized_keys"
+	chroot "$tree" chown deploy:deploy /home/deploy/.ssh /home/deploy/.ssh/authorized_keys
 fi
 if [ -n "$(ls "$packages")" ]; then
 	mkdir "$tree/run/packages"

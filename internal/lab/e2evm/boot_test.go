@@ -1,0 +1,67 @@
+package e2evm
+
+import (
+	"strconv"
+	"testing"
+
+	"ebs-release/internal/lab/vm"
+)
+
+// TestVMBoots follows one member from boot to boot, since each takes many seconds.
+func TestVMBoots(t *testing.T) {
+	r := newRig(t)
+	m := r.launch(member)
+	t.Run("first boot to a running application", func(t *testing.T) {
+		r := r.in(t)
+		r.ready(m, "one")
+		r.inOrder(m)
+	})
+	before := r.volumesFor(m.ID)
+	t.Run("reboot adopts the volume", func(t *testing.T) {
+		r := r.in(t)
+		r.reboot(m)
+		r.ready(m, "one")
+		r.inOrder(m)
+		if after := r.volumesFor(m.ID); after[0].ID != before[0].ID {
+			t.Errorf("the volume was %s and is %s", before[0].ID, after[0].ID)
+		}
+	})
+	t.Run("reboot into a newer generation replaces the volume", func(t *testing.T) {
+		r := r.in(t)
+		r.publish("two") // the member is in no group: nobody pushes to it
+		r.reboot(m)
+		r.ready(m, "two")
+		r.never(m, "one")
+		if after := r.volumesFor(m.ID); after[0].ID == before[0].ID {
+			t.Errorf("the volume is still %s", after[0].ID)
+		}
+	})
+}
+
+// inOrder fails unless the agent was ready, then the target was reached, then the application started, with no help from systemd.
+func (r *rig) inOrder(m *vm.Machine) {
+	r.Helper()
+	at := func(unit, property string) int64 {
+		n, err := strconv.ParseInt(r.properties(m, unit, property)[property], 10, 64)
+		must(r, err)
+		return n
+	}
+	agent := at("ebs-release-agent.service", "ActiveEnterTimestampMonotonic")
+	target := at("ebs-release.target", "ActiveEnterTimestampMonotonic")
+	application := at("application.service", "ExecMainStartTimestampMonotonic")
+	if agent == 0 || agent > target || target > application {
+		r.Errorf("the agent was ready at %d, the target was reached at %d, the application started at %d", agent, target, application)
+	}
+	show := r.properties(m, "ebs-release-agent.service", "Type", "SubState", "Result", "NRestarts", "ExecMainStatus")
+	for name, want := range map[string]string{"Type": "notify", "SubState": "exited", "Result": "success", "NRestarts": "0", "ExecMainStatus": "0"} {
+		if show[name] != want {
+			r.Errorf("%s of the agent's unit is %q, want %q", name, show[name], want)
+		}
+	}
+	if got := r.on(m, "systemctl is-system-running --wait"); got != "running" {
+		r.Errorf("the system is %s", got)
+	}
+	if got := r.on(m, "journalctl --boot --output=cat | grep -E 'ordering cycle|deleted to break' || true"); got != "" {
+		r.Errorf("ordering cycle: %s", got)
+	}
+}

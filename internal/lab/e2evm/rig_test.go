@@ -1,0 +1,208 @@
+package e2evm
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/lab"
+	"ebs-release/internal/lab/cloud"
+	"ebs-release/internal/lab/host"
+	"ebs-release/internal/lab/policy"
+	"ebs-release/internal/lab/vm"
+)
+
+// How long things may take on emulated machines that share two processors with other tests. A boot alone takes about seven seconds.
+const (
+	bootTime = 3 * time.Minute
+	stepTime = time.Minute
+)
+
+// rig is a lab for one test, whose release server is a host with one published release, called one.
+type rig struct {
+	*testing.T
+	lab    *lab.Lab
+	server *host.Host
+}
+
+// newRig starts a lab under the shipped policies; the test's end takes it down. initArgs are of `ebs-release init`.
+func newRig(t *testing.T, initArgs ...string) *rig {
+	t.Helper()
+	t.Parallel()
+	roles, err := policy.Shipped()
+	must(t, err)
+	opts := lab.Options{
+		Agent: built.agent, Publisher: built.publisher, ServerKey: built.key, Dir: t.TempDir(), Seed: 1, Policy: roles.Allow,
+		PublisherSettings: map[string]string{"settle": "300ms", "converge-deadline": "5m"},
+	}
+	l, err := lab.Start(within(t, stepTime), opts)
+	must(t, err)
+	r := &rig{T: t, lab: l}
+	t.Cleanup(func() {
+		if t.Failed() {
+			r.showConsoles()
+		}
+		must(t, l.Close())
+		if left, _ := os.ReadDir(opts.Dir); len(left) > 0 {
+			t.Errorf("the lab left %v", left)
+		}
+	})
+	l.Register(memberVM, vm.Spec{Image: built.member})
+	l.Register(serverVM, vm.Spec{Image: built.server})
+	must(t, l.Account.CreateGroup(cloud.GroupSpec{Name: "web", Max: 10, Launch: member}))
+	r.server, err = l.ReleaseServer(within(t, stepTime))
+	must(t, err)
+	r.ok(append([]string{"init", "--size", "1"}, initArgs...)...)
+	r.publish("one")
+	return r
+}
+
+// in is the rig for a subtest.
+func (r *rig) in(t *testing.T) *rig {
+	sub := *r
+	sub.T = t
+	return &sub
+}
+
+// member is what a member is launched from.
+var member = cloud.RunSpec{ImageID: memberVM, Role: "ebs-release-agent", Tags: map[string]string{"Name": "member"}}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// within is a context with a deadline that ends with the test.
+func within(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// ok runs the publisher on the release server; it must end with 0.
+func (r *rig) ok(args ...string) string {
+	r.Helper()
+	out, err := r.server.Run(within(r, 5*time.Minute), append([]string{"ebs-release"}, args...)...)
+	if err != nil {
+		r.Fatalf("%v\n%s", err, out.Stdout)
+	}
+	return out.Stdout
+}
+
+// publish makes a release whose file `version` has the name, and publishes it.
+func (r *rig) publish(name string, args ...string) string {
+	r.Helper()
+	r.source(name)
+	return r.ok(append([]string{"publish", "/srv/source"}, args...)...)
+}
+
+func (r *rig) source(name string) {
+	r.Helper()
+	r.sh("mkdir -p /srv/source/bin; echo " + name + " >/srv/source/version; seq 1 20000 >/srv/source/data")
+	must(r, r.server.WriteFile(within(r, stepTime), "/srv/source/bin/server", []byte(server), 0o755))
+}
+
+// sh runs a shell script on the release server.
+func (r *rig) sh(script string) string {
+	r.Helper()
+	out, err := r.server.Run(within(r, stepTime), "sh", "-euc", script)
+	must(r, err)
+	return strings.TrimSuffix(out.Stdout, "\n")
+}
+
+// on runs a shell script, as root, on a virtual machine.
+func (r *rig) on(m *vm.Machine, script string) string {
+	r.Helper()
+	out, err := m.Run(within(r, bootTime), "sh", "-euc", script)
+	must(r, err)
+	return strings.TrimSuffix(out.Stdout, "\n")
+}
+
+// launch launches one instance and returns its machine, which boots.
+func (r *rig) launch(spec cloud.RunSpec) *vm.Machine {
+	r.Helper()
+	id, err := r.lab.Account.RunInstance(r.Context(), spec)
+	must(r, err)
+	m, err := r.lab.Machine(within(r, stepTime), id)
+	must(r, err)
+	return m
+}
+
+// says waits until the machine's console shows the text.
+func (r *rig) says(m *vm.Machine, text string) {
+	r.Helper()
+	_, err := m.WaitConsole(within(r, bootTime), regexp.MustCompile(regexp.QuoteMeta(text)))
+	must(r, err)
+}
+
+// reboot reboots a machine from inside.
+func (r *rig) reboot(m *vm.Machine) { r.Helper(); must(r, m.Reboot(within(r, bootTime))) }
+
+// ready waits for the application of the boot that is going on, and fails unless all is as a boot that went well leaves it: one volume, attached,
+// reported, deleted with the instance; one mount, of this volume; the agent's and the application's units active, and nothing else failed.
+func (r *rig) ready(m *vm.Machine, release string) {
+	r.Helper()
+	r.says(m, "application starts on release "+release+"\n")
+	must(r, m.Booted(within(r, bootTime)))
+	volumes := r.volumesFor(m.ID)
+	if len(volumes) != 1 {
+		r.Fatalf("%d volumes: %+v", len(volumes), volumes)
+	}
+	v := volumes[0]
+	if v.State != "in-use" || v.Attachment == nil || v.Attachment.InstanceID != m.ID || !v.Attachment.DeleteOnTermination || v.Tags["ebs-release:state"] != "ready" {
+		r.Errorf("the volume is %+v, attached %+v", v, v.Attachment)
+	}
+	if got := r.on(m, `findmnt -n -o SOURCE /release | xargs -n 1 -I '{}' sh -c 'cat /sys/block/$(basename {})/device/serial'`); strings.TrimSpace(got) != cloud.SerialOf(v.ID) {
+		r.Errorf("at /release is %q, the volume is %s", got, v.ID)
+	}
+	if got := r.on(m, "systemctl is-active ebs-release-agent.service ebs-release.target application.service; systemctl --failed --plain --no-legend"); got != "active\nactive\nactive" {
+		r.Errorf("units: %s", got)
+	}
+	if got := r.on(m, "ebs-release-agent status"); !strings.Contains(got, "ready") {
+		r.Errorf("the agent's status: %s", got)
+	}
+}
+
+// never fails when the application has started on this release in the boot that is going on.
+func (r *rig) never(m *vm.Machine, release string) {
+	r.Helper()
+	if strings.Contains(m.Console(), "application starts on release "+release+"\n") {
+		r.Errorf("the application started on release %s", release)
+	}
+}
+
+// volumesFor are the volumes that were made for an instance and are not gone.
+func (r *rig) volumesFor(instance string) []cloud.Volume {
+	return slices.DeleteFunc(r.lab.Account.Volumes(), func(v cloud.Volume) bool {
+		return v.Tags["ebs-release:instance"] != instance || v.Tags["ebs-release:role"] != "member" || v.State == "deleting" || v.State == "deleted"
+	})
+}
+
+// properties are those of a unit, as systemctl show says them.
+func (r *rig) properties(m *vm.Machine, unit string, names ...string) map[string]string {
+	r.Helper()
+	values := map[string]string{}
+	for line := range strings.Lines(r.on(m, fmt.Sprintf("systemctl show --property=%s %s", strings.Join(names, ","), unit))) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		values[name] = value
+	}
+	return values
+}
+
+func (r *rig) showConsoles() {
+	for _, pattern := range []string{"console/*.log", "vm/*.console"} {
+		files, _ := filepath.Glob(filepath.Join(r.lab.Dir(), pattern))
+		for _, f := range files {
+			data, _ := os.ReadFile(f)
+			r.Logf("console %s:\n%s", filepath.Base(f), data[max(0, len(data)-8000):])
+		}
+	}
+}

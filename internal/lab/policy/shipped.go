@@ -1,0 +1,26 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+
+	"ebs-release/packaging/iam"
+)
+
+// Shipped are the two roles with the policies that the packages come with; without takes statements out, each as role/Sid.
+func Shipped(without ...string) (*Roles, error) {
+	documents := map[string]Document{}
+	for role, text := range map[string]string{"ebs-release-agent": iam.Agent, "ebs-release-publisher": iam.Publisher} {
+		document, err := Parse([]byte(text))
+		if err != nil {
+			return nil, fmt.Errorf("policy of %s: %w", role, err)
+		}
+		for _, statement := range without {
+			if of, sid, _ := strings.Cut(statement, "/"); of == role {
+				document = document.Without(sid)
+			}
+		}
+		documents[role] = document
+	}
+	return NewRoles(documents), nil
+}
