@@ -13,9 +13,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/smithy-go/logging"
@@ -41,7 +39,7 @@ type account struct {
 }
 
 func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
-	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithEC2RoleCredentialOptions(roleCredentials), awsconfig.WithLogger(logging.Nop{}))
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithEC2RoleCredentialOptions(instance.RoleCredentials), awsconfig.WithLogger(logging.Nop{}))
 	if err != nil {
 		return boot.Identity{}, fmt.Errorf("read the AWS configuration: %w", err)
 	}
@@ -57,9 +55,6 @@ func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
 	a.log.Info("this instance", "instance", me.InstanceID, "zone", me.AvailabilityZone, "account", me.AccountID)
 	return boot.Identity{InstanceID: me.InstanceID, InstanceType: me.InstanceType, Zone: me.AvailabilityZone, Region: me.Region}, nil
 }
-
-// roleCredentials has the keys of the role fetched as patiently as the identity.
-func roleCredentials(o *ec2rolecreds.Options) { o.Client = instance.NewClient(aws.Config{}) }
 
 func (a *account) HostKey(context.Context) (string, error) { return hostKey("/etc/ssh") }
 

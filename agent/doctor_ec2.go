@@ -26,7 +26,7 @@ func (d *doctor) configuration(context.Context) finding {
 }
 
 func (d *doctor) metadata(ctx context.Context) finding {
-	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithLogger(logging.Nop{}), awsconfig.WithEC2RoleCredentialOptions(roleCredentials))
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithLogger(logging.Nop{}), awsconfig.WithEC2RoleCredentialOptions(instance.RoleCredentials))
 	if err != nil {
 		return fail("look at AWS_CONFIG_FILE and the AWS_… variables", "read the AWS configuration: %v", err)
 	}

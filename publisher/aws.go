@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/instance"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -16,8 +18,12 @@ import (
 	"github.com/aws/smithy-go/logging"
 )
 
-// regionTimeout is for asking the instance metadata service for the region.
-const regionTimeout = 15 * time.Second
+// Asking the instance metadata service, which may be late: for the region, and for the keys of the role.
+const (
+	regionTimeout = 15 * time.Second
+	keysTimeout   = 15 * time.Second
+	keysPause     = 500 * time.Millisecond // before another try
+)
 
 // EC2 answers in well under a second. A call that is throttled, fails with 5xx or hangs is made again, with jitter; the SDK's 3 tries are few for
 // an account that is busy.
@@ -27,11 +33,12 @@ const (
 	callPause   = 5 * time.Second // at most
 )
 
-// loadAWS goes through the SDK's own chain for credentials and region; a region that nothing sets comes from the instance metadata service.
+// loadAWS goes through the SDK's own chain for credentials and region; a region that nothing sets is that of the instance. The instance metadata service
+// gets the time that the agent gives it: the SDK's own half a second is too short for a machine that is busy.
 func loadAWS(ctx context.Context) (aws.Config, error) {
-	ctx, cancel := context.WithTimeout(ctx, regionTimeout)
+	regionCtx, cancel := context.WithTimeout(ctx, regionTimeout)
 	defer cancel()
-	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithEC2IMDSRegion(),
+	cfg, err := awsconfig.LoadDefaultConfig(regionCtx, awsconfig.WithEC2RoleCredentialOptions(instance.RoleCredentials),
 		awsconfig.WithLogger(logging.Nop{}), // its warnings on stderr help nobody here; errors come back as such
 		awsconfig.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(callTimeout)),
 		awsconfig.WithRetryer(func() aws.Retryer {
@@ -41,9 +48,33 @@ func loadAWS(ctx context.Context) (aws.Config, error) {
 		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
 	}
 	if cfg.Region == "" {
-		return aws.Config{}, fmt.Errorf("no AWS region is known: set AWS_REGION, or run on EC2")
+		me, err := instance.Identify(regionCtx, instance.NewClient(aws.Config{}), slog.New(slog.DiscardHandler))
+		if err != nil {
+			return aws.Config{}, fmt.Errorf("no AWS region is known: set AWS_REGION, or run on EC2: %w", err)
+		}
+		cfg.Region = me.Region
 	}
-	return cfg, nil
+	return cfg, keys(ctx, cfg)
+}
+
+// keys makes sure that there are credentials, before anything needs them.
+func keys(outer context.Context, cfg aws.Config) error {
+	ctx, cancel := context.WithTimeout(outer, keysTimeout)
+	defer cancel()
+	for {
+		_, err := cfg.Credentials.Retrieve(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(keysPause):
+		case <-ctx.Done():
+			if outer.Err() != nil {
+				return outer.Err()
+			}
+			return fmt.Errorf("there are no AWS credentials (tried for %v): give this instance a role, or set AWS_PROFILE: %w", keysTimeout, err)
+		}
+	}
 }
 
 // members is the fleet of some groups.

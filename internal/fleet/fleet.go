@@ -111,7 +111,7 @@ func membership(ctx context.Context, asg Groups, groups []string) ([]Member, err
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("list the members of %s: %w", strings.Join(groups, ", "), err)
+			return nil, fmt.Errorf("ask Auto Scaling for the members of %s: %w", strings.Join(groups, ", "), err)
 		}
 		for _, g := range page.AutoScalingGroups {
 			delete(missing, aws.ToString(g.AutoScalingGroupName))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/smithy-go"
 )
@@ -44,6 +45,10 @@ func NewClient(cfg aws.Config) *imds.Client {
 		o.HTTPClient = patient{awshttp.NewBuildableClient().WithTimeout(tryTimeout)}
 	})
 }
+
+// RoleCredentials has the keys of the instance's role fetched by such a client. It is for config.WithEC2RoleCredentialOptions. The calls that need the keys are
+// what is retried.
+func RoleCredentials(o *ec2rolecreds.Options) { o.Client = NewClient(aws.Config{}) }
 
 // patient keeps the SDK from putting its own limits on a client of its own kind: 0.25 s to connect and 0.5 s until the answer starts, again
 // and again, are too short for a service that is slow while an instance comes up.
