@@ -217,7 +217,7 @@ func TestManyMembersAreAskedForInBatches(t *testing.T) {
 
 func TestErrorsSayWhatWasAsked(t *testing.T) {
 	a := &account{fail: errors.New("AccessDenied")}
-	if _, err := fleet.List(context.Background(), a, a, []string{"web"}); err == nil || !strings.Contains(err.Error(), "list the members of web: AccessDenied") {
+	if _, err := fleet.List(context.Background(), a, a, []string{"web"}); err == nil || !strings.Contains(err.Error(), "ask Auto Scaling for the members of web: AccessDenied") {
 		t.Fatalf("List: %v", err)
 	}
 	if err := fleet.Report(context.Background(), a, []string{"vol-1"}, 7, "r7"); err == nil || !strings.Contains(err.Error(), "tag 1 members' volumes with generation 7: AccessDenied") {
