@@ -7,7 +7,6 @@ package fleet
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -20,7 +19,6 @@ import (
 	astypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/smithy-go"
 )
 
 // Member is an instance of the groups, in any lifecycle state but terminated.
@@ -53,17 +51,11 @@ type Machines interface {
 	DescribeVolumes(context.Context, *ec2.DescribeVolumesInput, ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error)
 }
 
-// Tagger is what Report needs of EC2.
-type Tagger interface {
-	CreateTags(context.Context, *ec2.CreateTagsInput, ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error)
-}
-
 // Sizes of a batch. EC2 takes 200 values in a filter (DescribeVolumes, API reference); DescribeAutoScalingGroups answers with at most 100 groups
-// a page; CreateTags takes 1,000 resources.
+// a page.
 const (
-	groupsPerPage  = 100
-	valuesPerCall  = 200
-	resourcesOfTag = 1000
+	groupsPerPage = 100
+	valuesPerCall = 200
 )
 
 // List returns the members of groups, sorted by group and instance id. A group that does not exist is an error that names it: a name with a typo must
@@ -215,38 +207,4 @@ func (m *Member) take(r report) {
 	if m.State = r.state; m.State == "" {
 		m.State = StateUnknown
 	}
-}
-
-// Report writes onto members' volumes that they are on generation now. The publisher does this after it activated a release, because the ssh user on a
-// member has no rights in EC2.
-func Report(ctx context.Context, tagger Tagger, volumeIDs []string, generation int64, release string) error {
-	tags := []types.Tag{
-		{Key: aws.String(volume.TagGeneration), Value: aws.String(strconv.FormatInt(generation, 10))},
-		{Key: aws.String(volume.TagRelease), Value: aws.String(release)},
-	}
-	for batch := range slices.Chunk(volumeIDs, resourcesOfTag) {
-		_, err := tagger.CreateTags(ctx, &ec2.CreateTagsInput{Resources: batch, Tags: tags})
-		if isGone(err) {
-			err = reportEach(ctx, tagger, batch, tags)
-		}
-		if err != nil {
-			return fmt.Errorf("tag %d members' volumes with generation %d: %w", len(batch), generation, err)
-		}
-	}
-	return nil
-}
-
-// reportEach tags one by one, because one volume that is gone makes EC2 refuse the whole call. A volume that is gone needs no tags.
-func reportEach(ctx context.Context, tagger Tagger, volumeIDs []string, tags []types.Tag) error {
-	for _, id := range volumeIDs {
-		if _, err := tagger.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{id}, Tags: tags}); err != nil && !isGone(err) {
-			return fmt.Errorf("%s: %w", id, err)
-		}
-	}
-	return nil
-}
-
-func isGone(err error) bool {
-	var api smithy.APIError
-	return errors.As(err, &api) && api.ErrorCode() == "InvalidVolume.NotFound"
 }

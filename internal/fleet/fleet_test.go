@@ -27,8 +27,10 @@ type account struct {
 	volumes   []types.Volume
 	calls     []string
 	tagged    [][]string
+	done      []string // volumes that have their tags
 	fail      error
-	gone      string // a volume that EC2 does not know any more
+	refused   []string // volumes for which EC2 refuses CreateTags
+	code      string   // the error's
 }
 
 func (a *account) DescribeAutoScalingGroups(_ context.Context, in *autoscaling.DescribeAutoScalingGroupsInput, _ ...func(*autoscaling.Options)) (*autoscaling.DescribeAutoScalingGroupsOutput, error) {
@@ -68,6 +70,10 @@ func (a *account) DescribeVolumes(_ context.Context, in *ec2.DescribeVolumesInpu
 	for _, v := range a.volumes {
 		matches := true
 		for _, f := range in.Filters {
+			if aws.ToString(f.Name) == "volume-id" {
+				matches = matches && slices.Contains(f.Values, aws.ToString(v.VolumeId))
+				continue
+			}
 			key := strings.TrimPrefix(aws.ToString(f.Name), "tag:")
 			matches = matches && slices.ContainsFunc(v.Tags, func(t types.Tag) bool {
 				return aws.ToString(t.Key) == key && slices.Contains(f.Values, aws.ToString(t.Value))
@@ -83,8 +89,11 @@ func (a *account) DescribeVolumes(_ context.Context, in *ec2.DescribeVolumesInpu
 
 func (a *account) CreateTags(_ context.Context, in *ec2.CreateTagsInput, _ ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error) {
 	a.tagged = append(a.tagged, in.Resources)
-	if a.gone != "" && slices.Contains(in.Resources, a.gone) {
-		return nil, &smithy.GenericAPIError{Code: "InvalidVolume.NotFound", Message: "The volume does not exist."}
+	if slices.ContainsFunc(in.Resources, func(id string) bool { return slices.Contains(a.refused, id) }) {
+		return nil, &smithy.GenericAPIError{Code: a.code, Message: "No."}
+	}
+	if a.fail == nil {
+		a.done = append(a.done, in.Resources...)
 	}
 	return &ec2.CreateTagsOutput{}, a.fail
 }
@@ -219,32 +228,5 @@ func TestErrorsSayWhatWasAsked(t *testing.T) {
 	a := &account{fail: errors.New("AccessDenied")}
 	if _, err := fleet.List(context.Background(), a, a, []string{"web"}); err == nil || !strings.Contains(err.Error(), "ask Auto Scaling for the members of web: AccessDenied") {
 		t.Fatalf("List: %v", err)
-	}
-	if err := fleet.Report(context.Background(), a, []string{"vol-1"}, 7, "r7"); err == nil || !strings.Contains(err.Error(), "tag 1 members' volumes with generation 7: AccessDenied") {
-		t.Fatalf("Report: %v", err)
-	}
-}
-
-func TestAVolumeThatIsGoneDoesNotKeepTheOthersFromTheirTags(t *testing.T) {
-	a := &account{gone: "vol-2"}
-	if err := fleet.Report(context.Background(), a, []string{"vol-1", "vol-2", "vol-3"}, 7, "r7"); err != nil {
-		t.Fatal(err)
-	}
-	if len(a.tagged) != 4 || a.tagged[3][0] != "vol-3" {
-		t.Fatalf("calls: %v, want all at once and then one by one", a.tagged)
-	}
-}
-
-func TestReportTagsInBatches(t *testing.T) {
-	a := &account{}
-	ids := make([]string, 1500)
-	if err := fleet.Report(context.Background(), a, ids, 7, "r7"); err != nil {
-		t.Fatal(err)
-	}
-	if len(a.tagged) != 2 || len(a.tagged[0]) != 1000 || len(a.tagged[1]) != 500 {
-		t.Fatalf("%d calls", len(a.tagged))
-	}
-	if err := fleet.Report(context.Background(), a, nil, 7, "r7"); err != nil || len(a.tagged) != 2 {
-		t.Fatal("no volumes must mean no call")
 	}
 }

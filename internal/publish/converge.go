@@ -140,7 +140,7 @@ func (r *run) notConverged(listErr error) error {
 	err := fmt.Errorf("generation %d is committed, but after %v only %d/%d members are on it; behind: %s; `ebs-release converge` goes on",
 		r.next.Generation, r.Settings.ConvergeDeadline, p.Done, p.Total, group(behind))
 	if len(behind) == 0 && listErr != nil {
-		err = fmt.Errorf("generation %d is committed, but the members could not be listed to the end: %w; `ebs-release converge` goes on", r.next.Generation, listErr)
+		err = fmt.Errorf("generation %d is committed, but the members could not be listed, or reported, to the end: %w; `ebs-release converge` goes on", r.next.Generation, listErr)
 	} else if len(behind) == 0 {
 		err = fmt.Errorf("generation %d is committed, but within %v no two listings %v apart showed all members on it; `ebs-release converge` goes on",
 			r.next.Generation, r.Settings.ConvergeDeadline, r.Settings.Settle)

@@ -355,7 +355,7 @@ func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
 	}
 	slices.Sort(volumes)
 	if err := ms.Fleet.Report(ctx, volumes, next.Generation, next.Release); err != nil {
-		return fmt.Errorf("write generation %d to the tags of %d volumes: %w", next.Generation, len(volumes), err)
+		return err
 	}
 	ms.mu.Lock()
 	defer ms.mu.Unlock()

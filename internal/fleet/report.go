@@ -1,0 +1,115 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/smithy-go"
+)
+
+// Tagger is what Report needs of EC2.
+type Tagger interface {
+	CreateTags(context.Context, *ec2.CreateTagsInput, ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error)
+	DescribeVolumes(context.Context, *ec2.DescribeVolumesInput, ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error)
+}
+
+const (
+	resourcesOfTag = 1000 // in one call (CreateTags, API reference)
+	mostRefused    = 4    // so many volumes refused one by one are no accident: a right is missing
+)
+
+// Report writes onto members' volumes that they are on generation now. The publisher does this after it activated a release, because the ssh user on a
+// member has no rights in EC2. A volume that is gone needs no tags, and keeps no other from its own. The error names the volumes that have none.
+func Report(ctx context.Context, tagger Tagger, volumeIDs []string, generation int64, release string) error {
+	r := reporter{tagger: tagger, tags: []types.Tag{
+		{Key: aws.String(volume.TagGeneration), Value: aws.String(strconv.FormatInt(generation, 10))},
+		{Key: aws.String(volume.TagRelease), Value: aws.String(release)},
+	}}
+	for batch := range slices.Chunk(volumeIDs, resourcesOfTag) {
+		if err := r.batch(ctx, batch); err != nil {
+			return fmt.Errorf("tag %d members' volumes with generation %d: %w", len(batch), generation, err)
+		}
+	}
+	return nil
+}
+
+// reporter writes the same tags onto volumes.
+type reporter struct {
+	tagger  Tagger
+	tags    []types.Tag
+	refused []error // of single volumes
+}
+
+// batch tags all at once, if it can. One volume that is gone makes EC2 refuse the whole call, and not always as such: a policy with conditions on the
+// volume's tags finds none, so that it is UnauthorizedOperation.
+func (r *reporter) batch(ctx context.Context, volumeIDs []string) error {
+	err := r.tag(ctx, volumeIDs)
+	if !isRefused(err) {
+		return err
+	}
+	there, err := r.there(ctx, volumeIDs)
+	if err != nil || len(there) == 0 {
+		return err
+	}
+	if err := r.halve(ctx, there); err != nil {
+		return err
+	}
+	return errors.Join(r.refused...)
+}
+
+// halve finds the volumes that EC2 refuses although it lists them: their end is too young for the listing, or a right is missing.
+func (r *reporter) halve(ctx context.Context, volumeIDs []string) error {
+	err := r.tag(ctx, volumeIDs)
+	switch half := len(volumeIDs) / 2; {
+	case !isRefused(err):
+		return err
+	case half == 0:
+		r.refused = append(r.refused, fmt.Errorf("%s: %w", volumeIDs[0], err))
+		return nil
+	default:
+		if err := r.halve(ctx, volumeIDs[:half]); err != nil || len(r.refused) >= mostRefused {
+			return err
+		}
+		return r.halve(ctx, volumeIDs[half:])
+	}
+}
+
+func (r *reporter) tag(ctx context.Context, volumeIDs []string) error {
+	_, err := r.tagger.CreateTags(ctx, &ec2.CreateTagsInput{Resources: volumeIDs, Tags: r.tags})
+	return err
+}
+
+// there returns those of the volumes that EC2 still lists.
+func (r *reporter) there(ctx context.Context, volumeIDs []string) (there []string, err error) {
+	for batch := range slices.Chunk(volumeIDs, valuesPerCall) {
+		pages := ec2.NewDescribeVolumesPaginator(r.tagger, &ec2.DescribeVolumesInput{
+			Filters: []types.Filter{{Name: aws.String("volume-id"), Values: batch}},
+		})
+		for pages.HasMorePages() {
+			page, err := pages.NextPage(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("ask EC2 which of %d volumes are gone: %w", len(batch), err)
+			}
+			for _, v := range page.Volumes {
+				if v.State != types.VolumeStateDeleting && v.State != types.VolumeStateDeleted {
+					there = append(there, aws.ToString(v.VolumeId))
+				}
+			}
+		}
+	}
+	return there, nil
+}
+
+// isRefused: EC2 changed nothing, for a reason that may be that of one volume.
+func isRefused(err error) bool {
+	var api smithy.APIError
+	return errors.As(err, &api) && (api.ErrorCode() == "InvalidVolume.NotFound" || api.ErrorCode() == "UnauthorizedOperation")
+}
