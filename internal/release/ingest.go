@@ -104,7 +104,11 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, dir string, now time.Ti
 		result.ID, result.Reused = id, true
 		return result, unchanged(ctx, source, seen)
 	}
-	result.ID = NewID(now, result.Digest)
+	releases, err := t.releases(root)
+	if err != nil {
+		return Ingested{}, err
+	}
+	result.ID = nextID(releases, now, result.Digest)
 
 	var base Manifest
 	var tree *os.File

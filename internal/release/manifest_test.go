@@ -125,6 +125,29 @@ func TestIDs(t *testing.T) {
 	}
 }
 
+func TestIDsSortByAge(t *testing.T) {
+	now := time.Date(2026, 11, 23, 0, 15, 0, 700, time.UTC)
+	low, high := strings.Repeat("0", 64), strings.Repeat("f", 64)
+	for _, tc := range []struct {
+		name     string
+		releases []string
+		want     string
+	}{
+		{"the first", nil, "20261123T001500Z-000000000000"},
+		{"after an old one", []string{"20261101T000000Z-ffffffffffff"}, "20261123T001500Z-000000000000"},
+		{"in the same second", []string{NewID(now, high)}, "20261123T001501Z-000000000000"},
+		{"the third of a second", []string{NewID(now, high), NewID(now.Add(time.Second), high)}, "20261123T001502Z-000000000000"},
+		{"of a clock that was put back", []string{NewID(now.Add(30*time.Second), high)}, "20261123T001531Z-000000000000"},
+		{"of a clock that was wrong", []string{"20991231T235959Z-ffffffffffff"}, "20261123T001500Z-000000000000"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := nextID(tc.releases, now, low); got != tc.want {
+				t.Errorf("%s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
 // randomTree makes a manifest whose names sort badly around the slash.
 func randomTree(r *rand.Rand, n int) Manifest {
 	names := []string{"a", "a-b", "a.b", "a b", "b", "\xff", "a\n"}
