@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -73,7 +75,7 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 	if err != nil {
 		return err
 	}
-	parts, err := newParts(ctx, values, p.configFile, job{verb: "gc"})
+	parts, err := newParts(ctx, values, p.configFile, job{verb: verbGC})
 	if err != nil {
 		return before(ctx, err)
 	}
@@ -89,8 +91,9 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 		return before(ctx, err)
 	}
 	report := gcReport{Schema: 1, DryRun: dryRun, Items: s.plan()}
-	if !dryRun {
+	if !dryRun && len(report.Items) > 0 {
 		parts.remove(ctx, &s, report.Items)
+		p.record(ctx, parts.store, report.entry(ctx, s))
 	}
 	if p.output == outputJSON {
 		err = p.printJSON(report)
@@ -123,6 +126,47 @@ func (p *parts) remove(ctx context.Context, s *survey, items []gcItem) {
 			item.Error = err.Error()
 		}
 	}
+}
+
+// entry is the line of the history.
+func (r gcReport) entry(ctx context.Context, s survey) pointer.Entry {
+	err := r.err(ctx)
+	e := pointer.Entry{
+		Verb: verbGC, Message: "removed " + r.removed(), Result: ended(err), Generation: s.pointer.Generation, Took: time.Since(s.now).Milliseconds(),
+	}
+	if err != nil {
+		e.Error = publish.OneLine(err)
+	}
+	for _, item := range r.Items {
+		if item.Removed {
+			e.Removed = append(e.Removed, item.Kind+" "+item.ID)
+		}
+	}
+	return e
+}
+
+// removed counts: "2 trees, 1 volume".
+func (r gcReport) removed() string {
+	count := map[string]int{}
+	for _, item := range r.Items {
+		if item.Removed {
+			count[item.Kind]++
+		}
+	}
+	var words []string
+	for _, kind := range []string{kindTree, kindSnapshot, kindVolume, kindRecord} {
+		switch n := count[kind]; n {
+		case 0:
+		case 1:
+			words = append(words, "1 "+kind)
+		default:
+			words = append(words, fmt.Sprintf("%d %ss", n, kind))
+		}
+	}
+	if len(words) == 0 {
+		return "nothing"
+	}
+	return strings.Join(words, ", ")
 }
 
 func (r gcReport) err(ctx context.Context) error {

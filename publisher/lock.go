@@ -8,6 +8,7 @@ import (
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish"
 
 	"github.com/spf13/cobra"
 )
@@ -36,10 +37,13 @@ brings the members on. A lock never outlives its process, so there is nothing to
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			holder, stopped, err := store.Stop(ctx)
-			switch {
-			case errors.Is(err, pointer.ErrLocked):
-				return exit.With(exit.Conflict, err)
-			case err != nil:
+			if errors.Is(err, pointer.ErrLocked) {
+				err = exit.With(exit.Conflict, err)
+			}
+			if stopped {
+				p.recordStop(cmd.Context(), store, holder, err)
+			}
+			if err != nil {
 				return err
 			}
 			says := "the lock is free; nobody held it"
@@ -70,6 +74,15 @@ brings the members on. A lock never outlives its process, so there is nothing to
 		},
 	}, release)
 	return cmd
+}
+
+// recordStop writes into the history who ended somebody's publish, or tried to.
+func (p *program) recordStop(ctx context.Context, store *pointer.Folder, holder pointer.Holder, err error) {
+	e := pointer.Entry{Verb: verbLockRelease, Message: "of " + holder.String(), Result: ended(err)}
+	if err != nil {
+		e.Error = publish.OneLine(err)
+	}
+	p.record(ctx, store, e)
 }
 
 // store opens the pointer store alone.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
@@ -14,11 +13,16 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// Verbs that a job can have.
+// Verbs that a job and a line of the history can have.
 const (
 	verbPublish  = "publish"
 	verbRollback = "rollback"
 	verbConverge = "converge"
+
+	// In the history only.
+	verbGC          = "gc"
+	verbThaw        = "thaw"
+	verbLockRelease = "lock release"
 )
 
 func (p *program) publishCommand() *cobra.Command {
@@ -134,23 +138,11 @@ func (p *program) carryOut(ctx context.Context, j job, do work) (*publish.Outcom
 	parts.Talk = p.listen(talk.event)
 	outcome, err := do(ctx, parts)
 	talk.close()
-	if recordErr := record(ctx, parts, j, outcome); recordErr != nil {
-		fmt.Fprintf(p.stderr, "warning: %v\n", recordErr)
-	}
-	return &outcome, err
-}
-
-// recordTime is for writing a line of the history.
-const recordTime = 10 * time.Second
-
-func record(ctx context.Context, parts *parts, j job, o publish.Outcome) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
-	defer cancel()
-	return parts.store.Record(ctx, pointer.Entry{
-		Time: time.Now().UTC().Truncate(time.Second), Verb: j.verb, Who: parts.Settings.Who, Message: parts.Settings.Message,
-		Result: o.Result, Committed: o.Committed, Generation: o.Generation, Release: o.Release,
-		OnIt: o.OnIt, Total: o.Total, Took: o.Milliseconds, Error: o.Error,
+	p.record(ctx, parts.store, pointer.Entry{
+		Verb: j.verb, Message: parts.Settings.Message, Result: outcome.Result, Committed: outcome.Committed, Generation: outcome.Generation,
+		Release: outcome.Release, OnIt: outcome.OnIt, Total: outcome.Total, Took: outcome.Milliseconds, Error: outcome.Error,
 	})
+	return &outcome, err
 }
 
 // before marks an error from before the publish began.

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 
+	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/pointer"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -19,17 +22,18 @@ func (p *program) thawCommand() *cobra.Command {
 		Long: `Unfreeze the release volume. A publish never leaves it frozen for more than 10 seconds, even if it is killed: its freeze guard thaws. This is for the case
 that the guard was killed as well. A volume that is not frozen stays as it is, and that is said.`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			values, err := p.settings()
 			if err != nil {
 				return err
 			}
-			return p.thaw(values.Get("mount-point"))
+			return p.thaw(cmd.Context(), values)
 		},
 	}
 }
 
-func (p *program) thaw(point string) error {
+func (p *program) thaw(ctx context.Context, values config.Values) error {
+	point := values.Get("mount-point")
 	mounted, err := mount.Look(point)
 	switch {
 	case err != nil:
@@ -45,6 +49,9 @@ func (p *program) thaw(point string) error {
 	} else if err != nil {
 		return err
 	}
+	if store := values.Get("pointer-store"); thawed && store != "" { // to thaw needs no store
+		p.recordThaw(ctx, store, point)
+	}
 	switch {
 	case p.output == outputJSON:
 		return p.printJSON(struct {
@@ -58,4 +65,13 @@ func (p *program) thaw(point string) error {
 		_, err = fmt.Fprintf(p.stdout, "%s was not frozen\n", point)
 	}
 	return err
+}
+
+func (p *program) recordThaw(ctx context.Context, folder, point string) {
+	store, err := pointer.NewFolder(folder)
+	if err != nil {
+		fmt.Fprintf(p.stderr, "warning: this is not in the history: %v\n", err)
+		return
+	}
+	p.record(ctx, store, pointer.Entry{Verb: verbThaw, Message: point + " was frozen", Result: resultDone})
 }

@@ -85,7 +85,7 @@ func storeWith(t *testing.T) (env map[string]string, store *pointer.Folder) {
 }
 
 func TestHistoryTellsWhoWhenWhatAndHowItEnded(t *testing.T) {
-	env, _ := storeWith(t)
+	env, store := storeWith(t)
 	code, stdout, stderr := call(t, env, "history")
 	lines := strings.Split(strings.TrimSpace(stdout), "\n")
 	if code != 0 || len(lines) != 3 || stderr != "" {
@@ -105,6 +105,13 @@ func TestHistoryTellsWhoWhenWhatAndHowItEnded(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(stdout), &report); code != 0 || err != nil || report.Schema != 1 || len(report.Entries) != 1 || report.Entries[0].Generation != 2 {
 		t.Errorf("code %d, %v, %s", code, err, stdout)
+	}
+	if err := store.Record(t.Context(), pointer.Entry{Time: dayOf(3), Verb: verbGC, Who: "cron@server", Message: "removed 1 tree", Result: resultDone, Generation: 2}); err != nil {
+		t.Fatal(err)
+	}
+	_, stdout, _ = call(t, env, "history", "--limit", "1")
+	if got := strings.Fields(strings.Split(stdout, "\n")[1]); !slices.Equal(got, []string{"-", "2026-01-03T00:00:00Z", "cron@server", "gc", "-", "done", "removed", "1", "tree"}) {
+		t.Errorf("%q", got)
 	}
 	if code, stdout, _ := call(t, nil, "history"); code != 0 || stdout != "nothing has been published yet\n" {
 		t.Errorf("code %d, %q", code, stdout)

@@ -18,17 +18,18 @@ const (
 	historyName = "history.jsonl" // one Entry a line, the latest last; a web server has no reason to give it out
 	mostEntries = 1000            // older ones go
 	mostError   = 2000            // bytes of an error that are kept
+	mostRemoved = 200             // names of what gc removed that are kept
 	mostHistory = 16 << 20        // bytes that are read at most; a thousand entries have less
 )
 
 // ResultCommitted is the result of an Entry that the store itself wrote.
 const ResultCommitted = "committed" // the pointer moved; how the publish ended is not known (yet)
 
-// Entry is a line of the history: what moved the pointer, or tried to.
+// Entry is a line of the history: what moved the pointer or tried to, and what an operator did besides.
 type Entry struct {
 	Schema     int               `json:"schema"`
 	Time       time.Time         `json:"time"`
-	Verb       string            `json:"verb,omitempty"` // publish, rollback, converge; "" with ResultCommitted
+	Verb       string            `json:"verb,omitempty"` // publish, rollback, converge, gc, thaw, lock release; "" with ResultCommitted
 	Who        string            `json:"who"`
 	Message    string            `json:"message,omitempty"`
 	Result     string            `json:"result"`
@@ -40,6 +41,7 @@ type Entry struct {
 	OnIt       int               `json:"on_it"` // members
 	Total      int               `json:"total"`
 	Took       int64             `json:"milliseconds,omitempty"`
+	Removed    []string          `json:"removed,omitempty"` // by gc: "snapshot snap-…"
 	Error      string            `json:"error,omitempty"`
 }
 
@@ -69,7 +71,7 @@ func (f *Folder) History(ctx context.Context) ([]Entry, error) {
 	return entries, nil
 }
 
-// Record adds how a publish ended.
+// Record adds how something ended.
 func (f *Folder) Record(ctx context.Context, e Entry) error {
 	unlock, err := f.flock(ctx, swapName)
 	if err != nil {
@@ -81,6 +83,9 @@ func (f *Folder) Record(ctx context.Context, e Entry) error {
 		return err
 	}
 	e.Schema, e.Error = Schema, e.Error[:min(len(e.Error), mostError)]
+	if more := len(e.Removed) - mostRemoved; more > 0 {
+		e.Removed = append(slices.Clone(e.Removed[:mostRemoved]), fmt.Sprintf("and %d more", more))
+	}
 	return f.writeHistory(append(lines, e))
 }
 

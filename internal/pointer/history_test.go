@@ -117,6 +117,22 @@ func TestHistoryIsBounded(t *testing.T) {
 	}
 }
 
+func TestNamesOfWhatGCRemovedAreBounded(t *testing.T) {
+	store, _ := folder(t)
+	removed := make([]string, mostRemoved+3)
+	for i := range removed {
+		removed[i] = fmt.Sprintf("volume vol-%d", i)
+	}
+	record(t, store, Entry{Verb: "gc", Result: "done", Removed: removed})
+	entries, err := store.History(t.Context())
+	if err != nil || len(entries) != 1 || len(entries[0].Removed) != mostRemoved+1 || entries[0].Removed[mostRemoved] != "and 3 more" {
+		t.Fatalf("%+v, %v", entries, err)
+	}
+	if removed[mostRemoved] != "volume vol-200" {
+		t.Error("the caller's list was changed")
+	}
+}
+
 func TestFailuresDoNotDriveCommitsOutOfTheHistory(t *testing.T) {
 	store, _ := folder(t)
 	swap(t, store, 0, sample(1))

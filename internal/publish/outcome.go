@@ -131,12 +131,13 @@ func (r *run) outcome(err error) Outcome {
 	o.Result = ResultConverged
 	if err != nil {
 		o.Error = OneLine(err)
-		o.Result = result(exit.Code(err))
+		o.Result = ResultOf(exit.Code(err))
 	}
 	return o
 }
 
-func result(code int) string {
+// ResultOf is the result that goes with the exit code of a failure.
+func ResultOf(code int) string {
 	switch code {
 	case exit.NotConverged:
 		return ResultNotConverged

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/host"
+	"ebs-release/internal/pointer"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -78,8 +80,7 @@ func TestRollbackSendsNothingAndUsesTheSnapshotAgain(t *testing.T) {
 	})
 	t.Run("to a release", func(t *testing.T) {
 		r := r.in(t)
-		// By content: the ids of releases of one second sort by digest.
-		ids := strings.Fields(r.sh(`for d in /release/releases/*; do ! grep -qx one "$d/version" || basename "$d"; done`))
+		ids := strings.Fields(r.sh("ls /release/releases")) // the oldest first
 		must(t, json.Unmarshal([]byte(r.ok("rollback", "--to", ids[0], "--output", "json")), &o))
 		if o.Generation != 5 || o.Release != ids[0] || r.version(h) != "one" {
 			t.Errorf("%+v", o)
@@ -94,15 +95,8 @@ func TestRollbackSendsNothingAndUsesTheSnapshotAgain(t *testing.T) {
 	})
 	t.Run("history", func(t *testing.T) {
 		r := r.in(t)
-		var h struct {
-			Entries []struct {
-				Generation                 int64
-				Verb, Who, Message, Result string
-			}
-		}
-		must(t, json.Unmarshal([]byte(r.ok("history", "--output", "json")), &h))
 		var done []string
-		for _, e := range h.Entries {
+		for _, e := range r.history() {
 			if e.Result == "converged" {
 				done = append(done, fmt.Sprintf("%d %s %s", e.Generation, e.Verb, e.Message))
 			}
@@ -210,6 +204,13 @@ func TestGCRemovesWhatNobodyNeeds(t *testing.T) {
 	if got := r.ok("gc", "--keep", "2", "--grace", "0s"); got != "nothing to remove\n" {
 		t.Errorf("once more: %s", got)
 	}
+	// The one that removed something is in the history: not the dry run, nor those that found nothing.
+	entries := r.history()
+	e := entries[0]
+	if e.Verb != "gc" || entries[1].Verb == "gc" || e.Result != "done" || e.Committed || e.Generation != 4 || !strings.Contains(e.Who, "@") || time.Since(e.Time) > time.Minute ||
+		e.Message != "removed 2 trees, 2 snapshots, 1 volume, 1 record" || len(e.Removed) != 6 || !slices.Contains(e.Removed, "volume "+orphan) {
+		t.Errorf("%+v", e)
+	}
 	// What is left is enough.
 	if _, err := r.member(); err != nil {
 		t.Error(err)
@@ -228,12 +229,23 @@ func TestGCRemovesWhatNobodyNeeds(t *testing.T) {
 		if !strings.Contains(out.Stdout, "removed tree") || !strings.Contains(out.Stdout, "NOT removed snapshot") {
 			t.Error(out.Stdout)
 		}
+		if e := r.history()[0]; e.Verb != "gc" || e.Result != "failed" || !strings.Contains(e.Error, "could not be removed, such as snapshot snap-") || !strings.HasPrefix(e.Message, "removed 2 trees") {
+			t.Errorf("%+v", e)
+		}
 	})
 	t.Run("members that can't be listed", func(t *testing.T) {
 		r := r.in(t)
 		defer r.lab.Account.Fault(cloud.Fault{Action: "DescribeAutoScalingGroups", Effect: cloud.Effect{Fail: cloud.Unauthorized}})()
 		r.unchanged(func() host.Output { return r.publisher("gc", "--keep", "1", "--grace", "0s") }, 3, "list the members")
 	})
+}
+
+// history is what `ebs-release history --output json` says, the latest first.
+func (r *rig) history() []pointer.Entry {
+	r.Helper()
+	var h struct{ Entries []pointer.Entry }
+	must(r, json.Unmarshal([]byte(r.ok("history", "--output", "json")), &h))
+	return h.Entries
 }
 
 // orphan makes a volume that says it was made for an instance, and is attached to nothing.
@@ -277,6 +289,16 @@ func TestLockIsHeldAndReleased(t *testing.T) {
 	if o := <-out; o.Code != 130 || !strings.Contains(lastLine(o.Stderr), "nothing was changed") {
 		t.Errorf("the publish ended with %d: %s", o.Code, o.Stderr)
 	}
+	var ended []string // the publish that was ended, and who ended it: which writes its line first is open
+	for _, e := range r.history()[:2] {
+		ended = append(ended, e.Verb+" "+e.Result)
+		if e.Verb == "lock release" && (!strings.Contains(e.Message, "pid") || !strings.Contains(e.Who, "@")) {
+			t.Errorf("%+v", e)
+		}
+	}
+	if slices.Sort(ended); !slices.Equal(ended, []string{"lock release done", "publish interrupted"}) {
+		t.Errorf("history: %q", ended)
+	}
 	if got := r.sh("cat /release/current/version; touch /release/releases/x && rm /release/releases/x"); got != "one" {
 		t.Errorf("the release volume says %q", got)
 	}
@@ -295,13 +317,16 @@ func TestLockOfAStrangerIsLeftAlone(t *testing.T) {
 	}()
 	r.sh("for i in $(seq 200); do [ -e /run/held ] && exit 0; sleep 0.05; done; exit 1")
 	refused(t, r.publisher("lock", "release"), 4, "no publish on this machine")
+	if e := r.history()[0]; e.Verb != "lock release" || e.Result != "conflict" {
+		t.Errorf("%+v", e)
+	}
 	r.sh("[ -e /run/held ] && rm /run/held")
 	<-done
 }
 
 func TestThawAfterADisaster(t *testing.T) {
 	r := published(t, nil)
-	if got := r.ok("thaw"); got != "/release was not frozen\n" {
+	if got := r.ok("thaw"); got != "/release was not frozen\n" || r.history()[0].Verb != "publish" {
 		t.Error(got)
 	}
 	r.sh("fsfreeze --freeze /release")
@@ -309,6 +334,9 @@ func TestThawAfterADisaster(t *testing.T) {
 		t.Error(got)
 	}
 	r.sh("touch /release/releases/x && rm /release/releases/x")
+	if e := r.history()[0]; e.Verb != "thaw" || e.Result != "done" || e.Message != "/release was frozen" || !strings.Contains(e.Who, "@") {
+		t.Errorf("%+v", e)
+	}
 	r.sh("mkdir -m 0555 /bare")
 	refused(t, r.publisher("thaw", "--mount-point", "/bare"), 3, "nothing is mounted at /bare")
 }
