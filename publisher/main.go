@@ -79,7 +79,7 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 nothing was changed, 4
 	root.AddCommand(
 		p.initCommand(), p.publishCommand(), p.statusCommand(), p.convergeCommand(), p.rollbackCommand(), p.historyCommand(), p.verifyCommand(),
 		p.gcCommand(), p.lockCommand(), p.thawCommand(), p.doctorCommand(), p.serveCommand(),
-		p.configCommand(), p.versionCommand(), p.freezeGuardCommand(),
+		p.configCommand(), p.versionCommand(), p.freezeGuardCommand(), p.tryWriteCommand(),
 	)
 	return root
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,7 +19,7 @@ import (
 
 // The test binary plays the program: started with one of its verbs, it is the program.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == freezeGuardVerb || os.Args[1] == "serve") {
+	if len(os.Args) > 1 && slices.Contains([]string{freezeGuardVerb, tryWriteVerb, "serve"}, os.Args[1]) {
 		main()
 	}
 	os.Exit(m.Run())

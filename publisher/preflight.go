@@ -114,8 +114,8 @@ func (c preflight) sshKey(context.Context) error {
 	return nil
 }
 
-// releaseVolume finds out which EBS volume is mounted.
-func (c preflight) releaseVolume(context.Context) error {
+// releaseVolume finds out which EBS volume is mounted, and whether it can be written to.
+func (c preflight) releaseVolume(ctx context.Context) error {
 	point := c.values.Get("mount-point")
 	_, statErr := os.Lstat(point)
 	mounted, err := mount.Look(point)
@@ -127,8 +127,10 @@ func (c preflight) releaseVolume(context.Context) error {
 	case hasOption(mounted.Options, "ro"):
 		return fmt.Errorf("%s at %s is mounted read-only", mounted, point)
 	}
-	c.maker.VolumeID, err = mountedVolume(mounted)
-	return err
+	if c.maker.VolumeID, err = mountedVolume(mounted); err != nil {
+		return err
+	}
+	return notFrozen(ctx, point, frozenTime)
 }
 
 func hasOption(options, option string) bool {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -339,6 +340,39 @@ func TestThawAfterADisaster(t *testing.T) {
 	}
 	r.sh("mkdir -m 0555 /bare")
 	refused(t, r.publisher("thaw", "--mount-point", "/bare"), 3, "nothing is mounted at /bare")
+}
+
+// TestFrozenVolumeHangsNobody: some killed tool left /release frozen. Whoever would write to it says so, with the next step, and leaves nothing behind.
+func TestFrozenVolumeHangsNobody(t *testing.T) {
+	r := published(t, nil)
+	r.publishAs("two")
+	tree := r.sh("ls -A /release /release/releases")
+	defer func() { // in case the test fails: nothing else would end the probes
+		_, _ = r.server.Run(context.WithoutCancel(t.Context()), "ebs-release", "thaw")
+	}()
+	r.sh("fsfreeze --freeze /release")
+	diagnosis := make(chan host.Output, 1)
+	go func() { // doctor needs no lock
+		out, _ := r.server.Run(within(t, 60*time.Second), "ebs-release", "doctor")
+		diagnosis <- out
+	}()
+	for _, verb := range [][]string{{"publish", "/srv/source"}, {"gc", "--grace", "0s"}} {
+		refused(t, r.publisher(verb...), 3, "/release seems to be frozen", "Run `ebs-release thaw`")
+	}
+	out := <-diagnosis
+	refused(t, out, 1, "checks failed")
+	if !strings.Contains(out.Stdout, "FAIL  release volume: /release seems to be frozen") || !strings.Contains(out.Stdout, "Run `ebs-release thaw`") {
+		t.Error(out.Stdout)
+	}
+	if got := r.ok("thaw"); got != "/release was frozen, and can be written to again\n" {
+		t.Error(got)
+	}
+	r.sh("for i in $(seq 200); do grep -qs '[t]ry-write' /proc/[0-9]*/cmdline || exit 0; sleep 0.05; done; echo a probe is left >&2; exit 1")
+	if after := r.sh("ls -A /release /release/releases"); after != tree {
+		t.Errorf("%s\nwas %s", after, tree)
+	}
+	r.ok("doctor")
+	r.publishAs("three")
 }
 
 func TestVerifyFindsADamagedMember(t *testing.T) {
