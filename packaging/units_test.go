@@ -68,10 +68,11 @@ func TestOrderingCycleWouldBeFound(t *testing.T) {
 		distribution, ordering string
 		cycle                  bool
 	}{
-		{"debian-12", "After=cloud-final.service", true},
-		{"ubuntu-24.04", "After=cloud-final.service", true},
-		{"rhel-9", "After=cloud-final.service", true},
-		{"amazon-2023", "After=cloud-final.service", false}, // its cloud-final does not wait for multi-user.target: what was tested there alone fails elsewhere
+		{"debian-12", "After=cloud-final.service", false}, // which waits for multi-user.target, and that does not wait for the agent
+		{"debian-12", "After=cloud-final.service\nBefore=multi-user.target", true},
+		{"ubuntu-24.04", "After=cloud-final.service\nBefore=multi-user.target", true},
+		{"rhel-9", "After=cloud-final.service\nBefore=multi-user.target", true},
+		{"amazon-2023", "After=cloud-final.service\nBefore=multi-user.target", false}, // its cloud-final does not wait for multi-user.target: what was tested there alone fails elsewhere
 		{"debian-12", "Before=cloud-init.service", true},
 		{"ubuntu-24.04", "Before=cloud-init-network.service", true},
 		{"amazon-2023", "Before=cloud-init.service", true},

@@ -103,6 +103,9 @@ func createError(r Request, err error) error {
 	if isSnapshotUnusable(err) {
 		return fmt.Errorf("%s: %w: %w", what, ErrSnapshot, explain("CreateVolume", err))
 	}
+	if IsDenied(err) && r.SnapshotID != "" { // the policy goes by the snapshot's tag, and what is gone has none
+		return fmt.Errorf("%s: %w; or see whether %s is still there, with the tag %s=%s", what, explain("CreateVolume", err), r.SnapshotID, TagRole, RoleRelease)
+	}
 	return fmt.Errorf("%s: %w", what, explain("CreateVolume", err))
 }
 

@@ -20,7 +20,7 @@ import (
 
 // How long things may take on emulated machines that share two processors with other tests. A boot alone takes about seven seconds.
 const (
-	bootTime = 3 * time.Minute
+	bootTime = 2 * time.Minute
 	stepTime = time.Minute
 )
 
