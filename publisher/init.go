@@ -23,10 +23,10 @@ const fstabFile = "/etc/fstab"
 
 // initFlags are the flags of init.
 type initFlags struct {
-	size                           int32 // GiB
-	volumeType, fileSystem         string
-	device, volumeID, owner, fstab string
-	noFstab                        bool
+	size                                     int32 // GiB
+	volumeType, fileSystem                   string
+	device, volumeID, snapshot, owner, fstab string
+	noFstab                                  bool
 }
 
 func (p *program) initCommand() *cobra.Command {
@@ -36,15 +36,26 @@ func (p *program) initCommand() *cobra.Command {
 		Short: "Make the release volume of this release server, and mount it",
 		Long: `Make the release volume of this release server: create and attach an EBS volume, prove it blank, make a file system on it, mount it,
 write it into /etc/fstab, and make the folders of the release tree. What is done already is left alone, so it can be run again at any time.
-It never formats a disk that is not blank.`,
+It never formats a disk that is not blank.
+
+A release server that takes the place of one that was lost gets the old one's volume with --volume, or a copy of it from the snapshot of a release
+with --snapshot. Then ` + "`ebs-release publish /release/current`" + ` makes the pointer anew.`,
+		Example: `  sudo ebs-release init --size 50
+  sudo ebs-release init --snapshot snap-0123456789abcdef0`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.init(cmd.Context(), f) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.snapshot != "" && cmd.Flags().Changed("size") {
+				return exit.With(exit.Usage, errors.New("--size and --snapshot: want one of them, the size is the snapshot's"))
+			}
+			return p.init(cmd.Context(), f)
+		},
 	}
 	flags := cmd.Flags()
 	flags.Int32Var(&f.size, "size", 20, "size of a new volume, in GiB")
 	flags.StringVar(&f.volumeType, "type", "gp3", "type of a new volume")
 	flags.StringVar(&f.fileSystem, "file-system", "ext4", "file system to make: ext4 or xfs")
 	flags.StringVar(&f.volumeID, "volume", "", "take this volume, which is blank or was made by init, instead of a new one")
+	flags.StringVar(&f.snapshot, "snapshot", "", "make the volume from this snapshot of a release, instead of a blank one")
 	flags.StringVar(&f.device, "device", "", "take the volume that is attached as this disk, such as /dev/nvme1n1, instead of a new one")
 	flags.StringVar(&f.owner, "owner", "", "user that the release tree belongs to (default: the ssh-user)")
 	flags.StringVar(&f.fstab, "fstab", fstabFile, "file to write the mount into")
@@ -109,8 +120,10 @@ func (f initFlags) check() error {
 		return fmt.Errorf("--file-system is %q, want ext4 or xfs", f.fileSystem)
 	case f.size < 1 || f.size > 65536:
 		return fmt.Errorf("--size is %d, want 1 to 65536 GiB", f.size)
-	case f.device != "" && f.volumeID != "":
-		return errors.New("--device and --volume: want one of them")
+	case f.device != "" && f.volumeID != "", f.device != "" && f.snapshot != "", f.volumeID != "" && f.snapshot != "":
+		return errors.New("--device, --volume and --snapshot: want one of them")
+	case f.snapshot != "" && !strings.HasPrefix(f.snapshot, "snap-"):
+		return fmt.Errorf("--snapshot is %q, want a snapshot id: snap-…", f.snapshot)
 	case f.volumeID != "" && !strings.HasPrefix(f.volumeID, "vol-"):
 		return fmt.Errorf("--volume is %q, want a volume id: vol-…", f.volumeID)
 	}

@@ -123,7 +123,7 @@ func (s *server) CreateVolume(_ context.Context, in *ec2.CreateVolumeInput, _ ..
 		s.t.Error("CreateVolume without a client token")
 	}
 	id := fmt.Sprintf("vol-%017x", len(s.volumes)+1)
-	s.volumes[id] = &types.Volume{VolumeId: &id, State: types.VolumeStateCreating, AvailabilityZone: in.AvailabilityZone, Tags: in.TagSpecifications[0].Tags}
+	s.volumes[id] = &types.Volume{VolumeId: &id, State: types.VolumeStateCreating, AvailabilityZone: in.AvailabilityZone, SnapshotId: in.SnapshotId, Tags: in.TagSpecifications[0].Tags}
 	return &ec2.CreateVolumeOutput{VolumeId: &id, State: types.VolumeStateCreating}, nil
 }
 
@@ -207,7 +207,7 @@ func TestInitMakesTheReleaseVolumeOnce(t *testing.T) {
 func TestInitGoesOnWhereAnEarlierOneStopped(t *testing.T) {
 	s := newServer(t, 32<<20)
 	i := s.initializer(initFlags{})
-	if _, err := i.volumes.create(t.Context(), 1, "gp3"); err != nil { // and then the power went
+	if _, err := i.volumes.create(t.Context(), i.flags); err != nil { // and then the power went
 		t.Fatal(err)
 	}
 	if _, err := i.run(t.Context()); err != nil {
@@ -291,6 +291,21 @@ func TestInitRefuses(t *testing.T) {
 		s.volumes[id] = v
 		if _, err := s.initializer(initFlags{volumeID: id}).run(t.Context()); err == nil || !strings.Contains(err.Error(), "is attached to i-other") {
 			t.Errorf("%v", err)
+		}
+	})
+	t.Run("a snapshot, when the server has a volume already", func(t *testing.T) {
+		s := newServer(t, 32<<20)
+		i := s.initializer(initFlags{})
+		if _, err := i.run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, is := range []string{"mounted", "unmounted"} {
+			if _, err := s.initializer(initFlags{snapshot: "snap-1"}).run(t.Context()); err == nil || !strings.Contains(err.Error(), "was not made from snap-1") || len(s.volumes) != 1 {
+				t.Errorf("%s: %v, %d volumes", is, err, len(s.volumes))
+			}
+			if is == "mounted" {
+				s.unmount(i)
+			}
 		}
 	})
 	t.Run("a mount point with files in it", func(t *testing.T) {

@@ -64,7 +64,7 @@ func (i *initializer) run(ctx context.Context) (initReport, error) {
 	if mounted == nil {
 		err = i.bringDisk(ctx)
 	} else {
-		err = i.takeMounted(mounted)
+		err = i.takeMounted(ctx, mounted)
 	}
 	if err != nil {
 		return i.report, err
@@ -109,7 +109,7 @@ func (i *initializer) makeMountPoint() error {
 }
 
 // takeMounted accepts a mount that is an earlier init's.
-func (i *initializer) takeMounted(mounted *mount.Mounted) error {
+func (i *initializer) takeMounted(ctx context.Context, mounted *mount.Mounted) error {
 	name, serial, err := i.finder.Which(mounted.Major, mounted.Minor)
 	if err != nil {
 		return fmt.Errorf("what is mounted at %s: %w", i.mountPoint, err)
@@ -129,6 +129,9 @@ func (i *initializer) takeMounted(mounted *mount.Mounted) error {
 	}
 	if (i.flags.volumeID != "" && i.flags.volumeID != volumeID) || (i.flags.device != "" && i.flags.device != path) {
 		return fmt.Errorf("at %s is %s (%s) already, not %s%s", i.mountPoint, volumeID, path, i.flags.volumeID, i.flags.device)
+	}
+	if err := i.volumes.madeFrom(ctx, volumeID, i.flags.snapshot); err != nil {
+		return err
 	}
 	i.is(volumeID, path, info)
 	return nil
@@ -191,14 +194,23 @@ func (i *initializer) disk(ctx context.Context) (device.Device, string, error) {
 			return device.Device{}, "", err
 		}
 		volumeID = found
+		if found != "" {
+			if err := i.volumes.madeFrom(ctx, found, i.flags.snapshot); err != nil {
+				return device.Device{}, "", err
+			}
+		}
 	}
 	if volumeID == "" {
-		created, err := i.volumes.create(ctx, i.flags.size, i.flags.volumeType)
+		made, err := i.volumes.create(ctx, i.flags)
 		if err != nil {
 			return device.Device{}, "", err
 		}
-		volumeID = created
-		i.did("created %s, %d GiB %s in %s", volumeID, i.flags.size, i.flags.volumeType, i.volumes.owner.Zone)
+		volumeID = made.ID
+		from := ""
+		if i.flags.snapshot != "" {
+			from = " from " + i.flags.snapshot
+		}
+		i.did("created %s, %d GiB %s%s in %s", volumeID, made.SizeGiB, i.flags.volumeType, from, i.volumes.owner.Zone)
 	}
 	name, attached, err := i.volumes.attach(ctx, volumeID)
 	if err != nil {

@@ -46,15 +46,40 @@ func (s serverVolumes) find(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("%s are all tagged as release volumes of this instance at %s; name one with --volume", strings.Join(found, ", "), s.owner.MountPoint)
 }
 
-// create makes a blank volume.
-func (s serverVolumes) create(ctx context.Context, gib int32, volumeType string) (string, error) {
+// create makes a blank volume, or one from a snapshot, which then gives the size.
+func (s serverVolumes) create(ctx context.Context, f initFlags) (volume.Volume, error) {
 	ctx, cancel := context.WithTimeout(ctx, volumeTime)
 	defer cancel()
+	size := f.size
+	if f.snapshot != "" {
+		size = 0
+	}
 	made, err := s.Make(ctx, volume.Request{
-		Owner: s.owner, SizeGiB: gib, Type: volumeType,
+		Owner: s.owner, SnapshotID: f.snapshot, SizeGiB: size, Type: f.volumeType,
 		Tags: map[string]string{volume.TagName: "ebs-release server " + s.owner.MountPoint},
 	})
-	return made.ID, err
+	if made.SizeGiB == 0 {
+		made.SizeGiB = size
+	}
+	return made, err
+}
+
+// madeFrom refuses a volume that was not made from the snapshot that was asked for, if one was: this server has a release volume already.
+func (s serverVolumes) madeFrom(ctx context.Context, id, snapshot string) error {
+	if snapshot == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, volumeTime)
+	defer cancel()
+	v, err := s.Describe(ctx, id)
+	switch {
+	case err != nil:
+		return err
+	case v.SnapshotID == snapshot:
+		return nil
+	}
+	return fmt.Errorf("%s is the release volume of this server already, and was not made from %s: run init without --snapshot, "+
+		"or unmount it, take its line out of /etc/fstab, and delete it first", id, snapshot)
 }
 
 // attach attaches the volume to this instance, and returns the device name that EC2 knows it by. attached: it was not before.

@@ -141,6 +141,9 @@ func printStatus(out io.Writer, r statusReport) error {
 	switch {
 	case r.Generation == 0:
 		fmt.Fprintf(out, "nothing is published yet; %d members\n", r.Total)
+		if said := lostPointer(r.Members); said != "" {
+			fmt.Fprintln(out, said)
+		}
 	default:
 		fmt.Fprintf(out, "generation %d is current: %d/%d members on it\n", r.Generation, r.OnIt, r.Total)
 		fmt.Fprintf(out, "release %s", r.Release)
@@ -165,4 +168,23 @@ func printStatus(out io.Writer, r statusReport) error {
 		fmt.Fprintln(out)
 	}
 	return printMembers(out, r.Members)
+}
+
+// lostPointer says what members are on that have a release, though none is published: the pointer store is another one, or was lost.
+func lostPointer(all []publish.Member) string {
+	var newest publish.Member
+	n := 0
+	for _, m := range all {
+		switch {
+		case m.Generation > newest.Generation:
+			newest, n = m, 1
+		case m.Generation == newest.Generation && m.Generation > 0:
+			n++
+		}
+	}
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d members report generation %d, release %s: is this the right pointer store? After the loss of a release server see `ebs-release help init`",
+		n, newest.Generation, newest.Release)
 }

@@ -93,5 +93,10 @@ func life(t *testing.T, roles *policy.Roles) error {
 		}
 	}
 	r.orphan("i-0123456789abcdef0") // a member's that is gone
-	return publisher("gc", "--grace", "0s")
+	if err := publisher("gc", "--grace", "0s"); err != nil {
+		return err
+	}
+	snapshot := r.sh("cat " + lab.PointerStore + "/snap.txt")
+	r.newServer() // takes the place of the first
+	return publisher("init", "--snapshot", snapshot)
 }
