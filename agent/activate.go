@@ -40,7 +40,7 @@ EBS_RELEASE_GENERATION, EBS_RELEASE_ID, EBS_RELEASE_PATH and EBS_RELEASE_PREVIOU
 is 0; the answer and the publisher name it. An answer that gets lost makes the publisher activate again: they may run twice.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			tree, err := p.readyTree()
+			tree, err := p.writableTree()
 			if err != nil {
 				return err
 			}

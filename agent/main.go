@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -50,13 +51,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func (p *program) execute(ctx context.Context, args []string) int {
 	root := p.command()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exit.Done
 	}
 	code := exit.Code(err)
 	if !p.began { // cobra's own errors: an unknown verb or flag, a missing argument
 		code = exit.Usage
+		err = fmt.Errorf("%w. Try: %s --help", err, cmd.CommandPath())
 	}
 	p.lastLine(err)
 	return code

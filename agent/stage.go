@@ -2,12 +2,14 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // staged is the answer of `stage`, one line of JSON.
@@ -27,7 +29,7 @@ what is missing by rsync; and --finish verifies all of it and gives the tree its
 The publisher calls this over ssh, as the user who owns the tree. Exit 3: the boot of this member is not over.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			tree, err := p.readyTree()
+			tree, err := p.writableTree()
 			if err != nil {
 				return err
 			}
@@ -78,4 +80,22 @@ func (p *program) readyTree() (release.Tree, error) {
 		return release.Tree{}, err
 	}
 	return release.Tree{Root: now.MountPoint}, notReady(now)
+}
+
+// writableTree is readyTree for someone who may write to it. A user who has another id here than on the release server finds the tree to be somebody else's:
+// only numbers are on the volume.
+func (p *program) writableTree() (release.Tree, error) {
+	tree, err := p.readyTree()
+	if err != nil {
+		return tree, err
+	}
+	var root unix.Stat_t
+	if err := unix.Stat(tree.Root, &root); err != nil {
+		return tree, fmt.Errorf("release volume %s: %w", tree.Root, err)
+	}
+	if err := unix.Access(tree.Root, unix.W_OK); errors.Is(err, unix.EACCES) {
+		return tree, fmt.Errorf("the release volume at %s belongs to user id %d, and the user of this login has the id %d: the ssh-user needs the same id on the "+
+			"release server and on the members. Try: usermod --uid %d", tree.Root, root.Uid, unix.Geteuid(), root.Uid)
+	}
+	return tree, nil
 }

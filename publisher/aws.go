@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"ebs-release/internal/fleet"
@@ -23,6 +24,7 @@ const (
 	regionTimeout = 15 * time.Second
 	keysTimeout   = 15 * time.Second
 	keysPause     = 500 * time.Millisecond // before another try
+	slowTime      = 3 * time.Second        // a person is told then what this waits for
 )
 
 // EC2 answers in well under a second. A call that is throttled, fails with 5xx or hangs is made again, with jitter; the SDK's 3 tries are few for
@@ -36,6 +38,10 @@ const (
 // loadAWS goes through the SDK's own chain for credentials and region; a region that nothing sets is that of the instance. The instance metadata service
 // gets the time that the agent gives it: the SDK's own half a second is too short for a machine that is busy.
 func loadAWS(ctx context.Context) (aws.Config, error) {
+	slow := time.AfterFunc(slowTime, func() {
+		fmt.Fprintln(os.Stderr, "waiting for the instance metadata service, which knows the Region and the role of an EC2 instance")
+	})
+	defer slow.Stop()
 	regionCtx, cancel := context.WithTimeout(ctx, regionTimeout)
 	defer cancel()
 	cfg, err := awsconfig.LoadDefaultConfig(regionCtx, awsconfig.WithEC2RoleCredentialOptions(instance.RoleCredentials),

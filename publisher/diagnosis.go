@@ -17,26 +17,44 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
+// Names of tests that others need.
+const (
+	testAccount = "account"
+	testStore   = "pointer store"
+	testMembers = "members"
+)
+
 // tests are what P0 tries, and what else can be looked at. Later ones build on what earlier ones found.
 func (p *parts) tests() []test {
 	tests := []test{
-		{"pointer store", p.testStore},
-		{"lock", p.testLock},
-		{"pointer", p.testPointer},
+		{testStore, nil, p.testStore},
+		{"lock", nil, p.testLock},
+		{"pointer", []string{testAccount}, p.testPointer},
 	}
 	for _, c := range p.checks.list() {
-		tests = append(tests, test{c.Name, func(ctx context.Context) (string, error) { return "", c.Do(ctx) }})
+		tests = append(tests, test{c.Name, needs(c.Name), func(ctx context.Context) (string, error) { return "", c.Do(ctx) }})
 	}
 	d := &diagnosis{parts: p}
 	return append(tests, []test{
-		{"release on the volume", p.testCurrent},
-		{"snapshot of the pointer", p.testSnapshot},
-		{"right to delete snapshots", p.testDeleteSnapshot},
-		{"members", d.members},
-		{"rights on members' volumes", d.rights},
-		{"ssh to the members", d.ssh},
-		{"left-over volumes", p.testOrphans},
+		{"release on the volume", []string{checkVolume}, p.testCurrent},
+		{"snapshot of the pointer", []string{testAccount, "pointer"}, p.testSnapshot},
+		{"right to delete snapshots", []string{testAccount, "pointer"}, p.testDeleteSnapshot},
+		{testMembers, []string{testAccount}, d.members},
+		{"rights on members' volumes", []string{testAccount, testMembers}, d.rights},
+		{"ssh to the members", []string{testAccount, testMembers}, d.ssh},
+		{"left-over volumes", []string{testAccount}, p.testOrphans},
 	}...)
+}
+
+// needs are the tests that a check of P0 builds on.
+func needs(check string) []string {
+	switch check {
+	case "release tree", "disk space", "freeze":
+		return []string{checkVolume}
+	case "volume", "rights by DryRun":
+		return []string{checkVolume, testAccount}
+	}
+	return nil
 }
 
 // testStore writes and removes a file: what the pointer needs.
@@ -164,6 +182,12 @@ func (d *diagnosis) members(ctx context.Context) (string, error) {
 		return "", warn("%d of %d are not on generation %d: %s; `ebs-release converge` brings those on that have booted",
 			len(behind), len(d.listed), current.Generation, strings.Join(behind, ", "))
 	}
+	switch {
+	case len(d.listed) == 0:
+		return "none yet", nil
+	case current.Generation == 0:
+		return fmt.Sprint(len(d.listed)), nil
+	}
 	return fmt.Sprintf("%d, all on the current generation", len(d.listed)), nil
 }
 
@@ -218,6 +242,8 @@ func (d *diagnosis) ssh(ctx context.Context) (string, error) {
 		}
 	}
 	switch {
+	case ready == 0:
+		return "", warn("can't be tried: no member is ready")
 	case len(failed) == 0:
 		return fmt.Sprintf("%d of %d", ready, ready), nil
 	case len(failed) == ready:

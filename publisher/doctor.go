@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
-	"ebs-release/internal/exit"
 	"ebs-release/internal/publish"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/spf13/cobra"
 )
 
@@ -41,8 +42,9 @@ func warn(format string, args ...any) error { return warning{fmt.Errorf(format, 
 
 // test is one thing that doctor looks at. What it finds when all is well may be empty.
 type test struct {
-	name string
-	do   func(context.Context) (string, error)
+	name  string
+	needs []string // tests before it: when one of them fails there is nothing to learn from this one
+	do    func(context.Context) (string, error)
 }
 
 // testTime is for one test: a doctor that hangs helps nobody.
@@ -65,22 +67,30 @@ func (p *program) doctor(ctx context.Context) error {
 		return err
 	}
 	report := doctorReport{Schema: 1, Findings: []finding{}}
-	parts, err := newParts(ctx, values, p.configFile, job{verb: "doctor"})
-	switch {
-	case exit.Code(err) == exit.Usage:
+	var cfg aws.Config
+	var awsErr error
+	parts, err := assemble(values, p.configFile, job{verb: "doctor"}, func() (aws.Config, error) {
+		cfg, awsErr = loadAWS(ctx)
+		return cfg, nil // the rest can be looked at all the same
+	})
+	if err != nil {
 		return err
-	case err != nil:
-		p.find(&report, "account", "", err)
-	default:
-		p.find(&report, "account", "Region "+parts.Settings.Region, nil)
-		for _, t := range parts.tests() {
+	}
+	failed := map[string]bool{}
+	for _, t := range append([]test{{name: testAccount, do: func(context.Context) (string, error) { return "Region " + cfg.Region, awsErr }}}, parts.tests()...) {
+		detail, err := "", error(nil)
+		if i := slices.IndexFunc(t.needs, func(name string) bool { return failed[name] }); i >= 0 {
+			err = warn("not tried: see %s", t.needs[i])
+		} else {
 			testCtx, cancel := context.WithTimeout(ctx, testTime)
-			detail, err := t.do(testCtx)
+			detail, err = t.do(testCtx)
 			cancel()
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			p.find(&report, t.name, detail, err)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if p.find(&report, t.name, detail, err) == verdictFail {
+			failed[t.name] = true
 		}
 	}
 	if p.output == outputJSON {
@@ -95,7 +105,7 @@ func (p *program) doctor(ctx context.Context) error {
 }
 
 // find adds a finding; as text it is printed at once.
-func (p *program) find(report *doctorReport, name, detail string, err error) {
+func (p *program) find(report *doctorReport, name, detail string, err error) (verdict string) {
 	f := finding{name, verdictOK, detail}
 	var w warning
 	switch {
@@ -114,4 +124,5 @@ func (p *program) find(report *doctorReport, name, detail string, err error) {
 		}
 		fmt.Fprintln(p.stdout, line)
 	}
+	return f.Verdict
 }

@@ -146,7 +146,7 @@ func owner(name string, getenv func(string) string) (uid, gid int, err error) {
 	}
 	u, err := user.Lookup(name)
 	if err != nil {
-		return 0, 0, fmt.Errorf("owner: %w", err)
+		return 0, 0, fmt.Errorf("the owner of the release tree: %w; this server needs the user that the members are reached as (ssh-user), with the same id as there", err)
 	}
 	uid, err = strconv.Atoi(u.Uid)
 	if err != nil {

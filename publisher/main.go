@@ -41,13 +41,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv fu
 	p := &program{stdout: stdout, stderr: stderr, getenv: getenv}
 	root := p.command()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exit.Done
 	}
 	code := exit.Code(err)
 	if !p.began { // cobra's own errors: an unknown verb or flag, a missing argument
 		code = exit.Usage
+		err = fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())
 	}
 	fmt.Fprintf(stderr, "ebs-release: %s\n", publish.OneLine(err))
 	return code

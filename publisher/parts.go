@@ -20,6 +20,7 @@ import (
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
@@ -46,6 +47,10 @@ type parts struct {
 
 // newParts puts the real parts together.
 func newParts(ctx context.Context, values config.Values, configFile string, j job) (*parts, error) {
+	return assemble(values, configFile, j, func() (aws.Config, error) { return loadAWS(ctx) })
+}
+
+func assemble(values config.Values, configFile string, j job, load func() (aws.Config, error)) (*parts, error) {
 	mountPoint := values.Get("mount-point")
 	store, err := pointer.NewFolder(values.Get("pointer-store"))
 	if err != nil {
@@ -55,7 +60,7 @@ func newParts(ctx context.Context, values config.Values, configFile string, j jo
 	if err != nil {
 		return nil, exit.With(exit.Usage, err)
 	}
-	cfg, err := loadAWS(ctx)
+	cfg, err := load() // after all that can be wrong here: EC2 may take its time
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +75,7 @@ func newParts(ctx context.Context, values config.Values, configFile string, j jo
 	p := &parts{
 		values: values, store: store, tree: tree, maker: maker, ec2: api, members: newMembers(cfg, values.List("groups")),
 		checks: preflight{values: values, verb: j.verb, source: j.source, tree: tree, ec2: api, volumes: volumes, maker: maker},
-		dialer: dialer{tree, push.Options{User: user.Username, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"), Parcels: push.NewParcels()}},
+		dialer: dialer{tree, push.Options{User: user, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"), Parcels: push.NewParcels()}},
 	}
 	maxFailures, err := publish.ParseMaxFailures(values.Get("max-failures"))
 	if err != nil {

@@ -41,18 +41,21 @@ type preflight struct {
 	maker   *snapshot.Maker // gets its volume here
 }
 
+// checkVolume is the name of the check that most others build on.
+const checkVolume = "release volume"
+
 func (c preflight) list() []publish.Check {
 	if c.verb == verbConverge {
 		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: "ssh key", Do: c.sshKey}, {Name: "release tree", Do: c.releaseTree}}
 	}
-	checks := []publish.Check{{Name: "rights", Do: c.root}}
+	checks := []publish.Check{{Name: "root", Do: c.root}}
 	if c.verb == verbPublish {
 		checks = append(checks, publish.Check{Name: "source", Do: c.sourceThere})
 	}
 	return append(checks, []publish.Check{
 		{Name: "programs", Do: c.programs},
 		{Name: "ssh key", Do: c.sshKey},
-		{Name: "release volume", Do: c.releaseVolume},
+		{Name: checkVolume, Do: c.releaseVolume},
 		{Name: "release tree", Do: c.releaseTree},
 		{Name: "disk space", Do: c.space},
 		{Name: "freeze", Do: func(context.Context) error { return c.maker.Holder.Check() }},

@@ -42,7 +42,21 @@ P5 converge   activate on every member; list again until no member is behind
 P6 report
 
 Publishing the release that is current once more is allowed: it is a new generation of the same tree.`,
-		Args: cobra.ExactArgs(1),
+		Example: `  sudo ebs-release publish ./build --message "build 812"
+  sudo ebs-release publish --dry-run ./build
+  sudo ebs-release publish ci@build.internal:/srv/builds/812/`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return fmt.Errorf("publish wants one SOURCE, the folder to release, and got %d", len(args))
+			}
+			return nil
+		},
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			j.source = args[0]
 			switch {

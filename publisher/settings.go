@@ -97,14 +97,17 @@ func (p *program) settings(needed ...string) (config.Values, error) {
 	return values, nil
 }
 
-// sshUser is the owner of the release tree.
-func sshUser(values config.Values) (*user.User, error) {
+// sshUser is the name to log in with on members: the owner of the release tree, or the one who calls, by sudo as well, as in init.
+func sshUser(values config.Values) (string, error) {
 	if name := values.Get("ssh-user"); name != "" {
-		u, err := user.Lookup(name)
-		if err != nil {
-			return nil, fmt.Errorf("ssh-user: %w", err)
-		}
-		return u, nil
+		return name, nil
 	}
-	return user.Current()
+	if name := os.Getenv("SUDO_USER"); name != "" && os.Geteuid() == 0 {
+		return name, nil
+	}
+	u, err := user.Current()
+	if err != nil {
+		return "", fmt.Errorf("ssh-user is not set, and who runs this is not known: %w", err)
+	}
+	return u.Username, nil
 }

@@ -26,6 +26,9 @@ type Folder struct{ dir string }
 // NewFolder opens the store in dir, which has to be there.
 func NewFolder(dir string) (*Folder, error) {
 	info, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("pointer store %s: there is no such folder; make it, or correct pointer-store", dir)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("pointer store: %w", err)
 	}

@@ -24,6 +24,9 @@ const (
 func (f *Folder) Lock(ctx context.Context, who string) (release func() error, err error) {
 	name := filepath.Join(f.dir, lockName)
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, fmt.Errorf("publish lock: %w; run it as a user who may write to the pointer store (sudo)", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("publish lock: %w", err)
 	}

@@ -460,6 +460,38 @@ func TestDoctor(t *testing.T) {
 	})
 }
 
+func TestDoctorNamesTheCauseAndNotWhatFollowsFromIt(t *testing.T) {
+	r := newRig(t, nil)
+	failed := func(out host.Output) (lines []string) {
+		for _, line := range strings.Split(out.Stdout, "\n") {
+			if strings.HasPrefix(line, "FAIL") {
+				lines = append(lines, line)
+			}
+		}
+		return lines
+	}
+	out := r.publisher("doctor")
+	if got := failed(out); out.Code != 1 || len(got) != 1 || !strings.Contains(got[0], "ebs-release init") {
+		t.Errorf("before init: exit %d, %q", out.Code, got)
+	}
+	r.ok("init", "--size", "1")
+	r.ok("doctor")
+	// Off EC2, or without a role: everything on this machine is looked at all the same.
+	out, _ = r.server.Run(within(t, 60*time.Second), "env", "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=us-east-1", "ebs-release", "doctor")
+	if got := failed(out); out.Code != 1 || len(got) != 1 || !strings.Contains(got[0], "FAIL  account: there are no AWS credentials") ||
+		!strings.Contains(out.Stdout, "ok    disk space") || !strings.Contains(out.Stdout, "warn  members: not tried: see account") {
+		t.Errorf("without credentials: exit %d\n%s", out.Code, out.Stdout)
+	}
+}
+
+func TestAnotherUserIDOnMembersIsNamed(t *testing.T) {
+	r := published(t, nil)
+	h := r.scale(1)[0]
+	r.on(h, "chown -R 61300:61300 /release")
+	r.sh("echo two > /srv/source/version")
+	refused(t, r.publisher("publish", "/srv/source"), 3, "belongs to user id 61300", "has the id 61200", "ssh-user needs the same id")
+}
+
 func TestStatusWatchShowsWhatChanges(t *testing.T) {
 	r := published(t, nil)
 	r.scale(1)
