@@ -11,6 +11,7 @@ import (
 
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/cloud"
+	"ebs-release/internal/lab/vm"
 )
 
 // ec2 is a client with the rights of the account's owner.
@@ -22,10 +23,14 @@ func (r *rig) ec2() *ec2.Client {
 	})
 }
 
-// volume makes a blank one, and returns its id when it is available.
-func (r *rig) volume(gib int32) string {
+// volume makes one of 1 GiB, a blank one when there is no snapshot, and returns its id when it is available.
+func (r *rig) volume(snapshotID string) string {
 	r.Helper()
-	out, err := r.ec2().CreateVolume(r.Context(), &ec2.CreateVolumeInput{AvailabilityZone: aws.String(r.lab.Account.Region() + "a"), Size: aws.Int32(gib)})
+	in := &ec2.CreateVolumeInput{AvailabilityZone: aws.String(r.lab.Account.Region() + "a"), Size: aws.Int32(1)}
+	if snapshotID != "" {
+		in.SnapshotId = &snapshotID
+	}
+	out, err := r.ec2().CreateVolume(r.Context(), in)
 	must(r, err)
 	r.waitVolume(*out.VolumeId, "available")
 	return *out.VolumeId
@@ -51,6 +56,42 @@ func (r *rig) snapshot(volumeID string) string {
 		return slices.ContainsFunc(r.lab.Account.Snapshots(), func(s cloud.Snapshot) bool { return s.ID == *out.SnapshotId && s.State == "completed" })
 	}))
 	return *out.SnapshotId
+}
+
+// attach shows a volume to an instance, detach takes it away; they wait until EC2 says so.
+func (r *rig) attach(volumeID, instanceID, device string) {
+	r.Helper()
+	_, err := r.ec2().AttachVolume(r.Context(), &ec2.AttachVolumeInput{VolumeId: &volumeID, InstanceId: &instanceID, Device: &device})
+	must(r, err)
+	r.waitVolume(volumeID, "in-use")
+}
+
+func (r *rig) detach(volumeID string) {
+	r.Helper()
+	_, err := r.ec2().DetachVolume(r.Context(), &ec2.DetachVolumeInput{VolumeId: &volumeID})
+	must(r, err)
+	r.waitVolume(volumeID, "available")
+}
+
+// stop presses the power button of an instance, and waits until it is off.
+func (r *rig) stop(m *vm.Machine) {
+	r.Helper()
+	must(r, r.lab.Account.StopInstance(m.ID))
+	r.waitInstance(m.ID, "stopped")
+}
+
+// start switches an instance on again.
+func (r *rig) start(m *vm.Machine) {
+	r.Helper()
+	must(r, r.lab.Account.StartInstance(m.ID))
+	r.waitInstance(m.ID, "running")
+}
+
+func (r *rig) waitInstance(id, state string) {
+	r.Helper()
+	must(r, r.lab.Account.Wait(within(r, bootTime), func() bool {
+		return slices.ContainsFunc(r.lab.Account.Instances(), func(i cloud.Instance) bool { return i.ID == id && i.State == state })
+	}))
 }
 
 // current is the snapshot that the pointer names.

@@ -1,9 +1,12 @@
 package e2evm
 
 import (
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
+	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/vm"
 )
 
@@ -34,6 +37,36 @@ func TestVMBoots(t *testing.T) {
 		r.never(m, "one")
 		if after := r.volumesFor(m.ID); after[0].ID == before[0].ID {
 			t.Errorf("the volume is still %s", after[0].ID)
+		}
+	})
+	t.Run("shutdown stops the application before the release goes", func(t *testing.T) {
+		r := r.in(t)
+		r.stop(m)
+		console := m.Console()
+		if !regexp.MustCompile(`(?s)application ends on release two.*Stopped application\.service.*Unmounted release\.mount`).MatchString(console) {
+			t.Errorf("the application ended, stopped, and /release was unmounted: not in this order in\n%s", console)
+		}
+		if strings.Contains(console, "Failed") || strings.Contains(console, "FAILED") {
+			t.Errorf("something failed:\n%s", console)
+		}
+		volume := r.volumesFor(m.ID)[0].ID
+		r.detach(volume)
+		r.attach(volume, r.server.ID, "/dev/sdf")
+		disk := "/dev/" + r.sh("basename $(dirname $(dirname $(grep -l "+cloud.SerialOf(volume)+" /sys/block/*/device/serial)))")
+		if got := r.sh("dumpe2fs -h " + disk + " 2>&1"); !regexp.MustCompile(`(?m)^Filesystem state: +clean$`).MatchString(got) || strings.Contains(got, "needs_recovery") {
+			t.Errorf("the file system was not unmounted:\n%s", got)
+		}
+		r.sh("e2fsck -f -n " + disk)
+		r.detach(volume)
+		r.attach(volume, m.ID, "/dev/xvdaa")
+	})
+	t.Run("stop and start adopts the volume", func(t *testing.T) {
+		r := r.in(t)
+		before := r.volumesFor(m.ID)
+		r.start(m)
+		r.ready(m, "two")
+		if after := r.volumesFor(m.ID); after[0].ID != before[0].ID {
+			t.Errorf("the volume was %s and is %s", before[0].ID, after[0].ID)
 		}
 	})
 }

@@ -33,7 +33,7 @@ func TestVMAgentFailure(t *testing.T) {
 	})
 	t.Run("snapshot of a blank disk", func(t *testing.T) {
 		r := r.in(t)
-		r.pointTo(r.snapshot(r.volume(1)))
+		r.pointTo(r.snapshot(r.volume("")))
 		m := r.launch(member)
 		r.failed(m, "check: ", "the disk is blank, there is no file system on it")
 		r.publish("two")

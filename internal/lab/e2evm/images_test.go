@@ -13,6 +13,7 @@ import (
 
 // Image ids of the lab's virtual machines.
 const (
+	bareVM   = "ami-0000000000000f000"
 	memberVM = "ami-0000000000000f001"
 	serverVM = "ami-0000000000000f002"
 )
@@ -25,6 +26,18 @@ echo "application starts on release $(cat /release/current/version)"
 sleep infinity &
 wait
 `
+
+// toConsole is a drop-in for the application's unit, for the tests to read what it says.
+const toConsole = "[Service]\nStandardOutput=journal+console\n"
+
+// bareImage lets the tests in, and that is all.
+func bareImage(ctx context.Context, golden *vm.Image) (*vm.Image, error) {
+	public, err := os.ReadFile(built.key + ".pub")
+	if err != nil {
+		return nil, err
+	}
+	return golden.Install(ctx, built.dir, vm.Extras{AuthorizedKey: string(public)})
+}
 
 // memberImage installs the agent and an application, as packaging/packer does.
 func memberImage(ctx context.Context, golden *vm.Image) (*vm.Image, error) {
@@ -43,7 +56,7 @@ func memberImage(ctx context.Context, golden *vm.Image) (*vm.Image, error) {
 			"/etc/ebs-release/disabled":                          {},
 			"/etc/ebs-release/agent.toml":                        {Data: fmt.Sprintf("pointer = %q\n", lab.PointerURL)},
 			"/etc/systemd/system/application.service":            {Data: unit},
-			"/etc/systemd/system/application.service.d/lab.conf": {Data: "[Service]\nStandardOutput=journal+console\n"},
+			"/etc/systemd/system/application.service.d/lab.conf": {Data: toConsole},
 		},
 		Commands: []string{
 			"systemctl --quiet is-enabled ebs-release-agent.service",

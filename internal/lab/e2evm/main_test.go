@@ -24,6 +24,7 @@ var built struct {
 	agent, publisher string    // programs, out of the packages
 	deb, next        string    // package of the agent, and one of a later version
 	key              string    // private ssh key of the release servers
+	bare             *vm.Image // Debian, with nothing of ours
 	member           *vm.Image // boots as a member
 	server           *vm.Image // becomes a release server when somebody runs `ebs-release init`
 }
@@ -64,6 +65,9 @@ func build() error {
 	}
 	golden, err := vm.Golden(ctx, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
+		return err
+	}
+	if built.bare, err = bareImage(ctx, golden); err != nil {
 		return err
 	}
 	if built.member, err = memberImage(ctx, golden); err != nil {

@@ -53,6 +53,7 @@ func newRig(t *testing.T, initArgs ...string) *rig {
 			t.Errorf("the lab left %v", left)
 		}
 	})
+	l.Register(bareVM, vm.Spec{Image: built.bare})
 	l.Register(memberVM, vm.Spec{Image: built.member})
 	l.Register(serverVM, vm.Spec{Image: built.server})
 	must(t, l.Account.CreateGroup(cloud.GroupSpec{Name: "web", Max: 10, Launch: member}))
