@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -87,11 +88,28 @@ Unknown codes mean failure.`,
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	p.addSettings(root.PersistentFlags())
+	complete(root)
 	root.AddCommand(
 		p.upCommand(), p.statusCommand(), p.waitCommand(), p.stageCommand(), p.activateCommand(), p.verifyCommand(), p.doctorCommand(), p.configCommand(),
 		p.versionCommand(),
 	)
 	return root
+}
+
+// complete tells the shells what the values of flags are. No verb has files for arguments.
+func complete(root *cobra.Command) {
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	words := func(all ...string) cobra.CompletionFunc {
+		return cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp)
+	}
+	_ = errors.Join( // these fail only for a flag that is not there
+		root.RegisterFlagCompletionFunc("config", func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveDefault // files
+		}),
+		root.MarkPersistentFlagDirname("mount-point"),
+		root.RegisterFlagCompletionFunc("output", words(status.Text, status.JSON)),
+		root.RegisterFlagCompletionFunc("volume-type", words(volumeTypes()...)),
+	)
 }
 
 // oneLine makes one line of an error, whatever a file name or another program put into it.

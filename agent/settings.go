@@ -23,8 +23,7 @@ func settingsTable() []config.Setting {
 		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release", Check: mount.CheckPath, Usage: "where to mount the release volume"},
 		{Key: "deadline", Env: "EBS_RELEASE_DEADLINE", Default: "4m", Check: config.CheckDuration, Usage: "how long a boot may take"},
 		{
-			// The types that need no number of IOPS.
-			Key: "volume-type", Env: "EBS_RELEASE_VOLUME_TYPE", Default: "gp3", Check: config.CheckOneOf("gp3", "gp2", "st1", "sc1", "standard"),
+			Key: "volume-type", Env: "EBS_RELEASE_VOLUME_TYPE", Default: "gp3", Check: config.CheckOneOf(volumeTypes()...),
 			Usage: "type of the EBS volume",
 		},
 		{
@@ -33,6 +32,9 @@ func settingsTable() []config.Setting {
 		},
 	}
 }
+
+// volumeTypes are those that need no number of IOPS.
+func volumeTypes() []string { return []string{"gp3", "gp2", "st1", "sc1", "standard"} }
 
 func checkPointer(value string) error {
 	if value == "" {

@@ -77,6 +77,7 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 nothing was changed, 4
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	p.addSettings(root.PersistentFlags())
+	p.complete(root)
 	root.AddCommand(
 		p.initCommand(), p.publishCommand(), p.statusCommand(), p.convergeCommand(), p.rollbackCommand(), p.historyCommand(), p.verifyCommand(),
 		p.gcCommand(), p.lockCommand(), p.thawCommand(), p.doctorCommand(), p.serveCommand(),

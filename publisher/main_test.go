@@ -13,6 +13,7 @@ import (
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/pointer"
 
 	"golang.org/x/sys/unix"
 )
@@ -108,6 +109,38 @@ func TestConfigShowSaysWhereValuesComeFrom(t *testing.T) {
 	}
 	if code, stdout, _ = call(t, env, "config", "show", "--config", file); code != 0 || !strings.Contains(stdout, "mount-point") {
 		t.Errorf("code %d, %s", code, stdout)
+	}
+}
+
+// TestCompletion asks as the scripts of the shells do.
+func TestCompletion(t *testing.T) {
+	store := t.TempDir()
+	folder, err := pointer.NewFolder(store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []pointer.Entry{{Verb: "publish", Committed: true, Generation: 1, Message: "one"}, {Verb: "publish"}, {Verb: "publish", Committed: true, Generation: 3, Message: "three"}} {
+		if err := folder.Record(t.Context(), e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		words []string
+		want  string
+	}{
+		{[]string{"roll"}, "rollback\t"},
+		{[]string{"status", "--output", ""}, "text\njson\nndjson\n:4\n"},
+		{[]string{"init", "--file-system", ""}, "ext4\nxfs\n:4\n"},
+		{[]string{"publish", ""}, ":16\n"},                            // folders
+		{[]string{"status", ""}, ":4\n"},                              // no files
+		{[]string{"status", "--config", ""}, ":0\n"},                  // files
+		{[]string{"rollback", "--to", ""}, "3\tthree\n1\tone\n:36\n"}, // no files, in this order
+	} {
+		var out, talk bytes.Buffer
+		env := func(k string) string { return map[string]string{"EBS_RELEASE_POINTER_STORE": store}[k] }
+		if code := run(t.Context(), append([]string{"__complete"}, tc.words...), &out, &talk, env); code != 0 || !strings.HasPrefix(out.String(), tc.want) {
+			t.Errorf("%q: exit %d, %q, want %q", tc.words, code, out.String(), tc.want)
+		}
 	}
 }
 
