@@ -26,7 +26,8 @@ type initFlags struct {
 	size                                     int32 // GiB
 	volumeType, fileSystem                   string
 	device, volumeID, snapshot, owner, fstab string
-	noFstab                                  bool
+	encrypt, noFstab                         bool
+	kmsKey                                   string
 }
 
 func (p *program) initCommand() *cobra.Command {
@@ -54,6 +55,8 @@ with --snapshot. Then ` + "`ebs-release publish /release/current`" + ` makes the
 	flags.Int32Var(&f.size, "size", 20, "size of a new volume, in GiB")
 	flags.StringVar(&f.volumeType, "type", "gp3", "type of a new volume")
 	flags.StringVar(&f.fileSystem, "file-system", "ext4", "file system to make: ext4 or xfs")
+	flags.BoolVar(&f.encrypt, "encrypt", false, "encrypt a new volume, and with it the snapshots and the volumes of members (default: as the account does)")
+	flags.StringVar(&f.kmsKey, "kms-key", "", "encrypt a new volume with this key, an id, alias or ARN, which both roles may use (default: the account's)")
 	flags.StringVar(&f.volumeID, "volume", "", "take this volume, which is blank or was made by init, instead of a new one")
 	flags.StringVar(&f.snapshot, "snapshot", "", "make the volume from this snapshot of a release, instead of a blank one")
 	flags.StringVar(&f.device, "device", "", "take the volume that is attached as this disk, such as /dev/nvme1n1, instead of a new one")

@@ -55,7 +55,7 @@ func (s serverVolumes) create(ctx context.Context, f initFlags) (volume.Volume, 
 		size = 0
 	}
 	made, err := s.Make(ctx, volume.Request{
-		Owner: s.owner, SnapshotID: f.snapshot, SizeGiB: size, Type: f.volumeType,
+		Owner: s.owner, SnapshotID: f.snapshot, SizeGiB: size, Type: f.volumeType, Encrypt: f.encrypt || f.kmsKey != "", KMSKeyID: f.kmsKey,
 		Tags: map[string]string{volume.TagName: "ebs-release server " + s.owner.MountPoint},
 	})
 	if made.SizeGiB == 0 {

@@ -20,6 +20,8 @@ type Request struct {
 	Owner      Owner
 	SnapshotID string            // empty: a blank volume of SizeGiB
 	SizeGiB    int32             // 0: the snapshot's
+	Encrypt    bool              // what the snapshot or the account's default does not encrypt anyway
+	KMSKeyID   string            // with Encrypt: id, alias or ARN of a key; empty: the account's default
 	Type       string            // gp3
 	Rate       int32             // VolumeInitializationRate in MiB/s, 100 to 300; 0: off
 	Tags       map[string]string // besides those that say whose it is
@@ -65,6 +67,12 @@ func CreateInput(r Request, try int) *ec2.CreateVolumeInput {
 	}
 	if r.SizeGiB > 0 {
 		in.Size = aws.Int32(r.SizeGiB)
+	}
+	if r.Encrypt {
+		in.Encrypted = aws.Bool(true)
+	}
+	if r.KMSKeyID != "" {
+		in.KmsKeyId = aws.String(r.KMSKeyID)
 	}
 	if r.Rate > 0 {
 		in.VolumeInitializationRate = aws.Int32(r.Rate)
