@@ -73,7 +73,7 @@ func (c preflight) root(context.Context) error {
 
 // sourceThere looks at a folder. An rsync source (host:path, rsync://) is rsync's business.
 func (c preflight) sourceThere(context.Context) error {
-	if before, _, colon := strings.Cut(c.source, ":"); colon && !strings.Contains(before, "/") {
+	if release.IsRemote(c.source) {
 		return nil
 	}
 	info, err := os.Stat(c.source)
@@ -120,20 +120,27 @@ func (c preflight) sshKey(context.Context) error {
 // releaseVolume finds out which EBS volume is mounted, and whether it can be written to.
 func (c preflight) releaseVolume(ctx context.Context) error {
 	point := c.values.Get("mount-point")
-	_, statErr := os.Lstat(point)
-	mounted, err := mount.Look(point)
-	switch {
-	case errors.Is(statErr, os.ErrNotExist), err == nil && mounted == nil:
-		return fmt.Errorf("nothing is mounted at %s; run `ebs-release init`, or mount the release volume", point)
-	case err != nil:
+	mounted, err := mountedAt(point)
+	if err != nil {
 		return err
-	case hasOption(mounted.Options, "ro"):
-		return fmt.Errorf("%s at %s is mounted read-only", mounted, point)
+	}
+	if hasOption(mounted.Options, "ro") {
+		return fmt.Errorf("%s at %s is mounted read-only; see dmesg for why, then `mount -o remount,rw %s`", mounted, point, point)
 	}
 	if c.maker.VolumeID, err = mountedVolume(mounted); err != nil {
 		return err
 	}
 	return notFrozen(ctx, point, frozenTime)
+}
+
+// mountedAt is what is mounted at the release volume's mount point.
+func mountedAt(point string) (*mount.Mounted, error) {
+	_, statErr := os.Lstat(point)
+	mounted, err := mount.Look(point)
+	if errors.Is(statErr, os.ErrNotExist) || err == nil && mounted == nil {
+		return nil, fmt.Errorf("nothing is mounted at %s; run `ebs-release init`, or mount the release volume", point)
+	}
+	return mounted, err
 }
 
 func hasOption(options, option string) bool {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"ebs-release/internal/publish"
 	"ebs-release/internal/release"
@@ -48,7 +47,7 @@ func (p *program) preview(ctx context.Context, j job) error {
 		return err
 	}
 	report := previewReport{Schema: 1, DryRun: true, Generation: found.Before.Generation, Next: found.Next, Base: found.Before.Release, Members: found.Members}
-	if !isRemote(j.source) {
+	if !release.IsRemote(j.source) {
 		if report.Files, report.Digest, err = parts.difference(ctx, j.source, found.Before.Release); err != nil {
 			return before(ctx, err)
 		}
@@ -57,12 +56,6 @@ func (p *program) preview(ctx context.Context, j job) error {
 		return p.printJSON(report)
 	}
 	return p.printPreview(report, found.Before.Digest)
-}
-
-// isRemote tells an rsync source (host:path, rsync://) from a folder, as rsync does.
-func isRemote(source string) bool {
-	host, _, colon := strings.Cut(source, ":")
-	return colon && !strings.Contains(host, "/")
 }
 
 // difference compares the source with the current release.
@@ -107,13 +100,20 @@ func (p *program) printPreview(r previewReport, current string) error {
 			what = "the source equals the current release"
 		}
 	}
+	if len(r.Members) > 0 {
+		fmt.Fprintln(p.stdout)
+		if err := printMembers(p.stdout, r.Members); err != nil {
+			return err
+		}
+		fmt.Fprintln(p.stdout)
+	}
 	ready := 0
 	for _, m := range r.Members {
 		if m.State == "ready" {
 			ready++
 		}
 	}
-	_, err := fmt.Fprintf(p.stdout, "dry run: generation %d would follow %d: %s; %d members, %d of them ready; nothing was changed\n",
+	_, err := fmt.Fprintf(p.stdout, "dry run: generation %d would follow %d: %s; %d members, %d of them ready; all checks passed, rights by DryRun among them; nothing was changed\n",
 		r.Next, r.Generation, what, len(r.Members), ready)
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ type talker struct {
 	live    string // the live line
 	phase   string
 	percent int // of members done in this phase that was last told, not on a terminal
+	stored  int // per cent of the snapshot that were last told, not on a terminal
 
 	failures []publish.Event // not told yet: those of one cause are told together
 	soon     *time.Timer     // when they are told
@@ -78,7 +80,7 @@ func (t *talker) event(e publish.Event) {
 	case publish.KindPhase:
 		t.tellFailures()
 		t.mu.Lock()
-		t.phase, t.live, t.percent = e.Phase, "", 0
+		t.phase, t.live, t.percent, t.stored = e.Phase, "", 0, 0
 		t.mu.Unlock()
 		t.say("%s %s\n", e.Phase, e.Text)
 	case publish.KindNote, publish.KindWindow:
@@ -97,7 +99,7 @@ func (t *talker) event(e publish.Event) {
 	}
 }
 
-// progress moves the live line; not on a terminal it is a line per 10 % of the members.
+// progress moves the live line; not on a terminal it is a line per 10 % of the members, and of the snapshot that they wait for.
 func (t *talker) progress(e publish.Event) {
 	line := "   " + progressLine(*e.Progress, t.phase)
 	t.mu.Lock()
@@ -106,9 +108,13 @@ func (t *talker) progress(e publish.Event) {
 	if e.Progress.Total > 0 {
 		percent = 100 * e.Progress.Done / e.Progress.Total
 	}
-	tell := t.bar == nil && t.phase != "P0" && percent/10 > t.percent/10
+	stored := 0
+	if t.phase == "P3" {
+		stored, _ = strconv.Atoi(strings.TrimSuffix(e.Progress.Snapshot, "%"))
+	}
+	tell := t.bar == nil && t.phase != "P0" && (percent/10 > t.percent/10 || stored/10 > t.stored/10)
 	if tell {
-		t.percent = percent
+		t.percent, t.stored = percent, stored
 	}
 	t.mu.Unlock()
 	if tell {
@@ -172,10 +178,13 @@ func progressLine(p publish.Progress, phase string) string {
 		}
 	}
 	line := fmt.Sprintf("%s / %d", strings.Join(words, "  "), p.Total+p.Gone)
-	if phase == "P3" && p.Snapshot != "" {
-		line += "  snapshot " + p.Snapshot
+	if phase != "P3" || p.Snapshot == "" {
+		return line
 	}
-	return line
+	if p.Total+p.Gone == 0 {
+		return "snapshot " + p.Snapshot
+	}
+	return line + "  snapshot " + p.Snapshot
 }
 
 func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }

@@ -69,7 +69,7 @@ Publishing the release that is current once more is allowed: it is a new generat
 			case rollback:
 				return p.publishOrRollBack(cmd.Context(), j)
 			}
-			return p.release(cmd.Context(), j, publishing(j))
+			return p.runJob(cmd.Context(), j, publishing(j))
 		},
 	}
 	flags := cmd.Flags()
@@ -96,9 +96,11 @@ func (p *program) convergeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "converge",
 		Short: "Bring every member to the current generation",
-		Args:  cobra.NoArgs,
+		Long: `Bring every member to the current generation, and prove it, as P5 of a publish does: after a publish that ended with exit code 5 or was killed after its
+commit, and after instances were put into the group while they ran. No snapshot is made, and the pointer stays.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.release(cmd.Context(), job{verb: verbConverge}, func(ctx context.Context, parts *parts) (publish.Outcome, error) {
+			return p.runJob(cmd.Context(), job{verb: verbConverge}, func(ctx context.Context, parts *parts) (publish.Outcome, error) {
 				return parts.Converge(ctx)
 			})
 		},
@@ -112,8 +114,8 @@ func publishing(j job) work {
 	return func(ctx context.Context, parts *parts) (publish.Outcome, error) { return parts.Publish(ctx, j.source) }
 }
 
-// release carries a job out, and reports.
-func (p *program) release(ctx context.Context, j job, do work) error {
+// runJob carries a job out, and reports.
+func (p *program) runJob(ctx context.Context, j job, do work) error {
 	outcome, err := p.carryOut(ctx, j, do)
 	if outcome == nil {
 		return err
@@ -129,7 +131,10 @@ func (p *program) report(outcome publish.Outcome, err error) error {
 		}
 		return err
 	}
-	if p.output == outputNDJSON { // the last event was the outcome
+	if p.output == outputNDJSON { // the last event was the outcome, but for a rollback that nobody asked for
+		if outcome.Result == publish.ResultRolledBack {
+			p.listen(func(publish.Event) {})(publish.Event{Phase: "P6", Kind: publish.KindOutcome, Outcome: &outcome})
+		}
 		return err
 	}
 	if outcome.Committed {
@@ -152,10 +157,14 @@ func (p *program) carryOut(ctx context.Context, j job, do work) (*publish.Outcom
 	parts.Talk = p.listen(talk.event)
 	outcome, err := do(ctx, parts)
 	talk.close()
-	p.record(ctx, parts.store, pointer.Entry{
+	e := pointer.Entry{
 		Verb: j.verb, Message: parts.Settings.Message, Result: outcome.Result, Committed: outcome.Committed, Generation: outcome.Generation,
-		Release: outcome.Release, OnIt: outcome.OnIt, Total: outcome.Total, Took: outcome.Milliseconds, Error: outcome.Error,
-	})
+		OnIt: outcome.OnIt, Total: outcome.Total, Took: outcome.Milliseconds, Error: outcome.Error,
+	}
+	if e.Committed { // else it is that of the generation before
+		e.Release = outcome.Release
+	}
+	p.record(ctx, parts.store, e)
 	return &outcome, err
 }
 

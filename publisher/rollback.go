@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,7 +33,7 @@ with exit code 0, as a publish does; 6 is for a publish that rolled back by itse
 			if to != "" && !isGeneration(to) && !release.ValidID(to) {
 				return exit.With(exit.Usage, fmt.Errorf("--to is %q, want a generation or a release id, see `ebs-release history`", to))
 			}
-			return p.release(cmd.Context(), j, rollingBack(to))
+			return p.runJob(cmd.Context(), j, rollingBack(to))
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "`GENERATION|RELEASE` to go back to")
@@ -80,8 +81,10 @@ func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) 
 	target := publish.Target{Generation: chosen.Generation, Release: chosen.Release, Digest: chosen.Digest}
 	have, err := p.tree.ManifestDigest(target.Release)
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return publish.Target{}, fmt.Errorf("release %s is not on the release volume any more (--keep); publish its source again%s", target.Release, p.otherWays(commits, current))
 	case err != nil:
-		return publish.Target{}, fmt.Errorf("release %s is not on the release volume any more (--keep); publish its source again: %w", target.Release, err)
+		return publish.Target{}, err
 	case target.Digest != "" && have != target.Digest:
 		return publish.Target{}, fmt.Errorf("release %s on the release volume has digest %s, it was published with %s; publish its source again", target.Release, have, target.Digest)
 	}
@@ -101,6 +104,21 @@ func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) 
 		}
 	}
 	return target, nil
+}
+
+// otherWays names the generations whose releases are still on the release volume.
+func (p *parts) otherWays(commits []pointer.Entry, current pointer.Pointer) string {
+	there, _ := p.tree.Releases() // if they can't be read, that is not what went wrong
+	var ways []string
+	for _, e := range commits {
+		if e.Release != current.Release && slices.Contains(there, e.Release) {
+			ways = append(ways, strconv.FormatInt(e.Generation, 10))
+		}
+	}
+	if len(ways) == 0 {
+		return ""
+	}
+	return ", or go back --to one of these generations: " + strings.Join(ways, ", ")
 }
 
 // choose takes the entry that to names; commits are those of the history, the latest first.
@@ -151,7 +169,11 @@ func (p *program) publishOrRollBack(ctx context.Context, j job) error {
 	back := job{verb: verbRollback, message: fmt.Sprintf("generation %d did not converge", failed), ifGeneration: &failed}
 	after, backErr := p.carryOut(ctx, back, rollingBack(""))
 	if backErr != nil {
-		err = exit.With(exit.NotConverged, fmt.Errorf("%w; and the rollback failed: %w", err, backErr))
+		words := "%w; and the rollback failed: %w"
+		if after != nil && after.Committed {
+			words = "%w; rolled back, but: %w"
+		}
+		err = exit.With(exit.NotConverged, fmt.Errorf(words, err, backErr))
 		if exit.Code(backErr) == exit.Interrupted {
 			err = exit.With(exit.Interrupted, err)
 		}

@@ -164,10 +164,23 @@ func printStatus(out io.Writer, r statusReport) error {
 	if r.Lock != "" {
 		fmt.Fprintf(out, "a publish is running: %s\n", r.Lock)
 	}
+	if behind := r.behind(); behind > 0 && r.Lock == "" {
+		fmt.Fprintf(out, "%d of them are behind: `ebs-release converge` brings them on, or says what is wrong with them\n", behind)
+	}
 	if len(r.Members) > 0 {
 		fmt.Fprintln(out)
 	}
 	return printMembers(out, r.Members)
+}
+
+// behind counts the members that have booted, and are not on the generation.
+func (r statusReport) behind() (n int) {
+	for _, m := range r.Members {
+		if m.Standing == "behind" {
+			n++
+		}
+	}
+	return n
 }
 
 // lostPointer says what members are on that have a release, though none is published: the pointer store is another one, or was lost.

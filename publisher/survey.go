@@ -101,7 +101,7 @@ func (s *survey) oldTrees() (items []gcItem) {
 			continue
 		}
 		left--
-		items = append(items, gcItem{Kind: kindTree, ID: id, Created: made, Why: fmt.Sprintf("not current, no member is on it, and %d newer or needed ones stay", s.keep)})
+		items = append(items, gcItem{Kind: kindTree, ID: id, Created: made, Why: fmt.Sprintf("not current, no member is on it, and there are more than --keep %d", s.keep)})
 	}
 	return items
 }
@@ -150,7 +150,7 @@ func (s *survey) oldSnapshots() (items []gcItem) {
 		case kept <= s.keep:
 			continue
 		default:
-			item.Why = fmt.Sprintf("generation %d, release %s: the pointer does not name it, and %d newer ones stay", old.Generation, old.Release, s.keep)
+			item.Why = fmt.Sprintf("generation %d, release %s: the pointer does not name it, and there are more than --keep %d", old.Generation, old.Release, s.keep)
 		}
 		items = append(items, item)
 	}

@@ -34,13 +34,10 @@ that the guard was killed as well. A volume that is not frozen stays as it is, a
 
 func (p *program) thaw(ctx context.Context, values config.Values) error {
 	point := values.Get("mount-point")
-	mounted, err := mount.Look(point)
-	switch {
-	case err != nil:
+	if _, err := mountedAt(point); err != nil {
 		return exit.With(exit.Unchanged, fmt.Errorf("nothing was changed: %w", err))
-	case mounted == nil:
-		return exit.With(exit.Unchanged, fmt.Errorf("nothing was changed: nothing is mounted at %s", point))
-	case os.Geteuid() != 0:
+	}
+	if os.Geteuid() != 0 {
 		return exit.With(exit.Unchanged, errors.New("nothing was changed: unfreezing a file system needs root; run it with sudo"))
 	}
 	thawed := true
@@ -52,18 +49,18 @@ func (p *program) thaw(ctx context.Context, values config.Values) error {
 	if store := values.Get("pointer-store"); thawed && store != "" { // to thaw needs no store
 		p.recordThaw(ctx, store, point)
 	}
-	switch {
-	case p.output == outputJSON:
+	if p.output == outputJSON {
 		return p.printJSON(struct {
 			Schema     int    `json:"schema"`
 			MountPoint string `json:"mount_point"`
 			WasFrozen  bool   `json:"was_frozen"`
 		}{1, point, thawed})
-	case thawed:
-		_, err = fmt.Fprintf(p.stdout, "%s was frozen, and can be written to again\n", point)
-	default:
-		_, err = fmt.Fprintf(p.stdout, "%s was not frozen\n", point)
 	}
+	says := point + " was not frozen"
+	if thawed {
+		says = point + " was frozen, and can be written to again"
+	}
+	_, err := fmt.Fprintln(p.stdout, says)
 	return err
 }
 

@@ -21,6 +21,9 @@ func (p *program) watch(ctx context.Context, source statusSource, interval time.
 	if f, ok := p.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 		s.size = func() (int, int, error) { return term.GetSize(int(f.Fd())) }
 	}
+	if s.size != nil {
+		defer fmt.Fprintln(p.stdout) // the shell's prompt comes below
+	}
 	ticks := time.NewTicker(interval)
 	defer ticks.Stop()
 	for {

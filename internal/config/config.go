@@ -35,14 +35,32 @@ type Value struct {
 // Values are all settings of a program, resolved, in the order of its table.
 type Values []Value
 
-// AddFlags adds a string flag for each setting. The flag's own default stays empty: Load knows the real one.
+// text is a flag that Load reads.
+type text struct{ value, kind string }
+
+func (t *text) String() string         { return t.value }
+func (t *text) Set(value string) error { t.value = value; return nil }
+func (t *text) Type() string           { return t.kind } // what help says that it takes
+
+// kind of value a default is.
+func kind(value string) string {
+	if _, err := strconv.Atoi(value); err == nil {
+		return "int"
+	}
+	if _, err := time.ParseDuration(value); err == nil {
+		return "duration"
+	}
+	return "string"
+}
+
+// AddFlags adds a flag for each setting. The flag's own default stays empty: Load knows the real one.
 func AddFlags(flags *pflag.FlagSet, table []Setting) {
 	for _, s := range table {
 		usage := s.Usage + " [$" + s.Env + "]"
 		if s.Default != "" {
 			usage += fmt.Sprintf(" (default %s)", s.Default)
 		}
-		flags.String(s.Key, "", usage)
+		flags.Var(&text{kind: kind(s.Default)}, s.Key, usage)
 	}
 }
 
@@ -89,7 +107,7 @@ func readFile(table []Setting, file string) (map[string]string, error) {
 	values := map[string]string{}
 	for key, v := range raw {
 		if !slices.ContainsFunc(table, func(s Setting) bool { return s.Key == key }) {
-			return nil, fmt.Errorf("read configuration %s: there is no setting %q (see `config show` for the names)", file, key)
+			return nil, fmt.Errorf("read configuration %s: there is no setting %q (its flags in --help have the names)", file, key)
 		}
 		switch v := v.(type) {
 		case string:

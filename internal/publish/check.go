@@ -65,7 +65,7 @@ func (r *run) lockAndRead(ctx context.Context) error {
 		return fmt.Errorf("read the pointer: %w", err)
 	}
 	if only := r.Settings.IfGeneration; only != nil && r.before.Generation != *only {
-		return exit.With(exit.Conflict, fmt.Errorf("%w: it is at generation %d, not %d; nothing was changed", pointer.ErrConflict, r.before.Generation, *only))
+		return exit.With(exit.Conflict, fmt.Errorf("%w: it is at generation %d, not %d; nothing was changed; see `ebs-release history`", pointer.ErrConflict, r.before.Generation, *only))
 	}
 	return nil
 }
@@ -108,8 +108,5 @@ func (r *run) reach(ctx context.Context) error {
 		return fmt.Errorf("none of %d members can be reached, such as %w", len(failed), failed[0].named())
 	}
 	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("generation %d is current, %d is next; %s", r.before.Generation, r.next.Generation, r.members.count())})
-	if len(failed) > 0 {
-		r.say(Event{Kind: KindNote, Text: fmt.Sprintf("not reached yet: %s", group(failed))})
-	}
 	return nil
 }

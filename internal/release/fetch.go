@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// isRemote follows rsync's rule: host:path, host::module/path or rsync://…; a colon after a slash belongs to a file name.
-func isRemote(source string) bool {
+// IsRemote tells an rsync source from a folder. It follows rsync's rule: host:path, host::module/path or rsync://…; a colon after a slash belongs to a file name.
+func IsRemote(source string) bool {
 	if strings.HasPrefix(source, "rsync://") {
 		return true
 	}

@@ -34,7 +34,7 @@ func (t Tree) Ingest(ctx context.Context, source string, now time.Time) (Ingeste
 			return err
 		}
 		dir := source
-		if isRemote(source) {
+		if IsRemote(source) {
 			defer func() { _ = removeTree(root, stateDir+"/"+incoming) }()
 			if err := t.fetch(ctx, root, source); err != nil {
 				return err

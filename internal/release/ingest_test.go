@@ -407,8 +407,8 @@ func TestRemoteSources(t *testing.T) {
 		"/srv/x": false, "./a:b": false, "dir/a:b": false, "x": false, ":x": false,
 		"host:": true, "host:/srv": true, "user@host:srv": true, "host::module": true, "rsync://host/module": true,
 	} {
-		if got := isRemote(source); got != want {
-			t.Errorf("isRemote(%q) = %v", source, got)
+		if got := IsRemote(source); got != want {
+			t.Errorf("IsRemote(%q) = %v", source, got)
 		}
 	}
 }

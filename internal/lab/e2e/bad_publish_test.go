@@ -53,7 +53,7 @@ func TestBadSourceIsRefused(t *testing.T) {
 	})
 	t.Run("no argument", func(t *testing.T) {
 		r := r.in(t)
-		r.unchanged(func() host.Output { return r.publisher("publish") }, 2, "arg")
+		r.unchanged(func() host.Output { return r.publisher("publish") }, 2, "SOURCE", "--help")
 	})
 }
 

@@ -91,8 +91,11 @@ func TestRollbackSendsNothingAndUsesTheSnapshotAgain(t *testing.T) {
 		r := r.in(t)
 		r.unchanged(func() host.Output { return r.publisher("rollback", "--to", "77") }, 3, "no generation 77", "4, 3, 2, 1")
 		r.unchanged(func() host.Output { return r.publisher("rollback", "--to", "5") }, 3, "generation 5 is the current one")
-		r.unchanged(func() host.Output { return r.publisher("rollback", "--to", "20200101T000000Z-000000000000") }, 3, "not on the release volume any more")
-		r.unchanged(func() host.Output { return r.publisher("rollback", "--if-generation", "4") }, 4, "generation 5, not 4")
+		r.unchanged(func() host.Output { return r.publisher("rollback", "--to", "20200101T000000Z-000000000000") }, 3, "not on the release volume any more", "go back --to one of these generations: 4, 2")
+		r.unchanged(func() host.Output { return r.publisher("rollback", "--if-generation", "4") }, 4, "generation 5, not 4", "`ebs-release history`")
+		if e := r.history()[0]; e.Result != "conflict" || e.Release != "" {
+			t.Errorf("%+v: it has no release", e)
+		}
 	})
 	t.Run("history", func(t *testing.T) {
 		r := r.in(t)
@@ -130,16 +133,40 @@ func TestPublishRollsBackByItself(t *testing.T) {
 			t.Errorf("%s says %q", h.ID, got)
 		}
 	}
+	t.Run("as events", func(t *testing.T) {
+		r := r.in(t)
+		out := r.publisher("publish", "/srv/source", "--rollback", "--output", "ndjson")
+		events := r.events(out.Stdout)
+		last := events[len(events)-1]
+		if out.Code != 6 || last.Kind != "outcome" || last.Outcome == nil || last.Outcome.Result != "rolled-back" || last.Outcome.Generation != 5 {
+			t.Errorf("exit %d, the last event is %+v", out.Code, last)
+		}
+	})
+	t.Run("and one member does not follow", func(t *testing.T) {
+		r := r.in(t)
+		r.on(hosts[0], "rm /release/ballast")
+		r.on(hosts[1], "kill $(cat /run/sshd.pid)")
+		out := r.publisher("publish", "/srv/source", "--rollback")
+		refused(t, out, 5, "; rolled back, but: converge (P5): generation 7 is committed", hosts[1].ID)
+		if got := r.ok("status"); !strings.Contains(got, "generation 7 is current: 1/2 members on it") || !strings.Contains(got, "1 of them are behind: `ebs-release converge` brings them on") {
+			t.Error(got)
+		}
+	})
 }
 
 func TestDryRunChangesNothing(t *testing.T) {
 	r := published(t, nil)
-	r.scale(2)
+	hosts := r.scale(2)
 	r.sh("cd /srv/source && echo two > version && rm start && echo new > added")
 	r.unchanged(func() host.Output {
 		out := r.publisher("publish", "--dry-run", "/srv/source")
-		if want := "+ added\n~ version\n- start\ndry run: generation 2 would follow 1: 1 added, 1 changed, 1 removed, 8 bytes to send; 2 members, 2 of them ready; nothing was changed\n"; out.Stdout != want {
-			t.Errorf("%q, want %q", out.Stdout, want)
+		for _, want := range []string{
+			"+ added\n~ version\n- start\n\nINSTANCE ", hosts[0].ID, hosts[1].ID,
+			"\n\ndry run: generation 2 would follow 1: 1 added, 1 changed, 1 removed, 8 bytes to send; 2 members, 2 of them ready; all checks passed, rights by DryRun among them; nothing was changed\n",
+		} {
+			if !strings.Contains(out.Stdout, want) {
+				t.Errorf("%q, want %q in it", out.Stdout, want)
+			}
 		}
 		return out
 	}, 0)
@@ -338,6 +365,7 @@ func TestThawAfterADisaster(t *testing.T) {
 	if e := r.history()[0]; e.Verb != "thaw" || e.Result != "done" || e.Message != "/release was frozen" || !strings.Contains(e.Who, "@") {
 		t.Errorf("%+v", e)
 	}
+	refused(t, r.publisher("thaw", "--mount-point", "/not/there"), 3, "nothing is mounted at /not/there")
 	r.sh("mkdir -m 0555 /bare")
 	refused(t, r.publisher("thaw", "--mount-point", "/bare"), 3, "nothing is mounted at /bare")
 }
