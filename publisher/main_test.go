@@ -7,10 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
+	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/pointer"
@@ -141,6 +143,16 @@ func TestCompletion(t *testing.T) {
 		if code := run(t.Context(), append([]string{"__complete"}, tc.words...), &out, &talk, env); code != 0 || !strings.HasPrefix(out.String(), tc.want) {
 			t.Errorf("%q: exit %d, %q, want %q", tc.words, code, out.String(), tc.want)
 		}
+	}
+}
+
+func TestParallelIsASettingOrFromTheCPUs(t *testing.T) {
+	values := func(n string) config.Values { return config.Values{{Key: "parallel", Value: n}} }
+	if got := parallel(values("7")); got != 7 {
+		t.Errorf("%d", got)
+	}
+	if got := parallel(values("0")); got != min(32, 8*runtime.NumCPU()) {
+		t.Errorf("%d with %d CPUs", got, runtime.NumCPU())
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -288,6 +289,36 @@ func TestSlowMemberHoldsNobodyUp(t *testing.T) {
 			t.Errorf("c was activated %v after the start", activated.Sub(start))
 		}
 	})
+}
+
+func TestNoMoreMembersThanParallelAreWorkedOn(t *testing.T) {
+	var ids []string
+	for i := range 11 {
+		ids = append(ids, fmt.Sprintf("m%02d", i))
+	}
+	w := newWorld(ids...)
+	var mu sync.Mutex
+	busy, most := 0, map[string]int{}
+	work := func(what string) func(context.Context) error {
+		return func(context.Context) error {
+			mu.Lock()
+			busy++
+			most[what] = max(most[what], busy)
+			mu.Unlock()
+			time.Sleep(time.Second)
+			mu.Lock()
+			busy--
+			mu.Unlock()
+			return nil
+		}
+	}
+	for _, b := range w.boxes {
+		b.stage, b.activate = work("stage"), work("activate")
+	}
+	o, err := w.publishWith(t, func(p *publish.Publisher) { p.Settings.Parallel = 3 })
+	if err != nil || o.OnIt != 11 || most["stage"] != 3 || most["activate"] != 3 {
+		t.Errorf("%v, %d are on it, at most %v at the same time, want 3", err, o.OnIt, most)
+	}
 }
 
 func TestErrorThatPassesIsTriedAgain(t *testing.T) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,7 +129,8 @@ func TestReleaseVolumeFull(t *testing.T) {
 func TestMemberFull(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.PublisherSettings["converge-deadline"] = "6s" })
 	hosts := r.scale(2)
-	full, fine := hosts[0], hosts[1]
+	slices.SortFunc(hosts, func(a, b *host.Host) int { return strings.Compare(a.ID, b.ID) })
+	fine, full := hosts[0], hosts[1]
 	r.on(full, "fallocate -l $(( $(df --output=avail -B1 /release | tail -1) - 5000000 )) /release/ballast 2>/dev/null || dd if=/dev/zero of=/release/ballast bs=1M status=none || true")
 	r.sh("head -c 50M /dev/urandom > /srv/source/blob; echo two > /srv/source/version")
 	out := r.publisher("publish", "/srv/source")
@@ -138,6 +140,9 @@ func TestMemberFull(t *testing.T) {
 	}
 	if got := r.on(full, "cat /release/current/version"); got != "one" {
 		t.Errorf("the full member says %q", got)
+	}
+	if listed := r.status().Members; listed[0].InstanceID != full.ID || listed[1].InstanceID != fine.ID {
+		t.Errorf("%+v: those behind come first", listed)
 	}
 	r.on(full, "rm /release/ballast")
 	r.ok("converge")
