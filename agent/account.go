@@ -36,6 +36,13 @@ type account struct {
 	log     *slog.Logger
 	api     *ec2.Client     // from Identify on: the client needs a region
 	volumes *volume.Volumes // over api
+
+	seen    map[string]volume.Volume // what EC2 said of a volume, by id
+	removed []string                 // ids
+}
+
+func newAccount(values config.Values, log *slog.Logger) *account {
+	return &account{values: values, log: log, seen: map[string]volume.Volume{}}
 }
 
 func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
@@ -75,7 +82,7 @@ func (a *account) Mine(ctx context.Context, me boot.Identity) ([]boot.Volume, er
 			a.log.Warn("a volume with this instance's tags is attached to another one: left alone", "volume", v.ID, "attached_to", at)
 			continue
 		}
-		mine = append(mine, bootVolume(v))
+		mine = append(mine, a.bootVolume(v))
 	}
 	return mine, nil
 }
@@ -87,24 +94,31 @@ func (a *account) request(me boot.Identity, want boot.Wanted) volume.Request {
 	}
 	return volume.Request{
 		Owner: a.owner(me), SnapshotID: want.SnapshotID, Type: a.values.Get("volume-type"), Rate: int32(a.values.Int("initialization-rate")), Tags: tags,
+		Not: a.removed,
 	}
 }
 
 func (a *account) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
-	made, err := a.volumes.Make(ctx, a.request(me, want))
+	made, err := a.volumes.Create(ctx, a.request(me, want))
 	if errors.Is(err, volume.ErrSnapshot) {
-		err = snapshotError{err}
+		err = meaning{err, boot.ErrSnapshot}
 	}
-	return bootVolume(made), err
+	return a.bootVolume(made), err
 }
 
-// snapshotError is volume.ErrSnapshot in boot's words.
-type snapshotError struct{ error }
+// meaning is an error of package volume with what it means to package boot.
+type meaning struct {
+	error
+	boot error
+}
 
-func (e snapshotError) Unwrap() []error { return []error{e.error, boot.ErrSnapshot} }
+func (m meaning) Unwrap() []error { return []error{m.error, m.boot} }
 
 func (a *account) Attach(ctx context.Context, me boot.Identity, v boot.Volume, skip []string) (boot.Volume, error) {
-	attached, err := a.volumes.Attach(ctx, volume.Volume{ID: v.ID}, a.owner(me), skip)
+	attached, err := a.volumes.Attach(ctx, a.seen[v.ID], a.owner(me), skip)
+	if errors.Is(err, volume.ErrFailed) {
+		err = meaning{err, boot.ErrVolume}
+	}
 	if err != nil {
 		return v, err
 	}
@@ -117,7 +131,11 @@ func (a *account) Protect(ctx context.Context, me boot.Identity, v boot.Volume) 
 }
 
 func (a *account) Remove(ctx context.Context, me boot.Identity, v boot.Volume) error {
-	return a.volumes.Remove(ctx, v.ID, me.InstanceID)
+	err := a.volumes.Remove(ctx, a.seen[v.ID], me.InstanceID)
+	if err == nil {
+		a.removed = append(a.removed, v.ID)
+	}
+	return err
 }
 
 func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
@@ -134,7 +152,8 @@ func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) erro
 	return a.volumes.Tag(ctx, v.ID, tags)
 }
 
-func bootVolume(v volume.Volume) boot.Volume {
+func (a *account) bootVolume(v volume.Volume) boot.Volume {
+	a.seen[v.ID] = v
 	attaching := v.Attachment.State == types.VolumeAttachmentStateAttaching || v.Attachment.State == types.VolumeAttachmentStateAttached
 	generation, _ := strconv.ParseInt(v.Tags[volume.TagGeneration], 10, 64) // a hint: one that is none is 0
 	return boot.Volume{

@@ -34,7 +34,7 @@ func (p *program) plan(ctx context.Context, values config.Values) error {
 		return exit.With(exit.Usage, err)
 	}
 	log := slog.New(slog.DiscardHandler) // it would tell of things that are not done
-	account := &account{values: values, log: log}
+	account := newAccount(values, log)
 	d := &dry{account: account, machine: newMachine(values.Get("mount-point"), log), pointers: pointers{fetcher}}
 	_, err = boot.Run(ctx, boot.Parts{Instance: d, Pointers: d, Volumes: d, Disks: d, Mounts: d, Gate: d}, d, log)
 	if printErr := p.printPlan(d.plan()); printErr != nil {

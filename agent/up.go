@@ -55,7 +55,7 @@ func (p *program) up(ctx context.Context, values config.Values) error {
 	if err != nil {
 		return exit.With(exit.Usage, err)
 	}
-	account := &account{values: values, log: log}
+	account := newAccount(values, log)
 	machine := newMachine(values.Get("mount-point"), log)
 	reporter := newReporter(p.runDir, values.Get("mount-point"), &p.where, log)
 	parts := boot.Parts{

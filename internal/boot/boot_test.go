@@ -432,6 +432,31 @@ func TestStuckAttachmentIsReplacedUnderAnotherName(t *testing.T) {
 	}
 }
 
+func TestAVolumeThatEC2DoesNotKeepIsReplaced(t *testing.T) {
+	for _, tc := range []struct {
+		lost int // so many of the first volumes
+		ok   bool
+	}{{1, true}, {2, true}, {3, false}} {
+		t.Run(fmt.Sprint(tc.lost), func(t *testing.T) {
+			w := newWorld(7)
+			attach, lost := w.volumes.attach, 0
+			w.volumes.attach = func(ctx context.Context, v boot.Volume, skip []string) (boot.Volume, error) {
+				if lost++; lost <= tc.lost {
+					return v, fmt.Errorf("attach %s: %w: it is gone", v.ID, boot.ErrVolume)
+				}
+				return attach(ctx, v, skip)
+			}
+			f, _, err := w.boot(t)
+			if tc.ok && (err != nil || f.VolumeID != fmt.Sprintf("vol-new%d", tc.lost+1) || len(w.account) != 1) {
+				t.Errorf("%+v, %v, account %v", f, err, w.account)
+			}
+			if !tc.ok && (err == nil || !strings.HasPrefix(err.Error(), "attach: 3 volumes, and EC2 kept none; the last: attach vol-new3: ") || len(w.account) != 0 || lost != 3) {
+				t.Errorf("%v after %d volumes, account %v", err, lost, w.account)
+			}
+		})
+	}
+}
+
 func TestDeadlineEndsTheBoot(t *testing.T) {
 	w := newWorld(7)
 	w.disks.find = func(ctx context.Context, v boot.Volume) (boot.Disk, error) {

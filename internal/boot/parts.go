@@ -65,8 +65,13 @@ type Facts struct {
 	Device     string
 }
 
-// ErrSnapshot is what Volumes.Create wraps when the snapshot is not there or not completed: the pointer may have moved on.
-var ErrSnapshot = errors.New("the snapshot cannot be used")
+// What the methods of Volumes wrap.
+var (
+	// ErrSnapshot, of Create: the snapshot is not there or not completed. The pointer may have moved on.
+	ErrSnapshot = errors.New("the snapshot cannot be used")
+	// ErrVolume, of Attach: EC2 made the volume, and then it failed, vanished or was deleted. Another one may do.
+	ErrVolume = errors.New("the volume is of no use")
+)
 
 // Parts are what a boot needs of the world.
 type Parts struct {
@@ -93,10 +98,10 @@ type Pointers interface {
 type Volumes interface {
 	// Mine lists the volumes made for this instance and mount point.
 	Mine(ctx context.Context, me Identity) ([]Volume, error)
-	// Create makes a volume and waits until it can be attached. The same call after a crash gives the same volume, perhaps attached
-	// already. A Volume with an ID exists, whatever the error.
+	// Create asks for a volume, which need not be available yet. The same call after a crash gives the same volume, perhaps attached
+	// already; never one that Remove took away. A Volume with an ID exists, whatever the error.
 	Create(ctx context.Context, me Identity, want Wanted) (Volume, error)
-	// Attach attaches under a free name that is none of skip. Whether the disk is here, Disks.Find says.
+	// Attach attaches under a free name that is none of skip, as soon as the volume is available. Whether the disk is here, Disks.Find says.
 	Attach(ctx context.Context, me Identity, v Volume, skip []string) (Volume, error)
 	Protect(ctx context.Context, me Identity, v Volume) error
 	// Remove detaches and deletes.

@@ -40,6 +40,7 @@ type boot struct {
 	had      []Volume        // volumes that this run had in hand and let go of: EC2 may not list them yet
 	removed  map[string]bool // volumes removed by this run: EC2 may go on listing them
 	badNames []string        // device names under which no disk came
+	lost     int             // how many volumes EC2 made for this run and did not keep
 	noSnap   time.Time       // since when the snapshot of the pointer cannot be used
 }
 
@@ -160,6 +161,12 @@ func (b *boot) recover(ctx context.Context, err error) error {
 		case b.adopted:
 			// Whatever an earlier boot left: this one makes its own before it gives up.
 			why = "the volume of an earlier boot is of no use"
+		case errors.Is(err, ErrVolume):
+			if b.lost++; b.lost == maxLost {
+				failed.Err = fmt.Errorf("%d volumes, and EC2 kept none; the last: %w", b.lost, failed.Err)
+				return err
+			}
+			why = "EC2 did not keep the volume"
 		case failed.Stage == StageFind && errors.Is(err, context.DeadlineExceeded) && len(b.badNames) < maxNames:
 			// Stuck in `attaching` (CSI #1801, #2833): another volume, another name.
 			why = "no disk came of the attachment"
@@ -177,8 +184,10 @@ func (b *boot) recover(ctx context.Context, err error) error {
 	return &back{to: StageAdopt, why: why}
 }
 
-// maxNames is how many device names may turn out to be stuck before the boot gives up.
-const maxNames = 2
+const (
+	maxNames = 2 // so many device names may turn out to be stuck, before the boot gives up
+	maxLost  = 3 // so many volumes may fail, vanish or be deleted: the third time it is no accident (a KMS key that may not be used, somebody's clean-up)
+)
 
 // removeVolume lets go of a volume and removes it, in a minute or less.
 func (b *boot) removeVolume(ctx context.Context, v Volume) error {

@@ -156,6 +156,12 @@ func (v *volumes) Create(_ context.Context, _ boot.Identity, want boot.Wanted) (
 }
 
 func (v *volumes) Attach(_ context.Context, _ boot.Identity, volume boot.Volume, _ []string) (boot.Volume, error) {
+	if v.losses > 0 {
+		v.s.mu.Lock()
+		defer v.s.mu.Unlock()
+		v.losses--
+		return volume, errors.Join(v.alive(), boot.ErrVolume)
+	}
 	attach := func() string { v.disk(volume.ID).attached = true; return "" }
 	volume.Attached = true
 	if v.grain >= coarse && !v.reboots { // a reboot may come between making a volume and attaching it

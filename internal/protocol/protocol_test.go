@@ -42,6 +42,11 @@ var scenarios = []scenario{
 		w.server().publish("A")
 		w.up(w.add("m"))
 	}, false},
+	{"publish and boot that loses two volumes", medium, func(w *world) {
+		w.losses = 2
+		w.server().publish("A")
+		w.up(w.add("m"))
+	}, false},
 	{"publish and reboot", fine, func(w *world) {
 		w.server().publish("A")
 		b := w.serving("m")

@@ -33,6 +33,7 @@ type world struct {
 	mayFail  bool // a publisher may fail, as it is killed or interrupted
 	servers  int  // publishers in all
 	reboots  bool // there are reboots
+	losses   int  // so many volumes end in error
 	grain    grain
 
 	pointer   pointer.Pointer
@@ -272,6 +273,9 @@ func (w *world) over() (end, wrong string) {
 		if b.serves() == 0 {
 			wrong = b.id + " does not serve in the end"
 		}
+		if len(b.disks) != 1 {
+			wrong = fmt.Sprintf("%s has %d volumes in the end", b.id, len(b.disks))
+		}
 	}
 	slices.Sort(w.ends)
 	return strings.Join(w.ends, " "), wrong
@@ -307,7 +311,7 @@ func (w *world) returned(name string, o publish.Outcome, err error) {
 // shared is all of the state that is not inside an actor.
 func (w *world) shared() string {
 	var s strings.Builder
-	fmt.Fprint(&s, w.pointer.Generation, w.pointer.Release, w.pointer.Snapshots, w.commits, w.holder, w.snapshots, w.said, w.ends, w.volumes)
+	fmt.Fprint(&s, w.pointer.Generation, w.pointer.Release, w.pointer.Snapshots, w.commits, w.holder, w.snapshots, w.said, w.ends, w.volumes, w.losses)
 	for _, b := range w.boxes {
 		fmt.Fprint(&s, "\n", b.id, b.member, b.life, b.ups, b.locked, b.ready, b.open, b.top, b.mounted != nil)
 		if b.mounted != nil {

@@ -18,55 +18,66 @@ import (
 // not call running yet (dstack #3603: an instance boots before EC2 leaves `pending`) and for a volume that is not available yet
 // (kubernetes #71750). One that never will be, because it failed or is gone, is an ErrFailed.
 func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []string) (Volume, error) {
+	looks := v.looksAt(vol)
+	if err := looks.first(ctx); err != nil {
+		return vol, fmt.Errorf("attach %s to %s: %w before it could be available", vol.ID, owner.InstanceID, err)
+	}
 	var last error
-	started := time.Now()
-	names, wait := DeviceNames(skip), v.timing.Poll
-	for len(names) > 0 {
-		out, err := v.api.AttachVolume(ctx, &ec2.AttachVolumeInput{
-			VolumeId: aws.String(vol.ID), InstanceId: aws.String(owner.InstanceID), Device: aws.String(names[0]),
-		})
-		if err == nil {
-			vol.State = types.VolumeStateInUse
-			vol.Attachment = Attachment{InstanceID: owner.InstanceID, Device: names[0], State: out.State}
-			return vol, nil
-		}
-		if ctx.Err() != nil && last != nil {
-			err = fmt.Errorf("%w, before that: %w", ctx.Err(), last)
-		} else {
-			err = explain("AttachVolume", err)
-		}
-		failed := fmt.Errorf("attach %s to %s as %s: %w", vol.ID, owner.InstanceID, names[0], err)
+	wait := v.timing.Poll
+	for names := DeviceNames(skip); len(names) > 0; {
+		now, err := v.attach(ctx, vol, owner, names[0])
 		switch {
-		case ctx.Err() != nil:
-			return vol, failed
+		case err == nil:
+			return now, nil
+		case ctx.Err() != nil && last != nil:
+			return vol, fmt.Errorf("%w, before that: %w", err, last)
 		case isNameTaken(err):
-			names, last = names[1:], err
+			names = names[1:]
 		case isInUse(err):
 			if now, ok := v.attachedTo(ctx, vol.ID, owner.InstanceID); ok {
 				return now, nil
 			}
-			return vol, failed
+			return vol, err
 		case isLimit(err):
-			return vol, fmt.Errorf("%w: %w: a %s takes no more volumes. Try: a larger instance type, or fewer volumes", failed, ErrLimit, owner.InstanceType)
-		case IsNotFound(err) && time.Since(started) >= v.timing.Vanished:
-			return vol, fmt.Errorf("%w: %w", failed, errGone)
-		case isIncorrectState(err), IsNotFound(err), isInstanceNotFound(err):
-			if says(err, vol.ID) && isIncorrectState(err) { // it is the volume, not the instance
-				if state := v.finalState(ctx, vol.ID); state != "" {
-					return vol, fmt.Errorf("%w: %w: EC2 says state `%s`", failed, ErrFailed, state)
-				}
+			return vol, fmt.Errorf("%w: %w: a %s takes no more volumes. Try: a larger instance type, or fewer volumes", err, ErrLimit, owner.InstanceType)
+		case IsNotFound(err), isIncorrectState(err) && says(err, vol.ID), IsDenied(err) && !looks.seen:
+			if IsDenied(err) { // a policy that goes by tags refuses what EC2 does not know, or not yet: the volume may have vanished
+				looks.attaching = 0
 			}
-			last = err
-			v.log.Debug("cannot attach yet", "volume", vol.ID, "error", err)
-			if pause(ctx, wait) != nil {
-				return vol, fmt.Errorf("attach %s to %s: %w, and EC2 still answers: %w", vol.ID, owner.InstanceID, ctx.Err(), err)
+			now, failed := looks.again(ctx, vol, owner)
+			switch {
+			case errors.Is(failed, ErrFailed):
+				return vol, fmt.Errorf("attach %s to %s: %w", vol.ID, owner.InstanceID, failed)
+			case failed != nil:
+				return vol, fmt.Errorf("%w (%w)", err, failed)
+			}
+			if now.Attachment.InstanceID != "" {
+				return now, nil
+			}
+		case isIncorrectState(err), isInstanceNotFound(err):
+			v.log.Debug("EC2 does not call the instance running yet", "volume", vol.ID, "error", err)
+			if ended := pause(ctx, wait); ended != nil {
+				return vol, fmt.Errorf("%w (again and again: %w)", err, ended)
 			}
 			wait = min(wait*3/2, v.timing.SlowPoll)
 		default:
-			return vol, failed
+			return vol, err
 		}
+		last = err
 	}
 	return vol, fmt.Errorf("attach %s to %s: no device name is free: %w", vol.ID, owner.InstanceID, last)
+}
+
+func (v *Volumes) attach(ctx context.Context, vol Volume, owner Owner, name string) (Volume, error) {
+	out, err := v.api.AttachVolume(ctx, &ec2.AttachVolumeInput{
+		VolumeId: aws.String(vol.ID), InstanceId: aws.String(owner.InstanceID), Device: aws.String(name),
+	})
+	if err != nil {
+		return vol, fmt.Errorf("attach %s to %s as %s: %w", vol.ID, owner.InstanceID, name, explain("AttachVolume", err))
+	}
+	vol.State = types.VolumeStateInUse
+	vol.Attachment = Attachment{InstanceID: owner.InstanceID, Device: name, State: out.State}
+	return vol, nil
 }
 
 // attachedTo says whether the volume is attached to the instance, by a call of ours whose answer was lost.
@@ -74,15 +85,6 @@ func (v *Volumes) attachedTo(ctx context.Context, volumeID, instanceID string) (
 	now, err := v.Describe(ctx, volumeID)
 	return now, err == nil && now.Attachment.InstanceID == instanceID &&
 		(now.Attachment.State == types.VolumeAttachmentStateAttaching || now.Attachment.State == types.VolumeAttachmentStateAttached)
-}
-
-// finalState is the state of a volume that will not become available any more, "" for any other.
-func (v *Volumes) finalState(ctx context.Context, volumeID string) types.VolumeState {
-	now, err := v.Describe(ctx, volumeID)
-	if err == nil && slices.Contains([]types.VolumeState{types.VolumeStateError, types.VolumeStateDeleting, types.VolumeStateDeleted}, now.State) {
-		return now.State
-	}
-	return ""
 }
 
 // DeviceNames are the names to attach by, in order: /dev/xvdaa to /dev/xvddx, but those in skip. Two letters, because people and block device
@@ -125,26 +127,33 @@ func (v *Volumes) Protect(ctx context.Context, vol Volume) error {
 
 // Remove detaches a volume from an instance, if it is attached there, and deletes it. One that is gone already is no error; one that is
 // attached to something else stays, with an error.
-func (v *Volumes) Remove(ctx context.Context, volumeID, instanceID string) error {
-	if err := v.remove(ctx, volumeID, instanceID); err != nil && !IsNotFound(err) {
-		return fmt.Errorf("remove %s: %w", volumeID, err)
+func (v *Volumes) Remove(ctx context.Context, vol Volume, instanceID string) error {
+	if err := v.remove(ctx, vol, instanceID); err != nil {
+		return fmt.Errorf("remove %s: %w", vol.ID, err)
 	}
 	return nil
 }
 
-func (v *Volumes) remove(ctx context.Context, volumeID, instanceID string) error {
-	detached := false
-	started := time.Now()
+func (v *Volumes) remove(ctx context.Context, vol Volume, instanceID string) error {
+	volumeID, detached := vol.ID, false
 	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
 		now, err := v.Describe(ctx, volumeID)
-		if IsNotFound(err) && time.Since(started) < v.timing.Vanished {
-			// Made a moment ago, perhaps. Deleting tells: it is not asked of the lagging copy.
-			now, err = Volume{ID: volumeID, State: types.VolumeStateAvailable}, nil
-		}
-		if err != nil {
+		unknown := IsNotFound(err)
+		if err != nil && !unknown {
 			return err
 		}
 		switch {
+		case unknown:
+			// EC2's memory comes and goes; deleting tells. A policy that goes by tags refuses to delete what EC2 does not know.
+			err = v.delete(ctx, volumeID)
+			if IsNotFound(err) || IsDenied(err) {
+				if !vol.isNew() || time.Since(vol.answered) > v.timing.Vanished {
+					return nil
+				}
+				err = nil
+			} else if err == nil {
+				return nil
+			}
 		case now.State == types.VolumeStateDeleting || now.State == types.VolumeStateDeleted:
 			return nil
 		case now.Attachment.InstanceID != "" && now.Attachment.InstanceID != instanceID:
@@ -153,12 +162,9 @@ func (v *Volumes) remove(ctx context.Context, volumeID, instanceID string) error
 			err = v.detach(ctx, volumeID, instanceID)
 			detached = err == nil
 		case now.State == types.VolumeStateAvailable || now.State == types.VolumeStateError:
-			_, err = v.api.DeleteVolume(ctx, &ec2.DeleteVolumeInput{VolumeId: aws.String(volumeID)})
-			if err == nil {
-				v.log.Info("deleted a volume", "volume", volumeID)
+			if err = v.delete(ctx, volumeID); err == nil || IsNotFound(err) {
 				return nil
 			}
-			err = explain("DeleteVolume", err)
 		}
 		if err != nil && !isIncorrectState(err) && !isInUse(err) {
 			return err
@@ -167,6 +173,14 @@ func (v *Volumes) remove(ctx context.Context, volumeID, instanceID string) error
 			return errors.Join(fmt.Errorf("%w, EC2 says `%s`", ended, strings.TrimSpace(string(now.State)+" "+string(now.Attachment.State))), err)
 		}
 	}
+}
+
+func (v *Volumes) delete(ctx context.Context, volumeID string) error {
+	if _, err := v.api.DeleteVolume(ctx, &ec2.DeleteVolumeInput{VolumeId: aws.String(volumeID)}); err != nil {
+		return explain("DeleteVolume", err)
+	}
+	v.log.Info("deleted a volume", "volume", volumeID)
+	return nil
 }
 
 func (v *Volumes) detach(ctx context.Context, volumeID, instanceID string) error {

@@ -25,33 +25,61 @@ type Request struct {
 	Type       string            // gp3
 	Rate       int32             // VolumeInitializationRate in MiB/s, 100 to 300; 0: off
 	Tags       map[string]string // besides those that say whose it is
+	Not        []string          // ids that are of no use: a client token that leads to one of them is passed over
 }
 
-// attempts is how many client tokens Make tries, in the same order each time: a program that starts again walks the same list.
-const attempts = 8
+// Create tries client tokens in the same order each time: a program that starts again walks the same list. A volume that is gone has used its token up for
+// 12 hours. So that an instance whose volumes went one after the other (a KMS key that may not be used) can boot as soon as the reason is gone, the list ends
+// with tokens that are others every ten minutes: more than runs one after the other use up.
+const (
+	attempts     = 100
+	lastingOnes  = 8 // the first of them, which depend on nothing but the request
+	tokensChange = 10 * time.Minute
+)
 
-// Make creates a volume and waits until it is available. When an earlier run made it already, this very volume is returned, perhaps attached
-// to the owner. With an error, a Volume that has an ID exists all the same: remove it, or leave it to the next run.
-func (v *Volumes) Make(ctx context.Context, r Request) (Volume, error) {
+// Create asks for a volume and does not wait until it can be attached: Attach does. When an earlier run made it already, this very volume is returned as
+// it stands, perhaps attached to the owner.
+func (v *Volumes) Create(ctx context.Context, r Request) (Volume, error) {
 	var err error
 	for try := range attempts {
 		var made Volume
-		started := time.Now()
-		if made, err = v.create(ctx, r, try); err == nil {
-			made, err = v.waitAvailable(ctx, made, time.Since(started))
+		if made, err = v.create(ctx, r, try); err == nil && made.State != types.VolumeStateCreating {
+			made, err = v.asItStands(ctx, made)
 		}
-		switch {
-		case err == nil:
-			return made, nil
-		case isTokenBurned(err):
-			v.log.Debug("the client token is used up, taking the next", "try", try, "error", err)
-		case errors.Is(err, errGone) && !made.Encrypted:
-			v.log.Warn("the volume is gone, making another", "volume", made.ID, "error", err)
-		default:
+		if err == nil && (isGoing(made.State) || slices.Contains(r.Not, made.ID)) {
+			err = fmt.Errorf("%s: %w", made.ID, errGone)
+		}
+		if !isTokenBurned(err) && !errors.Is(err, errGone) {
 			return made, err
 		}
+		v.log.Debug("the client token is used up, taking the next", "try", try, "error", err)
 	}
 	return Volume{}, fmt.Errorf("create a volume: none of %d client tokens led to one: %w", attempts, err)
+}
+
+// asItStands looks at a volume that an earlier run made. One that EC2 does not know at the moment is as the answer to the create had it.
+func (v *Volumes) asItStands(ctx context.Context, made Volume) (Volume, error) {
+	now, err := v.Describe(ctx, made.ID)
+	switch {
+	case IsNotFound(err):
+		return made, nil
+	case err != nil:
+		return made, err
+	}
+	return now, nil
+}
+
+// Make is Create, and waits until the volume is available. With an error, a Volume that has an ID exists all the same.
+func (v *Volumes) Make(ctx context.Context, r Request) (Volume, error) {
+	made, err := v.Create(ctx, r)
+	if err != nil || made.State == types.VolumeStateAvailable {
+		return made, err
+	}
+	looks := v.looksAt(made)
+	if err := looks.first(ctx); err != nil {
+		return made, fmt.Errorf("wait until %s is available: %w", made.ID, err)
+	}
+	return looks.available(ctx, made, r.Owner)
 }
 
 // CreateInput is the request of a try (0, 1, …), the same for the same Request.
@@ -92,6 +120,7 @@ func (r Request) tags() map[string]string {
 }
 
 func (v *Volumes) create(ctx context.Context, r Request, try int) (Volume, error) {
+	asked := time.Now()
 	out, err := v.api.CreateVolume(ctx, CreateInput(r, try))
 	if err != nil {
 		return Volume{}, createError(r, err)
@@ -99,7 +128,7 @@ func (v *Volumes) create(ctx context.Context, r Request, try int) (Volume, error
 	return Volume{
 		ID: aws.ToString(out.VolumeId), State: out.State, Zone: aws.ToString(out.AvailabilityZone), SnapshotID: aws.ToString(out.SnapshotId),
 		SizeGiB: aws.ToInt32(out.Size), Encrypted: aws.ToBool(out.Encrypted), KMSKeyID: aws.ToString(out.KmsKeyId), Created: aws.ToTime(out.CreateTime),
-		Tags: r.tags(),
+		Tags: r.tags(), asked: asked, answered: time.Now(),
 	}, nil
 }
 
@@ -119,7 +148,11 @@ func createError(r Request, err error) error {
 
 // token is the client token of a try: the same for the same volume, so that a call whose answer was lost makes nothing new. 64 characters.
 func token(r Request, try int) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\n%s\n%s\n%s\n%d", r.Owner.Role, r.Owner.InstanceID, r.SnapshotID, r.Owner.MountPoint, try))
+	about := fmt.Appendf(nil, "%s\n%s\n%s\n%s\n%d", r.Owner.Role, r.Owner.InstanceID, r.SnapshotID, r.Owner.MountPoint, try)
+	if try >= lastingOnes {
+		about = fmt.Appendf(about, "\n%d", time.Now().Unix()/int64(tokensChange.Seconds()))
+	}
+	sum := sha256.Sum256(about)
 	return hex.EncodeToString(sum[:])
 }
 
@@ -130,56 +163,4 @@ func sdkTags(tags map[string]string) []types.Tag {
 		out = append(out, types.Tag{Key: aws.String(key), Value: aws.String(tags[key])})
 	}
 	return out
-}
-
-// errGone: the volume that a client token led to does not exist any more.
-var errGone = fmt.Errorf("%w: it is gone", ErrFailed)
-
-// waitAvailable asks until the volume can be attached (or is attached to its owner: an earlier run did). createTook is how long the API
-// needed for the create: EC2 takes about 0.3 s, and one that answers in milliseconds need not be given a second before the first look.
-func (v *Volumes) waitAvailable(ctx context.Context, made Volume, createTook time.Duration) (Volume, error) {
-	quick := max(5*createTook, 10*time.Millisecond)
-	wait, poll := min(v.timing.FirstLook, quick), min(v.timing.Poll, quick)
-	started := time.Now()
-	now := made
-	for {
-		switch now.State {
-		case types.VolumeStateAvailable:
-			return now, nil
-		case types.VolumeStateInUse:
-			if owner := made.Tags[TagInstance]; now.Attachment.InstanceID != "" && now.Attachment.InstanceID != owner {
-				return now, fmt.Errorf("wait until %s is available: %w: it is attached to %s", made.ID, ErrFailed, now.Attachment.InstanceID)
-			}
-			if now.Attachment.InstanceID != "" {
-				return now, nil
-			}
-		case types.VolumeStateError:
-			return now, fmt.Errorf("wait until %s is available: %w: EC2 says state `error`%s", made.ID, ErrFailed, keyHint(made))
-		case types.VolumeStateDeleting, types.VolumeStateDeleted:
-			return now, fmt.Errorf("wait until %s is available: %w (%s)", made.ID, errGone, now.State)
-		}
-		if err := pause(ctx, wait); err != nil {
-			return now, fmt.Errorf("wait until %s is available: %w, EC2 still says `%s`", made.ID, err, now.State)
-		}
-		wait, poll = poll, min(poll*3/2, v.timing.SlowPoll)
-		next, err := v.Describe(ctx, made.ID)
-		switch {
-		case err == nil:
-			now = next
-		case IsNotFound(err) && time.Since(started) < v.timing.Vanished: // EC2's memory comes and goes at first
-		case IsNotFound(err):
-			return made, fmt.Errorf("wait until %s is available: %w: EC2 made it, and does not know it any more%s", made.ID, errGone, keyHint(made))
-		default:
-			return now, fmt.Errorf("wait until %s is available: %w", made.ID, err)
-		}
-	}
-}
-
-// keyHint names the KMS key: an encrypted volume whose key may not be used is accepted, and then vanishes (CSI #3010, #1916).
-func keyHint(made Volume) string {
-	if !made.Encrypted {
-		return ""
-	}
-	return fmt.Sprintf(". It is encrypted: Try: allow this instance's role kms:CreateGrant, kms:Decrypt, kms:DescribeKey, "+
-		"kms:GenerateDataKeyWithoutPlaintext and kms:ReEncrypt* on the key %s", made.KMSKeyID)
 }

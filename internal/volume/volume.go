@@ -1,7 +1,7 @@
 // Package volume makes, attaches, protects and removes EBS volumes, and knows which of EC2's errors are final.
 //
 // A volume that this package made says by its tags whose it is (tags.go), from the very call that makes it. So a program that was killed at
-// any moment finds its volumes again, and makes the same volume at most once (client tokens, see Make).
+// any moment finds its volumes again, and makes the same volume at most once (client tokens, see Create).
 package volume
 
 import (
@@ -39,6 +39,8 @@ type Volume struct {
 	Created    time.Time
 	Tags       map[string]string
 	Attachment Attachment // zero when it is attached to nothing
+
+	asked, answered time.Time // of the create, when this program made it
 }
 
 // Attachment ties a volume to an instance.
@@ -72,9 +74,10 @@ func New(api EC2, timing Timing, log *slog.Logger) *Volumes {
 
 // Timing is how often EC2 is asked. The stock waiters of the SDK ask every 15 s.
 type Timing struct {
-	// FirstLook is when a new volume is looked at first. Half of them are available after 1.5 s, 99 % after 4 s (CSI driver).
+	// FirstLook is when a new volume is looked at first, after the create was answered. Half of them are available 1.5 s after it took effect, 99 % after
+	// 4 s (CSI driver); a look takes 0.2 to 0.3 s. docs/performance.md says what comes of other times.
 	FirstLook time.Duration
-	// Poll is the pause between looks after that; it grows up to SlowPoll.
+	// Poll is the pause between looks after that (twice that before the second); in the end it grows up to SlowPoll.
 	Poll, SlowPoll time.Duration
 	// Vanished is how long EC2 may say "not found" of a volume that it made (kubernetes #77389), before that is believed.
 	Vanished time.Duration
@@ -83,7 +86,7 @@ type Timing struct {
 // DefaultTiming follows the figures that are published for EC2.
 func DefaultTiming() Timing {
 	return Timing{
-		FirstLook: 1250 * time.Millisecond,
+		FirstLook: 950 * time.Millisecond,
 		Poll:      100 * time.Millisecond,
 		SlowPoll:  2 * time.Second,
 		Vanished:  10 * time.Second,

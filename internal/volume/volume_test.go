@@ -183,21 +183,59 @@ func TestTokensAreTriedInTheSameOrder(t *testing.T) {
 	}
 }
 
-func TestMakeTakesTheNextTokenWhenTheVolumeIsGone(t *testing.T) {
-	n := 0
-	f := &fakeEC2{}
-	f.create = func(in *ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
-		n++
-		f.describe = states("deleting")
-		if n == 2 {
-			f.describe = states("available")
-		}
-		return created(fmt.Sprint("vol-", n), false)(in)
+// found is what a client token leads to that an earlier run used.
+func found(id string) func(*ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
+	return func(*ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
+		return &ec2.CreateVolumeOutput{VolumeId: aws.String(id), State: types.VolumeStateAvailable}, nil
 	}
-	inTime(t, f, func(t *testing.T, ctx context.Context, v *volume.Volumes) {
-		made, err := v.Make(ctx, request)
-		if err != nil || made.ID != "vol-2" {
-			t.Fatalf("made %+v, %v", made, err)
+}
+
+func TestCreateTakesTheNextTokenWhenTheVolumeIsOfNoUse(t *testing.T) {
+	for name, tc := range map[string]struct {
+		state string // of the volume that the first token leads to
+		not   []string
+	}{
+		"being deleted":           {"deleting", nil},
+		"removed by this program": {"available", []string{"vol-1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := 0
+			f := &fakeEC2{describe: states(tc.state)}
+			f.create = func(in *ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
+				if n++; n == 1 {
+					return found("vol-1")(in)
+				}
+				return created("vol-2", false)(in)
+			}
+			inTime(t, f, func(t *testing.T, ctx context.Context, v *volume.Volumes) {
+				r := request
+				r.Not = tc.not
+				if made, err := v.Create(ctx, r); err != nil || made.ID != "vol-2" {
+					t.Fatalf("made %+v, %v", made, err)
+				}
+			})
+		})
+	}
+}
+
+func TestTokensDoNotRunOutForLong(t *testing.T) {
+	used := map[string]bool{}
+	f := &fakeEC2{create: func(in *ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
+		if used[*in.ClientToken] {
+			return nil, api("IdempotentParameterMismatch", "inconsistent")
+		}
+		used[*in.ClientToken] = true
+		return created(fmt.Sprint("vol-", len(used)), false)(in)
+	}}
+	synctest.Test(t, func(t *testing.T) {
+		v := volume.New(f, volume.DefaultTiming(), slog.New(slog.DiscardHandler))
+		for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(10 * time.Second) {
+			for range 3 {
+				if _, err := v.Create(t.Context(), request); err != nil {
+					t.Fatalf("after %v: %v", time.Since(began), err)
+				}
+			}
+			time.Sleep(10 * time.Second) // three volumes that fail take longer
 		}
 	})
 }
@@ -256,10 +294,10 @@ func TestMakeBearsWithAShortNotFound(t *testing.T) {
 	})
 }
 
-func TestMakeReturnsTheVolumeOfALostRunAsItStands(t *testing.T) {
-	f := &fakeEC2{describe: states("attached"), create: created("vol-1", false)}
+func TestCreateReturnsTheVolumeOfALostRunAsItStands(t *testing.T) {
+	f := &fakeEC2{describe: states("attached"), create: found("vol-1")}
 	inTime(t, f, func(t *testing.T, ctx context.Context, v *volume.Volumes) {
-		made, err := v.Make(ctx, request)
+		made, err := v.Create(ctx, request)
 		if err != nil || made.Attachment.InstanceID != "i-me" {
 			t.Fatalf("made %+v, %v", made, err)
 		}
@@ -284,6 +322,8 @@ func TestAttach(t *testing.T) {
 	taken := api("InvalidParameterValue", "Invalid value '/dev/xvdaa' for unixDevice. Attachment point /dev/xvdaa is already in use")
 	pending := api("IncorrectState", "Instance 'i-me' is not 'running'.")
 	unavailable := api("IncorrectState", "vol-1 is not 'available'.")
+	notFound := api("InvalidVolume.NotFound", "no")
+	denied := api("UnauthorizedOperation", "no")
 	for _, tc := range []struct {
 		name     string
 		answers  []error // then nil
@@ -300,11 +340,12 @@ func TestAttach(t *testing.T) {
 		{name: "taken names", answers: []error{taken, taken}, device: "/dev/xvdac", calls: 3},
 		{name: "a name that failed before", skip: []string{"/dev/xvdaa"}, device: "/dev/xvdab", calls: 1},
 		{name: "instance still pending", answers: slices.Repeat([]error{pending}, 10), device: "/dev/xvdaa", calls: 11, low: 5 * time.Second, high: 20 * time.Second},
-		{name: "volume not found yet", answers: []error{api("InvalidVolume.NotFound", "no")}, device: "/dev/xvdaa", calls: 2, high: time.Second},
-		{name: "volume gone", answers: slices.Repeat([]error{api("InvalidVolume.NotFound", "no")}, 1000), calls: 12, low: 10 * time.Second, high: 14 * time.Second, text: "it is gone", want: volume.ErrFailed},
-		{name: "volume not available yet", answers: []error{unavailable}, describe: "creating", device: "/dev/xvdaa", calls: 2, high: time.Second},
-		{name: "volume being deleted", answers: []error{unavailable}, describe: "deleting", calls: 1, text: "EC2 says state `deleting`", want: volume.ErrFailed},
-		{name: "volume in error", answers: []error{unavailable}, describe: "error", calls: 1, text: "EC2 says state `error`", want: volume.ErrFailed},
+		{name: "volume not found yet", answers: []error{notFound}, describe: "missing available", device: "/dev/xvdaa", calls: 2, high: time.Second},
+		{name: "volume gone", answers: slices.Repeat([]error{notFound}, 1000), describe: "missing", calls: 1, low: 10 * time.Second, high: 14 * time.Second, text: "it is gone", want: volume.ErrFailed},
+		{name: "volume not available yet", answers: []error{unavailable}, describe: "creating creating available", device: "/dev/xvdaa", calls: 2, high: time.Second},
+		{name: "volume being deleted", answers: []error{unavailable}, describe: "deleting", calls: 1, high: time.Second, text: "EC2 says state `deleting`", want: volume.ErrFailed},
+		{name: "volume in error", answers: []error{unavailable}, describe: "error", calls: 1, high: time.Second, text: "EC2 says state `error`", want: volume.ErrFailed},
+		{name: "volume attached meanwhile", answers: []error{unavailable}, describe: "creating attached", device: "/dev/xvdaa", calls: 1, high: time.Second},
 		{name: "answer lost", answers: []error{api("VolumeInUse", "vol-1 is already attached to an instance")}, describe: "attached", device: "/dev/xvdaa", calls: 1},
 		{name: "attached elsewhere", answers: []error{api("VolumeInUse", "vol-1 is already attached")}, describe: "available", calls: 1, text: "VolumeInUse"},
 		{
@@ -312,7 +353,9 @@ func TestAttach(t *testing.T) {
 			text: "a m5.large takes no more volumes", want: volume.ErrLimit,
 		},
 		{name: "zone", answers: []error{api("InvalidVolume.ZoneMismatch", "not in the same zone")}, calls: 1, text: "attach vol-1 to i-me as /dev/xvdaa: AttachVolume: InvalidVolume.ZoneMismatch"},
-		{name: "no right", answers: []error{api("UnauthorizedOperation", "no")}, calls: 1, text: "ec2:AttachVolume"},
+		{name: "no right", answers: []error{denied, denied}, describe: "available", calls: 2, high: time.Second, text: "ec2:AttachVolume"},
+		{name: "no right on a volume that EC2 does not know yet", answers: []error{denied}, describe: "missing available", device: "/dev/xvdaa", calls: 2, high: time.Second},
+		{name: "no right on a volume that is gone", answers: slices.Repeat([]error{denied}, 1000), describe: "missing", calls: 1, low: 10 * time.Second, high: 14 * time.Second, text: "it is gone", want: volume.ErrFailed},
 		{
 			name: "pending for ever", answers: slices.Repeat([]error{pending}, 1000), calls: 36, low: time.Minute, high: time.Minute,
 			text: "is not 'running'", want: context.DeadlineExceeded,
@@ -320,7 +363,7 @@ func TestAttach(t *testing.T) {
 		{name: "no free name", answers: slices.Repeat([]error{taken}, 1000), calls: 96, text: "no device name is free"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			f := &fakeEC2{describe: states(tc.describe)}
+			f := &fakeEC2{describe: states(strings.Fields(tc.describe)...)}
 			answers := tc.answers
 			f.attach = func(*ec2.AttachVolumeInput) error {
 				if len(answers) == 0 {
@@ -344,6 +387,96 @@ func TestAttach(t *testing.T) {
 				}
 				if n := f.calls["attach"]; n > tc.calls+2 || n < tc.calls-2 || tc.high == 0 && n != tc.calls {
 					t.Errorf("%d calls, want about %d", n, tc.calls)
+				}
+			})
+		})
+	}
+}
+
+// TestAttachLooksAtANewVolumeByAttachingIt: EC2 takes 0.3 s for a call, and so long for the volume as each case says.
+func TestAttachLooksAtANewVolumeByAttachingIt(t *testing.T) {
+	for _, tc := range []struct {
+		takes            time.Duration
+		attach, describe [2]int        // calls, at least and at most: there is jitter
+		late             time.Duration // from when it is available until it is attached, at most
+	}{
+		{500 * time.Millisecond, [2]int{1, 1}, [2]int{0, 0}, 1400 * time.Millisecond},
+		{1500 * time.Millisecond, [2]int{1, 2}, [2]int{0, 0}, 800 * time.Millisecond}, // half of all are faster
+		{2 * time.Second, [2]int{2, 4}, [2]int{0, 0}, 900 * time.Millisecond},
+		{4 * time.Second, [2]int{5, 5}, [2]int{2, 4}, 1500 * time.Millisecond},    // 99 %
+		{30 * time.Second, [2]int{5, 5}, [2]int{10, 20}, 3500 * time.Millisecond}, // something is wrong, and it is asked for less often
+	} {
+		t.Run(tc.takes.String(), func(t *testing.T) {
+			var available time.Time
+			f := &fakeEC2{create: func(in *ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
+				available = time.Now().Add(tc.takes)
+				return created("vol-1", false)(in)
+			}}
+			f.describe = func(in *ec2.DescribeVolumesInput) ([]types.Volume, error) {
+				time.Sleep(300 * time.Millisecond)
+				if time.Now().Before(available) {
+					return states("creating")(in)
+				}
+				return states("available")(in)
+			}
+			f.attach = func(*ec2.AttachVolumeInput) error {
+				defer time.Sleep(150 * time.Millisecond)
+				time.Sleep(150 * time.Millisecond)
+				if time.Now().Before(available) {
+					return api("IncorrectState", "vol-1 is not 'available'.")
+				}
+				return nil
+			}
+			inTime(t, f, func(t *testing.T, ctx context.Context, v *volume.Volumes) {
+				made, err := v.Create(ctx, request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := v.Attach(ctx, made, owner, nil); err != nil {
+					t.Fatal(err)
+				}
+				for name, want := range map[string][2]int{"attach": tc.attach, "describe": tc.describe} {
+					if n := f.calls[name]; n < want[0] || n > want[1] {
+						t.Errorf("%d calls of %s, want %v", n, name, want)
+					}
+				}
+				if late := time.Since(available); late > tc.late {
+					t.Errorf("attached %v after it was available", late)
+				}
+			})
+		})
+	}
+}
+
+func TestAttachGivesUpANewVolumeThatWillNotBe(t *testing.T) {
+	unavailable, notFound := api("IncorrectState", "vol-1 is not 'available'."), api("InvalidVolume.NotFound", "no")
+	for _, tc := range []struct {
+		name, describe string
+		attach         error
+		encrypted      bool
+		says           string
+		within         time.Duration
+	}{
+		{"in error", "error", unavailable, false, "`error`", 3 * time.Second},
+		{"deleted by somebody", "deleting", unavailable, false, "`deleting`", 3 * time.Second},
+		{"vanished", "missing", notFound, false, "it is gone", 13 * time.Second},
+		{"encrypted, vanished", "missing", notFound, true, "kms:CreateGrant", 13 * time.Second},
+		{"encrypted, in error", "error", unavailable, true, "on the key arn:key", 3 * time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := &fakeEC2{create: created("vol-1", tc.encrypted), describe: states(tc.describe), attach: func(*ec2.AttachVolumeInput) error { return tc.attach }}
+			inTime(t, f, func(t *testing.T, ctx context.Context, v *volume.Volumes) {
+				made, err := v.Create(ctx, request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				started := time.Now()
+				_, err = v.Attach(ctx, made, owner, nil)
+				if !errors.Is(err, volume.ErrFailed) || !strings.Contains(err.Error(), tc.says) || !strings.HasPrefix(err.Error(), "attach vol-1 to i-me: ") {
+					t.Errorf("error = %v, want %q in it", err, tc.says)
+				}
+				if took := time.Since(started); took > tc.within {
+					t.Errorf("took %v", took)
 				}
 			})
 		})
@@ -394,7 +527,7 @@ func TestRemove(t *testing.T) {
 				remove:   func(*ec2.DeleteVolumeInput) error { return tc.delete },
 			}
 			inTime(t, f, func(t *testing.T, ctx context.Context, v *volume.Volumes) {
-				err := v.Remove(ctx, "vol-1", "i-me")
+				err := v.Remove(ctx, volume.Volume{ID: "vol-1"}, "i-me")
 				if tc.text == "" && err != nil || tc.text != "" && (err == nil || !strings.Contains(err.Error(), tc.text)) {
 					t.Fatalf("error = %v, want %q", err, tc.text)
 				}
@@ -406,10 +539,54 @@ func TestRemove(t *testing.T) {
 	}
 }
 
+func TestRemoveOfANewVolumeThatEC2DoesNotKnow(t *testing.T) {
+	for _, tc := range []struct {
+		name            string
+		states          []string
+		delete          error
+		atLeast, within time.Duration
+		gone            int // successful deletes
+	}{
+		{"and will", []string{"missing", "missing", "available"}, api("UnauthorizedOperation", "no tags, no right"), 0, 2 * time.Second, 1},
+		{"nor will", []string{"missing"}, api("UnauthorizedOperation", "no tags, no right"), 8 * time.Second, 13 * time.Second, 0},
+		{"nor will, and says so", []string{"missing"}, api("InvalidVolume.NotFound", "no"), 8 * time.Second, 13 * time.Second, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f, gone, unknown := &fakeEC2{create: created("vol-1", false)}, 0, true
+			look := states(tc.states...)
+			f.describe = func(in *ec2.DescribeVolumesInput) ([]types.Volume, error) {
+				volumes, err := look(in)
+				unknown = err != nil
+				return volumes, err
+			}
+			f.remove = func(*ec2.DeleteVolumeInput) error {
+				if unknown {
+					return tc.delete
+				}
+				gone++
+				return nil
+			}
+			inTime(t, f, func(t *testing.T, ctx context.Context, v *volume.Volumes) {
+				made, err := v.Create(ctx, request)
+				if err != nil {
+					t.Fatal(err)
+				}
+				started := time.Now()
+				if err := v.Remove(ctx, made, "i-me"); err != nil || gone != tc.gone {
+					t.Errorf("%v, deleted %d times", err, gone)
+				}
+				if took := time.Since(started); took < tc.atLeast || took > tc.within {
+					t.Errorf("took %v, want %v to %v", took, tc.atLeast, tc.within)
+				}
+			})
+		})
+	}
+}
+
 func TestRemoveLeavesWhatAnotherInstanceUses(t *testing.T) {
 	f := &fakeEC2{describe: states("attached")}
 	inTime(t, f, func(t *testing.T, ctx context.Context, v *volume.Volumes) {
-		if err := v.Remove(ctx, "vol-1", "i-other"); err == nil || !strings.Contains(err.Error(), "attached to i-me") {
+		if err := v.Remove(ctx, volume.Volume{ID: "vol-1"}, "i-other"); err == nil || !strings.Contains(err.Error(), "attached to i-me") {
 			t.Fatalf("error = %v", err)
 		}
 	})

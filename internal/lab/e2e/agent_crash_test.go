@@ -19,7 +19,7 @@ type crashPoint struct {
 
 // TestAgentCrashMatrix kills the agent at each effect that it has on the world, runs it again, and once more after a reboot. The points are recorded
 // from a run: every request to EC2 and to the metadata service (before it takes effect, and after it with the answer lost), and every system call that
-// writes, renames, sends or mounts. A new effect is a new point by itself.
+// writes, renames, sends or mounts; and from a run whose first volume ends in error, every request. A new effect is a new point by itself.
 func TestAgentCrashMatrix(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "60s" })
 	p := r.pointerNow()
@@ -49,7 +49,7 @@ func TestAgentCrashMatrix(t *testing.T) {
 	t.Logf("%d points, %d of them beyond the end of their run, %s", len(points), len(missed), time.Since(started).Round(time.Second))
 }
 
-// recordCrashPoints runs the agent once for the system calls and once for the requests.
+// recordCrashPoints runs the agent twice: once when all goes well, for system calls and requests, and once when it has to replace its first volume.
 func (r *rig) recordCrashPoints() (points []crashPoint) {
 	r.Helper()
 	h := r.machine()
@@ -66,19 +66,42 @@ func (r *rig) recordCrashPoints() (points []crashPoint) {
 			return func() { must(r, <-trace.done) }
 		}})
 	}
-	for n, c := range r.requests(h) {
+	none := cloud.Fault{Action: "none"}
+	points = append(points, requestPoints(r.requests(h), "", none)...)
+	must(r, r.gone(within(r, 30*time.Second), h))
+
+	lost := cloud.Fault{Action: "CreateVolume", Times: 1, Effect: disk(cloud.DiskFault{Error: true})}
+	h = r.machine()
+	lost.Principal = h.ID
+	disarm := r.lab.Account.Fault(lost)
+	must(r, failed(agent(within(r, 60*time.Second), h)))
+	disarm()
+	if n := r.count(h.ID, "CreateVolume", "-"); n != 2 {
+		r.Errorf("the run that loses a volume made %d", n)
+	}
+	points = append(points, requestPoints(r.requests(h), "a volume is lost, ", lost)...)
+	must(r, r.gone(within(r, 30*time.Second), h))
+	return points
+}
+
+// requestPoints are a point before and one after each of the requests of a run in which a fault was armed.
+func requestPoints(requests []cloud.Call, name string, armed cloud.Fault) (points []crashPoint) {
+	for n, c := range requests {
 		for _, after := range []bool{false, true} {
-			name := map[bool]string{false: "before ", true: "answer lost: "}[after] + c.Service + " " + c.Action
+			name := name + map[bool]string{false: "before ", true: "answer lost: "}[after] + c.Service + " " + c.Action
 			points = append(points, crashPoint{name, func(r *rig, s *supervised) func() {
 				s.start = func(int) error { return nil }
-				return r.lab.Account.Fault(cloud.Fault{
+				armed := armed // of this host
+				armed.Principal = s.host.ID
+				kill := r.lab.Account.Fault(cloud.Fault{
 					Principal: s.host.ID, Skip: n, Times: 1,
 					Effect: cloud.Effect{Do: func(cloud.Call) { s.kill() }, Fail: cloud.Reset, After: after},
 				})
+				other := r.lab.Account.Fault(armed)
+				return func() { kill(); other() }
 			}})
 		}
 	}
-	must(r, r.gone(within(r, 30*time.Second), h))
 	return points
 }
 

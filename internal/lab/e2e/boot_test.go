@@ -87,19 +87,6 @@ func TestBootServesTheRelease(t *testing.T) {
 	}
 }
 
-func TestAFirstBootTakesSixCallsOfEC2(t *testing.T) {
-	r := published(t, nil)
-	h, err := r.member()
-	must(t, err)
-	var actions []string
-	for _, c := range r.lab.Account.CallsBy(h.ID) {
-		actions = append(actions, c.Action)
-	}
-	if len(actions) > 6 {
-		t.Errorf("%d calls: %v", len(actions), actions)
-	}
-}
-
 func TestSecondUpChangesNothing(t *testing.T) {
 	r := published(t, nil)
 	h, err := r.member()
