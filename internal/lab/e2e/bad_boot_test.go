@@ -135,7 +135,7 @@ func TestBadSnapshotStopsTheBoot(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			r := r.in(t)
 			bad := p
-			bad.Snapshots = map[string]string{r.lab.Account.Region(): r.snapshotOf(tc.write)}
+			bad.Snapshots = map[string]string{r.lab.Account.Region(): r.snapshotOf(tc.write, "")}
 			r.pointer(string(bad.Render()))
 			refused(t, r.up(h), 1, tc.want)
 			r.notServed(h)
@@ -149,39 +149,44 @@ func TestBadSnapshotStopsTheBoot(t *testing.T) {
 	}
 }
 
-// snapshotOf makes a snapshot of a disk that a script has written to: $dev.
-func (r *rig) snapshotOf(script string) string {
+// snapshotOf makes a snapshot of a disk that a script has written to: $dev. What runs after it ends what the script has left running.
+func (r *rig) snapshotOf(script, after string) (snapshot string) {
+	r.Helper()
+	r.onVolume("", script+"; sync; blockdev --flushbufs $dev", func(id string) {
+		ctx := within(r, 60*time.Second)
+		snap, err := r.ec2.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: &id, TagSpecifications: []types.TagSpecification{{
+			ResourceType: types.ResourceTypeSnapshot, Tags: []types.Tag{{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleRelease)}},
+		}}})
+		must(r, err)
+		snapshot = *snap.SnapshotId
+		r.sh(after)
+		must(r, r.lab.Account.Wait(ctx, func() bool { return r.snapshotState(snapshot) == "completed" }))
+	})
+	return snapshot
+}
+
+// onVolume runs a script on the release server with a volume as $dev: a blank one, or one made from a snapshot. Then the volume goes again.
+func (r *rig) onVolume(snapshot, script string, then func(id string)) {
 	r.Helper()
 	ctx := within(r, 60*time.Second)
-	zone := ""
-	for _, i := range r.lab.Account.Instances() {
-		if i.ID == r.server.ID {
-			zone = i.Zone
-		}
+	in := &ec2.CreateVolumeInput{AvailabilityZone: aws.String(r.zoneOf(r.server.ID)), Size: aws.Int32(1)}
+	if snapshot != "" {
+		in.SnapshotId = &snapshot
 	}
-	made, err := r.ec2.CreateVolume(ctx, &ec2.CreateVolumeInput{AvailabilityZone: &zone, Size: aws.Int32(1)})
+	made, err := r.ec2.CreateVolume(ctx, in)
 	must(r, err)
 	id := aws.ToString(made.VolumeId)
 	must(r, r.lab.Account.Wait(ctx, func() bool { return r.volumeState(id) == "available" }))
 	_, err = r.ec2.AttachVolume(ctx, &ec2.AttachVolumeInput{VolumeId: &id, InstanceId: &r.server.ID, Device: aws.String("/dev/xvdcz")})
 	must(r, err)
 	must(r, r.lab.Account.Wait(ctx, func() bool { return r.volumeState(id) == "in-use" }))
-	r.sh(fmt.Sprintf(`i=0; until f=$(grep -l %s /sys/block/*/device/serial); do [ $((i += 1)) -lt 200 ]; sleep 0.05; done; dev=/dev/$(basename ${f%%/device/serial}); %s; sync; blockdev --flushbufs $dev`, strings.ReplaceAll(id, "-", ""), script))
-	snap, err := r.ec2.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: &id, TagSpecifications: []types.TagSpecification{{
-		ResourceType: types.ResourceTypeSnapshot, Tags: []types.Tag{{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleRelease)}},
-	}}})
-	must(r, err)
-	err = ec2.NewSnapshotCompletedWaiter(r.ec2, func(o *ec2.SnapshotCompletedWaiterOptions) {
-		o.MinDelay, o.MaxDelay = 10*time.Millisecond, 100*time.Millisecond
-	}).
-		Wait(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{*snap.SnapshotId}}, 20*time.Second)
-	must(r, err)
+	r.sh(fmt.Sprintf(`i=0; until f=$(grep -l %s /sys/block/*/device/serial); do [ $((i += 1)) -lt 200 ]; sleep 0.05; done; dev=/dev/$(basename ${f%%/device/serial}); %s`, strings.ReplaceAll(id, "-", ""), script))
+	then(id)
 	_, err = r.ec2.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: &id})
 	must(r, err)
 	must(r, r.lab.Account.Wait(ctx, func() bool { return r.volumeState(id) == "available" }))
 	_, err = r.ec2.DeleteVolume(ctx, &ec2.DeleteVolumeInput{VolumeId: &id})
 	must(r, err)
-	return *snap.SnapshotId
 }
 
 func (r *rig) volumeState(id string) string {
