@@ -102,6 +102,25 @@ func in(t *testing.T, h *Host, line string) string {
 	return strings.TrimSpace(out.Stdout)
 }
 
+func TestFolderMayHaveAnyName(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), `a,b:c\d "e" =f`)
+	do(t, os.Mkdir(dir, 0o755))
+	r, err := NewRack(t.Context(), dir, netip.MustParsePrefix("10.0.0.0/16"))
+	do(t, err)
+	t.Cleanup(func() { do(t, r.Close()) })
+	layer := r.Path("x,y:z")
+	do(t, os.MkdirAll(filepath.Join(layer, "opt"), 0o755))
+	do(t, os.WriteFile(filepath.Join(layer, "opt/file"), []byte("of the layer"), 0o644))
+	h := newHost(t, r, 1, func(s *Spec) { s.Layers = []string{"x,y:z"} })
+	powerOn(t, h)
+	if got := in(t, h, "cat /opt/file; echo mine > /opt/mine; cat /opt/mine"); got != "of the layermine" {
+		t.Errorf("the host says %q", got)
+	}
+	if _, err := os.Stat(filepath.Join(layer, "opt/mine")); err == nil {
+		t.Error("what the host wrote is in the layer")
+	}
+}
+
 func TestHostHasItsOwnWorld(t *testing.T) {
 	h := newHost(t, newRack(t), 1, nil)
 	powerOn(t, h)

@@ -20,8 +20,12 @@ type mount struct {
 // nothing that the host writes leaves it; then its own /dev, /proc, /sys, /run and /tmp. It is in a new mount namespace, without propagation.
 func enterRoot(o order) error {
 	root := filepath.Join(o.Folder, "root")
-	layers := strings.Join(append(o.Layers, "/"), ":")
-	overlay := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", layers, filepath.Join(o.Folder, "upper"), filepath.Join(o.Folder, "work"))
+	var layers []string
+	for _, layer := range append(o.Layers, "/") {
+		layers = append(layers, overlayPath(layer))
+	}
+	overlay := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(layers, ":"),
+		overlayPath(filepath.Join(o.Folder, "upper")), overlayPath(filepath.Join(o.Folder, "work")))
 	table := []mount{
 		{"overlay", root, "overlay", 0, overlay},
 		{filepath.Join(o.Folder, "dev"), root + "/dev", "", unix.MS_BIND, ""},
@@ -65,6 +69,11 @@ func enterRoot(o order) error {
 		}
 	}
 	return nil
+}
+
+// overlayPath is a path in the options of an overlay, where a comma ends the option and a colon the path.
+func overlayPath(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `,`, `\,`, `:`, `\:`).Replace(path)
 }
 
 func (m mount) do() error {
