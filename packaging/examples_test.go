@@ -98,25 +98,47 @@ func TestTerraformExampleGrantsWhatIsCalled(t *testing.T) {
 	}
 }
 
-func TestPackerExampleHoldsTogether(t *testing.T) {
-	e := parseExample(t, "packer", ".pkr.hcl")
-	e.check(t)
-	sources := 0
-	for s, at := range e.strings {
-		if name, ok := strings.CutPrefix(s, "source."); ok {
-			sources++
-			if _, ok := e.declared[s]; !ok {
-				t.Errorf("%s: there is no source %s", at, name)
+// TestPackerExamplesHoldTogether: each file is a template of its own.
+func TestPackerExamplesHoldTogether(t *testing.T) {
+	for _, name := range []string{"member", "server"} {
+		t.Run(name, func(t *testing.T) {
+			e := parseExample(t, "packer", name+".pkr.hcl")
+			e.check(t)
+			if _, ok := e.strings["source.amazon-ebs."+name]; !ok {
+				t.Errorf("the build has not the source amazon-ebs.%s", name)
 			}
-		}
-		if file, ok := strings.CutPrefix(s, "/launch-"); ok { // "${path.root}/launch-hook"
-			if _, err := os.Stat("packer/launch-" + file); err != nil {
-				t.Errorf("%s: %v", at, err)
+			if _, ok := e.declared["source.amazon-ebs."+name]; !ok {
+				t.Errorf("there is no source amazon-ebs.%s", name)
+			}
+			for s, at := range e.strings {
+				if file, ok := strings.CutPrefix(s, "/launch-"); ok { // "${path.root}/launch-hook"
+					if _, err := os.Stat("packer/launch-" + file); err != nil {
+						t.Errorf("%s: %v", at, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+// TestExamplesAreClosed: metadata by token only, nothing on a disk in the clear, and no way in from everywhere.
+func TestExamplesAreClosed(t *testing.T) {
+	for path, needs := range map[string][]string{
+		"packer/member.pkr.hcl": {`http_tokens                 = "required"`, `imds_support = "v2.0"`, "encrypt_boot  = true"},
+		"packer/server.pkr.hcl": {`http_tokens                 = "required"`, `imds_support = "v2.0"`, "encrypt_boot  = true"},
+		"terraform/members.tf":  {`http_tokens                 = "required"`},
+		"terraform/server.tf":   {`http_tokens                 = "required"`, "encrypted = true"},
+	} {
+		for _, need := range needs {
+			if !strings.Contains(read(t, path), need) {
+				t.Errorf("%s does not say %s", path, need)
 			}
 		}
 	}
-	if sources != 1 {
-		t.Errorf("the build has %d sources, want one", sources)
+	for _, path := range []string{"terraform/members.tf", "terraform/server.tf"} {
+		if strings.Contains(read(t, path), "0.0.0.0/0") {
+			t.Errorf("%s names 0.0.0.0/0", path)
+		}
 	}
 }
 

@@ -72,7 +72,8 @@ func lifeOfDeb(t *testing.T, tree tree, v1, v2 map[string]string) {
 		tree.run(t, "dpkg", append([]string{"--root=" + tree.root}, args...)...)
 	}
 	dpkg("--install", v1["ebs-release-agent.deb"], v1["ebs-release.deb"])
-	tree.has(t, enabledAgent, "etc/ebs-release/agent.toml", "etc/ebs-release/publisher.toml", "var/lib/ebs-release/pointer")
+	tree.has(t, enabledAgent, "etc/ebs-release/agent.toml", "etc/ebs-release/publisher.toml", "var/lib/ebs-release/pointer",
+		"usr/share/doc/ebs-release/operations.md", "usr/share/doc/ebs-release-agent/operations.md")
 	tree.hasNot(t, enabledServe)
 	if got := tree.run(t, "chroot", tree.root, "/usr/bin/ebs-release-agent", "version"); !strings.Contains(got, "1.0") {
 		t.Errorf("ebs-release-agent version says %q", got)
@@ -185,7 +186,7 @@ func copyTree(t *testing.T) string {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"go.mod", "go.sum", "nfpm.yaml", "nfpm.publisher.yaml", "LICENSE", "agent", "publisher", "internal", "systemd", "packaging"} {
+	for _, name := range []string{"go.mod", "go.sum", "nfpm.yaml", "nfpm.publisher.yaml", "LICENSE", "agent", "publisher", "internal", "systemd", "packaging", "docs"} {
 		run(t, "cp", "-r", filepath.Join("..", name), to)
 	}
 	run(t, "chmod", "-R", "go-rwx", to)

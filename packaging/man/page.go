@@ -12,6 +12,7 @@ import (
 type about struct {
 	short string // for the NAME section: apropos(1) shows it
 	files []entry
+	env   []entry // beside those that set a flag
 	exits []entry
 	see   string
 }
@@ -26,30 +27,41 @@ func pages() map[string]about {
 		}
 		return append(append(codes, more...), entry{fmt.Sprint(exit.Interrupted), "interrupted"})
 	}
+	aws := []entry{
+		{"AWS_REGION, AWS_PROFILE, AWS_CA_BUNDLE, AWS_USE_FIPS_ENDPOINT and the other variables of the AWS SDKs", "Region and credentials; without them the instance's own"},
+		{"HTTPS_PROXY, NO_PROXY", "a proxy; NO_PROXY needs 169.254.169.254 then, and the host of the pointer"},
+	}
 	return map[string]about{
 		"ebs-release-agent": {
 			short: "mount the current release before the application starts",
 			files: []entry{
 				{"/etc/ebs-release/agent.toml", "configuration"},
+				{"/etc/default/ebs-release-agent", "environment of the unit, such as a proxy"},
+				{"/etc/ebs-release/activate.d", "programs that run after a release was activated, as the ssh user"},
 				{"/etc/ebs-release/disabled", "while this file is there the unit does not start: for making an AMI"},
 				{"/release/current", "the release: what the application reads"},
 				{"/run/ebs-release/status.json", "how far the boot is, for people; ebs-release-agent status reads it"},
 				{"/run/ebs-release/release.env", "the release as variables, for EnvironmentFile="},
+				{"/usr/share/doc/ebs-release-agent/operations.md", "the manual: what goes wrong, what it says then, what to do"},
 			},
-			exits: exits("not ready", entry{fmt.Sprint(exit.Conflict), "the generation is lower than the one that was activated here"}),
+			env:   aws,
+			exits: exits("not ready", entry{fmt.Sprint(exit.Conflict), "the lock is held, or a newer generation is active here"}),
 			see:   "ebs-release(8), systemd.unit(5)",
 		},
 		"ebs-release": {
 			short: "ship code to EC2 Auto Scaling groups on EBS snapshots",
 			files: []entry{
 				{"/etc/ebs-release/publisher.toml", "configuration"},
+				{"/etc/ebs-release/publish.d/before, /etc/ebs-release/publish.d/after", "programs that run before and after a publish"},
 				{"/release", "the release volume"},
 				{"/var/lib/ebs-release/pointer", "the pointer store, as the package configures it"},
+				{"/usr/share/doc/ebs-release/operations.md", "the manual: what goes wrong, what it says then, what to do"},
 			},
+			env: aws,
 			exits: exits("nothing was changed",
 				entry{fmt.Sprint(exit.Conflict), "the lock is held, or the generation moved"},
 				entry{fmt.Sprint(exit.NotConverged), "committed, but members are behind"},
-				entry{fmt.Sprint(exit.RolledBack), "rolled back"}),
+				entry{fmt.Sprint(exit.RolledBack), "publish --rollback: it did not converge, and was rolled back"}),
 			see: "ebs-release-agent(8), rsync(1), ssh(1)",
 		},
 	}
@@ -90,6 +102,8 @@ func (p *page) render() string {
 	p.entries(p.top.flags)
 	p.macro("SH", "FILES")
 	p.entries(p.about.files)
+	p.macro("SH", "ENVIRONMENT")
+	p.entries(p.about.env)
 	p.macro("SH", "EXIT STATUS")
 	p.entries(p.about.exits)
 	p.macro("PP")

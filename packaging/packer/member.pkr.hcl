@@ -1,6 +1,6 @@
 # An image whose instances boot on the current release. Build it with
 #
-#   packer init . && packer build -var package=../../dist/ebs-release-agent_….deb .
+#   packer init member.pkr.hcl && packer build -var package=../../dist/ebs-release-agent_….deb member.pkr.hcl
 #
 # Which release that is, instances find out when they boot: the image need not be built anew for one.
 
@@ -30,6 +30,12 @@ variable "instance_type" {
   default     = "t3.small"
 }
 
+variable "subnet_id" {
+  type        = string
+  description = "Subnet to build in, with a way to the package mirrors; null: one of the default network."
+  default     = null
+}
+
 variable "source_ami" {
   type = object({
     name  = string
@@ -57,7 +63,9 @@ locals {
 source "amazon-ebs" "member" {
   region        = var.region
   instance_type = var.instance_type
+  subnet_id     = var.subnet_id
   ssh_username  = var.source_ami.user
+  encrypt_boot  = true
   ami_name      = "ebs-release-member-${formatdate("YYYYMMDD-hhmmss", timestamp())}"
 
   source_ami_filter {

@@ -1,5 +1,5 @@
 # A group whose members serve the current release, and the release server that publishes to it. An example to start from: it makes no network,
-# and the two images come from ../packer.
+# and the two images come from ../packer. README.md says how to go on from here.
 
 terraform {
   required_version = ">= 1.5"
@@ -20,4 +20,8 @@ data "aws_partition" "current" {}
 locals {
   # The name is known to the launch-hook program in the image.
   hook = "ebs-release"
+
+  # A name, not an address: another release server takes it over, and no member has to be launched anew for that.
+  release_host = "release.${var.zone}"
+  pointer      = "http://${local.release_host}/release.json"
 }

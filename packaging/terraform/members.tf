@@ -13,11 +13,23 @@ resource "aws_vpc_security_group_ingress_rule" "ssh" {
   to_port                      = 22
 }
 
-# EC2's API, and the pointer.
-resource "aws_vpc_security_group_egress_rule" "member" {
+resource "aws_vpc_security_group_egress_rule" "member_pointer" {
+  security_group_id            = aws_security_group.member.id
+  referenced_security_group_id = aws_security_group.server.id
+  description                  = "the pointer, when the instance boots"
+  ip_protocol                  = "tcp"
+  from_port                    = 80
+  to_port                      = 80
+}
+
+# What the application needs besides comes here, too. DNS, NTP and the metadata service of AWS need no rule.
+resource "aws_vpc_security_group_egress_rule" "member_api" {
   security_group_id = aws_security_group.member.id
-  cidr_ipv4         = "0.0.0.0/0"
-  ip_protocol       = "-1"
+  cidr_ipv4         = var.api_cidr
+  description       = "the API of EC2 and Auto Scaling"
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
 }
 
 resource "aws_launch_template" "member" {
@@ -41,7 +53,7 @@ resource "aws_launch_template" "member" {
 
   # cloud-init writes files before the network is called online, which is before the agent starts.
   user_data = base64encode(templatefile("${path.module}/member.yaml.tftpl", {
-    pointer = "http://${aws_instance.server.private_ip}/release.json"
+    pointer = local.pointer
   }))
 }
 
@@ -51,14 +63,19 @@ resource "aws_autoscaling_group" "members" {
   min_size            = var.size.min
   desired_capacity    = var.size.desired
   max_size            = var.size.max
+  target_group_arns   = var.target_group_arns
+  health_check_type   = length(var.target_group_arns) > 0 ? "ELB" : "EC2"
+
+  # Before the first publish no member comes into service, and terraform would wait for that.
+  wait_for_capacity_timeout = "0"
 
   launch_template {
     id      = aws_launch_template.member.id
     version = aws_launch_template.member.latest_version
   }
 
-  # A member has traffic when it serves the current release, and is replaced when it does not get there. Longer than the agent's deadline (4 minutes)
-  # and the start of the application.
+  # A member has traffic when it serves the current release, and is replaced when it does not get there. Longer than the agent's deadline (4 minutes),
+  # another try of it, and the start of the application.
   initial_lifecycle_hook {
     name                 = local.hook
     lifecycle_transition = "autoscaling:EC2_INSTANCE_LAUNCHING"

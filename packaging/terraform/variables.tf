@@ -24,6 +24,28 @@ variable "server_subnet_id" {
   description = "Subnet of the release server."
 }
 
+variable "zone" {
+  type        = string
+  description = "Private DNS zone to make in the network; members find the release server as release.ZONE."
+  default     = "ebs-release.internal"
+}
+
+variable "admin_cidrs" {
+  type        = list(string)
+  description = "Networks that operators and CI log in to the release server from, by ssh."
+
+  validation {
+    condition     = !contains(var.admin_cidrs, "0.0.0.0/0")
+    error_message = "Not from everywhere."
+  }
+}
+
+variable "api_cidr" {
+  type        = string
+  description = "Where the APIs of EC2 and Auto Scaling are: everywhere, or the network's own range when it has interface endpoints for both."
+  default     = "0.0.0.0/0"
+}
+
 variable "member_ami" {
   type        = string
   description = "Image of the members, with the agent and the application (../packer)."
@@ -31,7 +53,7 @@ variable "member_ami" {
 
 variable "server_ami" {
   type        = string
-  description = "Image of the release server, with the package ebs-release."
+  description = "Image of the release server, with the publisher (../packer)."
 }
 
 variable "instance_type" {
@@ -52,12 +74,18 @@ variable "size" {
     desired = number
     max     = number
   })
-  description = "Size of the group."
+  description = "Size of the group. Nothing before the first publish: members that launch earlier wait for it, and are replaced after ten minutes."
   default = {
-    min     = 1
-    desired = 2
+    min     = 0
+    desired = 0
     max     = 10
   }
+}
+
+variable "target_group_arns" {
+  type        = list(string)
+  description = "Target groups of the load balancer that the members belong to."
+  default     = []
 }
 
 variable "key_name" {
@@ -65,14 +93,19 @@ variable "key_name" {
   description = "Key pair of the members; the release server logs in with its private key (ssh-key in publisher.toml)."
 }
 
+variable "server_key_name" {
+  type        = string
+  description = "Key pair that operators log in to the release server with."
+}
+
 variable "ssh_user" {
   type        = string
-  description = "User that the release server logs in as on the members, and the owner of the release tree."
+  description = "User that the release server logs in as on the members, and the owner of the release tree: of the same user id in both images."
   default     = "admin"
 }
 
 variable "kms_key_arn" {
   type        = string
-  description = "Customer managed key that the snapshots are encrypted with; null for none, or for the key aws/ebs."
+  description = "Customer managed key of the release volume (`ebs-release init --kms-key`), its snapshots and copies; null for none, or for the key aws/ebs."
   default     = null
 }
