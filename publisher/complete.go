@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 )
@@ -19,7 +20,7 @@ func (p *program) complete(root *cobra.Command) {
 		root.RegisterFlagCompletionFunc("ssh-key", files),
 		root.MarkPersistentFlagDirname("mount-point"),
 		root.MarkPersistentFlagDirname("pointer-store"),
-		root.RegisterFlagCompletionFunc("output", words(outputText, outputJSON, outputNDJSON)),
+		root.RegisterFlagCompletionFunc("output", words(status.Text, status.JSON, outputNDJSON)),
 	)
 }
 

@@ -18,7 +18,7 @@ func (p *program) configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if p.output == outputJSON {
+			if p.output == status.JSON {
 				return p.printJSON(struct {
 					Schema   int           `json:"schema"`
 					Settings config.Values `json:"settings"`

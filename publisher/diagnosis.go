@@ -174,7 +174,7 @@ func (d *diagnosis) members(ctx context.Context) (string, error) {
 	var behind []string
 	for _, m := range d.listed {
 		switch v := publish.View(m, current.Generation); v.Standing {
-		case "behind", "booting":
+		case publish.StandsBehind, publish.StandsBooting:
 			behind = append(behind, fmt.Sprintf("%s (%s, generation %d)", m.InstanceID, v.Standing, m.Generation))
 		}
 	}
@@ -250,4 +250,11 @@ func (d *diagnosis) ssh(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("none of %d can be reached: %w", ready, failed[0])
 	}
 	return "", warn("%d of %d can't be reached: %w", len(failed), ready, errors.Join(failed...))
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ebs-release/internal/publish"
+	"ebs-release/internal/status"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/spf13/cobra"
@@ -66,7 +67,7 @@ func (p *program) doctor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	report := doctorReport{Schema: 1, Findings: []finding{}}
+	report := doctorReport{Schema: status.Schema, Findings: []finding{}}
 	var cfg aws.Config
 	var awsErr error
 	parts, err := assemble(values, p.configFile, job{verb: "doctor"}, func() (aws.Config, error) {
@@ -93,7 +94,7 @@ func (p *program) doctor(ctx context.Context) error {
 			failed[t.name] = true
 		}
 	}
-	if p.output == outputJSON {
+	if p.output == status.JSON {
 		if err := p.printJSON(report); err != nil {
 			return err
 		}
@@ -117,7 +118,7 @@ func (p *program) find(report *doctorReport, name, detail string, err error) (ve
 		report.Failed++
 	}
 	report.Findings = append(report.Findings, f)
-	if p.output != outputJSON {
+	if p.output != status.JSON {
 		line := fmt.Sprintf("%-4s  %s", f.Verdict, f.Check)
 		if f.Detail != "" {
 			line += ": " + f.Detail

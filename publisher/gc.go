@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/status"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -90,12 +91,12 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 	if err := parts.look(ctx, &s); err != nil {
 		return before(ctx, err)
 	}
-	report := gcReport{Schema: 1, DryRun: dryRun, Items: s.plan()}
+	report := gcReport{Schema: status.Schema, DryRun: dryRun, Items: s.plan()}
 	if !dryRun && len(report.Items) > 0 {
 		parts.remove(ctx, &s, report.Items)
 		p.record(ctx, parts.store, report.entry(ctx, s))
 	}
-	if p.output == outputJSON {
+	if p.output == status.JSON {
 		err = p.printJSON(report)
 	} else {
 		err = p.printGC(report)
@@ -123,7 +124,7 @@ func (p *parts) remove(ctx context.Context, s *survey, items []gcItem) {
 			err = os.RemoveAll(item.ID)
 		}
 		if item.Removed = err == nil; err != nil {
-			item.Error = err.Error()
+			item.Error = publish.OneLine(err)
 		}
 	}
 }
@@ -202,7 +203,7 @@ func (p *program) printGC(r gcReport) error {
 		}
 		fmt.Fprintf(p.stdout, "%s %s %s (%s): %s", word, item.Kind, item.ID, item.Created.UTC().Format(time.RFC3339), item.Why)
 		if item.Error != "" {
-			fmt.Fprintf(p.stdout, ": %s", oneLine(item.Error))
+			fmt.Fprintf(p.stdout, ": %s", item.Error)
 		}
 		fmt.Fprintln(p.stdout)
 	}

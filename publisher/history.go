@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"text/tabwriter"
 	"time"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 )
@@ -51,36 +51,38 @@ func (p *program) history(ctx context.Context, limit int) error {
 	if limit > 0 {
 		entries = entries[:min(limit, len(entries))]
 	}
-	if p.output == outputJSON {
+	if p.output == status.JSON {
 		return p.printJSON(struct {
 			Schema  int             `json:"schema"`
 			Entries []pointer.Entry `json:"entries"`
-		}{1, slices.Concat([]pointer.Entry{}, entries)})
+		}{status.Schema, slices.Concat([]pointer.Entry{}, entries)})
 	}
 	if len(entries) == 0 {
 		_, err := fmt.Fprintln(p.stdout, "nothing has been published yet")
 		return err
 	}
-	table := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "GENERATION\tWHEN\tWHO\tVERB\tRELEASE\tRESULT\tMESSAGE")
+	rows := [][]string{{"GENERATION", "WHEN", "WHO", "VERB", "RELEASE", "RESULT", "MESSAGE"}}
 	for _, e := range entries {
-		result := e.Result
-		switch {
-		case e.Result == pointer.ResultCommitted:
-			result = "committed, no report"
-		case e.Committed && e.Total > 0:
-			result = fmt.Sprintf("%s %d/%d", e.Result, e.OnIt, e.Total)
-		}
-		generation := "-" // it changed nothing
-		if e.Committed {
-			generation = fmt.Sprint(e.Generation)
-		}
-		why := e.Message
-		if e.Error != "" && why != "" {
-			why += ": "
-		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", generation, e.Time.UTC().Format(time.RFC3339), orDash(e.Who), orDash(e.Verb), orDash(e.Release), result,
-			printable(why+e.Error))
+		rows = append(rows, historyRow(e))
 	}
-	return table.Flush()
+	return status.PrintTable(p.stdout, rows)
+}
+
+func historyRow(e pointer.Entry) []string {
+	generation := "" // it moved nothing
+	if e.Committed {
+		generation = fmt.Sprint(e.Generation)
+	}
+	result := e.Result
+	switch {
+	case e.Result == pointer.ResultCommitted:
+		result = "committed, no report"
+	case e.Committed && e.Total > 0:
+		result = fmt.Sprintf("%s %d/%d", e.Result, e.OnIt, e.Total)
+	}
+	message := e.Message
+	if e.Error != "" && message != "" {
+		message += ": "
+	}
+	return []string{generation, e.Time.UTC().Format(time.RFC3339), e.Who, e.Verb, e.Release, result, printable(message + e.Error)}
 }

@@ -14,6 +14,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/instance"
+	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
 
 	"github.com/spf13/cobra"
@@ -111,7 +112,7 @@ func (p *program) init(ctx context.Context, f initFlags) error {
 		return fmt.Errorf("%w; done so far: %s; run it again to go on", err, strings.Join(report.Did, ", "))
 	case err != nil:
 		return before(ctx, err)
-	case p.output == outputJSON:
+	case p.output == status.JSON:
 		return p.printJSON(report)
 	case len(report.Did) == 0:
 		_, err = fmt.Fprintf(p.stdout, "%s is ready: %s, %s. Everything was done before\n", report.MountPoint, report.VolumeID, report.FileSystem)

@@ -13,6 +13,7 @@ import (
 	"ebs-release/internal/filesystem/mkfs"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
+	"ebs-release/internal/status"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,7 +54,7 @@ func (i *initializer) did(format string, args ...any) {
 }
 
 func (i *initializer) run(ctx context.Context) (initReport, error) {
-	i.report = initReport{Schema: 1, MountPoint: i.mountPoint, Did: []string{}}
+	i.report = initReport{Schema: status.Schema, MountPoint: i.mountPoint, Did: []string{}}
 	if err := i.makeMountPoint(); err != nil {
 		return i.report, err
 	}

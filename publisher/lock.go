@@ -9,6 +9,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 )
@@ -50,7 +51,7 @@ brings the members on. A lock never outlives its process, so there is nothing to
 			if stopped {
 				says = "the lock is free; it was held by " + holder.String()
 			}
-			return p.printLock(lockReport{Schema: 1}, says)
+			return p.printLock(lockReport{Schema: status.Schema}, says)
 		},
 	}
 	release.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long the publish may take to end")
@@ -68,9 +69,9 @@ brings the members on. A lock never outlives its process, so there is nothing to
 			case err != nil:
 				return err
 			case held:
-				return p.printLock(lockReport{1, true, &holder}, "the lock is held by "+holder.String())
+				return p.printLock(lockReport{status.Schema, true, &holder}, "the lock is held by "+holder.String())
 			}
-			return p.printLock(lockReport{Schema: 1}, "the lock is free")
+			return p.printLock(lockReport{Schema: status.Schema}, "the lock is free")
 		},
 	}, release)
 	return cmd
@@ -96,7 +97,7 @@ func (p *program) store() (*pointer.Folder, error) {
 }
 
 func (p *program) printLock(report lockReport, says string) error {
-	if p.output == outputJSON {
+	if p.output == status.JSON {
 		return p.printJSON(report)
 	}
 	_, err := fmt.Fprintln(p.stdout, says)

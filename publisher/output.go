@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"text/tabwriter"
 	"time"
 
 	"ebs-release/internal/publish"
@@ -36,7 +35,7 @@ func (p *program) listen(person func(publish.Event)) func(publish.Event) {
 			}
 			last = *e.Progress
 		}
-		e.Schema = 1
+		e.Schema = status.Schema
 		if e.Time.IsZero() {
 			e.Time = time.Now().UTC()
 		}
@@ -47,14 +46,14 @@ func (p *program) listen(person func(publish.Event)) func(publish.Event) {
 // checkOutput says whether a verb has a format of output.
 func checkOutput(output, verb string) error {
 	switch {
-	case output == outputText, output == outputJSON:
+	case output == status.Text, output == status.JSON:
 		return nil
 	case output == outputNDJSON && (verb == verbPublish || verb == verbConverge || verb == verbRollback):
 		return nil
 	case output == outputNDJSON:
 		return fmt.Errorf("--output %s is for %s, %s and %s: %s has no events", outputNDJSON, verbPublish, verbConverge, verbRollback, verb)
 	}
-	return fmt.Errorf("--output is %q, want %s or %s; %s has %s, too", output, outputText, outputJSON, verbPublish, outputNDJSON)
+	return fmt.Errorf("--output is %q, want %s or %s; %s has %s, too", output, status.Text, status.JSON, verbPublish, outputNDJSON)
 }
 
 // printMembers writes a table.
@@ -62,21 +61,13 @@ func printMembers(out io.Writer, members []publish.Member) error {
 	if len(members) == 0 {
 		return nil
 	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "INSTANCE\tGROUP\tLIFECYCLE\tADDRESS\tGENERATION\tSTATE\tSTANDING")
+	rows := [][]string{{"INSTANCE", "GROUP", "LIFECYCLE", "ADDRESS", "GENERATION", "STATE", "STANDING"}}
 	for _, m := range members {
-		generation := "-"
+		generation := ""
 		if m.Generation > 0 {
 			generation = fmt.Sprint(m.Generation)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", m.InstanceID, m.Group, m.LifecycleState, orDash(m.Address), generation, orDash(m.State), m.Standing)
+		rows = append(rows, []string{m.InstanceID, m.Group, m.LifecycleState, m.Address, generation, m.State, string(m.Standing)})
 	}
-	return table.Flush()
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
+	return status.PrintTable(out, rows)
 }

@@ -7,6 +7,8 @@ import (
 
 	"ebs-release/internal/publish"
 	"ebs-release/internal/release"
+	"ebs-release/internal/status"
+	"ebs-release/internal/volume"
 )
 
 // previewReport is what `publish --dry-run --output json` prints.
@@ -46,13 +48,13 @@ func (p *program) preview(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
-	report := previewReport{Schema: 1, DryRun: true, Generation: found.Before.Generation, Next: found.Next, Base: found.Before.Release, Members: found.Members}
+	report := previewReport{Schema: status.Schema, DryRun: true, Generation: found.Before.Generation, Next: found.Next, Base: found.Before.Release, Members: found.Members}
 	if !release.IsRemote(j.source) {
 		if report.Files, report.Digest, err = parts.difference(ctx, j.source, found.Before.Release); err != nil {
 			return before(ctx, err)
 		}
 	}
-	if p.output == outputJSON {
+	if p.output == status.JSON {
 		return p.printJSON(report)
 	}
 	return p.printPreview(report, found.Before.Digest)
@@ -109,7 +111,7 @@ func (p *program) printPreview(r previewReport, current string) error {
 	}
 	ready := 0
 	for _, m := range r.Members {
-		if m.State == "ready" {
+		if m.State == volume.StateReady {
 			ready++
 		}
 	}

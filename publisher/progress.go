@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -187,4 +188,4 @@ func progressLine(p publish.Progress, phase string) string {
 	return line + "  snapshot " + p.Snapshot
 }
 
-func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
+func oneLine(text string) string { return publish.OneLine(errors.New(text)) }

@@ -8,6 +8,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -125,7 +126,7 @@ func (p *program) runJob(ctx context.Context, j job, do work) error {
 
 // report prints how a job ended.
 func (p *program) report(outcome publish.Outcome, err error) error {
-	if p.output == outputJSON {
+	if p.output == status.JSON {
 		if printErr := p.printJSON(outcome); printErr != nil {
 			return printErr
 		}

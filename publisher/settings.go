@@ -11,17 +11,12 @@ import (
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/status"
 
 	"github.com/spf13/pflag"
 )
 
 const defaultConfigFile = "/etc/ebs-release/publisher.toml"
-
-// Formats of --output.
-const (
-	outputText = "text"
-	outputJSON = "json"
-)
 
 // settingsTable names everything that can be configured.
 func settingsTable() []config.Setting {
@@ -73,16 +68,11 @@ func absoluteOrEmpty(value string) error {
 func (p *program) addSettings(flags *pflag.FlagSet) {
 	config.AddFlags(flags, settingsTable())
 	flags.StringVar(&p.configFile, "config", defaultConfigFile, "configuration file")
-	flags.StringVar(&p.output, "output", outputText, "format of reports on stdout: text or json; publish, converge and rollback have ndjson, too: events as they happen")
+	flags.StringVar(&p.output, "output", status.Text, "format of reports on stdout: text or json; publish, converge and rollback have ndjson, too: events as they happen")
 }
 
 // settings resolves them; needed ones that are empty are an error of configuration.
 func (p *program) settings(needed ...string) (config.Values, error) {
-	if p.root.PersistentFlags().Changed("config") {
-		if _, err := os.Stat(p.configFile); err != nil {
-			return nil, exit.With(exit.Usage, fmt.Errorf("--config: %w", err))
-		}
-	}
 	values, err := config.Load(settingsTable(), p.configFile, p.root.PersistentFlags(), p.getenv)
 	if err != nil {
 		return nil, exit.With(exit.Usage, err)

@@ -12,6 +12,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 )
@@ -41,7 +42,7 @@ func (p *program) statusCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
-			case watch && p.output == outputJSON:
+			case watch && p.output == status.JSON:
 				return exit.With(exit.Usage, errors.New("--watch is for people; a program asks again: --output json without --watch"))
 			case interval < time.Second:
 				return exit.With(exit.Usage, errors.New("--interval: want a second or more"))
@@ -57,7 +58,7 @@ func (p *program) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if p.output == outputJSON {
+			if p.output == status.JSON {
 				return p.printJSON(report)
 			}
 			return printStatus(p.stdout, report)
@@ -100,7 +101,7 @@ func (s statusSource) look(ctx context.Context) (statusReport, error) {
 		return statusReport{}, fmt.Errorf("list the members: %w", err)
 	}
 	report := statusReport{
-		Schema: 1, Generation: current.Generation, Release: current.Release, Digest: current.Digest, Snapshots: current.Snapshots,
+		Schema: status.Schema, Generation: current.Generation, Release: current.Release, Digest: current.Digest, Snapshots: current.Snapshots,
 		By: current.By, Message: current.Message, Members: []publish.Member{},
 	}
 	if !current.Created.IsZero() {
@@ -117,16 +118,16 @@ func (s statusSource) look(ctx context.Context) (statusReport, error) {
 		view := publish.View(m, current.Generation)
 		report.Members = append(report.Members, view)
 		switch view.Standing {
-		case "current":
+		case publish.StandsCurrent:
 			report.OnIt++
 			report.Total++
-		case "leaving":
+		case publish.StandsLeaving:
 		default:
 			report.Total++
 		}
 	}
 	slices.SortFunc(report.Members, func(a, b publish.Member) int { // stragglers first
-		if aCurrent, bCurrent := a.Standing == "current", b.Standing == "current"; aCurrent != bCurrent {
+		if aCurrent, bCurrent := a.Standing == publish.StandsCurrent, b.Standing == publish.StandsCurrent; aCurrent != bCurrent {
 			if bCurrent {
 				return -1
 			}
@@ -157,7 +158,7 @@ func printStatus(out io.Writer, r statusReport) error {
 			fmt.Fprintf(out, ", by %s", r.By)
 		}
 		if r.Message != "" {
-			fmt.Fprintf(out, ": %s", r.Message)
+			fmt.Fprintf(out, ": %s", printable(r.Message))
 		}
 		fmt.Fprintln(out)
 	}
@@ -176,7 +177,7 @@ func printStatus(out io.Writer, r statusReport) error {
 // behind counts the members that have booted, and are not on the generation.
 func (r statusReport) behind() (n int) {
 	for _, m := range r.Members {
-		if m.Standing == "behind" {
+		if m.Standing == publish.StandsBehind {
 			n++
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/snapshot"
+	"ebs-release/internal/volume"
 
 	"github.com/aws/smithy-go"
 )
@@ -130,7 +131,7 @@ func (s *survey) oldSnapshots() (items []gcItem) {
 	}
 	booting := map[string]bool{}
 	for _, m := range s.members {
-		if m.State != "ready" {
+		if m.State != volume.StateReady {
 			booting[m.Release] = true
 		}
 	}

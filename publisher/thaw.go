@@ -10,6 +10,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -49,12 +50,12 @@ func (p *program) thaw(ctx context.Context, values config.Values) error {
 	if store := values.Get("pointer-store"); thawed && store != "" { // to thaw needs no store
 		p.recordThaw(ctx, store, point)
 	}
-	if p.output == outputJSON {
+	if p.output == status.JSON {
 		return p.printJSON(struct {
 			Schema     int    `json:"schema"`
 			MountPoint string `json:"mount_point"`
 			WasFrozen  bool   `json:"was_frozen"`
-		}{1, point, thawed})
+		}{status.Schema, point, thawed})
 	}
 	says := point + " was not frozen"
 	if thawed {

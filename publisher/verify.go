@@ -12,6 +12,8 @@ import (
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/status"
+	"ebs-release/internal/volume"
 
 	"github.com/spf13/cobra"
 )
@@ -72,11 +74,11 @@ func (p *program) verify(ctx context.Context, names []string) error {
 	if err != nil {
 		return exit.With(exit.Usage, err)
 	}
-	report := verifyReport{Schema: 1, Members: parts.verifyAll(ctx, current, chosen)}
+	report := verifyReport{Schema: status.Schema, Members: parts.verifyAll(ctx, current, chosen)}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if p.output == outputJSON {
+	if p.output == status.JSON {
 		err = p.printJSON(report)
 	} else {
 		err = p.printVerified(report)
@@ -88,7 +90,7 @@ func (p *program) verify(ctx context.Context, names []string) error {
 func named(listed []fleet.Member, names []string) ([]fleet.Member, error) {
 	var chosen []fleet.Member
 	for _, m := range listed {
-		if slices.Contains(names, m.InstanceID) || slices.Contains(names, m.Address) || len(names) == 0 && m.State == "ready" {
+		if slices.Contains(names, m.InstanceID) || slices.Contains(names, m.Address) || len(names) == 0 && m.State == volume.StateReady {
 			chosen = append(chosen, m)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"runtime"
 
+	"ebs-release/internal/status"
+
 	"github.com/spf13/cobra"
 )
 
@@ -13,8 +15,8 @@ func (p *program) versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if p.output == outputJSON {
-				return p.printJSON(map[string]any{"schema": 1, "version": version, "go": runtime.Version()})
+			if p.output == status.JSON {
+				return p.printJSON(map[string]any{"schema": status.Schema, "version": version, "go": runtime.Version()})
 			}
 			_, err := fmt.Fprintf(p.stdout, "ebs-release %s (%s)\n", version, runtime.Version())
 			return err

@@ -64,8 +64,13 @@ func AddFlags(flags *pflag.FlagSet, table []Setting) {
 	}
 }
 
-// Load resolves every setting of table. A file that does not exist is an empty one; a key that the table does not have is an error.
+// Load resolves every setting of table. A file that does not exist is an empty one, unless --config names it (and not ""); a key that the table does not have is an error.
 func Load(table []Setting, file string, flags *pflag.FlagSet, getenv func(string) string) (Values, error) {
+	if file != "" && flags != nil && flags.Changed("config") {
+		if _, err := os.Stat(file); err != nil {
+			return nil, fmt.Errorf("--config: %w", err)
+		}
+	}
 	inFile, err := readFile(table, file)
 	if err != nil {
 		return nil, err

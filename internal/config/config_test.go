@@ -71,6 +71,32 @@ func TestListsInFileAndEnvironment(t *testing.T) {
 	}
 }
 
+func TestFileThatAFlagNamesMustBeThere(t *testing.T) {
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	config.AddFlags(flags, table)
+	file := flags.String("config", filepath.Join(t.TempDir(), "none.toml"), "")
+	env := func(string) string { return "" }
+	if _, err := config.Load(table, *file, flags, env); err != nil {
+		t.Errorf("the default: %v", err)
+	}
+	if err := flags.Parse([]string{"--config", *file}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.Load(table, *file, flags, env); err == nil || !strings.Contains(err.Error(), "--config") || !strings.Contains(err.Error(), "none.toml") {
+		t.Errorf("a typo: %v", err)
+	}
+}
+
+func TestHelpSaysWhatAFlagTakes(t *testing.T) {
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	config.AddFlags(flags, append([]config.Setting{{Key: "keep", Default: "5"}}, table...))
+	for key, want := range map[string]string{"deadline": "duration", "keep": "int", "mount-point": "string", "groups": "string"} {
+		if got := flags.Lookup(key).Value.Type(); got != want {
+			t.Errorf("%s takes %s, want %s", key, got, want)
+		}
+	}
+}
+
 func TestBadConfigurationIsRefusedByName(t *testing.T) {
 	for _, tc := range []struct {
 		name, file string

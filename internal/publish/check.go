@@ -85,7 +85,7 @@ const slowConnect = 2 * time.Second
 // reach connects to the members that could take the release now. No member is fine, and so is one that can't be reached; if that is true of all
 // of them, the mistake is more likely here (a wrong key, a firewall).
 func (r *run) reach(ctx context.Context) error {
-	ready := r.members.having(standsBehind, standsCurrent)
+	ready := r.members.having(StandsBehind, StandsCurrent)
 	connecting, enough := context.WithCancel(ctx)
 	r.members.each(connecting, ready, patience{rest: slowConnect}, r.members.connect)
 	enough()

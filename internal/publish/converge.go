@@ -76,9 +76,9 @@ func (r *run) round(ctx context.Context) (behind int, err error) {
 			return 0, exit.With(exit.NotConverged, fmt.Errorf("generation %d is committed, but %w; `ebs-release converge` goes on", r.next.Generation, err))
 		}
 	}
-	behind = len(r.members.having(standsBehind, standsFailed, standsBooting))
+	behind = len(r.members.having(StandsBehind, StandsFailed, StandsBooting))
 	r.firstWave(ctx)
-	r.members.each(ctx, r.members.due(standsBehind, standsFailed, standsLeaving), patience{most: roundTime}, func(ctx context.Context, m *member) error {
+	r.members.each(ctx, r.members.due(StandsBehind, StandsFailed, StandsLeaving), patience{most: roundTime}, func(ctx context.Context, m *member) error {
 		if err := r.members.stage(ctx, m, r.next); err != nil {
 			return err
 		}
@@ -135,7 +135,7 @@ func (r *run) hooks() error {
 
 // notConverged names the members that are behind, those of one cause together.
 func (r *run) notConverged(listErr error) error {
-	behind := r.members.having(standsBehind, standsFailed, standsBooting)
+	behind := r.members.having(StandsBehind, StandsFailed, StandsBooting)
 	p := r.members.progress()
 	err := fmt.Errorf("generation %d is committed, but after %v only %d/%d members are on it; behind: %s; `ebs-release converge` goes on",
 		r.next.Generation, r.Settings.ConvergeDeadline, p.Done, p.Total, group(behind))

@@ -116,7 +116,7 @@ func (ms *members) tooMany() error {
 	if !ms.Settings.MaxFailures.exceeded(p.Failed, p.Total) {
 		return nil
 	}
-	return fmt.Errorf("%w (%d of %d, --max-failures %s): %s", errTooMany, p.Failed, p.Total, ms.Settings.MaxFailures, group(ms.having(standsFailed)))
+	return fmt.Errorf("%w (%d of %d, --max-failures %s): %s", errTooMany, p.Failed, p.Total, ms.Settings.MaxFailures, group(ms.having(StandsFailed)))
 }
 
 // group names members and what is wrong with them, those with the same trouble together.

@@ -104,7 +104,7 @@ func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
 	if err != nil {
 		return err
 	}
-	ready := r.members.having(standsBehind, standsFailed)
+	ready := r.members.having(StandsBehind, StandsFailed)
 	r.members.forget(ready) // what P0 could not reach is tried anew
 	for todo := ready; ; {
 		r.members.each(ctx, todo, patience{rest: slowTransfer, until: completed}, func(ctx context.Context, m *member) error {

@@ -14,16 +14,17 @@ import (
 	"ebs-release/internal/volume"
 )
 
-// standing is where a member stands towards the generation that is wanted.
-type standing string
+// Standing is where a member stands towards the generation that is wanted.
+type Standing string
 
+// The standings, as reports have them.
 const (
-	standsCurrent standing = "current" // on it: its agent or this run said so
-	standsBehind  standing = "behind"  // ready, on an older one
-	standsBooting standing = "booting" // its agent has not reported: it is waited for
-	standsFailed  standing = "failed"  // behind, and the last try on it failed
-	standsLeaving standing = "leaving" // behind, and on its way out of the group: worked on, not waited for
-	standsGone    standing = "gone"    // not in the last listing
+	StandsCurrent Standing = "current" // on it: its agent or this run said so
+	StandsBehind  Standing = "behind"  // ready, on an older one
+	StandsBooting Standing = "booting" // its agent has not reported: it is waited for
+	StandsFailed  Standing = "failed"  // behind, and the last try on it failed
+	StandsLeaving Standing = "leaving" // behind, and on its way out of the group: worked on, not waited for
+	StandsGone    Standing = "gone"    // not in the last listing
 )
 
 // member is what this run knows of one member. Its fields are guarded by members.mu.
@@ -45,21 +46,21 @@ type member struct {
 	hook         error     // the release is active, but a program in activate.d failed
 }
 
-func (m *member) standing() standing {
+func (m *member) standing() Standing {
 	current := m.VolumeID != "" && m.active == m.VolumeID || m.State == volume.StateReady && m.Generation >= m.wanted
 	switch {
 	case m.gone:
-		return standsGone
+		return StandsGone
 	case current:
-		return standsCurrent
+		return StandsCurrent
 	case isLeaving(m.LifecycleState):
-		return standsLeaving
+		return StandsLeaving
 	case m.State != volume.StateReady:
-		return standsBooting
+		return StandsBooting
 	case m.err != nil && !passes(m.err):
-		return standsFailed
+		return StandsFailed
 	}
-	return standsBehind
+	return StandsBehind
 }
 
 // why names the member and the reason that it is behind, for a person.
@@ -167,7 +168,7 @@ func (ms *members) highest() (generation int64) {
 }
 
 // having returns the members that stand in one of the ways, sorted: those that have the tree already first, as they are quickest.
-func (ms *members) having(ways ...standing) []*member {
+func (ms *members) having(ways ...Standing) []*member {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	var found []*member
@@ -189,7 +190,7 @@ func (ms *members) having(ways ...standing) []*member {
 }
 
 // due returns the members that stand in one of the ways and whose last failure is long enough ago.
-func (ms *members) due(ways ...standing) []*member {
+func (ms *members) due(ways ...Standing) []*member {
 	found := ms.having(ways...)
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
@@ -199,7 +200,7 @@ func (ms *members) due(ways ...standing) []*member {
 
 // staged returns the members that have the tree and only need to be told to use it.
 func (ms *members) staged() []*member {
-	found := ms.due(standsBehind, standsFailed, standsLeaving)
+	found := ms.due(StandsBehind, StandsFailed, StandsLeaving)
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	return slices.DeleteFunc(found, func(m *member) bool { return m.VolumeID == "" || m.staged != m.VolumeID })
@@ -210,7 +211,7 @@ func (ms *members) failed(some []*member) (failed []*member) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	for _, m := range some {
-		if m.standing() == standsFailed {
+		if m.standing() == StandsFailed {
 			failed = append(failed, m)
 		}
 	}
@@ -229,7 +230,7 @@ func (ms *members) unstaged(some []*member) []*member {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(some), func(m *member) bool {
-		return m.standing() != standsBehind || m.err != nil || m.staged != "" && m.staged == m.VolumeID
+		return m.standing() != StandsBehind || m.err != nil || m.staged != "" && m.staged == m.VolumeID
 	})
 }
 
@@ -372,17 +373,17 @@ func (ms *members) progress() *Progress {
 	p := &Progress{Snapshot: ms.percent}
 	for _, m := range ms.all {
 		stands := m.standing()
-		if stands == standsGone || stands == standsLeaving {
+		if stands == StandsGone || stands == StandsLeaving {
 			p.Gone++
 			continue
 		}
 		p.Total++
 		switch {
-		case ms.phase == "P3" && m.staged != "" && m.staged == m.VolumeID, ms.phase != "P3" && stands == standsCurrent:
+		case ms.phase == "P3" && m.staged != "" && m.staged == m.VolumeID, ms.phase != "P3" && stands == StandsCurrent:
 			p.Done++
 		case m.busy:
 			p.Working++
-		case stands == standsFailed:
+		case stands == StandsFailed:
 			p.Failed++
 		default:
 			p.Waiting++
@@ -396,7 +397,7 @@ func (ms *members) count() string {
 	if p.Total == 0 {
 		return "no members"
 	}
-	booting := len(ms.having(standsBooting))
+	booting := len(ms.having(StandsBooting))
 	if booting == 0 {
 		return fmt.Sprintf("%d members", p.Total)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
@@ -56,18 +57,18 @@ type PhaseTime struct {
 
 // Member is a member in a report.
 type Member struct {
-	InstanceID     string `json:"instance_id"`
-	Group          string `json:"group"`
-	LifecycleState string `json:"lifecycle_state"`
-	Address        string `json:"address"`
-	VolumeID       string `json:"volume_id"`
-	Generation     int64  `json:"generation"`
-	Release        string `json:"release"`
-	State          string `json:"state"`    // what its agent reported: booting, ready; unknown: nothing yet
-	Standing       string `json:"standing"` // towards the pointer: current, behind, booting, failed, leaving, gone
-	Error          string `json:"error,omitempty"`
-	Cause          string `json:"cause,omitempty"` // of the error, the same words for all members with the same trouble
-	Hook           string `json:"hook,omitempty"`  // what is wrong with a program that had to run after the activation
+	InstanceID     string   `json:"instance_id"`
+	Group          string   `json:"group"`
+	LifecycleState string   `json:"lifecycle_state"`
+	Address        string   `json:"address"`
+	VolumeID       string   `json:"volume_id"`
+	Generation     int64    `json:"generation"`
+	Release        string   `json:"release"`
+	State          string   `json:"state"`    // what its agent reported: booting, ready; unknown: nothing yet
+	Standing       Standing `json:"standing"` // towards the pointer
+	Error          string   `json:"error,omitempty"`
+	Cause          string   `json:"cause,omitempty"` // of the error, the same words for all members with the same trouble
+	Hook           string   `json:"hook,omitempty"`  // what is wrong with a program that had to run after the activation
 }
 
 // View reports a listed member as it stands towards the wanted generation.
@@ -78,9 +79,9 @@ func View(listed fleet.Member, wanted int64) Member {
 func (m *member) view() Member {
 	v := Member{
 		InstanceID: m.InstanceID, Group: m.Group, LifecycleState: m.LifecycleState, Address: m.Address, VolumeID: m.VolumeID,
-		Generation: m.Generation, Release: m.Release, State: m.State, Standing: string(m.standing()),
+		Generation: m.Generation, Release: m.Release, State: m.State, Standing: m.standing(),
 	}
-	if m.standing() != standsCurrent && m.err != nil {
+	if m.standing() != StandsCurrent && m.err != nil {
 		v.Error, v.Cause = m.err.Error(), cause(m.err)
 	}
 	if m.hook != nil {
@@ -113,10 +114,10 @@ func (r *run) outcome(err error) Outcome {
 		}
 		o.Members = append(o.Members, view)
 		switch {
-		case m.standing() == standsGone, m.standing() == standsLeaving:
+		case m.standing() == StandsGone, m.standing() == StandsLeaving:
 			o.Gone++
 			continue
-		case m.standing() == standsCurrent:
+		case m.standing() == StandsCurrent:
 			o.OnIt++
 			if !m.first {
 				o.LaunchedOnIt++
@@ -171,11 +172,16 @@ func (o Outcome) Sentence() string {
 	return s
 }
 
-// OneLine is the text of an error, joined ones and a program's own lines included, without line breaks.
+// OneLine is the text of an error, joined ones and another program's own words included, without line breaks and what else moves a terminal.
 func OneLine(err error) string {
 	if err == nil {
 		err = errors.New("")
 	}
 	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
-	return strings.Join(lines, "; ")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.Join(lines, "; "))
 }
