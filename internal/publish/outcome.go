@@ -177,7 +177,12 @@ func OneLine(err error) string {
 	if err == nil {
 		err = errors.New("")
 	}
-	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	var lines []string
+	for line := range strings.FieldsFuncSeq(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }) {
+		if line = strings.Trim(line, "; \t"); line != "" {
+			lines = append(lines, line)
+		}
+	}
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
 			return ' '
