@@ -53,15 +53,15 @@ func TestAgentCrashMatrix(t *testing.T) {
 func (r *rig) recordCrashPoints() (points []crashPoint) {
 	r.Helper()
 	h := r.machine()
-	trace := &tracer{}
-	out := (&supervised{host: h, start: trace.attach}).run(within(r, 60*time.Second))
+	trace := agentTracer(0)
+	out := (&supervised{host: h, start: trace.attach}).up(within(r, 60*time.Second))
 	must(r, <-trace.done)
 	if out.Code != 0 {
 		r.Fatalf("the recorded run: exit %d\n%s", out.Code, out.Stderr)
 	}
 	for i, what := range trace.seen {
 		points = append(points, crashPoint{"in place of " + what, func(_ *rig, s *supervised) func() {
-			trace := &tracer{killAt: i + 1}
+			trace := agentTracer(i + 1)
 			s.start = trace.attach
 			return func() { must(r, <-trace.done) }
 		}})
@@ -109,7 +109,7 @@ func requestPoints(requests []cloud.Call, name string, armed cloud.Fault) (point
 func (r *rig) crash(ctx context.Context, h *host.Host, point crashPoint, served func(readies int) error) (crashed bool, err error) {
 	s := &supervised{host: h}
 	disarm := point.setup(r, s)
-	out := s.run(ctx)
+	out := s.up(ctx)
 	disarm()
 	crashed = out.Code != 0
 	if crashed && out.Code != 128+9 && out.Code != -1 {

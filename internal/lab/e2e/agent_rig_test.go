@@ -50,7 +50,7 @@ func (r *rig) machine() *host.Host {
 	return h
 }
 
-// outcome is one run of the agent.
+// outcome is one run of a program.
 type outcome struct {
 	host.Output
 	took time.Duration
@@ -61,22 +61,27 @@ func (o outcome) last() string { return lastLine(o.Stderr) }
 
 // agent runs `up`, with more arguments, as the unit does: what it tells systemd arrives in the host's notices.
 func agent(ctx context.Context, h *host.Host, args ...string) outcome {
-	return (&supervised{host: h}).run(ctx, args...)
+	return (&supervised{host: h}).up(ctx, args...)
 }
 
-// supervised is a run of the agent that can be looked at, or killed, from outside.
+// supervised is a run of a program that can be looked at, or killed, from outside.
 type supervised struct {
 	host  *host.Host
-	start func(pid int) error // called before the agent's first instruction
+	start func(pid int) error // called before the program's first instruction
 
 	mu  sync.Mutex
 	pid int
 }
 
-// wrapper waits for a line on its standard input, and then is the agent.
+// wrapper waits for a line on its standard input, and then is the program.
 const wrapper = `echo $$ >&2; read -r line; exec "$@" </dev/null`
 
-func (s *supervised) run(ctx context.Context, args ...string) outcome {
+// up runs the agent.
+func (s *supervised) up(ctx context.Context, args ...string) outcome {
+	return s.run(ctx, host.Command{Argv: append([]string{"ebs-release-agent", "up"}, args...), Env: []string{"NOTIFY_SOCKET=/run/systemd/notify"}})
+}
+
+func (s *supervised) run(ctx context.Context, program host.Command) outcome {
 	stdin, push := io.Pipe()
 	first := &firstLine{found: make(chan string, 1)}
 	started := make(chan error, 1)
@@ -98,8 +103,9 @@ func (s *supervised) run(ctx context.Context, args ...string) outcome {
 		}
 		push.Close() // the end of the command waits for it
 	}()
-	argv := append([]string{"sh", "-c", wrapper, "sh", "ebs-release-agent", "up"}, args...)
-	out, err := s.host.RunWith(ctx, host.Command{Argv: argv, Env: []string{"NOTIFY_SOCKET=/run/systemd/notify"}, Stdin: stdin, Stderr: first})
+	program.Argv = append([]string{"sh", "-c", wrapper, "sh"}, program.Argv...)
+	program.Stdin, program.Stderr = stdin, first
+	out, err := s.host.RunWith(ctx, program)
 	stdin.CloseWithError(io.ErrClosedPipe)
 	if startErr := <-started; startErr != nil {
 		err = startErr

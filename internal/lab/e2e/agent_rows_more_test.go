@@ -341,7 +341,7 @@ func TestAgentMoreRows(t *testing.T) {
 				s := &supervised{host: h, start: func(int) error { return nil }}
 				kill := cloud.Effect{Do: func(cloud.Call) { s.kill() }, Fail: cloud.Reset}
 				defer r.lab.Account.Fault(cloud.Fault{Action: "AttachVolume", Principal: h.ID, Times: 1, Effect: kill})()
-				s.run(within(r, 30*time.Second))
+				s.up(within(r, 30*time.Second))
 				if n := len(r.volumesFor(h.ID)); n != 1 {
 					r.Fatalf("the killed run left %d volumes", n)
 				}

@@ -255,7 +255,7 @@ func TestAgentRows(t *testing.T) {
 		h := r.machine()
 		s := &supervised{host: h, start: func(int) error { return nil }}
 		r.lab.Account.Fault(cloud.Fault{Action: "ModifyInstanceAttribute", Principal: h.ID, Effect: cloud.Effect{Do: func(cloud.Call) { s.kill() }, Fail: cloud.Reset}})
-		s.run(within(t, 30*time.Second))
+		s.up(within(t, 30*time.Second))
 		must(t, r.lab.Account.TerminateInstance(h.ID))
 		must(t, r.lab.Account.Wait(within(t, 20*time.Second), func() bool { return r.stateOf(h.ID) == "terminated" }))
 		// EC2 gives the volume back. Its tags, from the very call that made it, say that `gc` may have it.

@@ -7,7 +7,6 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,19 +19,13 @@ import (
 	"ebs-release/internal/pointer"
 )
 
-// testBinary is where a release server of these tests sees this program: it is its tracer.
-const testBinary = "/opt/test"
-
 // frozenAtMost is how long writers to /release may ever wait: the guard's limit and a second.
 const frozenAtMost = 11 * time.Second
 
 // crashRig is a lab for publishers that are killed: one member, a tiny tree.
 func crashRig(t *testing.T) *rig {
 	t.Helper()
-	exe, err := os.Executable()
-	must(t, err)
 	r := published(t, func(o *lab.Options) {
-		o.ServerBinds = append(o.ServerBinds, host.Bind{Source: filepath.Dir(exe), Target: testBinary})
 		o.PublisherSettings["settle"] = "50ms"
 		o.PublisherSettings["keep"] = "3"
 	})
@@ -135,11 +128,12 @@ func (r *rig) recordPublisherCrashes() (points []publisherCrash) {
 	r.Helper()
 	r.sh("echo recorded > /srv/source/version")
 	before := len(r.lab.Account.Calls())
-	out := r.tracedPublish(0)
+	trace := publisherTracer(0)
+	out := r.tracedPublish(trace)
 	if out.Code != 0 {
 		r.Fatalf("the recorded publish: exit %d\n%s", out.Code, out.Stderr)
 	}
-	for i, effect := range strings.Split(r.sh("cat /run/trace"), "\n") {
+	for i, effect := range trace.seen {
 		points = append(points, publisherCrash{kind: effectKind(effect), effect: i + 1})
 	}
 	n := 0
@@ -159,15 +153,14 @@ func (r *rig) recordPublisherCrashes() (points []publisherCrash) {
 	return points
 }
 
-// tracedPublish kills the publisher before an effect; 0: not at all.
-func (r *rig) tracedPublish(at int) host.Output {
+// tracedPublish follows a publish, and waits for what that leaves running.
+func (r *rig) tracedPublish(trace *tracer) host.Output {
 	r.Helper()
-	out, _ := r.server.Run(within(r, 60*time.Second), testBinary+"/"+testName(), tracerVerb, strconv.Itoa(at), "/run/trace", "/release,"+lab.PointerStore,
-		"/usr/bin/ebs-release", "publish", "/srv/source")
-	return out
+	s := &supervised{host: r.server, start: trace.attach}
+	out := s.run(within(r, 60*time.Second), host.Command{Argv: []string{"ebs-release", "publish", "/srv/source"}})
+	must(r, <-trace.done)
+	return out.Output
 }
-
-func testName() string { return filepath.Base(os.Args[0]) }
 
 // killablePublish runs a publish that kill kills.
 func (r *rig) killablePublish() host.Output {
@@ -193,8 +186,11 @@ func (r *rig) crashPublisher(c publisherCrash, version string) (reached bool, er
 	before := r.readPointer()
 	r.sh("echo '" + version + "' > /srv/source/version")
 	var out host.Output
+	var killed time.Time
 	if c.effect > 0 {
-		out = r.tracedPublish(c.effect)
+		trace := publisherTracer(c.effect)
+		out = r.tracedPublish(trace)
+		killed = trace.killed
 	} else {
 		disarm := r.lab.Account.Fault(cloud.Fault{
 			Principal: r.server.ID, Skip: c.call, Times: 1,
@@ -202,21 +198,14 @@ func (r *rig) crashPublisher(c publisherCrash, version string) (reached bool, er
 		})
 		out = r.killablePublish()
 		disarm()
+		killed = time.Now()
 	}
 	reached = out.Code != 0
 	if reached && out.Code != 128+9 && out.Code != -1 {
 		return reached, fmt.Errorf("it was to be killed, and ended with exit %d: %s", out.Code, out.Stderr)
 	}
-	killed := time.Now()
-	if c.effect > 0 && reached {
-		nanos, err := strconv.ParseInt(r.sh("cat /run/trace.killed"), 10, 64)
-		if err != nil {
-			return reached, err
-		}
-		killed = time.Unix(0, nanos)
-	}
 	err = r.writable()
-	if waited := time.Since(killed); err != nil || waited > frozenAtMost {
+	if waited := time.Since(killed); err != nil || reached && waited > frozenAtMost {
 		return reached, fmt.Errorf("/release can't be written to after %v: %w", waited, err)
 	}
 	if err := r.pointerIsOneOf(before, version); err != nil {
