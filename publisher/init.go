@@ -41,7 +41,7 @@ write it into /etc/fstab, and make the folders of the release tree. What is done
 It never formats a disk that is not blank.
 
 A release server that takes the place of one that was lost gets the old one's volume with --volume, or a copy of it from the snapshot of a release
-with --snapshot. Then ` + "`ebs-release publish /release/current`" + ` makes the pointer anew.`,
+with --snapshot. Then ` + "`ebs-release publish /release/releases/ID`" + `, with the release that the members report, makes the pointer anew.`,
 		Example: `  sudo ebs-release init --size 50
   sudo ebs-release init --snapshot snap-0123456789abcdef0`,
 		Args: cobra.NoArgs,

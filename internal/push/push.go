@@ -19,7 +19,7 @@ import (
 // What can be wrong with a member. Each comes wrapped, with the member and what was said.
 var (
 	ErrNoHostKey   = errors.New("its agent has not reported an ssh host key yet")
-	ErrHostKey     = errors.New("it shows another ssh host key than its agent reported: another machine may have its address now")
+	ErrHostKey     = errors.New("it shows another ssh host key than its agent reported: another machine may have its address now, or its key was changed (`ebs-release-agent up` on it reports the new one)")
 	ErrLogin       = errors.New("ssh login refused")
 	ErrUnreachable = errors.New("not reachable by ssh")
 	ErrLost        = errors.New("ssh connection lost")

@@ -38,7 +38,7 @@ func TestReleaseServerIsReplaced(t *testing.T) {
 			r.ok(append([]string{"init"}, tc.flag(r, volume, before.Release)...)...)
 			r.ok(append([]string{"init"}, tc.flag(r, volume, before.Release)...)...) // once more is nothing
 			var after publication
-			must(t, json.Unmarshal([]byte(r.ok("publish", "/release/current", "--output", "json")), &after))
+			must(t, json.Unmarshal([]byte(r.ok("publish", "/release/releases/"+before.Release, "--output", "json")), &after))
 			if after.Generation != 3 || after.Release != before.Release || after.OnIt != 2 || after.Total != 2 || after.Sent.Files != 0 {
 				t.Errorf("%+v, want generation 3 of %s, with no file sent", after, before.Release)
 			}
