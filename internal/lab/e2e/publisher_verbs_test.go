@@ -525,12 +525,18 @@ func TestStatusWatchShowsWhatChanges(t *testing.T) {
 	r.scale(1)
 	out := make(chan host.Output, 1)
 	go func() {
-		o, _ := r.server.Run(within(t, 30*time.Second), "timeout", "--preserve-status", "-s", "INT", "5", "ebs-release", "status", "--watch", "--interval", "1s")
+		o, _ := r.server.Run(within(t, 60*time.Second), "sh", "-c", "echo $$ > /run/watch.pid; exec ebs-release status --watch --interval 1s > /run/watch")
 		out <- o
 	}()
+	shows := func(r *rig, what string) {
+		r.Helper()
+		r.sh("for i in $(seq 400); do grep -qsF '" + what + "' /run/watch && exit 0; sleep 0.05; done; cat /run/watch; exit 1")
+	}
+	shows(r, "generation 1 is current: 1/1 members on it")
 	r.publishAs("two")
-	o := <-out
-	if o.Code != 0 || !strings.Contains(o.Stdout, "generation 2 is current: 1/1 members on it") {
-		t.Errorf("exit %d: %s%s", o.Code, o.Stdout, o.Stderr)
+	shows(r, "generation 2 is current: 1/1 members on it")
+	r.sh("kill -INT $(cat /run/watch.pid)")
+	if o := <-out; o.Code != 0 || o.Stderr != "" {
+		t.Errorf("exit %d: %s", o.Code, o.Stderr)
 	}
 }
