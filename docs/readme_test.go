@@ -34,6 +34,29 @@ func TestEveryErrorLineInREADMEIsOneOfTheCode(t *testing.T) {
 	}
 }
 
+// TestFiguresInREADMEAreMeasured: what README says that it costs is in docs/performance.md.
+func TestFiguresInREADMEAreMeasured(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	measured, err := os.ReadFile("performance.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, costs, found := strings.Cut(string(readme), "What it costs, measured here")
+	costs, _, _ = strings.Cut(costs, "\n\n")
+	figures := regexp.MustCompile(`[0-9][0-9.,]* (ms|s|KiB|MiB)\b`).FindAllString(costs, -1)
+	if !found || len(figures) < 5 {
+		t.Fatalf("README names the figures %q", figures)
+	}
+	for _, figure := range figures {
+		if !regexp.MustCompile(`(^|[^0-9.,])` + regexp.QuoteMeta(figure) + `\b`).Match(measured) {
+			t.Errorf("README says %s, which performance.md does not have", figure)
+		}
+	}
+}
+
 // messages are all string literals of the two programs and what they are made of, the lab and the tests left out.
 func messages(t *testing.T) string {
 	var all strings.Builder
