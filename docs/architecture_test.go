@@ -1,0 +1,91 @@
+package docs
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "ebs-release/"
+
+// pkg is what go list says of a package.
+type pkg struct {
+	ImportPath, Doc string
+	GoFiles         []string
+	Imports         []string
+}
+
+func packages(t *testing.T) (all []pkg) {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Doc,GoFiles,Imports", "./...")
+	cmd.Dir = ".."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// TestTheMapIsComplete: whoever looks for a line of code finds its room in the map, and what the room is for in the first sentence of its documentation.
+func TestTheMapIsComplete(t *testing.T) {
+	text, err := os.ReadFile("architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rooms, found := strings.Cut(string(text), "## A map of packages")
+	rooms, _, _ = strings.Cut(rooms, "\n## ")
+	if !found {
+		t.Fatal("there is no map")
+	}
+	for _, p := range packages(t) {
+		name := path.Base(p.ImportPath)
+		if !strings.Contains(rooms, name+"/") && !strings.Contains(rooms, "cmd/"+name) && name != "mkfs" {
+			t.Errorf("%s is not on the map", p.ImportPath)
+		}
+		if len(p.GoFiles) > 0 && p.Doc == "" {
+			t.Errorf("%s does not say what it is for", p.ImportPath)
+		}
+	}
+}
+
+// TestDependenciesGoOneWay holds the paragraph below the map.
+func TestDependenciesGoOneWay(t *testing.T) {
+	trunk := []string{"agent", "publisher", "internal/boot", "internal/publish"}
+	may := map[string][]string{
+		"internal/fleet": {"internal/volume"}, "internal/snapshot": {"internal/volume"}, "internal/push": {"internal/release"},
+		"internal/filesystem/mkfs": {"internal/filesystem"},
+	}
+	for _, p := range packages(t) {
+		from := strings.TrimPrefix(p.ImportPath, module)
+		if from == "internal/lab" || strings.HasPrefix(from, "internal/lab/") || strings.HasPrefix(from, "packaging") || from == "docs" {
+			continue
+		}
+		for _, i := range p.Imports {
+			to, ours := strings.CutPrefix(i, module)
+			switch {
+			case !ours, to == "internal/exit":
+			case strings.HasPrefix(to, "internal/lab"):
+				t.Errorf("%s knows the lab", from)
+			case slices.Contains(trunk[2:], to) && !slices.Contains(trunk[:2], from):
+				t.Errorf("%s imports %s", from, to)
+			case slices.Contains(trunk, from), slices.Contains(may[from], to):
+			default:
+				t.Errorf("the leaf %s imports the leaf %s", from, to)
+			}
+		}
+	}
+}
