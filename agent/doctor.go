@@ -94,6 +94,7 @@ func (d *doctor) checks() []check {
 		{"ec2:DeleteVolume", d.deleteVolume},
 		{"device names", d.deviceNames},
 		{"mount point", d.mountPoint},
+		{"writing", d.writing},
 		{"mount propagation", d.mountPropagation},
 		{"e2fsck", d.e2fsck},
 		{"ssh host key", d.sshHostKey},

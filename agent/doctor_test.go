@@ -13,6 +13,7 @@ import (
 
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/mount"
 	"ebs-release/internal/status"
 )
 
@@ -98,6 +99,39 @@ func (d *doctor) unitCheck() func(context.Context) finding        { return d.uni
 func (d *doctor) applicationCheck() func(context.Context) finding { return d.application }
 func (d *doctor) orderingCheck() func(context.Context) finding    { return d.ordering }
 func (d *doctor) propagationCheck() func(context.Context) finding { return d.mountPropagation }
+
+// The test binary plays the child that the doctor starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == mount.TryWriteVerb {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+func TestDoctorTellsOfErrorsThatExt4Counted(t *testing.T) {
+	_, point := member(t)
+	mounted, err := mount.Look(point)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := patient(t, nil)
+	d.timeout = 20 * time.Second
+	if d.values, err = config.Load(settingsTable(), "", nil, func(key string) string { return map[string]string{"EBS_RELEASE_MOUNT_POINT": point}[key] }); err != nil {
+		t.Fatal(err)
+	}
+	count := filepath.Join(d.root, "sys/fs/ext4", filepath.Base(mounted.Source), "errors_count")
+	if err := os.MkdirAll(filepath.Dir(count), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for errors, want := range map[string]string{"0\n": stateOK, "3\n": stateWarn} {
+		if err := os.WriteFile(count, []byte(errors), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := d.writing(t.Context()); got.State != want {
+			t.Errorf("%q: %s", errors, got)
+		}
+	}
+}
 
 func TestDoctorSeesThatItIsInAContainer(t *testing.T) {
 	d := patient(t, nil)

@@ -91,7 +91,7 @@ Unknown codes mean failure.`,
 	complete(root)
 	root.AddCommand(
 		p.upCommand(), p.statusCommand(), p.waitCommand(), p.stageCommand(), p.activateCommand(), p.verifyCommand(), p.doctorCommand(), p.configCommand(),
-		p.versionCommand(),
+		p.versionCommand(), p.tryWriteCommand(),
 	)
 	return root
 }

@@ -59,6 +59,9 @@ func observeVolume(s *status.Status) error {
 	if mounted == nil {
 		return fmt.Errorf("nothing is mounted at %s any more. Try: systemctl restart ebs-release-agent", s.MountPoint)
 	}
+	if why := mounted.ReadOnly(); why != "" { // it is served, and readers see no difference
+		s.Warning = fmt.Sprintf("nothing can be written to %s (%s): no other release can be pushed to it. Try: ebs-release-agent doctor", s.MountPoint, why)
+	}
 	if s.Generation == 0 {
 		return nil // a volume of an older setup, that says nothing
 	}
@@ -104,6 +107,9 @@ func (p *program) printStatus(s status.Status) error {
 	}
 	if s.Error != "" {
 		rows = append(rows, []string{"error", s.Error})
+	}
+	if s.Warning != "" {
+		rows = append(rows, []string{"warning", s.Warning})
 	}
 	return status.PrintTable(p.stdout, rows)
 }

@@ -162,7 +162,7 @@ func TestInitMakesTheReleaseVolumeOnce(t *testing.T) {
 			}
 			t.Cleanup(func() { s.unmount(i) })
 			mounted, err := mount.Look(i.mountPoint)
-			if err != nil || mounted == nil || mounted.Kind != kind || !hasOption(mounted.Options, "nosuid") || !hasOption(mounted.Options, "nodev") {
+			if err != nil || mounted == nil || mounted.Kind != kind || !strings.HasPrefix(mounted.Options, "rw,nosuid,nodev") {
 				t.Fatalf("mounted: %+v, %v", mounted, err)
 			}
 			if calls := strings.Join(s.calls, ", "); calls != "create, attach /dev/xvdaa, attach /dev/xvdaa, attach /dev/xvdab" {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 
 	"ebs-release/internal/config"
@@ -124,8 +123,8 @@ func (c preflight) releaseVolume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if hasOption(mounted.Options, "ro") {
-		return fmt.Errorf("%s at %s is mounted read-only; see dmesg for why, then `mount -o remount,rw %s`", mounted, point, point)
+	if why := mounted.ReadOnly(); why != "" {
+		return fmt.Errorf("%s at %s is mounted read-only (%s); see dmesg for why, then `mount -o remount,rw %s`", mounted, point, why, point)
 	}
 	if c.maker.VolumeID, err = mountedVolume(mounted); err != nil {
 		return err
@@ -141,10 +140,6 @@ func mountedAt(point string) (*mount.Mounted, error) {
 		return nil, fmt.Errorf("nothing is mounted at %s; run `ebs-release init`, or mount the release volume", point)
 	}
 	return mounted, err
-}
-
-func hasOption(options, option string) bool {
-	return slices.Contains(strings.Split(options, ","), option)
 }
 
 func (c preflight) releaseTree(context.Context) error {

@@ -16,7 +16,8 @@ type Mounted struct {
 	Major, Minor uint32
 	Source       string // /dev/nvme1n1: as it was when it was mounted; the number is the truth
 	Kind         string // ext4
-	Options      string // rw,nosuid,nodev,noatime
+	Options      string // of the mount: rw,nosuid,nodev,noatime
+	SuperOptions string // of the file system: rw,errors=remount-ro
 }
 
 func (m Mounted) String() string {
@@ -93,7 +94,7 @@ func lookThrough(dir *os.File, point string) (*Mounted, error) {
 func fromInfo(info *mountinfo.Info) Mounted {
 	return Mounted{
 		Major: uint32(info.Major), Minor: uint32(info.Minor),
-		Source: info.Source, Kind: info.FSType, Options: info.Options,
+		Source: info.Source, Kind: info.FSType, Options: info.Options, SuperOptions: info.VFSOptions,
 	}
 }
 

@@ -40,6 +40,7 @@ type Status struct {
 	VolumeID   string    `json:"volume_id"`
 	Device     string    `json:"device"`
 	Error      string    `json:"error"`
+	Warning    string    `json:"warning,omitempty"` // of a member that is ready
 	InstanceID string    `json:"instance_id"`
 	MountPoint string    `json:"mount_point"`
 	Started    time.Time `json:"started,omitzero"`

@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -249,4 +251,51 @@ func TestDryRunTellsThePlanAndChangesNothing(t *testing.T) {
 	says(plan(h), "unmounts /release", "detaches and deletes vol-", "create", "makes a gp3 volume")
 	must(t, r.lab.Reboot(within(t, 30*time.Second), h.ID)) // for real
 	says(plan(h), "mounted at /release", "generation 2")
+}
+
+// TestDoctorSeesWhatHindersWriting: a release volume that was frozen, or that the kernel made read-only. Readers notice nothing, and a push would fail or hang.
+func TestDoctorSeesWhatHindersWriting(t *testing.T) {
+	r := published(t, nil)
+	h := r.machine()
+	must(t, failed(agent(within(t, 30*time.Second), h)))
+	finds := func(state string, says ...string) {
+		t.Helper()
+		began := time.Now()
+		r.diagnosed(h, state, "writing", says)
+		if took := time.Since(began); took > 20*time.Second {
+			t.Errorf("the doctor took %s", took)
+		}
+	}
+	status := func(words string) {
+		t.Helper()
+		out, err := h.Run(within(t, 10*time.Second), "ebs-release-agent", "status")
+		must(t, err) // it is ready: what is there is served
+		if !strings.Contains(out.Stdout, words) {
+			t.Errorf("status says %s, want %q in it", out.Stdout, words)
+		}
+	}
+	finds("ok", "come through")
+
+	r.on(h, "fsfreeze --freeze /release")
+	defer func() { _, _ = h.Run(context.WithoutCancel(t.Context()), "fsfreeze", "--unfreeze", "/release") }() // in case the test fails
+	finds("FAIL", "a write does not come through", "fsfreeze --unfreeze /release")
+	status("generation")
+	r.on(h, "fsfreeze --unfreeze /release; for i in $(seq 200); do grep -qs '[t]ry-write' /proc/[0-9]*/cmdline || exit 0; sleep 0.05; done; echo a probe is left >&2; exit 1")
+	finds("ok", "come through")
+
+	r.on(h, "mount -o remount,errors=remount-ro /release")
+	disk, err := os.Readlink("/sys/dev/block/" + strings.Fields(mounts(h)[0])[2]) // the lab's machine sees the disk under another name
+	must(t, err)
+	must(t, os.WriteFile("/sys/fs/ext4/"+filepath.Base(disk)+"/trigger_fs_error", []byte("a test"), 0))
+	finds("FAIL", "nothing can be written to /release", "systemctl restart ebs-release-agent")
+	status("warning")
+	// What the doctor says to do.
+	r.on(h, "umount /release")
+	out := agent(within(t, 30*time.Second), h)
+	must(t, failed(out))
+	if !strings.Contains(out.Stderr, "e2fsck ended") {
+		t.Errorf("e2fsck was not run: %s", out.Stderr)
+	}
+	must(t, r.served(h, r.pointerNow(), "one", 2))
+	finds("ok", "come through")
 }
