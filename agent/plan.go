@@ -25,9 +25,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
+// planTime is for a plan: a person waits for it, and what does not answer by then is the answer.
+const planTime = 20 * time.Second
+
 // plan is `up --dry-run`: the very boot, over parts that look as the real ones do, and instead of changing the world say what they would do.
 func (p *program) plan(ctx context.Context, values config.Values) error {
-	ctx, cancel := context.WithTimeout(ctx, values.Duration("deadline"))
+	ctx, cancel := context.WithTimeout(ctx, min(planTime, values.Duration("deadline")))
 	defer cancel()
 	fetcher, err := pointer.NewFetcher(values.Get("pointer"), p.logger())
 	if err != nil {
