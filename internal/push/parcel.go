@@ -2,7 +2,6 @@ package push
 
 import (
 	"bytes"
-	"fmt"
 	"sync"
 
 	"ebs-release/internal/release"
@@ -58,26 +57,16 @@ func (p *Parcels) get(tree release.Tree, id, base string) (*parcel, error) {
 }
 
 func pack(tree release.Tree, id, base string) (*parcel, error) {
-	next, err := tree.Manifest(id)
+	packed, err := tree.Pack(base, id)
 	if err != nil {
 		return nil, err
 	}
-	var old release.Manifest
-	if base != "" {
-		if old, err = tree.Manifest(base); err != nil {
-			return nil, err
-		}
-	}
-	p := &parcel{id: id, digest: next.Digest()}
-	var delta, names bytes.Buffer
-	if err := release.Diff(old, next).Encode(&delta); err != nil {
-		return nil, fmt.Errorf("delta of %s: %w", id, err)
-	}
-	for _, e := range release.Missing(old, next) {
+	p := &parcel{id: id, digest: packed.Digest, delta: packed.Delta, files: len(packed.Missing)}
+	var names bytes.Buffer
+	for _, e := range packed.Missing {
 		// "./": a name that begins with a dash, # or ; is a name.
 		names.WriteString("./" + e.Path + "\x00")
-		p.files++
 	}
-	p.delta, p.names = delta.Bytes(), names.Bytes()
+	p.names = names.Bytes()
 	return p, nil
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"regexp"
 	"slices"
 	"strconv"
@@ -70,14 +71,24 @@ func nextID(releases []string, now time.Time, digest string) string {
 // ValidID says whether id has the form that NewID gives. Only such an id may become part of a path or a command.
 func ValidID(id string) bool { return idFormat.MatchString(id) }
 
-// ValidDigest says whether digest is a sha256 in lower-case hex. It looks at each line of a manifest: no regular expression.
+// ValidDigest says whether digest is a sha256 in lower-case hex.
 func ValidDigest(digest string) bool {
-	for i := range len(digest) {
-		if strings.IndexByte(hexDigits, digest[i]) < 0 {
-			return false
-		}
+	_, ok := parseSum(digest)
+	return ok
+}
+
+// parseSum is done for each line of a manifest: no branch for each digit.
+func parseSum(s string) (sum [sha256.Size]byte, ok bool) {
+	if len(s) != 2*sha256.Size {
+		return sum, false
 	}
-	return len(digest) == 2*sha256.Size
+	const small = 0x20 // a bit that digits and small letters have, and capital letters don't
+	bits := byte(small)
+	for i := range len(s) {
+		bits &= s[i]
+	}
+	_, err := hex.Decode(sum[:], []byte(s))
+	return sum, err == nil && bits == small
 }
 
 func checkID(id string) error {
@@ -91,16 +102,25 @@ func appendEntry(to []byte, e *Entry) []byte {
 	to = append(to, e.Type, ' ')
 	switch e.Type {
 	case 'f':
-		to = fmt.Appendf(to, "%04o %d ", e.Mode, e.Size)
+		to = append(appendMode(to, e.Mode), ' ')
+		to = append(strconv.AppendInt(to, e.Size, 10), ' ')
 		to = hex.AppendEncode(to, e.SHA256[:])
 	case 'd':
-		to = fmt.Appendf(to, "%04o", e.Mode)
+		to = appendMode(to, e.Mode)
 	case 'l':
 		to = appendEscaped(to, e.Target)
 	}
 	to = append(to, ' ')
 	to = appendEscaped(to, e.Path)
 	return append(to, '\n')
+}
+
+// appendMode writes four octal digits; a mode has no more.
+func appendMode(to []byte, mode uint32) []byte {
+	for shift := 9; shift >= 0; shift -= 3 {
+		to = append(to, '0'+byte(mode>>shift&7))
+	}
+	return to
 }
 
 // Encode writes the manifest, a line per entry:
@@ -111,22 +131,24 @@ func appendEntry(to []byte, e *Entry) []byte {
 //
 // with \xNN in path and target for a space, a backslash and all bytes outside of printable ASCII.
 func (m Manifest) Encode(w io.Writer) error {
-	buffered := bufio.NewWriterSize(w, 64<<10)
-	var line []byte
+	_, err := w.Write(m.text())
+	return err
+}
+
+func (m Manifest) text() []byte {
+	text := make([]byte, 0, 128*len(m)) // more than most lines have
 	for i := range m {
-		line = appendEntry(line[:0], &m[i])
-		if _, err := buffered.Write(line); err != nil {
-			return err
-		}
+		text = appendEntry(text, &m[i])
 	}
-	return buffered.Flush()
+	return text
 }
 
 // Digest is the sha256 of the encoded manifest: the identity of the content of a release.
-func (m Manifest) Digest() string {
-	h := sha256.New()
-	_ = m.Encode(h) // a hash takes everything
-	return hexSum(h)
+func (m Manifest) Digest() string { return digestOf(m.text()) }
+
+func digestOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
 func hexSum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
@@ -145,22 +167,45 @@ func (m Manifest) Size() (files int, bytes int64) {
 // ParseManifest reads what Encode wrote, and nothing else: no path that leaves the tree or passes through a file or symlink, no second
 // entry for a path, no other order or spelling.
 func ParseManifest(r io.Reader) (Manifest, error) {
-	var m Manifest
-	err := eachLine(r, func(number int, line []byte) error {
-		e, err := parseEntry(string(line))
-		if err != nil {
-			return fmt.Errorf("manifest line %d: %w", number, err)
+	var text strings.Builder
+	if sized, ok := r.(interface{ Stat() (fs.FileInfo, error) }); ok {
+		if info, err := sized.Stat(); err == nil && info.Size() < maxManifest {
+			text.Grow(int(info.Size()))
 		}
-		m = append(m, e)
-		return nil
-	})
-	if err != nil {
-		return nil, err
 	}
-	if err := m.validate(); err != nil {
+	if n, err := io.Copy(&text, io.LimitReader(r, maxManifest+1)); err != nil {
+		return nil, err
+	} else if n > maxManifest {
+		return nil, fmt.Errorf("manifest of more than %d bytes", maxManifest)
+	}
+	m, err := parseManifest(text.String())
+	if err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
 	return m, nil
+}
+
+// parseManifest keeps text: the strings of its entries are parts of it.
+func parseManifest(text string) (Manifest, error) {
+	m := make(Manifest, 0, min(strings.Count(text, "\n"), maxEntries))
+	for number := 1; text != ""; number++ {
+		line, rest, whole := strings.Cut(text, "\n")
+		switch {
+		case len(line) > maxLine:
+			return nil, fmt.Errorf("line %d is longer than %d bytes", number, maxLine)
+		case !whole:
+			return nil, fmt.Errorf("line %d is cut off", number)
+		case number > maxEntries:
+			return nil, fmt.Errorf("more than %d lines", maxEntries)
+		}
+		e, err := parseEntry(line)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", number, err)
+		}
+		m = append(m, e)
+		text = rest
+	}
+	return m, m.validate()
 }
 
 // eachLine gives each line without its newline, bounded in length and number. The slice is good only until do returns.
@@ -186,54 +231,82 @@ func eachLine(r io.Reader, do func(number int, line []byte) error) error {
 	}
 }
 
-func parseEntry(line string) (Entry, error) {
-	fields := strings.Split(line, " ")
-	var e Entry
-	var err error
-	switch {
-	case fields[0] == "f" && len(fields) == 5:
-		e.Type = 'f'
-		if e.Mode, err = parseMode(fields[1]); err != nil {
+func parseEntry(line string) (e Entry, err error) {
+	malformed := func() (Entry, error) {
+		return e, fmt.Errorf("%q… is not an entry", line[:min(len(line), 20)])
+	}
+	if len(line) < 2 || line[1] != ' ' {
+		return malformed()
+	}
+	e.Type = line[0]
+	field, rest, more := strings.Cut(line[2:], " ")
+	if !more {
+		return malformed()
+	}
+	switch e.Type {
+	case 'f':
+		if e.Mode, err = parseMode(field); err != nil {
 			return e, err
 		}
-		if e.Size, err = strconv.ParseInt(fields[2], 10, 64); err != nil || strconv.FormatInt(e.Size, 10) != fields[2] || e.Size < 0 {
-			return e, fmt.Errorf("%q is not a size", fields[2])
+		if field, rest, more = strings.Cut(rest, " "); !more {
+			return malformed()
 		}
-		if !ValidDigest(fields[3]) {
-			return e, fmt.Errorf("%q is not a sha256", fields[3])
-		}
-		if _, err = hex.Decode(e.SHA256[:], []byte(fields[3])); err != nil {
+		if e.Size, err = parseSize(field); err != nil {
 			return e, err
 		}
-	case fields[0] == "d" && len(fields) == 3:
-		e.Type = 'd'
-		if e.Mode, err = parseMode(fields[1]); err != nil {
+		if field, rest, more = strings.Cut(rest, " "); !more {
+			return malformed()
+		}
+		var ok bool
+		if e.SHA256, ok = parseSum(field); !ok {
+			return e, fmt.Errorf("%q is not a sha256", field)
+		}
+	case 'd':
+		if e.Mode, err = parseMode(field); err != nil {
 			return e, err
 		}
-	case fields[0] == "l" && len(fields) == 3:
-		e.Type = 'l'
-		if e.Target, err = unescape(fields[1]); err != nil {
+	case 'l':
+		if e.Target, err = unescape(field); err != nil {
 			return e, fmt.Errorf("target: %w", err)
 		}
 	default:
-		return e, fmt.Errorf("%q… is not an entry", line[:min(len(line), 20)])
+		return malformed()
 	}
-	if e.Path, err = unescape(fields[len(fields)-1]); err != nil {
+	if strings.IndexByte(rest, ' ') >= 0 {
+		return malformed()
+	}
+	if e.Path, err = unescape(rest); err != nil {
 		return e, fmt.Errorf("path: %w", err)
 	}
 	return e, nil
 }
 
-func parseMode(s string) (uint32, error) {
-	n, err := strconv.ParseUint(s, 8, 32)
-	if err != nil || len(s) != 4 {
+// parseSize takes the one spelling of a number that Encode writes.
+func parseSize(s string) (int64, error) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || s[0] < '0' || s[0] > '9' || s[0] == '0' && len(s) > 1 {
+		return 0, fmt.Errorf("%q is not a size", s)
+	}
+	return n, nil
+}
+
+func parseMode(s string) (mode uint32, err error) {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '7' || len(s) != 4 {
+			mode = maxMode + 1
+			break
+		}
+		mode = mode<<3 | uint32(s[i]-'0')
+	}
+	if len(s) != 4 || mode > maxMode {
 		return 0, fmt.Errorf("%q is not a mode of four octal digits", s)
 	}
-	return uint32(n), nil
+	return mode, nil
 }
 
 func (m Manifest) validate() error {
 	folders := map[string]bool{"": true}
+	before := "" // parent of the entry before: mostly of this one, too
 	for i := range m {
 		e := &m[i]
 		if err := e.check(); err != nil {
@@ -242,8 +315,11 @@ func (m Manifest) validate() error {
 		if i > 0 && m[i-1].Path >= e.Path {
 			return fmt.Errorf("%s comes after %s: not sorted, or twice the same", quote(e.Path), quote(m[i-1].Path))
 		}
-		if parent, _ := split(e.Path); !folders[parent] {
-			return fmt.Errorf("%s: its parent is not a directory of this release", quote(e.Path))
+		if parent, _ := split(e.Path); parent != before {
+			if !folders[parent] {
+				return fmt.Errorf("%s: its parent is not a directory of this release", quote(e.Path))
+			}
+			before = parent
 		}
 		if e.Type == 'd' {
 			folders[e.Path] = true
@@ -278,7 +354,9 @@ func checkPath(path string) error {
 	if strings.IndexByte(path, 0) >= 0 {
 		return fmt.Errorf("%s: a NUL in a path", quote(path))
 	}
-	for name := range strings.SplitSeq(path, "/") {
+	for rest, more := path, true; more; {
+		var name string
+		name, rest, more = strings.Cut(rest, "/")
 		if name == "" || name == "." || name == ".." || len(name) > maxName {
 			return fmt.Errorf("%s: the path leaves the release, or is not in its plain form", quote(path))
 		}

@@ -303,3 +303,54 @@ func FuzzDelta(f *testing.F) {
 		}
 	})
 }
+
+// large is a manifest of files in folders of 100, as a tree of sources has them.
+func large(files int) Manifest {
+	m := make(Manifest, 0, files+files/100+files/5000)
+	for i := range files {
+		dir := fmt.Sprintf("part%d/module%d", i/5000, i/100)
+		if i%5000 == 0 {
+			m = append(m, Entry{Path: fmt.Sprintf("part%d", i/5000), Type: 'd', Mode: 0o755})
+		}
+		if i%100 == 0 {
+			m = append(m, Entry{Path: dir, Type: 'd', Mode: 0o755})
+		}
+		m = append(m, Entry{Path: fmt.Sprintf("%s/file%d.txt", dir, i), Type: 'f', Mode: 0o644, Size: int64(i), SHA256: sha256.Sum256(fmt.Append(nil, i))})
+	}
+	m.sort()
+	return m
+}
+
+func BenchmarkManifest(b *testing.B) {
+	base := large(20_000)
+	next := append(Manifest(nil), base...)
+	for i := range next {
+		if next[i].Type == 'f' && i%100 == 0 {
+			next[i].SHA256 = sha256.Sum256(fmt.Append(nil, "new", i))
+		}
+	}
+	encoded := text(b, base)
+	delta := Diff(base, next)
+	for name, do := range map[string]func(){
+		"parse": func() {
+			if _, err := parseManifest(encoded); err != nil {
+				b.Fatal(err)
+			}
+		},
+		"digest": func() { _ = base.Digest() },
+		"diff":   func() { _ = Diff(base, next) },
+		"apply": func() {
+			if _, err := delta.Apply(base); err != nil {
+				b.Fatal(err)
+			}
+		},
+		"plan": func() { _ = plan(base, next) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				do()
+			}
+		})
+	}
+}
