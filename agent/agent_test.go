@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -69,7 +71,6 @@ func TestAgentHasNoCodeThatFormats(t *testing.T) {
 }
 
 func TestExitCodes(t *testing.T) {
-	id, digest := "20261122T231500Z-9f31c0de77aa", strings.Repeat("a", 64)
 	for _, tc := range []struct {
 		name string
 		args []string
@@ -88,11 +89,7 @@ func TestExitCodes(t *testing.T) {
 		{"wrong type", []string{"up", "--volume-type", "io2"}, nil, exit.Usage, "gp3"},
 		{"status before any boot", []string{"status"}, nil, exit.Unchanged, "not ready: not started"},
 		{"wait in vain", []string{"wait", "--timeout", "150ms"}, nil, exit.Unchanged, "after 150ms: not ready"},
-		{"stage before the boot is over", []string{"stage", "--release", id, "--digest", digest}, nil, exit.Unchanged, "not ready"},
-		{"activate before the boot is over", []string{"activate", "--release", id, "--digest", digest, "--generation", "1"}, nil, exit.Unchanged, "not ready"},
-		{"stage without a release", []string{"stage"}, nil, exit.Usage, "--release"},
-		{"stage with a path for a base", []string{"stage", "--release", id, "--digest", digest, "--base", "../x"}, nil, exit.Usage, "--base"},
-		{"activate without a generation", []string{"activate", "--release", id, "--digest", digest}, nil, exit.Usage, "--generation"},
+		{"receive and keep nothing", []string{"receive", "--keep", "0"}, nil, exit.Usage, "--keep"},
 		{"version", []string{"version"}, nil, exit.Done, ""},
 		{"config show", []string{"config", "show"}, nil, exit.Done, ""},
 	} {
@@ -177,45 +174,56 @@ func disk(t *testing.T, mkfs ...string) string {
 	return device
 }
 
-func TestStageFinishActivate(t *testing.T) {
+// receive says to the agent what a publisher would, and returns its answers after the first.
+func (a *agent) receive(t *testing.T, said string) (answers []map[string]any) {
+	t.Helper()
+	a.stdin = strings.NewReader(said)
+	code, stdout, stderr := a.do(t, "receive")
+	if code != exit.Done {
+		t.Fatalf("exit %d, %q", code, stderr)
+	}
+	for line := range strings.Lines(stdout) {
+		var answer map[string]any
+		if err := json.Unmarshal([]byte(line), &answer); err != nil || answer["schema"] != 1.0 {
+			t.Fatalf("%q: %v", line, err)
+		}
+		answers = append(answers, answer)
+	}
+	if len(answers) == 0 || answers[0]["state"] != "listening" {
+		t.Fatalf("the agent says %q first", stdout)
+	}
+	return answers[1:]
+}
+
+func TestReceiveStagesAndActivates(t *testing.T) {
 	a, point := member(t)
-	manifest := release.Manifest{{Path: "hello", Type: 'f', Mode: 0o644, Size: 0, SHA256: [32]byte{
-		0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
-	}}}
+	manifest := release.Manifest{{Path: "hello", Type: 'f', Mode: 0o644, Size: 5, SHA256: sha256.Sum256([]byte("world"))}}
 	digest := manifest.Digest()
 	id := release.NewID(time.Now(), digest)
 	var delta bytes.Buffer
 	if err := release.Diff(nil, manifest).Encode(&delta); err != nil {
 		t.Fatal(err)
 	}
-	a.stdin = &delta
-	code, stdout, stderr := a.do(t, "stage", "--release", id, "--digest", digest)
-	var answer struct {
-		Schema                  int
-		State, Release, Partial string
-		Generation              int64
+	activate := func(generation int) string {
+		return fmt.Sprintf("{\"do\":\"activate\",\"release\":%q,\"digest\":%q,\"generation\":%d}\n", id, digest, generation)
 	}
-	if err := json.Unmarshal([]byte(stdout), &answer); code != 0 || err != nil || answer.Schema != 1 || answer.State != "staged" || strings.Count(stdout, "\n") != 1 {
-		t.Fatalf("stage: exit %d, %q, %q, %v", code, stdout, stderr, err)
+	answers := a.receive(t, fmt.Sprintf("{\"do\":\"stage\",\"release\":%q,\"digest\":%q,\"bytes\":%d}\n%s", id, digest, delta.Len(), delta.String())+
+		fmt.Sprintf("{\"do\":\"files\",\"release\":%q,\"bytes\":13}\n\x00\x00\x00\x00\x00\x00\x00\x00world", id)+
+		activate(5)+activate(4)+"{\"do\":\"dance\"}\n")
+	if len(answers) != 5 || answers[0]["state"] != "staged" || answers[0]["files"] != 1.0 || answers[1]["state"] != "present" ||
+		answers[2]["state"] != "active" || answers[2]["generation"] != 5.0 || answers[2]["release"] != id {
+		t.Fatalf("%v", answers)
 	}
-	if err := os.WriteFile(filepath.Join(answer.Partial, "hello"), nil, 0o644); err != nil {
-		t.Fatal(err)
+	if got := fmt.Sprint(answers[3]["error"]); answers[3]["code"] != float64(exit.Conflict) || !strings.Contains(got, "newer generation") {
+		t.Errorf("a lower generation: %v", answers[3])
 	}
-	code, stdout, stderr = a.do(t, "stage", "--finish", "--release", id)
-	if err := json.Unmarshal([]byte(stdout), &answer); code != 0 || err != nil || answer.State != "present" || answer.Release != id {
-		t.Fatalf("finish: exit %d, %q, %q, %v", code, stdout, stderr, err)
+	if got := fmt.Sprint(answers[4]["error"]); answers[4]["code"] != float64(exit.Usage) || !strings.Contains(got, "older than the publisher") {
+		t.Errorf("an unknown request: %v", answers[4])
 	}
-	code, stdout, stderr = a.do(t, "activate", "--release", id, "--digest", digest, "--generation", "5")
-	if err := json.Unmarshal([]byte(stdout), &answer); code != 0 || err != nil || answer.State != "active" || answer.Generation != 5 || answer.Release != id {
-		t.Fatalf("activate: exit %d, %q, %q, %v", code, stdout, stderr, err)
+	if content, err := os.ReadFile(filepath.Join(point, "current", "hello")); err != nil || string(content) != "world" {
+		t.Errorf("%q, %v", content, err)
 	}
-	if _, err := os.Stat(filepath.Join(point, "current", "hello")); err != nil {
-		t.Error(err)
-	}
-	if code, _, stderr := a.do(t, "activate", "--release", id, "--digest", digest, "--generation", "4"); code != exit.Conflict || !strings.Contains(stderr, "newer generation") {
-		t.Errorf("a lower generation: exit %d, %q", code, stderr)
-	}
-	code, stdout, _ = a.do(t, "status", "--output", "json")
+	code, stdout, _ := a.do(t, "status", "--output", "json")
 	var now status.Status
 	if err := json.Unmarshal([]byte(stdout), &now); code != 0 || err != nil || now.Generation != 5 || now.Release != id || now.State != status.Ready {
 		t.Errorf("status: exit %d, %+v, %v: want what the volume says now", code, now, err)
@@ -228,14 +236,18 @@ func TestNothingIsStagedWhileTheBootGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{
-		{"status"},
-		{"stage", "--finish", "--release", "20261122T231500Z-9f31c0de77aa"},
-		{"activate", "--release", "20261122T231500Z-9f31c0de77aa", "--digest", strings.Repeat("a", 64), "--generation", "1"},
-	} {
-		if code, _, stderr := a.do(t, args...); code != exit.Unchanged || !strings.Contains(stderr, "booting") {
-			t.Errorf("%s: exit %d, %q", args[0], code, stderr)
+	if code, _, stderr := a.do(t, "status"); code != exit.Unchanged || !strings.Contains(stderr, "booting") {
+		t.Errorf("status: exit %d, %q", code, stderr)
+	}
+	// What is behind a request that is refused is no request.
+	answers := a.receive(t, "{\"do\":\"stage\",\"release\":\"20261122T231500Z-9f31c0de77aa\",\"bytes\":6}\nhello\n{\"do\":\"activate\"}\n")
+	for _, answer := range answers {
+		if answer["code"] != float64(exit.Unchanged) || !strings.Contains(fmt.Sprint(answer["error"]), "booting") {
+			t.Errorf("%v", answer)
 		}
+	}
+	if len(answers) != 2 {
+		t.Errorf("%v", answers)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
 	defer cancel()

@@ -90,8 +90,8 @@ Unknown codes mean failure.`,
 	p.addSettings(root.PersistentFlags())
 	complete(root)
 	root.AddCommand(
-		p.upCommand(), p.statusCommand(), p.waitCommand(), p.stageCommand(), p.activateCommand(), p.verifyCommand(), p.doctorCommand(), p.configCommand(),
-		p.versionCommand(), p.tryWriteCommand(),
+		p.upCommand(), p.statusCommand(), p.waitCommand(), p.receiveCommand(), p.verifyCommand(), p.doctorCommand(), p.configCommand(), p.versionCommand(),
+		p.tryWriteCommand(),
 	)
 	return root
 }

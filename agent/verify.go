@@ -5,21 +5,13 @@ import (
 	"fmt"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/push/wire"
+	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 )
-
-// verified is the answer of `verify`, one line of JSON.
-type verified struct {
-	Schema  int    `json:"schema"`
-	State   string `json:"state"`
-	Release string `json:"release"`
-	Digest  string `json:"digest"`
-	Files   int    `json:"files"`
-	Bytes   int64  `json:"bytes"`
-}
 
 func (p *program) verifyCommand() *cobra.Command {
 	var id, digest string
@@ -43,25 +35,14 @@ Exit 1: the release is damaged, or not here. Exit 3: the boot of this member is 
 					return err
 				}
 			}
-			have, err := tree.ManifestDigest(id)
+			answer, err := receive.Verify(cmd.Context(), tree, id, digest)
 			if err != nil {
 				return err
 			}
-			if digest != "" && have != digest {
-				return fmt.Errorf("the manifest of release %s has digest %s, want %s", id, have, digest)
-			}
-			manifest, err := tree.Manifest(id)
-			if err != nil {
-				return err
-			}
-			if err := tree.Verify(cmd.Context(), id); err != nil {
-				return err
-			}
-			files, bytes := manifest.Size()
 			if p.output == status.JSON {
-				return p.printLine(verified{status.Schema, "verified", id, have, files, bytes})
+				return wire.Write(p.stdout, answer)
 			}
-			_, err = fmt.Fprintf(p.stdout, "release %s: all %d files are as the manifest says\n", id, files)
+			_, err = fmt.Fprintf(p.stdout, "release %s: all %d files are as the manifest says\n", id, answer.Files)
 			return err
 		},
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 )
 
@@ -29,7 +30,7 @@ func TestVerifyReadsEveryFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, stdout, stderr := a.do(t, "verify", "--release", in.ID, "--digest", in.Digest, "--output", "json")
-	var answer verified
+	var answer wire.Verified
 	if err := json.Unmarshal([]byte(stdout), &answer); code != exit.Done || err != nil || answer.State != "verified" || answer.Files != 2 || answer.Digest != in.Digest {
 		t.Fatalf("exit %d, %q, %q, %v", code, stdout, stderr, err)
 	}

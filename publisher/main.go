@@ -60,7 +60,7 @@ func (p *program) command() *cobra.Command {
 		Short:         "Ship code to EC2 Auto Scaling groups on EBS snapshots",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Long: `Ship code to EC2 Auto Scaling groups on EBS snapshots: running instances get a release by rsync, an instance that launches later boots
+		Long: `Ship code to EC2 Auto Scaling groups on EBS snapshots: running instances get what changed over ssh, an instance that launches later boots
 with that release already mounted.
 
 Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 nothing was changed, 4 the lock is held or the generation moved,

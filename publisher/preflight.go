@@ -93,7 +93,11 @@ func (c preflight) sourceThere(context.Context) error {
 }
 
 func (c preflight) programs(context.Context) error {
-	for _, name := range []string{"ssh", "rsync"} {
+	needed := []string{"ssh"}
+	if release.IsRemote(c.source) {
+		needed = append(needed, "rsync")
+	}
+	for _, name := range needed {
 		if _, err := exec.LookPath(name); err != nil {
 			return fmt.Errorf("%s is not installed: %w", name, err)
 		}

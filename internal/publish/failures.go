@@ -42,7 +42,7 @@ func (p *Publisher) jitter(below time.Duration) time.Duration {
 // isFinal tells errors that another try a moment later won't mend.
 func isFinal(err error) bool {
 	for _, final := range []error{
-		push.ErrNoHostKey, push.ErrHostKey, push.ErrLogin, push.ErrNoAgent, push.ErrNoRsync, push.ErrNoSpace, push.ErrFenced,
+		push.ErrNoHostKey, push.ErrHostKey, push.ErrLogin, push.ErrNoAgent, push.ErrNoSpace, push.ErrFenced,
 	} {
 		if errors.Is(err, final) {
 			return true

@@ -2,9 +2,9 @@ package push
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/hook"
+	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
 )
 
@@ -32,81 +34,31 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// farAgent answers the verbs as the real one does.
+// farAgent is the real one's receive, with troubles that a test asks for.
 func farAgent(tree release.Tree, args []string) error {
-	if os.Getenv("PUSH_TEST_BOOTING") != "" {
-		return exit.With(exit.Unchanged, errors.New("the boot is still going on"))
+	if len(args) != 1 || args[0] != "receive" {
+		return fmt.Errorf("unknown verb %q", args)
 	}
-	ctx := context.Background()
-	get := func(name string) string {
-		for i, a := range args {
-			if a == name && i+1 < len(args) {
-				return args[i+1]
+	fmt.Println("talk of a shell")
+	hooks := hook.Dir{Path: os.Getenv("PUSH_TEST_HOOKS"), Timeout: 10 * time.Second}
+	r := &receive.Receiver{Keep: 3, Hooks: hooks, Version: "test", Log: slog.New(slog.DiscardHandler)}
+	asked := 0
+	r.Ready = func() (release.Tree, error) {
+		asked++
+		switch {
+		case os.Getenv("PUSH_TEST_BOOTING") != "":
+			return tree, exit.With(exit.Unchanged, errors.New("the boot is still going on"))
+		case os.Getenv("PUSH_TEST_HANG") != "":
+			if err := os.WriteFile(tree.Root+"/hangs", nil, 0o644); err != nil {
+				return tree, err
 			}
+			time.Sleep(time.Minute) // killed long before
+		case os.Getenv("PUSH_TEST_FILL") != "" && asked == 2: // somebody else takes the last of the space between stage and files
+			_ = os.WriteFile(tree.Root+"/filler", make([]byte, 8<<20), 0o644)
 		}
-		return ""
+		return tree, nil
 	}
-	switch {
-	case args[0] == "stage" && args[1] == "--finish":
-		if err := tree.Finish(ctx, get("--release")); err != nil {
-			return err
-		}
-		fmt.Printf("{\"schema\":1,\"state\":\"present\",\"release\":%q}\n", get("--release"))
-		return nil
-	case args[0] == "stage":
-		result, err := tree.Stage(ctx, release.StageRequest{ID: get("--release"), Digest: get("--digest"), Base: get("--base"), Delta: os.Stdin})
-		if err != nil {
-			return err
-		}
-		if p := os.Getenv("PUSH_TEST_PARTIAL"); p != "" {
-			result.Partial = p
-		}
-		if os.Getenv("PUSH_TEST_FILL") != "" { // somebody else takes the last of the space meanwhile
-			_ = os.WriteFile(filepath.Join(tree.Root, "filler"), make([]byte, 8<<20), 0o644)
-		}
-		return json.NewEncoder(os.Stdout).Encode(struct {
-			Schema int `json:"schema"`
-			release.StageResult
-		}{1, result})
-	case args[0] == "activate":
-		var generation int64
-		if _, err := fmt.Sscan(get("--generation"), &generation); err != nil {
-			return err
-		}
-		err := tree.Activate(ctx, get("--release"), get("--digest"), generation)
-		if errors.Is(err, release.ErrFenced) {
-			return exit.With(exit.Conflict, err)
-		}
-		if err == nil && os.Getenv("FAKE_HOOK") != "" {
-			fmt.Println(`{"schema":1,"state":"active","hook":{"name":"50-reload","code":3,"line":"no such service"}}`)
-		} else if err == nil {
-			fmt.Println(`{"schema":1,"state":"active"}`)
-		}
-		return err
-	case args[0] == "verify":
-		if have, err := tree.ManifestDigest(get("--release")); err != nil || have != get("--digest") {
-			return fmt.Errorf("the manifest has digest %q: %w", have, err)
-		}
-		if err := tree.Verify(ctx, get("--release")); err != nil {
-			return err
-		}
-		fmt.Println(`{"schema":1,"state":"verified","files":9}`)
-		return nil
-	case args[0] == "status":
-		fmt.Println("talk of a shell\n{\"schema\":1,\"state\":\"ready\"}")
-		return nil
-	case args[0] == "hang":
-		if err := os.WriteFile(tree.Root+"/hangs", nil, 0o644); err != nil {
-			return err
-		}
-		for { // until nobody listens any more
-			if _, err := fmt.Println("still here"); err != nil {
-				return err
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-	}
-	return fmt.Errorf("unknown verb %q", args[0])
+	return r.Run(context.Background(), os.Stdin, os.Stdout)
 }
 
 // far is a member: an sshd of its own on 127.0.0.1, a release volume, an agent.

@@ -2,6 +2,8 @@ package push
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"sync"
 
 	"ebs-release/internal/release"
@@ -19,12 +21,15 @@ type parcelKey struct{ root, id, base string }
 
 // parcel is what travels to a member that holds a certain base. It is not changed once it is made.
 type parcel struct {
-	id     string
-	digest string
-	delta  []byte // for the agent's stage
-	names  []byte // for rsync: NUL after each
-	files  int
+	release.Pack
+	tree release.Tree
+	id   string
+	size int64                  // of its files, as they are sent
+	kept func() ([]byte, error) // its files as they are sent, read once
 }
+
+// keptMost is how many bytes of files are kept in memory, instead of being read again for each member.
+const keptMost = 16 << 20
 
 // NewParcels returns an empty set.
 func NewParcels() *Parcels {
@@ -61,12 +66,25 @@ func pack(tree release.Tree, id, base string) (*parcel, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &parcel{id: id, digest: packed.Digest, delta: packed.Delta, files: len(packed.Missing)}
-	var names bytes.Buffer
-	for _, e := range packed.Missing {
-		// "./": a name that begins with a dash, # or ; is a name.
-		names.WriteString("./" + e.Path + "\x00")
-	}
-	p.names = names.Bytes()
+	p := &parcel{Pack: packed, tree: tree, id: id, size: release.StreamSize(packed.Missing)}
+	p.kept = sync.OnceValues(func() ([]byte, error) {
+		var b bytes.Buffer
+		b.Grow(int(p.size))
+		err := tree.Send(context.Background(), &b, id, p.Missing)
+		return b.Bytes(), err
+	})
 	return p, nil
+}
+
+// send writes the files.
+func (p *parcel) send(ctx context.Context, w io.Writer) error {
+	if p.size > keptMost {
+		return p.tree.Send(ctx, w, p.id, p.Missing)
+	}
+	files, err := p.kept()
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(files)
+	return err
 }

@@ -1,18 +1,19 @@
-// Package push carries a release to members: one ssh connection per member, rsync of what changed over it, and the agent's verbs on the
-// far side. OpenSSH and rsync are used as programs; every word of a remote command is fixed here or checked, so no shell needs quoting.
+// Package push carries a release to members: one ssh connection per member, and its agent on the far side, which gets what changed and nothing else.
+// OpenSSH is used as a program; every word of the remote command is fixed here or checked, so no shell needs quoting.
 package push
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
 
+	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 )
 
@@ -24,7 +25,6 @@ var (
 	ErrUnreachable = errors.New("not reachable by ssh")
 	ErrLost        = errors.New("ssh connection lost")
 	ErrNoAgent     = errors.New("ebs-release-agent can't be run there")
-	ErrNoRsync     = errors.New("rsync is not installed there")
 	ErrNoSpace     = errors.New("its disk is full")
 	ErrNotReady    = errors.New("it is still booting")
 	ErrFenced      = errors.New("it refuses: a newer generation is active there")
@@ -119,8 +119,8 @@ func (t *Target) check() error {
 
 // Sent is what went to a member.
 type Sent struct {
-	Files int   // by rsync
-	Bytes int64 // on the connection, before ssh's encryption: rsync's and the delta
+	Files int
+	Bytes int64 // on the connection, before ssh's encryption: files and delta
 }
 
 // Stage brings a release to the member, whole and verified, not active. base is the release that the member is known to hold, "" for
@@ -143,7 +143,7 @@ func (s *Session) Stage(ctx context.Context, tree release.Tree, id, base string)
 		if err != nil {
 			return sent, s.failed("stage "+id, err)
 		}
-		sent.Bytes += int64(len(parcel.delta))
+		sent.Bytes += int64(len(parcel.Delta))
 		switch answer.State {
 		case release.Present:
 			return sent, nil
@@ -157,37 +157,29 @@ func (s *Session) Stage(ctx context.Context, tree release.Tree, id, base string)
 		default:
 			return sent, s.failed("stage "+id, fmt.Errorf("its agent answers %q", answer.State))
 		}
-		by, err := s.rsync(ctx, tree, parcel, answer.Partial)
-		sent.Files += by.Files
-		sent.Bytes += by.Bytes
+		if answer.Files != len(parcel.Missing) {
+			return sent, s.failed("stage "+id, fmt.Errorf("its agent misses %d files, by the manifests it is %d", answer.Files, len(parcel.Missing)))
+		}
+		var done wire.Done
+		err = s.ask(ctx, wire.Request{Do: wire.Files, Release: id, Bytes: parcel.size}, func(w io.Writer) error { return parcel.send(ctx, w) }, &done)
+		if err == nil && done.State != wire.StatePresent {
+			err = fmt.Errorf("its agent answers %q", done.State)
+		}
 		if err != nil {
 			return sent, s.failed("send "+id, err)
 		}
-		err = s.agent(ctx, nil, nil, "stage", "--finish", "--release", id)
-		if err == nil {
-			return sent, nil
-		}
-		// What it linked from the base may be damaged: from nothing it can be made whole again.
-		if _, spoken := errors.AsType[*exitError](err); !spoken || base == "" {
-			return sent, s.failed("finish "+id, err)
-		}
-		base = ""
+		sent.Files += len(parcel.Missing)
+		sent.Bytes += parcel.size
+		return sent, nil
 	}
 }
 
-func (s *Session) stage(ctx context.Context, p *parcel, base string) (answer release.StageResult, err error) {
-	words := []string{"stage", "--release", p.id, "--digest", p.digest}
-	if base != "" {
-		words = append(words, "--base", base)
-	}
-	var out []byte
-	if err := s.agent(ctx, p.delta, &out, words...); err != nil {
-		return answer, err
-	}
-	if err := json.Unmarshal(out, &answer); err != nil {
-		return answer, fmt.Errorf("its agent's answer can't be read: %w", err)
-	}
-	return answer, nil
+func (s *Session) stage(ctx context.Context, p *parcel, base string) (answer wire.Staged, err error) {
+	err = s.ask(ctx, wire.Request{Do: wire.Stage, Release: p.id, Digest: p.Digest, Base: base, Bytes: int64(len(p.Delta))}, func(w io.Writer) error {
+		_, err := w.Write(p.Delta)
+		return err
+	}, &answer)
+	return answer, err
 }
 
 // choose takes the newest release that both sides hold.
@@ -209,10 +201,14 @@ func (s *Session) Activate(ctx context.Context, id, digest string, generation in
 	if !release.ValidID(id) || !release.ValidDigest(digest) {
 		return fmt.Errorf("activate %q: not a release", id)
 	}
-	var answer []byte
-	err := s.agent(ctx, nil, &answer, "activate", "--release", id, "--digest", digest, "--generation", fmt.Sprint(generation))
-	if err == nil {
-		err = hookOf(answer)
+	var answer wire.Activated
+	err := s.ask(ctx, wire.Request{Do: wire.Activate, Release: id, Digest: digest, Generation: generation}, nil, &answer)
+	switch {
+	case err != nil:
+	case answer.State != wire.StateActive:
+		err = fmt.Errorf("its agent answers %q", answer.State)
+	case answer.Hook != nil:
+		err = (*HookError)(answer.Hook)
 	}
 	if err != nil {
 		return s.failed(fmt.Sprintf("activate generation %d", generation), err)

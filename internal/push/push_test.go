@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -79,9 +78,42 @@ func TestMemberGetsOnlyWhatChanged(t *testing.T) {
 		t.Fatalf("a second time: %+v, %v", again, err)
 	}
 	wantError(t, s.Activate(t.Context(), first.ID, first.Digest, 1), ErrFenced, "generation 1")
-	var answer []byte
-	if err := s.agent(t.Context(), nil, &answer, "status"); err != nil || string(answer) != `{"schema":1,"state":"ready"}` {
-		t.Fatalf("a shell's talk was taken for the answer: %s, %v", answer, err)
+	if files, err := s.Verify(t.Context(), second.ID, second.Digest); err != nil || files != 10 {
+		t.Fatalf("%d files, %v", files, err)
+	}
+	put(t, f.Path(second.ID), "same", "damaged")
+	_, err = s.Verify(t.Context(), second.ID, second.Digest)
+	wantError(t, err, nil, "verify "+second.ID, "same")
+}
+
+// The third push on makes the oldest tree into the new one.
+func TestPushAfterPushOverOneConnection(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	s := f.open(t)
+	base, dir := first.ID, t.TempDir()
+	run(t, "cp", "-a", server.Path(second.ID)+"/.", dir)
+	for i := range 6 {
+		put(t, dir, "a", fmt.Sprint("round ", i))
+		put(t, dir, fmt.Sprintf("new%d/file", i), "new")
+		in := publish(t, server, dir, int64(10+i))
+		sent, err := s.Stage(t.Context(), server, in.ID, base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 && sent.Files != 1 { // the content of the new file is there already
+			t.Errorf("round %d: %+v", i, sent)
+		}
+		if err := s.Activate(t.Context(), in.ID, in.Digest, int64(10+i)); err != nil {
+			t.Fatal(err)
+		}
+		if files, err := s.Verify(t.Context(), in.ID, in.Digest); err != nil || files < 10+i {
+			t.Fatalf("%d files, %v", files, err)
+		}
+		same(t, server.Path(in.ID), f.Path(in.ID))
+		base = in.ID
+	}
+	if ids, err := f.Releases(); err != nil || len(ids) != 3 {
+		t.Errorf("%v, %v", ids, err)
 	}
 }
 
@@ -134,9 +166,30 @@ func TestParcelsAreMadeOnceForAllMembers(t *testing.T) {
 		t.Fatalf("%p, %p, %v", a, b, err)
 	}
 	whole, err := parcels.get(server, second.ID, "")
-	if err != nil || whole.files <= a.files || bytes.Count(whole.names, []byte{0}) != whole.files {
+	if err != nil || len(whole.Missing) <= len(a.Missing) || whole.size <= a.size {
 		t.Fatalf("%+v, %v", whole, err)
 	}
+	// Kept or read anew, it is the same.
+	var kept, read bytes.Buffer
+	if err := errors.Join(whole.send(t.Context(), &kept), server.Send(t.Context(), &read, second.ID, whole.Missing)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(kept.Bytes(), read.Bytes()) || int64(kept.Len()) != whole.size {
+		t.Fatalf("%d and %d bytes, want %d", kept.Len(), read.Len(), whole.size)
+	}
+}
+
+func TestFilesTooLargeToKeepAreSent(t *testing.T) {
+	server, f, first, _ := two(t, volume(t))
+	dir := t.TempDir()
+	put(t, dir, "a", "small")
+	put(t, dir, "large", strings.Repeat("0123456789abcdef", keptMost/16))
+	in := publish(t, server, dir, 3)
+	sent, err := f.open(t).Stage(t.Context(), server, in.ID, first.ID)
+	if err != nil || sent.Files != 2 || sent.Bytes < keptMost {
+		t.Fatalf("%+v, %v", sent, err)
+	}
+	same(t, server.Path(in.ID), f.Path(in.ID))
 }
 
 func TestWrongHostKeyIsRefused(t *testing.T) {
@@ -232,6 +285,13 @@ func TestOptionsThatCouldBecomeCommandsAreRefused(t *testing.T) {
 
 func TestFarSideThatCannot(t *testing.T) {
 	server, f, first, second := two(t, volume(t))
+	script := func(text string) func() {
+		return func() {
+			if err := os.WriteFile(f.script, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for _, tc := range []struct {
 		name string
 		do   func()
@@ -240,9 +300,10 @@ func TestFarSideThatCannot(t *testing.T) {
 	}{
 		{"no agent", func() { f.options.AgentPath = f.script + "-none" }, ErrNoAgent, "agent-none"},
 		{"agent can't be executed", func() { _ = os.Chmod(f.script, 0o644) }, ErrNoAgent, "Permission denied"},
+		{"agent that is too old", script("echo 'unknown command \"receive\"' >&2; exit 2"), ErrNoAgent, `unknown command "receive"`},
+		{"agent that is too new", script(`echo '{"schema":2,"state":"listening","agent":"9.9"}'; cat >/dev/null`), ErrNoAgent, "its version 9.9 speaks protocol 2"},
+		{"something else", script("yes"), ErrNoAgent, "talks without end"},
 		{"booting", func() { f.agent(t, "PUSH_TEST_BOOTING=1") }, ErrNotReady, "the boot is still going on"},
-		{"names a place outside", func() { f.agent(t, "PUSH_TEST_PARTIAL=/etc") }, nil, `names "/etc" to send to`},
-		{"names a command", func() { f.agent(t, fmt.Sprintf(`PUSH_TEST_PARTIAL='/$(x)/releases/%s.partial'`, second.ID)) }, nil, "can't be right"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			f.agent(t)
@@ -250,33 +311,60 @@ func TestFarSideThatCannot(t *testing.T) {
 			options := f.options
 			defer func() { f.options = options }()
 			tc.do()
-			s := f.open(t)
-			_, err := s.Stage(t.Context(), server, second.ID, first.ID)
+			s, err := Open(t.Context(), f.target, f.options)
+			if err == nil {
+				_, err = s.Stage(t.Context(), server, second.ID, first.ID)
+				_ = s.Close()
+			}
 			wantError(t, err, tc.kind, tc.want)
 		})
 	}
 }
 
-func TestMemberWithoutRsyncIsItsOwnError(t *testing.T) {
-	server, _, first, second := two(t, volume(t))
-	bin := t.TempDir()
-	for _, name := range []string{"sh", "bash", "env", "cat"} {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
-			t.Fatal(err)
-		}
+// A member that boots is asked again, over the same connection.
+func TestMemberThatIsNotReadyKeepsItsConnection(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	f.agent(t, "PUSH_TEST_BOOTING=1")
+	s := f.open(t)
+	for range 2 {
+		_, err := s.Stage(t.Context(), server, second.ID, first.ID)
+		wantError(t, err, ErrNotReady)
 	}
-	member := volume(t)
-	run(t, "cp", "-a", server.Root+"/.", member.Root+"/")
-	if err := os.RemoveAll(member.Path(second.ID)); err != nil {
+}
+
+func TestFileThatIsNotWhatWasPublishedIsNotSent(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	put(t, server.Path(second.ID), "a", "TWO of a") // of the same size: the member finds it
+	_, err := f.open(t).Stage(t.Context(), server, second.ID, first.ID)
+	wantError(t, err, nil, "send "+second.ID, "a: its content has another sha256")
+	put(t, server.Path(second.ID), "a", "of another size")
+	f.options.Parcels = nil
+	_, err = f.open(t).Stage(t.Context(), server, second.ID, first.ID)
+	wantError(t, err, nil, "send a: it has 15 bytes")
+	if ids, err := f.Releases(); err != nil || len(ids) != 1 {
+		t.Errorf("%v, %v", ids, err)
+	}
+}
+
+func TestHookThatFailsIsNamed(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/50-reload", []byte("#!/bin/sh\necho no such service >&2; exit 3\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	f := newFar(t, member, "SetEnv PATH="+bin)
-	_, err := f.open(t).Stage(t.Context(), server, second.ID, first.ID)
-	wantError(t, err, ErrNoRsync, "rsync")
+	f.agent(t, "PUSH_TEST_HOOKS="+dir)
+	s := f.open(t)
+	if _, err := s.Stage(t.Context(), server, second.ID, first.ID); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Activate(t.Context(), second.ID, second.Digest, 2)
+	failed, ok := errors.AsType[*HookError](err)
+	if !ok || failed.Name != "50-reload" || failed.Code != 3 || failed.Line != "no such service" {
+		t.Fatalf("%v", err)
+	}
+	if current, err := f.Current(); current != second.ID || err != nil {
+		t.Errorf("current is %s, %v", current, err)
+	}
 }
 
 func TestFullMemberIsItsOwnError(t *testing.T) {
@@ -354,57 +442,48 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 
 func TestContextEndsASessionAndWhatItRuns(t *testing.T) {
 	f := newFar(t, volume(t))
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	s, err := Open(ctx, f.target, f.options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- s.agent(t.Context(), nil, nil, "hang") }()
-	for { // until the command runs; the test's own time limit ends it
-		if _, err := os.Stat(f.Root + "/hangs"); err == nil {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
-	cancel()
-	select {
-	case err := <-done:
-		if !errors.Is(err, context.Canceled) {
-			t.Fatalf("got %v", err)
-		}
-	case <-time.After(5 * time.Second):
-		t.Fatal("the command outlived the session's context")
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if left := running(t, s.dir); len(left) != 0 {
-		t.Fatalf("still running: %v", left)
-	}
-}
-
-func TestCommandEndsAtItsOwnDeadline(t *testing.T) {
-	f := newFar(t, volume(t))
-	s := f.open(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	start := time.Now()
-	if err := s.agent(ctx, nil, nil, "hang"); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 5*time.Second {
-		t.Fatalf("%v after %s", err, time.Since(start))
-	}
-	// The session is still good.
-	if err := s.agent(t.Context(), nil, nil, "status"); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestRefusedSessionSaysSo(t *testing.T) {
-	f := newFar(t, volume(t), "MaxSessions 1") // the connection's own
-	s := f.open(t)
-	if err := s.agent(t.Context(), nil, nil, "status"); !errors.Is(err, ErrLost) || !strings.Contains(err.Error(), "refused") {
-		t.Errorf("got %v", err)
+	f.agent(t, "PUSH_TEST_HANG=1")
+	for name, life := range map[string]bool{"of the session": true, "of the request": false} {
+		t.Run(name, func(t *testing.T) {
+			whole, one := t.Context(), t.Context()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if life {
+				whole = ctx
+			} else {
+				one = ctx
+			}
+			s, err := Open(whole, f.target, f.options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() {
+				_, err := s.Verify(one, "20261122T231500Z-9f31c0de77aa", strings.Repeat("a", 64))
+				done <- err
+			}()
+			for { // until it runs; the test's own time limit ends it
+				if err := os.Remove(f.Root + "/hangs"); err == nil {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+			select {
+			case err := <-done:
+				if !errors.Is(err, context.Canceled) {
+					t.Fatalf("got %v", err)
+				}
+			case <-time.After(5 * time.Second):
+				t.Fatal("the request outlived its context")
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if left := running(t, s.dir); len(left) != 0 {
+				t.Fatalf("still running: %v", left)
+			}
+		})
 	}
 }
 
@@ -418,17 +497,4 @@ func TestLostConnectionSaysSo(t *testing.T) {
 	<-s.done
 	_, err := s.Stage(t.Context(), server, second.ID, first.ID)
 	wantError(t, err, ErrLost)
-}
-
-func TestRsyncStatsOfAllVersions(t *testing.T) {
-	for out, want := range map[string]Sent{
-		"Number of files: 3 (reg: 2)\nNumber of regular files transferred: 2\nTotal bytes sent: 1234\n": {2, 1234},
-		"Number of files transferred: 1,002\nTotal bytes sent: 1,234,567\nTotal bytes received: 12\n":   {1002, 1234567},
-		"": {},
-		"Total bytes sent: 99999999999999999999\n": {},
-	} {
-		if got := parseStats(out); got != want {
-			t.Errorf("%q: %+v", out, got)
-		}
-	}
 }

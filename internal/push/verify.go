@@ -2,9 +2,9 @@ package push
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
+	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 )
 
@@ -14,19 +14,13 @@ func (s *Session) Verify(ctx context.Context, id, digest string) (files int, err
 	if !release.ValidID(id) || !release.ValidDigest(digest) {
 		return 0, fmt.Errorf("verify %q: not a release", id)
 	}
-	var out []byte
-	if err := s.agent(ctx, nil, &out, "verify", "--release", id, "--digest", digest, "--output", "json"); err != nil {
+	var answer wire.Verified
+	err = s.ask(ctx, wire.Request{Do: wire.Verify, Release: id, Digest: digest}, nil, &answer)
+	if err == nil && (answer.State != wire.StateVerified || answer.Digest != digest) {
+		err = fmt.Errorf("its agent answers %q", answer.State)
+	}
+	if err != nil {
 		return 0, s.failed("verify "+id, err)
-	}
-	var answer struct {
-		State string
-		Files int
-	}
-	if err := json.Unmarshal(out, &answer); err != nil {
-		return 0, s.failed("verify "+id, fmt.Errorf("its agent's answer can't be read: %w", err))
-	}
-	if answer.State != "verified" {
-		return 0, s.failed("verify "+id, fmt.Errorf("its agent answers %q", answer.State))
 	}
 	return answer.Files, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"strings"
 )
 
@@ -61,11 +62,24 @@ func (t Tree) activate(root *os.Root, id, digest string, generation int64) error
 
 // flip replaces `current` in one step: an application sees the old release or the new one.
 func (t Tree) flip(root *os.Root, id string) error {
-	const name = stateDir + "/." + currentName
-	if err := root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if before, err := t.current(root); err == nil && before != "" {
+		if err := t.link(root, before, previousPath); err != nil {
+			return err
+		}
+	}
+	if err := t.link(root, releasesDir+"/"+id, currentName); err != nil {
 		return err
 	}
-	if err := root.Symlink(releasesDir+"/"+id, name); err != nil {
+	return t.syncDir(root, ".")
+}
+
+// link makes a symlink, or replaces it in one step.
+func (t Tree) link(root *os.Root, target, name string) error {
+	temporary := stateDir + "/." + path.Base(name)
+	if err := root.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := root.Symlink(target, temporary); err != nil {
 		return err
 	}
 	who, err := t.owner(root)
@@ -73,14 +87,11 @@ func (t Tree) flip(root *os.Root, id string) error {
 		return err
 	}
 	if who != asIs {
-		if err := root.Lchown(name, who.uid, who.gid); err != nil {
+		if err := root.Lchown(temporary, who.uid, who.gid); err != nil {
 			return err
 		}
 	}
-	if err := root.Rename(name, currentName); err != nil {
-		return err
-	}
-	return t.syncDir(root, ".")
+	return root.Rename(temporary, name)
 }
 
 // Prune removes the oldest releases until keep are left, and what is left of others. The current release always stays; so do those in

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +26,12 @@ const openDir = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOE
 // parent returns the open parent directory of path, and the name of path in it. The descriptor is good until the next call.
 func (d *dirs) parent(path string) (fd int, name string, err error) {
 	folder, name := split(path)
+	fd, err = d.folder(folder)
+	return fd, name, err
+}
+
+// folder returns an open directory, "" for the root. The descriptor is good until the next call.
+func (d *dirs) folder(folder string) (fd int, err error) {
 	for n := len(d.open); n > 0; n-- {
 		if top := d.open[n-1].path; folder == top || strings.HasPrefix(folder, top) && folder[len(top)] == '/' {
 			break
@@ -43,13 +48,13 @@ func (d *dirs) parent(path string) (fd int, name string, err error) {
 		next, _, _ := strings.Cut(rest, "/")
 		below, err := unix.Openat(fd, next, openDir, 0)
 		if err != nil {
-			return -1, "", &os.PathError{Op: "open", Path: quote(strings.TrimPrefix(have+"/"+next, "/")), Err: err}
+			return -1, &os.PathError{Op: "open", Path: quote(strings.TrimPrefix(have+"/"+next, "/")), Err: err}
 		}
 		have = strings.TrimPrefix(have+"/"+next, "/")
 		fd = below
 		d.open = append(d.open, opened{have, fd})
 	}
-	return fd, name, nil
+	return fd, nil
 }
 
 func (d *dirs) close() {
@@ -57,15 +62,6 @@ func (d *dirs) close() {
 		_ = unix.Close(o.fd)
 	}
 	d.open = nil
-}
-
-// stat never follows a symlink, neither on the way nor at the end.
-func (d *dirs) stat(path string, st *unix.Stat_t) error {
-	fd, name, err := d.parent(path)
-	if err != nil {
-		return err
-	}
-	return unix.Fstatat(fd, name, st, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // openFile opens a regular file for reading.
@@ -86,76 +82,52 @@ func openFileAt(fd int, name, path string) (*os.File, error) {
 	return os.NewFile(uintptr(file), quote(path)), nil
 }
 
-// walker visits everything below a directory in a fixed order. Symlinks are visited, never followed.
-type walker struct {
-	// visit is called for each name, a directory before what is in it.
-	visit func(dir int, name, path string, st *unix.Stat_t) error
-	// leave, if any, is called with each open directory after what is in it.
-	leave func(dir int, path string, st *unix.Stat_t) error
+// walker visits everything below a directory in a fixed order, a directory before what is in it. Symlinks are visited, never followed.
+type walker func(dir int, name, path string, st *unix.Stat_t) error
+
+func (visit walker) walk(ctx context.Context, root *os.File) error {
+	return visit.folder(ctx, int(root.Fd()), "")
 }
 
-func (w walker) walk(ctx context.Context, root *os.File) error {
-	return w.folder(ctx, int(root.Fd()), "")
-}
-
-func (w walker) folder(ctx context.Context, dir int, path string) error {
-	names, err := namesIn(dir)
+func (visit walker) folder(ctx context.Context, dir int, path string) error {
+	names, err := new(lister).list(dir)
 	if err != nil {
 		return &os.PathError{Op: "read directory", Path: quote(path + "/"), Err: err}
 	}
-	for _, name := range names {
+	for _, n := range names {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		below := name
+		below := n.name
 		if path != "" {
-			below = path + "/" + name
+			below = path + "/" + n.name
 		}
 		// Before it is opened: a tree of endless depth must end somewhere.
 		if len(below) > MaxPath {
 			return fmt.Errorf("%s…: a path of more than %d bytes", quote(below[:60]), MaxPath)
 		}
 		var st unix.Stat_t
-		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := unix.Fstatat(dir, n.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return &os.PathError{Op: "lstat", Path: quote(below), Err: err}
 		}
-		if err := w.visit(dir, name, below, &st); err != nil {
+		if err := visit(dir, n.name, below, &st); err != nil {
 			return err
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
 		}
-		if err := w.below(ctx, dir, name, below, &st); err != nil {
+		if err := visit.below(ctx, dir, n.name, below); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w walker) below(ctx context.Context, dir int, name, path string, st *unix.Stat_t) error {
+func (visit walker) below(ctx context.Context, dir int, name, path string) error {
 	fd, err := unix.Openat(dir, name, openDir, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: quote(path), Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	if err := w.folder(ctx, fd, path); err != nil || w.leave == nil {
-		return err
-	}
-	return w.leave(fd, path, st)
-}
-
-func namesIn(dir int) ([]string, error) {
-	// A descriptor of its own: the read position belongs to the open file, and os.File wants to close what it has.
-	fd, err := unix.Openat(dir, ".", openDir, 0)
-	if err != nil {
-		return nil, err
-	}
-	file := os.NewFile(uintptr(fd), ".")
-	defer func() { _ = file.Close() }()
-	names, err := file.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	slices.Sort(names)
-	return names, nil
+	return visit.folder(ctx, fd, path)
 }

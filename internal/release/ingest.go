@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Ingested is a release that is on the release server's volume, whole, and not active yet.
@@ -110,22 +108,25 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, dir string, now time.Ti
 	}
 	result.ID = nextID(releases, now, result.Digest)
 
-	var base Manifest
-	var tree *os.File
+	base := &baseRelease{}
 	if result.Previous != "" {
 		// A current release that can't be read is no reason to stop: without it, everything is copied.
-		if base, tree, err = t.base(root, result.Previous); err == nil {
-			defer func() { _ = tree.Close() }()
+		if held, err := t.base(root, result.Previous); err == nil {
+			base = held
+			defer base.close()
 		}
 	}
-	steps := plan(base, next)
+	steps := plan(base.manifest, next)
 	for i := range next {
 		if next[i].Type == 'f' && steps[i].how != byLink {
 			result.CopiedFiles++
 			result.CopiedBytes += next[i].Size
 		}
 	}
-	err = t.take(ctx, root, result, next, steps, tree, source, func() error { return unchanged(ctx, source, seen) })
+	a := &assembly{manifest: next, steps: steps, base: base.tree, whole: base.whole, copies: source, copyAs: func(i int) (string, bool) {
+		return next[i].Path, true
+	}}
+	err = t.take(ctx, root, result, a, func() error { return unchanged(ctx, source, seen) })
 	if err != nil {
 		return Ingested{}, errors.Join(err, t.sweep(root))
 	}
@@ -133,23 +134,19 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, dir string, now time.Ti
 }
 
 // take makes the tree of a release. check is called when all is copied.
-func (t Tree) take(ctx context.Context, root *os.Root, result Ingested, next Manifest, steps []step, base, source *os.File, check func() error) error {
+func (t Tree) take(ctx context.Context, root *os.Root, result Ingested, a *assembly, check func() error) (err error) {
 	if err := t.room(result.CopiedBytes); err != nil {
 		return err
 	}
-	who, err := t.owner(root)
-	if err != nil {
+	if a.who, err = t.owner(root); err != nil {
 		return err
 	}
-	partial, err := t.startPartial(root, result.ID, who)
+	partial, err := t.startPartial(root, result.ID, a.who)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = partial.Close() }()
-	b := builder{manifest: next, steps: steps, base: base, copies: source, who: who, copyAs: func(i int) (string, bool) {
-		return next[i].Path, true
-	}}
-	if err := b.build(ctx, partial); err != nil {
+	if err := a.build(ctx, partial); err != nil {
 		if errors.Is(err, errOrigin) {
 			return fmt.Errorf("%w: %w", ErrChanged, err)
 		}
@@ -158,12 +155,10 @@ func (t Tree) take(ctx context.Context, root *os.Root, result Ingested, next Man
 	if err := check(); err != nil {
 		return err
 	}
-	// All that was copied was hashed on its way, all else is linked: only names, modes and targets are left to compare.
-	in := inspection{manifest: next, seal: true, held: func(int, *unix.Stat_t) bool { return true }}
-	if err := in.run(ctx, partial); err != nil {
+	if err := a.seal(partial); err != nil {
 		return err
 	}
-	return t.publish(root, result.ID, next)
+	return t.publish(root, result.ID, a.manifest.text())
 }
 
 // withDigest finds a release with this digest; the current one if it has it. Publishing the same tree again takes no room.

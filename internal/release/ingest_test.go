@@ -293,7 +293,8 @@ func TestCopyOfAChangedFileIsRefused(t *testing.T) {
 	}
 	defer func() { _ = from.Close() }()
 	in := Ingested{ID: NewID(second, m.Digest()), Digest: m.Digest()}
-	err = tree.take(t.Context(), root, in, m, plan(nil, m), nil, from, func() error { return nil })
+	a := &assembly{manifest: m, steps: plan(nil, m), copies: from, copyAs: func(i int) (string, bool) { return m[i].Path, true }}
+	err = tree.take(t.Context(), root, in, a, func() error { return nil })
 	if !errors.Is(err, ErrChanged) {
 		t.Fatalf("got %v", err)
 	}
@@ -331,11 +332,10 @@ func TestIngestClearsWhatACrashLeftBehind(t *testing.T) {
 	put(t, tree.Root, "releases/20260101T000000Z-000000000000.partial/sub/x", "x")
 	put(t, tree.Root, "releases/"+in.ID+".partial/x", "x")
 	put(t, tree.Root, ".ebs-release/.generation123", "x")
-	put(t, tree.Root, ".ebs-release/20260101T000000Z-000000000000.staged", "x")
 	put(t, dir, "more", "more")
 	publish(t, tree, dir, 2)
 	left := listing(t, tree)
-	for _, word := range []string{".partial", ".generation1", ".staged"} {
+	for _, word := range []string{".partial", ".generation1"} {
 		if strings.Contains(left, word) {
 			t.Errorf("%s is still there", word)
 		}

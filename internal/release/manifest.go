@@ -4,7 +4,6 @@ package release
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -374,8 +373,4 @@ func split(path string) (parent, name string) {
 
 func (m Manifest) sort() {
 	slices.SortFunc(m, func(a, b Entry) int { return strings.Compare(a.Path, b.Path) })
-}
-
-func (e *Entry) sameContent(sum []byte, size int64) bool {
-	return e.Size == size && bytes.Equal(e.SHA256[:], sum)
 }

@@ -64,7 +64,7 @@ func scan(ctx context.Context, root *os.File) ([]*sighting, error) {
 	}
 	var all []*sighting
 	produce := func(hand func(job) error) error {
-		return walker{visit: func(dir int, name, path string, st *unix.Stat_t) error {
+		return walker(func(dir int, name, path string, st *unix.Stat_t) error {
 			seen, err := sight(dir, name, path, st)
 			if err != nil {
 				return err
@@ -82,7 +82,7 @@ func scan(ctx context.Context, root *os.File) ([]*sighting, error) {
 				return err
 			}
 			return nil
-		}}.walk(ctx, root)
+		}).walk(ctx, root)
 	}
 	err := sideBySide(ctx, produce, func() func(job) error {
 		h := newHasher()
@@ -160,13 +160,13 @@ func (h *hasher) read(file *os.File, seen *sighting) error {
 // unchanged looks again at all that scan saw.
 func unchanged(ctx context.Context, root *os.File, seen []*sighting) error {
 	i := 0
-	err := walker{visit: func(_ int, _, path string, st *unix.Stat_t) error {
+	err := walker(func(_ int, _, path string, st *unix.Stat_t) error {
 		if i == len(seen) || seen[i].Path != path || !seen[i].same(st) {
 			return fmt.Errorf("%w: %s", ErrChanged, quote(path))
 		}
 		i++
 		return nil
-	}}.walk(ctx, root)
+	}).walk(ctx, root)
 	if err == nil && i != len(seen) {
 		err = fmt.Errorf("%w: %s is gone", ErrChanged, quote(seen[i].Path))
 	}

@@ -1,14 +1,11 @@
 package release
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +15,7 @@ type StageState string
 
 // What Stage answers.
 const (
-	Staged   StageState = "staged"    // the partial tree waits for what has to be sent; then Finish
+	Staged   StageState = "staged"    // the partial tree waits for what has to be sent: see Staging
 	Present  StageState = "present"   // the release is there, whole
 	NeedBase StageState = "need-base" // the base is not there or can't be used: choose one of Releases, or none
 )
@@ -29,15 +26,17 @@ type StageRequest struct {
 	Digest string    // of the manifest that base and delta must give
 	Base   string    // release that the delta starts from; "": from nothing
 	Delta  io.Reader // see Delta.Encode
+	Keep   int       // when the volume holds that many releases, the one that is needed least is made into the new one; 0: never
 }
 
-// StageResult is the answer. Its JSON form is what the agent prints (with a schema).
+// StageResult is the answer. Its JSON form is what the agent tells the publisher.
 type StageResult struct {
 	State    StageState `json:"state"`
 	Release  string     `json:"release"`
 	Releases []Held     `json:"releases,omitempty"` // with NeedBase
-	Partial  string     `json:"partial,omitempty"`  // with Staged: where the files have to go
 	Reason   string     `json:"reason,omitempty"`   // with NeedBase
+	Files    int        `json:"files,omitempty"`    // with Staged: that have to be sent
+	Recycled string     `json:"recycled,omitempty"` // with Staged: the release whose tree became the new one's
 }
 
 // Held is a release that a volume holds.
@@ -46,104 +45,149 @@ type Held struct {
 	Digest string `json:"digest"`
 }
 
+// Staging is a release on its way to a member: its tree has all that could be found there, and waits for the rest. Until Close nobody else changes
+// the volume.
+type Staging struct {
+	tree     Tree
+	id       string
+	root     *os.Root
+	unlock   func()
+	partial  *os.File
+	assembly *assembly
+	text     []byte // the manifest
+	missing  []int  // entries that have to be sent
+	done     bool
+}
+
 // Stage makes releases/<id>.partial of what the volume has already: hard links into the base, copies where only the mode changed, all
-// directories and symlinks. Then Missing(base, next) has to be sent into it. It needs no root. On an error nothing is left behind.
-func (t Tree) Stage(ctx context.Context, req StageRequest) (StageResult, error) {
+// directories and symlinks. It needs no root. With Staged the caller gets a Staging, and has to close it. After an error, and with any other state,
+// nothing is left behind.
+func (t Tree) Stage(ctx context.Context, req StageRequest) (result StageResult, staging *Staging, err error) {
 	if err := checkID(req.ID); err != nil {
-		return StageResult{}, err
+		return result, nil, err
 	}
 	if req.Base != "" {
 		if err := checkID(req.Base); err != nil {
-			return StageResult{}, err
+			return result, nil, err
 		}
 	}
 	// All of it is read before the answer, or the sender would get a broken pipe instead.
 	delta, err := ParseDelta(req.Delta)
 	if err != nil {
-		return StageResult{}, fmt.Errorf("stage %s: %w", req.ID, err)
+		return result, nil, fmt.Errorf("stage %s: %w", req.ID, err)
 	}
-	result := StageResult{Release: req.ID}
-	err = t.locked(ctx, func(root *os.Root) error {
-		if _, err := root.Lstat(releasesDir + "/" + req.ID); err == nil {
-			result.State = Present
-			return t.checkRelease(root, req.ID, req.Digest)
+	s := &Staging{tree: t, id: req.ID}
+	if s.root, s.unlock, err = t.lock(ctx); err != nil {
+		return result, nil, fmt.Errorf("stage %s: %w", req.ID, err)
+	}
+	defer func() {
+		if staging == nil {
+			err = errors.Join(err, s.Close())
 		}
-		err := t.stage(ctx, root, req, delta)
-		if errors.Is(err, errBase) {
-			result.State, result.Reason = NeedBase, err.Error()
-			result.Releases = t.held(root)
-			return nil
-		}
-		result.State, result.Partial = Staged, t.PartialPath(req.ID)
-		return err
-	})
+	}()
+	result.Release = req.ID
+	if _, err := s.root.Lstat(releasesDir + "/" + req.ID); err == nil {
+		result.State = Present
+		return result, nil, t.checkRelease(s.root, req.ID, req.Digest)
+	}
+	result.Recycled, err = s.begin(ctx, req, delta)
+	if errors.Is(err, errBase) {
+		result = StageResult{State: NeedBase, Release: req.ID, Reason: err.Error(), Releases: t.held(s.root)}
+		return result, nil, nil
+	}
 	if err != nil {
-		return StageResult{}, fmt.Errorf("stage %s: %w", req.ID, err)
+		return StageResult{}, nil, fmt.Errorf("stage %s: %w", req.ID, err)
 	}
-	return result, nil
+	result.State, result.Files = Staged, len(s.missing)
+	return result, s, nil
 }
 
-func (t Tree) stage(ctx context.Context, root *os.Root, req StageRequest, delta Delta) (err error) {
-	var base Manifest
-	var tree *os.File
+func (s *Staging) begin(ctx context.Context, req StageRequest, delta Delta) (recycled string, err error) {
+	base := &baseRelease{}
 	if req.Base != "" {
-		if base, err = t.manifest(root, req.Base); err != nil {
-			return fmt.Errorf("%w: %w", errBase, err)
+		if base, err = s.tree.base(s.root, req.Base); err != nil {
+			return "", fmt.Errorf("%w: %w", errBase, err)
 		}
-		if tree, err = root.Open(releasesDir + "/" + req.Base); err != nil {
-			return fmt.Errorf("%w: %w", errBase, err)
-		}
-		defer func() { _ = tree.Close() }()
+		defer base.close()
 	}
-	next, err := delta.Apply(base)
-	if err == nil && next.Digest() != req.Digest {
-		err = fmt.Errorf("delta gives digest %s, want %s", next.Digest(), req.Digest)
+	next, err := delta.Apply(base.manifest)
+	if err == nil {
+		s.text = next.text()
+		if digest := digestOf(s.text); digest != req.Digest {
+			err = fmt.Errorf("delta gives digest %s, want %s", digest, req.Digest)
+		}
 	}
 	if err != nil && req.Base != "" {
-		return fmt.Errorf("%w: %s: %w", errBase, req.Base, err)
+		return "", fmt.Errorf("%w: %s: %w", errBase, req.Base, err)
 	}
 	if err != nil {
-		return err
+		return "", err
 	}
-	steps := plan(base, next)
+	steps := plan(base.manifest, next)
 	var need int64
 	for i := range next {
 		if next[i].Type == 'f' && steps[i].how != byLink {
 			need += next[i].Size
 		}
-	}
-	who, err := t.owner(root)
-	if err != nil {
-		return err
-	}
-	partial, err := t.startPartial(root, req.ID, who)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		_ = partial.Close()
-		if err != nil {
-			_ = t.sweep(root)
+		if next[i].Type == 'f' && steps[i].how == fromAfar {
+			s.missing = append(s.missing, i)
 		}
-	}()
-	if err := t.room(need); err != nil {
-		return err
 	}
-	b := builder{manifest: next, steps: steps, base: tree, copies: tree, who: who, copyAs: func(i int) (string, bool) {
+	who, err := s.tree.owner(s.root)
+	if err != nil {
+		return "", err
+	}
+	if s.partial, err = s.tree.startPartial(s.root, req.ID, who); err != nil {
+		return "", err
+	}
+	if err := s.tree.room(need); err != nil {
+		return "", err
+	}
+	if req.Keep > 0 {
+		if recycled, err = s.tree.recycle(s.root, req.ID, req.Keep, req.Base); err != nil {
+			return "", err
+		}
+	}
+	s.assembly = &assembly{manifest: next, steps: steps, base: base.tree, whole: base.whole, copies: base.tree, who: who, copyAs: func(i int) (string, bool) {
 		return steps[i].from, steps[i].how != fromAfar
 	}}
-	if err := b.build(ctx, partial); err != nil {
+	if err := s.assembly.build(ctx, s.partial); err != nil {
 		if errors.Is(err, errOrigin) {
-			return fmt.Errorf("%w: %w", errBase, err)
+			return "", fmt.Errorf("%w: %w", errBase, err)
 		}
-		return err
+		return "", err
 	}
-	return t.replaceFile(root, req.ID+stagedExt, func(w io.Writer) error {
-		if _, err := fmt.Fprintf(w, "base %s\n", req.Base); err != nil {
-			return err
+	return recycled, nil
+}
+
+// Receive takes the files that were missing, as Send sends them, compares each with its sha256 as it is written, and gives the release its name. The
+// tree is then what the manifest says: whatever else is in it was looked at by Stage.
+func (s *Staging) Receive(ctx context.Context, files io.Reader) error {
+	err := s.receive(ctx, files)
+	if err == nil {
+		err = s.assembly.seal(s.partial)
+	}
+	if err == nil {
+		err = s.tree.publish(s.root, s.id, s.text)
+	}
+	if err != nil {
+		return fmt.Errorf("receive %s: %w", s.id, err)
+	}
+	s.done = true
+	return nil
+}
+
+// Close lets others change the volume. A release that was not received to its end goes.
+func (s *Staging) Close() error {
+	var err error
+	if s.partial != nil {
+		_ = s.partial.Close()
+		if !s.done {
+			err = s.tree.sweep(s.root)
 		}
-		return next.Encode(w)
-	})
+	}
+	s.unlock()
+	return err
 }
 
 // held lists the releases that can be a base. One whose manifest can't be read can't.
@@ -161,83 +205,53 @@ func (t Tree) held(root *os.Root) []Held {
 	return held
 }
 
-// Finish ends what Stage began, after the files were sent: the tree has to be what the manifest says. What is the base's own file is
-// compared by lstat, everything else is read. Then the release gets its name. After an error the partial tree is still there.
-func (t Tree) Finish(ctx context.Context, id string) error {
+// baseRelease is the release that a new one is made from.
+type baseRelease struct {
+	manifest Manifest
+	tree     *os.File
+	whole    unix.Timespec // since when it is what its manifest says
+}
+
+func (b *baseRelease) close() { _ = b.tree.Close() }
+
+func (t Tree) base(root *os.Root, id string) (*baseRelease, error) {
 	if err := checkID(id); err != nil {
-		return err
+		return nil, err
 	}
-	err := t.locked(ctx, func(root *os.Root) error { return t.finish(ctx, root, id) })
+	file, err := openPlain(root, stateDir+"/"+id+manifestExt, maxManifest)
 	if err != nil {
-		return fmt.Errorf("finish %s: %w", id, err)
+		return nil, fmt.Errorf("manifest of %s: %w", id, err)
 	}
-	return nil
+	defer func() { _ = file.Close() }()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("manifest of %s: %w", id, err)
+	}
+	b := &baseRelease{whole: unix.NsecToTimespec(info.ModTime().UnixNano())} // the last that is written of it
+	if b.manifest, err = ParseManifest(file); err != nil {
+		return nil, fmt.Errorf("release %s: %w", id, err)
+	}
+	if b.tree, err = root.Open(releasesDir + "/" + id); err != nil {
+		return nil, err
+	}
+	return b, nil
 }
 
-func (t Tree) finish(ctx context.Context, root *os.Root, id string) error {
-	staged, err := openPlain(root, stateDir+"/"+id+stagedExt, maxManifest)
-	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := root.Lstat(releasesDir + "/" + id); err == nil {
-			return nil // done before; the answer was lost
-		}
-		return errors.New("it is not staged")
-	}
-	if err != nil {
+// publish gives a partial tree that is complete its name: manifest first, so that a release which is there has one; then everything to
+// disk; then the rename.
+func (t Tree) publish(root *os.Root, id string, manifest []byte) error {
+	if err := t.replaceFile(root, id+manifestExt, func(w io.Writer) error {
+		_, err := w.Write(manifest)
+		return err
+	}); err != nil {
 		return err
 	}
-	defer func() { _ = staged.Close() }()
-	lines := bufio.NewReader(staged)
-	head, err := lines.ReadString('\n')
-	if err != nil {
-		return fmt.Errorf("%s: %w", staged.Name(), err)
-	}
-	baseID, ok := strings.CutPrefix(strings.TrimSuffix(head, "\n"), "base ")
-	if !ok {
-		return fmt.Errorf("%s begins with %q", staged.Name(), head)
-	}
-	next, err := ParseManifest(lines)
-	if err != nil {
+	if err := t.syncAll(root); err != nil {
 		return err
 	}
-	partial, err := root.Open(releasesDir + "/" + id + partialExt)
-	if err != nil {
-		return err
+	name := releasesDir + "/" + id
+	if err := root.Rename(name+partialExt, name); err != nil {
+		return fmt.Errorf("release %s: %w", id, err)
 	}
-	defer func() { _ = partial.Close() }()
-
-	in := inspection{manifest: next, seal: true, unshared: baseID == ""}
-	if base, tree, err := t.base(root, baseID); err == nil {
-		in.unshared = true
-		defer func() { _ = tree.Close() }()
-		folders := &dirs{root: tree}
-		defer folders.close()
-		steps := plan(base, next)
-		in.held = func(i int, st *unix.Stat_t) bool {
-			if steps[i].how != byLink {
-				return false
-			}
-			var old unix.Stat_t
-			return folders.stat(steps[i].from, &old) == nil && old.Dev == st.Dev && old.Ino == st.Ino
-		}
-	}
-	if err := in.run(ctx, partial); err != nil {
-		return err
-	}
-	if err := t.publish(root, id, next); err != nil {
-		return err
-	}
-	return root.Remove(stateDir + "/" + id + stagedExt)
-}
-
-// base opens the release that Stage linked from. Without it, everything is read: slower, as right.
-func (t Tree) base(root *os.Root, id string) (Manifest, *os.File, error) {
-	if id == "" {
-		return nil, nil, errors.New("there was no base")
-	}
-	m, err := t.manifest(root, id)
-	if err != nil {
-		return nil, nil, err
-	}
-	tree, err := root.Open(releasesDir + "/" + id)
-	return m, tree, err
+	return errors.Join(t.syncDir(root, releasesDir), t.syncDir(root, stateDir))
 }

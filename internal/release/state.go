@@ -15,32 +15,43 @@ import (
 
 const lockPause = 50 * time.Millisecond
 
-// locked runs do while no other process changes this volume. The lock is flock(2): it ends with the process.
+// locked runs do while no other process changes this volume.
 func (t Tree) locked(ctx context.Context, do func(root *os.Root) error) error {
-	root, err := t.open()
+	root, unlock, err := t.lock(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = root.Close() }()
+	defer unlock()
+	return do(root)
+}
+
+// lock waits until no other process changes this volume, and keeps it so until unlock. It is flock(2): it ends with the process.
+func (t Tree) lock(ctx context.Context) (root *os.Root, unlock func(), err error) {
+	if root, err = t.open(); err != nil {
+		return nil, nil, err
+	}
 	// Read only is enough for flock, and all there is if root made the file.
 	file, err := root.OpenFile(lockPath, os.O_RDONLY|os.O_CREATE|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
-		return fmt.Errorf("lock release volume %s (is it one?): %w", t.Root, err)
+		_ = root.Close()
+		return nil, nil, fmt.Errorf("lock release volume %s (is it one?): %w", t.Root, err)
 	}
-	defer func() { _ = file.Close() }()
+	unlock = func() { _, _ = file.Close(), root.Close() }
 	for {
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return do(root)
+			return root, unlock, nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("lock %s/%s: %w", t.Root, lockPath, err)
+			unlock()
+			return nil, nil, fmt.Errorf("lock %s/%s: %w", t.Root, lockPath, err)
 		}
 		timer := time.NewTimer(lockPause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return fmt.Errorf("lock %s/%s, held by another process: %w", t.Root, lockPath, ctx.Err())
+			unlock()
+			return nil, nil, fmt.Errorf("lock %s/%s, held by another process: %w", t.Root, lockPath, ctx.Err())
 		case <-timer.C:
 		}
 	}

@@ -13,16 +13,16 @@ import (
 
 // Where things are below the root of a release volume.
 const (
-	currentName = "current"
-	releasesDir = "releases"
-	stateDir    = ".ebs-release"
-	lockPath    = stateDir + "/lock"
-	fenceName   = "generation"
-	fencePath   = stateDir + "/" + fenceName // "42 20261122T231500Z-9f31c0de77aa": the highest generation activated here, and its release
-	manifestExt = ".manifest"
-	stagedExt   = ".staged"  // what Stage leaves for Finish: the base, then the manifest
-	partialExt  = ".partial" // a tree that is being made, or taken away
-	incoming    = "incoming" // where an rsync source arrives
+	currentName  = "current"
+	releasesDir  = "releases"
+	stateDir     = ".ebs-release"
+	lockPath     = stateDir + "/lock"
+	fenceName    = "generation"
+	fencePath    = stateDir + "/" + fenceName // "42 20261122T231500Z-9f31c0de77aa": the highest generation activated here, and its release
+	manifestExt  = ".manifest"
+	previousPath = stateDir + "/previous" // a symlink whose target is the release that was current before this one
+	partialExt   = ".partial"             // a tree that is being made, or taken away
+	incoming     = "incoming"             // where an rsync source arrives
 )
 
 // Tree is a release volume at its mount point. It holds no state: every call looks at the volume.

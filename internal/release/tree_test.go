@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -33,8 +34,9 @@ func TestMain(m *testing.M) {
 }
 
 type call struct {
-	Op, Root, ID, Digest, Base string
-	Generation                 int64
+	Op, Root, ID, Digest, Base, Delta string
+	Generation                        int64
+	Keep                              int
 }
 
 func asOrdinary(op string) error {
@@ -45,13 +47,16 @@ func asOrdinary(op string) error {
 	ctx, tree := context.Background(), Tree{c.Root}
 	switch c.Op {
 	case "stage":
-		result, err := tree.Stage(ctx, StageRequest{ID: c.ID, Digest: c.Digest, Base: c.Base, Delta: os.Stdin})
-		if err == nil {
-			fmt.Print(result.State)
+		result, staging, err := tree.Stage(ctx, StageRequest{ID: c.ID, Digest: c.Digest, Base: c.Base, Delta: strings.NewReader(c.Delta), Keep: c.Keep})
+		if err != nil || staging == nil {
+			return errors.Join(err, errors.New(string(result.State)))
 		}
+		fmt.Print(result.State, " ", result.Files)
+		return errors.Join(staging.Receive(ctx, os.Stdin), staging.Close())
+	case "push":
+		said, err := c.push(ctx, tree, os.Stdin)
+		fmt.Print(said)
 		return err
-	case "finish":
-		return tree.Finish(ctx, c.ID)
 	case "activate":
 		return tree.Activate(ctx, c.ID, c.Digest, c.Generation)
 	case "prune":
@@ -62,6 +67,16 @@ func asOrdinary(op string) error {
 	default:
 		return fmt.Errorf("unknown op %q", c.Op)
 	}
+}
+
+// push is all that an agent does for a push. It returns what staging said.
+func (c call) push(ctx context.Context, tree Tree, files io.Reader) (said string, err error) {
+	result, staging, err := tree.Stage(ctx, StageRequest{ID: c.ID, Digest: c.Digest, Base: c.Base, Delta: strings.NewReader(c.Delta), Keep: c.Keep})
+	if err == nil && staging != nil {
+		said = fmt.Sprint(result.State, " ", result.Files, " recycled ", result.Recycled)
+		err = errors.Join(staging.Receive(ctx, files), staging.Close())
+	}
+	return said, errors.Join(err, tree.Activate(ctx, c.ID, c.Digest, c.Generation))
 }
 
 // be runs a call as the ordinary user.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"hash"
 	"io"
-	"os"
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
@@ -50,11 +49,11 @@ type hasher struct {
 
 func newHasher() *hasher { return &hasher{make([]byte, 256<<10), sha256.New()} }
 
-// sum hashes what is left of a file, and copies it to w, if any.
-func (h *hasher) sum(file *os.File, w *os.File) (sum [sha256.Size]byte, size int64, err error) {
+// sum hashes what is left to read, and copies it to w, if any.
+func (h *hasher) sum(from io.Reader, w io.Writer) (sum [sha256.Size]byte, size int64, err error) {
 	h.hash.Reset()
 	for {
-		n, err := file.Read(h.buffer)
+		n, err := from.Read(h.buffer)
 		_, _ = h.hash.Write(h.buffer[:n])
 		if n > 0 && w != nil {
 			if _, err := w.Write(h.buffer[:n]); err != nil {

@@ -62,7 +62,7 @@ func pages() map[string]about {
 				entry{fmt.Sprint(exit.Conflict), "the lock is held, or the generation moved"},
 				entry{fmt.Sprint(exit.NotConverged), "committed, but members are behind"},
 				entry{fmt.Sprint(exit.RolledBack), "publish --rollback: it did not converge, and was rolled back"}),
-			see: "ebs-release-agent(8), rsync(1), ssh(1)",
+			see: "ebs-release-agent(8), ssh(1), rsync(1)",
 		},
 	}
 }

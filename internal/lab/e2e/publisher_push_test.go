@@ -23,7 +23,7 @@ func TestDeadFullAndSlowMembersChangeNothingForTheRest(t *testing.T) {
 	r.on(dead, "until [ -s /run/sshd.pid ]; do sleep 0.05; done; kill $(cat /run/sshd.pid)")
 	r.on(full, "fallocate -l $(( $(df --output=avail -B1 /release | tail -1) - 5000000 )) /release/ballast")
 	// Its agent hangs whenever it is to stage.
-	r.on(slow, "mv /usr/bin/ebs-release-agent /usr/bin/real-agent; printf '#!/bin/sh\\n[ \"$1\" = stage ] && [ ! -e /run/mended ] && exec sleep 600\\nexec real-agent \"$@\"\\n' > /usr/bin/ebs-release-agent; chmod 755 /usr/bin/ebs-release-agent")
+	r.on(slow, "mv /usr/bin/ebs-release-agent /usr/bin/real-agent; printf '#!/bin/sh\\n[ \"$1\" = receive ] && [ ! -e /run/mended ] && exec sleep 600\\nexec real-agent \"$@\"\\n' > /usr/bin/ebs-release-agent; chmod 755 /usr/bin/ebs-release-agent")
 	r.sh("head -c 20M /dev/urandom > /srv/source/blob; echo two > /srv/source/version")
 	start := time.Now()
 	out := r.publisher("publish", "--output", "ndjson", "/srv/source")

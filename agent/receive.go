@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/receive"
+	"ebs-release/internal/release"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+func (p *program) receiveCommand() *cobra.Command {
+	r := &receive.Receiver{Ready: p.writableTree, Version: version}
+	cmd := &cobra.Command{
+		Use:   "receive",
+		Short: "Take releases from the publisher, which calls this over ssh",
+		Long: `Take releases from the publisher, which calls this over ssh as the user who owns the tree. It reads requests on stdin, a line of JSON each, and answers
+on stdout, until the end of stdin:
+
+stage     prepares a release from the one before: most of it are hard links. When as many releases are here as are kept, the tree that was current
+          the longest time ago becomes the new one: only what differs has to be linked, and nothing has to be removed.
+files     takes the files that were missing, compares each with its sha256, and gives the release its name.
+activate  makes the release the current one, runs the programs in /etc/ebs-release/activate.d, and removes the oldest releases.
+verify    reads every file of a release.
+
+The programs run as the same user, in the order of their names, for example to reload a service. They get EBS_RELEASE_GENERATION, EBS_RELEASE_ID,
+EBS_RELEASE_PATH and EBS_RELEASE_PREVIOUS. When one fails, the release is active all the same; the publisher names the member and the program. An answer
+that gets lost makes the publisher activate again: they may run twice.`,
+		Args: cobra.NoArgs,
+		PreRunE: func(*cobra.Command, []string) error {
+			if r.Keep < 1 {
+				return exit.With(exit.Usage, errors.New("want --keep of 1 or more"))
+			}
+			return nil
+		},
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		r.Log = p.logger()
+		return r.Run(cmd.Context(), p.stdin, p.stdout)
+	}
+	cmd.Flags().IntVar(&r.Keep, "keep", 3, "how many releases to keep on the volume; a tree becomes another one only with 3 or more")
+	cmd.Flags().StringVar(&r.Hooks.Path, "hooks", "/etc/ebs-release/activate.d", "folder with programs to run after an activation")
+	cmd.Flags().DurationVar(&r.Hooks.Timeout, "hook-timeout", time.Minute, "for each of them")
+	return cmd
+}
+
+// readyTree is the release volume of a member whose boot is over.
+func (p *program) readyTree() (release.Tree, error) {
+	now, err := p.observe()
+	if err != nil {
+		return release.Tree{}, err
+	}
+	return release.Tree{Root: now.MountPoint}, notReady(now)
+}
+
+// writableTree is readyTree for someone who may write to it. A user who has another id here than on the release server finds the tree to be somebody else's:
+// only numbers are on the volume.
+func (p *program) writableTree() (release.Tree, error) {
+	tree, err := p.readyTree()
+	if err != nil {
+		return tree, err
+	}
+	var root unix.Stat_t
+	if err := unix.Stat(tree.Root, &root); err != nil {
+		return tree, fmt.Errorf("release volume %s: %w", tree.Root, err)
+	}
+	if err := unix.Access(tree.Root, unix.W_OK); errors.Is(err, unix.EACCES) {
+		return tree, fmt.Errorf("the release volume at %s belongs to user id %d, and the user of this login has the id %d: the ssh-user needs the same id on the "+
+			"release server and on the members. Try: usermod --uid %d", tree.Root, root.Uid, unix.Geteuid(), root.Uid)
+	}
+	return tree, nil
+}

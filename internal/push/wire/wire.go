@@ -1,0 +1,132 @@
+// Package wire is what publisher and agent say to each other over a member's one ssh connection. The publisher starts `ebs-release-agent receive`
+// there, which says Hello; then the publisher asks and the agent answers, one after the other, each with a line of JSON. What has to be sent with a
+// request, as it is, comes behind its line. The end of the input ends the agent.
+//
+// A later version of either side has to get along with this one, or to say that it can't: by Schema.
+package wire
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"ebs-release/internal/release"
+)
+
+// Schema is the version of all that is said.
+const Schema = 1
+
+// What a Request asks for.
+const (
+	Stage    = "stage"    // prepare a release; behind the line comes the delta of manifests. Answer: Staged
+	Files    = "files"    // behind the line come the files that stage found missing. Answer: Done
+	Activate = "activate" // make a release the current one. Answer: Activated
+	Verify   = "verify"   // read every file of a release. Answer: Verified
+)
+
+// MaxLine is the longest line, in bytes.
+const MaxLine = 1 << 20
+
+// Hello is the first line of the agent. Lines before it are some shell's talk.
+type Hello struct {
+	Schema int    `json:"schema"`
+	State  string `json:"state"` // StateListening
+	Agent  string `json:"agent"` // its version
+}
+
+// States in answers.
+const (
+	StateListening = "listening"
+	StatePresent   = "present"
+	StateActive    = "active"
+	StateVerified  = "verified"
+)
+
+// Request is a line of the publisher.
+type Request struct {
+	Do         string `json:"do"`
+	Release    string `json:"release,omitempty"`
+	Digest     string `json:"digest,omitempty"`
+	Base       string `json:"base,omitempty"`       // of stage
+	Generation int64  `json:"generation,omitempty"` // of activate
+	Bytes      int64  `json:"bytes,omitempty"`      // that follow the line
+}
+
+// Failure is the answer to any request that failed.
+type Failure struct {
+	Schema int    `json:"schema"`
+	Error  string `json:"error"` // one line, never empty
+	Code   int    `json:"code"`  // the exit code that a program would have ended with
+}
+
+// Staged is the answer to stage.
+type Staged struct {
+	Schema int `json:"schema"`
+	release.StageResult
+}
+
+// Done is the answer to files.
+type Done struct {
+	Schema  int    `json:"schema"`
+	State   string `json:"state"` // StatePresent
+	Release string `json:"release"`
+}
+
+// Activated is the answer to activate.
+type Activated struct {
+	Schema     int    `json:"schema"`
+	State      string `json:"state"` // StateActive
+	Generation int64  `json:"generation"`
+	Release    string `json:"release"`
+	// Hook is a program of activate.d that failed. The release is active all the same.
+	Hook *Hook `json:"hook,omitempty"`
+}
+
+// Hook is a program that failed.
+type Hook struct {
+	Name string `json:"name"` // a file name
+	Code int    `json:"code"` // its exit code, -1 when it was ended by a signal or was not run at all
+	Line string `json:"line"` // the last line that it said, or why it was not run
+}
+
+// Verified is the answer to verify.
+type Verified struct {
+	Schema  int    `json:"schema"`
+	State   string `json:"state"` // StateVerified
+	Release string `json:"release"`
+	Digest  string `json:"digest"`
+	Files   int    `json:"files"`
+	Bytes   int64  `json:"bytes"`
+}
+
+// Write writes a line.
+func Write(w io.Writer, line any) error {
+	data, err := json.Marshal(line)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(data, '\n'))
+	return err
+}
+
+// Read reads a line without its newline. io.EOF: there is none any more.
+func Read(r *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case len(line) > MaxLine:
+			return nil, fmt.Errorf("a line of more than %d bytes", MaxLine)
+		case err == nil:
+			return bytes.TrimSpace(line), nil
+		case errors.Is(err, io.EOF) && len(line) > 0:
+			return nil, io.ErrUnexpectedEOF
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		}
+	}
+}

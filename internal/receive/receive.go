@@ -1,0 +1,184 @@
+// Package receive is the agent's end of a push: it answers what package push asks, on one connection. What is said is package wire's.
+package receive
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/hook"
+	"ebs-release/internal/push/wire"
+	"ebs-release/internal/release"
+)
+
+// How long the publisher may say nothing: between two requests it waits for other members and for a snapshot; what belongs to a request comes at once.
+const (
+	betweenRequests = 2 * time.Hour
+	withinRequest   = time.Minute
+)
+
+// Receiver serves one connection.
+type Receiver struct {
+	// Ready is the release volume of a member whose boot is over. It is asked for each request: before that, and when the boot begins anew, a push has
+	// to wait, because the boot may still be looking at the volume.
+	Ready   func() (release.Tree, error)
+	Keep    int      // releases on the volume
+	Hooks   hook.Dir // programs to run after an activation
+	Version string   // of the agent
+	Log     *slog.Logger
+
+	staging *release.Staging // between stage and files
+}
+
+// Run answers requests until the end of in.
+func (r *Receiver) Run(ctx context.Context, in io.Reader, out io.Writer) (err error) {
+	input, stop := listen(ctx, in)
+	defer stop()
+	defer func() { err = errors.Join(err, r.drop()) }()
+	lines := bufio.NewReaderSize(input, 64<<10)
+	if err := wire.Write(out, wire.Hello{Schema: wire.Schema, State: wire.StateListening, Agent: r.Version}); err != nil {
+		return err
+	}
+	for {
+		input.patience(betweenRequests)
+		line, err := wire.Read(lines)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		var request wire.Request
+		if err == nil {
+			err = json.Unmarshal(line, &request)
+		}
+		if err != nil {
+			return fmt.Errorf("read a request: %w", err)
+		}
+		input.patience(withinRequest)
+		body := &io.LimitedReader{R: lines, N: request.Bytes}
+		answer, err := r.serve(ctx, request, body)
+		if err != nil {
+			answer = wire.Failure{Schema: wire.Schema, Error: strings.Join(strings.Fields(err.Error()), " "), Code: exit.Code(err)}
+		}
+		if err := wire.Write(out, answer); err != nil {
+			return fmt.Errorf("write the answer: %w", err)
+		}
+		if err == nil && request.Do == wire.Activate {
+			r.prune(ctx) // now that nobody waits for it
+		}
+		// What a request that failed did not read. It may be a lot: then the publisher has to call again.
+		if _, err := io.CopyN(io.Discard, body, min(body.N, 1<<20)); err != nil || body.N > 0 {
+			return errors.Join(err, errors.New("a request failed before all of it was read"))
+		}
+	}
+}
+
+func (r *Receiver) serve(ctx context.Context, q wire.Request, body io.Reader) (answer any, err error) {
+	if q.Bytes < 0 {
+		return nil, exit.With(exit.Usage, fmt.Errorf("a request with %d bytes behind it", q.Bytes))
+	}
+	tree, err := r.Ready()
+	if err != nil {
+		return nil, err
+	}
+	switch q.Do {
+	case wire.Stage:
+		return r.stage(ctx, tree, q, body)
+	case wire.Files:
+		return r.files(ctx, q, body)
+	case wire.Activate:
+		return r.activate(ctx, tree, q)
+	case wire.Verify:
+		return Verify(ctx, tree, q.Release, q.Digest)
+	default:
+		return nil, exit.With(exit.Usage, fmt.Errorf("an unknown request, %q: this agent is older than the publisher", q.Do))
+	}
+}
+
+func (r *Receiver) stage(ctx context.Context, tree release.Tree, q wire.Request, delta io.Reader) (any, error) {
+	if err := r.drop(); err != nil { // staged before, and never sent
+		return nil, err
+	}
+	result, staging, err := tree.Stage(ctx, release.StageRequest{ID: q.Release, Digest: q.Digest, Base: q.Base, Delta: delta, Keep: r.Keep})
+	r.staging = staging
+	return wire.Staged{Schema: wire.Schema, StageResult: result}, err
+}
+
+func (r *Receiver) files(ctx context.Context, q wire.Request, files io.Reader) (any, error) {
+	if r.staging == nil {
+		return nil, errors.New("files come before anything is staged")
+	}
+	err := r.staging.Receive(ctx, files)
+	return wire.Done{Schema: wire.Schema, State: wire.StatePresent, Release: q.Release}, errors.Join(err, r.drop())
+}
+
+// drop lets go of what is staged.
+func (r *Receiver) drop() error {
+	if r.staging == nil {
+		return nil
+	}
+	err := r.staging.Close()
+	r.staging = nil
+	return err
+}
+
+func (r *Receiver) activate(ctx context.Context, tree release.Tree, q wire.Request) (any, error) {
+	previous, err := tree.Current()
+	if err != nil {
+		return nil, err
+	}
+	if err := tree.Activate(ctx, q.Release, q.Digest, q.Generation); err != nil {
+		if errors.Is(err, release.ErrFenced) {
+			err = exit.With(exit.Conflict, err)
+		}
+		return nil, err
+	}
+	hooks := r.Hooks
+	hooks.Env = []string{
+		fmt.Sprintf("EBS_RELEASE_GENERATION=%d", q.Generation), "EBS_RELEASE_ID=" + q.Release,
+		"EBS_RELEASE_PATH=" + tree.Root + "/current", "EBS_RELEASE_PREVIOUS=" + previous,
+	}
+	active := wire.Activated{Schema: wire.Schema, State: wire.StateActive, Generation: q.Generation, Release: q.Release}
+	err = hooks.Run(ctx)
+	if failed, ok := errors.AsType[*hook.Failure](err); ok {
+		active.Hook = &wire.Hook{Name: failed.Name, Code: failed.Code, Line: failed.Line}
+	} else if err != nil {
+		return nil, fmt.Errorf("run %s: %w", hooks.Path, err)
+	}
+	return active, nil
+}
+
+// prune removes the oldest releases. The release is active all the same when it can't.
+func (r *Receiver) prune(ctx context.Context) {
+	tree, err := r.Ready()
+	if err == nil {
+		_, err = tree.Prune(ctx, r.Keep)
+	}
+	if err != nil {
+		r.Log.Warn("cannot remove old releases", "error", err)
+	}
+}
+
+// Verify reads every file of a release, whose manifest has to have a digest; "": any.
+func Verify(ctx context.Context, tree release.Tree, id, digest string) (wire.Verified, error) {
+	answer := wire.Verified{Schema: wire.Schema, State: wire.StateVerified, Release: id}
+	have, err := tree.ManifestDigest(id)
+	if err != nil {
+		return answer, err
+	}
+	if digest != "" && have != digest {
+		return answer, fmt.Errorf("the manifest of release %s has digest %s, want %s", id, have, digest)
+	}
+	manifest, err := tree.Manifest(id)
+	if err != nil {
+		return answer, err
+	}
+	answer.Digest = have
+	answer.Files, answer.Bytes = manifest.Size()
+	return answer, tree.Verify(ctx, id)
+}

@@ -1,0 +1,417 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// errOrigin: a file that was to be copied is not what its manifest says.
+	errOrigin = errors.New("is not what its manifest says")
+	// errBase: the base release is damaged or not the one that the delta was made for.
+	errBase = errors.New("base release can't be used")
+)
+
+// assembly makes a tree what a manifest says, out of whatever is in it: nothing, or an older release that nobody needs any more. What is the base's own
+// file already stays, so that a tree which is much like the base costs a look at each file, not a new name for each. What does not belong there goes.
+// Nothing is ever written in place: a file may be a hard link to a release that is in use.
+type assembly struct {
+	manifest Manifest
+	steps    []step
+	base     *os.File      // tree to link from; nil: there is none
+	whole    unix.Timespec // when the base was whole. A file of it that was written to later is not taken for what its manifest says
+	copies   *os.File      // tree to copy from
+	// copyAs says whether entry i is to be copied, and from which path below copies. What is not is left out.
+	copyAs func(i int) (path string, ok bool)
+	who    owner
+
+	// While build runs:
+	to, from, elsewhere, original *dirs // the tree, the same place in the base, another one in it, copies
+	names                         lister
+	hand                          func(copyJob) error
+	// After it:
+	ajar []int // directories whose mode is not yet that of the manifest
+}
+
+type copyJob struct {
+	from, to *os.File
+	entry    *Entry
+}
+
+// folder is a directory of a manifest, with what is right in it: indices, in the order of the names.
+type folder struct {
+	path  string
+	entry int // -1: the root
+	below []int
+}
+
+// folders come before those that are in them.
+func (m Manifest) folders() []folder {
+	all := []folder{{entry: -1}}
+	at := map[string]int{"": 0}
+	before, in := "", 0 // the parent of the entry before is mostly that of the next, too
+	for i := range m {
+		if parent, _ := split(m[i].Path); parent != before {
+			before, in = parent, at[parent]
+		}
+		all[in].below = append(all[in].below, i)
+		if m[i].Type == 'd' {
+			at[m[i].Path] = len(all)
+			all = append(all, folder{path: m[i].Path, entry: i})
+		}
+	}
+	return all
+}
+
+// build does all but the modes of directories, which stay open to their owner: see seal.
+func (a *assembly) build(ctx context.Context, partial *os.File) error {
+	a.to, a.from, a.elsewhere, a.original = &dirs{root: partial}, &dirs{root: a.base}, &dirs{root: a.base}, &dirs{root: a.copies}
+	defer func() {
+		for _, d := range []*dirs{a.to, a.from, a.elsewhere, a.original} {
+			d.close()
+		}
+	}()
+	produce := func(hand func(copyJob) error) error {
+		a.hand = hand
+		for _, f := range a.manifest.folders() {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := a.folder(f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return sideBySide(ctx, produce, func() func(copyJob) error {
+		h := newHasher()
+		return func(j copyJob) error {
+			defer func() { _ = j.from.Close() }()
+			err := errors.Join(a.fill(h, j), j.to.Close())
+			if err != nil {
+				return pathError("write", j.entry.Path, err)
+			}
+			return nil
+		}
+	})
+}
+
+// folder makes one directory right, not what is below its own directories.
+func (a *assembly) folder(f folder) error {
+	fd, err := a.to.folder(f.path)
+	if err != nil {
+		return err
+	}
+	if err := a.openUp(fd, f); err != nil {
+		return pathError("make", f.path, err)
+	}
+	have, err := a.names.list(fd)
+	if err != nil {
+		return pathError("read directory", f.path, err)
+	}
+	base, held, err := a.inBase(f.path)
+	if err != nil {
+		return err
+	}
+	for _, i := range f.below {
+		_, name := split(a.manifest[i].Path)
+		for len(have) > 0 && have[0].name < name {
+			if err := removeAt(fd, have[0].name); err != nil {
+				return pathError("remove", f.path+"/"+have[0].name, err)
+			}
+			have = have[1:]
+		}
+		for len(held) > 0 && held[0].name < name {
+			held = held[1:]
+		}
+		p := place{index: i, entry: &a.manifest[i], dir: fd, name: name, base: base}
+		if len(have) > 0 && have[0].name == name {
+			p.is, have = &have[0], have[1:]
+		}
+		if len(held) > 0 && held[0].name == name {
+			p.held = &held[0]
+		}
+		if err := a.put(p); err != nil {
+			return pathError("make", p.entry.Path, err)
+		}
+	}
+	for _, n := range have {
+		if err := removeAt(fd, n.name); err != nil {
+			return pathError("remove", f.path+"/"+n.name, err)
+		}
+	}
+	return nil
+}
+
+// openUp lets the owner write to a directory that it may not write to as a part of a release.
+func (a *assembly) openUp(fd int, f folder) error {
+	if f.entry < 0 {
+		return nil // startPartial made it
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	mode := st.Mode & maxMode
+	if mode&0o700 == 0o700 && mode == a.manifest[f.entry].Mode {
+		return nil
+	}
+	a.ajar = append(a.ajar, f.entry)
+	if mode&0o700 == 0o700 {
+		return nil
+	}
+	return unix.Fchmod(fd, mode|0o700)
+}
+
+// inBase lists the same directory of the base; one that is not there is empty.
+func (a *assembly) inBase(path string) (fd int, names []name, err error) {
+	if a.base == nil {
+		return -1, nil, nil
+	}
+	if fd, err = a.from.folder(path); err == nil {
+		names, err = a.names.list(fd)
+	}
+	if otherShape(err) {
+		return -1, nil, nil
+	}
+	return fd, names, err
+}
+
+// place is where an entry has to be.
+type place struct {
+	index int // in the manifest
+	entry *Entry
+	dir   int // its folder
+	name  string
+	is    *name // what is there; nil: nothing
+	base  int   // the folder of the same path in the base
+	held  *name // what is there; nil: nothing
+}
+
+// clear takes away what is there.
+func (p *place) clear() error {
+	if p.is == nil {
+		return nil
+	}
+	p.is = nil
+	return removeAt(p.dir, p.name)
+}
+
+func (a *assembly) put(p place) error {
+	switch {
+	case p.entry.Type == 'd':
+		if p.is != nil && p.is.kind == unix.DT_DIR {
+			return nil
+		}
+		if err := p.clear(); err != nil {
+			return err
+		}
+		if err := unix.Mkdirat(p.dir, p.name, 0o700); err != nil {
+			return err
+		}
+		return a.own(p)
+	case p.entry.Type == 'l':
+		if p.is != nil && p.is.kind == unix.DT_LNK && targetOf(p.dir, p.name) == p.entry.Target {
+			return nil
+		}
+		if err := p.clear(); err != nil {
+			return err
+		}
+		if err := unix.Symlinkat(p.entry.Target, p.dir, p.name); err != nil {
+			return err
+		}
+		return a.own(p)
+	case a.steps[p.index].how == byLink:
+		linked, err := a.link(&p)
+		if linked || err != nil {
+			return err
+		}
+	}
+	if err := p.clear(); err != nil {
+		return err
+	}
+	return a.copy(p)
+}
+
+func (a *assembly) own(p place) error {
+	if a.who == asIs {
+		return nil
+	}
+	return unix.Fchownat(p.dir, p.name, a.who.uid, a.who.gid, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// link says whether the file is now the base's own. When not, a copy may do, which is compared with its sha256: the base's file has all the links that
+// a file can have (ext4: 65,000), or is not what it should be.
+func (a *assembly) link(p *place) (bool, error) {
+	from, old, there := p.base, p.name, false
+	if path := a.steps[p.index].from; path == p.entry.Path {
+		if p.held == nil {
+			return false, nil
+		}
+		there = p.is != nil && p.is.inode == p.held.inode
+	} else {
+		var err error
+		if from, old, err = a.elsewhere.parent(path); otherShape(err) {
+			return false, nil
+		} else if err != nil {
+			return false, err
+		}
+	}
+	if !there {
+		if err := p.clear(); err != nil {
+			return false, err
+		}
+		err := unix.Linkat(from, old, p.dir, p.name, 0)
+		// EPERM: it is a directory, or a file of another user.
+		if otherShape(err) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EPERM) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		p.is = &name{name: p.name}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.dir, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return false, err
+	}
+	return p.entry.matches(&st) && !isAfter(st.Mtim, a.whole), nil
+}
+
+func isAfter(t, than unix.Timespec) bool {
+	return t.Sec > than.Sec || t.Sec == than.Sec && t.Nsec > than.Nsec
+}
+
+// otherShape says that a path could not be opened because the tree is not of the shape that its manifest says.
+func otherShape(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
+}
+
+// matches compares what lstat can see.
+func (e *Entry) matches(st *unix.Stat_t) bool {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return e.Type == 'f' && st.Mode&maxMode == e.Mode && st.Size == e.Size
+	case unix.S_IFDIR:
+		return e.Type == 'd' && st.Mode&maxMode == e.Mode
+	case unix.S_IFLNK:
+		return e.Type == 'l'
+	default:
+		return false
+	}
+}
+
+func (a *assembly) copy(p place) error {
+	path, ok := a.copyAs(p.index)
+	if !ok {
+		return nil
+	}
+	from, err := a.original.openFile(path)
+	if otherShape(err) {
+		return fmt.Errorf("%w: %w", errOrigin, err)
+	}
+	if err != nil {
+		return err
+	}
+	to, err := create(p.dir, p.name)
+	if err != nil {
+		_ = from.Close()
+		return err
+	}
+	job := copyJob{from, to, p.entry}
+	if err := a.hand(job); err != nil {
+		_, _ = from.Close(), to.Close()
+		return err
+	}
+	return nil
+}
+
+// create makes a file that nobody else has a name for.
+func create(dir int, name string) (*os.File, error) {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), quote(name)), nil
+}
+
+// fill copies a file, hashes what it copies, and wants that to be what the manifest says.
+func (a *assembly) fill(h *hasher, j copyJob) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(j.from.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return errOrigin
+	}
+	sum, size, err := h.sum(j.from, j.to)
+	if err != nil {
+		return err
+	}
+	if sum != j.entry.SHA256 || size != j.entry.Size {
+		return errOrigin
+	}
+	return a.complete(j.to, j.entry, st.Mtim)
+}
+
+// complete gives a file that was written its owner, mode and time. The time is for what caches by it, and it is never in the future: a file that was
+// written to after its tree was whole is told by it.
+func (a *assembly) complete(file *os.File, e *Entry, modified unix.Timespec) error {
+	fd := int(file.Fd())
+	if a.who != asIs {
+		if err := unix.Fchown(fd, a.who.uid, a.who.gid); err != nil {
+			return err
+		}
+	}
+	// After chown, which takes set-id bits away.
+	if err := unix.Fchmod(fd, e.Mode); err != nil {
+		return err
+	}
+	if now := unix.NsecToTimespec(time.Now().UnixNano()); isAfter(modified, now) {
+		modified = now
+	}
+	tv := unix.NsecToTimeval(modified.Nano())
+	return unix.Futimes(fd, []unix.Timeval{tv, tv})
+}
+
+// seal gives directories the modes of the manifest, once nothing more has to be put into them.
+func (a *assembly) seal(partial *os.File) error {
+	folders := &dirs{root: partial}
+	defer folders.close()
+	for n := len(a.ajar) - 1; n >= 0; n-- { // what is below a directory before itself
+		e := &a.manifest[a.ajar[n]]
+		fd, err := folders.folder(e.Path)
+		if err != nil {
+			return err
+		}
+		if err := unix.Fchmod(fd, e.Mode); err != nil {
+			return pathError("chmod", e.Path, err)
+		}
+	}
+	return nil
+}
+
+func targetOf(dir int, name string) string {
+	target := make([]byte, maxTarget+1)
+	n, err := unix.Readlinkat(dir, name, target)
+	if err != nil {
+		return ""
+	}
+	return string(target[:n])
+}
+
+func pathError(op, path string, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	// An error that has a path already says enough.
+	if _, ok := errors.AsType[*os.PathError](err); ok {
+		return err
+	}
+	return fmt.Errorf("%s %s: %w", op, quote(path), err)
+}

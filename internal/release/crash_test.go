@@ -1,0 +1,274 @@
+package release
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestPowerMayFailAtEveryStepOfAPush: a push to a member that makes its oldest tree into the new one is stopped before each system call that changes
+// something, and its disk is copied as it is then: once as if all until there had come to the disk, once as if nothing had that was not waited for.
+// What a member finds on such a copy after its next boot is a volume on which each release that has a name is whole, and which the same push completes.
+func TestPowerMayFailAtEveryStepOfAPush(t *testing.T) {
+	server, far, held, next := fleetOf(t)
+	one := call{Op: "push", ID: next.ID, Digest: next.Digest, Base: held[2].ID, Delta: delta(t, server, held[2].ID, next.ID), Keep: 3, Generation: 4}
+	files := sent(t, server, held[2].ID, next.ID)
+	for name, synced := range map[string]bool{"all on disk": true, "only what was waited for": false} {
+		t.Run(name, func(t *testing.T) {
+			disk := newDisk(t)
+			copyTo(t, far, disk.tree())
+			unix.Sync()
+			one.Root = disk.mount
+			seen := map[[sha256.Size]byte]bool{}
+			points, looked := 0, 0
+			traced(t, one, files, func(what string) {
+				points++
+				if synced {
+					disk.sync(t)
+				}
+				image := disk.read(t)
+				if sum := sha256.Sum256(image); !seen[sum] {
+					seen[sum] = true
+					looked++
+					after(t, image, fmt.Sprintf("point %d, before %s", points, what), one, files, held, next)
+				}
+			})
+			t.Logf("%d points, %d different disks", points, looked)
+			if points < 60 || synced && looked < 40 || looked < 3 {
+				t.Error("test bug: the push was hardly seen")
+			}
+			same(t, server.Path(next.ID), disk.tree().Path(next.ID))
+		})
+	}
+}
+
+// after looks at what a member would find, and repeats the push.
+func after(t *testing.T, image []byte, when string, one call, files []byte, held []Ingested, next Ingested) {
+	t.Helper()
+	disk := loadDisk(t, image)
+	defer disk.close(t)
+	tree := disk.tree()
+	current, err := tree.Current()
+	if err != nil || current != held[2].ID && current != next.ID {
+		t.Fatalf("%s: current is %q, %v", when, current, err)
+	}
+	whole := func() []string {
+		t.Helper()
+		ids, err := tree.Releases()
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		for _, id := range ids {
+			if err := tree.Verify(t.Context(), id); err != nil {
+				t.Fatalf("%s: %v", when, err)
+			}
+		}
+		return ids
+	}
+	if ids := whole(); !slices.Contains(ids, current) || !slices.Contains(ids, held[1].ID) || !slices.Contains(ids, held[2].ID) {
+		t.Fatalf("%s: left are %v", when, ids)
+	}
+	one.Root = tree.Root
+	if _, err := one.push(t.Context(), tree, bytes.NewReader(files)); err != nil {
+		t.Fatalf("%s: the same push once more: %v", when, err)
+	}
+	if err := tree.Check(next.ID, next.Digest, one.Generation); err != nil {
+		t.Fatalf("%s: %v", when, err)
+	}
+	whole()
+	if left, _ := filepath.Glob(tree.Root + "/releases/*" + partialExt); len(left) > 0 {
+		t.Fatalf("%s: left behind %v", when, left)
+	}
+}
+
+// disk is an ext4 file system in a file.
+type disk struct{ file, loop, mount string }
+
+func newDisk(t *testing.T) *disk {
+	t.Helper()
+	blank := filepath.Join(t.TempDir(), "blank")
+	if err := errors.Join(os.WriteFile(blank, nil, 0o600), os.Truncate(blank, 5<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", "-q", "-F", "-b", "1024", "-J", "size=1", blank).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	image, err := os.ReadFile(blank)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := loadDisk(t, image)
+	t.Cleanup(func() { d.close(t) })
+	return d
+}
+
+// loadDisk is a disk with what another one had on it.
+func loadDisk(t *testing.T, image []byte) *disk {
+	t.Helper()
+	file, err := os.CreateTemp("/dev/shm", "disk") // in memory: there is a lot of them
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &disk{file: file.Name()}
+	if _, err := file.Write(image); err != nil || file.Close() != nil {
+		_ = os.Remove(d.file)
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "losetup", "--find", "--show", d.file).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.loop, d.mount = strings.TrimSpace(string(out)), t.TempDir()
+	if err := unix.Mount(d.loop, d.mount, "ext4", unix.MS_NOATIME, ""); err != nil {
+		_, _ = exec.Command("losetup", "--detach", d.loop).Run(), os.Remove(d.file)
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (d *disk) close(t *testing.T) {
+	t.Helper()
+	if d.loop == "" {
+		return
+	}
+	if err := unix.Unmount(d.mount, 0); err != nil {
+		t.Errorf("unmount %s: %v", d.mount, err)
+	}
+	if out, err := exec.Command("losetup", "--detach", d.loop).CombinedOutput(); err != nil {
+		t.Errorf("losetup --detach %s: %v %s", d.loop, err, out)
+	}
+	_ = os.Remove(d.file)
+	d.loop = ""
+}
+
+func (d *disk) tree() Tree { return Tree{d.mount} }
+
+func (d *disk) sync(t *testing.T) {
+	t.Helper()
+	dir, err := os.Open(d.mount)
+	if err == nil {
+		err = errors.Join(unix.Syncfs(int(dir.Fd())), dir.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// read returns what is on the disk, at one moment: the kernel may write to it meanwhile.
+func (d *disk) read(t *testing.T) []byte {
+	t.Helper()
+	var before []byte
+	for {
+		image, err := os.ReadFile(d.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Equal(image, before) {
+			return image
+		}
+		before = image
+	}
+}
+
+// traced runs a call in a process of its own, and calls stop before each of its system calls that change something.
+func traced(t *testing.T, c call, stdin []byte, stop func(what string)) {
+	t.Helper()
+	runtime.LockOSThread() // a tracee has one thread for a tracer
+	defer runtime.UnlockOSThread()
+	data, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.CreateTemp(t.TempDir(), "stdin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.Close() }()
+	if _, err := in.WriteAt(stdin, 0); err != nil {
+		t.Fatal(err)
+	}
+	p, err := os.StartProcess("/proc/self/exe", []string{"push"}, &os.ProcAttr{
+		Env: []string{"RELEASE_TEST_OP=" + string(data)}, Files: []*os.File{in, os.Stderr, os.Stderr}, Sys: &syscall.SysProcAttr{Ptrace: true, Pdeathsig: syscall.SIGKILL},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Kill() }()
+	threads := map[int]bool{}
+	var ws unix.WaitStatus
+	for {
+		tid, err := unix.Wait4(-1, &ws, unix.WALL, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case tid == p.Pid && ws.Exited():
+			if ws.ExitStatus() != 0 {
+				t.Fatalf("the push failed, see above: exit code %d", ws.ExitStatus())
+			}
+			return
+		case !ws.Stopped():
+			continue
+		}
+		signal := 0
+		switch s := ws.StopSignal(); {
+		case len(threads) == 0:
+			if err := unix.PtraceSetOptions(tid, unix.PTRACE_O_TRACESYSGOOD|unix.PTRACE_O_TRACECLONE|unix.PTRACE_O_EXITKILL); err != nil {
+				t.Fatal(err)
+			}
+		case s == unix.SIGTRAP|0x80:
+			if what := change(tid); what != "" {
+				stop(what)
+			}
+		case s == unix.SIGTRAP, s == unix.SIGSTOP && !threads[tid]:
+		default:
+			signal = int(s)
+		}
+		threads[tid] = true
+		_ = unix.PtraceSyscall(tid, signal)
+	}
+}
+
+// change names the system call that a thread stands before, if it is one that changes something.
+func change(tid int) string {
+	const getSyscallInfo, entry = 0x420e, 1 // linux/ptrace.h
+	var info [88]byte
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, getSyscallInfo, uintptr(tid), uintptr(len(info)), uintptr(unsafe.Pointer(&info)), 0, 0)
+	if errno != 0 || info[0] != entry {
+		return ""
+	}
+	number := binary.NativeEndian.Uint64(info[24:])
+	argument := func(n int) uint64 { return binary.NativeEndian.Uint64(info[32+8*n:]) }
+	switch number {
+	case unix.SYS_OPENAT:
+		if argument(2)&unix.O_CREAT != 0 {
+			return "create"
+		}
+	case unix.SYS_WRITE:
+		if argument(0) > 2 {
+			return "write"
+		}
+	}
+	return map[uint64]string{
+		unix.SYS_FSYNC: "fsync", unix.SYS_SYNCFS: "syncfs", unix.SYS_FCHMOD: "fchmod", unix.SYS_FCHMODAT: "fchmodat", unix.SYS_FCHOWN: "fchown",
+		unix.SYS_FCHOWNAT: "fchownat", unix.SYS_UTIMENSAT: "utimensat", unix.SYS_MKDIRAT: "mkdirat", unix.SYS_UNLINKAT: "unlinkat",
+		unix.SYS_SYMLINKAT: "symlinkat", unix.SYS_LINKAT: "linkat", unix.SYS_RENAMEAT: "renameat", unix.SYS_RENAMEAT2: "renameat2",
+	}[number]
+}

@@ -1,0 +1,333 @@
+package release
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// fleetOf is a server and a member that hold the same three releases, the last one current, and a fourth one that only the server has.
+func fleetOf(t *testing.T) (server, far Tree, held []Ingested, next Ingested) {
+	t.Helper()
+	server = volume(t)
+	dir := source(t, first)
+	held = append(held, publish(t, server, dir, 1))
+	put(t, dir, "etc/conf", "colour=green\n")
+	put(t, dir, "sub/deep/file", "two")
+	put(t, dir, "sub/link -> deep", "")
+	put(t, dir, "0444 shut/file", "shut")
+	if err := os.Chmod(dir+"/shut", 0o555); err != nil {
+		t.Fatal(err)
+	}
+	held = append(held, publish(t, server, dir, 2))
+	put(t, dir, "sub/deep/file", "three")
+	held = append(held, publish(t, server, dir, 3))
+	far = member(t, server)
+	second2(t, dir)
+	return server, far, held, publish(t, server, dir, 4)
+}
+
+// pushAs brings a release to a member and makes it current, as the owner of the tree, who is not root. It returns what the staging said.
+func pushAs(t *testing.T, server, far Tree, base string, in Ingested, generation int64) string {
+	t.Helper()
+	return be(t, call{Op: "push", Root: far.Root, ID: in.ID, Digest: in.Digest, Base: base, Delta: delta(t, server, base, in.ID), Keep: 3, Generation: generation},
+		string(sent(t, server, base, in.ID)))
+}
+
+func wholeReleases(t *testing.T, tree Tree, want ...string) {
+	t.Helper()
+	ids, err := tree.Releases()
+	if err != nil || strings.Join(ids, " ") != strings.Join(want, " ") {
+		t.Errorf("releases: %v, %v; want %v", ids, err, want)
+	}
+	for _, id := range ids {
+		if err := tree.Verify(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestTheOldestTreeBecomesTheNewOne(t *testing.T) {
+	server, far, held, next := fleetOf(t)
+	old := far.Path(held[0].ID)
+	moved := inode(t, old+"/bin")
+	if said := pushAs(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled "+held[0].ID {
+		t.Fatal(said)
+	}
+	same(t, server.Path(next.ID), far.Path(next.ID))
+	wholeReleases(t, far, held[1].ID, held[2].ID, next.ID)
+	if err := far.Check(next.ID, next.Digest, 4); err != nil {
+		t.Error(err)
+	}
+	if inode(t, far.Path(next.ID)+"/bin") != moved {
+		t.Error("its folders were made anew")
+	}
+	if inode(t, far.Path(next.ID)+"/bin/run") != inode(t, far.Path(held[2].ID)+"/bin/run") {
+		t.Error("an unchanged file is not the one of the release before")
+	}
+	if manifests, _ := filepath.Glob(far.Root + "/.ebs-release/*.manifest"); len(manifests) != 3 {
+		t.Errorf("manifests: %v", manifests)
+	}
+	if left := listing(t, far); strings.Contains(left, partialExt) {
+		t.Errorf("left behind:\n%s", left)
+	}
+	for line := range strings.Lines(listing(t, far)) {
+		if !strings.Contains(line, fmt.Sprintf(" %d ", ordinary)) {
+			t.Errorf("not the owner's: %s", line)
+		}
+	}
+}
+
+// Whatever somebody did to the tree that becomes the new one: none of it gets into that, and nothing else comes to harm.
+func TestNothingOfAnOddOldTreeGetsIntoTheNewOne(t *testing.T) {
+	outside := t.TempDir()
+	put(t, outside, "victim", "untouched")
+	put(t, outside, "sub/victim", "untouched")
+	for name, spoil := range map[string]func(t *testing.T, old string){
+		"a file was replaced, by one of the same size": func(t *testing.T, old string) { remove(t, old, "etc/same"); put(t, old, "etc/same", "the SAME\n") },
+		"a file was replaced, with the same time, too": func(t *testing.T, old string) {
+			info, err := os.Stat(old + "/bin/run")
+			if err != nil {
+				t.Fatal(err)
+			}
+			remove(t, old, "bin/run")
+			put(t, old, "0755 bin/run", "#!/bin/no\n")
+			if err := os.Chtimes(old+"/bin/run", info.ModTime(), info.ModTime()); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a file that changed since": func(t *testing.T, old string) { put(t, old, "etc/conf", "colour=sad\n") },
+		"a file is gone":            func(t *testing.T, old string) { remove(t, old, "bin/run") },
+		"a folder is gone":          func(t *testing.T, old string) { remove(t, old, "bin") },
+		"a file too many":           func(t *testing.T, old string) { put(t, old, "bin/more", "x"); put(t, old, "more", "x") },
+		"folders too many": func(t *testing.T, old string) {
+			put(t, old, "bin/more/and/more", "x")
+			put(t, old, "more/and/more", "x")
+			if err := errors.Join(os.Chmod(old+"/bin/more/and", 0), os.Chmod(old+"/more", 0o500)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a file is a folder": func(t *testing.T, old string) { remove(t, old, "bin/run"); put(t, old, "bin/run/x/y", "x") },
+		"a folder is a file": func(t *testing.T, old string) { remove(t, old, "bin"); put(t, old, "bin", "x") },
+		"a folder leads out": func(t *testing.T, old string) { remove(t, old, "sub"); put(t, old, "sub -> "+outside+"/sub", "") },
+		"a file leads out": func(t *testing.T, old string) {
+			remove(t, old, "bin/run")
+			put(t, old, "bin/run -> "+outside+"/victim", "")
+		},
+		"a symlink leads out":   func(t *testing.T, old string) { remove(t, old, "out"); put(t, old, "out -> "+outside, "") },
+		"a symlink is a folder": func(t *testing.T, old string) { remove(t, old, "out"); put(t, old, "out/x", "x") },
+		"other modes": func(t *testing.T, old string) {
+			if err := errors.Join(os.Chmod(old+"/bin", 0o700), os.Chmod(old+"/etc", 0), os.Chmod(old+"/lib", 0o2777)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a fifo and a socket": func(t *testing.T, old string) {
+			remove(t, old, "bin/run")
+			if err := errors.Join(unix.Mkfifo(old+"/bin/run", 0o644), unix.Mknod(old+"/etc/s", unix.S_IFSOCK|0o644, 0)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"nothing is left of it": func(t *testing.T, old string) {
+			entries, err := os.ReadDir(old)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range entries {
+				remove(t, old, e.Name())
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, far, held, next := fleetOf(t)
+			spoil(t, far.Path(held[0].ID))
+			if out, err := exec.CommandContext(t.Context(), "chown", "-hR", fmt.Sprintf("%d:%d", ordinary, ordinary), far.Path(held[0].ID)).CombinedOutput(); err != nil {
+				t.Fatalf("%v %s", err, out)
+			}
+			if said := pushAs(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled "+held[0].ID {
+				t.Fatal(said)
+			}
+			same(t, server.Path(next.ID), far.Path(next.ID))
+			wholeReleases(t, far, held[1].ID, held[2].ID, next.ID)
+			for _, victim := range []string{"victim", "sub/victim"} {
+				if content, err := os.ReadFile(outside + "/" + victim); err != nil || string(content) != "untouched" {
+					t.Errorf("%s outside of the volume: %q, %v", victim, content, err)
+				}
+			}
+		})
+	}
+}
+
+// Hard links share what is written in place: the release before has it, too, and can't be a base.
+func TestAFileThatWasWrittenInPlaceIsFound(t *testing.T) {
+	server, far, held, next := fleetOf(t)
+	put(t, far.Path(held[0].ID), "etc/same", "the SAME\n")
+	result, _ := stage(t, far, held[2].ID, next, delta(t, server, held[2].ID, next.ID))
+	if result.State != NeedBase || !strings.Contains(result.Reason, "etc/same") {
+		t.Fatalf("%+v", result)
+	}
+	if said := pushAs(t, server, far, "", next, 4); !strings.HasPrefix(said, "staged 14 ") {
+		t.Fatal(said)
+	}
+	same(t, server.Path(next.ID), far.Path(next.ID))
+}
+
+func TestATreeThatAProgramRunsInIsLeftAlone(t *testing.T) {
+	for name, start := range map[string]func(t *testing.T, cmd *exec.Cmd, old string){
+		"in its own folder": func(t *testing.T, cmd *exec.Cmd, old string) { cmd.Dir = old },
+		"in a folder of it": func(t *testing.T, cmd *exec.Cmd, old string) { cmd.Dir = old + "/gone/deep" },
+		"with an open folder": func(t *testing.T, cmd *exec.Cmd, old string) {
+			folder, err := os.Open(old + "/gone")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd.ExtraFiles = []*os.File{folder}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, far, held, next := fleetOf(t)
+			old := held[0]
+			cmd := exec.CommandContext(t.Context(), "sleep", "60")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
+			start(t, cmd, far.Path(old.ID))
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+			if said := pushAs(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled " {
+				t.Fatal(said)
+			}
+			wholeReleases(t, far, held[0].ID, held[1].ID, held[2].ID, next.ID)
+		})
+	}
+}
+
+// The owner of the tree can't see where another user's program is. That one does not see the new release in its folder all the same.
+func TestAProgramOfAnotherUserDoesNotFindItselfInTheNewRelease(t *testing.T) {
+	server, far, held, next := fleetOf(t)
+	cmd := exec.CommandContext(t.Context(), "sleep", "60")
+	cmd.Dir = far.Path(held[0].ID)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+	if said := pushAs(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled "+held[0].ID {
+		t.Fatal(said)
+	}
+	if entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/cwd", cmd.Process.Pid)); !errors.Is(err, fs.ErrNotExist) || len(entries) != 0 {
+		t.Fatalf("it sees %v, %v; want a folder that was removed", entries, err)
+	}
+}
+
+func TestOnlyATreeThatNobodyNeedsIsRecycled(t *testing.T) {
+	server, far, held, next := fleetOf(t)
+	ids := []string{held[0].ID, held[1].ID, held[2].ID}
+	least := func(keep int, needed string) string {
+		t.Helper()
+		root, err := far.open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = root.Close() }()
+		id, err := far.leastNeeded(root, keep, needed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	for _, tc := range []struct {
+		keep         int
+		needed, want string
+	}{
+		{3, ids[2], ids[0]},
+		{2, ids[2], ids[0]}, // more than are kept
+		{4, ids[2], ""},     // fewer than are kept
+		{3, ids[0], ""},     // the other one was current until just now
+	} {
+		if got := least(tc.keep, tc.needed); got != tc.want {
+			t.Errorf("keep %d, %s needed: %q, want %q", tc.keep, tc.needed, got, tc.want)
+		}
+	}
+	// After a rollback to the oldest, the one that was current until then stays, whatever their names say.
+	if err := far.Activate(t.Context(), ids[0], held[0].Digest, 4); err != nil {
+		t.Fatal(err)
+	}
+	if got := least(3, ids[0]); got != ids[1] {
+		t.Errorf("after a rollback: %q, want %q", got, ids[1])
+	}
+	// What the fence names is as good as current: a crash came before the flip.
+	if err := os.WriteFile(far.Root+"/"+fencePath, []byte("5 "+ids[1]+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := least(3, ids[0]); got != "" {
+		t.Errorf("after a crash before the flip: %q", got)
+	}
+	// A volume of an older agent does not say which one was current before.
+	if err := errors.Join(os.WriteFile(far.Root+"/"+fencePath, []byte("5 "+ids[0]+"\n"), 0o644), os.Remove(far.Root+"/"+previousPath)); err != nil {
+		t.Fatal(err)
+	}
+	if got := least(3, ids[0]); got != "" {
+		t.Errorf("when nobody knows: %q", got)
+	}
+	deliver(t, server, far, ids[0], next)
+	wholeReleases(t, far, ids[0], ids[1], ids[2], next.ID)
+}
+
+func TestATransferThatFailsLeavesWhatWasCurrentAndTheOneBefore(t *testing.T) {
+	server, far, held, next := fleetOf(t)
+	base := held[2].ID
+	result, staging, err := far.Stage(t.Context(), StageRequest{ID: next.ID, Digest: next.Digest, Base: base, Delta: strings.NewReader(delta(t, server, base, next.ID)), Keep: 3})
+	if err != nil || result.Recycled != held[0].ID {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	wantError(t, staging.Receive(t.Context(), bytes.NewReader(nil)), "the transfer broke off")
+	if err := staging.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wholeReleases(t, far, held[1].ID, held[2].ID)
+	// And no further one goes with the next attempt.
+	if said := pushAs(t, server, far, base, next, 4); said != "staged 2 recycled " {
+		t.Fatal(said)
+	}
+	wholeReleases(t, far, held[1].ID, held[2].ID, next.ID)
+}
+
+func TestPushesForLong(t *testing.T) {
+	server, far, held, next := fleetOf(t)
+	dir := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "cp", "-a", server.Path(next.ID)+"/.", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	before := held[2]
+	for i := range 12 {
+		put(t, dir, "etc/conf", fmt.Sprint("round ", i))
+		put(t, dir, fmt.Sprintf("d%d/e/file", i%4), fmt.Sprint(i))
+		remove(t, dir, fmt.Sprintf("d%d", (i+2)%4))
+		if err := os.Chmod(dir+"/lib", os.FileMode(0o755-i%2*0o200)); err != nil {
+			t.Fatal(err)
+		}
+		in, err := server.Ingest(t.Context(), dir, second.Add(time.Duration(10+i)*time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := pushAs(t, server, far, before.ID, in, int64(10+i)); !strings.Contains(said, " recycled 2026") {
+			t.Fatalf("round %d: %s", i, said)
+		}
+		same(t, server.Path(in.ID), far.Path(in.ID))
+		before = in
+	}
+	ids, err := far.Releases()
+	if err != nil || len(ids) != 3 {
+		t.Fatalf("%v, %v", ids, err)
+	}
+	wholeReleases(t, far, ids...)
+}
