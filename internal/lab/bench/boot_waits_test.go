@@ -84,7 +84,6 @@ func (w *watched) waited(m measured) time.Duration {
 	w.mu.Lock()
 	available, device := w.available, w.device
 	w.mu.Unlock()
-	type span struct{ from, to time.Time }
 	var spans []span
 	for _, c := range w.calls(m, "") {
 		end := c.Start.Add(c.Duration)
@@ -97,16 +96,21 @@ func (w *watched) waited(m measured) time.Duration {
 			spans = append(spans, span{end, device})
 		}
 	}
+	return union(spans, at(m.Start))
+}
+
+type span struct{ from, to time.Time }
+
+// union is how long, from a moment on, at least one of them was going on.
+func union(spans []span, from time.Time) (sum time.Duration) {
 	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
-	var sum time.Duration
-	until := at(m.Start)
 	for _, s := range spans {
-		if s.from.Before(until) {
-			s.from = until
+		if s.from.Before(from) {
+			s.from = from
 		}
 		if s.to.After(s.from) {
 			sum += s.to.Sub(s.from)
-			until = s.to
+			from = s.to
 		}
 	}
 	return sum

@@ -87,6 +87,17 @@ func TestBootServesTheRelease(t *testing.T) {
 	}
 }
 
+// TestAFirstBootTakesSixCallsOfEC2: as often as the agent has to look at its new volume. It takes no time here, but what the lab needs to make one; the
+// benchmarks have a test with latencies as they are published.
+func TestAFirstBootTakesSixCallsOfEC2(t *testing.T) {
+	r := published(t, func(o *lab.Options) { o.Latency.Write = cloud.Fixed(20 * time.Millisecond) })
+	h, err := r.member()
+	must(t, err)
+	if actions := r.actions(h.ID); len(actions) > 6 {
+		t.Errorf("%d calls: %v", len(actions), actions)
+	}
+}
+
 func TestSecondUpChangesNothing(t *testing.T) {
 	r := published(t, nil)
 	h, err := r.member()

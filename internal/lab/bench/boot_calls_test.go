@@ -1,4 +1,4 @@
-package e2e
+package bench
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/volume"
 
@@ -21,16 +20,6 @@ import (
 
 // How many calls of EC2 a boot makes when nothing goes wrong. Five are needed: look for volumes, create, attach, protect, report. The attach is the look at
 // the new volume, too: each one that comes before the volume is available is refused, and is a call.
-
-// TestAFirstBootTakesSixCallsOfEC2: the built agent; a volume takes no time here, but what the lab needs to make one.
-func TestAFirstBootTakesSixCallsOfEC2(t *testing.T) {
-	r := published(t, func(o *lab.Options) { o.Latency.Write = cloud.Fixed(20 * time.Millisecond) })
-	h, err := r.member()
-	must(t, err)
-	if actions := r.actions(h.ID); len(actions) > 6 {
-		t.Errorf("%d calls: %v", len(actions), actions)
-	}
-}
 
 // TestSixCallsOfEC2WithPublishedLatencies: what the agent does with its volume, many times, with an EC2 that takes as long as is published. Volumes are
 // available after 1.5 s (median; 99 %: 4 s), and a look that comes later than that costs time: of the whole, the agent may add 5 % (median).
@@ -143,25 +132,7 @@ func (m *members) boot(t *testing.T) (calls int, own, took time.Duration) {
 		waits = append(waits, span{c.Start, c.Start.Add(c.Duration)})
 	}
 	must(t, m.account.TerminateInstance(id))
-	return len(made), took - union(waits), took
-}
-
-type span struct{ from, to time.Time }
-
-// union is how long at least one of them was going on.
-func union(spans []span) (sum time.Duration) {
-	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
-	var until time.Time
-	for _, s := range spans {
-		if s.from.Before(until) {
-			s.from = until
-		}
-		if s.to.After(s.from) {
-			sum += s.to.Sub(s.from)
-			until = s.to
-		}
-	}
-	return sum
+	return len(made), took - union(waits, started), took
 }
 
 // noHardware does nothing at once.
