@@ -66,9 +66,7 @@ func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
 func (a *account) HostKey(context.Context) (string, error) { return hostKey("/etc/ssh") }
 
 func (a *account) owner(me boot.Identity) volume.Owner {
-	return volume.Owner{
-		Role: volume.RoleMember, InstanceID: me.InstanceID, InstanceType: me.InstanceType, Zone: me.Zone, MountPoint: a.values.Get("mount-point"),
-	}
+	return releaseVolumeOf(me.InstanceID, me.InstanceType, me.Zone, a.values)
 }
 
 func (a *account) Mine(ctx context.Context, me boot.Identity) ([]boot.Volume, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,9 +121,7 @@ func (d *doctor) describeVolumes(ctx context.Context) finding {
 }
 
 func (d *doctor) owner() volume.Owner {
-	return volume.Owner{
-		Role: volume.RoleMember, InstanceID: d.me.InstanceID, InstanceType: d.me.InstanceType, Zone: d.me.AvailabilityZone, MountPoint: d.values.Get("mount-point"),
-	}
+	return releaseVolumeOf(d.me.InstanceID, d.me.InstanceType, d.me.AvailabilityZone, d.values)
 }
 
 // describeSnapshot needs a right that a boot does not.
@@ -174,78 +173,51 @@ func (d *doctor) createVolume(ctx context.Context) finding {
 	if f, ready := d.ready(); !ready {
 		return f
 	}
-	in := volume.CreateInput(volume.Request{Owner: d.owner(), SnapshotID: d.snapshot, Type: d.values.Get("volume-type"), Rate: int32(d.values.Int("initialization-rate"))}, 0)
-	in.DryRun = aws.Bool(true)
+	r := volume.Request{Owner: d.owner(), SnapshotID: d.snapshot, Type: d.values.Get("volume-type"), Rate: int32(d.values.Int("initialization-rate"))}
 	if d.snapshot == "" {
-		in.Size = aws.Int32(1)
+		r.SizeGiB = 1
 	}
-	_, err := d.api.CreateVolume(ctx, in)
-	return d.dryRun("ec2:CreateVolume", err, true)
+	return d.dryRun("ec2:CreateVolume", dryRuns{d.api}.create(ctx, r), true)
 }
 
-// some is the volume to try rights on: this instance's own, or one that does not exist.
-func (d *doctor) some() (id string, real bool) {
+// some is the volume to try rights on, with the name of its attachment: this instance's own, or one that does not exist.
+func (d *doctor) some() (id, name string, real bool) {
+	id, name = noVolume, volume.DeviceNames(nil)[0]
 	if len(d.mine) > 0 {
-		return d.mine[0].ID, true
+		id, real = d.mine[0].ID, true
+		name = cmp.Or(d.mine[0].Attachment.Device, name)
 	}
-	return "vol-00000000000000000", false
+	return id, name, real
 }
 
 func (d *doctor) attachVolume(ctx context.Context) finding {
-	return d.onVolume("ec2:AttachVolume", func(id string) error {
-		_, err := d.api.AttachVolume(ctx, &ec2.AttachVolumeInput{
-			DryRun: aws.Bool(true), VolumeId: &id, InstanceId: &d.me.InstanceID, Device: aws.String("/dev/xvdaa"),
-		})
-		return err
+	return d.onVolume("ec2:AttachVolume", func(id, _ string) error {
+		return dryRuns{d.api}.attach(ctx, id, d.me.InstanceID, volume.DeviceNames(nil)[0])
 	})
 }
 
 func (d *doctor) modifyInstance(ctx context.Context) finding {
-	return d.onVolume("ec2:ModifyInstanceAttribute", func(id string) error {
-		device := "/dev/xvdaa"
-		if len(d.mine) > 0 && d.mine[0].Attachment.Device != "" {
-			device = d.mine[0].Attachment.Device
-		}
-		_, err := d.api.ModifyInstanceAttribute(ctx, &ec2.ModifyInstanceAttributeInput{
-			DryRun: aws.Bool(true), InstanceId: &d.me.InstanceID,
-			BlockDeviceMappings: []types.InstanceBlockDeviceMappingSpecification{{
-				DeviceName: &device, Ebs: &types.EbsInstanceBlockDeviceSpecification{VolumeId: &id, DeleteOnTermination: aws.Bool(true)},
-			}},
-		})
-		return err
-	})
+	return d.onVolume("ec2:ModifyInstanceAttribute", func(id, name string) error { return dryRuns{d.api}.protect(ctx, id, d.me.InstanceID, name) })
 }
 
 func (d *doctor) createTags(ctx context.Context) finding {
-	return d.onVolume("ec2:CreateTags", func(id string) error {
-		_, err := d.api.CreateTags(ctx, &ec2.CreateTagsInput{
-			DryRun: aws.Bool(true), Resources: []string{id},
-			Tags: []types.Tag{{Key: aws.String(volume.TagState), Value: aws.String(volume.StateReady)}},
-		})
-		return err
-	})
+	return d.onVolume("ec2:CreateTags", func(id, _ string) error { return dryRuns{d.api}.tag(ctx, id) })
 }
 
 func (d *doctor) detachVolume(ctx context.Context) finding {
-	return d.onVolume("ec2:DetachVolume", func(id string) error {
-		_, err := d.api.DetachVolume(ctx, &ec2.DetachVolumeInput{DryRun: aws.Bool(true), VolumeId: &id, InstanceId: &d.me.InstanceID})
-		return err
-	})
+	return d.onVolume("ec2:DetachVolume", func(id, _ string) error { return dryRuns{d.api}.detach(ctx, id, d.me.InstanceID) })
 }
 
 func (d *doctor) deleteVolume(ctx context.Context) finding {
-	return d.onVolume("ec2:DeleteVolume", func(id string) error {
-		_, err := d.api.DeleteVolume(ctx, &ec2.DeleteVolumeInput{DryRun: aws.Bool(true), VolumeId: &id})
-		return err
-	})
+	return d.onVolume("ec2:DeleteVolume", func(id, _ string) error { return dryRuns{d.api}.remove(ctx, id) })
 }
 
-func (d *doctor) onVolume(action string, call func(id string) error) finding {
+func (d *doctor) onVolume(action string, call func(id, name string) error) finding {
 	if f, ready := d.ready(); !ready {
 		return f
 	}
-	id, real := d.some()
-	return d.dryRun(action, call(id), real)
+	id, name, real := d.some()
+	return d.dryRun(action, call(id, name), real)
 }
 
 // ready: EC2 can be asked as this instance.

@@ -16,11 +16,11 @@ import (
 func takeLock(ctx context.Context, path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("open the lock: %w", err)
+		return nil, fmt.Errorf("open the lock: %w", asRoot(err))
 	}
 	if err := f.Chmod(0o644); err != nil { // whatever the umask is: the ssh user looks whether it is held
 		f.Close()
-		return nil, fmt.Errorf("open the lock: %w", err)
+		return nil, fmt.Errorf("open the lock: %w", asRoot(err))
 	}
 	for {
 		err := flock(f, unix.LOCK_EX)
@@ -34,10 +34,18 @@ func takeLock(ctx context.Context, path string) (*os.File, error) {
 		select {
 		case <-ctx.Done():
 			f.Close()
-			return nil, exit.With(lockCode(ctx), fmt.Errorf("wait for another `up` that holds %s: %w", path, ctx.Err()))
+			return nil, exit.With(lockCode(ctx), fmt.Errorf("wait for another `up` that holds %s: %w. Try: ebs-release-agent status (where it is)", path, ctx.Err()))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// asRoot says what to do when a right is missing.
+func asRoot(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w. Try: run it as root", err)
+	}
+	return err
 }
 
 func lockCode(ctx context.Context) int {

@@ -19,10 +19,6 @@ import (
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
 // planTime is for a plan: a person waits for it, and what does not answer by then is the answer.
@@ -77,8 +73,7 @@ type dry struct {
 	steps  []step
 }
 
-// noVolume stands for the volume that the boot would make.
-const noVolume = "vol-00000000000000000"
+func (d *dry) tries() dryRuns { return dryRuns{d.account.api} }
 
 func (d *dry) say(stage, format string, args ...any) {
 	d.mu.Lock()
@@ -157,27 +152,20 @@ func (d *dry) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error)
 }
 
 func (d *dry) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
-	in := volume.CreateInput(d.account.request(me, want), 0)
-	in.DryRun = aws.Bool(true)
-	_, err := d.account.api.CreateVolume(ctx, in)
-	err = d.dryRun(boot.StageCreate, "CreateVolume", err, true, "makes a %s volume from %s in %s", in.VolumeType, want.SnapshotID, me.Zone)
+	r := d.account.request(me, want)
+	err := d.dryRun(boot.StageCreate, "CreateVolume", d.tries().create(ctx, r), true, "makes a %s volume from %s in %s", r.Type, want.SnapshotID, me.Zone)
 	return boot.Volume{ID: noVolume, SnapshotID: want.SnapshotID}, err
 }
 
 func (d *dry) Attach(ctx context.Context, me boot.Identity, v boot.Volume, skip []string) (boot.Volume, error) {
 	name := volume.DeviceNames(skip)[0]
-	_, err := d.account.api.AttachVolume(ctx, &ec2.AttachVolumeInput{DryRun: aws.Bool(true), VolumeId: &v.ID, InstanceId: &me.InstanceID, Device: &name})
+	err := d.tries().attach(ctx, v.ID, me.InstanceID, name)
 	v.Attached, v.Device = true, name
 	return v, d.dryRun(boot.StageAttach, "AttachVolume", err, v.ID != noVolume, "attaches it as %s, or under the next name that is free", name)
 }
 
 func (d *dry) Protect(ctx context.Context, me boot.Identity, v boot.Volume) error {
-	_, err := d.account.api.ModifyInstanceAttribute(ctx, &ec2.ModifyInstanceAttributeInput{
-		DryRun: aws.Bool(true), InstanceId: &me.InstanceID,
-		BlockDeviceMappings: []types.InstanceBlockDeviceMappingSpecification{{
-			DeviceName: &v.Device, Ebs: &types.EbsInstanceBlockDeviceSpecification{VolumeId: &v.ID, DeleteOnTermination: aws.Bool(true)},
-		}},
-	})
+	err := d.tries().protect(ctx, v.ID, me.InstanceID, v.Device)
 	return d.dryRun(boot.StageProtect, "ModifyInstanceAttribute", err, v.ID != noVolume, "has EC2 delete it with the instance")
 }
 
@@ -192,9 +180,7 @@ func (d *dry) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
 	if !r.Ready {
 		return nil // after a failure
 	}
-	_, err := d.account.api.CreateTags(ctx, &ec2.CreateTagsInput{
-		DryRun: aws.Bool(true), Resources: []string{v.ID}, Tags: []types.Tag{{Key: aws.String(volume.TagState), Value: aws.String(volume.StateReady)}},
-	})
+	err := d.tries().tag(ctx, v.ID)
 	return d.dryRun(boot.StageReport, "CreateTags", err, v.ID != noVolume, "tags it: generation %d, ready", r.Generation)
 }
 

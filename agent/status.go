@@ -81,7 +81,7 @@ func notReady(s status.Status) error {
 	case s.Error != "":
 		return exit.With(exit.Unchanged, fmt.Errorf("not ready: %s: %s", s.State, s.Error))
 	case s.Stage != "":
-		return exit.With(exit.Unchanged, fmt.Errorf("not ready: %s, stage %s", s.State, s.Stage))
+		return exit.With(exit.Unchanged, fmt.Errorf("not ready: %s, stage %s. Try: journalctl -u ebs-release-agent", s.State, s.Stage))
 	default:
 		return exit.With(exit.Unchanged, fmt.Errorf("not ready: %s. Try: systemctl status ebs-release-agent", s.State))
 	}

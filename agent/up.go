@@ -43,7 +43,7 @@ func (p *program) up(ctx context.Context, values config.Values) error {
 	ctx, cancel := context.WithTimeout(ctx, values.Duration("deadline"))
 	defer cancel()
 	if err := p.runDir.Make(); err != nil {
-		return err
+		return asRoot(err)
 	}
 	lock, err := takeLock(ctx, p.runDir.LockPath())
 	if err != nil {

@@ -29,7 +29,7 @@ Exit 1: the release is damaged, or not here. Exit 3: the boot of this member is 
 			}
 			if id == "" {
 				if id, err = tree.Current(); err == nil && id == "" {
-					err = errors.New("there is no current release on this volume")
+					err = errors.New("there is no current release on this volume. Try: ebs-release converge, on the release server")
 				}
 				if err != nil {
 					return err

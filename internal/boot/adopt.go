@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // adopt looks before anything is done: at the mount point, and at the volumes that earlier runs made for this instance. One that may hold
@@ -98,4 +99,36 @@ func (b *boot) choose(mine []Volume) {
 	})
 	b.log.Info("taking on a volume of an earlier boot", "volume", best.ID, "attached", best.Attached)
 	b.volume, b.adopted = best, true
+}
+
+// removeVolume lets go of a volume and removes it, in a minute or less.
+func (b *boot) removeVolume(ctx context.Context, v Volume) error {
+	if b.prepared != nil && v.ID == b.volume.ID {
+		if err := b.prepared.Close(); err != nil {
+			return err
+		}
+		b.prepared = nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := b.Volumes.Remove(ctx, b.me, v); err != nil {
+		return err
+	}
+	b.removed[v.ID] = true
+	return nil
+}
+
+// forget takes the boot back to where no volume is chosen.
+func (b *boot) forget() {
+	if b.prepared != nil {
+		if err := b.prepared.Close(); err != nil {
+			b.log.Warn("cannot let go of the mount", "volume", b.volume.ID, "error", err)
+		}
+	}
+	if b.volume.ID != "" {
+		b.had = append(b.had, b.volume)
+	}
+	b.volume, b.disk, b.prepared = Volume{}, Disk{}, nil
+	b.shielded, b.sound, b.serving, b.placed, b.adopted, b.told = false, false, false, false, false, false
+	b.heldGeneration, b.heldRelease = 0, ""
 }

@@ -280,7 +280,7 @@ func TestFailureSaysStageCauseAndNextStepAndLeavesNothingBehind(t *testing.T) {
 	broken := errors.New("broken")
 	for _, tc := range []struct {
 		name  string
-		breaK func(w *world)
+		fail  func(w *world)
 		stage string
 		left  int // volumes in the account
 	}{
@@ -352,7 +352,7 @@ func TestFailureSaysStageCauseAndNextStepAndLeavesNothingBehind(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(7)
-			tc.breaK(w)
+			tc.fail(w)
 			_, _, err := w.boot(t)
 			var failed *boot.Error
 			if !errors.As(err, &failed) || failed.Stage != tc.stage {
@@ -466,6 +466,18 @@ func TestDeadlineEndsTheBoot(t *testing.T) {
 	_, took, err := w.boot(t)
 	if !errors.Is(err, context.DeadlineExceeded) || took > 4*time.Minute {
 		t.Fatalf("%v after %v", err, took)
+	}
+}
+
+func TestAStageThatTakesTooLongSaysSo(t *testing.T) {
+	w := newWorld(7)
+	w.volumes.attach = func(ctx context.Context, v boot.Volume, _ []string) (boot.Volume, error) {
+		<-ctx.Done()
+		return v, fmt.Errorf("attach it: %w", ctx.Err())
+	}
+	_, took, err := w.boot(t)
+	if err == nil || !strings.HasPrefix(err.Error(), "attach: not done in 2m0s: attach it: ") || took != 2*time.Minute || len(w.account) != 0 {
+		t.Errorf("%v after %v, account %v", err, took, w.account)
 	}
 }
 

@@ -95,21 +95,21 @@ func (f fakeGate) Open(_ context.Context, x boot.Facts) error              { ret
 
 // world is an instance and an account of which everything works, as long as a test does not change a function.
 type world struct {
-	parts     boot.Parts
-	instance  *fakeInstance
-	pointers  *fakePointers
-	volumes   *fakeVolumes
-	disks     *fakeDisks
-	mounts    *fakeMounts
-	gate      *fakeGate
-	mu        sync.Mutex
-	effects   []string               // what was done to the world, in order
-	stages    []string               // as told to Progress
-	account   map[string]boot.Volume // the volumes in EC2
-	holds     map[string]int64       // volume -> the generation in it
-	mounted   string                 // the volume at the mount point
-	pointer   int64                  // the generation that the pointer names
-	snapshots int
+	parts    boot.Parts
+	instance *fakeInstance
+	pointers *fakePointers
+	volumes  *fakeVolumes
+	disks    *fakeDisks
+	mounts   *fakeMounts
+	gate     *fakeGate
+	mu       sync.Mutex
+	effects  []string               // what was done to the world, in order
+	stages   []string               // as told to Progress
+	account  map[string]boot.Volume // the volumes in EC2
+	holds    map[string]int64       // volume -> the generation in it
+	mounted  string                 // the volume at the mount point
+	pointer  int64                  // the generation that the pointer names
+	made     int                    // volumes
 }
 
 const hostKey = "ssh-ed25519 AAAA"
@@ -175,8 +175,8 @@ func (w *world) ec2() {
 		return mine, nil
 	}
 	w.volumes.create = func(_ context.Context, want boot.Wanted) (boot.Volume, error) {
-		w.snapshots++
-		v := boot.Volume{ID: fmt.Sprintf("vol-new%d", w.snapshots), SnapshotID: want.SnapshotID}
+		w.made++
+		v := boot.Volume{ID: fmt.Sprintf("vol-new%d", w.made), SnapshotID: want.SnapshotID}
 		w.account[v.ID], w.holds[v.ID] = v, want.Generation
 		w.did("create %s", v.ID)
 		return v, nil

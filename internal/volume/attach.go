@@ -69,15 +69,18 @@ func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []st
 }
 
 func (v *Volumes) attach(ctx context.Context, vol Volume, owner Owner, name string) (Volume, error) {
-	out, err := v.api.AttachVolume(ctx, &ec2.AttachVolumeInput{
-		VolumeId: aws.String(vol.ID), InstanceId: aws.String(owner.InstanceID), Device: aws.String(name),
-	})
+	out, err := v.api.AttachVolume(ctx, AttachInput(vol.ID, owner.InstanceID, name))
 	if err != nil {
 		return vol, fmt.Errorf("attach %s to %s as %s: %w", vol.ID, owner.InstanceID, name, explain("AttachVolume", err))
 	}
 	vol.State = types.VolumeStateInUse
 	vol.Attachment = Attachment{InstanceID: owner.InstanceID, Device: name, State: out.State}
 	return vol, nil
+}
+
+// AttachInput is the request of Attach.
+func AttachInput(volumeID, instanceID, name string) *ec2.AttachVolumeInput {
+	return &ec2.AttachVolumeInput{VolumeId: aws.String(volumeID), InstanceId: aws.String(instanceID), Device: aws.String(name)}
 }
 
 // attachedTo says whether the volume is attached to the instance, by a call of ours whose answer was lost.
@@ -103,13 +106,7 @@ func DeviceNames(skip []string) []string {
 
 // Protect has EC2 delete the volume with its instance. EC2 may not see the attachment at once: until ctx ends that is waited for.
 func (v *Volumes) Protect(ctx context.Context, vol Volume) error {
-	in := &ec2.ModifyInstanceAttributeInput{
-		InstanceId: aws.String(vol.Attachment.InstanceID),
-		BlockDeviceMappings: []types.InstanceBlockDeviceMappingSpecification{{
-			DeviceName: aws.String(vol.Attachment.Device),
-			Ebs:        &types.EbsInstanceBlockDeviceSpecification{VolumeId: aws.String(vol.ID), DeleteOnTermination: aws.Bool(true)},
-		}},
-	}
+	in := ProtectInput(vol.ID, vol.Attachment.InstanceID, vol.Attachment.Device)
 	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
 		_, err := v.api.ModifyInstanceAttribute(ctx, in)
 		if err == nil {
@@ -122,6 +119,16 @@ func (v *Volumes) Protect(ctx context.Context, vol Volume) error {
 		if pause(ctx, wait) != nil {
 			return fmt.Errorf("%w, and %w", err, ctx.Err())
 		}
+	}
+}
+
+// ProtectInput is the request of Protect.
+func ProtectInput(volumeID, instanceID, name string) *ec2.ModifyInstanceAttributeInput {
+	return &ec2.ModifyInstanceAttributeInput{
+		InstanceId: aws.String(instanceID),
+		BlockDeviceMappings: []types.InstanceBlockDeviceMappingSpecification{{
+			DeviceName: aws.String(name), Ebs: &types.EbsInstanceBlockDeviceSpecification{VolumeId: aws.String(volumeID), DeleteOnTermination: aws.Bool(true)},
+		}},
 	}
 }
 

@@ -131,7 +131,7 @@ func (v *Volumes) Describe(ctx context.Context, id string) (Volume, error) {
 func (v *Volumes) Tag(ctx context.Context, id string, tags map[string]string) error {
 	started := time.Now()
 	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
-		_, err := v.api.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{id}, Tags: sdkTags(tags)})
+		_, err := v.api.CreateTags(ctx, TagInput(id, tags))
 		switch {
 		case err == nil:
 			return nil
@@ -143,6 +143,11 @@ func (v *Volumes) Tag(ctx context.Context, id string, tags map[string]string) er
 			return fmt.Errorf("tag %s: %w", id, err)
 		}
 	}
+}
+
+// TagInput is the request of Tag.
+func TagInput(id string, tags map[string]string) *ec2.CreateTagsInput {
+	return &ec2.CreateTagsInput{Resources: []string{id}, Tags: sdkTags(tags)}
 }
 
 func from(d types.Volume) Volume {

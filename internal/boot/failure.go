@@ -1,0 +1,140 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Error is a boot that failed: one line with the stage, the cause and the next step.
+type Error struct {
+	Stage string
+	Err   error
+	Hint  string
+	Late  bool // the time of the whole boot was up
+}
+
+func (e *Error) Error() string {
+	text := fmt.Sprintf("%s: %v", e.Stage, e.Err)
+	if e.Hint != "" && !strings.Contains(text, "Try: ") {
+		text += ". Try: " + e.Hint
+	}
+	return text
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// back is the way back to an earlier stage. It is no failure.
+type back struct {
+	to  string
+	why string
+}
+
+func (b *back) Error() string { return "back to " + b.to + ": " + b.why }
+
+// recover turns a failure into a way back where there is one: a volume that is of no use is replaced by another.
+func (b *boot) recover(ctx context.Context, err error) error {
+	var failed *Error
+	if !errors.As(err, &failed) || ctx.Err() != nil || b.volume.ID == "" || b.serving {
+		return err
+	}
+	why := ""
+	switch failed.Stage {
+	case StageAttach, StageFind, StageCheck, StageMount, StageVerify:
+		switch {
+		case b.adopted:
+			// Whatever an earlier boot left: this one makes its own before it gives up.
+			why = "the volume of an earlier boot is of no use"
+		case errors.Is(err, ErrVolume):
+			if b.lost++; b.lost == maxLost {
+				failed.Err = fmt.Errorf("%d volumes, and EC2 kept none; the last: %w", b.lost, failed.Err)
+				return err
+			}
+			why = "EC2 did not keep the volume"
+		case failed.Stage == StageFind && errors.Is(err, context.DeadlineExceeded) && len(b.badNames) < maxNames:
+			// Stuck in `attaching` (CSI #1801, #2833): another volume, another name.
+			why = "no disk came of the attachment"
+			b.badNames = append(b.badNames, b.volume.Device)
+		}
+	}
+	if why == "" {
+		return err
+	}
+	b.log.Warn("replacing the volume", "volume", b.volume.ID, "why", why, "error", err)
+	if removeErr := b.removeVolume(ctx, b.volume); removeErr != nil {
+		return errors.Join(err, removeErr)
+	}
+	b.forget()
+	return &back{to: StageAdopt, why: why}
+}
+
+const (
+	maxNames = 2 // so many device names may turn out to be stuck, before the boot gives up
+	maxLost  = 3 // so many volumes may fail, vanish or be deleted: the third time it is no accident (a KMS key that may not be used, somebody's clean-up)
+)
+
+// A failed boot has cleanUp to put things in order, and one with a deadline keeps an eighth of its time for that: it ends within its deadline.
+const (
+	cleanUp      = 30 * time.Second
+	cleanUpShare = 8
+)
+
+// workingTime is ctx without the time for putting things in order.
+func workingTime(ctx context.Context) (work context.Context, cancel context.CancelFunc, tidy time.Duration) {
+	end, ok := ctx.Deadline()
+	if !ok {
+		work, cancel = context.WithCancel(ctx)
+		return work, cancel, cleanUp
+	}
+	tidy = max(min(cleanUp, time.Until(end)/cleanUpShare), 0)
+	work, cancel = context.WithDeadline(ctx, end.Add(-tidy))
+	return work, cancel, tidy
+}
+
+// leave puts things in order after a failure. A volume of this run stays only when the next run can take it on and EC2 deletes it with the
+// instance if there is none: attached, protected, and with nothing wrong in it.
+func (b *boot) leave(ctx context.Context, tidy time.Duration, failure error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidy)
+	defer cancel()
+	if b.placed {
+		if err := b.Mounts.Unmount(ctx); err != nil {
+			b.log.Warn("cannot take the mount away again", "volume", b.volume.ID, "error", err)
+		}
+		b.serving = false
+	}
+	if b.prepared != nil {
+		if err := b.prepared.Close(); err != nil {
+			b.log.Warn("cannot let go of the mount", "volume", b.volume.ID, "error", err)
+		}
+		b.prepared = nil
+	}
+	if b.volume.ID == "" {
+		return
+	}
+	if b.told {
+		r := b.toReport()
+		r.Ready = false
+		if err := b.Volumes.Report(ctx, b.volume, r); err != nil {
+			b.log.Warn("the volume's tags go on saying ready", "volume", b.volume.ID, "error", err)
+		}
+	}
+	if b.serving || b.volume.Attached && b.protected() && !spoiled(failure) {
+		b.log.Info("the volume is left to the next start", "volume", b.volume.ID)
+		return
+	}
+	if err := b.removeVolume(ctx, b.volume); err != nil {
+		b.log.Warn("the volume is left behind; the next start takes it on, or `ebs-release gc` removes it", "volume", b.volume.ID, "error", err)
+		return
+	}
+	b.log.Info("the volume of this boot is removed", "volume", b.volume.ID)
+}
+
+// spoiled: the failure is about what is on the volume, so that another try with it would fail the same way.
+func spoiled(failure error) bool {
+	var failed *Error
+	return errors.As(failure, &failed) && slices.Contains([]string{StageCheck, StageMount, StageVerify}, failed.Stage) &&
+		!errors.Is(failure, context.Canceled) && !errors.Is(failure, context.DeadlineExceeded)
+}
