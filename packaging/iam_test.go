@@ -154,6 +154,9 @@ func TestAgentMayTouchOnlyItsOwn(t *testing.T) {
 		{"make a volume for another", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, another)), ""},
 		{"make one for everyone", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, "*")), ""},
 		{"make one for nobody", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember)), ""},
+		// Which of two tags whose keys differ only in case a condition sees, IAM does not say.
+		{"make one for both", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, another, "EBS-RELEASE:instance", me)), ""},
+		{"tag it for both", "ec2:CreateTags", newVolume, from(me, creating("CreateVolume"), giving(volume.TagInstance, another, "EBS-RELEASE:instance", me)), ""},
 		{"make a server's volume", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleServer, volume.TagInstance, me)), ""},
 		{"read any snapshot", "ec2:CreateVolume", aSnapshot, from(me), ""},
 		{"attach another's volume", "ec2:AttachVolume", aVolume, from(me, hers), ""},

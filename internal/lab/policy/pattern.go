@@ -2,17 +2,20 @@ package policy
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
 // facts are the condition keys of a request, by their names in lower case: "Key names are case-insensitive" (reference_policies_variables), and
-// in aws:ResourceTag/KEY the tag's key is not case-sensitive either (reference_policies_condition-keys, aws:ResourceTag).
+// in aws:ResourceTag/KEY the tag's key is not case-sensitive either (reference_policies_condition-keys, aws:ResourceTag). Of two tags whose keys differ only
+// in case IAM compares one, "but not both", and does not say which: here it is the one that a program of ours would not have set.
 type facts map[string][]string
 
 func newFacts(context map[string][]string) facts {
 	f := facts{}
-	for key, values := range context {
-		f[strings.ToLower(key)] = values
+	for _, key := range slices.Backward(slices.Sorted(maps.Keys(context))) { // capital letters come first, so they win
+		f[strings.ToLower(key)] = context[key]
 	}
 	return f
 }
