@@ -44,7 +44,7 @@ func (t Tree) startPartial(root *os.Root, id string, who owner) (*os.File, error
 			return nil, err
 		}
 	}
-	return root.Open(name)
+	return openFolder(root, name)
 }
 
 // sweep removes what is not whole: partial trees, temporary files.

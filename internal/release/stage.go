@@ -231,7 +231,7 @@ func (t Tree) base(root *os.Root, id string) (*baseRelease, error) {
 	if b.manifest, err = ParseManifest(file); err != nil {
 		return nil, fmt.Errorf("release %s: %w", id, err)
 	}
-	if b.tree, err = root.Open(releasesDir + "/" + id); err != nil {
+	if b.tree, err = openFolder(root, releasesDir+"/"+id); err != nil {
 		return nil, err
 	}
 	return b, nil

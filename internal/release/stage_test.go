@@ -254,6 +254,27 @@ func TestSendRefusesAFileThatIsNotWhatItsManifestSays(t *testing.T) {
 	wantError(t, server.Send(t.Context(), io.Discard, two.ID, missing), "send etc/conf", "etc")
 }
 
+// Who owns the volume may put a symlink where a release was; who publishes is root.
+func TestSendAndVerifyDoNotFollowALinkInPlaceOfARelease(t *testing.T) {
+	server, _, one, two := pair(t)
+	missing := Missing(manifest(t, server, one.ID), manifest(t, server, two.ID))
+	outside := t.TempDir()
+	copyTo(t, Tree{server.Path(two.ID)}, Tree{outside})
+	remove(t, server.Root, "releases/"+two.ID)
+	for _, target := range []string{outside, one.ID} {
+		if err := os.Symlink(target, server.Path(two.ID)); err != nil {
+			t.Fatal(err)
+		}
+		var sent bytes.Buffer
+		wantError(t, server.Send(t.Context(), &sent, two.ID, missing), "release "+two.ID)
+		if sent.Len() > 0 {
+			t.Errorf("sent: %q", sent.String())
+		}
+		wantError(t, server.Verify(t.Context(), two.ID), "release "+two.ID)
+		remove(t, server.Root, "releases/"+two.ID)
+	}
+}
+
 func TestTimesOfFilesAreTheServers(t *testing.T) {
 	server, far, one, two := pair(t)
 	when := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"syscall"
 	"time"
 
@@ -75,6 +76,20 @@ func openPlain(root *os.Root, name string, limit int64) (*os.File, error) {
 		return file, nil
 	}
 	return nil, errors.Join(err, file.Close())
+}
+
+// openFolder opens a folder of the volume, and no symlink that took its place: whoever owns the volume may be less than who reads it.
+func openFolder(root *os.Root, name string) (*os.File, error) {
+	parent, err := root.Open(path.Dir(name))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = parent.Close() }()
+	fd, err := unix.Openat(int(parent.Fd()), path.Base(name), openDir, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // owner is who the tree belongs to. Root makes files for that user; others make them for themselves (asIs).

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,12 +25,20 @@ func StreamSize(files []Entry) (size int64) {
 
 // Send writes files of a release, for Receive. What is in them is not compared: that is for the one who gets them.
 func (t Tree) Send(ctx context.Context, w io.Writer, id string, files []Entry) error {
-	root, err := os.Open(t.Path(id))
+	if err := checkID(id); err != nil {
+		return err
+	}
+	root, err := t.open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = root.Close() }()
-	folders := &dirs{root: root}
+	tree, err := openFolder(root, releasesDir+"/"+id)
+	if err != nil {
+		return fmt.Errorf("release %s: %w", id, err)
+	}
+	defer func() { _ = tree.Close() }()
+	folders := &dirs{root: tree}
 	defer folders.close()
 	for i := range files {
 		if err := ctx.Err(); err != nil {

@@ -19,7 +19,7 @@ func (t Tree) Verify(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	dir, err := root.Open(releasesDir + "/" + id)
+	dir, err := openFolder(root, releasesDir+"/"+id)
 	if err != nil {
 		return fmt.Errorf("release %s: %w", id, err)
 	}
