@@ -12,7 +12,7 @@ import (
 
 // TestVMBoots follows one member from boot to boot, since each takes many seconds.
 func TestVMBoots(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, setup{})
 	m := r.launch(member)
 	t.Run("first boot to a running application", func(t *testing.T) {
 		r := r.in(t)

@@ -10,7 +10,7 @@ import (
 )
 
 func TestVMSnapshotMissingThenPublished(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, setup{})
 	snapshot := r.current()
 	_, err := r.ec2().DeleteSnapshot(t.Context(), &ec2.DeleteSnapshotInput{SnapshotId: &snapshot})
 	must(t, err)
@@ -22,7 +22,7 @@ func TestVMSnapshotMissingThenPublished(t *testing.T) {
 }
 
 func TestVMAgentFailure(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, setup{})
 	m := r.launch(member)
 	allow := r.lab.Account.Fault(cloud.Fault{Action: "CreateVolume", Principal: m.ID, Effect: cloud.Effect{Fail: cloud.Unauthorized}})
 	t.Run("not allowed", func(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 func TestVMFileSystems(t *testing.T) {
 	for _, kind := range []string{"ext4", "xfs"} {
 		t.Run(kind, func(t *testing.T) {
-			r := newRig(t, "--file-system", kind)
+			r := newRig(t, setup{fileSystem: kind})
 			m := r.launch(member)
 			device := func() string { return r.on(m, "findmnt -n -o SOURCE,FSTYPE /release") }
 			r.ready(m, "one")

@@ -18,9 +18,9 @@ const (
 	serverVM = "ami-0000000000000f002"
 )
 
-// server is what release trees of these tests have as bin/server, which the README's unit starts: it says on the console which release it began with, and
+// application is what release trees of these tests have as bin/server, which the README's unit starts: it says on the console which release it began with, and
 // which one it still sees when it is told to end.
-const server = `#!/bin/sh
+const application = `#!/bin/sh
 trap 'echo "application ends on release $(cat /release/current/version)"; exit 0' TERM
 echo "application starts on release $(cat /release/current/version)"
 sleep infinity &
@@ -81,7 +81,7 @@ func serverImage(ctx context.Context, golden *vm.Image) (*vm.Image, error) {
 		Packages:      []string{deb("ebs-release", version)},
 		Files: map[string]vm.File{
 			"/root/deploy.key":                {Data: string(private), Mode: 0o600},
-			"/etc/ebs-release/publisher.toml": {Data: "pointer-store = \"/var/lib/ebs-release/pointer\"\ngroups = [\"web\"]\nssh-user = \"deploy\"\nssh-key = \"/root/deploy.key\"\n"},
+			"/etc/ebs-release/publisher.toml": {Data: "pointer-store = \"/var/lib/ebs-release/pointer\"\ngroups = [\"fleet\"]\nsettle = \"1s\"\nssh-user = \"deploy\"\nssh-key = \"/root/deploy.key\"\n"},
 		},
 	})
 }

@@ -12,7 +12,7 @@ import (
 
 // TestVMBake makes an image on a running instance, as Packer does with packaging/packer, with a reboot in between, and boots from it.
 func TestVMBake(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, setup{})
 	builder := r.launch(cloud.RunSpec{ImageID: bareVM})
 	unit, err := readmeUnit()
 	must(t, err)
@@ -54,7 +54,7 @@ func TestVMBake(t *testing.T) {
 
 // TestVMUpgradeWhileMounted installs a newer agent under a running application; the next publish and the next boot are the newer agent's.
 func TestVMUpgradeWhileMounted(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, setup{})
 	must(t, r.lab.Account.SetDesired("web", 1))
 	must(t, r.lab.InService(within(t, bootTime), "web", 1))
 	m, err := r.lab.Machine(within(t, stepTime), r.lab.Members("web")[0].InstanceID)

@@ -1,6 +1,7 @@
 package e2evm
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -31,14 +32,20 @@ type rig struct {
 	server *host.Host
 }
 
-// newRig starts a lab under the shipped policies; the test's end takes it down. initArgs are of `ebs-release init`.
-func newRig(t *testing.T, initArgs ...string) *rig {
+// setup is what tests do differently; the zero value is what most want.
+type setup struct {
+	latency    cloud.LatencyTable
+	fileSystem string // of the release volume
+}
+
+// newRig starts a lab under the shipped policies; the test's end takes it down.
+func newRig(t *testing.T, s setup) *rig {
 	t.Helper()
 	t.Parallel()
 	roles, err := policy.Shipped()
 	must(t, err)
 	opts := lab.Options{
-		Agent: built.agent, Publisher: built.publisher, ServerKey: built.key, Dir: t.TempDir(), Seed: 1, Policy: roles.Allow,
+		Agent: built.agent, Publisher: built.publisher, ServerKey: built.key, Dir: t.TempDir(), Seed: 1, Policy: roles.Allow, Latency: s.latency,
 		PublisherSettings: map[string]string{"settle": "300ms", "converge-deadline": "5m"},
 	}
 	l, err := lab.Start(within(t, stepTime), opts)
@@ -59,7 +66,7 @@ func newRig(t *testing.T, initArgs ...string) *rig {
 	must(t, l.Account.CreateGroup(cloud.GroupSpec{Name: "web", Max: 10, Launch: member}))
 	r.server, err = l.ReleaseServer(within(t, stepTime))
 	must(t, err)
-	r.ok(append([]string{"init", "--size", "1"}, initArgs...)...)
+	r.ok("init", "--size", "1", "--file-system", cmp.Or(s.fileSystem, "ext4"))
 	r.publish("one")
 	return r
 }
@@ -101,14 +108,13 @@ func (r *rig) ok(args ...string) string {
 // publish makes a release whose file `version` has the name, and publishes it.
 func (r *rig) publish(name string, args ...string) string {
 	r.Helper()
-	r.source(name)
+	r.sh(source(name))
 	return r.ok(append([]string{"publish", "/srv/source"}, args...)...)
 }
 
-func (r *rig) source(name string) {
-	r.Helper()
-	r.sh("mkdir -p /srv/source/bin; echo " + name + " >/srv/source/version; seq 1 20000 >/srv/source/data")
-	must(r, r.server.WriteFile(within(r, stepTime), "/srv/source/bin/server", []byte(server), 0o755))
+// source is a shell script that makes the tree of a release in /srv/source.
+func source(name string) string {
+	return "mkdir -p /srv/source/bin; cd /srv/source; echo " + name + " >version; seq 1 20000 >data; cat >bin/server <<'END'\n" + application + "END\nchmod 755 bin/server\n"
 }
 
 // sh runs a shell script on the release server.

@@ -75,7 +75,7 @@ func (c *console) wait(ctx context.Context, pattern *regexp.Regexp, ended <-chan
 			return match, nil
 		}
 		if over {
-			return "", fmt.Errorf("wait for %q on the console %s: %w", pattern, c.path, errNoPower)
+			return "", fmt.Errorf("wait for %q on the console %s, which ends with %q: %w", pattern, c.path, lastLine(text), errNoPower)
 		}
 		select {
 		case <-changed:
