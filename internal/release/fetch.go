@@ -7,10 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // IsRemote tells an rsync source from a folder. It follows rsync's rule: host:path, host::module/path or rsync://…; a colon after a slash belongs to a file name.
@@ -22,23 +23,64 @@ func IsRemote(source string) bool {
 	return found && before != "" && !strings.Contains(before, "/")
 }
 
-// fetch gets a remote source into a scratch folder on the volume. What the current release has is linked there by checksum, not sent.
-func (t Tree) fetch(ctx context.Context, root *os.Root, source string) error {
+// fetch gets a remote source into a scratch folder on the volume, and returns that folder. What the current release has is linked there by checksum, not
+// sent.
+func (t Tree) fetch(ctx context.Context, root *os.Root, source string) (*os.File, error) {
 	if strings.HasPrefix(source, "-") {
-		return errors.New("a source can't begin with a dash")
+		return nil, errors.New("a source can't begin with a dash")
 	}
-	scratch := stateDir + "/" + incoming
-	if err := removeTree(root, scratch); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	who, err := t.owner(root)
+	if err != nil {
+		return nil, err
 	}
-	if err := root.Mkdir(scratch, 0o700); err != nil {
-		return err
+	dir, err := t.scratch(root, who)
+	if err != nil {
+		return nil, err
 	}
+	if err := t.rsync(ctx, root, source, dir, who); err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return dir, nil
+}
+
+// scratch makes an empty folder for its owner to write to. Whoever owns the volume can rename it at any time: from here on it is used by its descriptor.
+func (t Tree) scratch(root *os.Root, who owner) (*os.File, error) {
+	name := stateDir + "/" + incoming
+	if err := removeTree(root, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := root.Mkdir(name, 0o700); err != nil {
+		return nil, err
+	}
+	dir, err := openFolder(root, name)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(int(dir.Fd()), &st)
+	if err == nil && (int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0) {
+		err = fmt.Errorf("%s/%s was replaced as soon as it was made: it belongs to user %d, mode %04o", t.Root, name, st.Uid, st.Mode&maxMode)
+	}
+	if err == nil && who != asIs {
+		err = dir.Chown(who.uid, who.gid)
+	}
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	return dir, nil
+}
+
+// rsync copies a remote source to dir. It finds its way there, and to the current release, by paths: so it may do no more than who owns the volume, and
+// who could have replaced a folder on the way by a link. Its ssh runs as before, with root's keys.
+func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.File, who owner) error {
 	// No --times: a link must not depend on them. No -I: --checksum decides.
 	args := []string{"--recursive", "--links", "--perms", "--checksum", "--timeout=60"}
 	// With --rsh, rsync would reach its own servers through ssh, too.
 	if !strings.HasPrefix(source, "rsync://") && !strings.Contains(source, "::") {
 		args = append(args, "--rsh=ssh -o BatchMode=yes -o ConnectTimeout=10")
+	}
+	if who != asIs {
+		args = append(args, fmt.Sprintf("--copy-as=%d:%d", who.uid, who.gid))
 	}
 	current, err := t.current(root)
 	if err != nil {
@@ -51,8 +93,9 @@ func (t Tree) fetch(ctx context.Context, root *os.Root, source string) error {
 	if strings.HasSuffix(source, ":") {
 		source += "."
 	}
-	args = append(args, "--", strings.TrimSuffix(source, "/")+"/", filepath.Join(t.Root, scratch)+"/")
+	args = append(args, "--", strings.TrimSuffix(source, "/")+"/", "./")
 	cmd := exec.CommandContext(ctx, "rsync", args...)
+	cmd.Dir = fmt.Sprintf("/proc/self/fd/%d", dir.Fd()) // the child's own, which it has until it becomes rsync
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	var stderr strings.Builder
 	cmd.Stderr = &stderr

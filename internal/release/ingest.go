@@ -31,24 +31,31 @@ func (t Tree) Ingest(ctx context.Context, source string, now time.Time) (Ingeste
 		if err := t.sweep(root); err != nil {
 			return err
 		}
-		dir := source
+		from, err := t.openSource(ctx, root, source)
 		if IsRemote(source) {
 			defer func() { _ = removeTree(root, stateDir+"/"+incoming) }()
-			if err := t.fetch(ctx, root, source); err != nil {
-				return err
-			}
-			dir = filepath.Join(t.Root, stateDir, incoming)
-		} else if err := t.checkSource(source); err != nil {
+		}
+		if err != nil {
 			return err
 		}
-		var err error
-		result, err = t.ingest(ctx, root, dir, now)
+		defer func() { _ = from.Close() }()
+		result, err = t.ingest(ctx, root, from, now)
 		return err
 	})
 	if err != nil {
 		return Ingested{}, fmt.Errorf("take in %s: %w", source, err)
 	}
 	return result, nil
+}
+
+func (t Tree) openSource(ctx context.Context, root *os.Root, source string) (*os.File, error) {
+	if IsRemote(source) {
+		return t.fetch(ctx, root, source)
+	}
+	if err := t.checkSource(source); err != nil {
+		return nil, err
+	}
+	return os.Open(source)
 }
 
 // checkSource refuses what can't be meant.
@@ -77,12 +84,7 @@ func (t Tree) checkSource(source string) error {
 	return nil
 }
 
-func (t Tree) ingest(ctx context.Context, root *os.Root, dir string, now time.Time) (Ingested, error) {
-	source, err := os.Open(dir)
-	if err != nil {
-		return Ingested{}, err
-	}
-	defer func() { _ = source.Close() }()
+func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now time.Time) (Ingested, error) {
 	seen, err := scan(ctx, source)
 	if err != nil {
 		return Ingested{}, err

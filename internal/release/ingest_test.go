@@ -402,6 +402,88 @@ func TestIngestFromAnRsyncServer(t *testing.T) {
 	wantError(t, err, "Unknown module")
 }
 
+// The user that the volume belongs to can rename what is in its folders, also the folder that root fetches into, at any time.
+func TestWhoOwnsTheVolumeCannotLeadAFetchElsewhere(t *testing.T) {
+	bin := t.TempDir()
+	// Stands for ssh, and lets the other user have its way before and after the transfer.
+	put(t, bin, "0755 ssh", "#!/bin/bash\nwhile [[ $1 == -* ]]; do [[ $1 == -o ]] && shift; shift; done; shift\n"+
+		"[[ $WHEN == before ]] && eval \"$SWAP\"\neval \"$@\"\ncode=$?\n[[ $WHEN == after ]] && eval \"$SWAP\"\nexit $code\n")
+	rsync, err := exec.LookPath("rsync")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One that follows any link, as all did before 3.5.
+	put(t, bin, "0755 rsync", fmt.Sprintf("#!/bin/bash\n[[ $1 != --server ]] && %s --insecure-links --version >/dev/null 2>&1 && set -- --insecure-links \"$@\"\nexec %[1]s \"$@\"\n", rsync))
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	for _, when := range []string{"before", "after"} {
+		t.Run(when, func(t *testing.T) {
+			tree, outside := volume(t), t.TempDir()
+			put(t, outside, "0600 secret", "root's own\n")
+			for _, open := range []string{filepath.Dir(outside), outside} { // for everybody to look into, like /etc
+				if err := os.Chmod(open, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := listing(t, Tree{outside})
+			from, state := source(t, first), tree.Root+"/.ebs-release"
+			t.Setenv("WHEN", when)
+			t.Setenv("SWAP", fmt.Sprintf("setpriv --reuid=%d --regid=%d --clear-groups bash -c 'cd %s && mv incoming aside && ln -s %s incoming'",
+				ordinary, ordinary, state, outside))
+			in, err := tree.Ingest(t.Context(), "host:"+from, second)
+			if when == "before" {
+				wantError(t, err, "rsync from there")
+			} else if err != nil {
+				t.Fatal(err)
+			} else {
+				same(t, from, tree.Path(in.ID))
+			}
+			if after := listing(t, Tree{outside}); after != before {
+				t.Errorf("written outside:\n%s", after)
+			}
+			if _, err := os.Lstat(state + "/aside"); err != nil {
+				t.Errorf("the other user did nothing: %v", err)
+			}
+		})
+	}
+}
+
+func TestAScratchFolderThatWasReplacedIsRefused(t *testing.T) {
+	tree := volume(t)
+	stop, replaced := make(chan struct{}), make(chan struct{})
+	state := tree.Root + "/.ebs-release"
+	put(t, state, "mine/", "")
+	if err := os.Chown(state+"/mine", ordinary, ordinary); err != nil {
+		t.Fatal(err)
+	}
+	go func() { // exchanges the two as soon as both are there
+		defer close(replaced)
+		for unix.Renameat2(unix.AT_FDCWD, state+"/mine", unix.AT_FDCWD, state+"/incoming", unix.RENAME_EXCHANGE) != nil {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	root, err := tree.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = root.Close() }()
+	dir, err := tree.scratch(root, asIs)
+	close(stop)
+	<-replaced
+	if err != nil { // the other was faster
+		wantError(t, err, "was replaced as soon as it was made")
+		return
+	}
+	defer func() { _ = dir.Close() }()
+	info, err := dir.Stat()
+	if err != nil || info.Sys().(*syscall.Stat_t).Uid != 0 {
+		t.Fatalf("%+v, %v", info, err)
+	}
+}
+
 func TestRemoteSources(t *testing.T) {
 	for source, want := range map[string]bool{
 		"/srv/x": false, "./a:b": false, "dir/a:b": false, "x": false, ":x": false,
