@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -43,8 +42,8 @@ func (t Tree) activate(root *os.Root, id, digest string, generation int64) error
 	}
 	// The fence first: if the power goes in between, an older activation that comes late is refused, and this one is repeated.
 	if have != generation {
-		err := t.replaceFile(root, fenceName, func(w io.Writer) error {
-			_, err := fmt.Fprintf(w, "%d %s\n", generation, id)
+		err := t.replaceFile(root, fenceName, func(file *os.File) error {
+			_, err := fmt.Fprintf(file, "%d %s\n", generation, id)
 			return err
 		})
 		if err != nil {

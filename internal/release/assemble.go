@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +28,7 @@ type assembly struct {
 	// copyAs says whether entry i is to be copied, and from which path below copies. What is not is left out.
 	copyAs func(i int) (path string, ok bool)
 	who    owner
+	began  unix.Timespec // see justNow. What is written to a file of the new tree from here on is told by its time
 
 	// While build runs:
 	to, from, elsewhere, original *dirs // the tree, the same place in the base, another one in it, copies
@@ -70,6 +70,10 @@ func (m Manifest) folders() []folder {
 
 // build does all but the modes of directories, which stay open to their owner: see seal.
 func (a *assembly) build(ctx context.Context, partial *os.File) error {
+	var err error
+	if a.began, err = justNow(); err != nil {
+		return err
+	}
 	a.to, a.from, a.elsewhere, a.original = &dirs{root: partial}, &dirs{root: a.base}, &dirs{root: a.base}, &dirs{root: a.copies}
 	defer func() {
 		for _, d := range []*dirs{a.to, a.from, a.elsewhere, a.original} {
@@ -359,8 +363,18 @@ func (a *assembly) fill(h *hasher, j copyJob) error {
 	return a.complete(j.to, j.entry, st.Mtim)
 }
 
-// complete gives a file that was written its owner, mode and time. The time is for what caches by it, and it is never in the future: a file that was
-// written to after its tree was whole is told by it.
+// justNow is a time that every later write to a file is after. The kernel stamps files with a clock that goes in steps of milliseconds; Futimes knows
+// microseconds.
+func justNow() (unix.Timespec, error) {
+	var step unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &step); err != nil {
+		return step, err
+	}
+	return unix.NsecToTimespec((step.Nano()/1000 - 1) * 1000), nil
+}
+
+// complete gives a file that was written its owner, mode and time. The time is for what caches by it, and it is never later than the tree was begun: a
+// file that is written to in place, even while the rest of its tree is still on the way, is told by it.
 func (a *assembly) complete(file *os.File, e *Entry, modified unix.Timespec) error {
 	fd := int(file.Fd())
 	if a.who != asIs {
@@ -372,8 +386,8 @@ func (a *assembly) complete(file *os.File, e *Entry, modified unix.Timespec) err
 	if err := unix.Fchmod(fd, e.Mode); err != nil {
 		return err
 	}
-	if now := unix.NsecToTimespec(time.Now().UnixNano()); isAfter(modified, now) {
-		modified = now
+	if isAfter(modified, a.began) {
+		modified = a.began
 	}
 	tv := unix.NsecToTimeval(modified.Nano())
 	return unix.Futimes(fd, []unix.Timeval{tv, tv})

@@ -160,7 +160,7 @@ func (t Tree) take(ctx context.Context, root *os.Root, result Ingested, a *assem
 	if err := a.seal(partial); err != nil {
 		return err
 	}
-	return t.publish(root, result.ID, a.manifest.text())
+	return t.publish(root, result.ID, a.manifest.text(), a.began)
 }
 
 // withDigest finds a release with this digest; the current one if it has it. Publishing the same tree again takes no room.

@@ -181,6 +181,36 @@ func TestAFileThatWasWrittenInPlaceIsFound(t *testing.T) {
 	same(t, server.Path(next.ID), far.Path(next.ID))
 }
 
+// The manifest is written when all files have come. What was edited before that is no part of the release all the same.
+func TestAFileThatIsWrittenInPlaceWhileOthersTravelIsFound(t *testing.T) {
+	for name, path := range map[string]string{"linked": "etc/same", "copied": "mode"} {
+		t.Run(name, func(t *testing.T) {
+			server, far, one, two := pair(t)
+			_, staging := stage(t, far, one.ID, two, delta(t, server, one.ID, two.ID))
+			file := far.PartialPath(two.ID) + "/" + path
+			content, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, bytes.ToUpper(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			stream := bytes.NewReader(sent(t, server, one.ID, two.ID))
+			if err := errors.Join(staging.Receive(t.Context(), stream), staging.Close()); err != nil {
+				t.Fatal(err)
+			}
+			dir := source(t, first)
+			second2(t, dir)
+			put(t, dir, "yet another", "")
+			three := publish(t, server, dir, 3)
+			result, _ := stage(t, far, two.ID, three, delta(t, server, two.ID, three.ID))
+			if result.State != NeedBase || !strings.Contains(result.Reason, path) {
+				t.Fatalf("%+v", result)
+			}
+		})
+	}
+}
+
 func TestATreeThatAProgramRunsInIsLeftAlone(t *testing.T) {
 	for name, start := range map[string]func(t *testing.T, cmd *exec.Cmd, old string){
 		"in its own folder": func(t *testing.T, cmd *exec.Cmd, old string) { cmd.Dir = old },

@@ -168,7 +168,7 @@ func (s *Staging) Receive(ctx context.Context, files io.Reader) error {
 		err = s.assembly.seal(s.partial)
 	}
 	if err == nil {
-		err = s.tree.publish(s.root, s.id, s.text)
+		err = s.tree.publish(s.root, s.id, s.text, s.assembly.began)
 	}
 	if err != nil {
 		return fmt.Errorf("receive %s: %w", s.id, err)
@@ -209,7 +209,7 @@ func (t Tree) held(root *os.Root) []Held {
 type baseRelease struct {
 	manifest Manifest
 	tree     *os.File
-	whole    unix.Timespec // since when it is what its manifest says
+	whole    unix.Timespec // the last time at which its files were written: see publish
 }
 
 func (b *baseRelease) close() { _ = b.tree.Close() }
@@ -227,7 +227,7 @@ func (t Tree) base(root *os.Root, id string) (*baseRelease, error) {
 	if err != nil {
 		return nil, fmt.Errorf("manifest of %s: %w", id, err)
 	}
-	b := &baseRelease{whole: unix.NsecToTimespec(info.ModTime().UnixNano())} // the last that is written of it
+	b := &baseRelease{whole: unix.NsecToTimespec(info.ModTime().UnixNano())} // see publish
 	if b.manifest, err = ParseManifest(file); err != nil {
 		return nil, fmt.Errorf("release %s: %w", id, err)
 	}
@@ -238,11 +238,14 @@ func (t Tree) base(root *os.Root, id string) (*baseRelease, error) {
 }
 
 // publish gives a partial tree that is complete its name: manifest first, so that a release which is there has one; then everything to
-// disk; then the rename.
-func (t Tree) publish(root *os.Root, id string, manifest []byte) error {
-	if err := t.replaceFile(root, id+manifestExt, func(w io.Writer) error {
-		_, err := w.Write(manifest)
-		return err
+// disk; then the rename. The manifest's time says since when nothing was written to the tree but what it names.
+func (t Tree) publish(root *os.Root, id string, manifest []byte, began unix.Timespec) error {
+	if err := t.replaceFile(root, id+manifestExt, func(file *os.File) error {
+		if _, err := file.Write(manifest); err != nil {
+			return err
+		}
+		tv := unix.NsecToTimeval(began.Nano())
+		return unix.Futimes(int(file.Fd()), []unix.Timeval{tv, tv})
 	}); err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"syscall"
@@ -110,7 +109,7 @@ func (t Tree) owner(root *os.Root) (owner, error) {
 }
 
 // replaceFile writes a file of the state folder, always whole.
-func (t Tree) replaceFile(root *os.Root, name string, write func(io.Writer) error) error {
+func (t Tree) replaceFile(root *os.Root, name string, write func(*os.File) error) error {
 	who, err := t.owner(root)
 	if err != nil {
 		return err
@@ -126,7 +125,7 @@ func (t Tree) replaceFile(root *os.Root, name string, write func(io.Writer) erro
 		return fmt.Errorf("write %s/%s/%s: %w", t.Root, stateDir, name, err)
 	}
 	defer func() { _ = file.Cleanup() }()
-	err = write(file)
+	err = write(file.File)
 	if err == nil && who != asIs {
 		err = file.Chown(who.uid, who.gid)
 	}
