@@ -32,8 +32,9 @@ demo: build ## the main job on one machine, from publish to scale-in (root)
 
 test: build ## every test (root)
 	@packaging/dev/deps test
-	@# -v for the counts that the matrices print; without the lines that only say what runs and what passed.
-	$(GO) test -v -count=1 -parallel 4 -timeout 60m ./... 2>&1 | grep --line-buffered -vE '^=== |^ +--- PASS|no test files'
+	@# -v for the counts that the matrices print; without the lines that only say what runs and what passed. -p 1: emulated machines and tests that
+	@# watch the clock, side by side, would make each other late.
+	$(GO) test -v -count=1 -p 1 -parallel 4 -timeout 60m ./... 2>&1 | grep --line-buffered -vE '^=== |^ +--- PASS|no test files'
 
 test-fast: build ## the inner loop: everything but the end-to-end scenarios, the virtual machines and the packages
 	$(GO) test -short $$($(GO) list ./... | grep -vE '/lab/(e2e|e2evm|vm)$$|ebs-release/packaging$$')
