@@ -94,7 +94,7 @@ func (t Tree) link(root *os.Root, target, name string) error {
 }
 
 // Prune removes the oldest releases until keep are left, and what is left of others. The current release always stays; so do those in
-// spare, if given. It returns the ids that are gone.
+// spare, if given. It returns the ids that are gone. A folder of another user can't be removed: then all the rest is, and the error says so.
 func (t Tree) Prune(ctx context.Context, keep int, spare ...string) ([]string, error) {
 	var gone []string
 	err := t.locked(ctx, func(root *os.Root) error {
@@ -126,7 +126,8 @@ func (t Tree) Prune(ctx context.Context, keep int, spare ...string) ([]string, e
 			}
 			gone = append(gone, ids[i])
 		}
-		return t.removeLoneManifests(root)
+		foreign, err := t.sweep(root)
+		return errors.Join(foreign, err, t.removeLoneManifests(root))
 	})
 	if err != nil {
 		return gone, fmt.Errorf("prune %s: %w", t.Root, err)
@@ -143,7 +144,11 @@ func (t Tree) remove(root *os.Root, id string) error {
 	if err := root.Remove(stateDir + "/" + id + manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return removeTree(root, name+partialExt)
+	// What another user's folder keeps is no release any more: sweep says so.
+	if err := removeTree(root, name+partialExt); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return nil
 }
 
 // removeLoneManifests removes manifests without a tree, left by a crash between the two.

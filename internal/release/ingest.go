@@ -28,7 +28,7 @@ func (t Tree) Ingest(ctx context.Context, source string, now time.Time) (Ingeste
 	var result Ingested
 	err := t.locked(ctx, func(root *os.Root) error {
 		// First of all, because what a crash left behind takes up room.
-		if err := t.sweep(root); err != nil {
+		if _, err := t.sweep(root); err != nil {
 			return err
 		}
 		from, err := t.openSource(ctx, root, source)
@@ -130,7 +130,8 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	}}
 	err = t.take(ctx, root, result, a, func() error { return unchanged(ctx, source, seen) })
 	if err != nil {
-		return Ingested{}, errors.Join(err, t.sweep(root))
+		_, left := t.sweep(root)
+		return Ingested{}, errors.Join(err, left)
 	}
 	return result, nil
 }

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,11 +29,14 @@ func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<2
 
 // startPartial makes an empty partial tree. What a crash left of any earlier one goes: there is one publish at a time.
 func (t Tree) startPartial(root *os.Root, id string, who owner) (*os.File, error) {
-	if err := t.sweep(root); err != nil {
+	foreign, err := t.sweep(root)
+	if err != nil {
 		return nil, err
 	}
 	name := releasesDir + "/" + id + partialExt
-	if err := root.Mkdir(name, 0o755); err != nil {
+	if err := root.Mkdir(name, 0o755); errors.Is(err, fs.ErrExist) {
+		return nil, errors.Join(err, foreign)
+	} else if err != nil {
 		return nil, err
 	}
 	// Whatever the umask is: the root is not in the manifest.
@@ -47,27 +51,35 @@ func (t Tree) startPartial(root *os.Root, id string, who owner) (*os.File, error
 	return openFolder(root, name)
 }
 
-// sweep removes what is not whole: partial trees, temporary files.
-func (t Tree) sweep(root *os.Root) error {
+// sweep removes what is not whole: partial trees, temporary files. foreign is what it had to leave, because its folders belong to another user, such as
+// the one that an application runs as: that stops nobody, and Prune reports it.
+func (t Tree) sweep(root *os.Root) (foreign, err error) {
 	for _, dir := range []string{releasesDir, stateDir} {
 		entries, err := fs.ReadDir(root.FS(), dir)
 		if err != nil {
-			return fmt.Errorf("release volume %s: %w", t.Root, err)
+			return foreign, fmt.Errorf("release volume %s: %w", t.Root, err)
 		}
 		for _, e := range entries {
 			name := e.Name()
 			if !strings.HasSuffix(name, partialExt) && !strings.HasPrefix(name, ".") {
 				continue
 			}
-			if err := removeTree(root, dir+"/"+name); err != nil {
-				return fmt.Errorf("remove leftover %s/%s/%s: %w", t.Root, dir, name, err)
+			err := removeTree(root, dir+"/"+name)
+			if err != nil {
+				err = fmt.Errorf("remove leftover %s/%s/%s: %w", t.Root, dir, name, err)
+			}
+			if errors.Is(err, fs.ErrPermission) {
+				foreign = errors.Join(foreign, err)
+			} else if err != nil {
+				return foreign, err
 			}
 		}
 	}
-	return nil
+	return foreign, nil
 }
 
-// removeTree removes a file or tree of the volume, also below directories that their owner may not write to.
+// removeTree removes a file or tree of the volume, also below directories that their owner may not write to. What is another user's stays, with the
+// folders on the way to it, and is an fs.ErrPermission; the rest goes.
 func removeTree(root *os.Root, name string) error {
 	dir, err := root.Open(path.Dir(name))
 	if err != nil {
@@ -91,7 +103,7 @@ func removeAt(dir int, name string) error {
 	}
 	fd, err := unix.Openat(dir, name, openDir, 0)
 	if errors.Is(err, unix.EACCES) { // a mode of 0, for example
-		if err := unix.Fchmodat(dir, name, 0o700, 0); err != nil {
+		if err := openToOwner(dir, name); err != nil {
 			return err
 		}
 		fd, err = unix.Openat(dir, name, openDir, 0)
@@ -121,10 +133,26 @@ func empty(dir int) error {
 	if err != nil {
 		return err
 	}
+	var foreign error // the first is enough
 	for _, n := range names {
-		if err := removeAt(dir, n.name); err != nil {
-			return fmt.Errorf("%s: %w", quote(n.name), err)
+		err := removeAt(dir, n.name)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", quote(n.name), err)
 		}
+		if err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
+		}
+		foreign = cmp.Or(foreign, err)
 	}
-	return nil
+	return foreign
+}
+
+// openToOwner gives a folder a mode with which its owner can empty it. Not by its name: chmod follows a symlink that took its place.
+func openToOwner(dir int, name string) error {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), 0o700)
 }

@@ -43,7 +43,10 @@ func (t Tree) recycle(root *os.Root, id string, keep int, needed string) (string
 			return "", err
 		}
 	}
-	return old, removeTree(root, from)
+	if err := removeTree(root, from); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return "", err
+	}
+	return old, nil
 }
 
 // leastNeeded is the oldest release that is not current, was not so before this one, and is not needed otherwise.

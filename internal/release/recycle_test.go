@@ -361,3 +361,38 @@ func TestPushesForLong(t *testing.T) {
 	}
 	wholeReleases(t, far, ids...)
 }
+
+// An application that runs as another user may make folders where a release lets everybody write. The owner of the tree can't remove them.
+func TestAFolderOfAnotherUserStopsNoLaterPush(t *testing.T) {
+	server, far, held, next := fleetOf(t)
+	for _, old := range held[:2] {
+		put(t, far.Path(old.ID), "etc/tmp/x", "root's")
+	}
+	if said := pushAs(t, server, far, held[2].ID, next, 4); !strings.HasSuffix(said, "recycled ") {
+		t.Fatal(said)
+	}
+	holds := func(want ...string) { // but for the one with a folder too many
+		t.Helper()
+		if ids, err := far.Releases(); err != nil || strings.Join(ids, " ") != strings.Join(want, " ") {
+			t.Fatalf("releases: %v, %v; want %v", ids, err, want)
+		}
+		same(t, server.Path(next.ID), far.Path(next.ID))
+	}
+	holds(held[1].ID, held[2].ID, next.ID)
+	for range 2 { // it is said each time
+		said := be(t, call{Op: "prune", Root: far.Root, Keep: 2}, "")
+		for _, old := range held[:2] {
+			if !strings.Contains(said, "remove leftover "+far.PartialPath(old.ID)) {
+				t.Errorf("%s is not in %q", old.ID, said)
+			}
+			if left, err := os.ReadDir(far.PartialPath(old.ID)); err != nil || len(left) != 1 {
+				t.Errorf("more is left than the folder and the way to it: %v, %v", left, err)
+			}
+		}
+	}
+	holds(held[2].ID, next.ID)
+	dir := source(t, map[string]string{"etc/conf": "colour=blue\n"})
+	last := publish(t, server, dir, 5)
+	pushAs(t, server, far, next.ID, last, 5)
+	same(t, server.Path(last.ID), far.Path(last.ID))
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -151,13 +152,28 @@ func (s *Staging) begin(ctx context.Context, req StageRequest, delta Delta) (rec
 	s.assembly = &assembly{manifest: next, steps: steps, base: base.tree, whole: base.whole, copies: base.tree, who: who, copyAs: func(i int) (string, bool) {
 		return steps[i].from, steps[i].how != fromAfar
 	}}
-	if err := s.assembly.build(ctx, s.partial); err != nil {
-		if errors.Is(err, errOrigin) {
-			return "", fmt.Errorf("%w: %w", errBase, err)
+	err = s.assembly.build(ctx, s.partial)
+	if recycled != "" && errors.Is(err, fs.ErrPermission) { // what belongs to another user can't be made into anything
+		if err = s.startOver(req.ID, recycled); err == nil {
+			recycled, err = "", s.assembly.build(ctx, s.partial)
 		}
-		return "", err
 	}
-	return recycled, nil
+	if errors.Is(err, errOrigin) {
+		err = fmt.Errorf("%w: %w", errBase, err)
+	}
+	return recycled, err
+}
+
+// startOver makes the partial tree an empty one. What was recycled goes back under the name that it had when it stopped to be a release.
+func (s *Staging) startOver(id, recycled string) error {
+	_ = s.partial.Close()
+	if err := s.root.Rename(releasesDir+"/"+id+partialExt, releasesDir+"/"+recycled+partialExt); err != nil {
+		return err
+	}
+	var err error
+	s.partial, err = s.tree.startPartial(s.root, id, s.assembly.who)
+	s.assembly.ajar = nil
+	return err
 }
 
 // Receive takes the files that were missing, as Send sends them, compares each with its sha256 as it is written, and gives the release its name. The
@@ -183,7 +199,7 @@ func (s *Staging) Close() error {
 	if s.partial != nil {
 		_ = s.partial.Close()
 		if !s.done {
-			err = s.tree.sweep(s.root)
+			_, err = s.tree.sweep(s.root)
 		}
 	}
 	s.unlock()

@@ -60,7 +60,11 @@ func asOrdinary(op string) error {
 	case "activate":
 		return tree.Activate(ctx, c.ID, c.Digest, c.Generation)
 	case "prune":
-		_, err := tree.Prune(ctx, 1)
+		_, err := tree.Prune(ctx, max(c.Keep, 1))
+		if errors.Is(err, fs.ErrPermission) {
+			fmt.Print(err)
+			return nil
+		}
 		return err
 	case "verify":
 		return tree.Verify(ctx, c.ID)
