@@ -47,7 +47,11 @@ func (r *Receiver) Run(ctx context.Context, in io.Reader, out io.Writer) (err er
 		return err
 	}
 	for {
-		input.patience(betweenRequests)
+		if r.staging == nil {
+			input.patience(betweenRequests)
+		} else {
+			input.patience(withinRequest) // the files come at once, and the volume is locked for them
+		}
 		line, err := wire.Read(lines)
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -82,9 +86,15 @@ func (r *Receiver) serve(ctx context.Context, q wire.Request, body io.Reader) (a
 	if q.Bytes < 0 {
 		return nil, exit.With(exit.Usage, fmt.Errorf("a request with %d bytes behind it", q.Bytes))
 	}
+	// Only files go on with what is staged. All else is done without it: it has the volume locked.
+	if q.Do != wire.Files {
+		if err := r.drop(); err != nil {
+			return nil, err
+		}
+	}
 	tree, err := r.Ready()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, r.drop())
 	}
 	switch q.Do {
 	case wire.Stage:
@@ -101,9 +111,6 @@ func (r *Receiver) serve(ctx context.Context, q wire.Request, body io.Reader) (a
 }
 
 func (r *Receiver) stage(ctx context.Context, tree release.Tree, q wire.Request, delta io.Reader) (any, error) {
-	if err := r.drop(); err != nil { // staged before, and never sent
-		return nil, err
-	}
 	result, staging, err := tree.Stage(ctx, release.StageRequest{ID: q.Release, Digest: q.Digest, Base: q.Base, Delta: delta, Keep: r.Keep})
 	r.staging = staging
 	return wire.Staged{Schema: wire.Schema, StageResult: result}, err

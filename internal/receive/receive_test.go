@@ -1,7 +1,9 @@
 package receive
 
 import (
+	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -40,9 +42,10 @@ func TestAPublisherThatFallsSilentIsNotWaitedForWithoutEnd(t *testing.T) {
 		said  string
 		after time.Duration
 	}{
-		"between requests": {"", betweenRequests},
-		"in a request":     {`{"do":"sta`, betweenRequests},
-		"behind a request": {`{"do":"stage","release":"20261122T231500Z-9f31c0de77aa","bytes":100}` + "\nebs-release", withinRequest},
+		"between requests":       {"", betweenRequests},
+		"in a request":           {`{"do":"sta`, betweenRequests},
+		"with the volume locked": {stageRequest(t), withinRequest},
+		"behind a request":       {`{"do":"stage","release":"20261122T231500Z-9f31c0de77aa","bytes":100}` + "\nebs-release", withinRequest},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tree := volume(t)
@@ -77,17 +80,21 @@ func TestWhatIsNoRequestEndsTheConversation(t *testing.T) {
 	}
 }
 
-// A publisher that goes away between stage and files leaves nothing behind, and no lock.
-func TestWhatWasStagedAndNeverSentGoes(t *testing.T) {
-	tree := volume(t)
-	entry := release.Entry{Path: "a", Type: 'f', Mode: 0o644, Size: 1}
-	manifest := release.Manifest{entry}
+// stageRequest stages a release with one file, which then is missing.
+func stageRequest(t *testing.T) string {
+	t.Helper()
+	manifest := release.Manifest{{Path: "a", Type: 'f', Mode: 0o644, Size: 1}}
 	var delta bytes.Buffer
 	if err := release.Diff(nil, manifest).Encode(&delta); err != nil {
 		t.Fatal(err)
 	}
 	id := release.NewID(time.Now(), manifest.Digest())
-	stage := fmt.Sprintf("{\"do\":\"stage\",\"release\":%q,\"digest\":%q,\"bytes\":%d}\n%s", id, manifest.Digest(), delta.Len(), delta.String())
+	return fmt.Sprintf("{\"do\":\"stage\",\"release\":%q,\"digest\":%q,\"bytes\":%d}\n%s", id, manifest.Digest(), delta.Len(), delta.String())
+}
+
+// A publisher that goes away between stage and files leaves nothing behind, and no lock.
+func TestWhatWasStagedAndNeverSentGoes(t *testing.T) {
+	tree, stage := volume(t), stageRequest(t)
 	say, out, ended := start(t, tree)
 	if _, err := io.WriteString(say, stage+stage); err != nil { // twice: the first is forgotten
 		t.Fatal(err)
@@ -103,5 +110,45 @@ func TestWhatWasStagedAndNeverSentGoes(t *testing.T) {
 	}
 	if left, err := os.ReadDir(tree.Root + "/releases"); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// What is staged has the volume locked: a request that is not for it must not wait for that lock.
+func TestAnotherRequestLetsGoOfWhatIsStaged(t *testing.T) {
+	for name, request := range map[string]string{
+		"activate": `{"do":"activate","release":"20261122T231500Z-9f31c0de77aa","generation":1}`,
+		"verify":   `{"do":"verify","release":"20261122T231500Z-9f31c0de77aa"}`,
+		"files of a member whose boot begins anew": `{"do":"files"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			tree, asked := volume(t), 0
+			r := &Receiver{Keep: 3, Log: slog.New(slog.DiscardHandler), Ready: func() (release.Tree, error) {
+				if asked++; asked > 1 && strings.Contains(request, "files") {
+					return tree, errors.New("booting")
+				}
+				return tree, nil
+			}}
+			in, say := io.Pipe()
+			answers, out := io.Pipe()
+			ended := make(chan error, 1)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			go func() { ended <- r.Run(ctx, in, out) }()
+			said := stageRequest(t) + request + "\n"
+			go func() { _, _ = io.WriteString(say, said) }()
+			lines := bufio.NewReader(answers)
+			for _, want := range []string{`"listening"`, `"staged"`, `"error"`} {
+				if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, want) || strings.Contains(line, "lock") {
+					t.Fatalf("%q, %v; want %s", line, err, want)
+				}
+			}
+			if _, err := tree.Prune(ctx, 1); err != nil { // nobody has it locked, though the connection is open
+				t.Error(err)
+			}
+			_ = say.Close()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
