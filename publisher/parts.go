@@ -184,8 +184,8 @@ type session struct {
 	end  context.CancelFunc
 }
 
-func (s *session) Stage(ctx context.Context, id, base string) (push.Sent, error) {
-	return s.Session.Stage(ctx, s.tree, id, base)
+func (s *session) Stage(ctx context.Context, id, digest, base string) (push.Sent, error) {
+	return s.Session.Stage(ctx, s.tree, id, digest, base)
 }
 
 func (s *session) Close() error {

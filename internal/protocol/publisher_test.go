@@ -263,7 +263,7 @@ func (s *session) on(what string, stays bool, do func() error) (err error) {
 	return errors.Join(dead, err)
 }
 
-func (s *session) Stage(_ context.Context, id, _ string) (push.Sent, error) {
+func (s *session) Stage(_ context.Context, id, _, _ string) (push.Sent, error) {
 	return push.Sent{}, s.on("stage", false, func() error {
 		if err := s.look(); err != nil {
 			return err

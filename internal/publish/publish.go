@@ -96,7 +96,7 @@ type Dialer interface {
 
 // Session is a connection to one member. Errors: push.ErrNotReady while its agent boots, push.ErrFenced when it holds a higher generation.
 type Session interface {
-	Stage(ctx context.Context, id, base string) (push.Sent, error)
+	Stage(ctx context.Context, id, digest, base string) (push.Sent, error)
 	Activate(ctx context.Context, id, digest string, generation int64) error
 	Close() error
 }

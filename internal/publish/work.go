@@ -33,7 +33,7 @@ func (ms *members) stage(ctx context.Context, m *member, next pointer.Pointer) e
 		if has {
 			return nil
 		}
-		sent, err := s.Stage(ctx, next.Release, as.Release)
+		sent, err := s.Stage(ctx, next.Release, next.Digest, as.Release)
 		if err != nil {
 			return err
 		}

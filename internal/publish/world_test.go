@@ -278,7 +278,10 @@ type session struct {
 	b *box
 }
 
-func (s session) Stage(ctx context.Context, id, base string) (push.Sent, error) {
+func (s session) Stage(ctx context.Context, id, digest, base string) (push.Sent, error) {
+	if s.w.trees[id] != digest {
+		return push.Sent{}, fmt.Errorf("stage %s with digest %q", id, digest)
+	}
 	if err := s.w.do("stage " + s.b.InstanceID); err != nil {
 		return push.Sent{}, err
 	}

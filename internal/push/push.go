@@ -125,8 +125,11 @@ type Sent struct {
 
 // Stage brings a release to the member, whole and verified, not active. base is the release that the member is known to hold, "" for
 // none; if it doesn't, another one that both sides have is taken, and at last none.
-func (s *Session) Stage(ctx context.Context, tree release.Tree, id, base string) (Sent, error) {
+func (s *Session) Stage(ctx context.Context, tree release.Tree, id, digest, base string) (Sent, error) {
 	var sent Sent
+	if !release.ValidID(id) || !release.ValidDigest(digest) {
+		return sent, fmt.Errorf("stage %q: not a release", id)
+	}
 	tried := map[string]bool{}
 	for {
 		parcel, err := s.options.Parcels.get(tree, id, base)
@@ -139,7 +142,7 @@ func (s *Session) Stage(ctx context.Context, tree release.Tree, id, base string)
 			return sent, err
 		}
 		tried[base] = true
-		answer, err := s.stage(ctx, parcel, base)
+		answer, err := s.stage(ctx, parcel, digest, base)
 		if err != nil {
 			return sent, s.failed("stage "+id, err)
 		}
@@ -174,8 +177,8 @@ func (s *Session) Stage(ctx context.Context, tree release.Tree, id, base string)
 	}
 }
 
-func (s *Session) stage(ctx context.Context, p *parcel, base string) (answer wire.Staged, err error) {
-	err = s.ask(ctx, wire.Request{Do: wire.Stage, Release: p.id, Digest: p.Digest, Base: base, Bytes: int64(len(p.Delta))}, func(w io.Writer) error {
+func (s *Session) stage(ctx context.Context, p *parcel, digest, base string) (answer wire.Staged, err error) {
+	err = s.ask(ctx, wire.Request{Do: wire.Stage, Release: p.id, Digest: digest, Base: base, Bytes: int64(len(p.Delta))}, func(w io.Writer) error {
 		_, err := w.Write(p.Delta)
 		return err
 	}, &answer)

@@ -53,7 +53,7 @@ func wantError(t *testing.T, err, kind error, words ...string) {
 func TestMemberGetsOnlyWhatChanged(t *testing.T) {
 	server, f, first, second := two(t, volume(t))
 	s := f.open(t)
-	sent, err := s.Stage(t.Context(), server, second.ID, first.ID)
+	sent, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestMemberGetsOnlyWhatChanged(t *testing.T) {
 	if err := f.Verify(t.Context(), second.ID); err != nil {
 		t.Fatal(err)
 	}
-	again, err := s.Stage(t.Context(), server, second.ID, first.ID)
+	again, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID)
 	if err != nil || again.Files != 0 {
 		t.Fatalf("a second time: %+v, %v", again, err)
 	}
@@ -96,7 +96,7 @@ func TestPushAfterPushOverOneConnection(t *testing.T) {
 		put(t, dir, "a", fmt.Sprint("round ", i))
 		put(t, dir, fmt.Sprintf("new%d/file", i), "new")
 		in := publish(t, server, dir, int64(10+i))
-		sent, err := s.Stage(t.Context(), server, in.ID, base)
+		sent, err := s.Stage(t.Context(), server, in.ID, in.Digest, base)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +146,7 @@ func TestMemberWithAnotherBase(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server, f, first, second := two(t, volume(t))
 			base := prepare(t, server, f, first)
-			if _, err := f.open(t).Stage(t.Context(), server, second.ID, base); err != nil {
+			if _, err := f.open(t).Stage(t.Context(), server, second.ID, second.Digest, base); err != nil {
 				t.Fatal(err)
 			}
 			same(t, server.Path(second.ID), f.Path(second.ID))
@@ -185,7 +185,7 @@ func TestFilesTooLargeToKeepAreSent(t *testing.T) {
 	put(t, dir, "a", "small")
 	put(t, dir, "large", strings.Repeat("0123456789abcdef", keptMost/16))
 	in := publish(t, server, dir, 3)
-	sent, err := f.open(t).Stage(t.Context(), server, in.ID, first.ID)
+	sent, err := f.open(t).Stage(t.Context(), server, in.ID, in.Digest, first.ID)
 	if err != nil || sent.Files != 2 || sent.Bytes < keptMost {
 		t.Fatalf("%+v, %v", sent, err)
 	}
@@ -313,7 +313,7 @@ func TestFarSideThatCannot(t *testing.T) {
 			tc.do()
 			s, err := Open(t.Context(), f.target, f.options)
 			if err == nil {
-				_, err = s.Stage(t.Context(), server, second.ID, first.ID)
+				_, err = s.Stage(t.Context(), server, second.ID, second.Digest, first.ID)
 				_ = s.Close()
 			}
 			wantError(t, err, tc.kind, tc.want)
@@ -327,7 +327,7 @@ func TestMemberThatIsNotReadyKeepsItsConnection(t *testing.T) {
 	f.agent(t, "PUSH_TEST_BOOTING=1")
 	s := f.open(t)
 	for range 2 {
-		_, err := s.Stage(t.Context(), server, second.ID, first.ID)
+		_, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID)
 		wantError(t, err, ErrNotReady)
 	}
 }
@@ -335,11 +335,11 @@ func TestMemberThatIsNotReadyKeepsItsConnection(t *testing.T) {
 func TestFileThatIsNotWhatWasPublishedIsNotSent(t *testing.T) {
 	server, f, first, second := two(t, volume(t))
 	put(t, server.Path(second.ID), "a", "TWO of a") // of the same size: the member finds it
-	_, err := f.open(t).Stage(t.Context(), server, second.ID, first.ID)
+	_, err := f.open(t).Stage(t.Context(), server, second.ID, second.Digest, first.ID)
 	wantError(t, err, nil, "send "+second.ID, "a: its content has another sha256")
 	put(t, server.Path(second.ID), "a", "of another size")
 	f.options.Parcels = nil
-	_, err = f.open(t).Stage(t.Context(), server, second.ID, first.ID)
+	_, err = f.open(t).Stage(t.Context(), server, second.ID, second.Digest, first.ID)
 	wantError(t, err, nil, "send a: it has 15 bytes")
 	if ids, err := f.Releases(); err != nil || len(ids) != 1 {
 		t.Errorf("%v, %v", ids, err)
@@ -354,7 +354,7 @@ func TestHookThatFailsIsNamed(t *testing.T) {
 	}
 	f.agent(t, "PUSH_TEST_HOOKS="+dir)
 	s := f.open(t)
-	if _, err := s.Stage(t.Context(), server, second.ID, first.ID); err != nil {
+	if _, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID); err != nil {
 		t.Fatal(err)
 	}
 	err := s.Activate(t.Context(), second.ID, second.Digest, 2)
@@ -379,12 +379,12 @@ func TestFullMemberIsItsOwnError(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = os.Remove(member.Root + "/taken") }()
-		_, err := f.open(t).Stage(t.Context(), server, big.ID, first.ID)
+		_, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID)
 		wantError(t, err, ErrNoSpace, "the release needs 1.0 MiB more")
 	})
 	t.Run("while it is sent", func(t *testing.T) {
 		f.agent(t, "PUSH_TEST_FILL=1")
-		_, err := f.open(t).Stage(t.Context(), server, big.ID, first.ID)
+		_, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID)
 		wantError(t, err, ErrNoSpace)
 		if ids, err := f.Releases(); err != nil || len(ids) != 1 || ids[0] != first.ID {
 			t.Fatalf("releases: %v, %v", ids, err)
@@ -395,7 +395,7 @@ func TestFullMemberIsItsOwnError(t *testing.T) {
 		if err := os.Remove(member.Root + "/filler"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.open(t).Stage(t.Context(), server, big.ID, first.ID); err != nil {
+		if _, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID); err != nil {
 			t.Fatal(err)
 		}
 		same(t, server.Path(big.ID), f.Path(big.ID))
@@ -495,6 +495,6 @@ func TestLostConnectionSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-s.done
-	_, err := s.Stage(t.Context(), server, second.ID, first.ID)
+	_, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID)
 	wantError(t, err, ErrLost)
 }

@@ -29,9 +29,10 @@ func TestPowerMayFailAtEveryStepOfAPush(t *testing.T) {
 	files := sent(t, server, held[2].ID, next.ID)
 	for name, synced := range map[string]bool{"all on disk": true, "only what was waited for": false} {
 		t.Run(name, func(t *testing.T) {
-			disk := newDisk(t)
+			disk, afterwards := newDisk(t), newDisk(t)
+			disk.attach(t)
 			copyTo(t, far, disk.tree())
-			unix.Sync()
+			disk.sync(t)
 			one.Root = disk.mount
 			seen := map[[sha256.Size]byte]bool{}
 			points, looked := 0, 0
@@ -44,7 +45,12 @@ func TestPowerMayFailAtEveryStepOfAPush(t *testing.T) {
 				if sum := sha256.Sum256(image); !seen[sum] {
 					seen[sum] = true
 					looked++
-					after(t, image, fmt.Sprintf("point %d, before %s", points, what), one, files, held, next)
+					if err := os.WriteFile(afterwards.loop, image, 0); err != nil {
+						t.Fatal(err)
+					}
+					afterwards.attach(t)
+					lookAfter(t, afterwards.tree(), fmt.Sprintf("point %d, before %s", points, what), one, files, held, next)
+					afterwards.detach(t)
 				}
 			})
 			t.Logf("%d points, %d different disks", points, looked)
@@ -52,16 +58,14 @@ func TestPowerMayFailAtEveryStepOfAPush(t *testing.T) {
 				t.Error("test bug: the push was hardly seen")
 			}
 			same(t, server.Path(next.ID), disk.tree().Path(next.ID))
+			disk.detach(t)
 		})
 	}
 }
 
-// after looks at what a member would find, and repeats the push.
-func after(t *testing.T, image []byte, when string, one call, files []byte, held []Ingested, next Ingested) {
+// lookAfter looks at what a member would find, and repeats the push.
+func lookAfter(t *testing.T, tree Tree, when string, one call, files []byte, held []Ingested, next Ingested) {
 	t.Helper()
-	disk := loadDisk(t, image)
-	defer disk.close(t)
-	tree := disk.tree()
 	current, err := tree.Current()
 	if err != nil || current != held[2].ID && current != next.ID {
 		t.Fatalf("%s: current is %q, %v", when, current, err)
@@ -95,64 +99,49 @@ func after(t *testing.T, image []byte, when string, one call, files []byte, held
 	}
 }
 
-// disk is an ext4 file system in a file.
+// disk is a loop device with an ext4 file system, in memory: it is written to often.
 type disk struct{ file, loop, mount string }
 
 func newDisk(t *testing.T) *disk {
 	t.Helper()
-	blank := filepath.Join(t.TempDir(), "blank")
-	if err := errors.Join(os.WriteFile(blank, nil, 0o600), os.Truncate(blank, 5<<20)); err != nil {
+	file, err := os.CreateTemp("/dev/shm", "disk")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", "-q", "-F", "-b", "1024", "-J", "size=1", blank).CombinedOutput(); err != nil {
+	d := &disk{file: file.Name(), mount: t.TempDir()}
+	t.Cleanup(func() { _ = os.Remove(d.file) })
+	if err := errors.Join(file.Truncate(5<<20), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", "-q", "-F", "-b", "1024", "-J", "size=1", d.file).CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
-	}
-	image, err := os.ReadFile(blank)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := loadDisk(t, image)
-	t.Cleanup(func() { d.close(t) })
-	return d
-}
-
-// loadDisk is a disk with what another one had on it.
-func loadDisk(t *testing.T, image []byte) *disk {
-	t.Helper()
-	file, err := os.CreateTemp("/dev/shm", "disk") // in memory: there is a lot of them
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := &disk{file: file.Name()}
-	if _, err := file.Write(image); err != nil || file.Close() != nil {
-		_ = os.Remove(d.file)
-		t.Fatal(err)
 	}
 	out, err := exec.CommandContext(t.Context(), "losetup", "--find", "--show", d.file).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.loop, d.mount = strings.TrimSpace(string(out)), t.TempDir()
-	if err := unix.Mount(d.loop, d.mount, "ext4", unix.MS_NOATIME, ""); err != nil {
-		_, _ = exec.Command("losetup", "--detach", d.loop).Run(), os.Remove(d.file)
-		t.Fatal(err)
-	}
+	d.loop = strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		_ = unix.Unmount(d.mount, 0) // when a test ended half way
+		if out, err := exec.Command("losetup", "--detach", d.loop).CombinedOutput(); err != nil {
+			t.Errorf("losetup --detach %s: %v %s", d.loop, err, out)
+		}
+	})
 	return d
 }
 
-func (d *disk) close(t *testing.T) {
+func (d *disk) attach(t *testing.T) {
 	t.Helper()
-	if d.loop == "" {
-		return
+	if err := unix.Mount(d.loop, d.mount, "ext4", unix.MS_NOATIME, ""); err != nil {
+		t.Fatalf("mount %s: %v", d.loop, err)
 	}
+}
+
+func (d *disk) detach(t *testing.T) {
+	t.Helper()
 	if err := unix.Unmount(d.mount, 0); err != nil {
 		t.Errorf("unmount %s: %v", d.mount, err)
 	}
-	if out, err := exec.Command("losetup", "--detach", d.loop).CombinedOutput(); err != nil {
-		t.Errorf("losetup --detach %s: %v %s", d.loop, err, out)
-	}
-	_ = os.Remove(d.file)
-	d.loop = ""
 }
 
 func (d *disk) tree() Tree { return Tree{d.mount} }
@@ -198,11 +187,16 @@ func traced(t *testing.T, c call, stdin []byte, stop func(what string)) {
 		t.Fatal(err)
 	}
 	defer func() { _ = in.Close() }()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = null.Close() }()
 	if _, err := in.WriteAt(stdin, 0); err != nil {
 		t.Fatal(err)
 	}
 	p, err := os.StartProcess("/proc/self/exe", []string{"push"}, &os.ProcAttr{
-		Env: []string{"RELEASE_TEST_OP=" + string(data)}, Files: []*os.File{in, os.Stderr, os.Stderr}, Sys: &syscall.SysProcAttr{Ptrace: true, Pdeathsig: syscall.SIGKILL},
+		Env: []string{"RELEASE_TEST_OP=" + string(data)}, Files: []*os.File{in, null, os.Stderr}, Sys: &syscall.SysProcAttr{Ptrace: true, Pdeathsig: syscall.SIGKILL},
 	})
 	if err != nil {
 		t.Fatal(err)

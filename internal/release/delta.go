@@ -2,7 +2,6 @@ package release
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -35,51 +34,6 @@ func Diff(base, next Manifest) Delta {
 		}
 	}
 	return d
-}
-
-// differing returns the entries of two encoded manifests that are not in the other one. It reads sense only into their lines: what a push costs
-// depends on what changed, not on the size of the tree.
-func differing(base, next []byte) (was, is Manifest, err error) {
-	for {
-		same := commonLines(base, next)
-		base, next = base[same:], next[same:]
-		if len(base) == 0 && len(next) == 0 {
-			return was, is, nil
-		}
-		old, baseRest, err1 := firstEntry(base)
-		new, nextRest, err2 := firstEntry(next)
-		if err := errors.Join(err1, err2); err != nil {
-			return nil, nil, err
-		}
-		hasOld, hasNew := len(base) > 0, len(next) > 0
-		if hasOld && (!hasNew || old.Path <= new.Path) {
-			was, base = append(was, old), baseRest
-		}
-		if hasNew && (!hasOld || new.Path <= old.Path) {
-			is, next = append(is, new), nextRest
-		}
-	}
-}
-
-// firstEntry reads a line, if there is one.
-func firstEntry(text []byte) (e Entry, rest []byte, err error) {
-	if len(text) == 0 {
-		return e, nil, nil
-	}
-	line, rest, _ := bytes.Cut(text, []byte{'\n'})
-	e, err = parseEntry(string(line))
-	return e, rest, err
-}
-
-// commonLines counts the bytes of the whole lines that a and b both begin with.
-func commonLines(a, b []byte) int {
-	n, most := 0, min(len(a), len(b))
-	for step := 1 << 12; step > 0; step >>= 3 { // 4096, 512, 64, 8, 1
-		for n+step <= most && bytes.Equal(a[n:n+step], b[n:n+step]) {
-			n += step
-		}
-	}
-	return bytes.LastIndexByte(a[:n], '\n') + 1
 }
 
 const (

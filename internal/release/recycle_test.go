@@ -117,9 +117,10 @@ func TestNothingOfAnOddOldTreeGetsIntoTheNewOne(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		"a file is a folder": func(t *testing.T, old string) { remove(t, old, "bin/run"); put(t, old, "bin/run/x/y", "x") },
-		"a folder is a file": func(t *testing.T, old string) { remove(t, old, "bin"); put(t, old, "bin", "x") },
-		"a folder leads out": func(t *testing.T, old string) { remove(t, old, "sub"); put(t, old, "sub -> "+outside+"/sub", "") },
+		"files too many, at the end": func(t *testing.T, old string) { put(t, old, "bin/zz", "x"); put(t, old, "zz", "x") },
+		"a file is a folder":         func(t *testing.T, old string) { remove(t, old, "bin/run"); put(t, old, "bin/run/x/y", "x") },
+		"a folder is a file":         func(t *testing.T, old string) { remove(t, old, "bin"); put(t, old, "bin", "x") },
+		"a folder leads out":         func(t *testing.T, old string) { remove(t, old, "sub"); put(t, old, "sub -> "+outside+"/sub", "") },
 		"a file leads out": func(t *testing.T, old string) {
 			remove(t, old, "bin/run")
 			put(t, old, "bin/run -> "+outside+"/victim", "")

@@ -231,12 +231,9 @@ type baseRelease struct {
 func (b *baseRelease) close() { _ = b.tree.Close() }
 
 func (t Tree) base(root *os.Root, id string) (*baseRelease, error) {
-	if err := checkID(id); err != nil {
-		return nil, err
-	}
-	file, err := openPlain(root, stateDir+"/"+id+manifestExt, maxManifest)
+	file, err := t.openManifest(root, id)
 	if err != nil {
-		return nil, fmt.Errorf("manifest of %s: %w", id, err)
+		return nil, err
 	}
 	defer func() { _ = file.Close() }()
 	info, err := file.Stat()

@@ -288,6 +288,19 @@ func TestTimesOfFilesAreTheServers(t *testing.T) {
 	}
 }
 
+// What the owner of the tree puts in the way meanwhile is not written into.
+func TestReceivedFilesAreNewOnes(t *testing.T) {
+	server, far, one, two := pair(t)
+	_, staging := stage(t, far, one.ID, two, delta(t, server, one.ID, two.ID))
+	if err := os.Link(far.Path(one.ID)+"/etc/conf", far.PartialPath(two.ID)+"/etc/conf"); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, staging.Receive(t.Context(), bytes.NewReader(sent(t, server, one.ID, two.ID))), "write etc/conf", "file exists")
+	if err := errors.Join(staging.Close(), far.Verify(t.Context(), one.ID)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestNobodyElseChangesTheVolumeWhileItIsStaged(t *testing.T) {
 	server, far, one, two := pair(t)
 	_, staging := stage(t, far, one.ID, two, delta(t, server, one.ID, two.ID))

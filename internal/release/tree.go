@@ -156,12 +156,9 @@ func (t Tree) Manifest(id string) (Manifest, error) {
 }
 
 func (t Tree) manifest(root *os.Root, id string) (Manifest, error) {
-	if err := checkID(id); err != nil {
-		return nil, err
-	}
-	file, err := openPlain(root, stateDir+"/"+id+manifestExt, maxManifest)
+	file, err := t.openManifest(root, id)
 	if err != nil {
-		return nil, fmt.Errorf("manifest of %s: %w", id, err)
+		return nil, err
 	}
 	defer func() { _ = file.Close() }()
 	m, err := ParseManifest(file)
@@ -182,12 +179,9 @@ func (t Tree) ManifestDigest(id string) (string, error) {
 }
 
 func (t Tree) manifestDigest(root *os.Root, id string) (string, error) {
-	if err := checkID(id); err != nil {
-		return "", err
-	}
-	file, err := openPlain(root, stateDir+"/"+id+manifestExt, maxManifest)
+	file, err := t.openManifest(root, id)
 	if err != nil {
-		return "", fmt.Errorf("manifest of %s: %w", id, err)
+		return "", err
 	}
 	defer func() { _ = file.Close() }()
 	h := sha256.New()
@@ -195,6 +189,17 @@ func (t Tree) manifestDigest(root *os.Root, id string) (string, error) {
 		return "", fmt.Errorf("manifest of %s: %w", id, err)
 	}
 	return hexSum(h), nil
+}
+
+func (t Tree) openManifest(root *os.Root, id string) (*os.File, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	file, err := openPlain(root, stateDir+"/"+id+manifestExt, maxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("manifest of %s: %w", id, err)
+	}
+	return file, nil
 }
 
 // Check says whether the volume is what a pointer names: the manifest has that digest, `current` is that release, and nothing above
