@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -35,8 +36,12 @@ const TryWriteVerb = "try-write"
 var ErrStuck = errors.New("a write does not come through")
 
 // Writable makes sure that writes to the file system at point come through within limit: else it is an ErrStuck. Nothing says of a file system that it is frozen,
-// and a write to one can't be interrupted or killed: a child process tries. One that hangs ends with the thaw, and has changed nothing then.
+// and a write to one can't be interrupted or killed: a child process tries. One that hangs ends with the thaw, and has changed nothing then; as long as one
+// does, it is the answer, and no further one is started.
 func Writable(ctx context.Context, point string, limit time.Duration) error {
+	if pid := stuckProbe(point, limit); pid != 0 {
+		return fmt.Errorf("%s: %w: process %d has tried for more than %v", point, ErrStuck, pid, limit)
+	}
 	says, talk, err := os.Pipe()
 	if err != nil {
 		return err
@@ -66,6 +71,37 @@ func Writable(ctx context.Context, point string, limit time.Duration) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// stuckProbe finds a child of an earlier Writable, of any process of this user, that has not come through to point for longer than a limit; 0: none.
+func stuckProbe(point string, limit time.Duration) (pid int) {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return 0
+	}
+	processes, _ := filepath.Glob("/proc/[0-9]*")
+	for _, dir := range processes {
+		command, _ := os.ReadFile(dir + "/cmdline") // gone: empty
+		if !bytes.HasSuffix(command, []byte("\x00"+TryWriteVerb+"\x00"+point+"\x00")) {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Stat(dir, &st) != nil || int(st.Uid) != os.Geteuid() {
+			continue // anybody can say of himself that he tries
+		}
+		stat, _ := os.ReadFile(dir + "/stat")
+		_, after, _ := strings.Cut(string(stat), ") ") // behind the name: state, and as the 20th since when, in 1/100 s since boot: proc_pid_stat(5)
+		fields := strings.Fields(after)
+		if len(fields) < 20 || fields[0] != "D" {
+			continue
+		}
+		since, err := strconv.ParseInt(fields[19], 10, 64)
+		if err == nil && time.Duration(now.Nano())-time.Duration(since)*10*time.Millisecond > limit {
+			pid, _ = strconv.Atoi(filepath.Base(dir))
+			return pid
+		}
+	}
+	return 0
 }
 
 // TryWrite waits until writes to the file system at path are let through, and writes nothing: unlink(2) asks for the right to write before it looks the name

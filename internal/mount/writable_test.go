@@ -46,6 +46,21 @@ func look(t *testing.T, at string) mount.Mounted {
 	return *m
 }
 
+// probes counts the children that try to write to a mount point.
+func probes(t *testing.T, at string) (n int) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range all {
+		if command, _ := os.ReadFile(file); strings.HasSuffix(string(command), "\x00"+mount.TryWriteVerb+"\x00"+at+"\x00") {
+			n++
+		}
+	}
+	return n
+}
+
 func TestFrozenFileSystemIsFoundOutWithoutHanging(t *testing.T) {
 	for _, mkfs := range [][]string{{"mkfs.ext4", "-q", "-F"}, {"mkfs.xfs", "-q", "-f"}} {
 		t.Run(mkfs[0], func(t *testing.T) {
@@ -64,6 +79,14 @@ func TestFrozenFileSystemIsFoundOutWithoutHanging(t *testing.T) {
 			start := time.Now()
 			if err := mount.Writable(t.Context(), at, 300*time.Millisecond); !errors.Is(err, mount.ErrStuck) || time.Since(start) > 5*time.Second {
 				t.Errorf("%v after %v", err, time.Since(start))
+			}
+			// The child that hangs goes on to say so: nobody starts another one.
+			start = time.Now()
+			if err := mount.Writable(t.Context(), at, 300*time.Millisecond); !errors.Is(err, mount.ErrStuck) || time.Since(start) > 250*time.Millisecond {
+				t.Errorf("%v after %v", err, time.Since(start))
+			}
+			if n := probes(t, at); n != 1 {
+				t.Errorf("%d processes hang, want 1", n)
 			}
 			if err := mount.Thaw(at); err != nil {
 				t.Fatal(err)
