@@ -74,7 +74,7 @@ Publishing the release that is current once more is allowed: it is a new generat
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&j.message, "message", "m", "", "what this release is, for the pointer and the history")
+	flags.StringVarP(&j.message, "message", "m", "", "what this release is, for the pointer and the history (at most 4 KiB)")
 	flags.BoolVar(&dryRun, "dry-run", false, "check everything, say which files would change, and change nothing")
 	flags.BoolVar(&rollback, "rollback", false, "when members are left behind: roll back to the generation before, and end with exit code 6")
 	ifGenerationFlag(flags, &j)

@@ -38,7 +38,7 @@ with exit code 0, as a publish does; 6 is for a publish that rolled back by itse
 	}
 	cmd.Flags().StringVar(&to, "to", "", "`GENERATION|RELEASE` to go back to")
 	_ = cmd.RegisterFlagCompletionFunc("to", p.completeGenerations) // fails only for a flag that is not there
-	cmd.Flags().StringVarP(&j.message, "message", "m", "", "why, for the pointer and the history")
+	cmd.Flags().StringVarP(&j.message, "message", "m", "", "why, for the pointer and the history (at most 4 KiB)")
 	ifGenerationFlag(cmd.Flags(), &j)
 	return cmd
 }

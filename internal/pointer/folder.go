@@ -70,6 +70,10 @@ func (f *Folder) CompareAndSwap(ctx context.Context, from int64, next Pointer) e
 	if err := next.validate(); err != nil {
 		return fmt.Errorf("write pointer: it is not valid: %w", err)
 	}
+	data := next.Render()
+	if _, err := Parse(data); err != nil {
+		return fmt.Errorf("write pointer: nobody could read it: %w", err)
+	}
 	plain, err := plainLine(next)
 	if err != nil {
 		return fmt.Errorf("write pointer: %w", err)
@@ -89,7 +93,7 @@ func (f *Folder) CompareAndSwap(ctx context.Context, from int64, next Pointer) e
 	if next.Generation <= have.Generation {
 		return fmt.Errorf("%w: generation %d is not above %d", ErrConflict, next.Generation, have.Generation)
 	}
-	if err := f.write(next.Render(), plain); err != nil {
+	if err := f.write(data, plain); err != nil {
 		return err
 	}
 	// The pointer has moved. What is missing from the history is added by the next Lock.

@@ -249,3 +249,21 @@ func TestNewFolderWantsAFolder(t *testing.T) {
 		}
 	}
 }
+
+func TestPointerThatNobodyCouldReadIsNotWritten(t *testing.T) {
+	store, _ := folder(t)
+	swap(t, store, 0, sample(1))
+	next := sample(2)
+	next.Message = strings.Repeat("\x01", MaxSize/6) // six bytes each in JSON
+	if err := store.CompareAndSwap(t.Context(), 1, next); err == nil || !strings.Contains(err.Error(), "larger than 64 KiB") {
+		t.Fatalf("got %v", err)
+	}
+	if p, err := store.Read(t.Context()); err != nil || p.Generation != 1 {
+		t.Fatalf("the pointer is %+v, %v", p, err)
+	}
+	next.Message = strings.Repeat("\x01", MaxMessage)
+	swap(t, store, 1, next)
+	if p, err := store.Read(t.Context()); err != nil || p.Message != next.Message {
+		t.Fatalf("the longest message: generation %d, %v", p.Generation, err)
+	}
+}

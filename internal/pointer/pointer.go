@@ -21,6 +21,8 @@ const (
 	Schema = 1
 	// MaxSize is the largest pointer that is looked at, in bytes. A real one has about 400.
 	MaxSize = 64 << 10
+	// MaxMessage is the longest message of a publish, in bytes. Escaped as JSON it may be six times as long.
+	MaxMessage = 4 << 10
 )
 
 // Pointer is release.json.

@@ -12,6 +12,9 @@ import (
 
 // check is P0: lock, read the pointer, and try everything that can fail later. It changes nothing.
 func (r *run) check(ctx context.Context) error {
+	if size := len(r.Settings.Message); size > pointer.MaxMessage {
+		return exit.With(exit.Usage, fmt.Errorf("the message has %d bytes, want at most %d; nothing was changed", size, pointer.MaxMessage))
+	}
 	if err := r.lockAndRead(ctx); err != nil {
 		return err
 	}
