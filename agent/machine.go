@@ -47,6 +47,14 @@ func (m *machine) Check(ctx context.Context, d boot.Disk) (boot.Disk, error) {
 	return d, nil
 }
 
+func (m *machine) Unused(ctx context.Context, v boot.Volume) error {
+	disk, here, err := m.finder.Here(v.ID, v.Device)
+	if err != nil || !here {
+		return err
+	}
+	return patiently(ctx, func() error { return mount.Unused(disk.Path) })
+}
+
 func (m *machine) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error) {
 	if err := m.makePoint(); err != nil {
 		return nil, err
@@ -122,10 +130,14 @@ const (
 )
 
 func (m *machine) Unmount(ctx context.Context) error {
+	return patiently(ctx, func() error { return mount.Unmount(m.point) })
+}
+
+func patiently(ctx context.Context, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, busyPatience)
 	defer cancel()
 	for {
-		err := mount.Unmount(m.point)
+		err := try()
 		if _, busy := errors.AsType[*mount.BusyError](err); !busy {
 			return err
 		}

@@ -217,6 +217,8 @@ func (d *dry) Check(_ context.Context, disk boot.Disk) (boot.Disk, error) {
 	return disk, nil
 }
 
+func (d *dry) Unused(context.Context, boot.Volume) error { return nil }
+
 // Prepare does not mount: that writes to the disk (the journal).
 func (d *dry) Prepare(context.Context, boot.Volume, boot.Disk) (boot.Prepared, error) {
 	d.say(boot.StageMount, "mounts it where nobody sees it")

@@ -111,6 +111,11 @@ func (b *boot) removeVolume(ctx context.Context, v Volume) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	if v.Attached {
+		if err := b.Disks.Unused(ctx, v); err != nil {
+			return fmt.Errorf("remove %s: %w", v.ID, err)
+		}
+	}
 	if err := b.Volumes.Remove(ctx, b.me, v); err != nil {
 		return err
 	}

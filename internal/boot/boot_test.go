@@ -212,6 +212,18 @@ func TestOlderMountInUseStops(t *testing.T) {
 	w.want(t)
 }
 
+func TestVolumeThatAContainerStillHoldsIsNotRemoved(t *testing.T) {
+	w := newWorld(7)
+	w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-6", Attached: true}, 6)
+	w.mounted = "vol-1"
+	w.disks.unused = func(v boot.Volume) error { return errors.New("in use by pid 42 (app)") }
+	_, _, err := w.boot(t)
+	if err == nil || !strings.Contains(err.Error(), "remove vol-1: in use by pid 42") {
+		t.Fatalf("error = %v", err)
+	}
+	w.want(t, "unmount vol-1")
+}
+
 func TestForeignMountAndBadMountPointStopBeforeAnyEffect(t *testing.T) {
 	for name, look := range map[string]func([]boot.Volume) (*boot.Mounted, error){
 		"foreign": func([]boot.Volume) (*boot.Mounted, error) { return &boot.Mounted{What: "tmpfs at /release"}, nil },

@@ -33,8 +33,9 @@ type (
 		report  func(boot.Volume, boot.Report) error
 	}
 	fakeDisks struct {
-		find  func(context.Context, boot.Volume) (boot.Disk, error)
-		check func(boot.Disk) (boot.Disk, error)
+		find   func(context.Context, boot.Volume) (boot.Disk, error)
+		check  func(boot.Disk) (boot.Disk, error)
+		unused func(boot.Volume) error
 	}
 	fakeMounts struct {
 		look    func([]boot.Volume) (*boot.Mounted, error)
@@ -79,6 +80,7 @@ func (f fakeVolumes) Report(_ context.Context, v boot.Volume, r boot.Report) err
 }
 func (f fakeDisks) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) { return f.find(ctx, v) }
 func (f fakeDisks) Check(_ context.Context, d boot.Disk) (boot.Disk, error)    { return f.check(d) }
+func (f fakeDisks) Unused(_ context.Context, v boot.Volume) error              { return f.unused(v) }
 func (f fakeMounts) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error) {
 	return f.look(mine)
 }
@@ -215,6 +217,7 @@ func (w *world) machine() {
 		d.Kind = "ext4"
 		return d, nil
 	}
+	w.disks.unused = func(boot.Volume) error { return nil }
 	w.mounts.look = func([]boot.Volume) (*boot.Mounted, error) {
 		if w.mounted == "" {
 			return nil, nil

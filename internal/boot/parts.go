@@ -114,6 +114,9 @@ type Disks interface {
 	Find(ctx context.Context, v Volume) (Disk, error)
 	// Check makes sure that there is a file system that can be mounted, and fills in Kind. It never makes one.
 	Check(ctx context.Context, d Disk) (Disk, error)
+	// Unused is nil when nothing on this machine uses the volume's disk, or there is no such disk. Another mount namespace (a container) may hold a file
+	// system that is mounted nowhere here any more.
+	Unused(ctx context.Context, v Volume) error
 }
 
 // Mounts is the mount point.

@@ -24,6 +24,15 @@ func (f Finder) Find(ctx context.Context, volumeID, attachedAs string) (Device, 
 	return dev, nil
 }
 
+// Here is one look for the disk that Find waits for: false when there is none that can be read.
+func (f Finder) Here(volumeID, attachedAs string) (Device, bool, error) {
+	l, err := f.look(volumeID, attachedAs)
+	if err != nil || len(l.found) == 0 {
+		return Device{}, false, err
+	}
+	return l.found[0], true, nil
+}
+
 func (f Finder) find(ctx context.Context, volumeID, attachedAs string) (Device, error) {
 	// Listen before the first look, or what happens in between is missed.
 	events, err := listen(ctx)

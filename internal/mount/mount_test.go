@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -257,6 +258,41 @@ func TestBusyUnmountNamesTheProcess(t *testing.T) {
 	user.Process.Kill()
 	user.Wait()
 	if err := mount.Unmount(at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestADiskInAnotherMountNamespaceIsInUse(t *testing.T) {
+	at, disk := point(t), disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
+	if err := mount.Mount(disk, "ext4", at); err != nil {
+		t.Fatal(err)
+	}
+	container := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", "echo up; exec sleep 60")
+	out, err := container.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := container.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := func() { container.Process.Kill(); container.Wait() }
+	t.Cleanup(stop)
+	if _, err := out.Read(make([]byte, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if err := mount.Unmount(at); err != nil {
+		t.Fatal(err)
+	}
+	err = mount.Unused(disk)
+	var busy *mount.BusyError
+	if !errors.As(err, &busy) || len(busy.Users) != 1 || busy.Users[0].PID != container.Process.Pid {
+		t.Fatalf("error = %v, want pid %d named", err, container.Process.Pid)
+	}
+	stop()
+	for err = mount.Unused(disk); errors.As(err, &busy) && t.Context().Err() == nil; err = mount.Unused(disk) { // the namespace goes a moment later
+		runtime.Gosched()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 }

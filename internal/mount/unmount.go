@@ -13,10 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BusyError is a file system that could not be unmounted because processes use it.
+// BusyError is a file system that could not be unmounted because processes use it, or a disk that is in use though it is mounted nowhere here.
 type BusyError struct {
-	Point string
-	Users []User
+	Point string // empty: it is about Disk
+	Disk  string
+	Users []User // of a disk: one for each mount namespace that has it mounted
 }
 
 // User is a process that uses a file system.
@@ -26,6 +27,10 @@ type User struct {
 }
 
 func (e *BusyError) Error() string {
+	if e.Point == "" && len(e.Users) == 0 {
+		return fmt.Sprintf("%s is still in use, perhaps by a container that has it mounted. Try: lsblk %s, and grep its number in /proc/*/mountinfo; "+
+			"stop what uses it, and start the agent again", e.Disk, e.Disk)
+	}
 	if len(e.Users) == 0 {
 		// Without CAP_SYS_PTRACE, as in the unit, /proc does not tell of other users' processes.
 		return fmt.Sprintf("unmount %s: it is in use. Try: fuser -vm %s, and stop what uses it", e.Point, e.Point)
@@ -37,6 +42,10 @@ func (e *BusyError) Error() string {
 			break
 		}
 		words = append(words, fmt.Sprintf("%d (%s)", u.PID, u.Name))
+	}
+	if e.Point == "" {
+		return fmt.Sprintf("%s is still mounted in the mount namespace (a container?) of pid %s. Try: stop these first, and start the agent again",
+			e.Disk, strings.Join(words, ", "))
 	}
 	return fmt.Sprintf("unmount %s: in use by pid %s. Try: stop these first", e.Point, strings.Join(words, ", "))
 }
@@ -54,15 +63,54 @@ func Unmount(point string) error {
 	return nil
 }
 
+// Unused is nil when nothing uses the block device at path. An umount here says nothing about other mount namespaces: a container that was given the
+// mount point holds the file system on. In use: a BusyError.
+func Unused(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0) // of a block device: EBUSY while it is mounted anywhere
+	if errors.Is(err, unix.EBUSY) {
+		return &BusyError{Disk: path, Users: mounters(path)}
+	}
+	if err != nil {
+		return fmt.Errorf("see whether %s is in use: %w", path, err)
+	}
+	return unix.Close(fd)
+}
+
+// mounters finds a process for each mount namespace in which the disk is mounted.
+func mounters(path string) []User {
+	var node unix.Stat_t
+	if err := unix.Stat(path, &node); err != nil {
+		return nil
+	}
+	number := fmt.Appendf(nil, " %d:%d ", unix.Major(node.Rdev), unix.Minor(node.Rdev))
+	seen := map[string]bool{}
+	return processes(func(proc string) bool {
+		namespace, err := os.Readlink(filepath.Join(proc, "ns/mnt"))
+		if err == nil && seen[namespace] {
+			return false
+		}
+		table, _ := os.ReadFile(filepath.Join(proc, "mountinfo"))
+		if !bytes.Contains(table, number) {
+			return false
+		}
+		seen[namespace] = err == nil
+		return true
+	})
+}
+
 // users finds the processes with a working directory, root, program, open file or mapping below point.
 func users(point string) []User {
+	return processes(func(proc string) bool { return usesPoint(proc, point) })
+}
+
+func processes(match func(proc string) bool) []User {
 	procs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return nil
 	}
 	var found []User
 	for _, proc := range procs {
-		if !usesPoint(proc, point) {
+		if !match(proc) {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(proc))

@@ -39,7 +39,7 @@ func watch(h *host.Host, allowed func(version string) bool) (stop func() error) 
 func TestAgentReplacesAnOlderRelease(t *testing.T) {
 	r := published(t, nil)
 	hosts := map[string]*host.Host{}
-	names := []string{"reboot", "stop and start", "resume", "resume while busy"}
+	names := []string{"reboot", "stop and start", "resume", "resume while busy", "resume while a container reads"}
 	for _, name := range names {
 		hosts[name] = r.machine()
 		must(t, failed(agent(within(t, 30*time.Second), hosts[name])))
@@ -83,6 +83,24 @@ func TestAgentReplacesAnOlderRelease(t *testing.T) {
 				}
 				if n := len(r.volumesFor(h.ID)); n != 1 {
 					t.Errorf("busy: %d volumes", n)
+				}
+			case "resume while a container reads":
+				readies = 2
+				hold := make(chan struct{})
+				holding, release := context.WithCancel(ctx)
+				go func() {
+					defer close(hold)
+					h.Run(holding, "unshare", "--mount", "--propagation", "private", "sh", "-c", "cd /release/current && : > /run/reads; exec sleep 60")
+				}()
+				free = func() { release(); <-hold }
+				for r.on(h, "ls /run/reads 2>/dev/null || true") == "" {
+					must(t, ctx.Err())
+				}
+				for range 2 { // the first one unmounts it, the second finds nothing mounted
+					refused(t, agent(ctx, h, "--deadline", "10s").Output, 1, old, "is still mounted in the mount namespace", "sleep", "Try: ")
+				}
+				if state := r.volumeState(old); state != "in-use" {
+					t.Errorf("read by a container: the old volume is %q", state)
 				}
 			}
 			free()
