@@ -22,7 +22,7 @@ func (p *program) freezeGuardCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			guard := snapshot.Guard{Path: args[0], Limit: limit, Freeze: mount.Freeze, Thaw: mount.Thaw}
+			guard := snapshot.Guard{Path: args[0], Limit: limit, Sync: mount.Sync, Freeze: mount.Freeze, Thaw: mount.Thaw}
 			return exit.With(exit.Failed, guard.Run(cmd.InOrStdin(), p.stdout, snapshot.GuardSignals()))
 		},
 	}

@@ -21,6 +21,7 @@ const DefaultLimit = 10 * time.Second
 
 // What guard and holder say to each other, a line each.
 const (
+	saySynced = "synced" // and about to freeze
 	sayFrozen = "frozen"
 	sayDone   = "done"
 	sayThawed = "thawed: "   // and why
@@ -34,6 +35,7 @@ const thawedAsAsked = sayThawed + "asked to"
 type Guard struct {
 	Path   string                  // any folder on the file system
 	Limit  time.Duration           // from just before the freeze on
+	Sync   func(path string) error // syncfs(2), before the freeze and its limit: it may take minutes, and stops no writer
 	Freeze func(path string) error // FIFREEZE
 	Thaw   func(path string) error // FITHAW
 }
@@ -48,16 +50,29 @@ func GuardSignals() <-chan os.Signal {
 	return ch
 }
 
-// Run freezes, says "frozen" on out, and thaws when in says "done" or ends, on a signal, or at the limit. The error is for the exit
+// Run syncs, says "synced", freezes, says "frozen" on out, and thaws when in says "done" or ends, on a signal, or at the limit. The error is for the exit
 // code only: everything worth knowing was said on out.
 func (g Guard) Run(in io.Reader, out io.Writer, signals <-chan os.Signal) error {
-	limit := time.NewTimer(g.Limit)
-	defer limit.Stop()
 	asked := make(chan string, 1)
 	go func() { // ends with in, at the latest with this process
 		line, _ := bufio.NewReader(in).ReadString('\n')
 		asked <- line
 	}()
+	err := g.Sync(g.Path)
+	select {
+	case <-asked:
+		err = errors.Join(err, errors.New("the parent process is gone"))
+	case s := <-signals:
+		err = errors.Join(err, fmt.Errorf("signal %v", s))
+	default:
+	}
+	if err != nil {
+		fmt.Fprintf(out, "%s%v\n", sayFailed, err)
+		return err
+	}
+	fmt.Fprintln(out, saySynced)
+	limit := time.NewTimer(g.Limit)
+	defer limit.Stop()
 	if err := g.Freeze(g.Path); err != nil {
 		fmt.Fprintf(out, "%s%v\n", sayFailed, err)
 		return err

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ebs-release/internal/mount"
@@ -183,6 +184,7 @@ func TestGuardThawsWhenNobodyListens(t *testing.T) {
 	var did []string
 	in, _ := io.Pipe() // says nothing, stays open
 	guard := snapshot.Guard{Path: "/x", Limit: time.Minute,
+		Sync:   func(string) error { did = append(did, "sync"); return nil },
 		Freeze: func(string) error { did = append(did, "freeze"); return nil },
 		Thaw:   func(string) error { did = append(did, "thaw"); return nil },
 	}
@@ -191,9 +193,44 @@ func TestGuardThawsWhenNobodyListens(t *testing.T) {
 	if err := guard.Run(in, w, nil); err != nil {
 		t.Error(err)
 	}
-	if strings.Join(did, " ") != "freeze thaw" {
+	if strings.Join(did, " ") != "sync freeze thaw" {
 		t.Errorf("did %v", did)
 	}
+}
+
+// The more is in memory, the longer a sync takes; writers do not wait for it, so neither the limit nor the length of the freeze counts it.
+func TestGuardSyncsBeforeItsLimitBegins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var frozen time.Time
+		in, say := io.Pipe()
+		guard := snapshot.Guard{Path: "/x", Limit: time.Second,
+			Sync:   func(string) error { time.Sleep(time.Minute); return nil },
+			Freeze: func(string) error { frozen = time.Now(); return nil },
+			Thaw:   func(string) error { return nil },
+		}
+		var out strings.Builder
+		if err := guard.Run(in, &out, nil); err != nil {
+			t.Error(err)
+		}
+		if held := time.Since(frozen); held != time.Second || out.String() != "synced\nfrozen\nthawed: the limit of 1s passed\n" {
+			t.Errorf("frozen for %v, said %q", held, out.String())
+		}
+		_ = say.Close()
+	})
+}
+
+func TestGuardWhoseParentGoesDuringTheSyncFreezesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in, say := io.Pipe()
+		guard := snapshot.Guard{Path: "/x", Limit: time.Second,
+			Sync:   func(string) error { _ = say.Close(); time.Sleep(time.Minute); return nil },
+			Freeze: func(string) error { t.Error("frozen"); return nil },
+			Thaw:   func(string) error { return nil },
+		}
+		if err := guard.Run(in, io.Discard, nil); err == nil {
+			t.Error("all is well")
+		}
+	})
 }
 
 // signalGuard finds the guard of path among this process's children.

@@ -32,7 +32,7 @@ func playGuard(path, limit string) int {
 	if err != nil {
 		return 2
 	}
-	guard := snapshot.Guard{Path: path, Limit: d, Freeze: mount.Freeze, Thaw: mount.Thaw}
+	guard := snapshot.Guard{Path: path, Limit: d, Sync: mount.Sync, Freeze: mount.Freeze, Thaw: mount.Thaw}
 	if guard.Run(os.Stdin, os.Stdout, snapshot.GuardSignals()) != nil {
 		return 1
 	}
