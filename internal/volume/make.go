@@ -46,8 +46,13 @@ func (v *Volumes) Create(ctx context.Context, r Request) (Volume, error) {
 		if made, err = v.create(ctx, r, try); err == nil && made.State != types.VolumeStateCreating {
 			made, err = v.asItStands(ctx, made)
 		}
-		if err == nil && (isGoing(made.State) || slices.Contains(r.Not, made.ID)) {
+		at := made.Attachment.InstanceID
+		switch {
+		case err != nil:
+		case isGoing(made.State) || slices.Contains(r.Not, made.ID):
 			err = fmt.Errorf("%s: %w", made.ID, errGone)
+		case at != "" && at != r.Owner.InstanceID: // somebody moved it, and it would never come free
+			err = fmt.Errorf("%s is attached to %s: %w", made.ID, at, errGone)
 		}
 		if !isTokenBurned(err) && !errors.Is(err, errGone) {
 			return made, err

@@ -193,14 +193,22 @@ func found(id string) func(*ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, err
 func TestCreateTakesTheNextTokenWhenTheVolumeIsOfNoUse(t *testing.T) {
 	for name, tc := range map[string]struct {
 		state string // of the volume that the first token leads to
+		at    string // the instance that it is attached to
 		not   []string
 	}{
-		"being deleted":           {"deleting", nil},
-		"removed by this program": {"available", []string{"vol-1"}},
+		"being deleted":           {"deleting", "", nil},
+		"removed by this program": {"available", "", []string{"vol-1"}},
+		"moved to another one":    {"in-use", "i-another", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := 0
-			f := &fakeEC2{describe: states(tc.state)}
+			f := &fakeEC2{describe: func(in *ec2.DescribeVolumesInput) ([]types.Volume, error) {
+				seen := types.Volume{VolumeId: aws.String(in.VolumeIds[0]), State: types.VolumeState(tc.state)}
+				if tc.at != "" {
+					seen.Attachments = []types.VolumeAttachment{{InstanceId: aws.String(tc.at), State: types.VolumeAttachmentStateAttached}}
+				}
+				return []types.Volume{seen}, nil
+			}}
 			f.create = func(in *ec2.CreateVolumeInput) (*ec2.CreateVolumeOutput, error) {
 				if n++; n == 1 {
 					return found("vol-1")(in)
