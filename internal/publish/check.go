@@ -31,7 +31,12 @@ func (r *run) check(ctx context.Context) error {
 	// Above the fence of the volume, too (an earlier publish may have stopped before its commit), and above whatever a member reports (the
 	// pointer may have been restored from an old copy): nothing that took a generation ever has to take a lower one.
 	r.next.Generation = max(r.before.Generation, fence, r.members.highest()) + 1
-	if err := r.reach(ctx); err != nil {
+	return r.reach(ctx)
+}
+
+// checkAndHook is P0 of what is going to change something: the operator's programs run when all else is fine.
+func (r *run) checkAndHook(ctx context.Context) error {
+	if err := r.check(ctx); err != nil {
 		return err
 	}
 	return r.hookBefore(ctx)

@@ -1,12 +1,15 @@
 package publish_test
 
 import (
+	"context"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish"
 )
 
 func TestMessageThatIsTooLongIsRefusedAtOnce(t *testing.T) {
@@ -20,6 +23,39 @@ func TestMessageThatIsTooLongIsRefusedAtOnce(t *testing.T) {
 		}
 		if len(w.log) != 0 {
 			t.Errorf("it did %v", w.log)
+		}
+	})
+}
+
+// programs are the operator's. They only say that they ran.
+type programs struct{ *world }
+
+func (p programs) Before(context.Context, string, pointer.Pointer) error { return p.do("before") }
+func (p programs) After(context.Context, publish.Outcome) error          { return p.do("after") }
+
+func TestProgramsBeforeRunAtTheEndOfTheChecksAndNotInAPreview(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("1")
+		p := w.publisher()
+		p.Hooks = programs{w}
+		if _, err := p.Preview(t.Context()); err != nil || len(w.did("before", "after")) != 0 {
+			t.Errorf("preview did %v, %v", w.log, err)
+		}
+		if _, err := p.Publish(t.Context(), "source"); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"before", "ingest", "commit", "after"}
+		if did := w.did(want...); !slices.Equal(did, want) {
+			t.Errorf("publish did %v", did)
+		}
+		if last := w.log[slices.Index(w.log, "before")-1]; last != "dial 1" {
+			t.Errorf("the programs ran after %q", last)
+		}
+		back := func(context.Context, pointer.Pointer) (publish.Target, error) {
+			return publish.Target{Generation: 1, Release: "r1", Digest: "d1", SnapshotID: "snap-1"}, nil
+		}
+		if _, err := p.Rollback(t.Context(), back); err != nil || len(w.did("before")) != 2 {
+			t.Errorf("rollback: %v, %v", w.did("before"), err)
 		}
 	})
 }

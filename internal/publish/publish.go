@@ -116,7 +116,7 @@ type phase struct {
 // phases of a publish, in the order that makes it safe.
 func phases() []phase {
 	return []phase{
-		{"P0", "check", (*run).check},
+		{"P0", "check", (*run).checkAndHook},
 		{"P1", "ingest", (*run).ingest},
 		{"P2", "snapshot", (*run).snapshot},
 		{"P3", "transfer", (*run).transfer},

@@ -22,7 +22,7 @@ type Target struct {
 func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, pointer.Pointer) (Target, error)) (Outcome, error) {
 	var target Target
 	return newRun(p, "").do(ctx, []phase{
-		{"P0", "check", (*run).check},
+		{"P0", "check", (*run).checkAndHook},
 		{"P1", "choose", func(r *run, ctx context.Context) (err error) {
 			if target, err = choose(ctx, r.before); err != nil {
 				return err
@@ -67,7 +67,8 @@ type Preview struct {
 	Members []Member
 }
 
-// Preview is P0 alone: it takes the lock for as long as it looks, tries everything that could fail later, and changes nothing.
+// Preview is P0 alone: it takes the lock for as long as it looks, tries everything that could fail later but for the
+// operator's programs, which may change what they like, and changes nothing.
 func (p *Publisher) Preview(ctx context.Context) (Preview, error) {
 	r := newRun(p, "")
 	outcome, err := r.do(ctx, []phase{{"P0", "check", (*run).check}})
