@@ -27,7 +27,7 @@ type Member struct {
 	Group            string
 	LifecycleState   string // Auto Scaling's word: Pending, InService, Terminating:Wait, …
 	AvailabilityZone string
-	Address          string // private IPv4; "" when EC2 does not know the instance (yet, or any more)
+	Address          string // private IPv4, or IPv6 where there is none; "" when EC2 does not know the instance (yet, or any more)
 
 	// From the tags of its volume. Zero values when it has none yet.
 	VolumeID   string
@@ -143,7 +143,7 @@ func addresses(ctx context.Context, machines Machines, ids []string, members map
 				if m == nil {
 					continue
 				}
-				m.Address = aws.ToString(i.PrivateIpAddress)
+				m.Address = cmp.Or(aws.ToString(i.PrivateIpAddress), aws.ToString(i.Ipv6Address)) // a subnet may be IPv6 only
 				gone[m.InstanceID] = i.State != nil && i.State.Name == types.InstanceStateNameTerminated
 			}
 		}

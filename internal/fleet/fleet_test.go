@@ -230,3 +230,19 @@ func TestErrorsSayWhatWasAsked(t *testing.T) {
 		t.Fatalf("List: %v", err)
 	}
 }
+
+func TestMemberWithoutIPv4HasItsIPv6Address(t *testing.T) {
+	a := &account{
+		groups: []astypes.AutoScalingGroup{{AutoScalingGroupName: aws.String("web"), Instances: []astypes.Instance{
+			{InstanceId: aws.String("i-4")}, {InstanceId: aws.String("i-6")},
+		}}},
+		instances: []types.Instance{
+			{InstanceId: aws.String("i-4"), PrivateIpAddress: aws.String("10.0.0.4"), Ipv6Address: aws.String("2001:db8::4")},
+			{InstanceId: aws.String("i-6"), Ipv6Address: aws.String("2001:db8::6")},
+		},
+	}
+	members, err := fleet.List(t.Context(), a, a, []string{"web"})
+	if err != nil || len(members) != 2 || members[0].Address != "10.0.0.4" || members[1].Address != "2001:db8::6" {
+		t.Errorf("%+v, %v", members, err)
+	}
+}
