@@ -42,7 +42,7 @@ var (
 	snapshotID = regexp.MustCompile(`^snap-(?:[0-9a-f]{8}|[0-9a-f]{17})$`)
 	releaseID  = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}$`)
 	hexDigest  = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	regionName = regexp.MustCompile(`^[a-z]{2}(?:-[a-z]+)+-[0-9]+$`)
+	regionName = regexp.MustCompile(`^[a-z]{2,}(?:-[a-z]+)+-[0-9]+$`) // eusc-de-east-1 has four
 )
 
 // Parse reads a pointer: release.json, or one line "snap-…" of an older setup. Unknown fields of a known schema are passed over, so
@@ -122,12 +122,20 @@ func (p Pointer) validate() error {
 		return errors.New("it names no snapshot")
 	}
 	for _, region := range slices.Sorted(maps.Keys(p.Snapshots)) {
-		if !regionName.MatchString(region) {
-			return fmt.Errorf("snapshots: %s is not a region", excerpt([]byte(region)))
+		if err := CheckRegion(region); err != nil {
+			return fmt.Errorf("snapshots: %w", err)
 		}
 		if id := p.Snapshots[region]; !snapshotID.MatchString(id) {
 			return fmt.Errorf("snapshot id %s for %s is wrong: want snap- and 17 hex digits", excerpt([]byte(id)), region)
 		}
+	}
+	return nil
+}
+
+// CheckRegion says whether a pointer can name a snapshot in a region of this name.
+func CheckRegion(region string) error {
+	if !regionName.MatchString(region) {
+		return fmt.Errorf("%s is not a region", excerpt([]byte(region)))
 	}
 	return nil
 }

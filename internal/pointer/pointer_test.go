@@ -133,3 +133,16 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestRegionsOfAllPartitions(t *testing.T) {
+	for _, region := range []string{"eu-central-1", "us-gov-west-1", "cn-north-1", "us-iso-east-1", "eusc-de-east-1"} {
+		if err := CheckRegion(region); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, region := range []string{"", "e-central-1", "eu-central", "eu-central-1a", "eu", "../eu-central-1"} {
+		if CheckRegion(region) == nil {
+			t.Errorf("%q passes", region)
+		}
+	}
+}

@@ -15,6 +15,9 @@ func (r *run) check(ctx context.Context) error {
 	if size := len(r.Settings.Message); size > pointer.MaxMessage {
 		return exit.With(exit.Usage, fmt.Errorf("the message has %d bytes, want at most %d; nothing was changed", size, pointer.MaxMessage))
 	}
+	if err := pointer.CheckRegion(r.Settings.Region); err != nil {
+		return err
+	}
 	if err := r.lockAndRead(ctx); err != nil {
 		return err
 	}

@@ -59,3 +59,15 @@ func TestProgramsBeforeRunAtTheEndOfTheChecksAndNotInAPreview(t *testing.T) {
 		}
 	})
 }
+
+func TestRegionThatThePointerCannotNameIsRefusedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("1")
+		p := w.publisher()
+		p.Settings.Region = "Frankfurt"
+		_, err := p.Publish(t.Context(), "source")
+		if exit.Code(err) != exit.Unchanged || !strings.Contains(err.Error(), `"Frankfurt" is not a region`) || len(w.log) != 0 {
+			t.Errorf("exit code %d, %v; it did %v", exit.Code(err), err, w.log)
+		}
+	})
+}
