@@ -283,7 +283,7 @@ func TestReporterTellsSystemdAndWritesTheFilesFirst(t *testing.T) {
 	}
 	defer conn.Close()
 	t.Setenv("NOTIFY_SOCKET", socket)
-	r := newReporter(dir, "/release", &whereabouts{}, slog.New(slog.DiscardHandler))
+	r := newReporter(dir, "/release", &whereabouts{}, nil, slog.New(slog.DiscardHandler))
 	facts := boot.Facts{InstanceID: "i-1", Generation: 7, Release: "r7", SnapshotID: "snap-7", VolumeID: "vol-1", Device: "/dev/nvme1n1"}
 	heard := func() string {
 		t.Helper()
@@ -323,6 +323,44 @@ func TestReporterTellsSystemdAndWritesTheFilesFirst(t *testing.T) {
 	}
 	if s, err := dir.Read(); err != nil || s.State != status.Failed || s.Error != "attach: no room" {
 		t.Errorf("status = %+v, %v", s, err)
+	}
+}
+
+func TestARunThatFailsLeavesAServedVolumeReady(t *testing.T) {
+	served := status.Status{State: status.Ready, Generation: 6, MountPoint: "/release", VolumeID: "vol-6"}
+	for name, tc := range map[string]struct {
+		still bool   // vol-6 is mounted in the end
+		next  string // the volume that the run came to
+		want  string
+	}{
+		"before anything was done":  {true, "", status.Ready},
+		"with the same volume":      {true, "vol-6", status.Ready},
+		"it was unmounted":          {false, "", status.Failed},
+		"another volume was chosen": {true, "vol-7", status.Failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := status.Dir(t.TempDir())
+			if err := dir.Write(served); err != nil {
+				t.Fatal(err)
+			}
+			still := true
+			r := newReporter(dir, "/release", &whereabouts{}, func(s status.Status) bool { return still && s.VolumeID == "vol-6" }, slog.New(slog.DiscardHandler))
+			if err := r.begin(); err != nil {
+				t.Fatal(err)
+			}
+			r.Started(boot.StageAdopt, boot.Facts{VolumeID: tc.next})
+			if s, err := dir.Read(); err != nil || (s.State == status.Ready) != (tc.next != "vol-7") { // what a kill would leave
+				t.Errorf("on the way: %+v, %v", s, err)
+			}
+			still = tc.still
+			if err := r.finish(errors.New("no pointer")); err != nil {
+				t.Fatal(err)
+			}
+			s, err := dir.Read()
+			if err != nil || s.State != tc.want || s.State == status.Ready && (!strings.Contains(s.Warning, "no pointer") || s.Generation != 6) {
+				t.Errorf("status = %+v, %v", s, err)
+			}
+		})
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
+	"ebs-release/internal/status"
 )
 
 // machine is boot.Disks and boot.Mounts: the disks of this machine and its mount point.
@@ -90,6 +91,12 @@ func isDiskOf(volumeID, attachedAs, name, serial string) bool {
 func (m *machine) isMounted(mounted mount.Mounted, volumeID, attachedAs string) bool {
 	name, serial, err := m.finder.Which(mounted.Major, mounted.Minor)
 	return err == nil && isDiskOf(volumeID, attachedAs, name, serial)
+}
+
+// serves says whether the volume of a status is what is mounted.
+func (m *machine) serves(s status.Status) bool {
+	mounted, err := mount.Look(s.MountPoint)
+	return err == nil && mounted != nil && m.isMounted(*mounted, s.VolumeID, s.Device)
 }
 
 // makePoint makes the mount point when there is nothing of that name. Nobody can write into the bare directory but root: an application that

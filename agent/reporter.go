@@ -19,16 +19,26 @@ type reporter struct {
 	log   *slog.Logger
 	where *whereabouts
 	now   status.Status
+
+	served *status.Status           // of an earlier run, as long as its volume may be what is served: it stays as it is
+	still  func(status.Status) bool // whether it is
 }
 
-func newReporter(dir status.Dir, point string, where *whereabouts, log *slog.Logger) *reporter {
-	return &reporter{dir: dir, log: log, where: where, now: status.Status{
+func newReporter(dir status.Dir, point string, where *whereabouts, still func(status.Status) bool, log *slog.Logger) *reporter {
+	return &reporter{dir: dir, log: log, where: where, still: still, now: status.Status{
 		Schema: status.Schema, State: status.Booting, MountPoint: point, Started: time.Now().UTC(), Stages: []status.Stage{},
 	}}
 }
 
-// begin replaces what an earlier boot left.
-func (r *reporter) begin() error { return r.dir.Write(r.now) }
+// begin replaces what an earlier run left, unless that is a volume that is served: whatever becomes of this run, it can be pushed to until it is replaced.
+func (r *reporter) begin() error {
+	earlier, err := r.dir.Read()
+	if err == nil && earlier.State == status.Ready && earlier.MountPoint == r.now.MountPoint && r.still(earlier) {
+		r.served = &earlier
+		return nil
+	}
+	return r.dir.Write(r.now)
+}
 
 // Started is of boot.Progress.
 func (r *reporter) Started(stage string, f boot.Facts) {
@@ -77,6 +87,12 @@ func (r *reporter) finish(failure error) error {
 	if failure == nil {
 		return r.dir.Write(r.now) // with the time of the last stage
 	}
+	if r.served != nil && r.still(*r.served) {
+		r.served.Warning = "the last `up` failed: " + oneLine(failure)
+		r.notify("STATUS=" + r.served.Warning)
+		return r.dir.Write(*r.served)
+	}
+	r.served = nil
 	r.now.State, r.now.Finished, r.now.Error = status.Failed, time.Now().UTC(), oneLine(failure)
 	r.save()
 	r.notify("STATUS=failed: " + r.now.Error)
@@ -86,6 +102,9 @@ func (r *reporter) finish(failure error) error {
 func (r *reporter) learn(f boot.Facts) {
 	r.now.InstanceID, r.now.Generation, r.now.Release = f.InstanceID, f.Generation, f.Release
 	r.now.SnapshotID, r.now.VolumeID, r.now.Device = f.SnapshotID, f.VolumeID, f.Device
+	if r.served != nil && f.VolumeID != "" && f.VolumeID != r.served.VolumeID {
+		r.served = nil
+	}
 }
 
 func (r *reporter) about() string {
@@ -101,6 +120,9 @@ func (r *reporter) about() string {
 
 // save writes status.json on the way: it is for people, so the boot goes on without it.
 func (r *reporter) save() {
+	if r.served != nil {
+		return
+	}
 	if err := r.dir.Write(r.now); err != nil {
 		r.log.Warn("cannot tell where the boot is", "error", err)
 	}

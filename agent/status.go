@@ -41,8 +41,8 @@ func (p *program) observe() (status.Status, error) {
 	if err != nil {
 		return s, fmt.Errorf("look whether an `up` goes on: %w", err)
 	}
-	if locked { // just started: it has not written its status yet
-		s.State = status.Booting
+	if locked { // it has not written its status yet, or will not before it replaces what is served
+		s.State, s.Stage = status.Booting, ""
 		return s, nil
 	}
 	if err := observeVolume(&s); err != nil {

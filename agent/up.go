@@ -57,7 +57,7 @@ func (p *program) up(ctx context.Context, values config.Values) error {
 	}
 	account := newAccount(values, log)
 	machine := newMachine(values.Get("mount-point"), log)
-	reporter := newReporter(p.runDir, values.Get("mount-point"), &p.where, log)
+	reporter := newReporter(p.runDir, values.Get("mount-point"), &p.where, machine.serves, log)
 	parts := boot.Parts{
 		Instance: account, Pointers: pointers{fetcher}, Volumes: account, Disks: machine, Mounts: machine, Gate: reporter,
 	}
