@@ -153,7 +153,7 @@ func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) erro
 func (a *account) bootVolume(v volume.Volume) boot.Volume {
 	a.seen[v.ID] = v
 	attaching := v.Attachment.State == types.VolumeAttachmentStateAttaching || v.Attachment.State == types.VolumeAttachmentStateAttached
-	generation, _ := strconv.ParseInt(v.Tags[volume.TagGeneration], 10, 64) // a hint: one that is none is 0
+	generation, _ := volume.ParseGeneration(v.Tags[volume.TagGeneration]) // a hint: one that is none is 0
 	return boot.Volume{
 		ID: v.ID, SnapshotID: v.SnapshotID, Attached: attaching, Device: v.Attachment.Device, Protected: attaching && v.Attachment.DeleteOnTermination,
 		Leaving: v.State == types.VolumeStateError || v.Attachment.InstanceID != "" && !attaching,

@@ -9,7 +9,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"ebs-release/internal/volume"
@@ -32,6 +31,7 @@ type Member struct {
 	// From the tags of its volume. Zero values when it has none yet.
 	VolumeID   string
 	Generation int64
+	Ignored    string // what the tag says instead, when that is no generation
 	Release    string
 	State      string // volume.StateBooting, volume.StateReady, or StateUnknown
 	HostKey    string // "ssh-ed25519 AAAA…", or "" as long as the agent has not reported it
@@ -175,8 +175,8 @@ func reports(ctx context.Context, machines Machines, ids []string, members map[s
 
 // report is what one volume says.
 type report struct {
-	instance, volumeID, release, state, hostKey string
-	generation                                  int64
+	instance, volumeID, release, state, hostKey, ignored string
+	generation                                           int64
 }
 
 // readReport reads a volume's tags. Only a volume that is attached to the instance that it was made for speaks for it: anybody who may tag a volume could
@@ -194,7 +194,10 @@ func readReport(v types.Volume) (report, bool) {
 	if !attached {
 		return report{}, false
 	}
-	r.generation, _ = strconv.ParseInt(tags[volume.TagGeneration], 10, 64) // no number: 0, which is behind everything
+	var ok bool
+	if r.generation, ok = volume.ParseGeneration(tags[volume.TagGeneration]); !ok { // 0, which is behind everything
+		r.ignored = tags[volume.TagGeneration]
+	}
 	return r, true
 }
 
@@ -203,7 +206,7 @@ func (m *Member) take(r report) {
 	if m.VolumeID != "" && m.Generation >= r.generation {
 		return
 	}
-	m.VolumeID, m.Generation, m.Release, m.HostKey = r.volumeID, r.generation, r.release, r.hostKey
+	m.VolumeID, m.Generation, m.Ignored, m.Release, m.HostKey = r.volumeID, r.generation, r.ignored, r.release, r.hostKey
 	if m.State = r.state; m.State == "" {
 		m.State = StateUnknown
 	}

@@ -246,3 +246,22 @@ func TestMemberWithoutIPv4HasItsIPv6Address(t *testing.T) {
 		t.Errorf("%+v, %v", members, err)
 	}
 }
+
+func TestGenerationThatIsNoneIsBehindEverything(t *testing.T) {
+	for _, tag := range []string{"9223372036854775807", "9223372036854775808", "9007199254740992", "-1", "x"} {
+		a := &account{
+			groups: []astypes.AutoScalingGroup{{AutoScalingGroupName: aws.String("web"), Instances: []astypes.Instance{{InstanceId: aws.String("i-1")}}}},
+			volumes: []types.Volume{{
+				VolumeId: aws.String("vol-1"), Attachments: []types.VolumeAttachment{{InstanceId: aws.String("i-1")}},
+				Tags: []types.Tag{
+					{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleMember)}, {Key: aws.String(volume.TagInstance), Value: aws.String("i-1")},
+					{Key: aws.String(volume.TagGeneration), Value: aws.String(tag)},
+				},
+			}},
+		}
+		members, err := fleet.List(t.Context(), a, a, []string{"web"})
+		if err != nil || len(members) != 1 || members[0].VolumeID != "vol-1" || members[0].Generation != 0 || members[0].Ignored != tag {
+			t.Errorf("%s: %+v, %v", tag, members, err)
+		}
+	}
+}

@@ -71,3 +71,16 @@ func TestRegionThatThePointerCannotNameIsRefusedAtOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestTagThatIsNoGenerationStopsNobody(t *testing.T) {
+	w := newWorld("a", "b")
+	w.boxes["a"].Generation, w.boxes["a"].Ignored = 0, "9223372036854775807"
+	o, _, err := w.run(t)
+	if err != nil || o.Generation != 2 || o.OnIt != 2 || w.boxes["a"].fence != 2 {
+		t.Errorf("%+v, %v", o, err)
+	}
+	warned := slices.DeleteFunc(slices.Clone(w.events), func(e publish.Event) bool { return e.Kind != publish.KindWarning })
+	if len(warned) != 1 || warned[0].Member != "a" || !strings.Contains(warned[0].Text, "9223372036854775807") {
+		t.Errorf("warnings %+v", warned)
+	}
+}

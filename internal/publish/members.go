@@ -47,7 +47,7 @@ type member struct {
 }
 
 func (m *member) standing() Standing {
-	current := m.VolumeID != "" && m.active == m.VolumeID || m.State == volume.StateReady && m.Generation >= m.wanted
+	current := m.VolumeID != "" && m.active == m.VolumeID || m.State == volume.StateReady && m.Generation >= m.wanted && m.Ignored == ""
 	switch {
 	case m.gone:
 		return StandsGone
@@ -137,6 +137,15 @@ func (ms *members) list(ctx context.Context, wanted int64) error {
 	if err != nil {
 		return fmt.Errorf("list the members: %w", err)
 	}
+	for _, f := range ms.take(found, wanted) {
+		ms.say(Event{Kind: KindWarning, Member: f.InstanceID, Text: fmt.Sprintf("%s: the tag %s of %s says %q, which is no generation; it counts as behind",
+			f.InstanceID, volume.TagGeneration, f.VolumeID, f.Ignored)})
+	}
+	return nil
+}
+
+// take makes a listing what is known, and returns the members whose tags are newly ignored.
+func (ms *members) take(found []fleet.Member, wanted int64) (ignored []fleet.Member) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	for _, m := range ms.all {
@@ -151,10 +160,13 @@ func (ms *members) list(ctx context.Context, wanted int64) error {
 		if m.Address != f.Address || m.HostKey != f.HostKey || m.VolumeID != f.VolumeID { // what was wrong may be mended
 			m.tries, m.again = 0, time.Time{}
 		}
+		if f.Ignored != "" && f.Ignored != m.Ignored {
+			ignored = append(ignored, f)
+		}
 		m.Member, m.wanted, m.gone = f, wanted, false
 	}
 	ms.listed = true
-	return nil
+	return ignored
 }
 
 // highest returns the highest generation that a member reports.

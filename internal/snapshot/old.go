@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"ebs-release/internal/volume"
@@ -46,7 +45,7 @@ func (m Maker) List(ctx context.Context) ([]Old, error) {
 			for _, t := range s.Tags {
 				switch aws.ToString(t.Key) {
 				case volume.TagGeneration:
-					o.Generation, _ = strconv.ParseInt(aws.ToString(t.Value), 10, 64)
+					o.Generation, _ = volume.ParseGeneration(aws.ToString(t.Value))
 				case volume.TagRelease:
 					o.Release = aws.ToString(t.Value)
 				}

@@ -1,5 +1,7 @@
 package volume
 
+import "strconv"
+
 // The tags through which a volume says whose it is and what it holds. EC2's tags are the shared memory of agent and publisher:
 // the agent writes them in CreateVolume and again when it reports, the publisher after it activated a release on a member.
 const (
@@ -21,3 +23,15 @@ const (
 	StateBooting = "booting" // from CreateVolume on
 	StateReady   = "ready"   // reported by the agent, before its last look at the pointer
 )
+
+// MaxGeneration is above every generation: JSON readers hold whole numbers exactly up to here, and nobody publishes that often.
+const MaxGeneration = 1 << 53
+
+// ParseGeneration reads the value of TagGeneration. Whoever may tag a volume can write anything there: what is no generation is 0 and not ok.
+func ParseGeneration(tag string) (generation int64, ok bool) {
+	generation, err := strconv.ParseInt(tag, 10, 64)
+	if err != nil || generation < 0 || generation >= MaxGeneration {
+		return 0, false
+	}
+	return generation, true
+}
