@@ -44,7 +44,7 @@ var nvmeDisk = regexp.MustCompile(`^nvme[0-9]+n[0-9]+$`)
 // look is one look at all disks.
 type look struct {
 	found   []Device // with the serial that was asked for, ready
-	nvme    bool     // there is an NVMe disk at all
+	nvme    bool     // there is an NVMe disk that may be an EBS volume
 	waiting string   // why what was found is not ready yet
 	seen    []string // the other disks, for the error
 }
@@ -60,8 +60,8 @@ func (f Finder) look(volumeID, attachedAs string) (look, error) {
 		if !nvmeDisk.MatchString(name) {
 			continue
 		}
-		l.nvme = true
 		got, err := f.serial(name)
+		l.nvme = l.nvme || err != nil || f.mayBeEBS(name, got)
 		switch {
 		case err != nil:
 			l.seen = append(l.seen, name+" with an unreadable serial")
@@ -79,6 +79,12 @@ func (f Finder) look(volumeID, attachedAs string) (look, error) {
 		l.add(f.ready(name, ""))
 	}
 	return l, nil
+}
+
+// mayBeEBS is false for an NVMe instance store only, which Xen instances have too (i3, f1): their EBS volumes are xvd….
+func (f Finder) mayBeEBS(name, serial string) bool {
+	model, err := f.attribute(name, "device/model")
+	return err != nil || strings.HasPrefix(serial, "vol") || model != "Amazon EC2 NVMe Instance Storage"
 }
 
 func (l *look) add(dev Device, err error) {

@@ -215,3 +215,17 @@ func TestLowTimeoutIsRaised(t *testing.T) {
 	}
 	m.RaiseTimeout(device.Device{Name: "nvme7n1"}) // without the setting: nothing happens
 }
+
+func TestInstanceStoreOnXenDoesNotHideTheDisk(t *testing.T) {
+	m := newMachine(t)
+	m.disk("xvdaa", "", 1)
+	m.disk("nvme0n1", "AWS25D0C6F3A3A5A1F45", 2)
+	m.set("nvme0n1", "device/model", "Amazon EC2 NVMe Instance Storage")
+	if dev, err := m.Find(soon(t), volumeID, "/dev/xvdaa"); err != nil || dev.Name != "xvdaa" {
+		t.Fatalf("found %+v, %v", dev, err)
+	}
+	m.disk("nvme1n1", "vol0aaa", 3) // the root volume of a Nitro machine: a disk by that name is none of EBS
+	if dev, err := m.Find(soon(t), volumeID, "/dev/xvdaa"); err == nil {
+		t.Fatalf("found %+v on Nitro", dev)
+	}
+}

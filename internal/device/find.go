@@ -15,7 +15,7 @@ const (
 )
 
 // Find waits until the volume is a disk of this machine that can be read, or ctx ends. attachedAs is the device name of the attachment
-// (/dev/xvdaa): the disk's name on Xen, where no serial tells, and used only when there is no NVMe disk at all.
+// (/dev/xvdaa): the disk's name on Xen, where no serial tells, and used only when there is no NVMe disk but instance store.
 func (f Finder) Find(ctx context.Context, volumeID, attachedAs string) (Device, error) {
 	dev, err := f.find(ctx, volumeID, attachedAs)
 	if err != nil {
