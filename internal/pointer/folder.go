@@ -106,12 +106,12 @@ func (f *Folder) CompareAndSwap(ctx context.Context, from int64, next Pointer) e
 // write replaces both files. Both are on disk before the first one gets its name: a full disk then changes nothing. release.json goes
 // first, because it is what counts; a crash in between leaves an older snap.txt, which Lock puts right.
 func (f *Folder) write(data, plain []byte) error {
-	main, err := f.pending(jsonName, data)
+	main, err := f.pending(jsonName, data, 0o644)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = main.Cleanup() }()
-	side, err := f.pending(plainName, plain)
+	side, err := f.pending(plainName, plain, 0o644)
 	if err != nil {
 		return err
 	}
@@ -125,8 +125,8 @@ func (f *Folder) write(data, plain []byte) error {
 	return f.sync()
 }
 
-func (f *Folder) pending(name string, data []byte) (*renameio.PendingFile, error) {
-	file, err := renameio.NewPendingFile(filepath.Join(f.dir, name), renameio.WithTempDir(f.dir), renameio.WithStaticPermissions(0o644))
+func (f *Folder) pending(name string, data []byte, mode os.FileMode) (*renameio.PendingFile, error) {
+	file, err := renameio.NewPendingFile(filepath.Join(f.dir, name), renameio.WithTempDir(f.dir), renameio.WithStaticPermissions(mode))
 	if err != nil {
 		return nil, fmt.Errorf("write pointer: %w", err)
 	}

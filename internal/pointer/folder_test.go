@@ -267,3 +267,23 @@ func TestPointerThatNobodyCouldReadIsNotWritten(t *testing.T) {
 		t.Fatalf("the longest message: generation %d, %v", p.Generation, err)
 	}
 }
+
+func TestLocksAndHistoryAreTheOwnersAlone(t *testing.T) {
+	store, dir := folder(t)
+	if err := os.WriteFile(filepath.Join(dir, ".lock"), nil, 0o644); err != nil { // an older version's
+		t.Fatal(err)
+	}
+	unlock, err := store.Lock(t.Context(), "alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	swap(t, store, 0, sample(1))
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{".lock", ".swap", "history.jsonl"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+}

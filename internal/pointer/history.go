@@ -162,7 +162,7 @@ func (f *Folder) writeHistory(lines []Entry) error {
 			return fmt.Errorf("history: %w", err)
 		}
 	}
-	file, err := f.pending(historyName, b.Bytes())
+	file, err := f.pending(historyName, b.Bytes(), 0o600) // the folder may be a web server's
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func TestLockPutsTheHistoryRight(t *testing.T) {
 	if err != nil || strings.Count(string(data), "\n") != 1 {
 		t.Fatalf("%q, %v", data, err)
 	}
-	if info, _ := os.Stat(name); info.Mode().Perm() != 0o644 {
+	if info, _ := os.Stat(name); info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v", info.Mode())
 	}
 }

@@ -23,7 +23,7 @@ const (
 // wait for another publish: ErrLocked says whose it is. The file is never removed; that would let two hold it.
 func (f *Folder) Lock(ctx context.Context, who string) (release func() error, err error) {
 	name := filepath.Join(f.dir, lockName)
-	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o644)
+	file, err := openLock(name)
 	if errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("publish lock: %w; run it as a user who may write to the pointer store (sudo)", err)
 	}
@@ -62,6 +62,18 @@ func (f *Folder) Lock(ctx context.Context, who string) (release func() error, er
 		// Only closing matters; a name that stays behind is read by nobody.
 		return errors.Join(file.Truncate(0), file.Close())
 	}, nil
+}
+
+// openLock opens a lock for its owner alone: whoever may read a file may take a flock on it. An older version made it for everybody.
+func openLock(name string) (*os.File, error) {
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := file.Stat(); err == nil && info.Mode().Perm() != 0o600 {
+		_ = file.Chmod(0o600) // another user's file stays as it is
+	}
+	return file, nil
 }
 
 // Holder says who holds the lock now. It looks by trying a shared lock for an instant.
@@ -117,7 +129,7 @@ func writeHolder(file *os.File, who string) error {
 
 // flock waits for an exclusive lock on a file of the store until ctx ends. It is for short work: whoever has it needs milliseconds.
 func (f *Folder) flock(ctx context.Context, name string) (unlock func(), err error) {
-	file, err := os.OpenFile(filepath.Join(f.dir, name), os.O_RDWR|os.O_CREATE, 0o644)
+	file, err := openLock(filepath.Join(f.dir, name))
 	if err != nil {
 		return nil, err
 	}
