@@ -240,3 +240,13 @@ func write(t *testing.T, path, content string) {
 		t.Fatal(fmt.Errorf("write: %w", err))
 	}
 }
+
+// A Go program that crashes exits 2, which is wrong configuration to the unit: with these it ends by a signal, and is started again.
+func TestACrashIsNoWrongConfiguration(t *testing.T) {
+	unit := read(t, "../systemd/ebs-release-agent.service")
+	for _, line := range []string{"Environment=GOTRACEBACK=crash\n", "LimitCORE=0\n", "RestartPreventExitStatus=2\n"} {
+		if !strings.Contains(unit, line) {
+			t.Errorf("the unit has no %q", line)
+		}
+	}
+}
