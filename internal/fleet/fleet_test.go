@@ -151,7 +151,7 @@ func TestListJoinsGroupsInstancesAndReportsOverPages(t *testing.T) {
 	az := "us-east-1a"
 	want := []fleet.Member{
 		{InstanceID: "i-2", Group: "api", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.2", VolumeID: "vol-2", Generation: 6, State: "booting"},
-		{InstanceID: "i-4", Group: "batch", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.4", VolumeID: "vol-4", State: "unknown"},
+		{InstanceID: "i-4", Group: "batch", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.4", VolumeID: "vol-4", Ignored: "not a number", State: "unknown"},
 		{InstanceID: "i-1", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.1", VolumeID: "vol-1", Generation: 7, Release: "r7", State: "ready", HostKey: "ssh-ed25519 A"},
 		{InstanceID: "i-3", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.3", State: "unknown"},
 	}
