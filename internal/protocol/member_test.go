@@ -223,6 +223,9 @@ func (d disks) Check(_ context.Context, found boot.Disk) (boot.Disk, error) {
 	return found, d.alive()
 }
 
+// Unused: no container is in this model.
+func (d disks) Unused(context.Context, boot.Volume) error { return d.alive() }
+
 type mounts struct{ *seat }
 
 func (m mounts) Look(context.Context, []boot.Volume) (*boot.Mounted, error) {

@@ -117,7 +117,7 @@ func (r *rig) in(t *testing.T) *rig {
 
 // TestBadSnapshotStopsTheBoot: a snapshot that is complete but holds something else.
 func TestBadSnapshotStopsTheBoot(t *testing.T) {
-	r := published(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "5s" })
+	r := published(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "15s" })
 	var p pointer.Pointer
 	must(t, json.Unmarshal([]byte(r.sh("cat "+lab.PointerStore+"/release.json")), &p))
 	r.pointer(`{"schema": 1}`) // the member is to find nothing yet
