@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +18,7 @@ type Device struct {
 	Major, Minor uint32
 	Bytes        int64
 	fd           *os.File
-	backing      string // what the kernel calls the file behind it
+	backing      file   // behind it
 	volume       string // the id of the volume, "" for the store's own
 }
 
@@ -52,18 +51,30 @@ func (d *Device) Gone(ctx context.Context) error {
 	return nil
 }
 
-// inUse says whether the kernel still has our file behind the device: once free, its number may go to anyone.
-func (d *Device) inUse() bool { return backingFile(d.Major, d.Minor) == d.backing }
-
-// backingFile is the file behind a loop device, "" without one.
-func backingFile(major, minor uint32) string {
-	data, _ := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/loop/backing_file", major, minor)) // no such file: nothing behind it
-	return strings.TrimSuffix(strings.TrimSpace(string(data)), " (deleted)")
+// inUse says whether the kernel still has our file behind the device: once free, its number may go to anyone, whose file may well have the same path in a
+// namespace of his.
+func (d *Device) inUse() bool {
+	device, err := os.Open(d.Path)
+	if err != nil {
+		return false
+	}
+	defer device.Close()
+	info, err := unix.IoctlLoopGetStatus64(int(device.Fd())) // ENXIO: nothing behind it
+	return err == nil && file{info.Device, info.Inode} == d.backing
 }
 
-// attach shows file as a block device. The label (63 bytes at most) stands in the device's own record, for a sweep of what a dead lab may leave.
-func attach(file *os.File, label string, flags uint32) (*Device, error) {
-	info, err := file.Stat()
+// file is one of this machine, whatever its path.
+type file struct{ device, inode uint64 }
+
+func fileOf(f *os.File) (file, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(int(f.Fd()), &st)
+	return file{st.Dev, st.Ino}, err
+}
+
+// attach shows a file as a block device. The label (63 bytes at most) stands in the device's own record, for a sweep of what a dead lab may leave.
+func attach(volume *os.File, label string, flags uint32) (*Device, error) {
+	info, err := volume.Stat()
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +85,7 @@ func attach(file *os.File, label string, flags uint32) (*Device, error) {
 	defer control.Close()
 
 	// Sectors of 512 bytes, as EBS has them. Left open, the kernel takes what suits the folder's disk, and an xfs made on one volume does not mount on the next.
-	config := unix.LoopConfig{Fd: uint32(file.Fd()), Size: 512, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR | flags}}
+	config := unix.LoopConfig{Fd: uint32(volume.Fd()), Size: 512, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR | flags}}
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], label)
 	for range 100 { // another process may take the free device that the kernel named: ask for the next one
 		number, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
@@ -95,7 +106,10 @@ func attach(file *os.File, label string, flags uint32) (*Device, error) {
 				return nil, fmt.Errorf("stat %s: %w", path, err)
 			}
 			device.Major, device.Minor = unix.Major(st.Rdev), unix.Minor(st.Rdev)
-			device.backing = backingFile(device.Major, device.Minor)
+			if device.backing, err = fileOf(volume); err != nil {
+				fd.Close()
+				return nil, fmt.Errorf("stat %s: %w", volume.Name(), err)
+			}
 			return device, nil
 		}
 		fd.Close()

@@ -150,7 +150,7 @@ func TestClosedStoreLeavesNoDevice(t *testing.T) {
 	do(t, s.Close(ctx))
 	for _, d := range append(s.devices, image, first) {
 		if d.inUse() {
-			t.Errorf("%s still has %s behind it", d.Path, d.backing)
+			t.Errorf("%s still has file %+v behind it", d.Path, d.backing)
 		}
 	}
 }
