@@ -73,7 +73,7 @@ const (
 var subnet = netip.MustParsePrefix("10.0.0.0/16") // each lab has its own network: all use the same addresses
 
 // closeTimeout is how long Close waits for the kernel to let go of everything.
-const closeTimeout = 20 * time.Second
+const closeTimeout = time.Minute
 
 // Lab is one account with its machines. It is safe for use by many goroutines. Close it.
 type Lab struct {

@@ -44,7 +44,7 @@ type Effect struct {
 	Disk    DiskFault
 }
 
-// DiskFault is what goes wrong behind a call that was answered well.
+// DiskFault is what goes wrong behind a call that was answered well. A call that was refused does not count.
 type DiskFault struct {
 	// Vanish: the volume that CreateVolume made is gone after this time, as encrypted ones without the right to their key (row 3). 0: does not.
 	Vanish time.Duration
@@ -81,8 +81,8 @@ func (a *Account) Fault(f Fault) (disarm func()) {
 	}
 }
 
-// fault finds what is to happen to a call.
-func (a *Account) fault(c Call) (Effect, bool) {
+// fault finds what is to happen to a call: nothing without an armed fault.
+func (a *Account) fault(c Call) (Effect, *armed) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var found *armed
@@ -96,9 +96,19 @@ func (a *Account) fault(c Call) (Effect, bool) {
 		}
 	}
 	if found == nil {
-		return Effect{}, false
+		return Effect{}, nil
 	}
-	return found.Effect, true
+	return found.Effect, found
+}
+
+// refused takes back that a call was counted, whose disk was to be faulty.
+func (a *Account) refused(f *armed) {
+	if f == nil || f.Effect.Disk == (DiskFault{}) {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	f.seen--
 }
 
 func like(pattern, s string) bool { return pattern == "" || wildcard(pattern, s) }

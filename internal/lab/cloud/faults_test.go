@@ -100,6 +100,25 @@ func TestSDKRetriesWhatIsRetryable(t *testing.T) {
 	}
 }
 
+func TestDiskFaultsGoWithCallsThatAreAnsweredWell(t *testing.T) {
+	inLab(t, Options{Latency: LatencyTable{Volume: Fixed(5 * time.Second)}}, func(l *lab) {
+		instance := l.instance(RunSpec{})
+		l.Fault(Fault{Action: "AttachVolume", Times: 1, Effect: Effect{Disk: DiskFault{Stuck: true}}})
+		made, err := l.ec2.CreateVolume(l.ctx, &ec2.CreateVolumeInput{AvailabilityZone: aws.String("us-east-1a"), Size: aws.Int32(2)})
+		l.ok(err)
+		l.wantCode(l.attach(*made.VolumeId, instance, "/dev/xvdaa"), "IncorrectState") // not available yet
+		l.reaches(*made.VolumeId, "available")
+		l.ok(l.attach(*made.VolumeId, instance, "/dev/xvdaa"))
+		time.Sleep(time.Minute)
+		if got := l.state(*made.VolumeId); got != "attaching" {
+			t.Errorf("state %q", got)
+		}
+		other := l.volume()
+		l.ok(l.attach(other, instance, "/dev/xvdab"))
+		l.reaches(other, "attached")
+	})
+}
+
 func TestDiskFaults(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault DiskFault

@@ -44,7 +44,8 @@ func (a *Account) serveMetadata(instanceID string, w http.ResponseWriter, r *htt
 		w.WriteHeader(status)
 		fmt.Fprint(w, body)
 	}
-	effect, struck := a.fault(rec)
+	effect, fault := a.fault(rec)
+	struck := fault != nil
 	rec.Faulted = struck
 	a.mu.Lock()
 	latency := a.sample(a.opts.Latency.IMDS)

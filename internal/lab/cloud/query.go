@@ -111,7 +111,8 @@ func (a *Account) serveQuery(w http.ResponseWriter, r *http.Request) {
 	}
 
 	// What goes on from here goes on when the client leaves, too, as in EC2.
-	effect, struck := a.fault(rec)
+	effect, fault := a.fault(rec)
+	struck := fault != nil
 	rec.Faulted = struck
 	pause(a.ctx, effect.Delay)
 	if struck && !effect.After {
@@ -136,6 +137,9 @@ func (a *Account) serveQuery(w http.ResponseWriter, r *http.Request) {
 	pause(a.ctx, latency/2)
 	c := &call{a.ctx, a, service, name, who, newParams(form), rec.DryRun, at.Add(latency / 2), effect.Disk, ""}
 	result, err := act.do(c)
+	if err != nil {
+		a.refused(fault)
+	}
 	if c.made != "" {
 		rec.Resource = c.made
 	}

