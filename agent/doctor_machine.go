@@ -232,6 +232,13 @@ func (d *doctor) lastBoot(context.Context) finding {
 		}
 		return fail(try, "%s", words)
 	case status.Ready:
+		if s.Warning != "" { // a later start of the agent failed, and the member serves on
+			words, try, found := strings.Cut(s.Warning, ". Try: ")
+			if !found {
+				try = "journalctl -u " + agentUnit
+			}
+			return warn(try, "generation %d is served; %s", s.Generation, words)
+		}
 		return ok("ready in %s: generation %d", s.Finished.Sub(s.Started).Round(time.Millisecond), s.Generation)
 	case status.Booting:
 		return warn("ebs-release-agent wait", "it goes on, stage %s", s.Stage)

@@ -66,7 +66,7 @@ func TestTerraformExampleGrantsWhatIsCalled(t *testing.T) {
 			t.Errorf("no role has the policy %s", want)
 		}
 	}
-	hook, hint := read(t, "packer/launch-hook"), read(t, "../internal/volume/make.go")
+	hook, hint := read(t, "packer/launch-hook"), read(t, "../internal/volume/wait.go")
 	if _, ok := e.strings["autoscaling:CompleteLifecycleAction"]; ok != strings.Contains(hook, "aws autoscaling complete-lifecycle-action") {
 		t.Errorf("autoscaling:CompleteLifecycleAction granted: %v; packer/launch-hook differs", ok)
 	}

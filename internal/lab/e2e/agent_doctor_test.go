@@ -167,7 +167,7 @@ func TestDoctorNamesWhatIsBroken(t *testing.T) {
 		{"no e2fsck", "FAIL", "e2fsck", "mv $(command -v e2fsck) /root/e2fsck.away; rm -f /sbin/e2fsck", "mv /root/e2fsck.away /usr/sbin/e2fsck", "install e2fsprogs"},
 		{"no host key", "warn", "ssh host key", "mkdir /root/keys; mv /etc/ssh/*.pub /root/keys", "mv /root/keys/* /etc/ssh", "ssh-keygen -A"},
 		{"disabled for an AMI", "warn", "unit", "touch /etc/ebs-release/disabled", "rm /etc/ebs-release/disabled", "rm /etc/ebs-release/disabled"},
-		{"the boot failed", "FAIL", "last boot", "cp /run/ebs-release/status.json /root; ebs-release-agent up --deadline 1s --pointer http://127.0.0.1:9/x && exit 1 || true",
+		{"a later start failed", "warn", "last boot", "cp /run/ebs-release/status.json /root; ebs-release-agent up --deadline 1s --pointer http://127.0.0.1:9/x && exit 1 || true",
 			"cp /root/status.json /run/ebs-release", "resolve: read pointer http://127.0.0.1:9/x"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
