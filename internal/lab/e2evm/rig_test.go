@@ -21,7 +21,7 @@ import (
 
 // How long things may take on emulated machines that share two processors with other tests. A boot alone takes about seven seconds.
 const (
-	bootTime = 2 * time.Minute
+	bootTime = 4 * time.Minute
 	stepTime = time.Minute
 )
 
