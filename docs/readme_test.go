@@ -16,20 +16,26 @@ import (
 
 // TestEveryErrorLineInREADMEIsOneOfTheCode: whoever searches README for a line that a program printed must find it.
 func TestEveryErrorLineInREADMEIsOneOfTheCode(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+	explainsWhatIsSaid(t, "../README.md", "## When it says …", 10)
+}
+
+// explainsWhatIsSaid holds the first column of a table of error lines, of least rows or more, against what the programs say.
+func explainsWhatIsSaid(t *testing.T, document, heading string, least int) {
+	t.Helper()
+	text, err := os.ReadFile(document)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, found := strings.Cut(string(readme), "## When it says …")
+	_, section, found := strings.Cut(string(text), heading)
 	section, _, _ = strings.Cut(section, "\n## ")
 	lines := regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(section, -1)
-	if !found || len(lines) < 10 {
-		t.Fatalf("README's table of error lines has %d rows", len(lines))
+	if !found || len(lines) < least {
+		t.Fatalf("the table of error lines in %s has %d rows", document, len(lines))
 	}
 	said := messages(t)
 	for _, line := range lines {
 		if !strings.Contains(said, line[1]) {
-			t.Errorf("README explains %q, which no program says", line[1])
+			t.Errorf("%s explains %q, which no program says", document, line[1])
 		}
 	}
 }
