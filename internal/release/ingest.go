@@ -100,7 +100,7 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	if result.Previous, err = t.current(root); err != nil {
 		return Ingested{}, err
 	}
-	if id := t.withDigest(root, result.Digest, result.Previous); id != "" {
+	if id := t.withDigest(ctx, root, result.Digest, result.Previous); id != "" {
 		result.ID, result.Reused = id, true
 		return result, unchanged(ctx, source, seen)
 	}
@@ -164,8 +164,9 @@ func (t Tree) take(ctx context.Context, root *os.Root, result Ingested, a *assem
 	return t.publish(root, result.ID, a.manifest.text(), a.began)
 }
 
-// withDigest finds a release with this digest; the current one if it has it. Publishing the same tree again takes no room.
-func (t Tree) withDigest(root *os.Root, digest, current string) string {
+// withDigest finds a release with this digest whose tree was left alone; the current one if it has it. Publishing the same tree again takes no room,
+// and what was edited in place is not shipped: the same SOURCE then becomes a release anew.
+func (t Tree) withDigest(ctx context.Context, root *os.Root, digest, current string) string {
 	ids, err := t.releases(root)
 	if err != nil {
 		return ""
@@ -175,9 +176,18 @@ func (t Tree) withDigest(root *os.Root, digest, current string) string {
 		if !strings.HasSuffix(id, "-"+digest[:12]) || found == current && found != "" {
 			continue
 		}
-		if have, err := t.manifestDigest(root, id); err == nil && have == digest {
+		if have, err := t.manifestDigest(root, id); err == nil && have == digest && t.untouched(ctx, root, id) {
 			found = id
 		}
 	}
 	return found
+}
+
+func (t Tree) untouched(ctx context.Context, root *os.Root, id string) bool {
+	held, err := t.base(root, id)
+	if err != nil {
+		return false
+	}
+	defer held.close()
+	return held.untouched(ctx) == nil
 }

@@ -36,23 +36,9 @@ func inspect(ctx context.Context, root *os.File, manifest Manifest) error {
 		file  *os.File
 		entry *Entry
 	}
-	index := make(map[string]int, len(manifest))
-	for i := range manifest {
-		index[manifest[i].Path] = i
-	}
-	found := make([]bool, len(manifest))
 	produce := func(hand func(job) error) error {
-		return walker(func(dir int, name, path string, st *unix.Stat_t) error {
-			i, ok := index[path]
-			if !ok {
-				return fmt.Errorf("%s does not belong there", quote(path))
-			}
-			found[i] = true
-			e := &manifest[i]
-			if err := e.compare(dir, name, st); err != nil || e.Type != 'f' {
-				return err
-			}
-			file, err := openFileAt(dir, name, path)
+		return look(ctx, root, manifest, func(dir int, name string, e *Entry, _ *unix.Stat_t) error {
+			file, err := openFileAt(dir, name, e.Path)
 			if err != nil {
 				return err
 			}
@@ -61,9 +47,9 @@ func inspect(ctx context.Context, root *os.File, manifest Manifest) error {
 				return err
 			}
 			return nil
-		}).walk(ctx, root)
+		})
 	}
-	err := sideBySide(ctx, produce, func() func(job) error {
+	return sideBySide(ctx, produce, func() func(job) error {
 		h := newHasher()
 		return func(j job) error {
 			defer func() { _ = j.file.Close() }()
@@ -77,6 +63,27 @@ func inspect(ctx context.Context, root *os.File, manifest Manifest) error {
 			return nil
 		}
 	})
+}
+
+// look compares what lstat can see of a tree with its manifest, and that nothing else is in it. Each file is handed to visit.
+func look(ctx context.Context, root *os.File, manifest Manifest, visit func(dir int, name string, e *Entry, st *unix.Stat_t) error) error {
+	index := make(map[string]int, len(manifest))
+	for i := range manifest {
+		index[manifest[i].Path] = i
+	}
+	found := make([]bool, len(manifest))
+	err := walker(func(dir int, name, path string, st *unix.Stat_t) error {
+		i, ok := index[path]
+		if !ok {
+			return fmt.Errorf("%s does not belong there", quote(path))
+		}
+		found[i] = true
+		e := &manifest[i]
+		if err := e.compare(dir, name, st); err != nil || e.Type != 'f' {
+			return err
+		}
+		return visit(dir, name, e, st)
+	}).walk(ctx, root)
 	if err != nil {
 		return err
 	}
@@ -86,6 +93,16 @@ func inspect(ctx context.Context, root *os.File, manifest Manifest) error {
 		}
 	}
 	return nil
+}
+
+// untouched says that a tree looks like its manifest, and that no file was written to since it was whole.
+func (b *baseRelease) untouched(ctx context.Context) error {
+	return look(ctx, b.tree, b.manifest, func(_ int, _ string, e *Entry, st *unix.Stat_t) error {
+		if isAfter(st.Mtim, b.whole) {
+			return fmt.Errorf("%s was written to in place", quote(e.Path))
+		}
+		return nil
+	})
 }
 
 func (e *Entry) compare(dir int, name string, st *unix.Stat_t) error {
