@@ -58,6 +58,13 @@ func parallel(ssh, par string) method {
 	}}
 }
 
+// A login on each member that does nothing: what any way over ssh costs at least.
+var login = method{"a login that does nothing, 8 at a time, tuned ssh", func(f *fleet) figures {
+	f.Helper()
+	got, _ := f.measure(fmt.Sprintf(`xargs -a %[1]s/hosts -P 8 -I MEMBER ssh -nF %[1]s/tuned MEMBER true`, sshFolder))
+	return got
+}}
+
 func sshName(ssh string) string {
 	if ssh == "plain" {
 		return "ssh as it comes"

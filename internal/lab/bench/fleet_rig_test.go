@@ -68,7 +68,12 @@ func newFleet(tb testing.TB, members, files, changed int) *fleet {
 	// Hard links: rsync replaces files, it does not write into them.
 	f.sh(`umask 022; mkdir -p ` + atomicFolder + ` && cp -al /release/current/. ` + plainFolder + `/ && cp -al ` + plainFolder + ` ` + atomicFolder + `/0 &&
 		ln -s 0 ` + atomicFolder + `/current && chown -h deploy:deploy ` + atomicFolder + ` ` + atomicFolder + `/current && chown deploy:deploy ` + plainFolder + ` ` + atomicFolder + `/0`)
-	f.sh(`ebs-release publish ` + ourSource + ` 2>&1`) // the snapshot has all that in it
+	// The snapshot has all that in it, and as many releases as a member keeps: the first pushes to a volume with fewer make a tree of hard links,
+	// later ones make the oldest tree into the new one.
+	for range 2 {
+		f.change(ourSource)
+		f.sh(`ebs-release publish ` + ourSource + ` 2>&1`)
+	}
 	must(tb, l.Account.SetDesired("web", int32(members)))
 	f.members, err = l.AllBooted(ctx, "web", members)
 	must(tb, err)

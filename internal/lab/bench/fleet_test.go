@@ -28,8 +28,8 @@ func TestFleetSmoke(t *testing.T) {
 
 // BenchmarkFleet prints what docs/performance.md shows. Each way is measured as often as -benchtime Nx says, in turn; the table has medians.
 func BenchmarkFleet(b *testing.B) {
-	all := []method{loop("plain"), loop("tuned"), atomicLoop, parallel("plain", ""), parallel("tuned", ""), parallel("tuned", "8"), publishing, converging}
-	few := []method{loop("plain"), loop("tuned"), publishing, converging}
+	all := []method{loop("plain"), loop("tuned"), atomicLoop, parallel("plain", ""), parallel("tuned", ""), parallel("tuned", "8"), login, publishing, converging}
+	few := []method{loop("plain"), loop("tuned"), login, publishing, converging}
 	for _, size := range []struct {
 		members, files, changed int
 		methods                 []method
