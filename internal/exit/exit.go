@@ -13,7 +13,7 @@ const (
 	Done         = 0   // all of it was done
 	Failed       = 1   // it failed; the message says what is left
 	Usage        = 2   // wrong flags, arguments or configuration
-	Unchanged    = 3   // publisher: nothing was changed; agent status, wait and stage: not ready
+	Unchanged    = 3   // publisher: nothing was changed; agent status, wait and verify: not ready
 	Conflict     = 4   // the lock is held, or the generation moved
 	NotConverged = 5   // committed, but members are behind
 	RolledBack   = 6   // rolled back

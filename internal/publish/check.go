@@ -8,6 +8,7 @@ import (
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/volume"
 )
 
 // check is P0: lock, read the pointer, and try everything that can fail later. It changes nothing.
@@ -33,7 +34,12 @@ func (r *run) check(ctx context.Context) error {
 	}
 	// Above the fence of the volume, too (an earlier publish may have stopped before its commit), and above whatever a member reports (the
 	// pointer may have been restored from an old copy): nothing that took a generation ever has to take a lower one.
-	r.next.Generation = max(r.before.Generation, fence, r.members.highest()) + 1
+	highest := max(r.before.Generation, fence, r.members.highest())
+	if highest >= volume.MaxGeneration-1 {
+		return fmt.Errorf("generation %d cannot be followed by another one: the pointer has %d, the release volume %d; somebody wrote a number that no publish made",
+			highest, r.before.Generation, fence)
+	}
+	r.next.Generation = highest + 1
 	return r.reach(ctx)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -71,6 +72,15 @@ func TestGenerationIsAbovePointerVolumeAndMembers(t *testing.T) {
 				t.Errorf("generation %d on member %d, want %d, %v", o.Generation, w.boxes["a"].fence, tc.want, err)
 			}
 		})
+	}
+}
+
+func TestGenerationsDoNotOverflow(t *testing.T) {
+	w := newWorld("a")
+	w.fence = math.MaxInt64
+	_, code, err := w.run(t)
+	if code != exit.Unchanged || err == nil || !strings.Contains(err.Error(), "cannot be followed") || w.pointer.Generation != 1 || w.boxes["a"].fence != 1 {
+		t.Errorf("%d %v, pointer %+v, member on %d", code, err, w.pointer, w.boxes["a"].fence)
 	}
 }
 
