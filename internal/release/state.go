@@ -30,8 +30,8 @@ func (t Tree) lock(ctx context.Context) (root *os.Root, unlock func(), err error
 	if root, err = t.open(); err != nil {
 		return nil, nil, err
 	}
-	// Read only is enough for flock, and all there is if root made the file.
-	file, err := root.OpenFile(lockPath, os.O_RDONLY|os.O_CREATE|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0o644)
+	// Init made it. Made here by root, it would keep the tree's owner out.
+	file, err := root.OpenFile(lockPath, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		_ = root.Close()
 		return nil, nil, fmt.Errorf("lock release volume %s (is it one?): %w", t.Root, err)

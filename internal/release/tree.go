@@ -46,7 +46,7 @@ func (t Tree) Init(uid, gid int) error {
 			return fmt.Errorf("release volume %s: %w", t.Root, err)
 		}
 	}
-	lock, err := root.OpenFile(lockPath, os.O_RDONLY|os.O_CREATE, 0o644)
+	lock, err := root.OpenFile(lockPath, os.O_RDONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return fmt.Errorf("release volume %s: %w", t.Root, err)
 	}
@@ -55,7 +55,7 @@ func (t Tree) Init(uid, gid int) error {
 	for _, name := range []string{".", releasesDir, stateDir, lockPath} {
 		mode := fs.FileMode(0o755)
 		if name == lockPath {
-			mode = 0o644
+			mode = 0o600 // whoever can open it can hold it
 		}
 		if err := errors.Join(root.Chmod(name, mode), root.Lchown(name, uid, gid)); err != nil {
 			return fmt.Errorf("release volume %s: %w", t.Root, err)
