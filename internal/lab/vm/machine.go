@@ -50,7 +50,9 @@ type Machine struct {
 	spec    Spec
 	dir     string
 	console *console
-	logins  chan struct{} // holds one token: who has it may open the ssh connection
+	// patience is how long the machine may be silent after power on: its first word comes after 5 s, with four of them on two busy cores after 30.
+	patience time.Duration
+	logins   chan struct{} // holds one token: who has it may open the ssh connection
 
 	mu    sync.Mutex
 	boot  *boot   // the last one; nil before the first and after a power cut
@@ -71,7 +73,7 @@ func New(ctx context.Context, spec Spec) (*Machine, error) {
 		spec.Hostname = "ip-" + strings.ReplaceAll(spec.Address.String(), ".", "-")
 	}
 	spec.CPUs, spec.MemoryMiB, spec.Slots = orDefault(spec.CPUs, 2), orDefault(spec.MemoryMiB, 768), orDefault(spec.Slots, 4)
-	m := &Machine{ID: spec.ID, Address: spec.Address, spec: spec, dir: filepath.Join(spec.Dir, spec.ID), slots: make([]*Disk, spec.Slots), logins: make(chan struct{}, 1)}
+	m := &Machine{ID: spec.ID, Address: spec.Address, spec: spec, dir: filepath.Join(spec.Dir, spec.ID), patience: 75 * time.Second, slots: make([]*Disk, spec.Slots), logins: make(chan struct{}, 1)}
 	m.logins <- struct{}{}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("make machine %s: %w", spec.ID, err)
@@ -140,7 +142,37 @@ func (m *Machine) PowerOn(ctx context.Context) error {
 		return fmt.Errorf("switch %s on: %w", m.ID, err)
 	}
 	m.boot = b
+	go m.watch(b, m.patience)
 	return nil
+}
+
+// watch resets a machine that has nothing to say. Once in some hundred boots on a busy machine an emulated kernel gets so far behind its timer interrupts
+// before its first word that it does nothing else any more; nothing of a boot has happened then. Each time it has twice as long.
+func (m *Machine) watch(b *boot, patience time.Duration) {
+	for resets := 0; ; patience *= 2 {
+		text, changed := m.console.read()
+		if text != "" {
+			if resets > 0 {
+				_ = b.qmp.onReset("shutdown") // as it was started: see Reboot
+			}
+			return
+		}
+		var over <-chan time.Time
+		if resets < 3 { // who waits for this boot says what did not come
+			over = time.After(patience)
+		}
+		select {
+		case <-changed:
+		case <-b.process.done:
+			return
+		case <-over:
+			resets++
+			if err := b.qmp.onReset("reset"); err != nil { // the firmware makes another one of it
+				return
+			}
+			_ = b.qmp.tell("system_reset", nil)
+		}
+	}
 }
 
 func (m *Machine) start() (*boot, error) {

@@ -101,6 +101,18 @@ func (q *qmp) do(ctx context.Context, command string, arguments any) error {
 	}
 }
 
+// onReset says what a reset from now on does: "reset", or "shutdown", which ends qemu.
+func (q *qmp) onReset(action string) error {
+	return q.tell("set-action", map[string]string{"reboot": action})
+}
+
+// tell runs a command that is answered at once.
+func (q *qmp) tell(command string, arguments any) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return q.do(ctx, command, arguments)
+}
+
 // mark is a place in the stream of events, for wait.
 func (q *qmp) mark() int {
 	q.mu.Lock()
