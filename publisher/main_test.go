@@ -151,7 +151,7 @@ func TestParallelIsASettingOrFromTheCPUs(t *testing.T) {
 	if got := parallel(values("7")); got != 7 {
 		t.Errorf("%d", got)
 	}
-	if got := parallel(values("0")); got != min(32, 8*runtime.NumCPU()) {
+	if got := parallel(values("0")); got != min(64, 16*runtime.NumCPU()) {
 		t.Errorf("%d with %d CPUs", got, runtime.NumCPU())
 	}
 }

@@ -21,14 +21,17 @@ var publishing = method{"`ebs-release publish`, all of it", func(f *fleet) figur
 }}
 
 // ours, without what the others don't do: the release is on the release volume, and committed.
-var converging = method{"`ebs-release converge`: transfer, verification, activation", func(f *fleet) figures {
+var converging = method{"`ebs-release converge`: transfer, verification, activation", func(f *fleet) figures { return converge(f, "") }}
+
+func converge(f *fleet, flags string) figures {
+	f.Helper()
 	f.change(ourSource)
 	f.sh("ebs-release publish --groups nobody " + ourSource + " 2>&1")
-	got, stdout := f.measure("ebs-release converge --output json 2>/dev/null")
+	got, stdout := f.measure("ebs-release converge --output json " + flags + " 2>/dev/null")
 	o := f.outcome(stdout)
 	got.converged = o.phase("P5")
 	return got
-}}
+}
 
 // The loop of the idea, one member after the other.
 func loop(ssh string) method {

@@ -11,9 +11,11 @@ import (
 )
 
 // programs are where TestMain has built them.
-var programs struct{ agent, publisher string }
+var programs struct{ agent, publisher, standin string }
 
 func TestMain(m *testing.M) {
 	host.RunInit()
-	os.Exit(build.Run(m, map[string]*string{"agent": &programs.agent, "publisher": &programs.publisher}))
+	os.Exit(build.Run(m, map[string]*string{
+		"agent": &programs.agent, "publisher": &programs.publisher, "internal/lab/bench/standin": &programs.standin,
+	}))
 }

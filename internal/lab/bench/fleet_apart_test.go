@@ -1,0 +1,52 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"time"
+)
+
+// BenchmarkFleetApart shows what 50 members cost when they have processors of their own, which they do everywhere but here: first how long a push to a lone
+// member takes, then a fleet whose agents take just that long, and nothing of the two cores that the release server has.
+func BenchmarkFleetApart(b *testing.B) {
+	const files, changed = 20_000, 200
+	var lone time.Duration
+	b.Run("lone", func(b *testing.B) {
+		f := newFleet(b, 1, files, changed)
+		var all []time.Duration
+		for b.Loop() {
+			all = append(all, converging.run(f).converged)
+		}
+		slices.Sort(all)
+		lone = all[len(all)/2]
+		fmt.Printf("\na push to a lone member: %s (median of %d)\n", lone.Round(time.Millisecond), len(all))
+	})
+	b.Run("members=50", func(b *testing.B) {
+		f := newFleet(b, 50, files, changed)
+		f.standIn(lone)
+		var rounds [][]figures
+		apart := method{"`ebs-release converge`, members with processors of their own (simulated)", func(f *fleet) figures {
+			return converge(f, "--agent-path standin")
+		}}
+		load := loadAverage(b)
+		b.ResetTimer()
+		for b.Loop() {
+			rounds = append(rounds, []figures{apart.run(f)})
+		}
+		b.StopTimer()
+		fmt.Print(table(f, []method{apart}, [][]figures{slices.Concat(rounds...)}, load))
+	})
+}
+
+// standIn gives the members an agent that does nothing but wait.
+func (f *fleet) standIn(work time.Duration) {
+	f.Helper()
+	program, err := os.ReadFile(programs.standin)
+	must(f, err)
+	for _, m := range f.members {
+		must(f, m.WriteFile(within(f, 10*time.Second), "/usr/bin/standin", program, 0o755))
+		must(f, m.WriteFile(within(f, 10*time.Second), "/etc/standin", []byte(work.String()), 0o644))
+	}
+}

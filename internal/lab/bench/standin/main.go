@@ -1,0 +1,76 @@
+// Standin answers the publisher in place of `ebs-release-agent receive`, and does none of the work: it takes what is sent, and then only time, as much
+// as /etc/standin says. A fleet of them shows what members cost the release server when their work is done by processors of their own.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"ebs-release/internal/push/wire"
+	"ebs-release/internal/release"
+)
+
+func main() {
+	if err := run(bufio.NewReaderSize(os.Stdin, 64<<10), os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "standin:", err)
+		os.Exit(1)
+	}
+}
+
+func run(in *bufio.Reader, out io.Writer) error {
+	setting, err := os.ReadFile("/etc/standin")
+	if err != nil {
+		return err
+	}
+	work, err := time.ParseDuration(strings.TrimSpace(string(setting)))
+	if err != nil {
+		return err
+	}
+	if err := wire.Write(out, wire.Hello{Schema: wire.Schema, State: wire.StateListening, Agent: "standin"}); err != nil {
+		return err
+	}
+	for {
+		line, err := wire.Read(in)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		var q wire.Request
+		if err == nil {
+			err = json.Unmarshal(line, &q)
+		}
+		if err != nil {
+			return err
+		}
+		answer, err := answer(q, io.LimitReader(in, q.Bytes), work)
+		if err == nil {
+			err = wire.Write(out, answer)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func answer(q wire.Request, body io.Reader, work time.Duration) (any, error) {
+	switch q.Do {
+	case wire.Stage:
+		delta, err := release.ParseDelta(body)
+		// Each file of the benchmark that differs has a new content.
+		result := release.StageResult{State: release.Staged, Release: q.Release, Files: len(delta.Added) + len(delta.Changed)}
+		return wire.Staged{Schema: wire.Schema, StageResult: result}, err
+	case wire.Files:
+		_, err := io.Copy(io.Discard, body)
+		time.Sleep(work) // stands for all of it: a lone member's push from its login to its answer
+		return wire.Done{Schema: wire.Schema, State: wire.StatePresent, Release: q.Release}, err
+	case wire.Activate:
+		return wire.Activated{Schema: wire.Schema, State: wire.StateActive, Generation: q.Generation, Release: q.Release}, nil
+	default:
+		return nil, fmt.Errorf("asked for %q", q.Do)
+	}
+}
