@@ -11,34 +11,37 @@ import (
 // BenchmarkFleetApart shows what 50 members cost when they have processors of their own, which they do everywhere but here: first how long a push to a lone
 // member takes, then a fleet whose agents take just that long, and nothing of the two cores that the release server has.
 func BenchmarkFleetApart(b *testing.B) {
-	const files, changed = 20_000, 200
-	var lone time.Duration
-	b.Run("lone", func(b *testing.B) {
-		f := newFleet(b, 1, files, changed)
-		var all []time.Duration
-		for b.Loop() {
-			all = append(all, converging.run(f).converged)
-		}
-		slices.Sort(all)
-		lone = all[len(all)/2]
-		fmt.Printf("\na push to a lone member: %s (median of %d)\n", lone.Round(time.Millisecond), len(all))
-	})
-	b.Run("members=50", func(b *testing.B) {
-		f := newFleet(b, 50, files, changed)
-		f.standIn(lone)
-		var rounds [][]figures
-		apart := method{"`ebs-release converge`, members with processors of their own (simulated)", func(f *fleet) figures {
-			return converge(f, "--agent-path standin")
-		}}
-		load := loadAverage(b)
-		b.ResetTimer()
-		for b.Loop() {
-			rounds = append(rounds, []figures{apart.run(f)})
-		}
-		b.StopTimer()
-		fmt.Print(table(f, []method{apart}, [][]figures{slices.Concat(rounds...)}, load))
-	})
+	for _, files := range []int{20_000, 200_000} {
+		const changed = 200
+		var lone time.Duration
+		b.Run(fmt.Sprintf("lone/files=%d", files), func(b *testing.B) {
+			f := newFleet(b, 1, files, changed)
+			var all []time.Duration
+			for b.Loop() {
+				all = append(all, converging.run(f).converged)
+			}
+			slices.Sort(all)
+			lone = all[len(all)/2]
+			fmt.Printf("\na push to a lone member: %s (median of %d)\n", lone.Round(time.Millisecond), len(all))
+		})
+		b.Run(fmt.Sprintf("members=50/files=%d", files), func(b *testing.B) {
+			f := newFleet(b, 50, files, changed)
+			f.standIn(lone)
+			var rounds []figures
+			load := loadAverage(b)
+			b.ResetTimer()
+			for b.Loop() {
+				rounds = append(rounds, convergingApart.run(f))
+			}
+			b.StopTimer()
+			fmt.Print(table(f, []method{convergingApart}, [][]figures{rounds}, load))
+		})
+	}
 }
+
+var convergingApart = method{"`ebs-release converge`, members with processors of their own (simulated)", func(f *fleet) figures {
+	return converge(f, "--agent-path standin")
+}}
 
 // standIn gives the members an agent that does nothing but wait.
 func (f *fleet) standIn(work time.Duration) {
