@@ -50,7 +50,7 @@ type Machine struct {
 	spec    Spec
 	dir     string
 	console *console
-	// patience is how long the machine may be silent after power on: its first word comes after 5 s, with four of them on two busy cores after 30.
+	// patience is how long the machine may be silent after power on: four that start on two cores say their first word after 10 s.
 	patience time.Duration
 	logins   chan struct{} // holds one token: who has it may open the ssh connection
 
