@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ebs-release/internal/lab/disk"
+	"ebs-release/internal/lab/netns"
 )
 
 func TestDiskLooksLikeNVMeAndCanBeMounted(t *testing.T) {
@@ -49,7 +50,7 @@ func TestDiskLooksLikeNVMeAndCanBeMounted(t *testing.T) {
 func TestHostHearsTheKernelsEventOfADisk(t *testing.T) {
 	d, h := newDisk(t), newHost(t, newRack(t), 1, nil)
 	var socket int
-	do(t, inNetwork(h.network, func() (err error) {
+	do(t, netns.Do(h.network, func() (err error) {
 		if socket, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT); err != nil {
 			return err
 		}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"ebs-release/internal/lab/netns"
 )
 
 // Host is one machine of a rack. Its disk and its network stay while it is switched off and on; Destroy takes all of it down.
@@ -53,7 +55,7 @@ func (h *Host) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.network, err = newNetwork(); err != nil {
+	if h.network, err = netns.New(); err != nil {
 		return err
 	}
 	if err := h.rack.ip(ctx, h.rack.network, h.network, "link add "+h.port+" type veth peer name eth0 netns /proc/self/fd/3",

@@ -19,6 +19,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"ebs-release/internal/lab/netns"
 )
 
 const bridge = "switch"
@@ -107,7 +109,7 @@ func (r *Rack) Listen(port int) (net.Listener, error) {
 // Dial connects to an address inside the rack.
 func (r *Rack) Dial(ctx context.Context, address string) (net.Conn, error) {
 	var conn net.Conn
-	err := inNetwork(r.network, func() (err error) {
+	err := netns.Do(r.network, func() (err error) {
 		conn, err = (&net.Dialer{}).DialContext(ctx, "tcp4", address)
 		return err
 	})
@@ -132,7 +134,7 @@ func (r *Rack) start(cmd *exec.Cmd, ns *os.File) error {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	return r.thread.do(func() error { return inNetwork(ns, cmd.Start) })
+	return r.thread.do(func() error { return netns.Do(ns, cmd.Start) })
 }
 
 // ip runs commands of ip(8) in the network namespace ns. A peer namespace is /proc/self/fd/3 to them.
@@ -156,7 +158,7 @@ func (r *Rack) ip(ctx context.Context, ns, peer *os.File, commands ...string) er
 
 func listen(ns *os.File, address netip.AddrPort) (net.Listener, error) {
 	var l net.Listener
-	err := inNetwork(ns, func() (err error) {
+	err := netns.Do(ns, func() (err error) {
 		l, err = net.Listen("tcp4", address.String())
 		return err
 	})

@@ -2,7 +2,6 @@ package host
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"runtime"
 
@@ -70,43 +69,4 @@ func (t *thread) do(f func() error) error {
 func (t *thread) close() {
 	close(t.quit)
 	<-t.done
-}
-
-// inNetwork runs f with the calling thread in the network namespace ns, and brings the thread back.
-func inNetwork(ns *os.File, f func() error) error {
-	return abroad(func() error {
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace: %w", err)
-		}
-		return f()
-	})
-}
-
-// newNetwork makes a network namespace. It lives as long as the file, its sockets and its processes.
-func newNetwork() (ns *os.File, err error) {
-	err = abroad(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("make network namespace: %w", err)
-		}
-		ns, err = os.Open("/proc/thread-self/ns/net")
-		return err
-	})
-	return ns, err
-}
-
-// abroad runs f, which may leave the thread's network namespace, and brings the thread back.
-func abroad(f func() error) error {
-	runtime.LockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		runtime.UnlockOSThread()
-		return err
-	}
-	defer home.Close()
-	err = f()
-	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-		return errors.Join(err, fmt.Errorf("leave network namespace: %w", back)) // the thread stays locked, so that nobody else runs on it
-	}
-	runtime.UnlockOSThread()
-	return err
 }

@@ -7,30 +7,21 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"ebs-release/internal/lab/netns"
 )
 
 // newSwitch makes a bridge in a network namespace of its own, which lives as long as the file.
 func newSwitch(t *testing.T) Switch {
 	t.Helper()
-	s := Switch{Bridge: "switch", Gateway: netip.MustParsePrefix("10.44.0.1/16")}
-	made := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread is in the wrong namespace
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			s.Namespace, err = os.Open("/proc/thread-self/ns/net")
-		}
-		made <- err
-	}()
-	if err := <-made; err != nil {
-		t.Fatalf("make a network namespace (are we root?): %v", err)
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Namespace.Close() })
+	s := Switch{Namespace: ns, Bridge: "switch", Gateway: netip.MustParsePrefix("10.44.0.1/16")}
+	t.Cleanup(func() { ns.Close() })
 	for _, arguments := range [][]string{
 		{"link", "set", "lo", "up"},
 		{"link", "add", s.Bridge, "type", "bridge"},

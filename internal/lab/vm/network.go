@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ebs-release/internal/lab/netns"
 )
 
 // Switch is where machines plug their network cable in: a bridge in a network namespace of the lab.
@@ -24,7 +26,7 @@ type Switch struct {
 // tap makes a network device and plugs it into the bridge. It lives as long as the file, and as qemu, which gets the file: nothing to clean up.
 func (s Switch) tap() (*os.File, error) {
 	var tap *os.File
-	err := inNetwork(s.Namespace, func() (err error) {
+	err := netns.Do(s.Namespace, func() (err error) {
 		tap, err = s.makeTap()
 		return err
 	})
@@ -97,7 +99,7 @@ func (s Switch) ServeMetadata(ctx context.Context, handler func(machine netip.Ad
 		return nil, fmt.Errorf("metadata service: %w", err)
 	}
 	var listener net.Listener
-	err := inNetwork(s.Namespace, func() (err error) {
+	err := netns.Do(s.Namespace, func() (err error) {
 		listener, err = net.Listen("tcp4", metadataAddress+":80")
 		return err
 	})

@@ -1,8 +1,6 @@
 package vm
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -10,7 +8,7 @@ import (
 	"sync"
 	"syscall"
 
-	"golang.org/x/sys/unix"
+	"ebs-release/internal/lab/netns"
 )
 
 // process is a running program which dies with this one, however this one ends.
@@ -32,7 +30,12 @@ func start(cmd *exec.Cmd, ns *os.File) (*process, error) {
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := inNetwork(ns, cmd.Start)
+		var err error
+		if ns == nil {
+			err = cmd.Start()
+		} else {
+			err = netns.Do(ns, cmd.Start)
+		}
 		started <- err
 		if err != nil {
 			return
@@ -59,30 +62,6 @@ func (p *process) running() bool {
 	default:
 		return true
 	}
-}
-
-// inNetwork runs f with the calling thread in the network namespace ns, and brings the thread back.
-func inNetwork(ns *os.File, f func() error) error {
-	if ns == nil {
-		return f()
-	}
-	runtime.LockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		runtime.UnlockOSThread()
-		return err
-	}
-	defer home.Close()
-	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return fmt.Errorf("enter network namespace: %w", err)
-	}
-	err = f()
-	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-		return errors.Join(err, fmt.Errorf("leave network namespace: %w", back)) // the thread stays locked, so that nobody else runs on it
-	}
-	runtime.UnlockOSThread()
-	return err
 }
 
 // tail keeps the end of what a program says, for an error.
