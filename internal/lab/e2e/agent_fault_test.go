@@ -108,8 +108,8 @@ func (r *rig) strike(ctx context.Context, f faultPoint, served func(h *host.Host
 		return fmt.Errorf("exit %d, and it says:\n%s", out.Code, out.Stderr)
 	case ready(h) != 0 || len(mounts(h)) != 0:
 		return fmt.Errorf("it failed, said READY=1 %d times and left the mounts %q", ready(h), mounts(h))
-	case len(r.volumesFor(h.ID)) > 1:
-		return fmt.Errorf("it left %s", show(r.volumesFor(h.ID)))
+	case len(r.lab.VolumesFor(h.ID)) > 1:
+		return fmt.Errorf("it left %s", show(r.lab.VolumesFor(h.ID)))
 	}
 	again := agent(ctx, h)
 	if again.Code != 0 {

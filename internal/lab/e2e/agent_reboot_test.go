@@ -51,7 +51,7 @@ func TestAgentReplacesAnOlderRelease(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := r.in(t)
 			h := hosts[name]
-			old := r.volumesFor(h.ID)[0].ID
+			old := r.lab.VolumesFor(h.ID)[0].ID
 			ctx := within(t, 60*time.Second)
 			readies, free := 1, func() {}
 			switch name {
@@ -81,7 +81,7 @@ func TestAgentReplacesAnOlderRelease(t *testing.T) {
 				if n, err := readyCount(h); err != nil || n != 1 {
 					t.Errorf("busy: READY=1 was said %d times (%v)", n, err)
 				}
-				if n := len(r.volumesFor(h.ID)); n != 1 {
+				if n := len(r.lab.VolumesFor(h.ID)); n != 1 {
 					t.Errorf("busy: %d volumes", n)
 				}
 			case "resume while a container reads":
@@ -112,7 +112,7 @@ func TestAgentReplacesAnOlderRelease(t *testing.T) {
 			must(t, failed(agent(ctx, h)))
 			must(t, stop())
 			must(t, r.served(h, p, "two", readies))
-			if now := r.volumesFor(h.ID)[0].ID; now == old {
+			if now := r.lab.VolumesFor(h.ID)[0].ID; now == old {
 				t.Errorf("still the volume %s", old)
 			}
 			if err := r.lab.Account.Wait(ctx, func() bool { return r.volumeState(old) == "" }); err != nil {

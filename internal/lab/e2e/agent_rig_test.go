@@ -203,7 +203,7 @@ func (r *rig) pointerNow() pointer.Pointer {
 // served is nil when the member is as a boot that went well leaves it: one volume, attached, deleted with the instance, and reported; one mount, of
 // this very volume and the right release; and READY=1 as often as said so far.
 func (r *rig) served(h *host.Host, p pointer.Pointer, version string, readies int) error {
-	volumes := r.volumesFor(h.ID)
+	volumes := r.lab.VolumesFor(h.ID)
 	if len(volumes) != 1 {
 		return fmt.Errorf("%d volumes: %s", len(volumes), show(volumes))
 	}
@@ -277,8 +277,8 @@ func (r *rig) gone(ctx context.Context, h *host.Host) error {
 	if err := r.lab.Account.TerminateInstance(h.ID); err != nil {
 		return err
 	}
-	if err := r.lab.Account.Wait(ctx, func() bool { return r.stateOf(h.ID) == "terminated" && len(r.volumesFor(h.ID)) == 0 }); err != nil {
-		return fmt.Errorf("after the instance was terminated there is still: %s", show(r.volumesFor(h.ID)))
+	if err := r.lab.Account.Wait(ctx, func() bool { return r.stateOf(h.ID) == "terminated" && len(r.lab.VolumesFor(h.ID)) == 0 }); err != nil {
+		return fmt.Errorf("after the instance was terminated there is still: %s", show(r.lab.VolumesFor(h.ID)))
 	}
 	return nil
 }

@@ -112,7 +112,7 @@ func TestAgentMoreRowsSnapshots(t *testing.T) {
 				if r.count(h.ID, "CreateVolume", "IncorrectState") == 0 || r.count(h.ID, "CreateVolume", "-") != 1 {
 					r.Errorf("calls %v", r.actions(h.ID))
 				}
-				if from := r.volumesFor(h.ID)[0].SnapshotID; from != late.Load() {
+				if from := r.lab.VolumesFor(h.ID)[0].SnapshotID; from != late.Load() {
 					r.Errorf("made from %s", from)
 				}
 			},
@@ -215,7 +215,7 @@ func TestAgentMoreRowsPointer(t *testing.T) {
 			says: []string{"re-read: ", "cut off after ", "6s"},
 			check: func(r *rig, h *host.Host, _ outcome) {
 				// Left to the next start, which takes it on; it does not say ready meanwhile.
-				left := r.volumesFor(h.ID)
+				left := r.lab.VolumesFor(h.ID)
 				if len(left) != 1 || left[0].Tags[volume.TagState] != volume.StateBooting || left[0].Attachment == nil || !left[0].Attachment.DeleteOnTermination {
 					r.Errorf("left: %s, tags %v", show(left), left[0].Tags)
 				}
@@ -285,7 +285,7 @@ func TestAgentMoreRows(t *testing.T) {
 			},
 			check: func(r *rig, h *host.Host, o outcome) {
 				called("AttachVolume", 1, "-", 1)(r, h, o)
-				if device := r.volumesFor(h.ID)[0].Attachment.Device; device != ours[0] {
+				if device := r.lab.VolumesFor(h.ID)[0].Attachment.Device; device != ours[0] {
 					r.Errorf("attached as %s, want %s", device, ours[0])
 				}
 			},
@@ -296,7 +296,7 @@ func TestAgentMoreRows(t *testing.T) {
 		r := r.in(t)
 		h := r.machine()
 		must(t, failed(agent(within(t, 30*time.Second), h)))
-		own := r.volumesFor(h.ID)[0].ID
+		own := r.lab.VolumesFor(h.ID)[0].ID
 		r.reboot(h)
 		var pages atomic.Int32
 		address, err := r.lab.Serve(8090, paged(r.lab.Account.EC2Handler(), &pages))
@@ -313,7 +313,7 @@ func TestAgentMoreRows(t *testing.T) {
 		}
 		called("CreateVolume", 1, "-", 1)(r, h, outcome{})
 		must(t, r.served(h, r.pointerNow(), "one", 1))
-		if now := r.volumesFor(h.ID)[0].ID; now != own {
+		if now := r.lab.VolumesFor(h.ID)[0].ID; now != own {
 			t.Errorf("it serves %s, want %s", now, own)
 		}
 		must(t, r.gone(within(t, 20*time.Second), h))
@@ -342,7 +342,7 @@ func TestAgentMoreRows(t *testing.T) {
 				kill := cloud.Effect{Do: func(cloud.Call) { s.kill() }, Fail: cloud.Reset}
 				defer r.lab.Account.Fault(cloud.Fault{Action: "AttachVolume", Principal: h.ID, Times: 1, Effect: kill})()
 				s.up(within(r, 30*time.Second))
-				if n := len(r.volumesFor(h.ID)); n != 1 {
+				if n := len(r.lab.VolumesFor(h.ID)); n != 1 {
 					r.Fatalf("the killed run left %d volumes", n)
 				}
 			},

@@ -78,8 +78,8 @@ func (c row) run(t *testing.T, shared *rig) {
 		if n := ready(h); n != 0 || len(mounts(h)) != 0 {
 			t.Errorf("READY=1 said %d times, mounts %q", n, mounts(h))
 		}
-		if err := r.lab.Account.Wait(within(t, 10*time.Second), func() bool { return len(r.volumesFor(h.ID)) == c.left }); err != nil {
-			t.Errorf("left: %s; want %d volumes", show(r.volumesFor(h.ID)), c.left)
+		if err := r.lab.Account.Wait(within(t, 10*time.Second), func() bool { return len(r.lab.VolumesFor(h.ID)) == c.left }); err != nil {
+			t.Errorf("left: %s; want %d volumes", show(r.lab.VolumesFor(h.ID)), c.left)
 		}
 	}
 	if c.check != nil {
@@ -151,7 +151,7 @@ func TestAgentRows(t *testing.T) {
 			fault: cloud.Fault{Action: "AttachVolume", Times: 1, Effect: disk(cloud.DiskFault{Stuck: true})},
 			check: func(r *rig, h *host.Host, o outcome) {
 				called("AttachVolume", 2, "-", 2)(r, h, o)
-				if device := r.volumesFor(h.ID)[0].Attachment.Device; device != "/dev/xvdab" {
+				if device := r.lab.VolumesFor(h.ID)[0].Attachment.Device; device != "/dev/xvdab" {
 					r.Errorf("attached as %s, want the next name", device)
 				}
 			},
@@ -197,7 +197,7 @@ func TestAgentRows(t *testing.T) {
 		{
 			name: "row 18 the zone is that of the instance", spec: func(s *cloud.RunSpec) { s.Zone = "us-east-1b" },
 			check: func(r *rig, h *host.Host, _ outcome) {
-				if zone := r.volumesFor(h.ID)[0].Zone; zone != "us-east-1b" {
+				if zone := r.lab.VolumesFor(h.ID)[0].Zone; zone != "us-east-1b" {
 					r.Errorf("the volume is in %s", zone)
 				}
 			},
@@ -264,7 +264,7 @@ func TestAgentRows(t *testing.T) {
 		must(t, r.lab.Account.TerminateInstance(h.ID))
 		must(t, r.lab.Account.Wait(within(t, 20*time.Second), func() bool { return r.stateOf(h.ID) == "terminated" }))
 		// EC2 gives the volume back. Its tags, from the very call that made it, say that `gc` may have it.
-		left := r.volumesFor(h.ID)
+		left := r.lab.VolumesFor(h.ID)
 		if len(left) != 1 || left[0].State != "available" || left[0].Tags["ebs-release:mount-point"] != "/release" {
 			t.Errorf("left: %s", show(left))
 		}
@@ -358,7 +358,7 @@ func (r *rig) zoneOf(instance string) string {
 func (r *rig) unmountAndRemove(h *host.Host) {
 	r.Helper()
 	ctx := within(r, 20*time.Second)
-	id := r.volumesFor(h.ID)[0].ID
+	id := r.lab.VolumesFor(h.ID)[0].ID
 	r.on(h, "umount /release")
 	_, err := r.ec2.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: &id})
 	must(r, err)
@@ -463,7 +463,7 @@ func TestAgentRow03VanishingEncryptedVolume(t *testing.T) {
 		t.Errorf("it took %s", out.took)
 	}
 	called("CreateVolume", 6, "-", 3)(r, h, out)
-	if left := r.volumesFor(h.ID); len(left) != 0 {
+	if left := r.lab.VolumesFor(h.ID); len(left) != 0 {
 		t.Errorf("left: %s", show(left))
 	}
 	r.lab.Account.AllowKeys(key)
@@ -492,8 +492,8 @@ func TestAgentRow19Snapshots(t *testing.T) {
 	h := r.machine()
 	out := agent(ctx, h, "--deadline", "6s")
 	refused(t, out.Output, 1, "create: ", "snap-0123456789abcdef0", "InvalidSnapshot.NotFound", "Try: ")
-	if out.took < 4*time.Second || out.took > 6*time.Second+faultSlack || len(r.volumesFor(h.ID)) != 0 {
-		t.Errorf("after %s, left: %s", out.took, show(r.volumesFor(h.ID)))
+	if out.took < 4*time.Second || out.took > 6*time.Second+faultSlack || len(r.lab.VolumesFor(h.ID)) != 0 {
+		t.Errorf("after %s, left: %s", out.took, show(r.lab.VolumesFor(h.ID)))
 	}
 
 	done := make(chan outcome, 1)

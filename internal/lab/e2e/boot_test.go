@@ -46,22 +46,12 @@ func ready(h *host.Host) (n int) {
 	return n
 }
 
-// volumesFor are the volumes that were made for an instance and are not gone.
-func (r *rig) volumesFor(instance string) (found []cloud.Volume) {
-	for _, v := range r.lab.Account.Volumes() {
-		if v.Tags["ebs-release:instance"] == instance && v.Tags["ebs-release:role"] == "member" && v.State != "deleting" && v.State != "deleted" {
-			found = append(found, v)
-		}
-	}
-	return found
-}
-
 func TestBootServesTheRelease(t *testing.T) {
 	r := published(t, nil)
 	h, err := r.member()
 	must(t, err)
 	s := r.agentStatus(h)
-	volumes := r.volumesFor(h.ID)
+	volumes := r.lab.VolumesFor(h.ID)
 	if len(volumes) != 1 || s.Schema != 1 || s.State != "ready" || s.Generation != 1 || s.VolumeID != volumes[0].ID || s.InstanceID != h.ID || s.Error != "" {
 		t.Fatalf("status %+v, volumes %+v", s, volumes)
 	}
@@ -136,7 +126,7 @@ func TestRebootAdoptsVolume(t *testing.T) {
 			if after := r.agentStatus(h); after.VolumeID != before.VolumeID || after.State != "ready" {
 				t.Errorf("before %+v, after %+v", before, after)
 			}
-			if n := len(r.volumesFor(h.ID)); n != 1 {
+			if n := len(r.lab.VolumesFor(h.ID)); n != 1 {
 				t.Errorf("%d volumes", n)
 			}
 			if n := ready(h); n != 1 {
@@ -173,7 +163,7 @@ func TestRebootIntoANewerGenerationReplacesTheVolume(t *testing.T) {
 	if after.Generation != 2 || after.VolumeID == before.VolumeID || r.on(h, "cat /release/current/version") != "two" {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
-	if n := len(r.volumesFor(h.ID)); n != 1 {
+	if n := len(r.lab.VolumesFor(h.ID)); n != 1 {
 		t.Errorf("%d volumes", n)
 	}
 }

@@ -25,7 +25,8 @@ func TestReleaseServerIsReplaced(t *testing.T) {
 			r := published(t, nil)
 			hosts := r.scale(2)
 			before := r.publishAs("two")
-			volume := r.serverVolume()
+			volume, err := r.lab.ServerVolume()
+			must(t, err)
 			must(t, r.lab.Account.TerminateInstance(r.server.ID))
 			must(t, r.lab.Account.Wait(within(t, 20*time.Second), func() bool {
 				return slices.ContainsFunc(r.lab.Account.Instances(), func(i cloud.Instance) bool { return i.ID == r.server.ID && i.State == "terminated" })
@@ -63,18 +64,6 @@ func (r *rig) newServer() {
 	must(r, err)
 	r.server, err = r.lab.Booted(within(r, 30*time.Second), id)
 	must(r, err)
-}
-
-// serverVolume is the release volume of the release server.
-func (r *rig) serverVolume() string {
-	r.Helper()
-	for _, v := range r.lab.Account.Volumes() {
-		if v.Tags["ebs-release:role"] == "server" {
-			return v.ID
-		}
-	}
-	r.Fatal("the release server has no volume")
-	return ""
 }
 
 // releaseSnapshot is the snapshot of a release.

@@ -19,13 +19,13 @@ func TestVMBoots(t *testing.T) {
 		r.ready(m, "one")
 		r.inOrder(m)
 	})
-	before := r.volumesFor(m.ID)
+	before := r.lab.VolumesFor(m.ID)
 	t.Run("reboot adopts the volume", func(t *testing.T) {
 		r := r.in(t)
 		r.reboot(m)
 		r.ready(m, "one")
 		r.inOrder(m)
-		if after := r.volumesFor(m.ID); after[0].ID != before[0].ID {
+		if after := r.lab.VolumesFor(m.ID); after[0].ID != before[0].ID {
 			t.Errorf("the volume was %s and is %s", before[0].ID, after[0].ID)
 		}
 	})
@@ -35,7 +35,7 @@ func TestVMBoots(t *testing.T) {
 		r.reboot(m)
 		r.ready(m, "two")
 		r.never(m, "one")
-		if after := r.volumesFor(m.ID); after[0].ID == before[0].ID {
+		if after := r.lab.VolumesFor(m.ID); after[0].ID == before[0].ID {
 			t.Errorf("the volume is still %s", after[0].ID)
 		}
 	})
@@ -49,7 +49,7 @@ func TestVMBoots(t *testing.T) {
 		if strings.Contains(console, "Failed") || strings.Contains(console, "FAILED") {
 			t.Errorf("something failed:\n%s", console)
 		}
-		volume := r.volumesFor(m.ID)[0].ID
+		volume := r.lab.VolumesFor(m.ID)[0].ID
 		r.detach(volume)
 		r.attach(volume, r.server.ID, "/dev/sdf")
 		disk := "/dev/" + r.sh("basename $(dirname $(dirname $(grep -l "+cloud.SerialOf(volume)+" /sys/block/*/device/serial)))")
@@ -62,10 +62,10 @@ func TestVMBoots(t *testing.T) {
 	})
 	t.Run("stop and start adopts the volume", func(t *testing.T) {
 		r := r.in(t)
-		before := r.volumesFor(m.ID)
+		before := r.lab.VolumesFor(m.ID)
 		r.start(m)
 		r.ready(m, "two")
-		if after := r.volumesFor(m.ID); after[0].ID != before[0].ID {
+		if after := r.lab.VolumesFor(m.ID); after[0].ID != before[0].ID {
 			t.Errorf("the volume was %s and is %s", before[0].ID, after[0].ID)
 		}
 	})

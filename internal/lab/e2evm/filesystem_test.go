@@ -40,7 +40,9 @@ func TestVMFileSystems(t *testing.T) {
 			t.Run("dirty snapshot", func(t *testing.T) {
 				r := r.in(t)
 				r.sh("cd /release; seq 1000 | xargs touch; sync .; seq 1000 | xargs rm")
-				r.pointTo(r.snapshot(r.serverVolume()))
+				volume, err := r.lab.ServerVolume()
+				must(t, err)
+				r.pointTo(r.snapshot(volume))
 				m := r.launch(member)
 				r.ready(m, "one")
 				if got := r.on(m, "dmesg | grep -i recover || true"); got == "" {
@@ -49,16 +51,4 @@ func TestVMFileSystems(t *testing.T) {
 			})
 		})
 	}
-}
-
-// serverVolume is the volume of the release server.
-func (r *rig) serverVolume() string {
-	r.Helper()
-	for _, v := range r.lab.Account.Volumes() {
-		if v.Tags["ebs-release:role"] == "server" {
-			return v.ID
-		}
-	}
-	r.Fatal("there is no volume of the release server")
-	return ""
 }

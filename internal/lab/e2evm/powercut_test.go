@@ -47,8 +47,8 @@ func TestVMPowerCuts(t *testing.T) {
 			must(t, m.PowerOn(t.Context()))
 			r.ready(m, "one")
 			must(t, r.lab.Account.TerminateInstance(m.ID))
-			if err := r.lab.Account.Wait(within(t, stepTime), func() bool { return len(r.volumesFor(m.ID)) == 0 }); err != nil {
-				t.Errorf("after the instance was terminated there is still: %+v", r.volumesFor(m.ID))
+			if err := r.lab.Account.Wait(within(t, stepTime), func() bool { return len(r.lab.VolumesFor(m.ID)) == 0 }); err != nil {
+				t.Errorf("after the instance was terminated there is still: %+v", r.lab.VolumesFor(m.ID))
 			}
 		})
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -159,7 +158,7 @@ func (r *rig) ready(m *vm.Machine, release string) {
 	r.Helper()
 	r.says(m, "application starts on release "+release+"\n")
 	must(r, m.Booted(within(r, bootTime)))
-	volumes := r.volumesFor(m.ID)
+	volumes := r.lab.VolumesFor(m.ID)
 	if len(volumes) != 1 {
 		r.Fatalf("%d volumes: %+v", len(volumes), volumes)
 	}
@@ -184,13 +183,6 @@ func (r *rig) never(m *vm.Machine, release string) {
 	if strings.Contains(m.Console(), "application starts on release "+release+"\n") {
 		r.Errorf("the application started on release %s", release)
 	}
-}
-
-// volumesFor are the volumes that were made for an instance and are not gone.
-func (r *rig) volumesFor(instance string) []cloud.Volume {
-	return slices.DeleteFunc(r.lab.Account.Volumes(), func(v cloud.Volume) bool {
-		return v.Tags["ebs-release:instance"] != instance || v.Tags["ebs-release:role"] != "member" || v.State == "deleting" || v.State == "deleted"
-	})
 }
 
 // properties are those of a unit, as systemctl show says them.

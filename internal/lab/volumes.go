@@ -1,0 +1,25 @@
+package lab
+
+import (
+	"errors"
+	"slices"
+
+	"ebs-release/internal/lab/cloud"
+)
+
+// VolumesFor are the volumes that the agent of an instance made for it, those that are gone left out.
+func (l *Lab) VolumesFor(instanceID string) []cloud.Volume {
+	return slices.DeleteFunc(l.Account.Volumes(), func(v cloud.Volume) bool {
+		return v.Tags["ebs-release:instance"] != instanceID || v.Tags["ebs-release:role"] != "member" || v.State == "deleting" || v.State == "deleted"
+	})
+}
+
+// ServerVolume is the volume that `ebs-release init` made for the release server.
+func (l *Lab) ServerVolume() (string, error) {
+	for _, v := range l.Account.Volumes() {
+		if v.Tags["ebs-release:role"] == "server" {
+			return v.ID, nil
+		}
+	}
+	return "", errors.New("the release server has no volume")
+}
