@@ -32,11 +32,7 @@ const toConsole = "[Service]\nStandardOutput=journal+console\n"
 
 // bareImage lets the tests in, and that is all.
 func bareImage(ctx context.Context, golden *vm.Image) (*vm.Image, error) {
-	public, err := os.ReadFile(built.key + ".pub")
-	if err != nil {
-		return nil, err
-	}
-	return golden.Install(ctx, built.dir, vm.Extras{AuthorizedKey: string(public)})
+	return golden.Install(ctx, built.dir, vm.Extras{AuthorizedKey: built.public})
 }
 
 // memberImage installs the agent and an application, as packaging/packer does.
@@ -45,12 +41,8 @@ func memberImage(ctx context.Context, golden *vm.Image) (*vm.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	public, err := os.ReadFile(built.key + ".pub")
-	if err != nil {
-		return nil, err
-	}
 	return golden.Install(ctx, built.dir, vm.Extras{
-		AuthorizedKey: string(public),
+		AuthorizedKey: built.public,
 		Packages:      []string{built.deb},
 		Files: map[string]vm.File{
 			"/etc/ebs-release/disabled":                          {},
@@ -72,12 +64,8 @@ func serverImage(ctx context.Context, golden *vm.Image) (*vm.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	public, err := os.ReadFile(built.key + ".pub")
-	if err != nil {
-		return nil, err
-	}
 	return golden.Install(ctx, built.dir, vm.Extras{
-		AuthorizedKey: string(public),
+		AuthorizedKey: built.public,
 		Packages:      []string{deb("ebs-release", version)},
 		Files: map[string]vm.File{
 			"/root/deploy.key":                {Data: string(private), Mode: 0o600},

@@ -23,7 +23,7 @@ var built struct {
 	dir              string
 	agent, publisher string    // programs, out of the packages
 	deb, next        string    // package of the agent, and one of a later version
-	key              string    // private ssh key of the release servers
+	key, public      string    // the ssh key of the release servers: the file of its private half, and the public one
 	bare             *vm.Image // Debian, with nothing of ours
 	member           *vm.Image // boots as a member
 	server           *vm.Image // becomes a release server when somebody runs `ebs-release init`
@@ -63,6 +63,11 @@ func build() error {
 	if err := command(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "release-server", "-f", built.key); err != nil {
 		return err
 	}
+	public, err := os.ReadFile(built.key + ".pub")
+	if err != nil {
+		return err
+	}
+	built.public = string(public)
 	golden, err := vm.Golden(ctx, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err
