@@ -26,6 +26,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/disk"
 	"ebs-release/internal/lab/host"
@@ -222,6 +226,15 @@ func (l *Lab) Environ() []string {
 		"AWS_ACCESS_KEY_ID=" + admin.AccessKeyID,
 		"AWS_SECRET_ACCESS_KEY=" + admin.SecretAccessKey,
 	}
+}
+
+// EC2 is a client of AWS's SDK on this machine, with the rights of the account's owner.
+func (l *Lab) EC2() *ec2.Client {
+	admin := l.Account.Admin()
+	return ec2.New(ec2.Options{
+		BaseEndpoint: aws.String(l.Endpoint), Region: l.Account.Region(),
+		Credentials: credentials.NewStaticCredentialsProvider(admin.AccessKeyID, admin.SecretAccessKey, ""),
+	})
 }
 
 // Dir is the lab's temporary folder; consoles are in its folder console, those of virtual machines in its folder vm.

@@ -7,21 +7,11 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/host"
 )
-
-// admin is the SDK as a person on this machine would use it.
-func admin(l *Lab) *ec2.Client {
-	key := l.Account.Admin()
-	return ec2.New(ec2.Options{
-		BaseEndpoint: aws.String(l.Endpoint), Region: l.Account.Region(),
-		Credentials: credentials.NewStaticCredentialsProvider(key.AccessKeyID, key.SecretAccessKey, ""),
-	})
-}
 
 func volume(l *Lab, id string) cloud.Volume {
 	for _, v := range l.Account.Volumes() {
@@ -45,7 +35,7 @@ func attached(v cloud.Volume) bool  { return v.Attachment != nil && v.Attachment
 func TestVolumeGoesFromOneInstanceToAnotherByASnapshot(t *testing.T) {
 	l := start(t, standIns(t))
 	ctx := deadline(t, 30*time.Second)
-	api := admin(l)
+	api := l.EC2()
 	var hosts []*host.Host
 	for range 2 {
 		id, err := l.Account.RunInstance(ctx, l.Member())

@@ -14,8 +14,6 @@ import (
 	"ebs-release/internal/lab/host"
 	"ebs-release/internal/lab/policy"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
@@ -42,7 +40,7 @@ func newRig(t *testing.T, change func(*lab.Options)) *rig {
 	}
 	l, err := lab.Start(within(t, 30*time.Second), opts)
 	must(t, err)
-	r := &rig{T: t, lab: l}
+	r := &rig{T: t, lab: l, ec2: l.EC2()}
 	t.Cleanup(func() {
 		if t.Failed() {
 			r.showConsoles()
@@ -55,11 +53,6 @@ func newRig(t *testing.T, change func(*lab.Options)) *rig {
 	r.server, err = l.ReleaseServer(within(t, 30*time.Second))
 	must(t, err)
 	must(t, l.Group("web", 0, 100))
-	admin := l.Account.Admin()
-	r.ec2 = ec2.New(ec2.Options{
-		Region: l.Account.Region(), BaseEndpoint: aws.String(l.Endpoint),
-		Credentials: credentials.NewStaticCredentialsProvider(admin.AccessKeyID, admin.SecretAccessKey, ""),
-	})
 	return r
 }
 

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
@@ -14,15 +13,6 @@ import (
 	"ebs-release/internal/lab/vm"
 )
 
-// ec2 is a client with the rights of the account's owner.
-func (r *rig) ec2() *ec2.Client {
-	admin := r.lab.Account.Admin()
-	return ec2.New(ec2.Options{
-		Region: r.lab.Account.Region(), BaseEndpoint: aws.String(r.lab.Endpoint),
-		Credentials: credentials.NewStaticCredentialsProvider(admin.AccessKeyID, admin.SecretAccessKey, ""),
-	})
-}
-
 // volume makes one of 1 GiB, a blank one when there is no snapshot, and returns its id when it is available.
 func (r *rig) volume(snapshotID string) string {
 	r.Helper()
@@ -30,7 +20,7 @@ func (r *rig) volume(snapshotID string) string {
 	if snapshotID != "" {
 		in.SnapshotId = &snapshotID
 	}
-	out, err := r.ec2().CreateVolume(r.Context(), in)
+	out, err := r.lab.EC2().CreateVolume(r.Context(), in)
 	must(r, err)
 	r.waitVolume(*out.VolumeId, "available")
 	return *out.VolumeId
@@ -48,7 +38,7 @@ func (r *rig) waitVolume(id, state string) {
 // snapshot takes one of a volume as it is now, tagged as a release's, and returns its id when it is completed.
 func (r *rig) snapshot(volumeID string) string {
 	r.Helper()
-	out, err := r.ec2().CreateSnapshot(r.Context(), &ec2.CreateSnapshotInput{VolumeId: &volumeID, TagSpecifications: []types.TagSpecification{{
+	out, err := r.lab.EC2().CreateSnapshot(r.Context(), &ec2.CreateSnapshotInput{VolumeId: &volumeID, TagSpecifications: []types.TagSpecification{{
 		ResourceType: types.ResourceTypeSnapshot, Tags: []types.Tag{{Key: aws.String("ebs-release:role"), Value: aws.String("release")}},
 	}}})
 	must(r, err)
@@ -61,14 +51,14 @@ func (r *rig) snapshot(volumeID string) string {
 // attach shows a volume to an instance, detach takes it away; they wait until EC2 says so.
 func (r *rig) attach(volumeID, instanceID, device string) {
 	r.Helper()
-	_, err := r.ec2().AttachVolume(r.Context(), &ec2.AttachVolumeInput{VolumeId: &volumeID, InstanceId: &instanceID, Device: &device})
+	_, err := r.lab.EC2().AttachVolume(r.Context(), &ec2.AttachVolumeInput{VolumeId: &volumeID, InstanceId: &instanceID, Device: &device})
 	must(r, err)
 	r.waitVolume(volumeID, "in-use")
 }
 
 func (r *rig) detach(volumeID string) {
 	r.Helper()
-	_, err := r.ec2().DetachVolume(r.Context(), &ec2.DetachVolumeInput{VolumeId: &volumeID})
+	_, err := r.lab.EC2().DetachVolume(r.Context(), &ec2.DetachVolumeInput{VolumeId: &volumeID})
 	must(r, err)
 	r.waitVolume(volumeID, "available")
 }

@@ -12,7 +12,7 @@ import (
 func TestVMSnapshotMissingThenPublished(t *testing.T) {
 	r := newRig(t, setup{})
 	snapshot := r.current()
-	_, err := r.ec2().DeleteSnapshot(t.Context(), &ec2.DeleteSnapshotInput{SnapshotId: &snapshot})
+	_, err := r.lab.EC2().DeleteSnapshot(t.Context(), &ec2.DeleteSnapshotInput{SnapshotId: &snapshot})
 	must(t, err)
 	m := r.launch(member)
 	r.failed(m, "create: ", "see whether "+snapshot+" is still there")
