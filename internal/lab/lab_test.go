@@ -62,6 +62,17 @@ func start(t *testing.T, opts Options) *Lab {
 	return l
 }
 
+// member launches one, which has booted and runs.
+func member(t *testing.T, ctx context.Context, l *Lab) *host.Host {
+	t.Helper()
+	id, err := l.Account.RunInstance(ctx, l.Member())
+	do(t, err)
+	h, err := l.Booted(ctx, id)
+	do(t, err)
+	do(t, l.waitState(ctx, id, "running"))
+	return h
+}
+
 func deadline(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
@@ -121,14 +132,10 @@ func TestReleaseServerReachesMembersBySSH(t *testing.T) {
 func TestRebootAndStopStartBootAgainOnTheSameDisk(t *testing.T) {
 	l := start(t, standIns(t))
 	ctx := deadline(t, 30*time.Second)
-	id, err := l.Account.RunInstance(ctx, l.Member())
-	do(t, err)
-	h, err := l.Booted(ctx, id)
-	do(t, err)
-	do(t, l.waitState(ctx, id, "running"))
+	h := member(t, ctx, l)
 	do(t, os.WriteFile(h.Path("/root/kept"), []byte("kept"), 0o600))
-	do(t, l.Reboot(ctx, id))
-	do(t, l.StopStart(ctx, id))
+	do(t, l.Reboot(ctx, h.ID))
+	do(t, l.StopStart(ctx, h.ID))
 	if got, err := h.ReadFile(ctx, "/root/kept"); err != nil || got != "kept" {
 		t.Errorf("after two boots: %q, %v", got, err)
 	}

@@ -38,12 +38,7 @@ func TestVolumeGoesFromOneInstanceToAnotherByASnapshot(t *testing.T) {
 	api := l.EC2()
 	var hosts []*host.Host
 	for range 2 {
-		id, err := l.Account.RunInstance(ctx, l.Member())
-		do(t, err)
-		h, err := l.Booted(ctx, id)
-		do(t, err)
-		do(t, l.waitState(ctx, id, "running"))
-		hosts = append(hosts, h)
+		hosts = append(hosts, member(t, ctx, l))
 	}
 	attach := func(volumeID string, h *host.Host) {
 		t.Helper()
@@ -116,10 +111,7 @@ func TestReleaseServerMountsItsVolumeAgainAfterAReboot(t *testing.T) {
 func TestDefectsOfADiskAreShown(t *testing.T) {
 	l := start(t, standIns(t))
 	ctx := deadline(t, 30*time.Second)
-	id, err := l.Account.RunInstance(ctx, l.Member())
-	do(t, err)
-	h, err := l.Booted(ctx, id)
-	do(t, err)
+	h := member(t, ctx, l)
 	do(t, l.hardware.CreateVolume(ctx, "vol-1", 1, ""))
 	size := func() string {
 		t.Helper()
@@ -127,7 +119,7 @@ func TestDefectsOfADiskAreShown(t *testing.T) {
 		do(t, err)
 		return strings.TrimSpace(got)
 	}
-	spec := cloud.AttachSpec{VolumeID: "vol-1", InstanceID: id, SizeZero: true, Serial: "-"}
+	spec := cloud.AttachSpec{VolumeID: "vol-1", InstanceID: h.ID, SizeZero: true, Serial: "-"}
 	do(t, l.hardware.Attach(ctx, spec))
 	if got := size(); got != "0" || h.Disks()["nvme1n1"] != "" {
 		t.Errorf("size %s, disks %v", got, h.Disks())
@@ -137,7 +129,7 @@ func TestDefectsOfADiskAreShown(t *testing.T) {
 	if got := size(); got != "2097152" || h.Disks()["nvme1n1"] != "vol1" || len(h.Disks()) != 1 {
 		t.Errorf("size %s, disks %v", got, h.Disks())
 	}
-	do(t, l.hardware.Detach(ctx, "vol-1", id, false))
+	do(t, l.hardware.Detach(ctx, "vol-1", h.ID, false))
 	if len(h.Disks()) != 0 {
 		t.Errorf("disks %v", h.Disks())
 	}
