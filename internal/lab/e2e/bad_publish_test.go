@@ -45,8 +45,8 @@ func TestBadSourceIsRefused(t *testing.T) {
 	}
 	t.Run("unreadable in one file", func(t *testing.T) {
 		r := r.in(t)
-		// Root reads everything, so the publisher runs without that right here.
-		r.sh("mkdir -p /srv/secret/sub; echo a > /srv/secret/a; echo b > /srv/secret/sub/hidden; chown -R nobody /srv/secret; chmod 0600 /srv/secret/sub/hidden")
+		// Root reads everything, so the publisher runs without that right here. Of the volume, it would then miss the lock alone, which is its owner's.
+		r.sh("chmod 0644 /release/.ebs-release/lock; mkdir -p /srv/secret/sub; echo a > /srv/secret/a; echo b > /srv/secret/sub/hidden; chown -R nobody /srv/secret; chmod 0600 /srv/secret/sub/hidden")
 		r.unchanged(func() host.Output {
 			out, _ := r.server.Run(within(r, 30*time.Second), "setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search", "ebs-release", "publish", "/srv/secret")
 			return out
