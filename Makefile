@@ -50,7 +50,7 @@ fuzz: ## everything that reads what others wrote, a minute each (FUZZTIME=10s)
 bench: build ## boots and publishes beside the shell scripts that this replaces; docs/performance.md has the figures (root)
 	@packaging/dev/deps bench
 	$(GO) test -run '^$$' -bench 'Boot|BesideTheScript|Size' -benchtime 15x -timeout 30m ./internal/lab/bench
-	$(GO) test -run '^$$' -bench Fleet -benchtime 1x -timeout 2h ./internal/lab/bench
+	$(GO) test -run '^$$' -bench Fleet -benchtime 3x -timeout 2h ./internal/lab/bench
 
 packages: ## .deb and .rpm of both programs for amd64 and arm64, into dist/
 	packaging/dev/packages
