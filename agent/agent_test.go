@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,6 +92,7 @@ func TestExitCodes(t *testing.T) {
 		{"wait in vain", []string{"wait", "--timeout", "150ms"}, nil, exit.Unchanged, "after 150ms: not ready"},
 		{"receive and keep nothing", []string{"receive", "--keep", "0"}, nil, exit.Usage, "--keep"},
 		{"version", []string{"version"}, nil, exit.Done, ""},
+		{"version as a flag", []string{"--version"}, nil, exit.Done, ""},
 		{"config show", []string{"config", "show"}, nil, exit.Done, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -100,6 +102,12 @@ func TestExitCodes(t *testing.T) {
 			}
 			if lines := strings.Count(stderr, "\n"); code != exit.Done && lines != 1 {
 				t.Errorf("stderr has %d lines, want one: %q", lines, stderr)
+			}
+			var failure status.Failure
+			_, inJSON, _ := newAgent(t, tc.env).do(t, append(slices.Clone(tc.args), "--output", "json")...)
+			if early := tc.code == exit.Usage && tc.name != "wrong output"; early &&
+				(json.Unmarshal([]byte(inJSON), &failure) != nil || failure.ExitCode != tc.code || !strings.Contains(failure.Error, tc.says)) {
+				t.Errorf("as JSON: %q", inJSON)
 			}
 			if code == exit.Done && stdout == "" {
 				t.Error("nothing on stdout")

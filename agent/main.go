@@ -50,6 +50,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 func (p *program) execute(ctx context.Context, args []string) int {
+	out := &status.Stdout{Writer: p.stdout}
+	p.stdout = out
 	root := p.command()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
@@ -59,9 +61,14 @@ func (p *program) execute(ctx context.Context, args []string) int {
 	code := exit.Code(err)
 	if !p.began { // cobra's own errors: an unknown verb or flag, a missing argument
 		code = exit.Usage
+		p.output = status.OutputOf(args)
 		err = fmt.Errorf("%w. Try: %s --help", err, cmd.CommandPath())
 	}
 	p.lastLine(err)
+	if p.output == status.JSON && !out.Used {
+		// A reader that is gone stops nothing: the exit code still tells.
+		_ = status.PrintJSON(p.stdout, status.Failure{Schema: status.Schema, Error: oneLine(err), ExitCode: code})
+	}
 	return code
 }
 
@@ -85,6 +92,9 @@ Unknown codes mean failure.`,
 		},
 	}
 	p.root = root
+	root.Version = version
+	root.SetVersionTemplate(versionLine())
+	root.Flags().Bool("version", false, "print the version")
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	p.addSettings(root.PersistentFlags())

@@ -18,8 +18,12 @@ func (p *program) versionCommand() *cobra.Command {
 			if p.output == status.JSON {
 				return status.PrintJSON(p.stdout, map[string]any{"schema": status.Schema, "version": version, "go": runtime.Version()})
 			}
-			_, err := fmt.Fprintf(p.stdout, "ebs-release-agent %s (%s)\n", version, runtime.Version())
+			_, err := fmt.Fprint(p.stdout, versionLine())
 			return err
 		},
 	}
+}
+
+func versionLine() string {
+	return fmt.Sprintf("ebs-release-agent %s (%s)\n", version, runtime.Version())
 }

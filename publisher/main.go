@@ -12,6 +12,7 @@ import (
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 )
@@ -38,7 +39,8 @@ type program struct {
 
 // run is main without the process: it returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv func(string) string) int {
-	p := &program{stdout: stdout, stderr: stderr, getenv: getenv}
+	out := &status.Stdout{Writer: stdout}
+	p := &program{stdout: out, stderr: stderr, getenv: getenv}
 	root := p.command()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
@@ -48,9 +50,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv fu
 	code := exit.Code(err)
 	if !p.began { // cobra's own errors: an unknown verb or flag, a missing argument
 		code = exit.Usage
+		p.output = status.OutputOf(args)
 		err = fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())
 	}
 	fmt.Fprintf(stderr, "ebs-release: %s\n", publish.OneLine(err))
+	if !out.Used {
+		p.reportFailure(cmd.Name(), err, code)
+	}
 	return code
 }
 
@@ -74,6 +80,9 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 nothing was changed, 4
 		},
 	}
 	p.root = root
+	root.Version = version
+	root.SetVersionTemplate(versionLine())
+	root.Flags().Bool("version", false, "print the version")
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)
 	p.addSettings(root.PersistentFlags())

@@ -170,6 +170,56 @@ func TestVersion(t *testing.T) {
 	}
 }
 
+func TestVersionFlagSaysWhatTheVerbSays(t *testing.T) {
+	_, verb, _ := call(t, nil, "version")
+	if code, flag, _ := call(t, nil, "--version"); code != 0 || flag != verb || flag == "" {
+		t.Errorf("code %d, %q, the verb says %q", code, flag, verb)
+	}
+}
+
+// A program that reads stdout gets an answer, however early the end came.
+func TestEarlyFailuresAreJSONToo(t *testing.T) {
+	type answer struct {
+		Schema, ExitCode int
+		Error, Result    string
+		Kind             string
+		Outcome          *struct{ Result, Error string }
+	}
+	for _, tc := range []struct {
+		args   string
+		code   int
+		result string
+		error  string
+	}{
+		{"publish /x --output json", exit.Usage, "failed", "groups is not set"},
+		{"publish --output json", exit.Usage, "failed", "wants one SOURCE"},
+		{"converge --output json", exit.Usage, "failed", "groups is not set"},
+		{"rollback --output ndjson", exit.Usage, "failed", "groups is not set"},
+		{"status --output json", exit.Usage, "", "groups is not set"},
+		{"config show --output json --settle soon", exit.Usage, "", "settle"},
+		{"publish /x --no-such-flag --output json", exit.Usage, "failed", "unknown flag"},
+		{"no-such-verb --output=json", exit.Usage, "", "unknown command"},
+		{"config show --output json --keep many", exit.Usage, "", "keep"},
+	} {
+		code, stdout, stderr := call(t, nil, strings.Fields(tc.args)...)
+		var got answer
+		dec := json.NewDecoder(strings.NewReader(stdout))
+		if err := dec.Decode(&got); err != nil || dec.More() {
+			t.Errorf("%s: %v in %q", tc.args, err, stdout)
+			continue
+		}
+		if got.Outcome != nil {
+			got.Result, got.Error = got.Outcome.Result, got.Outcome.Error
+		}
+		if code != tc.code || got.Schema != 1 || got.Result != tc.result || !strings.Contains(got.Error, tc.error) || !strings.Contains(stderr, tc.error) {
+			t.Errorf("%s: exit %d, %+v, stderr %q", tc.args, code, got, stderr)
+		}
+	}
+	if _, stdout, _ := call(t, nil, "status"); stdout != "" {
+		t.Errorf("text for people goes to stderr: %q", stdout)
+	}
+}
+
 func TestFreezeGuardVerbHoldsAFreeze(t *testing.T) {
 	point := filepath.Join(t.TempDir(), "release")
 	if err := os.Mkdir(point, 0o755); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"ebs-release/internal/publish"
@@ -18,6 +19,28 @@ func (p *program) printJSON(report any) error {
 // outputNDJSON is a format of --output: the events of a publish as they happen, one JSON object a line, as publish.Event has it. The last one is of
 // kind "outcome" and holds what --output json prints.
 const outputNDJSON = "ndjson"
+
+// reportFailure is the report of a verb that failed before it had one: a program that reads stdout
+// gets an answer whatever happened. The verbs that have an outcome give one.
+func (p *program) reportFailure(verb string, err error, code int) {
+	var report any = status.Failure{Schema: status.Schema, Error: publish.OneLine(err), ExitCode: code}
+	if slices.Contains(verbsWithEvents, verb) {
+		outcome := publish.Outcome{
+			Schema: status.Schema, Result: publish.ResultOf(code), Error: publish.OneLine(err), Phases: []publish.PhaseTime{}, Members: []publish.Member{},
+		}
+		if p.output == outputNDJSON {
+			p.listen(func(publish.Event) {})(publish.Event{Phase: "P0", Kind: publish.KindOutcome, Outcome: &outcome})
+			return
+		}
+		report = outcome
+	}
+	if p.output == status.JSON {
+		_ = p.printJSON(report) // a reader that is gone: the exit code still tells
+	}
+}
+
+// verbsWithEvents have ndjson, and an outcome.
+var verbsWithEvents = []string{verbPublish, verbConverge, verbRollback}
 
 // listen tells a person on stderr what happens, and with --output ndjson a program on stdout, too.
 func (p *program) listen(person func(publish.Event)) func(publish.Event) {
@@ -48,7 +71,7 @@ func checkOutput(output, verb string) error {
 	switch {
 	case output == status.Text, output == status.JSON:
 		return nil
-	case output == outputNDJSON && (verb == verbPublish || verb == verbConverge || verb == verbRollback):
+	case output == outputNDJSON && slices.Contains(verbsWithEvents, verb):
 		return nil
 	case output == outputNDJSON:
 		return fmt.Errorf("--output %s is for %s, %s and %s: %s has no events", outputNDJSON, verbPublish, verbConverge, verbRollback, verb)

@@ -41,7 +41,7 @@ func (p *program) preview(ctx context.Context, j job) error {
 	if err != nil {
 		return before(ctx, err)
 	}
-	talk := newTalker(p.stderr)
+	talk := newTalker(p.stderr, p.getenv("TERM"))
 	parts.Talk = talk.event
 	found, err := parts.Preview(ctx)
 	talk.close()

@@ -45,10 +45,11 @@ func (t *talker) say(format string, args ...any) {
 // failureTime is how long failures wait for others of the same cause.
 const failureTime = time.Second
 
-// newTalker talks to out; close it.
-func newTalker(out io.Writer) *talker {
+// newTalker talks to out; close it. terminal is what $TERM says of it.
+func newTalker(out io.Writer, terminal string) *talker {
 	t := &talker{out: out}
-	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	// A dumb terminal (an editor's, a console of a build) shows the live line's escapes as they are.
+	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && terminal != "dumb" && terminal != "" {
 		t.bar = mpb.New(mpb.WithOutput(f), mpb.WithAutoRefresh())
 		t.out = t.bar // lines go above the live one
 		t.row = t.bar.New(0, mpb.NopStyle(), mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Any(func(decor.Statistics) string {
@@ -141,7 +142,11 @@ func (t *talker) tellFailures() {
 		if alike := members[cause]; len(alike) == 1 {
 			t.say("   failed: %s\n", oneLine(withMember(alike[0])))
 		} else {
-			t.say("   failed: %s: %s\n", oneLine(cause), memberNames(alike))
+			text := ""
+			if first := withMember(alike[0]); !strings.HasSuffix(first, ": "+cause) {
+				text = ", such as " + first
+			}
+			t.say("   failed: %s: %s%s\n", oneLine(cause), memberNames(alike), oneLine(text))
 		}
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 func TestPlainTalkIsALinePerPhaseAndPerTenPercent(t *testing.T) {
 	var out bytes.Buffer
-	talk := newTalker(&out)
+	talk := newTalker(&out, "xterm")
 	talk.event(publish.Event{Phase: "P3", Kind: publish.KindPhase, Text: "transfer"})
 	for done := range 51 {
 		talk.event(publish.Event{Phase: "P3", Kind: publish.KindProgress, Progress: &publish.Progress{Done: done, Working: 50 - done, Total: 50, Snapshot: "38%"}})
@@ -32,7 +32,7 @@ func TestPlainTalkIsALinePerPhaseAndPerTenPercent(t *testing.T) {
 
 func TestPlainTalkTellsTheSnapshotPerTenPercent(t *testing.T) {
 	var out bytes.Buffer
-	talk := newTalker(&out)
+	talk := newTalker(&out, "xterm")
 	talk.event(publish.Event{Phase: "P3", Kind: publish.KindPhase, Text: "transfer"})
 	for _, percent := range []string{"0%", "5%", "38%", "39%", "40%", "100%", "100%"} {
 		talk.event(publish.Event{Phase: "P3", Kind: publish.KindProgress, Progress: &publish.Progress{Snapshot: percent}})
@@ -47,7 +47,7 @@ func TestPlainTalkTellsTheSnapshotPerTenPercent(t *testing.T) {
 
 func TestFailuresAreToldOnceByCause(t *testing.T) {
 	var out bytes.Buffer
-	talk := newTalker(&out)
+	talk := newTalker(&out, "xterm")
 	for _, id := range []string{"i-3", "i-1", "i-2"} {
 		talk.event(publish.Event{Phase: "P3", Kind: publish.KindFailed, Member: id, Cause: "its disk is full", Text: "stage r on " + id + ": its disk is full"})
 	}
@@ -100,7 +100,7 @@ func TestTerminalHasOneLiveLineBelowThePhases(t *testing.T) {
 		text, _ := io.ReadAll(master)
 		shown <- string(text)
 	}()
-	talk := newTalker(terminal)
+	talk := newTalker(terminal, "xterm")
 	talk.event(publish.Event{Phase: "P5", Kind: publish.KindPhase, Text: "converge"})
 	talk.event(publish.Event{Phase: "P5", Kind: publish.KindProgress, Progress: &publish.Progress{Done: 41, Working: 8, Total: 49}})
 	talk.event(publish.Event{Phase: "P6", Kind: publish.KindPhase, Text: "report"})
@@ -112,6 +112,25 @@ func TestTerminalHasOneLiveLineBelowThePhases(t *testing.T) {
 	}
 	if after := text[strings.LastIndex(text, "P6 report"):]; strings.Contains(after, "done 41") {
 		t.Errorf("the live line stays: %q", after)
+	}
+}
+
+func TestADumbTerminalGetsNoEscapes(t *testing.T) {
+	for _, name := range []string{"dumb", ""} {
+		master, terminal := pseudoTerminal(t)
+		shown := make(chan string, 1)
+		go func() { // ends with the terminal
+			text, _ := io.ReadAll(master)
+			shown <- string(text)
+		}()
+		talk := newTalker(terminal, name)
+		talk.event(publish.Event{Phase: "P5", Kind: publish.KindPhase, Text: "converge"})
+		talk.event(publish.Event{Phase: "P5", Kind: publish.KindProgress, Progress: &publish.Progress{Done: 41, Working: 8, Total: 49}})
+		talk.close()
+		terminal.Close()
+		if text := <-shown; strings.Contains(text, "\x1b") || !strings.Contains(text, "done 41") {
+			t.Errorf("TERM=%s: %q", name, text)
+		}
 	}
 }
 

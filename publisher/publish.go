@@ -154,7 +154,7 @@ func (p *program) carryOut(ctx context.Context, j job, do work) (*publish.Outcom
 	if err != nil {
 		return nil, before(ctx, err)
 	}
-	talk := newTalker(p.stderr)
+	talk := newTalker(p.stderr, p.getenv("TERM"))
 	parts.Talk = p.listen(talk.event)
 	outcome, err := do(ctx, parts)
 	talk.close()

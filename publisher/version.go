@@ -18,8 +18,10 @@ func (p *program) versionCommand() *cobra.Command {
 			if p.output == status.JSON {
 				return p.printJSON(map[string]any{"schema": status.Schema, "version": version, "go": runtime.Version()})
 			}
-			_, err := fmt.Fprintf(p.stdout, "ebs-release %s (%s)\n", version, runtime.Version())
+			_, err := fmt.Fprint(p.stdout, versionLine())
 			return err
 		},
 	}
 }
+
+func versionLine() string { return fmt.Sprintf("ebs-release %s (%s)\n", version, runtime.Version()) }

@@ -2,6 +2,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -104,6 +105,12 @@ func readFile(table []Setting, file string) (map[string]string, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	switch {
+	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")): // an editor's mark of UTF-8, which TOML does not have
+		data = data[3:]
+	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):
+		return nil, fmt.Errorf("read configuration %s: it is UTF-16. Try: save it as UTF-8", file)
 	}
 	var raw map[string]any
 	if err := toml.Unmarshal(data, &raw); err != nil {

@@ -117,3 +117,16 @@ func TestBadConfigurationIsRefusedByName(t *testing.T) {
 		})
 	}
 }
+
+// Editors put these before a text.
+func TestByteOrderMarks(t *testing.T) {
+	v, err := load(t, "\xef\xbb\xbfpointer = 'http://file/'\n", nil)
+	if err != nil || v.Get("pointer") != "http://file/" {
+		t.Errorf("%v, %v", v, err)
+	}
+	for _, file := range []string{"\xff\xfep\x00", "\xfe\xff\x00p"} {
+		if _, err := load(t, file, nil); err == nil || !strings.Contains(err.Error(), "UTF-16. Try: save it as UTF-8") {
+			t.Errorf("%v", err)
+		}
+	}
+}

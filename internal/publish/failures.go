@@ -138,7 +138,11 @@ func group(some []*member) string {
 		if alike := same[key]; len(alike) == 1 {
 			words = append(words, alike[0].why())
 		} else {
-			words = append(words, fmt.Sprintf("%s: %s", names(alike), key))
+			text := fmt.Sprintf("%s: %s", names(alike), key)
+			if alike[0].err != nil && cause(alike[0].err) != OneLine(alike[0].err) { // what was said there, too
+				text += ", such as " + alike[0].why()
+			}
+			words = append(words, text)
 		}
 	}
 	return strings.Join(words, "; ")

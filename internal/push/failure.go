@@ -3,6 +3,7 @@ package push
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"ebs-release/internal/exit"
@@ -28,7 +29,7 @@ const sshFailed = 255
 
 // whyEnded says why a connection that was good ended.
 func whyEnded(code int, stderr string, err error) error {
-	line := lastLine(stderr)
+	line := said(stderr)
 	switch {
 	case line == "" && err != nil:
 		line = err.Error()
@@ -43,7 +44,10 @@ func whyEnded(code int, stderr string, err error) error {
 
 // whyNot makes one clear error of what ssh said about a connection that did not come about.
 func whyNot(code int, stderr string, o Options) error {
-	line := lastLine(stderr)
+	line := said(stderr)
+	if o.KeyFile != "" { // ssh knows it by the name that it has in the session's folder
+		line = strings.NewReplacer(`"`+identityName+`"`, o.KeyFile, "'"+identityName+"'", o.KeyFile).Replace(line)
+	}
 	has := func(words string) bool { return strings.Contains(stderr, words) }
 	switch {
 	case code >= 0 && code != sshFailed: // the login went well
@@ -70,12 +74,26 @@ func noSpace(said string) bool {
 	return strings.Contains(strings.ToLower(said), "no space left on device")
 }
 
-func lastLine(text string) string {
-	last := ""
-	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); line != "" {
-			last = line
+// mostSaid bounds what is kept of a program's words, in bytes: a banner may be a page of law.
+const mostSaid = 600
+
+// said is what a program said, in one line, without the lines that only draw a frame. The reason is
+// often not in its last line: of a key with a wrong mode, or of a host that is shut down, that one
+// says "Permission denied" or "Connection closed". What is too long loses its beginning.
+func said(text string) string {
+	var lines []string
+	size := 0
+	for _, line := range slices.Backward(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' })) {
+		line = strings.TrimSpace(strings.Trim(strings.TrimSpace(line), "@#*=-"))
+		if line == "" {
+			continue
 		}
+		if size += len(line) + len("; "); size > mostSaid && len(lines) > 0 {
+			lines = append(lines, "…")
+			break
+		}
+		lines = append(lines, line[:min(len(line), mostSaid)])
 	}
-	return last
+	slices.Reverse(lines)
+	return strings.Join(lines, "; ")
 }

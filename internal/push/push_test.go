@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"ebs-release/internal/release"
+
+	"golang.org/x/sys/unix"
 )
 
 func same(t *testing.T, a, b string) {
@@ -250,6 +252,58 @@ func TestConnectionsThatDoNotComeAbout(t *testing.T) {
 				t.Errorf("left behind: %s", l)
 			}
 		}
+	}
+}
+
+// The last line of ssh says the least: what explains it comes before.
+func TestWhatSSHSaidIsWhole(t *testing.T) {
+	message := filepath.Join(t.TempDir(), "banner")
+	if err := os.WriteFile(message, []byte("System is going down. Unprivileged users are not permitted to log in anymore.\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f := newFar(t, volume(t), "Banner "+message)
+	o := f.options
+	o.User = "nobody"
+	_, err := Open(t.Context(), f.target, o)
+	wantError(t, err, ErrLogin, "System is going down", "Permission denied (", "user nobody")
+
+	o = f.options
+	o.KeyFile = filepath.Join(t.TempDir(), "deploy.pem")
+	if err := os.WriteFile(o.KeyFile, []byte(read(t, f.options.KeyFile)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(t.Context(), f.target, o)
+	wantError(t, err, ErrLogin, "Permissions 0644 for "+o.KeyFile+" are too open", "Load key "+o.KeyFile+": bad permissions", "Permission denied")
+	if strings.Contains(err.Error(), "@@@") {
+		t.Errorf("a frame is left: %v", err)
+	}
+	if got := said(strings.Repeat("a line of law\n", 100) + "the reason\r\n"); len(got) > mostSaid+60 || !strings.HasPrefix(got, "…; ") || !strings.HasSuffix(got, "; the reason") {
+		t.Errorf("%d bytes: %q", len(got), got)
+	}
+}
+
+func TestAFullTemporaryFolderIsSaid(t *testing.T) {
+	f := newFar(t, volume(t))
+	full := t.TempDir()
+	if err := unix.Mount("tmpfs", full, "tmpfs", 0, "size=4k,nr_inodes=20"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(full, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.WriteFile(filepath.Join(full, "filler"), make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", full)
+	_, err := Open(t.Context(), f.target, f.options)
+	wantError(t, err, syscall.ENOSPC)
+	if strings.Contains(err.Error(), "resolve") {
+		t.Errorf("%v", err)
+	}
+	if left, _ := filepath.Glob(full + "/ebs-release-push-*"); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }
 

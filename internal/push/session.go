@@ -56,7 +56,11 @@ func Open(ctx context.Context, target Target, options Options) (*Session, error)
 	if s.dir, err = os.MkdirTemp("", "ebs-release-push-"); err != nil {
 		return nil, s.failed("connect", err)
 	}
-	if err := errors.Join(s.configure(), s.connect(ctx)); err != nil {
+	err = s.configure()
+	if err == nil {
+		err = s.connect(ctx)
+	}
+	if err != nil {
 		_ = os.RemoveAll(s.dir)
 		return nil, s.failed("connect", err)
 	}
@@ -92,7 +96,7 @@ func (s *Session) configure() error {
 	line("ForwardAgent no")
 	line("RequestTTY no")
 	line("EscapeChar none")
-	line("LogLevel ERROR")
+	line("LogLevel INFO") // from ERROR on, ssh keeps the server's message about a refused login (nologin) to itself
 	if s.options.KeyFile != "" {
 		line("IdentityFile %s", identityName)
 		line("IdentitiesOnly yes")
@@ -100,7 +104,10 @@ func (s *Session) configure() error {
 			return err
 		}
 	}
-	return errors.Join(s.write(configName, b.String()), s.write(knownHosts, s.target.InstanceID+" "+s.target.HostKey+"\n"))
+	if err := s.write(configName, b.String()); err != nil {
+		return err
+	}
+	return s.write(knownHosts, s.target.InstanceID+" "+s.target.HostKey+"\n")
 }
 
 func (s *Session) write(name, text string) error {

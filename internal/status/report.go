@@ -14,12 +14,45 @@ const (
 	JSON = "json"
 )
 
+// OutputOf is the --output among arguments that could not be parsed, such as those of an unknown
+// verb; "" when there is none.
+func OutputOf(args []string) string {
+	for i, arg := range args {
+		if format, ok := strings.CutPrefix(arg, "--output="); ok {
+			return format
+		}
+		if arg == "--output" && i+1 < len(args) {
+			return args[i+1]
+		}
+	}
+	return ""
+}
+
 // CheckOutput refuses a --output that is neither text nor json.
 func CheckOutput(format string) error {
 	if format != Text && format != JSON {
 		return fmt.Errorf("--output is %q, want %s or %s", format, Text, JSON)
 	}
 	return nil
+}
+
+// Failure is the report of a verb that failed before it had one of its own.
+type Failure struct {
+	Schema   int    `json:"schema"`
+	Error    string `json:"error"` // one line
+	ExitCode int    `json:"exit_code"`
+}
+
+// Stdout is a program's stdout that knows whether anything was written to it: a verb that fails
+// prints a Failure only where it printed no report.
+type Stdout struct {
+	io.Writer
+	Used bool
+}
+
+func (s *Stdout) Write(p []byte) (int, error) {
+	s.Used = true
+	return s.Writer.Write(p)
 }
 
 // PrintJSON writes a report for programs, indented.
