@@ -92,7 +92,7 @@ func (a *assembly) build(ctx context.Context, partial *os.File) error {
 		}
 		return nil
 	}
-	return sideBySide(ctx, produce, func() func(copyJob) error {
+	err = sideBySide(ctx, produce, func() func(copyJob) error {
 		h := newHasher()
 		return func(j copyJob) error {
 			defer func() { _ = j.from.Close() }()
@@ -103,6 +103,7 @@ func (a *assembly) build(ctx context.Context, partial *os.File) error {
 			return nil
 		}
 	})
+	return whatIsFull(partial, err)
 }
 
 // folder makes one directory right, not what is below its own directories.

@@ -331,6 +331,24 @@ func TestCopyOfAChangedFileIsRefused(t *testing.T) {
 	wantError(t, err, "write a")
 }
 
+func TestAVolumeWithoutInodesIsNotCalledFull(t *testing.T) {
+	tree := small(t, 4096)
+	publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
+	if err := unix.Mount("tmpfs", tree.Root, "tmpfs", unix.MS_REMOUNT, "nr_inodes=60"); err != nil {
+		t.Fatal(err)
+	}
+	before := listing(t, tree)
+	many := map[string]string{}
+	for i := range 100 {
+		many[fmt.Sprint("f", i)] = fmt.Sprint(i)
+	}
+	_, err := tree.Ingest(t.Context(), source(t, many), second)
+	wantError(t, err, "all 60 inodes are in use", "although bytes are free", "Try: keep fewer releases")
+	if !errors.Is(err, unix.ENOSPC) || listing(t, tree) != before {
+		t.Errorf("%v, or the volume changed", err)
+	}
+}
+
 func TestFullVolumeIsAClearErrorAndChangesNothing(t *testing.T) {
 	tree := small(t, 1024)
 	publish(t, tree, source(t, map[string]string{"a": "1"}), 1)

@@ -25,6 +25,17 @@ func (t Tree) room(need int64) error {
 	return nil
 }
 
+// whatIsFull adds to the kernel's "no space left on device" that it was the inodes: every file takes
+// one, ext4 has a fixed number of them, and df shows free bytes. dir is on the file system.
+func whatIsFull(dir *os.File, err error) error {
+	var st unix.Statfs_t
+	if !errors.Is(err, unix.ENOSPC) || unix.Fstatfs(int(dir.Fd()), &st) != nil || st.Files == 0 || st.Ffree > 0 {
+		return err
+	}
+	return fmt.Errorf("%w: all %d inodes are in use, so no file can be added although bytes are free (df -i). "+
+		"Try: keep fewer releases, or make the volume with more inodes", err, st.Files)
+}
+
 func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // startPartial makes an empty partial tree. What a crash left of any earlier one goes: there is one publish at a time.

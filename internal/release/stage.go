@@ -187,7 +187,7 @@ func (s *Staging) Receive(ctx context.Context, files io.Reader) error {
 		err = s.tree.publish(s.root, s.id, s.text, s.assembly.began)
 	}
 	if err != nil {
-		return fmt.Errorf("receive %s: %w", s.id, err)
+		return fmt.Errorf("receive %s: %w", s.id, whatIsFull(s.partial, err))
 	}
 	s.done = true
 	return nil
