@@ -153,7 +153,7 @@ func (t Tree) remove(root *os.Root, id string) error {
 
 // removeLoneManifests removes manifests without a tree, left by a crash between the two.
 func (t Tree) removeLoneManifests(root *os.Root) error {
-	entries, err := fs.ReadDir(root.FS(), stateDir)
+	entries, err := readFolder(root, stateDir)
 	if err != nil {
 		return err
 	}

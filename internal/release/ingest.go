@@ -55,7 +55,7 @@ func (t Tree) openSource(ctx context.Context, root *os.Root, source string) (*os
 	if err := t.checkSource(source); err != nil {
 		return nil, err
 	}
-	return os.Open(source)
+	return openSourceDir(source)
 }
 
 // checkSource refuses what can't be meant.

@@ -66,7 +66,7 @@ func (t Tree) startPartial(root *os.Root, id string, who owner) (*os.File, error
 // the one that an application runs as: that stops nobody, and Prune reports it.
 func (t Tree) sweep(root *os.Root) (foreign, err error) {
 	for _, dir := range []string{releasesDir, stateDir} {
-		entries, err := fs.ReadDir(root.FS(), dir)
+		entries, err := readFolder(root, dir)
 		if err != nil {
 			return foreign, fmt.Errorf("release volume %s: %w", t.Root, err)
 		}
@@ -92,7 +92,7 @@ func (t Tree) sweep(root *os.Root) (foreign, err error) {
 // removeTree removes a file or tree of the volume, also below directories that their owner may not write to. What is another user's stays, with the
 // folders on the way to it, and is an fs.ErrPermission; the rest goes.
 func removeTree(root *os.Root, name string) error {
-	dir, err := root.Open(path.Dir(name))
+	dir, err := openFolder(root, path.Dir(name))
 	if err != nil {
 		return err
 	}

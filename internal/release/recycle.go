@@ -30,7 +30,7 @@ func (t Tree) recycle(root *os.Root, id string, keep int, needed string) (string
 	if err := root.Remove(stateDir + "/" + old + manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	entries, err := fs.ReadDir(root.FS(), from)
+	entries, err := readFolder(root, from)
 	if err != nil {
 		return "", err
 	}

@@ -15,7 +15,7 @@ var ErrChanged = errors.New("SOURCE changes while it is read; publish from a fol
 // Scan reads a tree into a manifest. Content is hashed, side by side; times of files decide nothing. What can't be shipped right is
 // refused by name: sockets, fifos, devices, and what its owner can't read.
 func Scan(ctx context.Context, dir string) (Manifest, error) {
-	root, err := os.Open(dir)
+	root, err := openSourceDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -25,6 +25,11 @@ func Scan(ctx context.Context, dir string) (Manifest, error) {
 		return nil, fmt.Errorf("read %s: %w", dir, err)
 	}
 	return manifestOf(seen), nil
+}
+
+// openSourceDir opens a SOURCE, through symlinks: it is the operator's word. It does not wait for the other end of a fifo.
+func openSourceDir(dir string) (*os.File, error) {
+	return os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 }
 
 // sighting is an entry, and the marks by which a later look can tell that it changed.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"syscall"
 	"time"
 
@@ -31,7 +30,7 @@ func (t Tree) lock(ctx context.Context) (root *os.Root, unlock func(), err error
 		return nil, nil, err
 	}
 	// Init made it. Made here by root, it would keep the tree's owner out.
-	file, err := root.OpenFile(lockPath, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	file, err := openPlain(root, lockPath, maxFence)
 	if err != nil {
 		_ = root.Close()
 		return nil, nil, fmt.Errorf("lock release volume %s (is it one?): %w", t.Root, err)
@@ -55,40 +54,6 @@ func (t Tree) lock(ctx context.Context) (root *os.Root, unlock func(), err error
 		case <-timer.C:
 		}
 	}
-}
-
-// openPlain opens a file of ours, of at most limit bytes. A volume may come from anywhere: what stands under the name may be a fifo, which would hold us
-// until somebody writes into it, a device, or a link to one.
-func openPlain(root *os.Root, name string, limit int64) (*os.File, error) {
-	file, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := file.Stat()
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = fmt.Errorf("%s is no regular file (%s)", name, info.Mode())
-	case info.Size() > limit:
-		err = fmt.Errorf("%s has %d bytes, want at most %d", name, info.Size(), limit)
-	default:
-		return file, nil
-	}
-	return nil, errors.Join(err, file.Close())
-}
-
-// openFolder opens a folder of the volume, and no symlink that took its place: whoever owns the volume may be less than who reads it.
-func openFolder(root *os.Root, name string) (*os.File, error) {
-	parent, err := root.Open(path.Dir(name))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = parent.Close() }()
-	fd, err := unix.Openat(int(parent.Fd()), path.Base(name), openDir, 0)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	return os.NewFile(uintptr(fd), name), nil
 }
 
 // owner is who the tree belongs to. Root makes files for that user; others make them for themselves (asIs).
@@ -115,7 +80,12 @@ func (t Tree) replaceFile(root *os.Root, name string, write func(*os.File) error
 		return err
 	}
 	// Its temporary file is made at the top of the root that it gets.
-	state, err := root.OpenRoot(stateDir)
+	dir, err := openFolder(root, stateDir)
+	if err != nil {
+		return fmt.Errorf("release volume %s: %w", t.Root, err)
+	}
+	defer func() { _ = dir.Close() }()
+	state, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
 	if err != nil {
 		return fmt.Errorf("release volume %s: %w", t.Root, err)
 	}
@@ -140,7 +110,7 @@ func (t Tree) replaceFile(root *os.Root, name string, write func(*os.File) error
 
 // syncDir makes the names in a directory last over a power cut.
 func (t Tree) syncDir(root *os.Root, name string) error {
-	dir, err := root.Open(name)
+	dir, err := openFolder(root, name)
 	if err != nil {
 		return err
 	}

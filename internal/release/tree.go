@@ -7,8 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Where things are below the root of a release volume.
@@ -46,7 +50,7 @@ func (t Tree) Init(uid, gid int) error {
 			return fmt.Errorf("release volume %s: %w", t.Root, err)
 		}
 	}
-	lock, err := root.OpenFile(lockPath, os.O_RDONLY|os.O_CREATE, 0o600)
+	lock, err := openRegular(root, lockPath, unix.O_RDONLY|unix.O_CREAT, 0o600, maxFence)
 	if err != nil {
 		return fmt.Errorf("release volume %s: %w", t.Root, err)
 	}
@@ -57,7 +61,15 @@ func (t Tree) Init(uid, gid int) error {
 		if name == lockPath {
 			mode = 0o600 // whoever can open it can hold it
 		}
-		if err := errors.Join(root.Chmod(name, mode), root.Lchown(name, uid, gid)); err != nil {
+		kind := uint64(unix.O_DIRECTORY)
+		if name == lockPath {
+			kind = 0
+		}
+		file, err := openIn(root, name, unix.O_RDONLY|kind, 0)
+		if err == nil {
+			err = errors.Join(file.Chmod(mode), file.Chown(uid, gid), file.Close())
+		}
+		if err != nil {
 			return fmt.Errorf("release volume %s: %w", t.Root, err)
 		}
 	}
@@ -132,7 +144,7 @@ func (t Tree) Releases() ([]string, error) {
 }
 
 func (t Tree) releases(root *os.Root) ([]string, error) {
-	entries, err := fs.ReadDir(root.FS(), releasesDir)
+	entries, err := readFolder(root, releasesDir)
 	if err != nil {
 		return nil, fmt.Errorf("release volume %s: %w", t.Root, err)
 	}
@@ -202,9 +214,37 @@ func (t Tree) openManifest(root *os.Root, id string) (*os.File, error) {
 	return file, nil
 }
 
+// ErrMismatch, of Check: the volume was looked at, and is not what the pointer names.
+var ErrMismatch = errors.New("the volume holds something else")
+
+// mismatch is an ErrMismatch in words of its own.
+type mismatch struct{ error }
+
+func (mismatch) Is(target error) bool { return target == ErrMismatch }
+
+func (m mismatch) Unwrap() error { return m.error }
+
 // Check says whether the volume is what a pointer names: the manifest has that digest, `current` is that release, and nothing above
-// that generation was ever activated here. It is cheap: contents are not read (Verify does).
+// that generation was ever activated here. It is cheap: contents are not read (Verify does). An ErrMismatch says what is there instead; any other error
+// that it could not be looked at.
 func (t Tree) Check(id, digest string, generation int64) error {
+	err := t.check(id, digest, generation)
+	if errno, ok := errors.AsType[syscall.Errno](err); ok && !slices.Contains(wrongKind, errno) {
+		return err // the disk, a missing right, no memory: nobody knows
+	}
+	if err == nil || errors.Is(err, errOldPointer) {
+		return err
+	}
+	return mismatch{err}
+}
+
+// wrongKind is what the kernel says of a name that is not there, or is something else than a release volume has there.
+var wrongKind = []syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, syscall.EINVAL, syscall.EISDIR, syscall.ENXIO}
+
+// errOldPointer: the pointer is what is wrong, not the volume.
+var errOldPointer = errors.New("the pointer that was read is an old one")
+
+func (t Tree) check(id, digest string, generation int64) error {
 	root, err := t.open()
 	if err != nil {
 		return err
@@ -221,7 +261,7 @@ func (t Tree) Check(id, digest string, generation int64) error {
 	switch {
 	// Below is right: after a rollback the pointer names an older snapshot with a new generation.
 	case have > generation:
-		return fmt.Errorf("%s: generation %d was activated here, the pointer says %d: the pointer that was read is an old one", t.Root, have, generation)
+		return fmt.Errorf("%s: generation %d was activated here, the pointer says %d: %w", t.Root, have, generation, errOldPointer)
 	case current != id:
 		return fmt.Errorf("%s: current is %q, the pointer says %s", t.Root, current, id)
 	}
@@ -230,16 +270,16 @@ func (t Tree) Check(id, digest string, generation int64) error {
 
 // checkRelease says whether a release is here, with that digest.
 func (t Tree) checkRelease(root *os.Root, id, digest string) error {
-	info, err := root.Lstat(releasesDir + "/" + id)
-	if errors.Is(err, fs.ErrNotExist) {
+	dir, err := openFolder(root, releasesDir+"/"+id)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("release %s is not on %s", id, t.Root)
-	}
-	if err != nil {
+	case errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("%s is not a directory", t.Path(id))
+	case err != nil:
 		return fmt.Errorf("release %s: %w", id, err)
 	}
-	if !info.IsDir() {
-		return fmt.Errorf("%s is not a directory", t.Path(id))
-	}
+	_ = dir.Close()
 	have, err := t.manifestDigest(root, id)
 	if err != nil {
 		return err

@@ -1,0 +1,115 @@
+package release
+
+import (
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Row 89: whoever owns the tree puts something else in the place of whatever this package opens there. Nobody who reads or changes the tree, root among
+// them, waits for the other end of a fifo, or goes where a symlink leads to.
+func TestWhatTheOwnerPutsThereHoldsNobodyUp(t *testing.T) {
+	_, far, one, two := pair(t)
+	if err := far.Activate(t.Context(), one.ID, one.Digest, 1); err != nil {
+		t.Fatal(err)
+	}
+	verbs := map[string]func(ctx context.Context, tree Tree) error{
+		"current":    func(_ context.Context, tree Tree) error { _, err := tree.Current(); return err },
+		"generation": func(_ context.Context, tree Tree) error { _, err := tree.Generation(); return err },
+		"releases":   func(_ context.Context, tree Tree) error { _, err := tree.Releases(); return err },
+		"manifest":   func(_ context.Context, tree Tree) error { _, err := tree.Manifest(one.ID); return err },
+		"check":      func(_ context.Context, tree Tree) error { return tree.Check(one.ID, one.Digest, 1) },
+		"verify":     func(ctx context.Context, tree Tree) error { return tree.Verify(ctx, one.ID) },
+		"activate":   func(ctx context.Context, tree Tree) error { return tree.Activate(ctx, one.ID, one.Digest, 2) },
+		"prune":      func(ctx context.Context, tree Tree) error { _, err := tree.Prune(ctx, 1); return err },
+		"init":       func(_ context.Context, tree Tree) error { return tree.Init(ordinary, ordinary) },
+		"stage": func(ctx context.Context, tree Tree) error {
+			_, staging, err := tree.Stage(ctx, StageRequest{ID: two.ID, Digest: two.Digest, Base: one.ID, Delta: strings.NewReader("")})
+			if staging != nil {
+				err = staging.Close()
+			}
+			return err
+		},
+	}
+	writers := []string{"activate", "init", "prune", "stage"} // each has a tree of its own
+	first := manifest(t, far, one.ID)
+	file := slices.IndexFunc(first, func(e Entry) bool { return e.Type == 'f' })
+	folder := slices.IndexFunc(first, func(e Entry) bool { return e.Type == 'd' })
+	for name, feltBy := range map[string][]string{ // the verbs that must fail of it
+		releasesDir:                             {"releases", "verify", "check", "activate", "init"},
+		releasesDir + "/" + one.ID:              {"verify", "check", "activate"},
+		far.below(one.ID, first[file].Path):     {"verify"},
+		far.below(one.ID, first[folder].Path):   {"verify"},
+		stateDir:                                {"generation", "manifest", "check", "activate", "init", "prune", "stage"},
+		lockPath:                                {"activate", "prune", "stage", "init"},
+		fencePath:                               {"generation", "check", "activate"},
+		stateDir + "/" + one.ID + manifestExt:   {"manifest", "check", "verify"},
+		stateDir + "/." + currentName:           nil, // left of a flip that was cut off
+		stateDir + "/" + incoming:               nil,
+		releasesDir + "/" + two.ID + partialExt: nil,
+	} {
+		for plant, put := range map[string]func(path, moved string) error{
+			"fifo":           func(path, _ string) error { return unix.Mkfifo(path, 0o666) },
+			"link to a fifo": func(path, moved string) error { return os.Symlink("../fifo", path) },
+			"link to what it was": func(path, moved string) error {
+				rel, err := filepath.Rel(filepath.Dir(path), moved)
+				if err != nil {
+					return err
+				}
+				return os.Symlink(rel, path)
+			},
+			"link out of it": func(path, _ string) error { return os.Symlink("/etc", path) },
+		} {
+			t.Run(name+" "+plant, func(t *testing.T) {
+				t.Parallel()
+				spoiled := func() Tree {
+					tree := member(t, far)
+					path, moved := filepath.Join(tree.Root, name), filepath.Join(tree.Root, "moved")
+					if err := os.Rename(path, moved); err != nil && !os.IsNotExist(err) {
+						t.Fatal(err)
+					}
+					for _, fifo := range []string{"fifo", "releases/fifo"} {
+						if err := unix.Mkfifo(filepath.Join(tree.Root, fifo), 0o666); err != nil && name != releasesDir {
+							t.Fatal(err)
+						}
+					}
+					if err := put(path, moved); err != nil {
+						t.Fatal(err)
+					}
+					return tree
+				}
+				tree := spoiled()
+				for _, verb := range slices.Sorted(maps.Keys(verbs)) {
+					if slices.Contains(writers, verb) {
+						tree = spoiled()
+					}
+					ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+					defer cancel()
+					done := make(chan error, 1)
+					go func() { done <- verbs[verb](ctx, tree) }()
+					select {
+					case err := <-done:
+						if err == nil && slices.Contains(feltBy, verb) {
+							t.Errorf("it made no difference to %s", verb)
+						}
+					case <-ctx.Done():
+						t.Fatalf("%s hangs", verb)
+					}
+					if slices.Contains(writers, verb) {
+						tree = spoiled()
+					}
+				}
+			})
+		}
+	}
+}
+
+// below is the name, from the root, of a path in a release.
+func (t Tree) below(id, path string) string { return releasesDir + "/" + id + "/" + path }
