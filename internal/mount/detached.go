@@ -40,7 +40,7 @@ func prepare(device, kind string) (*Detached, error) {
 	case errors.Is(err, unix.ENODEV):
 		return nil, fmt.Errorf("the kernel does not know this file system (is the module %s there?): %w", kind, err)
 	case errors.Is(err, unix.ENOSYS):
-		return nil, fmt.Errorf("fsopen(2) needs Linux 5.2 or later: %w", err)
+		return nil, fmt.Errorf("fsopen(2) needs Linux 5.6 or later: %w", err)
 	case err != nil:
 		return nil, fmt.Errorf("fsopen: %w", err)
 	}

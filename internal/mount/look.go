@@ -47,25 +47,90 @@ func CheckPath(point string) error {
 	return nil
 }
 
+// Open opens the directory at point, or the root of what is mounted there. Nobody who may write to a directory above it can lead that astray: no
+// symbolic link is followed anywhere on the way.
+func Open(point string) (*os.File, error) {
+	dir, err := openPoint(point)
+	if err != nil {
+		return nil, fmt.Errorf("mount point %s: %w", point, err)
+	}
+	return dir, nil
+}
+
 func openPoint(point string) (*os.File, error) {
 	if err := CheckPath(point); err != nil {
 		return nil, err
 	}
-	real, err := filepath.EvalSymlinks(point)
+	dir, err := openDirectory(point, unix.O_RDONLY)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("there is no such directory. Try: install -d -m 0555 %s", point)
 	}
-	if err != nil {
-		return nil, err
-	}
-	if real != point {
-		return nil, fmt.Errorf("it is, or lies behind, a symbolic link (to %s): want a real directory", real)
-	}
-	dir, err := os.OpenFile(point, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, unix.ENOTDIR) {
-		return nil, errors.New("it is not a directory")
-	}
 	return dir, err
+}
+
+// openDirectory resolves path in one step of the kernel's, without symbolic links.
+func openDirectory(path string, flags uint64) (*os.File, error) {
+	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
+		Flags: flags | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
+	})
+	switch {
+	case errors.Is(err, unix.ELOOP):
+		return nil, fmt.Errorf("it is, or lies behind, a symbolic link%s: want a real directory", leadsTo(path))
+	case errors.Is(err, unix.ENOTDIR):
+		if real, err := filepath.EvalSymlinks(path); err == nil && real != path { // O_NOFOLLOW says the same of the last name
+			return nil, fmt.Errorf("it is, or lies behind, a symbolic link%s: want a real directory", leadsTo(path))
+		}
+		return nil, errors.New("it is not a directory")
+	case errors.Is(err, unix.ENOSYS):
+		return nil, fmt.Errorf("openat2(2) needs Linux 5.6 or later: %w", err)
+	case err != nil:
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// leadsTo is for people: where a path leads to.
+func leadsTo(path string) string {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil || real == path {
+		return ""
+	}
+	return fmt.Sprintf(" (to %s)", real)
+}
+
+// openParent opens the directory in which a mount point is, to act on the name in it.
+func openParent(point string) (dir *os.File, name string, err error) {
+	if err := CheckPath(point); err != nil {
+		return nil, "", err
+	}
+	dir, err = openDirectory(filepath.Dir(point), unix.O_PATH)
+	return dir, filepath.Base(point), err
+}
+
+// MakePoint makes the directory at point, of mode 0555 whatever the umask is, when there is nothing of that name; made: there was nothing. Nobody can write
+// into the bare directory but root: an application that starts without the mount does not fill it.
+func MakePoint(point string) (made bool, err error) {
+	parent, name, err := openParent(point)
+	if err != nil {
+		return false, fmt.Errorf("make the mount point %s: %w", point, err)
+	}
+	defer parent.Close()
+	err = unix.Mkdirat(int(parent.Fd()), name, 0o555)
+	if errors.Is(err, unix.EEXIST) {
+		return false, nil // a directory or not: Look says
+	}
+	if err != nil {
+		return false, fmt.Errorf("make the mount point %s: %w", point, err)
+	}
+	dir, err := openPoint(point)
+	if err != nil {
+		return true, fmt.Errorf("make the mount point %s: %w", point, err)
+	}
+	defer dir.Close()
+	if err := dir.Chmod(0o555); err != nil {
+		return true, fmt.Errorf("make the mount point %s: %w", point, err)
+	}
+	return true, nil
 }
 
 func lookThrough(dir *os.File, point string) (*Mounted, error) {

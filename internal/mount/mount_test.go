@@ -262,38 +262,128 @@ func TestBusyUnmountNamesTheProcess(t *testing.T) {
 	}
 }
 
-func TestADiskInAnotherMountNamespaceIsInUse(t *testing.T) {
-	at, disk := point(t), disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
+// Row 84: an umount here leaves alone what other mount namespaces have. That is looked at first, and what any user can do stops nobody.
+func TestUnmountLooksIntoOtherMountNamespacesFirst(t *testing.T) {
+	for _, tc := range []struct {
+		name      string
+		unshare   []string
+		unmounted bool // and otherwise refused
+		held      bool // the disk is, afterwards
+	}{
+		{"a container's own", []string{"unshare", "--mount", "--propagation", "private"}, false, true},
+		{"of a user", []string{"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "-Urm"}, true, true},
+		{"of a service, which follows", []string{"unshare", "--mount", "--propagation", "slave"}, true, false},
+		{"of a container in a service, which follows", []string{"unshare", "--mount", "--propagation", "slave", "sh", "-c", `mount --make-rshared / && exec "$@"`, "sh",
+			"unshare", "--mount", "--propagation", "slave"}, true, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			// The mount below is shared, as systemd has it.
+			dir := t.TempDir()
+			run(t, "chmod", "0755", dir)
+			run(t, "mount", "--bind", dir, dir)
+			t.Cleanup(func() { run(t, "umount", dir) })
+			run(t, "mount", "--make-private", dir)
+			run(t, "mount", "--make-shared", dir)
+			at, disk := filepath.Join(dir, "release"), disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
+			run(t, "mkdir", at)
+			if err := mount.Mount(disk, "ext4", at); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { unix.Unmount(at, unix.UMOUNT_NOFOLLOW) })
+			other := exec.Command(tc.unshare[0], append(tc.unshare[1:], "sh", "-c", "echo up; exec sleep 60")...)
+			out, err := other.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := other.Start(); err != nil {
+				t.Fatal(err)
+			}
+			stop := func() { other.Process.Kill(); other.Wait() }
+			t.Cleanup(stop)
+			if _, err := out.Read(make([]byte, 2)); err != nil {
+				t.Fatal(err)
+			}
+			named := func(err error) bool {
+				var busy *mount.BusyError
+				return errors.As(err, &busy) && len(busy.Users) == 1 && busy.Users[0].PID == other.Process.Pid
+			}
+			err = mount.Unmount(at)
+			if tc.unmounted && err != nil || !tc.unmounted && !named(err) {
+				t.Errorf("unmount: %v", err)
+			}
+			if seen, err := mount.Look(at); err != nil || (seen == nil) != tc.unmounted {
+				t.Errorf("mounted is %v, %v", seen, err)
+			}
+			if err := mount.Unused(disk); tc.held && !named(err) && tc.unmounted || !tc.held && err != nil {
+				t.Errorf("the disk: %v, want pid %d named: %t", err, other.Process.Pid, tc.held)
+			}
+			stop()
+			for end := time.Now().Add(10 * time.Second); err != nil && time.Now().Before(end); err = mount.Unmount(at) { // the namespace goes a moment later
+				runtime.Gosched()
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			for err = mount.Unused(disk); err != nil && t.Context().Err() == nil; err = mount.Unused(disk) {
+				runtime.Gosched()
+			}
+		})
+	}
+}
+
+func TestUnmountSeesTheSameFileSystemAtAnotherPlace(t *testing.T) {
+	at, other, disk := point(t), point(t), disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
 	if err := mount.Mount(disk, "ext4", at); err != nil {
 		t.Fatal(err)
 	}
-	container := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", "echo up; exec sleep 60")
-	out, err := container.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	run(t, "mount", "--bind", at, other)
+	if err := mount.Unmount(at); err == nil || !strings.Contains(err.Error(), "Try: umount "+other) {
+		t.Errorf("%v", err)
 	}
-	if err := container.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stop := func() { container.Process.Kill(); container.Wait() }
-	t.Cleanup(stop)
-	if _, err := out.Read(make([]byte, 2)); err != nil {
-		t.Fatal(err)
-	}
+	run(t, "umount", other)
 	if err := mount.Unmount(at); err != nil {
+		t.Error(err)
+	}
+}
+
+// Row 93: whoever may write to a directory above the mount point does not get anything mounted, made or unmounted elsewhere.
+func TestNoLinkAboveAMountPointIsFollowed(t *testing.T) {
+	dir := t.TempDir()
+	real, at := filepath.Join(dir, "real"), filepath.Join(dir, "link/release")
+	run(t, "mkdir", "-p", real+"/release")
+	if err := os.Symlink("real", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	err = mount.Unused(disk)
-	var busy *mount.BusyError
-	if !errors.As(err, &busy) || len(busy.Users) != 1 || busy.Users[0].PID != container.Process.Pid {
-		t.Fatalf("error = %v, want pid %d named", err, container.Process.Pid)
+	disk := disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
+	d := prepare(t, disk, "ext4")
+	if err := d.MoveTo(at); err == nil || !strings.Contains(err.Error(), "lies behind, a symbolic link (to "+real+"/release)") {
+		t.Errorf("MoveTo: %v", err)
 	}
-	stop()
-	for err = mount.Unused(disk); errors.As(err, &busy) && t.Context().Err() == nil; err = mount.Unused(disk) { // the namespace goes a moment later
-		runtime.Gosched()
-	}
-	if err != nil {
+	if err := os.Remove(real + "/release"); err != nil {
 		t.Fatal(err)
+	}
+	if made, err := mount.MakePoint(at); made || err == nil || !strings.Contains(err.Error(), "symbolic link") {
+		t.Errorf("MakePoint: %v, %v", made, err)
+	}
+	if made, err := mount.MakePoint(real + "/release"); !made || err != nil {
+		t.Fatalf("MakePoint: %v, %v", made, err)
+	}
+	if err := d.MoveTo(real + "/release"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(real+"/release", unix.UMOUNT_NOFOLLOW) })
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := mount.Unmount(at); err == nil {
+		t.Error("unmounted behind a symbolic link")
+	}
+	if dir, err := mount.Open(at); err == nil {
+		dir.Close()
+		t.Error("opened behind a symbolic link")
+	}
+	if err := mount.Unmount(real + "/release"); err != nil {
+		t.Error(err)
 	}
 }
 

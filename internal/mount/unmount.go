@@ -44,16 +44,25 @@ func (e *BusyError) Error() string {
 		words = append(words, fmt.Sprintf("%d (%s)", u.PID, u.Name))
 	}
 	if e.Point == "" {
-		return fmt.Sprintf("%s is still mounted in the mount namespace (a container?) of pid %s. Try: stop these first, and start the agent again",
+		return fmt.Sprintf("%s is mounted in the mount namespace (a container?) of pid %s. Try: stop these first, and start the agent again",
 			e.Disk, strings.Join(words, ", "))
 	}
 	return fmt.Sprintf("unmount %s: in use by pid %s. Try: stop these first", e.Point, strings.Join(words, ", "))
 }
 
-// Unmount takes the file system at point away. In use: a BusyError that names the processes. Never lazy, never forced: those leave a
-// file system alive that nobody sees.
+// Unmount takes the file system at point away. In use, or mounted in another mount namespace as well: a BusyError that names the processes, and the mount
+// stays. Never lazy, never forced: those leave a file system alive that nobody sees.
 func Unmount(point string) error {
-	err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+	if err := heldElsewhere(point); err != nil {
+		return err
+	}
+	parent, name, err := openParent(point)
+	if err != nil {
+		return fmt.Errorf("unmount %s: %w", point, err)
+	}
+	defer parent.Close()
+	// Below a descriptor, as umount(2) has no other way not to follow links above the mount point.
+	err = unix.Unmount(fmt.Sprintf("/proc/self/fd/%d/%s", parent.Fd(), name), unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EBUSY) {
 		return &BusyError{Point: point, Users: users(point)}
 	}
@@ -68,34 +77,18 @@ func Unmount(point string) error {
 func Unused(path string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0) // of a block device: EBUSY while it is mounted anywhere
 	if errors.Is(err, unix.EBUSY) {
-		return &BusyError{Disk: path, Users: mounters(path)}
+		var node unix.Stat_t
+		busy := &BusyError{Disk: path}
+		if unix.Stat(path, &node) == nil {
+			number := fmt.Sprintf("%d:%d", unix.Major(node.Rdev), unix.Minor(node.Rdev))
+			busy.Users = mounters(number, readTable("/proc/self"), nil)
+		}
+		return busy
 	}
 	if err != nil {
 		return fmt.Errorf("see whether %s is in use: %w", path, err)
 	}
 	return unix.Close(fd)
-}
-
-// mounters finds a process for each mount namespace in which the disk is mounted.
-func mounters(path string) []User {
-	var node unix.Stat_t
-	if err := unix.Stat(path, &node); err != nil {
-		return nil
-	}
-	number := fmt.Appendf(nil, " %d:%d ", unix.Major(node.Rdev), unix.Minor(node.Rdev))
-	seen := map[string]bool{}
-	return processes(func(proc string) bool {
-		namespace, err := os.Readlink(filepath.Join(proc, "ns/mnt"))
-		if err == nil && seen[namespace] {
-			return false
-		}
-		table, _ := os.ReadFile(filepath.Join(proc, "mountinfo"))
-		if !bytes.Contains(table, number) {
-			return false
-		}
-		seen[namespace] = err == nil
-		return true
-	})
 }
 
 // users finds the processes with a working directory, root, program, open file or mapping below point.
@@ -104,12 +97,8 @@ func users(point string) []User {
 }
 
 func processes(match func(proc string) bool) []User {
-	procs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return nil
-	}
 	var found []User
-	for _, proc := range procs {
+	for _, proc := range processDirs() {
 		if !match(proc) {
 			continue
 		}
