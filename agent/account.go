@@ -80,6 +80,9 @@ func (a *account) Mine(ctx context.Context, me boot.Identity) ([]boot.Volume, er
 			a.log.Warn("a volume with this instance's tags is attached to another one: left alone", "volume", v.ID, "attached_to", at)
 			continue
 		}
+		if v.Tags[volume.TagState] == volume.StateLeft { // a client token that leads to it is passed over
+			a.removed = append(a.removed, v.ID)
+		}
 		mine = append(mine, a.bootVolume(v))
 	}
 	return mine, nil
@@ -136,6 +139,16 @@ func (a *account) Remove(ctx context.Context, me boot.Identity, v boot.Volume) e
 	return err
 }
 
+// Leave has EC2 delete the volume with the instance, if it is attached, and tags it. Neither depends on the other.
+func (a *account) Leave(ctx context.Context, me boot.Identity, v boot.Volume) error {
+	a.removed = append(a.removed, v.ID)
+	var err error
+	if v.Attached && !v.Protected {
+		err = a.Protect(ctx, me, v)
+	}
+	return errors.Join(err, a.volumes.Tag(ctx, v.ID, map[string]string{volume.TagState: volume.StateLeft}))
+}
+
 func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
 	tags := map[string]string{volume.TagGeneration: strconv.FormatInt(r.Generation, 10), volume.TagState: volume.StateBooting}
 	if r.Ready {
@@ -156,7 +169,7 @@ func (a *account) bootVolume(v volume.Volume) boot.Volume {
 	generation, _ := volume.ParseGeneration(v.Tags[volume.TagGeneration]) // a hint: one that is none is 0
 	return boot.Volume{
 		ID: v.ID, SnapshotID: v.SnapshotID, Attached: attaching, Device: v.Attachment.Device, Protected: attaching && v.Attachment.DeleteOnTermination,
-		Leaving: v.State == types.VolumeStateError || v.Attachment.InstanceID != "" && !attaching,
+		Leaving: v.State == types.VolumeStateError || v.Attachment.InstanceID != "" && !attaching || v.Tags[volume.TagState] == volume.StateLeft,
 		Reported: boot.Report{
 			Ready: v.Tags[volume.TagState] == volume.StateReady, Generation: generation, Release: v.Tags[volume.TagRelease], HostKey: v.Tags[volume.TagHostKey],
 		},

@@ -102,7 +102,7 @@ func (d *doctor) propagationCheck() func(context.Context) finding { return d.mou
 
 // The test binary plays the child that the doctor starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == mount.TryWriteVerb {
+	if len(os.Args) > 1 && (os.Args[1] == mount.TryWriteVerb || os.Args[1] == diskWorkVerb) {
 		main()
 	}
 	os.Exit(m.Run())

@@ -5,14 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"time"
 
 	"ebs-release/internal/boot"
 	"ebs-release/internal/device"
-	"ebs-release/internal/filesystem"
 	"ebs-release/internal/mount"
-	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 )
 
@@ -39,10 +35,11 @@ func (m *machine) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) {
 }
 
 func (m *machine) Check(ctx context.Context, d boot.Disk) (boot.Disk, error) {
-	info, err := filesystem.Check(ctx, d.Path, m.log)
+	checked, err := m.once(ctx, diskRequest{Do: doCheck, Device: d.Path})
 	if err != nil {
 		return d, err
 	}
+	info := checked.Info
 	m.log.Info("file system", "device", d.Path, "kind", info.Kind, "label", info.Label, "uuid", info.UUID, "journal_dirty", info.JournalDirty)
 	d.Kind = info.KernelName()
 	return d, nil
@@ -53,7 +50,8 @@ func (m *machine) Unused(ctx context.Context, v boot.Volume) error {
 	if err != nil || !here {
 		return err
 	}
-	return patiently(ctx, func() error { return mount.Unused(disk.Path) })
+	_, err = m.once(ctx, diskRequest{Do: doUnused, Device: disk.Path})
+	return err
 }
 
 func (m *machine) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error) {
@@ -68,7 +66,7 @@ func (m *machine) look(mine []boot.Volume) (*boot.Mounted, error) {
 	if err != nil || mounted == nil {
 		return nil, err
 	}
-	found := boot.Mounted{What: fmt.Sprintf("%s: %s", m.point, mounted), Disk: boot.Disk{Path: mounted.Source, Kind: mounted.Kind}, Tree: tree{release.Tree{Root: m.point}}}
+	found := boot.Mounted{What: fmt.Sprintf("%s: %s", m.point, mounted), Disk: boot.Disk{Path: mounted.Source, Kind: mounted.Kind}, Tree: mountedTree{m}}
 	name, serial, err := m.finder.Which(mounted.Major, mounted.Minor)
 	if err != nil {
 		m.log.Debug("what is mounted is no disk of an EBS volume", "mounted", mounted, "error", err)
@@ -99,99 +97,82 @@ func (m *machine) serves(s status.Status) bool {
 	return err == nil && mounted != nil && m.isMounted(*mounted, s.VolumeID, s.Device)
 }
 
-// makePoint makes the mount point when there is nothing of that name. Nobody can write into the bare directory but root: an application that
-// starts without the mount does not fill it.
 func (m *machine) makePoint() error {
-	err := os.Mkdir(m.point, 0o555)
-	if errors.Is(err, os.ErrExist) {
-		return nil // a directory or not: Look says
+	made, err := mount.MakePoint(m.point)
+	if err == nil && made {
+		m.log.Info("made the mount point", "path", m.point)
 	}
-	if err == nil {
-		err = os.Chmod(m.point, 0o555) // whatever the umask is
-	}
-	if err != nil {
-		return fmt.Errorf("make the mount point: %w", err)
-	}
-	m.log.Info("made the mount point", "path", m.point)
-	return nil
+	return err
 }
 
-func (m *machine) Prepare(_ context.Context, v boot.Volume, d boot.Disk) (boot.Prepared, error) {
+func (m *machine) Prepare(ctx context.Context, v boot.Volume, d boot.Disk) (boot.Prepared, error) {
+	w, err := startWorker(m.log)
+	if err != nil {
+		return nil, err
+	}
 	if err := m.finder.Verify(m.disk, v.ID); err != nil {
-		return nil, err
+		return nil, errors.Join(err, w.close(ctx))
 	}
-	detached, err := mount.Prepare(d.Path, d.Kind)
+	made, err := w.do(ctx, diskRequest{Do: doPrepare, Device: d.Path, Kind: d.Kind})
+	if err == nil && (made.Major != m.disk.Major || made.Minor != m.disk.Minor) {
+		err = fmt.Errorf("%s is now the disk %d:%d, it was %d:%d", d.Path, made.Major, made.Minor, m.disk.Major, m.disk.Minor)
+	}
 	if err != nil {
+		if closeErr := w.close(ctx); closeErr != nil {
+			m.log.Warn("cannot let go of the disk", "device", d.Path, "error", closeErr)
+		}
 		return nil, err
 	}
-	if major, minor := detached.Number(); major != m.disk.Major || minor != m.disk.Minor {
-		return nil, errors.Join(fmt.Errorf("%s is now the disk %d:%d, it was %d:%d", d.Path, major, minor, m.disk.Major, m.disk.Minor), detached.Close())
-	}
-	return prepared{tree{release.Tree{Root: detached.Root()}}, detached, m.point}, nil
+	return prepared{w, m.point}, nil
 }
-
-// How long a mount may be busy before that is believed: someone who only looks in (a monitor, a backup) is gone a moment later.
-const (
-	busyPatience = time.Second
-	busyPause    = 50 * time.Millisecond
-)
 
 func (m *machine) Unmount(ctx context.Context) error {
-	return patiently(ctx, func() error { return mount.Unmount(m.point) })
-}
-
-func patiently(ctx context.Context, try func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, busyPatience)
-	defer cancel()
-	for {
-		err := try()
-		if _, busy := errors.AsType[*mount.BusyError](err); !busy {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(busyPause):
-		}
-	}
+	_, err := m.once(ctx, diskRequest{Do: doUnmount, Point: m.point})
+	return err
 }
 
 func (m *machine) Visible(context.Context, boot.Volume, boot.Disk) error {
 	return mount.Visible(m.point, m.disk.Major, m.disk.Minor)
 }
 
-// prepared is boot.Prepared: a detached mount.
+// prepared is boot.Prepared: a detached mount, which a child holds.
 type prepared struct {
-	tree
-	detached *mount.Detached
-	point    string
+	worker *worker
+	point  string
 }
 
-func (p prepared) Place(context.Context) error { return p.detached.MoveTo(p.point) }
-
-func (p prepared) Close() error { return p.detached.Close() }
-
-// tree is boot.Tree: a release volume.
-type tree struct{ release.Tree }
-
-// Check also raises the fence on the volume to the wanted generation. It is below that when the pointer names an older snapshot in a newer
-// generation (a rollback), and a late activation of something in between must be refused here as everywhere.
-func (t tree) Check(ctx context.Context, want boot.Wanted) error {
-	if err := t.Tree.Check(want.Release, want.Digest, want.Generation); err != nil {
-		return err
-	}
-	return t.Activate(ctx, want.Release, want.Digest, want.Generation)
+func (p prepared) Check(ctx context.Context, want boot.Wanted) error {
+	_, err := p.worker.do(ctx, diskRequest{Do: doCheckTree, Want: want})
+	return err
 }
 
-func (t tree) Holding() (generation int64, release string) {
-	// A volume of an older setup is no tree of ours, and says nothing.
-	generation, err := t.Generation()
+func (p prepared) Holding(ctx context.Context) (generation int64, release string) {
+	a, err := p.worker.do(ctx, diskRequest{Do: doHolding})
 	if err != nil {
-		generation = 0
+		p.worker.log.Warn("cannot read what the volume holds", "error", err)
 	}
-	release, err = t.Current()
+	return a.Generation, a.Release
+}
+
+func (p prepared) Place(ctx context.Context) error {
+	_, err := p.worker.do(ctx, diskRequest{Do: doPlace, Point: p.point})
+	return err
+}
+
+func (p prepared) Close(ctx context.Context) error { return p.worker.close(ctx) }
+
+// mountedTree is boot.Tree: what is mounted at the mount point.
+type mountedTree struct{ m *machine }
+
+func (t mountedTree) Check(ctx context.Context, want boot.Wanted) error {
+	_, err := t.m.once(ctx, diskRequest{Do: doCheckTree, Point: t.m.point, Want: want})
+	return err
+}
+
+func (t mountedTree) Holding(ctx context.Context) (generation int64, release string) {
+	a, err := t.m.once(ctx, diskRequest{Do: doHolding, Point: t.m.point})
 	if err != nil {
-		release = ""
+		t.m.log.Warn("cannot read what the volume holds", "error", err)
 	}
-	return generation, release
+	return a.Generation, a.Release
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"ebs-release/internal/boot"
 	"ebs-release/internal/device"
+	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
 
 	"golang.org/x/sys/unix"
@@ -68,7 +70,7 @@ func toPrepared(t *testing.T, ctx context.Context, m *machine) (boot.Prepared, b
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.Close() })
+	t.Cleanup(func() { p.Close(context.Background()) })
 	return p, d
 }
 
@@ -79,7 +81,12 @@ func TestMachineFromDiskToMountPoint(t *testing.T) {
 	p, d := toPrepared(t, ctx, m)
 
 	// The publisher's work, on the detached mount: a release of generation 3.
-	volume := p.(prepared).tree.Tree
+	same, err := mount.Prepare(d.Path, d.Kind) // the file system that the child holds
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer same.Close()
+	volume := release.Tree{Root: same.Root()}
 	if err := volume.Init(os.Getuid(), os.Getgid()); err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +119,7 @@ func TestMachineFromDiskToMountPoint(t *testing.T) {
 	if err := p.Check(ctx, rolledBack); err != nil {
 		t.Errorf("an older snapshot in a newer generation: %v", err)
 	}
-	if generation, id := p.Holding(); generation != 9 || id != made.ID {
+	if generation, id := p.Holding(ctx); generation != 9 || id != made.ID {
 		t.Errorf("holds %d %s: want the fence raised to 9", generation, id)
 	}
 	if err := p.Check(ctx, want); err == nil {
@@ -135,7 +142,7 @@ func TestMachineFromDiskToMountPoint(t *testing.T) {
 	if mounted, err := m.Look(ctx, nil); err != nil || mounted.VolumeID != "" {
 		t.Errorf("a volume that is not mine: %+v, %v", mounted, err)
 	}
-	if err := p.Close(); err != nil {
+	if err := errors.Join(p.Close(ctx), same.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Unmount(ctx); err != nil {
@@ -184,7 +191,7 @@ func TestVolumeOfAnOlderSetupHoldsNothingThatWeKnow(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	p, _ := toPrepared(t, ctx, nvme(t, "mkfs.ext3", "-q", "-F"))
-	if generation, id := p.Holding(); generation != 0 || id != "" {
+	if generation, id := p.Holding(ctx); generation != 0 || id != "" {
 		t.Errorf("holds %d %q", generation, id)
 	}
 	if err := p.Check(ctx, boot.Wanted{Generation: 1, Release: release.NewID(time.Now(), strings.Repeat("a", 64)), Digest: strings.Repeat("a", 64)}); err == nil {

@@ -101,7 +101,7 @@ Unknown codes mean failure.`,
 	complete(root)
 	root.AddCommand(
 		p.upCommand(), p.statusCommand(), p.waitCommand(), p.receiveCommand(), p.verifyCommand(), p.doctorCommand(), p.configCommand(), p.versionCommand(),
-		p.tryWriteCommand(),
+		p.tryWriteCommand(), p.diskWorkCommand(),
 	)
 	return root
 }

@@ -176,6 +176,8 @@ func (d *dry) Remove(_ context.Context, _ boot.Identity, v boot.Volume) error {
 	return nil
 }
 
+func (d *dry) Leave(context.Context, boot.Identity, boot.Volume) error { return nil }
+
 func (d *dry) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
 	if !r.Ready {
 		return nil // after a failure
@@ -259,10 +261,16 @@ func (d *dry) Ended(stage string, _ time.Duration, skipped bool, _ error) {
 type looked struct{ release.Tree }
 
 func (t looked) Check(_ context.Context, want boot.Wanted) error {
-	return t.Tree.Check(want.Release, want.Digest, want.Generation)
+	err := t.Tree.Check(want.Release, want.Digest, want.Generation)
+	if errors.Is(err, release.ErrMismatch) {
+		err = meaning{err, boot.ErrMismatch}
+	}
+	return err
 }
 
-func (t looked) Holding() (generation int64, release string) { return tree(t).Holding() }
+func (t looked) Holding(context.Context) (generation int64, release string) {
+	return tree(t).Holding()
+}
 
 // unseen is what the boot would have mounted.
 type unseen struct{ d *dry }
@@ -272,11 +280,11 @@ func (u unseen) Check(_ context.Context, want boot.Wanted) error {
 	return nil
 }
 
-func (u unseen) Holding() (generation int64, release string) { return 0, "" }
+func (u unseen) Holding(context.Context) (generation int64, release string) { return 0, "" }
 
 func (u unseen) Place(context.Context) error {
 	u.d.say(boot.StageReady, "moves the mount to %s", u.d.machine.point)
 	return nil
 }
 
-func (u unseen) Close() error { return nil }
+func (u unseen) Close(context.Context) error { return nil }

@@ -72,9 +72,14 @@ func (s *survey) plan() []gcItem {
 	items = append(items, s.oldTrees()...)
 	items = append(items, s.oldSnapshots()...)
 	for _, o := range s.orphans {
-		if !s.young(o.Created) {
-			items = append(items, gcItem{Kind: kindVolume, ID: o.VolumeID, Created: o.Created, Why: "attached to nothing, and its instance " + o.InstanceID + " is gone"})
+		if s.young(o.Created) {
+			continue
 		}
+		why := "attached to nothing, and its instance " + o.InstanceID + " is gone"
+		if o.Left {
+			why = "attached to nothing, and its instance " + o.InstanceID + " has left it behind"
+		}
+		items = append(items, gcItem{Kind: kindVolume, ID: o.VolumeID, Created: o.Created, Why: why})
 	}
 	for _, r := range s.records {
 		if !s.young(r.Created) {

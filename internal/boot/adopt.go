@@ -3,6 +3,7 @@ package boot
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,7 +15,7 @@ import (
 // What a volume holds, the volume itself says, after it is mounted where nobody sees it (verify). Its tags are hints: a push over ssh may
 // have moved it on since.
 func (b *boot) adopt(ctx context.Context) (err error) {
-	b.forget()
+	b.forget(ctx)
 	if b.want, err = b.wanted(*b.pointer); err != nil {
 		return err
 	}
@@ -40,17 +41,20 @@ func (b *boot) adopt(ctx context.Context) (err error) {
 	if !b.serving {
 		b.choose(mine)
 	}
+	ctx, cancel := context.WithTimeout(ctx, tidying)
+	defer cancel()
 	for _, v := range mine {
 		if v.ID == b.volume.ID || b.removed[v.ID] {
 			continue
 		}
 		b.log.Info("removing a volume of an earlier boot", "volume", v.ID, "generation", v.Reported.Generation, "snapshot", v.SnapshotID)
-		if err := b.removeVolume(ctx, v); err != nil {
-			return err
-		}
+		b.dispose(ctx, v)
 	}
 	return nil
 }
+
+// tidying is how long a boot may be busy with volumes that it does not need: well below the budget of adopt. What is not gone by then is left.
+const tidying = 45 * time.Second
 
 // adoptMounted takes what is at the mount point: served already when it is what is wanted, unmounted when it is an older release of ours.
 func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted) error {
@@ -59,17 +63,21 @@ func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted)
 		return fmt.Errorf("mounted at %s, which is no release volume of this instance. Try: unmount it", mounted.What)
 	}
 	stale := b.holds(ctx, mine[at], mounted.Tree)
+	if stale != nil && !errors.Is(stale, ErrMismatch) {
+		return fmt.Errorf("look whether the release at %s is the wanted one (it stays mounted): %w", mounted.What, stale)
+	}
 	if stale == nil {
 		b.volume, b.disk = mine[at], mounted.Disk
 		b.adopted, b.serving, b.sound = true, true, true
-		b.heldGeneration, b.heldRelease = mounted.Tree.Holding()
+		b.heldGeneration, b.heldRelease = mounted.Tree.Holding(ctx)
 		return nil
 	}
 	b.log.Info("what is mounted is not what is wanted", "volume", mounted.VolumeID, "why", stale)
 	if err := b.Mounts.Unmount(ctx); err != nil {
 		return fmt.Errorf("replace the mounted release (%w): %w", stale, err)
 	}
-	return b.removeVolume(ctx, mine[at])
+	b.dispose(ctx, mine[at])
+	return nil
 }
 
 // choose picks the volume to take on, if there is one. An attached one is worth a look inside, whatever its tags say. One that is not
@@ -104,10 +112,11 @@ func (b *boot) choose(mine []Volume) {
 // removeVolume lets go of a volume and removes it, in a minute or less.
 func (b *boot) removeVolume(ctx context.Context, v Volume) error {
 	if b.prepared != nil && v.ID == b.volume.ID {
-		if err := b.prepared.Close(); err != nil {
+		err := b.prepared.Close(ctx)
+		b.prepared = nil
+		if err != nil {
 			return err
 		}
-		b.prepared = nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -123,10 +132,32 @@ func (b *boot) removeVolume(ctx context.Context, v Volume) error {
 	return nil
 }
 
+// dispose removes a volume that is not wanted. The boot does not depend on it: one that cannot be removed is left.
+func (b *boot) dispose(ctx context.Context, v Volume) {
+	if err := b.removeVolume(ctx, v); err != nil {
+		b.leaveBehind(ctx, v, err)
+	}
+}
+
+// leaveBehind is what becomes of a volume that cannot be removed, or of which nobody knows what it holds.
+func (b *boot) leaveBehind(ctx context.Context, v Volume, why error) {
+	b.removed[v.ID] = true
+	b.log.Warn("a volume that is not wanted is left behind: it goes with a later start, with `ebs-release gc` when it is detached, or with the instance",
+		"volume", v.ID, "error", why)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), marking)
+	defer cancel()
+	if err := b.Volumes.Leave(ctx, b.me, v); err != nil {
+		b.log.Warn("cannot mark the volume that is left behind", "volume", v.ID, "error", err)
+	}
+}
+
+// marking is how long the two calls that mark a volume may take.
+const marking = 10 * time.Second
+
 // forget takes the boot back to where no volume is chosen.
-func (b *boot) forget() {
+func (b *boot) forget(ctx context.Context) {
 	if b.prepared != nil {
-		if err := b.prepared.Close(); err != nil {
+		if err := b.prepared.Close(ctx); err != nil {
 			b.log.Warn("cannot let go of the mount", "volume", b.volume.ID, "error", err)
 		}
 	}

@@ -217,11 +217,101 @@ func TestVolumeThatAContainerStillHoldsIsNotRemoved(t *testing.T) {
 	w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-6", Attached: true}, 6)
 	w.mounted = "vol-1"
 	w.disks.unused = func(v boot.Volume) error { return errors.New("in use by pid 42 (app)") }
+	f, _, err := w.boot(t)
+	if err != nil || f.VolumeID != "vol-new1" {
+		t.Fatalf("%+v, %v: want the boot to go on with another", f, err)
+	}
+	w.want(t, "unmount vol-1", "leave vol-1", "create vol-new1", "attach vol-new1", "protect vol-new1", "mount vol-new1",
+		"report 7 ready=true", "place vol-new1", "close vol-new1", "ready 7 on vol-new1")
+}
+
+// Row 83: a push holds the volume's lock, the disk has an error: nobody knows what is there, so it stays.
+func TestMountThatCannotBeLookedAtStays(t *testing.T) {
+	w := newWorld(7)
+	w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-7", Attached: true, Protected: true}, 7)
+	w.mounted = "vol-1"
+	look := w.mounts.look
+	w.mounts.look = func(mine []boot.Volume) (*boot.Mounted, error) {
+		mounted, err := look(mine)
+		tree := w.tree("vol-1")
+		tree.check = func(boot.Wanted) error { return errors.New("lock /release: held by another process") }
+		mounted.Tree = tree
+		return mounted, err
+	}
 	_, _, err := w.boot(t)
-	if err == nil || !strings.Contains(err.Error(), "remove vol-1: in use by pid 42") {
+	if err == nil || !strings.HasPrefix(err.Error(), "adopt: look whether the release at /dev/x is the wanted one (it stays mounted): lock /release: held") {
 		t.Fatalf("error = %v", err)
 	}
-	w.want(t, "unmount vol-1")
+	w.want(t)
+	if w.mounted != "vol-1" || len(w.account) != 1 {
+		t.Errorf("mounted %q, account %v", w.mounted, w.account)
+	}
+}
+
+// Row 85: EC2 keeps the volume of an earlier boot, whatever is asked of it.
+func TestAVolumeThatCannotBeRemovedDoesNotStopTheBoot(t *testing.T) {
+	for name, have := range map[string]boot.Volume{
+		"another snapshot's":         {ID: "vol-1", SnapshotID: "snap-6"},
+		"attached, holds another":    {ID: "vol-1", SnapshotID: "snap-6", Attached: true, Protected: true},
+		"left by a boot before this": {ID: "vol-1", SnapshotID: "snap-7", Attached: true, Leaving: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(7)
+			w.have(have, 6)
+			w.volumes.remove = func(boot.Volume) error { return errors.New("EC2 says `in-use detaching`") }
+			f, _, err := w.boot(t)
+			if err != nil || f.VolumeID != "vol-new1" {
+				t.Fatalf("%+v, %v", f, err)
+			}
+			if n := strings.Count(strings.Join(w.effects, "\n"), "leave vol-1"); n != 1 {
+				t.Errorf("vol-1 was left %d times: %v", n, w.effects)
+			}
+		})
+	}
+}
+
+// Row 80: the disk does not answer. Another volume is tried once; what nobody has looked at is left, not deleted.
+func TestADiskThatDoesNotAnswerIsReplacedOnce(t *testing.T) {
+	for _, stage := range []string{boot.StageCheck, boot.StageMount, boot.StageVerify} {
+		for silent := 1; silent <= 2; silent++ {
+			t.Run(fmt.Sprintf("%s, %d disks", stage, silent), func(t *testing.T) {
+				w := newWorld(7)
+				disks := 0
+				hangs := func(at string) error {
+					if at != stage {
+						return nil
+					}
+					if disks++; disks > silent {
+						return nil
+					}
+					time.Sleep(20 * time.Second)
+					return fmt.Errorf("the disk does not answer: %w", context.DeadlineExceeded)
+				}
+				w.disks.check = func(d boot.Disk) (boot.Disk, error) {
+					d.Kind = "ext4"
+					return d, hangs(boot.StageCheck)
+				}
+				prepare := w.mounts.prepare
+				w.mounts.prepare = func(v boot.Volume) (boot.Prepared, error) {
+					if err := hangs(boot.StageMount); err != nil {
+						return nil, err
+					}
+					p, err := prepare(v)
+					own := p.(fakePrepared)
+					check := own.check
+					own.check = func(want boot.Wanted) error { return errors.Join(hangs(boot.StageVerify), check(want)) }
+					return own, err
+				}
+				f, took, err := w.boot(t)
+				if silent == 1 && (err != nil || f.VolumeID != "vol-new2") || silent == 2 && (err == nil || !strings.HasPrefix(err.Error(), stage+": ")) {
+					t.Errorf("%+v, %v", f, err)
+				}
+				if took > time.Minute || !slices.Contains(w.effects, "leave vol-new1") || slices.Contains(w.effects, "remove vol-new1") {
+					t.Errorf("after %v: %v", took, w.effects)
+				}
+			})
+		}
+	}
 }
 
 func TestForeignMountAndBadMountPointStopBeforeAnyEffect(t *testing.T) {

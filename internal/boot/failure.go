@@ -58,22 +58,38 @@ func (b *boot) recover(ctx context.Context, err error) error {
 			// Stuck in `attaching` (CSI #1801, #2833): another volume, another name.
 			why = "no disk came of the attachment"
 			b.badNames = append(b.badNames, b.volume.Device)
+		case silent(failed) && b.silent < maxSilent:
+			b.silent++
+			why = "its disk does not answer"
 		}
 	}
 	if why == "" {
 		return err
 	}
 	b.log.Warn("replacing the volume", "volume", b.volume.ID, "why", why, "error", err)
-	if removeErr := b.removeVolume(ctx, b.volume); removeErr != nil {
-		return errors.Join(err, removeErr)
+	if unknown(failed) {
+		b.leaveBehind(ctx, b.volume, failed.Err)
+	} else {
+		b.dispose(ctx, b.volume)
 	}
-	b.forget()
+	b.forget(ctx)
 	return &back{to: StageAdopt, why: why}
 }
 
+// silent: the disk did not answer within the time of a stage. The kernel may hold it for as long as it likes.
+func silent(failed *Error) bool {
+	return slices.Contains([]string{StageCheck, StageMount, StageVerify}, failed.Stage) && errors.Is(failed.Err, context.DeadlineExceeded)
+}
+
+// unknown: the failure says nothing of what is on the volume.
+func unknown(failed *Error) bool {
+	return silent(failed) || failed.Stage == StageVerify && !errors.Is(failed.Err, ErrMismatch)
+}
+
 const (
-	maxNames = 2 // so many device names may turn out to be stuck, before the boot gives up
-	maxLost  = 3 // so many volumes may fail, vanish or be deleted: the third time it is no accident (a KMS key that may not be used, somebody's clean-up)
+	maxSilent = 1 // this many disks may not answer, before the boot gives up
+	maxNames  = 2 // so many device names may turn out to be stuck, before the boot gives up
+	maxLost   = 3 // so many volumes may fail, vanish or be deleted: the third time it is no accident (a KMS key that may not be used, somebody's clean-up)
 )
 
 // A failed boot has cleanUp to put things in order, and one with a deadline keeps an eighth of its time for that: it ends within its deadline.
@@ -106,7 +122,7 @@ func (b *boot) leave(ctx context.Context, tidy time.Duration, failure error) {
 		b.serving = false
 	}
 	if b.prepared != nil {
-		if err := b.prepared.Close(); err != nil {
+		if err := b.prepared.Close(ctx); err != nil {
 			b.log.Warn("cannot let go of the mount", "volume", b.volume.ID, "error", err)
 		}
 		b.prepared = nil

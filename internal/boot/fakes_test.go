@@ -30,6 +30,7 @@ type (
 		attach  func(context.Context, boot.Volume, []string) (boot.Volume, error)
 		protect func(context.Context, boot.Volume) error
 		remove  func(boot.Volume) error
+		leave   func(boot.Volume) error
 		report  func(boot.Volume, boot.Report) error
 	}
 	fakeDisks struct {
@@ -75,6 +76,9 @@ func (f fakeVolumes) Protect(ctx context.Context, _ boot.Identity, v boot.Volume
 func (f fakeVolumes) Remove(_ context.Context, _ boot.Identity, v boot.Volume) error {
 	return f.remove(v)
 }
+func (f fakeVolumes) Leave(_ context.Context, _ boot.Identity, v boot.Volume) error {
+	return f.leave(v)
+}
 func (f fakeVolumes) Report(_ context.Context, v boot.Volume, r boot.Report) error {
 	return f.report(v, r)
 }
@@ -90,9 +94,9 @@ func (f fakeMounts) Prepare(_ context.Context, v boot.Volume, _ boot.Disk) (boot
 func (f fakeMounts) Unmount(context.Context) error                         { return f.unmount() }
 func (f fakeMounts) Visible(context.Context, boot.Volume, boot.Disk) error { return f.visible() }
 func (f fakePrepared) Place(context.Context) error                         { return f.place() }
-func (f fakePrepared) Close() error                                        { return f.close() }
+func (f fakePrepared) Close(context.Context) error                         { return f.close() }
 func (f fakeTree) Check(_ context.Context, w boot.Wanted) error            { return f.check(w) }
-func (f fakeTree) Holding() (int64, string)                                { return f.holding() }
+func (f fakeTree) Holding(context.Context) (int64, string)                 { return f.holding() }
 func (f fakeGate) Open(_ context.Context, x boot.Facts) error              { return f.open(x) }
 
 // world is an instance and an account of which everything works, as long as a test does not change a function.
@@ -203,6 +207,10 @@ func (w *world) ec2() {
 		w.did("remove %s", v.ID)
 		return nil
 	}
+	w.volumes.leave = func(v boot.Volume) error {
+		w.did("leave %s", v.ID)
+		return nil
+	}
 	w.volumes.report = func(v boot.Volume, r boot.Report) error {
 		w.did("report %d ready=%v", r.Generation, r.Ready)
 		return nil
@@ -252,7 +260,7 @@ func (w *world) tree(id string) fakeTree {
 	return fakeTree{
 		check: func(want boot.Wanted) error {
 			if w.holds[id] != want.Generation {
-				return fmt.Errorf("it holds generation %d, not %d", w.holds[id], want.Generation)
+				return fmt.Errorf("%w: it holds generation %d, not %d", boot.ErrMismatch, w.holds[id], want.Generation)
 			}
 			return nil
 		},

@@ -37,7 +37,7 @@ type Volume struct {
 	Attached   bool   // to this instance
 	Device     string // the name of the attachment: /dev/xvdaa
 	Protected  bool   // EC2 deletes it with the instance
-	Leaving    bool   // in error, or on its way off: of no use
+	Leaving    bool   // in error, on its way off, or left behind by an earlier boot: of no use
 	Reported   Report // what its tags say: a hint, a push may have moved the volume on
 }
 
@@ -65,12 +65,15 @@ type Facts struct {
 	Device     string
 }
 
-// What the methods of Volumes wrap.
+// What the methods of the parts wrap.
 var (
 	// ErrSnapshot, of Create: the snapshot is not there or not completed. The pointer may have moved on.
 	ErrSnapshot = errors.New("the snapshot cannot be used")
 	// ErrVolume, of Attach: EC2 made the volume, and then it failed, vanished or was deleted. Another one may do.
 	ErrVolume = errors.New("the volume is of no use")
+	// ErrMismatch, of Tree.Check: the volume was looked at, and holds something else than what is wanted. Any other error of it means that nobody
+	// knows: nothing is unmounted or deleted for that.
+	ErrMismatch = errors.New("it is not what is wanted")
 )
 
 // Parts are what a boot needs of the world.
@@ -106,6 +109,9 @@ type Volumes interface {
 	Protect(ctx context.Context, me Identity, v Volume) error
 	// Remove detaches and deletes.
 	Remove(ctx context.Context, me Identity, v Volume) error
+	// Leave marks a volume that cannot be removed now: nobody takes it on, it speaks for no member, and gc, a later boot or the end of the
+	// instance removes it.
+	Leave(ctx context.Context, me Identity, v Volume) error
 	Report(ctx context.Context, v Volume, r Report) error
 }
 
@@ -125,7 +131,8 @@ type Mounts interface {
 	Look(ctx context.Context, mine []Volume) (*Mounted, error)
 	// Prepare mounts the disk where nobody else sees it.
 	Prepare(ctx context.Context, v Volume, d Disk) (Prepared, error)
-	// Unmount takes the mount at the mount point away. In use: an error that names the processes.
+	// Unmount takes the mount at the mount point away. In use, here or in another mount namespace: an error that names the processes, and the
+	// mount stays.
 	Unmount(ctx context.Context) error
 	// Visible reads back that this disk is what everybody sees at the mount point.
 	Visible(ctx context.Context, v Volume, d Disk) error
@@ -145,15 +152,15 @@ type Prepared interface {
 	// Place makes it visible at the mount point.
 	Place(ctx context.Context) error
 	// Close lets go; what is not placed is unmounted.
-	Close() error
+	Close(ctx context.Context) error
 }
 
 // Tree is the content of a release volume.
 type Tree interface {
-	// Check is nil when the volume holds what is wanted: release, digest and generation.
+	// Check is nil when the volume holds what is wanted: release, digest and generation. An ErrMismatch: it holds something else.
 	Check(ctx context.Context, want Wanted) error
 	// Holding says what is current on it; zero values when it does not say.
-	Holding() (generation int64, release string)
+	Holding(ctx context.Context) (generation int64, release string)
 }
 
 // Gate is what waits for the boot: systemd, the application.

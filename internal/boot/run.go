@@ -37,7 +37,8 @@ type boot struct {
 
 	adopted  bool            // the volume is from an earlier run
 	had      []Volume        // volumes that this run had in hand and let go of: EC2 may not list them yet
-	removed  map[string]bool // volumes removed by this run: EC2 may go on listing them
+	removed  map[string]bool // volumes that this run removed or left behind: EC2 may go on listing them
+	silent   int             // how many disks of this run did not answer
 	badNames []string        // device names under which no disk came
 	lost     int             // how many volumes EC2 made for this run and did not keep
 	noSnap   time.Time       // since when the snapshot of the pointer cannot be used

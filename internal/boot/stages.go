@@ -115,7 +115,7 @@ func (b *boot) verify(ctx context.Context) error {
 		return err
 	}
 	b.sound = true
-	b.heldGeneration, b.heldRelease = b.prepared.Holding()
+	b.heldGeneration, b.heldRelease = b.prepared.Holding(ctx)
 	return nil
 }
 
@@ -125,7 +125,7 @@ func (b *boot) holds(ctx context.Context, v Volume, tree Tree) error {
 		return tree.Check(ctx, b.want)
 	}
 	if v.SnapshotID != b.want.SnapshotID {
-		return fmt.Errorf("%s was made from %s, and the pointer says %s", v.ID, v.SnapshotID, b.want.SnapshotID)
+		return fmt.Errorf("%w: %s was made from %s, and the pointer says %s", ErrMismatch, v.ID, v.SnapshotID, b.want.SnapshotID)
 	}
 	return nil
 }
@@ -174,7 +174,7 @@ func (b *boot) reread(ctx context.Context) error {
 		return nil
 	}
 	why := fmt.Sprintf("the pointer moved from generation %d (%s) to %d (%s) meanwhile", b.want.Generation, b.want.SnapshotID, now.Generation, now.SnapshotID)
-	b.forget()
+	b.forget(ctx)
 	b.pointer = nil
 	return &back{to: StageResolve, why: why}
 }
@@ -190,7 +190,7 @@ func (b *boot) ready(ctx context.Context) error {
 			return err
 		}
 		b.serving, b.placed = true, true
-		if err := b.prepared.Close(); err != nil {
+		if err := b.prepared.Close(ctx); err != nil {
 			return err
 		}
 		b.prepared = nil

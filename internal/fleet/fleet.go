@@ -191,7 +191,7 @@ func readReport(v types.Volume) (report, bool) {
 		release: tags[volume.TagRelease], state: tags[volume.TagState], hostKey: tags[volume.TagHostKey],
 	}
 	attached := slices.ContainsFunc(v.Attachments, func(a types.VolumeAttachment) bool { return aws.ToString(a.InstanceId) == r.instance })
-	if !attached {
+	if !attached || r.state == volume.StateLeft {
 		return report{}, false
 	}
 	var ok bool

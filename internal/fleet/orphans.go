@@ -14,12 +14,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// Orphan is a member's volume that nobody uses any more: attached to nothing, and the instance that it was made for is gone. It stays behind when an
-// instance dies between CreateVolume and DeleteOnTermination (aggregation-service #87, amazon-ebs-autoscale #30).
+// Orphan is a member's volume that nobody uses any more: attached to nothing, and the instance that it was made for is gone, or has left it
+// behind (volume.StateLeft). It stays behind when an instance dies between CreateVolume and DeleteOnTermination (aggregation-service #87,
+// amazon-ebs-autoscale #30).
 type Orphan struct {
 	VolumeID   string
 	InstanceID string
 	Created    time.Time
+	Left       bool // by its instance, which may live on
 }
 
 // Orphans lists them, of all groups: a volume says itself whose it was. One whose instance is only stopped, or has just been launched, is none as long
@@ -38,8 +40,11 @@ func Orphans(ctx context.Context, machines Machines) ([]Orphan, error) {
 		for _, v := range page.Volumes {
 			o := Orphan{VolumeID: aws.ToString(v.VolumeId), Created: aws.ToTime(v.CreateTime)}
 			for _, t := range v.Tags {
-				if aws.ToString(t.Key) == volume.TagInstance {
+				switch aws.ToString(t.Key) {
+				case volume.TagInstance:
 					o.InstanceID = aws.ToString(t.Value)
+				case volume.TagState:
+					o.Left = aws.ToString(t.Value) == volume.StateLeft
 				}
 			}
 			if len(v.Attachments) == 0 && o.InstanceID != "" {
@@ -51,7 +56,7 @@ func Orphans(ctx context.Context, machines Machines) ([]Orphan, error) {
 	if err != nil {
 		return nil, err
 	}
-	found = slices.DeleteFunc(found, func(o Orphan) bool { return there[o.InstanceID] })
+	found = slices.DeleteFunc(found, func(o Orphan) bool { return there[o.InstanceID] && !o.Left })
 	slices.SortFunc(found, func(a, b Orphan) int { return strings.Compare(a.VolumeID, b.VolumeID) })
 	return found, nil
 }

@@ -11,7 +11,7 @@ const (
 	TagMountPoint = "ebs-release:mount-point" // where it is mounted there
 	TagGeneration = "ebs-release:generation"  // the generation that it holds
 	TagRelease    = "ebs-release:release"     // the release that is current on it
-	TagState      = "ebs-release:state"       // StateBooting, StateReady
+	TagState      = "ebs-release:state"       // StateBooting, StateReady, StateLeft
 	TagHostKey    = "ebs-release:host-key"    // the member's ssh host key: "ssh-ed25519 AAAA…"
 )
 
@@ -22,6 +22,7 @@ const (
 	RoleRelease  = "release" // a snapshot that publish made
 	StateBooting = "booting" // from CreateVolume on
 	StateReady   = "ready"   // reported by the agent, before its last look at the pointer
+	StateLeft    = "left"    // of no use to its instance, whose agent could not remove it: it speaks for nobody, and gc removes it when it is detached
 )
 
 // MaxGeneration is above every generation: JSON readers hold whole numbers exactly up to here, and nobody publishes that often.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/host"
 )
 
@@ -39,7 +40,7 @@ func watch(h *host.Host, allowed func(version string) bool) (stop func() error) 
 func TestAgentReplacesAnOlderRelease(t *testing.T) {
 	r := published(t, nil)
 	hosts := map[string]*host.Host{}
-	names := []string{"reboot", "stop and start", "resume", "resume while busy", "resume while a container reads"}
+	names := []string{"reboot", "stop and start", "resume", "resume while busy", "resume while a container reads", "resume while a user has a copy"}
 	for _, name := range names {
 		hosts[name] = r.machine()
 		must(t, failed(agent(within(t, 30*time.Second), hosts[name])))
@@ -96,11 +97,39 @@ func TestAgentReplacesAnOlderRelease(t *testing.T) {
 				for r.on(h, "ls /run/reads 2>/dev/null || true") == "" {
 					must(t, ctx.Err())
 				}
-				for range 2 { // the first one unmounts it, the second finds nothing mounted
-					refused(t, agent(ctx, h, "--deadline", "10s").Output, 1, old, "is still mounted in the mount namespace", "sleep", "Try: ")
+				for range 2 { // it stays mounted
+					refused(t, agent(ctx, h, "--deadline", "10s").Output, 1, "adopt: ", "is mounted in the mount namespace", "sleep", "Try: ")
+				}
+				if got, err := visible(h); err != nil || got != "one" {
+					t.Errorf("read by a container: /release shows %q (%v)", got, err)
 				}
 				if state := r.volumeState(old); state != "in-use" {
 					t.Errorf("read by a container: the old volume is %q", state)
+				}
+			case "resume while a user has a copy": // row 84
+				readies = 3
+				hold := make(chan struct{})
+				holding, release := context.WithCancel(ctx)
+				go func() {
+					defer close(hold)
+					h.Run(holding, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "-Urm", "sh", "-c", "cd /release/current && exec sleep 60")
+				}()
+				free = func() { release(); <-hold }
+				for len(r.on(h, "grep -l ' /release ' /proc/[0-9]*/mountinfo | xargs -n 1 dirname | sed 's,$,/uid_map,' | xargs grep -L 4294967295 || true")) == 0 {
+					must(t, ctx.Err())
+				}
+				must(t, failed(agent(ctx, h)))
+				if got, err := visible(h); err != nil || got != "two" {
+					t.Errorf("copied by a user: /release shows %q (%v)", got, err)
+				}
+				// The kernel holds the old volume as long as the copy is there. It is left, and goes with the instance, or with the next start.
+				for _, v := range r.lab.VolumesFor(h.ID) {
+					if v.ID == old && (v.Tags["ebs-release:state"] != "left" || v.Attachment == nil || !v.Attachment.DeleteOnTermination) {
+						t.Errorf("copied by a user: the old volume is %s, with the tags %v", show([]cloud.Volume{v}), v.Tags)
+					}
+				}
+				if n := len(r.lab.VolumesFor(h.ID)); n != 2 {
+					t.Errorf("copied by a user: %d volumes", n)
 				}
 			}
 			free()

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// agentTracer sees what the agent, and e2fsck below it, changes outside of itself.
+// agentTracer sees what the agent, and its children (the one that works on disks, and e2fsck below that), change outside of themselves.
 func agentTracer(killAt int) *tracer {
-	return &tracer{program: "ebs-release-agent", effect: agentEffect, killAt: killAt}
+	return &tracer{program: "ebs-release-agent", effect: agentEffect, killAt: killAt, killAll: true}
 }
 
 // agentEffects are the system calls by which a program changes the world outside itself.

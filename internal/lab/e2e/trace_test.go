@@ -21,6 +21,7 @@ type tracer struct {
 	follow  func(pid int) bool        // whether a child that starts another program is followed on; nil: all are
 	orphans bool                      // what the program leaves running goes on when this test dies
 	killAt  int                       // the effect, from 1, in place of which the process is killed; 0: none
+	killAll bool                      // the child that has the effect is killed with it
 
 	done   chan error // gives the end of the trace: all that was followed is gone
 	seen   []string   // the effects so far
@@ -78,6 +79,9 @@ func (t *tracer) trace(root int) error {
 			if t.syscall(pid) {
 				t.killed = time.Now()
 				unix.Kill(root, unix.SIGKILL) // a system call at whose entry a process is killed does not happen
+				if t.killAll {
+					unix.Kill(pid, unix.SIGKILL)
+				}
 			}
 		case int(status)>>16 == unix.PTRACE_EVENT_EXEC:
 			name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)) // 15 characters of it

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/filesystem"
+	"ebs-release/internal/mount"
+	"ebs-release/internal/release"
+
+	"github.com/spf13/cobra"
+)
+
+// diskWorkVerb is the verb of the child process that touches disks for `up` (worker).
+const diskWorkVerb = "disk-work"
+
+// diskRequest is one line on the child's standard input.
+type diskRequest struct {
+	Do     string      `json:"do"`
+	Device string      `json:"device,omitempty"` // /dev/nvme1n1
+	Kind   string      `json:"kind,omitempty"`   // ext4
+	Point  string      `json:"point,omitempty"`  // the mount point; of doCheckTree and doHolding: look there, not into the prepared mount
+	Want   boot.Wanted `json:"want,omitzero"`
+}
+
+// What a diskRequest asks for.
+const (
+	doCheck     = "check"      // the file system on Device
+	doUnused    = "unused"     // whether nothing uses Device
+	doPrepare   = "prepare"    // a detached mount of Device, which lives as long as the child
+	doCheckTree = "check tree" // that the volume holds Want
+	doHolding   = "holding"    // what the volume says that it holds
+	doPlace     = "place"      // the prepared mount at Point
+	doUnmount   = "unmount"    // what is at Point
+)
+
+// diskAnswer is one line on the child's standard output: something to be logged, as often as there is, and then the answer.
+type diskAnswer struct {
+	Log   string     `json:"log,omitempty"`
+	Level slog.Level `json:"level,omitempty"`
+
+	Error    string `json:"error,omitempty"`
+	Mismatch bool   `json:"mismatch,omitempty"` // the error is a boot.ErrMismatch
+
+	Info         filesystem.Info `json:"info,omitzero"`
+	Major, Minor uint32          `json:",omitempty"`
+	Generation   int64           `json:",omitempty"`
+	Release      string          `json:",omitempty"`
+}
+
+func (p *program) diskWorkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    diskWorkVerb,
+		Short:  "Touch disks for `up`, which must not hang with them",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return exit.With(exit.Failed, workOnDisks(cmd.Context(), p.stdin, p.stdout))
+		},
+	}
+}
+
+// diskWork is what the child has in hand.
+type diskWork struct {
+	prepared *mount.Detached
+	log      *slog.Logger
+}
+
+// workOnDisks does what it is asked, one thing after the other, until its input ends: then `up` is done, or gone.
+func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	requests := make(chan diskRequest)
+	go func() {
+		defer cancel() // whoever asked is gone: e2fsck, for one, is told to end
+		defer close(requests)
+		for lines := json.NewDecoder(in); ; {
+			var r diskRequest
+			if lines.Decode(&r) != nil {
+				return
+			}
+			requests <- r
+		}
+	}()
+	answers := json.NewEncoder(out)
+	w := &diskWork{log: slog.New(talk{level: slog.LevelInfo, where: &whereabouts{}, write: func(level slog.Level, text string, _ map[string]string) error {
+		return answers.Encode(diskAnswer{Log: text, Level: level})
+	}})}
+	for r := range requests {
+		answer, err := w.do(ctx, r)
+		if err != nil {
+			answer.Error, answer.Mismatch = oneLine(err), errors.Is(err, boot.ErrMismatch)
+		}
+		if err := answers.Encode(answer); err != nil {
+			return err
+		}
+	}
+	if w.prepared == nil {
+		return nil
+	}
+	return w.prepared.Close()
+}
+
+func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err error) {
+	switch r.Do {
+	case doCheck:
+		a.Info, err = filesystem.Check(ctx, r.Device, w.log)
+	case doUnused:
+		err = patiently(ctx, func() error { return mount.Unused(r.Device) })
+	case doPrepare:
+		if w.prepared, err = mount.Prepare(r.Device, r.Kind); err == nil {
+			a.Major, a.Minor = w.prepared.Number()
+		}
+	case doCheckTree, doHolding:
+		var volume tree
+		var done func()
+		if volume, done, err = w.tree(r.Point); err != nil {
+			return a, err
+		}
+		defer done()
+		if r.Do == doCheckTree {
+			return a, volume.Check(ctx, r.Want)
+		}
+		a.Generation, a.Release = volume.Holding()
+	case doPlace:
+		err = w.prepared.MoveTo(r.Point)
+	case doUnmount:
+		err = patiently(ctx, func() error { return mount.Unmount(r.Point) })
+	default:
+		err = fmt.Errorf("%s: no such work", r.Do)
+	}
+	return a, err
+}
+
+// tree is the release volume that is mounted at a point, or else the prepared one.
+func (w *diskWork) tree(point string) (t tree, done func(), err error) {
+	if point == "" {
+		return tree{release.Tree{Root: w.prepared.Root()}}, func() {}, nil
+	}
+	dir, err := mount.Open(point)
+	if err != nil {
+		return tree{}, nil, err
+	}
+	return tree{release.Tree{Root: fmt.Sprintf("/proc/self/fd/%d", dir.Fd())}}, func() { _ = dir.Close() }, nil
+}
+
+// tree is a release volume.
+type tree struct{ release.Tree }
+
+// Check also raises the fence on the volume to the wanted generation. It is below that when the pointer names an older snapshot in a newer
+// generation (a rollback), and a late activation of something in between must be refused here as everywhere. A volume that is right already needs no
+// lock: a push may hold it.
+func (t tree) Check(ctx context.Context, want boot.Wanted) error {
+	if err := t.Tree.Check(want.Release, want.Digest, want.Generation); err != nil {
+		if errors.Is(err, release.ErrMismatch) {
+			err = meaning{err, boot.ErrMismatch}
+		}
+		return err
+	}
+	if have, err := t.Generation(); err != nil || have == want.Generation {
+		return err
+	}
+	err := t.Activate(ctx, want.Release, want.Digest, want.Generation)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w. Try: start the agent again when the push to this member is over", err)
+	}
+	return err
+}
+
+// Holding is what the volume says that it holds. One of an older setup is no tree of ours, and says nothing.
+func (t tree) Holding() (generation int64, release string) {
+	generation, err := t.Generation()
+	if err != nil {
+		generation = 0
+	}
+	release, err = t.Current()
+	if err != nil {
+		release = ""
+	}
+	return generation, release
+}
+
+// How long a mount may be busy before that is believed: someone who only looks in (a monitor, a backup) is gone a moment later.
+const (
+	busyPatience = time.Second
+	busyPause    = 50 * time.Millisecond
+)
+
+func patiently(ctx context.Context, try func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, busyPatience)
+	defer cancel()
+	for {
+		err := try()
+		if _, busy := errors.AsType[*mount.BusyError](err); !busy {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(busyPause):
+		}
+	}
+}

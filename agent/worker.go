@@ -1,0 +1,160 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"ebs-release/internal/boot"
+)
+
+// worker is a child process that touches a disk: opens, checks, mounts, reads, unmounts. A disk that stops answering holds whoever does one of these, and
+// the kernel does not even let it be killed. So `up` does none of them itself: it gives the child up when the time is over, and can go on, or end. The
+// child inherits no lock, and lets go of what it has when the disk answers again.
+type worker struct {
+	log      *slog.Logger
+	process  *os.Process
+	requests *os.File
+	answers  chan diskAnswer // closed with the child's standard output
+	ended    chan struct{}   // closed when the child is gone
+	said     *bytes.Buffer   // on its standard error; to be read when it is gone
+}
+
+func startWorker(log *slog.Logger) (*worker, error) {
+	stdin, requests, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	answers, stdout, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, stdin.Close(), requests.Close())
+	}
+	w := &worker{log: log, requests: requests, answers: make(chan diskAnswer), ended: make(chan struct{}), said: &bytes.Buffer{}}
+	cmd := exec.Command("/proc/self/exe", diskWorkVerb) // not CommandContext: nobody must have to wait for it
+	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = "/", stdin, stdout, w.said
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for `up`, which ends the work in order
+	err = cmd.Start()
+	_, _ = stdin.Close(), stdout.Close()
+	if err != nil {
+		_, _ = requests.Close(), answers.Close()
+		return nil, fmt.Errorf("start the process that works on disks: %w", err)
+	}
+	w.process = cmd.Process
+	go func() { // both end with the child
+		_ = cmd.Wait()
+		close(w.ended)
+	}()
+	go w.read(answers)
+	return w, nil
+}
+
+func (w *worker) read(answers io.ReadCloser) {
+	defer answers.Close()
+	defer close(w.answers)
+	for lines := json.NewDecoder(answers); ; {
+		var a diskAnswer
+		if lines.Decode(&a) != nil {
+			return
+		}
+		if a.Log != "" {
+			w.log.Log(context.Background(), a.Level, a.Log)
+			continue
+		}
+		select {
+		case w.answers <- a:
+		case <-w.ended:
+			return
+		}
+	}
+}
+
+// do asks for one thing. After an end of ctx nothing more can be asked.
+func (w *worker) do(ctx context.Context, r diskRequest) (diskAnswer, error) {
+	if err := ctx.Err(); err != nil {
+		return diskAnswer{}, err
+	}
+	if err := json.NewEncoder(w.requests).Encode(r); err != nil { // a line is shorter than a pipe
+		return diskAnswer{}, w.lost(r)
+	}
+	select {
+	case a, ok := <-w.answers:
+		if !ok {
+			return diskAnswer{}, w.lost(r)
+		}
+		if a.Error != "" {
+			err := errors.New(a.Error)
+			if a.Mismatch {
+				return a, meaning{err, boot.ErrMismatch}
+			}
+			return a, err
+		}
+		return a, nil
+	case <-ctx.Done():
+		what := r.Device
+		if what == "" {
+			what = r.Point
+		}
+		return diskAnswer{}, fmt.Errorf("%s %s: it does not come to an end (process %d): %w", r.Do, what, w.process.Pid, ctx.Err())
+	}
+}
+
+func (w *worker) lost(r diskRequest) error {
+	select {
+	case <-w.ended:
+		return fmt.Errorf("%s: the process that works on disks ended: %s", r.Do, bytes.TrimSpace(w.said.Bytes()))
+	case <-time.After(workerGrace):
+		return fmt.Errorf("%s: the process that works on disks says nothing more", r.Do)
+	}
+}
+
+// workerGrace is how long a child may take to let go: to unmount, or e2fsck to finish what it writes.
+const workerGrace = 5 * time.Second
+
+// close lets the child end, which unmounts what it prepared and nobody placed.
+func (w *worker) close(ctx context.Context) error {
+	_ = w.requests.Close()
+	clock := time.NewTimer(workerGrace)
+	defer clock.Stop()
+	select {
+	case <-w.ended:
+		return nil
+	case <-ctx.Done():
+	case <-clock.C:
+	}
+	_ = w.process.Kill() // the kernel may not let it
+	select {
+	case <-w.ended:
+		return nil
+	case <-time.After(killGrace):
+		return fmt.Errorf("process %d, which works on the disk, cannot be ended: the disk does not answer", w.process.Pid)
+	}
+}
+
+// killGrace is how long a process that is killed may take to be gone, on a busy machine.
+const killGrace = time.Second
+
+// once is one thing that is asked of a child of its own.
+func (m *machine) once(ctx context.Context, r diskRequest) (diskAnswer, error) {
+	w, err := startWorker(m.log)
+	if err != nil {
+		return diskAnswer{}, err
+	}
+	a, err := w.do(ctx, r)
+	return a, errors.Join(err, onlyAlone(err, w.close(ctx)))
+}
+
+// onlyAlone is the second error, when there is no first one that says the same better.
+func onlyAlone(first, second error) error {
+	if first != nil {
+		return nil
+	}
+	return second
+}
