@@ -194,6 +194,9 @@ func (v *volumes) Remove(_ context.Context, _ boot.Identity, volume boot.Volume)
 	})
 }
 
+// Leave is no step: in this model every volume can be removed, by an agent that lives.
+func (v *volumes) Leave(context.Context, boot.Identity, boot.Volume) error { return v.alive() }
+
 func (v *volumes) Report(_ context.Context, volume boot.Volume, r boot.Report) error {
 	if v.mutant == reportAfterReread {
 		v.late = func() error { return v.report(volume, r) }
@@ -263,16 +266,20 @@ func (c content) Check(_ context.Context, want boot.Wanted) (err error) {
 	return errors.Join(dead, err)
 }
 
-// check does what agent/machine.go does: it compares, and raises the fence.
+// check does what agent/diskwork.go does: it compares, and raises the fence. With an older pointer it is not the volume that is wrong.
 func (c content) check(want boot.Wanted) error {
-	if c.d.generation > want.Generation || c.d.release != want.Release {
-		return fmt.Errorf("%s has generation %d, release %s; want %d, %s", c.d.id, c.d.generation, c.d.release, want.Generation, want.Release)
+	if c.d.generation > want.Generation {
+		return fmt.Errorf("%s has generation %d, the pointer is older: %d", c.d.id, c.d.generation, want.Generation)
+	}
+	if c.d.release != want.Release {
+		return fmt.Errorf("%w: %s has generation %d, release %s; want %d, %s",
+			boot.ErrMismatch, c.d.id, c.d.generation, c.d.release, want.Generation, want.Release)
 	}
 	c.d.generation = want.Generation
 	return nil
 }
 
-func (c content) Holding() (int64, string) { return c.d.generation, c.d.release }
+func (c content) Holding(context.Context) (int64, string) { return c.d.generation, c.d.release }
 
 type prepared struct{ content }
 
@@ -284,4 +291,4 @@ func (p prepared) Place(context.Context) error {
 	return p.alive()
 }
 
-func (p prepared) Close() error { return p.alive() }
+func (p prepared) Close(context.Context) error { return p.alive() }
