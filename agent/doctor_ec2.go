@@ -262,7 +262,10 @@ func (d *doctor) deviceNames(ctx context.Context) finding {
 		return warn("see ec2:DescribeVolumes", "not tried")
 	}
 	var used []string
-	in := &ec2.DescribeVolumesInput{Filters: []types.Filter{{Name: aws.String("attachment.instance-id"), Values: []string{d.me.InstanceID}}}}
+	in := &ec2.DescribeVolumesInput{
+		MaxResults: aws.Int32(volume.PerPage),
+		Filters:    []types.Filter{{Name: aws.String("attachment.instance-id"), Values: []string{d.me.InstanceID}}},
+	}
 	for pages := ec2.NewDescribeVolumesPaginator(d.api, in); pages.HasMorePages(); {
 		page, err := pages.NextPage(ctx)
 		if err != nil {

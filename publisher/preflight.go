@@ -184,7 +184,7 @@ func (c preflight) dryRuns(ctx context.Context) error {
 	if err := c.maker.Check(ctx); err != nil {
 		return err
 	}
-	_, err := c.ec2.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{DryRun: aws.Bool(true), OwnerIds: []string{"self"}})
+	_, err := c.ec2.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{DryRun: aws.Bool(true), OwnerIds: []string{"self"}, MaxResults: aws.Int32(volume.PerPage)})
 	if err := allowed("ec2:DescribeSnapshots", err); err != nil {
 		return err
 	}

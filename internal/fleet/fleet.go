@@ -51,11 +51,13 @@ type Machines interface {
 	DescribeVolumes(context.Context, *ec2.DescribeVolumesInput, ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error)
 }
 
-// Sizes of a batch. EC2 takes 200 values in a filter (DescribeVolumes, API reference); DescribeAutoScalingGroups answers with at most 100 groups
-// a page.
+// Sizes of a batch. EC2 counts the values of all filters of a call together, and takes 200 (row 36): one place is left for the role.
+// DescribeAutoScalingGroups answers with at most 100 groups a page. Each Describe of EC2 asks for pages: without MaxResults it has a
+// smaller request bucket, and times out in an account that is large (row 42).
 const (
 	groupsPerPage = 100
-	valuesPerCall = 200
+	idsPerCall    = 199
+	perPage       = volume.PerPage
 )
 
 // List returns the members of groups, sorted by group and instance id. A group that does not exist is an error that names it: a name with a typo must
@@ -72,7 +74,7 @@ func List(ctx context.Context, asg Groups, machines Machines, groups []string) (
 		ids = append(ids, members[i].InstanceID)
 	}
 	gone := map[string]bool{}
-	for batch := range slices.Chunk(ids, valuesPerCall) {
+	for batch := range slices.Chunk(ids, idsPerCall) {
 		if err := addresses(ctx, machines, batch, byID, gone); err != nil {
 			return nil, err
 		}
@@ -130,7 +132,8 @@ func membership(ctx context.Context, asg Groups, groups []string) ([]Member, err
 // An instance that EC2 says is terminated is gone, even where Auto Scaling has not noticed.
 func addresses(ctx context.Context, machines Machines, ids []string, members map[string]*Member, gone map[string]bool) error {
 	pages := ec2.NewDescribeInstancesPaginator(machines, &ec2.DescribeInstancesInput{
-		Filters: []types.Filter{{Name: aws.String("instance-id"), Values: ids}},
+		MaxResults: aws.Int32(perPage),
+		Filters:    []types.Filter{{Name: aws.String("instance-id"), Values: ids}},
 	})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
@@ -153,7 +156,7 @@ func addresses(ctx context.Context, machines Machines, ids []string, members map
 
 // reports reads what the members' agents wrote onto their volumes.
 func reports(ctx context.Context, machines Machines, ids []string, members map[string]*Member) error {
-	pages := ec2.NewDescribeVolumesPaginator(machines, &ec2.DescribeVolumesInput{Filters: []types.Filter{
+	pages := ec2.NewDescribeVolumesPaginator(machines, &ec2.DescribeVolumesInput{MaxResults: aws.Int32(perPage), Filters: []types.Filter{
 		{Name: aws.String("tag:" + volume.TagRole), Values: []string{volume.RoleMember}},
 		{Name: aws.String("tag:" + volume.TagInstance), Values: ids},
 	}})

@@ -50,10 +50,10 @@ func (a *account) DescribeAutoScalingGroups(_ context.Context, in *autoscaling.D
 
 func (a *account) DescribeInstances(_ context.Context, in *ec2.DescribeInstancesInput, _ ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error) {
 	a.calls = append(a.calls, "instances")
-	wanted := in.Filters[0].Values
-	if len(wanted) > 200 {
-		return nil, fmt.Errorf("%d filter values: EC2 takes 200", len(wanted))
+	if err := accepted(in.Filters, in.MaxResults); err != nil {
+		return nil, err
 	}
+	wanted := in.Filters[0].Values
 	var found []types.Instance
 	for _, i := range a.instances {
 		if slices.Contains(wanted, aws.ToString(i.InstanceId)) {
@@ -66,12 +66,19 @@ func (a *account) DescribeInstances(_ context.Context, in *ec2.DescribeInstances
 
 func (a *account) DescribeVolumes(_ context.Context, in *ec2.DescribeVolumesInput, _ ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error) {
 	a.calls = append(a.calls, "volumes")
+	if err := accepted(in.Filters, in.MaxResults); err != nil {
+		return nil, err
+	}
 	var found []types.Volume
 	for _, v := range a.volumes {
 		matches := true
 		for _, f := range in.Filters {
 			if aws.ToString(f.Name) == "volume-id" {
 				matches = matches && slices.Contains(f.Values, aws.ToString(v.VolumeId))
+				continue
+			}
+			if aws.ToString(f.Name) == "status" && v.State != "" {
+				matches = matches && slices.Contains(f.Values, string(v.State))
 				continue
 			}
 			key := strings.TrimPrefix(aws.ToString(f.Name), "tag:")
@@ -99,6 +106,21 @@ func (a *account) CreateTags(_ context.Context, in *ec2.CreateTagsInput, _ ...fu
 }
 
 // cut gives page token of all, two at a time.
+// accepted: EC2 takes 200 values in all filters of a call together (row 36), and wants to be asked for pages (row 42).
+func accepted(filters []types.Filter, max *int32) error {
+	values := 0
+	for _, f := range filters {
+		values += len(f.Values)
+	}
+	switch {
+	case values > 200:
+		return &smithy.GenericAPIError{Code: "FilterLimitExceeded", Message: fmt.Sprintf("%d values, EC2 takes 200", values)}
+	case aws.ToInt32(max) == 0:
+		return errors.New("there is no MaxResults")
+	}
+	return nil
+}
+
 func cut[T any](all []T, token *string) ([]T, *string) {
 	from, _ := strconv.Atoi(aws.ToString(token))
 	to := min(from+2, len(all))
@@ -160,6 +182,41 @@ func TestListJoinsGroupsInstancesAndReportsOverPages(t *testing.T) {
 	}
 	if !slices.Equal(a.calls, []string{"groups", "groups", "instances", "instances", "volumes", "volumes"}) {
 		t.Errorf("calls = %v: each list has two pages", a.calls)
+	}
+}
+
+// TestAFleetOfAnySize: batches end where a call is full, and every member is listed with its report; so are orphans and volumes that are gone.
+func TestAFleetOfAnySize(t *testing.T) {
+	for _, size := range []int{1, 199, 200, 201, 450} {
+		t.Run(strconv.Itoa(size), func(t *testing.T) {
+			a := &account{}
+			var ids []string
+			for i := range size {
+				id := fmt.Sprintf("i-%04d", i)
+				ids = append(ids, id)
+				a.instances = append(a.instances, instance(id, "10.0.0.1", types.InstanceStateNameRunning))
+				a.volumes = append(a.volumes, vol("vol-"+id, id, volume.TagInstance, id, volume.TagGeneration, "7"))
+			}
+			a.groups = []astypes.AutoScalingGroup{group("web", ids...)}
+			members, err := fleet.List(t.Context(), a, a, []string{"web"})
+			if err != nil || len(members) != size {
+				t.Fatalf("%d members, %v", len(members), err)
+			}
+			for _, m := range members {
+				if m.Address == "" || m.Generation != 7 {
+					t.Errorf("%+v", m)
+				}
+			}
+			for i := range a.volumes { // all instances are gone
+				a.volumes[i].Attachments = nil
+				a.volumes[i].State = types.VolumeStateAvailable
+			}
+			a.instances = nil
+			orphans, err := fleet.Orphans(t.Context(), a)
+			if err != nil || len(orphans) != size {
+				t.Errorf("%d orphans, %v", len(orphans), err)
+			}
+		})
 	}
 }
 

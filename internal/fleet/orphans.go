@@ -28,7 +28,7 @@ type Orphan struct {
 // as EC2 knows the instance; the caller leaves young ones alone all the same, as EC2 may not know a new instance yet (kubernetes #77389).
 func Orphans(ctx context.Context, machines Machines) ([]Orphan, error) {
 	var found []Orphan
-	pages := ec2.NewDescribeVolumesPaginator(machines, &ec2.DescribeVolumesInput{Filters: []types.Filter{
+	pages := ec2.NewDescribeVolumesPaginator(machines, &ec2.DescribeVolumesInput{MaxResults: aws.Int32(perPage), Filters: []types.Filter{
 		{Name: aws.String("tag:" + volume.TagRole), Values: []string{volume.RoleMember}},
 		{Name: aws.String("status"), Values: []string{string(types.VolumeStateAvailable)}},
 	}})
@@ -69,9 +69,10 @@ func existing(ctx context.Context, machines Machines, orphans []Orphan) (map[str
 	}
 	slices.Sort(ids)
 	there := map[string]bool{}
-	for batch := range slices.Chunk(slices.Compact(ids), valuesPerCall) {
+	for batch := range slices.Chunk(slices.Compact(ids), idsPerCall) {
 		pages := ec2.NewDescribeInstancesPaginator(machines, &ec2.DescribeInstancesInput{
-			Filters: []types.Filter{{Name: aws.String("instance-id"), Values: batch}},
+			MaxResults: aws.Int32(perPage),
+			Filters:    []types.Filter{{Name: aws.String("instance-id"), Values: batch}},
 		})
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)

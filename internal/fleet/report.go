@@ -89,9 +89,10 @@ func (r *reporter) tag(ctx context.Context, volumeIDs []string) error {
 
 // there returns those of the volumes that EC2 still lists.
 func (r *reporter) there(ctx context.Context, volumeIDs []string) (there []string, err error) {
-	for batch := range slices.Chunk(volumeIDs, valuesPerCall) {
+	for batch := range slices.Chunk(volumeIDs, idsPerCall) {
 		pages := ec2.NewDescribeVolumesPaginator(r.tagger, &ec2.DescribeVolumesInput{
-			Filters: []types.Filter{{Name: aws.String("volume-id"), Values: batch}},
+			MaxResults: aws.Int32(perPage),
+			Filters:    []types.Filter{{Name: aws.String("volume-id"), Values: batch}},
 		})
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)

@@ -137,20 +137,25 @@ func (m Maker) DeleteGeneration(ctx context.Context, generation int64) error {
 	filter := func(name, value string) types.Filter {
 		return types.Filter{Name: aws.String(name), Values: []string{value}}
 	}
-	out, err := m.EC2.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{
-		OwnerIds: []string{"self"},
+	pages := ec2.NewDescribeSnapshotsPaginator(m.EC2, &ec2.DescribeSnapshotsInput{
+		OwnerIds:   []string{"self"},
+		MaxResults: aws.Int32(volume.PerPage),
 		Filters: []types.Filter{
 			filter("volume-id", m.VolumeID),
 			filter("tag:"+volume.TagRole, volume.RoleRelease),
 			filter("tag:"+volume.TagGeneration, strconv.FormatInt(generation, 10)),
 		},
 	})
-	if err != nil {
-		return fmt.Errorf("look for a left-over snapshot of %s with %s=%d: %w", m.VolumeID, volume.TagGeneration, generation, err)
-	}
 	var errs []error
-	for _, s := range out.Snapshots {
-		errs = append(errs, m.Delete(ctx, aws.ToString(s.SnapshotId)))
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			err = fmt.Errorf("look for a left-over snapshot of %s with %s=%d: %w", m.VolumeID, volume.TagGeneration, generation, err)
+			return errors.Join(append(errs, err)...)
+		}
+		for _, s := range page.Snapshots {
+			errs = append(errs, m.Delete(ctx, aws.ToString(s.SnapshotId)))
+		}
 	}
 	return errors.Join(errs...)
 }

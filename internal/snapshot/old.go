@@ -29,7 +29,8 @@ type Old struct {
 func (m Maker) List(ctx context.Context) ([]Old, error) {
 	var found []Old
 	pages := ec2.NewDescribeSnapshotsPaginator(m.EC2, &ec2.DescribeSnapshotsInput{
-		OwnerIds: []string{"self"},
+		OwnerIds:   []string{"self"},
+		MaxResults: aws.Int32(volume.PerPage),
 		Filters: []types.Filter{
 			{Name: aws.String("volume-id"), Values: []string{m.VolumeID}},
 			{Name: aws.String("tag:" + volume.TagRole), Values: []string{volume.RoleRelease}},

@@ -93,9 +93,13 @@ func DefaultTiming() Timing {
 	}
 }
 
+// PerPage is the most that EC2 takes as MaxResults of a Describe. A call without it has a smaller request bucket, and times out in an account
+// that is large (row 42).
+const PerPage = 1000
+
 // Mine returns the volumes that carry the owner's tags, but those being deleted. One call to EC2, more only past a page.
 func (v *Volumes) Mine(ctx context.Context, owner Owner) ([]Volume, error) {
-	in := &ec2.DescribeVolumesInput{Filters: []types.Filter{
+	in := &ec2.DescribeVolumesInput{MaxResults: aws.Int32(PerPage), Filters: []types.Filter{
 		{Name: aws.String("tag:" + TagRole), Values: []string{owner.Role}},
 		{Name: aws.String("tag:" + TagInstance), Values: []string{owner.InstanceID}},
 		{Name: aws.String("tag:" + TagMountPoint), Values: []string{owner.MountPoint}},

@@ -13,6 +13,7 @@ type Call struct {
 	Principal string // the instance's id, "admin", or "" when the signature was no good
 	Resource  string // the id that the call was about, "" for none; for a create call that succeeded, what it made
 	DryRun    bool
+	Unpaged   bool // a Describe of EC2 that names no ids, and has no MaxResults (row 42)
 	Mutates   bool // of a kind that changes something
 	Start     time.Time
 	Duration  time.Duration

@@ -23,13 +23,16 @@ func one(v string) []string { return []string{v} }
 // filters reads Filter.N.Name, Filter.N.Value.M; for Auto Scaling, prefix is Filters.member and value Values.member.
 func (p params) filters(prefix, value string) []filter {
 	var out []filter
+	values := 0
 	for _, f := range p.each(prefix) {
 		next := filter{f.need("Name"), f.list(value)}
-		// "The maximum number of filter values specified on a single call" is 200 (error code FilterLimitExceeded).
-		if len(next.values) > 200 {
-			p.wrong(fail("FilterLimitExceeded", "The maximum number of filter values specified on a single call is 200"))
-		}
+		values += len(next.values)
 		out = append(out, next)
+	}
+	// "The maximum number of filter values specified on a single call" is 200 (error code FilterLimitExceeded): of all its filters together
+	// (row 36).
+	if values > 200 {
+		p.wrong(fail("FilterLimitExceeded", "The maximum number of filter values specified on a single call is 200"))
 	}
 	return out
 }

@@ -27,43 +27,44 @@ type call struct {
 // action is one action of a service.
 type action struct {
 	mutates bool
+	pages   bool // EC2's, by MaxResults
 	do      func(*call) (any, error)
 }
 
 // actions are all that the lab answers, by service and name.
 func actions() map[string]action {
 	return map[string]action{
-		"ec2:CreateVolume":              {true, createVolume},
-		"ec2:DescribeVolumes":           {false, describeVolumes},
-		"ec2:DeleteVolume":              {true, deleteVolume},
-		"ec2:AttachVolume":              {true, attachVolume},
-		"ec2:DetachVolume":              {true, detachVolume},
-		"ec2:ModifyInstanceAttribute":   {true, modifyInstanceAttribute},
-		"ec2:CreateSnapshot":            {true, createSnapshot},
-		"ec2:DescribeSnapshots":         {false, describeSnapshots},
-		"ec2:DeleteSnapshot":            {true, deleteSnapshot},
-		"ec2:RunInstances":              {true, runInstances},
-		"ec2:DescribeInstances":         {false, describeInstances},
-		"ec2:TerminateInstances":        {true, terminateInstances},
-		"ec2:StopInstances":             {true, stopInstances},
-		"ec2:StartInstances":            {true, startInstances},
-		"ec2:RebootInstances":           {true, rebootInstances},
-		"ec2:CreateTags":                {true, createTags},
-		"ec2:DeleteTags":                {true, deleteTags},
-		"ec2:DescribeTags":              {false, describeTags},
-		"ec2:DescribeAvailabilityZones": {false, describeAvailabilityZones},
-		"ec2:DescribeRegions":           {false, describeRegions},
+		"ec2:CreateVolume":              {mutates: true, do: createVolume},
+		"ec2:DescribeVolumes":           {pages: true, do: describeVolumes},
+		"ec2:DeleteVolume":              {mutates: true, do: deleteVolume},
+		"ec2:AttachVolume":              {mutates: true, do: attachVolume},
+		"ec2:DetachVolume":              {mutates: true, do: detachVolume},
+		"ec2:ModifyInstanceAttribute":   {mutates: true, do: modifyInstanceAttribute},
+		"ec2:CreateSnapshot":            {mutates: true, do: createSnapshot},
+		"ec2:DescribeSnapshots":         {pages: true, do: describeSnapshots},
+		"ec2:DeleteSnapshot":            {mutates: true, do: deleteSnapshot},
+		"ec2:RunInstances":              {mutates: true, do: runInstances},
+		"ec2:DescribeInstances":         {pages: true, do: describeInstances},
+		"ec2:TerminateInstances":        {mutates: true, do: terminateInstances},
+		"ec2:StopInstances":             {mutates: true, do: stopInstances},
+		"ec2:StartInstances":            {mutates: true, do: startInstances},
+		"ec2:RebootInstances":           {mutates: true, do: rebootInstances},
+		"ec2:CreateTags":                {mutates: true, do: createTags},
+		"ec2:DeleteTags":                {mutates: true, do: deleteTags},
+		"ec2:DescribeTags":              {pages: true, do: describeTags},
+		"ec2:DescribeAvailabilityZones": {do: describeAvailabilityZones},
+		"ec2:DescribeRegions":           {do: describeRegions},
 
-		"autoscaling:DescribeAutoScalingGroups":           {false, describeGroups},
-		"autoscaling:DescribeAutoScalingInstances":        {false, describeMembers},
-		"autoscaling:UpdateAutoScalingGroup":              {true, updateGroup},
-		"autoscaling:SetDesiredCapacity":                  {true, setDesiredCapacity},
-		"autoscaling:TerminateInstanceInAutoScalingGroup": {true, terminateMember},
-		"autoscaling:DeleteAutoScalingGroup":              {true, deleteGroup},
-		"autoscaling:CompleteLifecycleAction":             {true, completeLifecycleAction},
-		"autoscaling:RecordLifecycleActionHeartbeat":      {true, recordHeartbeat},
+		"autoscaling:DescribeAutoScalingGroups":           {do: describeGroups},
+		"autoscaling:DescribeAutoScalingInstances":        {do: describeMembers},
+		"autoscaling:UpdateAutoScalingGroup":              {mutates: true, do: updateGroup},
+		"autoscaling:SetDesiredCapacity":                  {mutates: true, do: setDesiredCapacity},
+		"autoscaling:TerminateInstanceInAutoScalingGroup": {mutates: true, do: terminateMember},
+		"autoscaling:DeleteAutoScalingGroup":              {mutates: true, do: deleteGroup},
+		"autoscaling:CompleteLifecycleAction":             {mutates: true, do: completeLifecycleAction},
+		"autoscaling:RecordLifecycleActionHeartbeat":      {mutates: true, do: recordHeartbeat},
 
-		"sts:GetCallerIdentity": {false, getCallerIdentity},
+		"sts:GetCallerIdentity": {do: getCallerIdentity},
 	}
 }
 
@@ -84,6 +85,8 @@ func (a *Account) serveQuery(w http.ResponseWriter, r *http.Request) {
 	name := form.Get("Action")
 	act, known := a.actions[service+":"+name]
 	rec := Call{Service: service, Action: name, Resource: mainResource(form), DryRun: strings.EqualFold(form.Get("DryRun"), "true"), Mutates: act.mutates}
+	byID := form.Has("VolumeId.1") || form.Has("InstanceId.1") || form.Has("SnapshotId.1") // MaxResults and ids exclude each other
+	rec.Unpaged = act.pages && !byID && form.Get("MaxResults") == ""
 	if authErr == nil {
 		rec.Principal = who.Name()
 	}

@@ -184,6 +184,12 @@ func TestDescribeVolumesFilters(t *testing.T) {
 		l.wantCode(err, "InvalidParameterValue")
 		_, err = l.ec2.DescribeVolumes(l.ctx, &ec2.DescribeVolumesInput{Filters: []types.Filter{{Name: aws.String("status"), Values: make([]string, 201)}}})
 		l.wantCode(err, "FilterLimitExceeded")
+		both := []types.Filter{{Name: aws.String("status"), Values: make([]string, 200)}, {Name: aws.String("tag:a"), Values: []string{"b"}}}
+		_, err = l.ec2.DescribeVolumes(l.ctx, &ec2.DescribeVolumesInput{Filters: both}) // counted for the call (row 36)
+		l.wantCode(err, "FilterLimitExceeded")
+		if _, err = l.ec2.DescribeVolumes(l.ctx, &ec2.DescribeVolumesInput{Filters: both[:1]}); err != nil {
+			t.Errorf("200 values: %v", err)
+		}
 	})
 }
 

@@ -45,6 +45,11 @@ func newRig(t *testing.T, change func(*lab.Options)) *rig {
 		if t.Failed() {
 			r.showConsoles()
 		}
+		for _, c := range l.Account.Calls() {
+			if c.Unpaged && strings.HasPrefix(c.Principal, "i-") { // row 42
+				t.Errorf("%s called %s without MaxResults", c.Principal, c.Action)
+			}
+		}
 		must(t, l.Close())
 		if left, _ := os.ReadDir(opts.Dir); len(left) > 0 {
 			t.Errorf("the lab left %v", left)
