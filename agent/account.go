@@ -107,7 +107,7 @@ func (a *account) Create(ctx context.Context, me boot.Identity, want boot.Wanted
 	return a.bootVolume(made), err
 }
 
-// meaning is an error of package volume with what it means to package boot.
+// meaning is an error of a leaf with what it means to package boot.
 type meaning struct {
 	error
 	boot error

@@ -48,6 +48,7 @@ type diskAnswer struct {
 
 	Error    string `json:"error,omitempty"`
 	Mismatch bool   `json:"mismatch,omitempty"` // the error is a boot.ErrMismatch
+	Older    bool   `json:"older,omitempty"`    // the error is a boot.ErrOlder
 
 	Info         filesystem.Info `json:"info,omitzero"`
 	Major, Minor uint32          `json:",omitempty"`
@@ -96,7 +97,7 @@ func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
 	for r := range requests {
 		answer, err := w.do(ctx, r)
 		if err != nil {
-			answer.Error, answer.Mismatch = oneLine(err), errors.Is(err, boot.ErrMismatch)
+			answer.Error, answer.Mismatch, answer.Older = oneLine(err), errors.Is(err, boot.ErrMismatch), errors.Is(err, boot.ErrOlder)
 		}
 		if err := answers.Encode(answer); err != nil {
 			return err
@@ -158,10 +159,7 @@ type tree struct{ release.Tree }
 // generation (a rollback), and a late activation of something in between must be refused here as everywhere. A volume that is right already needs no
 // lock: a push may hold it.
 func (t tree) Check(ctx context.Context, want boot.Wanted) error {
-	if err := t.Tree.Check(want.Release, want.Digest, want.Generation); err != nil {
-		if errors.Is(err, release.ErrMismatch) {
-			err = meaning{err, boot.ErrMismatch}
-		}
+	if err := checkTree(t.Tree, want); err != nil {
 		return err
 	}
 	if have, err := t.Generation(); err != nil || have == want.Generation {
@@ -170,6 +168,18 @@ func (t tree) Check(ctx context.Context, want boot.Wanted) error {
 	err := t.Activate(ctx, want.Release, want.Digest, want.Generation)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w. Try: start the agent again when the push to this member is over", err)
+	}
+	return err
+}
+
+// checkTree is release.Tree.Check in the words of package boot.
+func checkTree(t release.Tree, want boot.Wanted) error {
+	err := t.Check(want.Release, want.Digest, want.Generation)
+	switch {
+	case errors.Is(err, release.ErrMismatch):
+		return meaning{err, boot.ErrMismatch}
+	case errors.Is(err, release.ErrOldPointer):
+		return meaning{err, boot.ErrOlder}
 	}
 	return err
 }

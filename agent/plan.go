@@ -25,7 +25,7 @@ import (
 const planTime = 20 * time.Second
 
 // plan is `up --dry-run`: the very boot, over parts that look as the real ones do, and instead of changing the world say what they would do.
-func (p *program) plan(ctx context.Context, values config.Values) error {
+func (p *program) plan(ctx context.Context, values config.Values, older bool) error {
 	ctx, cancel := context.WithTimeout(ctx, min(planTime, values.Duration("deadline")))
 	defer cancel()
 	fetcher, err := pointer.NewFetcher(values.Get("pointer"), p.logger())
@@ -35,7 +35,7 @@ func (p *program) plan(ctx context.Context, values config.Values) error {
 	log := slog.New(slog.DiscardHandler) // it would tell of things that are not done
 	account := newAccount(values, log)
 	d := &dry{account: account, machine: newMachine(values.Get("mount-point"), log), pointers: pointers{fetcher}}
-	_, err = boot.Run(ctx, boot.Parts{Instance: d, Pointers: d, Volumes: d, Disks: d, Mounts: d, Gate: d}, d, log)
+	_, err = boot.Run(ctx, boot.Parts{Instance: d, Pointers: d, Volumes: d, Disks: d, Mounts: d, Gate: d, Older: older}, d, log)
 	if printErr := p.printPlan(d.plan()); printErr != nil {
 		return printErr
 	}
@@ -261,11 +261,7 @@ func (d *dry) Ended(stage string, _ time.Duration, skipped bool, _ error) {
 type looked struct{ release.Tree }
 
 func (t looked) Check(_ context.Context, want boot.Wanted) error {
-	err := t.Tree.Check(want.Release, want.Digest, want.Generation)
-	if errors.Is(err, release.ErrMismatch) {
-		err = meaning{err, boot.ErrMismatch}
-	}
-	return err
+	return checkTree(t.Tree, want)
 }
 
 func (t looked) Holding(context.Context) (generation int64, release string) {

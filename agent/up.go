@@ -16,12 +16,15 @@ import (
 )
 
 func (p *program) upCommand() *cobra.Command {
-	var dryRun bool
+	var dryRun, older bool
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Bring the current release to the mount point, and say ready",
 		Long: `Bring the current release to the mount point: find or make the volume, attach, check, mount and verify it, report it, and say ready to systemd.
-Once more on a machine that is ready changes nothing. Killed at any point, it goes on where it was when it is started again.`,
+Once more on a machine that is ready changes nothing. Killed at any point, it goes on where it was when it is started again.
+
+A pointer that names an older generation than this machine holds fails, and changes nothing. With --older the volume here is replaced by one of the
+pointer's snapshot, and with it goes the record of the higher generation: do that only when the pointer is right.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			values, err := p.bootSettings()
@@ -29,16 +32,17 @@ Once more on a machine that is ready changes nothing. Killed at any point, it go
 				return err
 			}
 			if dryRun {
-				return p.plan(cmd.Context(), values)
+				return p.plan(cmd.Context(), values, older)
 			}
-			return p.up(cmd.Context(), values)
+			return p.up(cmd.Context(), values, older)
 		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what each stage would do, and change nothing")
+	cmd.Flags().BoolVar(&older, "older", false, "take the pointer's release although this machine holds a newer one")
 	return cmd
 }
 
-func (p *program) up(ctx context.Context, values config.Values) error {
+func (p *program) up(ctx context.Context, values config.Values, older bool) error {
 	log := p.logger()
 	ctx, cancel := context.WithTimeout(ctx, values.Duration("deadline"))
 	defer cancel()
@@ -59,7 +63,7 @@ func (p *program) up(ctx context.Context, values config.Values) error {
 	machine := newMachine(values.Get("mount-point"), log)
 	reporter := newReporter(p.runDir, values.Get("mount-point"), &p.where, machine.serves, log)
 	parts := boot.Parts{
-		Instance: account, Pointers: pointers{fetcher}, Volumes: account, Disks: machine, Mounts: machine, Gate: reporter,
+		Instance: account, Pointers: pointers{fetcher}, Volumes: account, Disks: machine, Mounts: machine, Gate: reporter, Older: older,
 	}
 	if err := reporter.begin(); err != nil {
 		return err

@@ -91,7 +91,10 @@ func (w *worker) do(ctx context.Context, r diskRequest) (diskAnswer, error) {
 		}
 		if a.Error != "" {
 			err := errors.New(a.Error)
-			if a.Mismatch {
+			switch {
+			case a.Older:
+				return a, meaning{err, boot.ErrOlder}
+			case a.Mismatch:
 				return a, meaning{err, boot.ErrMismatch}
 			}
 			return a, err

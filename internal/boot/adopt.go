@@ -34,12 +34,18 @@ func (b *boot) adopt(ctx context.Context) (err error) {
 		return err
 	}
 	if mounted != nil {
+		if err := b.newerByTags(mine, mounted.VolumeID); err != nil {
+			return err
+		}
 		if err := b.adoptMounted(ctx, mine, *mounted); err != nil {
 			return err
 		}
 	}
 	if !b.serving {
 		b.choose(mine)
+	}
+	if err := b.newerByTags(mine, b.volume.ID); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, tidying)
 	defer cancel()
@@ -63,7 +69,10 @@ func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted)
 		return fmt.Errorf("mounted at %s, which is no release volume of this instance. Try: unmount it", mounted.What)
 	}
 	stale := b.holds(ctx, mine[at], mounted.Tree)
-	if stale != nil && !errors.Is(stale, ErrMismatch) {
+	if errors.Is(stale, ErrOlder) && !b.Older {
+		return olderPointer(stale)
+	}
+	if stale != nil && !errors.Is(stale, ErrMismatch) && !errors.Is(stale, ErrOlder) {
 		return fmt.Errorf("look whether the release at %s is the wanted one (it stays mounted): %w", mounted.What, stale)
 	}
 	if stale == nil {
@@ -78,6 +87,24 @@ func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted)
 	}
 	b.dispose(ctx, mine[at])
 	return nil
+}
+
+// newerByTags is an error when a volume that would be removed without a look inside was reported with a higher generation than the pointer
+// names: what is reported was committed, so the pointer that was read is an old one. The volume seen says itself what it holds.
+func (b *boot) newerByTags(mine []Volume, seen string) error {
+	for _, v := range mine {
+		if b.Older || v.ID == seen || b.removed[v.ID] || b.want.Generation == 0 || v.Reported.Generation <= b.want.Generation {
+			continue
+		}
+		return olderPointer(fmt.Errorf("%s was reported with generation %d, the pointer says %d: %w", v.ID, v.Reported.Generation, b.want.Generation, ErrOlder))
+	}
+	return nil
+}
+
+// olderPointer says what to do about a pointer that went back. The volume and the mount stay as they are.
+func olderPointer(err error) error {
+	return fmt.Errorf("%w. Nothing was changed. Try: look for a cache or a restored release.json behind the pointer's URL, or publish again;"+
+		" to go back to what it names: ebs-release-agent up --older", err)
 }
 
 // choose picks the volume to take on, if there is one. An attached one is worth a look inside, whatever its tags say. One that is not

@@ -12,6 +12,9 @@
 //   - The release becomes visible last. mount makes a detached mount, which nobody else sees; verify looks inside; and only ready, after
 //     the pointer was read again, moves it to the mount point and opens the gate.
 //
+// A generation never goes back: when the pointer names an older one than a volume here holds, the boot fails and leaves that volume and its
+// mount alone (ErrOlder).
+//
 // A boot may be killed at any point and started again: adopt looks at what is there and goes on from it.
 package boot
 

@@ -200,6 +200,91 @@ func TestOlderMountIsReplaced(t *testing.T) {
 		"report 7 ready=true", "place vol-new1", "close vol-new1", "ready 7 on vol-new1")
 }
 
+// TestAnOlderPointerChangesNothing: whatever shows that this machine holds a newer generation than the pointer names, that volume and its mount stay.
+func TestAnOlderPointerChangesNothing(t *testing.T) {
+	attached := boot.Volume{ID: "vol-8", SnapshotID: "snap-8", Attached: true, Protected: true, Reported: boot.Report{Ready: true, Generation: 8, Release: "release-8", HostKey: hostKey}}
+	pushed := attached // and its tags are those of the boot
+	pushed.SnapshotID, pushed.Reported.Generation = "snap-7", 7
+	loose := attached
+	loose.Attached, loose.Protected, loose.Device = false, false, ""
+	exact := boot.Volume{ID: "vol-7", SnapshotID: "snap-7", Attached: true, Protected: true}
+	for _, tc := range []struct {
+		name    string
+		have    []boot.Volume
+		mounted string
+		stage   string
+		effects []string
+		older   []string // the effects when the operator wants the older one
+	}{
+		{"mounted", []boot.Volume{attached}, "vol-8", boot.StageAdopt, nil, []string{"unmount vol-8", "remove vol-8"}},
+		{"mounted, pushed to and not tagged", []boot.Volume{pushed}, "vol-8", boot.StageAdopt, nil, []string{"unmount vol-8", "remove vol-8"}},
+		{"attached after a reboot", []boot.Volume{attached}, "", boot.StageVerify, []string{"mount vol-8", "close vol-8"}, []string{"mount vol-8", "close vol-8", "remove vol-8"}},
+		{
+			"attached after a reboot, pushed to and not tagged", []boot.Volume{pushed}, "", boot.StageVerify,
+			[]string{"mount vol-8", "close vol-8"}, []string{"mount vol-8", "close vol-8", "remove vol-8"},
+		},
+		{"not attached: its tags are all that is known", []boot.Volume{loose}, "", boot.StageAdopt, nil, []string{"remove vol-8"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, older := range []bool{false, true} {
+				w := newWorld(7)
+				for _, v := range tc.have {
+					w.have(v, 8)
+				}
+				w.mounted, w.parts.Older = tc.mounted, older
+				_, _, err := w.boot(t)
+				if older {
+					if err != nil {
+						t.Fatal(err)
+					}
+					w.want(t, append(tc.older, "create vol-new1", "attach vol-new1", "protect vol-new1", "mount vol-new1", "report 7 ready=true",
+						"place vol-new1", "close vol-new1", "ready 7 on vol-new1")...)
+					continue
+				}
+				failed, _ := errors.AsType[*boot.Error](err)
+				if !errors.Is(err, boot.ErrOlder) || failed == nil || failed.Stage != tc.stage || strings.Count(err.Error(), "Try: ") != 1 {
+					t.Fatalf("error = %v", err)
+				}
+				w.want(t, tc.effects...)
+				if w.mounted != tc.mounted || len(w.account) != len(tc.have) {
+					t.Errorf("mounted %q, account %v", w.mounted, w.account)
+				}
+			}
+		})
+	}
+	t.Run("one that fits is there, too", func(t *testing.T) {
+		w := newWorld(7)
+		w.have(loose, 8)
+		w.have(exact, 7)
+		if _, _, err := w.boot(t); !errors.Is(err, boot.ErrOlder) {
+			t.Fatalf("error = %v", err)
+		}
+		w.want(t)
+	})
+	t.Run("a killed boot did not protect it", func(t *testing.T) {
+		w := newWorld(7)
+		pushed := pushed
+		pushed.Protected = false
+		w.have(pushed, 8)
+		w.volumes.protect = func(context.Context, boot.Volume) error { time.Sleep(20 * time.Second); return errors.New("denied") }
+		if _, _, err := w.boot(t); !errors.Is(err, boot.ErrOlder) || len(w.account) != 1 {
+			t.Fatalf("error = %v, account %v", err, w.account)
+		}
+	})
+	t.Run("re-read", func(t *testing.T) {
+		w := newWorld(7)
+		report := w.volumes.report
+		w.volumes.report = func(v boot.Volume, r boot.Report) error {
+			w.pointer = 6 // a cache on the way has another copy
+			return report(v, r)
+		}
+		_, _, err := w.boot(t)
+		if !errors.Is(err, boot.ErrOlder) || !strings.HasPrefix(err.Error(), "re-read: ") || w.mounted != "" || len(w.account) != 1 {
+			t.Fatalf("error = %v, mounted %q, account %v", err, w.mounted, w.account)
+		}
+	})
+}
+
 func TestOlderMountInUseStops(t *testing.T) {
 	w := newWorld(7)
 	w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-6", Attached: true}, 6)

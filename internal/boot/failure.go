@@ -45,6 +45,9 @@ func (b *boot) recover(ctx context.Context, err error) error {
 	switch failed.Stage {
 	case StageAttach, StageFind, StageCheck, StageMount, StageVerify:
 		switch {
+		case b.adopted && errors.Is(err, ErrOlder) && !b.Older:
+			failed.Err = olderPointer(failed.Err)
+			return err
 		case b.adopted:
 			// Whatever an earlier boot left: this one makes its own before it gives up.
 			why = "the volume of an earlier boot is of no use"
@@ -83,7 +86,7 @@ func silent(failed *Error) bool {
 
 // unknown: the failure says nothing of what is on the volume.
 func unknown(failed *Error) bool {
-	return silent(failed) || failed.Stage == StageVerify && !errors.Is(failed.Err, ErrMismatch)
+	return silent(failed) || failed.Stage == StageVerify && !errors.Is(failed.Err, ErrMismatch) && !errors.Is(failed.Err, ErrOlder)
 }
 
 const (
@@ -137,7 +140,8 @@ func (b *boot) leave(ctx context.Context, tidy time.Duration, failure error) {
 			b.log.Warn("the volume's tags go on saying ready", "volume", b.volume.ID, "error", err)
 		}
 	}
-	if b.serving || b.volume.Attached && b.protected() && !spoiled(failure) {
+	newer := b.adopted && errors.Is(failure, ErrOlder) // it is the only one to hold that
+	if b.serving || newer || b.volume.Attached && b.protected() && !spoiled(failure) {
 		b.log.Info("the volume is left to the next start", "volume", b.volume.ID)
 		return
 	}

@@ -259,6 +259,9 @@ func (w *world) machine() {
 func (w *world) tree(id string) fakeTree {
 	return fakeTree{
 		check: func(want boot.Wanted) error {
+			if w.holds[id] > want.Generation {
+				return fmt.Errorf("it holds generation %d, not %d: %w", w.holds[id], want.Generation, boot.ErrOlder)
+			}
 			if w.holds[id] != want.Generation {
 				return fmt.Errorf("%w: it holds generation %d, not %d", boot.ErrMismatch, w.holds[id], want.Generation)
 			}

@@ -74,6 +74,8 @@ var (
 	// ErrMismatch, of Tree.Check: the volume was looked at, and holds something else than what is wanted. Any other error of it means that nobody
 	// knows: nothing is unmounted or deleted for that.
 	ErrMismatch = errors.New("it is not what is wanted")
+	// ErrOlder, of Tree.Check: a higher generation than the wanted one was activated on the volume. It is the pointer that is wrong.
+	ErrOlder = errors.New("the pointer that was read is an old one")
 )
 
 // Parts are what a boot needs of the world.
@@ -84,6 +86,9 @@ type Parts struct {
 	Disks    Disks
 	Mounts   Mounts
 	Gate     Gate
+
+	// Older: the operator wants what the pointer names, although a volume here holds something newer.
+	Older bool
 }
 
 // Instance is the machine that boots.
@@ -157,7 +162,7 @@ type Prepared interface {
 
 // Tree is the content of a release volume.
 type Tree interface {
-	// Check is nil when the volume holds what is wanted: release, digest and generation. An ErrMismatch: it holds something else.
+	// Check is nil when the volume holds what is wanted: release, digest and generation. Else an ErrMismatch or an ErrOlder, when it could be looked at.
 	Check(ctx context.Context, want Wanted) error
 	// Holding says what is current on it; zero values when it does not say.
 	Holding(ctx context.Context) (generation int64, release string)

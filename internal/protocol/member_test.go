@@ -42,13 +42,13 @@ func (w *world) upThen(b *box, after func()) {
 			begin = nil
 		}
 		s := &seat{world: w, b: b, a: a, begin: begin}
-		_, err := boot.Run(a.ctx, boot.Parts{Instance: s, Pointers: &pointers{seat: s}, Volumes: &volumes{s}, Disks: disks{s}, Mounts: mounts{s}, Gate: s}, s, slog.New(slog.DiscardHandler))
+		_, err := boot.Run(a.ctx, boot.Parts{Instance: s, Pointers: &pointers{seat: s}, Volumes: &volumes{s}, Disks: disks{s}, Mounts: mounts{s}, Gate: s, Older: w.mutant == takeOlder}, s, slog.New(slog.DiscardHandler))
 		if err == nil && w.grain >= medium {
 			return
 		}
 		_ = a.step("unlock", func() string {
 			b.locked = false
-			if err != nil {
+			if err != nil && !(w.back && errors.Is(err, boot.ErrOlder)) {
 				w.bad = append(w.bad, fmt.Sprintf("the boot of %s failed: %v", b.id, err))
 			}
 			return ""
@@ -269,7 +269,7 @@ func (c content) Check(_ context.Context, want boot.Wanted) (err error) {
 // check does what agent/diskwork.go does: it compares, and raises the fence. With an older pointer it is not the volume that is wrong.
 func (c content) check(want boot.Wanted) error {
 	if c.d.generation > want.Generation {
-		return fmt.Errorf("%s has generation %d, the pointer is older: %d", c.d.id, c.d.generation, want.Generation)
+		return fmt.Errorf("%s has generation %d, want %d: %w", c.d.id, c.d.generation, want.Generation, boot.ErrOlder)
 	}
 	if c.d.release != want.Release {
 		return fmt.Errorf("%w: %s has generation %d, release %s; want %d, %s",

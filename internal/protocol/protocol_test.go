@@ -17,6 +17,7 @@ const (
 	listOnce             = "list once"
 	noSettle             = "two listings at the same moment"
 	noFence              = "no fence on the volume"
+	takeOlder            = "an older pointer is taken"
 )
 
 // scenario is who takes part.
@@ -50,6 +51,14 @@ var scenarios = []scenario{
 	{"publish and reboot", fine, func(w *world) {
 		w.server().publish("A")
 		b := w.serving("m")
+		w.event("reboot", func() { w.reboot(b) })
+	}, false},
+	{"publish and the pointer goes back and reboot", medium, func(w *world) {
+		w.back, w.mayFail = true, true
+		w.server().publish("A")
+		b := w.serving("m")
+		before := w.pointer
+		w.event("restore", func() { w.pointer = before })
 		w.event("reboot", func() { w.reboot(b) })
 	}, false},
 	{"publish and resume", fine, func(w *world) {
@@ -173,7 +182,7 @@ func TestInterleavingsRepeatBySeed(t *testing.T) {
 
 func TestMutants(t *testing.T) {
 	quick := slices.DeleteFunc(slices.Clone(scenarios), func(x scenario) bool { return x.many })
-	mutants := []string{noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence}
+	mutants := []string{noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence, takeOlder}
 	for _, m := range mutants {
 		caught := slices.ContainsFunc(quick, func(x scenario) bool {
 			f := x.search(t, m, 1)

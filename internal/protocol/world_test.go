@@ -31,6 +31,7 @@ type world struct {
 	late     bool // a listing may show what was up to lag ago, and leave out a member that had not reported then
 	unlocked bool // the lock of the pointer store does not hold
 	mayFail  bool // a publisher may fail, as it is killed or interrupted
+	back     bool // somebody restores an older pointer: a member that holds a newer generation does not boot on it
 	servers  int  // publishers in all
 	reboots  bool // there are reboots
 	losses   int  // so many volumes end in error
@@ -248,7 +249,7 @@ func (w *world) wrong() string {
 			say("%s serves generation %d, and a publisher said that all members are on %d", b.id, serves, w.said)
 		case serves < b.top:
 			say("%s serves generation %d, after %d", b.id, serves, b.top)
-		case serves > w.pointer.Generation:
+		case serves > w.pointer.Generation && !slices.Contains(w.commits, serves):
 			say("%s serves generation %d, which is not committed", b.id, serves)
 		}
 		b.top = serves
@@ -270,7 +271,8 @@ func (w *world) wrong() string {
 // over looks at the end of a run.
 func (w *world) over() (end, wrong string) {
 	for _, b := range w.boxes {
-		if b.serves() == 0 {
+		kept := slices.ContainsFunc(b.disks, func(d *disk) bool { return d.generation >= b.top })
+		if b.serves() == 0 && !(w.back && kept) {
 			wrong = b.id + " does not serve in the end"
 		}
 		if len(b.disks) != 1 {

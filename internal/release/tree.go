@@ -232,7 +232,7 @@ func (t Tree) Check(id, digest string, generation int64) error {
 	if errno, ok := errors.AsType[syscall.Errno](err); ok && !slices.Contains(wrongKind, errno) {
 		return err // the disk, a missing right, no memory: nobody knows
 	}
-	if err == nil || errors.Is(err, errOldPointer) {
+	if err == nil || errors.Is(err, ErrOldPointer) {
 		return err
 	}
 	return mismatch{err}
@@ -241,8 +241,8 @@ func (t Tree) Check(id, digest string, generation int64) error {
 // wrongKind is what the kernel says of a name that is not there, or is something else than a release volume has there.
 var wrongKind = []syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, syscall.EINVAL, syscall.EISDIR, syscall.ENXIO}
 
-// errOldPointer: the pointer is what is wrong, not the volume.
-var errOldPointer = errors.New("the pointer that was read is an old one")
+// ErrOldPointer, of Check: a higher generation was activated here. The pointer is what is wrong, not the volume.
+var ErrOldPointer = errors.New("the pointer that was read is an old one")
 
 func (t Tree) check(id, digest string, generation int64) error {
 	root, err := t.open()
@@ -250,19 +250,19 @@ func (t Tree) check(id, digest string, generation int64) error {
 		return err
 	}
 	defer func() { _ = root.Close() }()
-	current, err := t.current(root)
-	if err != nil {
-		return err
-	}
 	have, _, err := t.fence(root)
 	if err != nil {
 		return err
 	}
-	switch {
 	// Below is right: after a rollback the pointer names an older snapshot with a new generation.
-	case have > generation:
-		return fmt.Errorf("%s: generation %d was activated here, the pointer says %d: %w", t.Root, have, generation, errOldPointer)
-	case current != id:
+	if have > generation {
+		return fmt.Errorf("%s: generation %d was activated here, the pointer says %d: %w", t.Root, have, generation, ErrOldPointer)
+	}
+	current, err := t.current(root)
+	if err != nil {
+		return err
+	}
+	if current != id {
 		return fmt.Errorf("%s: current is %q, the pointer says %s", t.Root, current, id)
 	}
 	return t.checkRelease(root, id, digest)
