@@ -192,7 +192,7 @@ func (a *agent) receive(t *testing.T, said string) (answers []map[string]any) {
 	}
 	for line := range strings.Lines(stdout) {
 		var answer map[string]any
-		if err := json.Unmarshal([]byte(line), &answer); err != nil || answer["schema"] != 1.0 {
+		if err := json.Unmarshal([]byte(line), &answer); err != nil || answer["schema"] != 2.0 {
 			t.Fatalf("%q: %v", line, err)
 		}
 		answers = append(answers, answer)
@@ -216,7 +216,7 @@ func TestReceiveStagesAndActivates(t *testing.T) {
 		return fmt.Sprintf("{\"do\":\"activate\",\"release\":%q,\"digest\":%q,\"generation\":%d}\n", id, digest, generation)
 	}
 	answers := a.receive(t, fmt.Sprintf("{\"do\":\"stage\",\"release\":%q,\"digest\":%q,\"bytes\":%d}\n%s", id, digest, delta.Len(), delta.String())+
-		fmt.Sprintf("{\"do\":\"files\",\"release\":%q,\"bytes\":13}\n\x00\x00\x00\x00\x00\x00\x00\x00world", id)+
+		fmt.Sprintf("{\"do\":\"files\",\"release\":%q,\"bytes\":5}\nworld", id)+
 		activate(5)+activate(4)+"{\"do\":\"dance\"}\n")
 	if len(answers) != 5 || answers[0]["state"] != "staged" || answers[0]["files"] != 1.0 || answers[1]["state"] != "present" ||
 		answers[2]["state"] != "active" || answers[2]["generation"] != 5.0 || answers[2]["release"] != id {

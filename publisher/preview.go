@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"ebs-release/internal/publish"
 	"ebs-release/internal/release"
@@ -62,15 +63,16 @@ func (p *program) preview(ctx context.Context, j job) error {
 
 // difference compares the source with the current release.
 func (p *parts) difference(ctx context.Context, source, base string) (*previewFiles, string, error) {
-	next, err := release.Scan(ctx, source)
-	if err != nil {
-		return nil, "", err
-	}
 	var old release.Manifest
 	if base != "" {
+		var err error
 		if old, err = p.tree.Manifest(base); err != nil {
 			return nil, "", err
 		}
+	}
+	next, err := release.ScanOver(ctx, source, old, time.Now())
+	if err != nil {
+		return nil, "", err
 	}
 	delta := release.Diff(old, next)
 	files := &previewFiles{Added: []string{}, Changed: []string{}, Removed: slices.Concat([]string{}, delta.Removed)}

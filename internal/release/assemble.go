@@ -285,7 +285,15 @@ func (a *assembly) link(p *place) (bool, error) {
 	if err := unix.Fstatat(p.dir, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return false, err
 	}
-	return p.entry.matches(&st) && !isAfter(st.Mtim, a.whole), nil
+	return p.entry.matches(&st) && p.entry.untouched(&st, a.whole), nil
+}
+
+// untouched says that a file of a tree that was whole at some time was not written to since.
+func (e *Entry) untouched(st *unix.Stat_t, whole unix.Timespec) bool {
+	if e.Modified != 0 {
+		return st.Mtim == unix.Timespec{Sec: e.Modified}
+	}
+	return !isAfter(st.Mtim, whole)
 }
 
 func isAfter(t, than unix.Timespec) bool {
@@ -374,8 +382,9 @@ func justNow() (unix.Timespec, error) {
 	return unix.NsecToTimespec((step.Nano()/1000 - 1) * 1000), nil
 }
 
-// complete gives a file that was written its owner, mode and time. The time is for what caches by it, and it is never later than the tree was begun: a
-// file that is written to in place, even while the rest of its tree is still on the way, is told by it.
+// complete gives a file that was written its owner, mode and time. A file that is written to in place,
+// even while the rest of its tree is still on the way, is told by its time: it is that of the manifest,
+// or, where that has none, not later than the tree was begun.
 func (a *assembly) complete(file *os.File, e *Entry, modified unix.Timespec) error {
 	fd := int(file.Fd())
 	if a.who != asIs {
@@ -387,7 +396,10 @@ func (a *assembly) complete(file *os.File, e *Entry, modified unix.Timespec) err
 	if err := unix.Fchmod(fd, e.Mode); err != nil {
 		return err
 	}
-	if isAfter(modified, a.began) {
+	switch {
+	case e.Modified != 0:
+		modified = unix.Timespec{Sec: e.Modified}
+	case isAfter(modified, a.began):
 		modified = a.began
 	}
 	tv := unix.NsecToTimeval(modified.Nano())

@@ -93,13 +93,23 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	if err := next.validate(); err != nil {
 		return Ingested{}, err
 	}
-	result := Ingested{Digest: next.Digest()}
+	var result Ingested
 	if result.Files, result.Bytes = next.Size(); result.Files == 0 {
 		return Ingested{}, errors.New("there are no files in it")
 	}
 	if result.Previous, err = t.current(root); err != nil {
 		return Ingested{}, err
 	}
+	base := &baseRelease{}
+	if result.Previous != "" {
+		// A current release that can't be read is no reason to stop: without it, everything is copied.
+		if held, err := t.base(root, result.Previous); err == nil {
+			base = held
+			defer base.close()
+		}
+	}
+	next.setTimes(seen, base.manifest, source, now)
+	result.Digest = next.Digest()
 	if id := t.withDigest(ctx, root, result.Digest, result.Previous); id != "" {
 		result.ID, result.Reused = id, true
 		return result, unchanged(ctx, source, seen)
@@ -110,14 +120,6 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	}
 	result.ID = nextID(releases, now, result.Digest)
 
-	base := &baseRelease{}
-	if result.Previous != "" {
-		// A current release that can't be read is no reason to stop: without it, everything is copied.
-		if held, err := t.base(root, result.Previous); err == nil {
-			base = held
-			defer base.close()
-		}
-	}
 	steps := plan(base.manifest, next)
 	for i := range next {
 		if next[i].Type == 'f' && steps[i].how != byLink {

@@ -30,6 +30,7 @@ const (
 	maxManifest = 1 << 30       // bytes of a file with a manifest in it
 	maxFence    = 4096          // bytes of the file `generation`
 	maxMode     = uint32(07777) // permission, set-id and sticky bits
+	maxModified = 1<<34 - 1     // seconds since 1970: what an inode of ext4 can hold, in the year 2514
 )
 
 // Entry is a file, directory or symlink of a release.
@@ -39,7 +40,10 @@ type Entry struct {
 	Mode   uint32 // 07777; 0 for a symlink, which has none
 	Size   int64  // of a file, in bytes
 	SHA256 [sha256.Size]byte
-	Target string // of a symlink, as it is
+	// Modified is when a file was last modified, in whole seconds since 1970: see times.go. 0: not
+	// stated, any time will do.
+	Modified int64
+	Target   string // of a symlink, as it is
 }
 
 // Manifest lists a tree, sorted by the bytes of Path. Every parent is a directory listed before; the root itself is not in it.
@@ -104,6 +108,9 @@ func appendEntry(to []byte, e *Entry) []byte {
 		to = append(appendMode(to, e.Mode), ' ')
 		to = append(strconv.AppendInt(to, e.Size, 10), ' ')
 		to = hex.AppendEncode(to, e.SHA256[:])
+		if e.Modified != 0 {
+			to = strconv.AppendInt(append(to, ' '), e.Modified, 10)
+		}
 	case 'd':
 		to = appendMode(to, e.Mode)
 	case 'l':
@@ -124,7 +131,7 @@ func appendMode(to []byte, mode uint32) []byte {
 
 // Encode writes the manifest, a line per entry:
 //
-//	f 0644 1234 <sha256> <path>
+//	f 0644 1234 <sha256> 1795651200 <path>
 //	d 0755 <path>
 //	l <target> <path>
 //
@@ -259,6 +266,12 @@ func parseEntry(line string) (e Entry, err error) {
 		var ok bool
 		if e.SHA256, ok = parseSum(field); !ok {
 			return e, fmt.Errorf("%q is not a sha256", field)
+		}
+		if time, path, ok := strings.Cut(rest, " "); ok {
+			if e.Modified, err = parseSize(time); err != nil || e.Modified == 0 || e.Modified > maxModified {
+				return e, fmt.Errorf("%q is not a time of modification", time)
+			}
+			rest = path
 		}
 	case 'd':
 		if e.Mode, err = parseMode(field); err != nil {

@@ -8,7 +8,7 @@ type origin byte
 const (
 	fromAfar origin = iota // its content is nowhere in the base: it has to be sent, or copied from the source
 	byLink                 // the very file of the base: same content, same mode
-	byCopy                 // same content with another mode: a link would change the base's mode
+	byCopy                 // same content with another mode or time: a link would change the base's
 )
 
 type step struct {
@@ -37,10 +37,11 @@ func plan(base, next Manifest) []step {
 		return steps
 	}
 	type content struct {
-		sum  [sha256.Size]byte
-		mode uint32
+		sum      [sha256.Size]byte
+		mode     uint32
+		modified int64
 	}
-	const anyMode = ^uint32(0)
+	any := func(sum [sha256.Size]byte) content { return content{sum: sum, mode: ^uint32(0)} }
 	held := make(map[content]string, 2*len(strangers))
 	wanted := make(map[[sha256.Size]byte]bool, len(strangers))
 	for _, i := range strangers {
@@ -48,14 +49,14 @@ func plan(base, next Manifest) []step {
 	}
 	for j := range base {
 		if base[j].Type == 'f' && wanted[base[j].SHA256] {
-			held[content{base[j].SHA256, base[j].Mode}] = base[j].Path
-			held[content{base[j].SHA256, anyMode}] = base[j].Path
+			held[content{base[j].SHA256, base[j].Mode, base[j].Modified}] = base[j].Path
+			held[any(base[j].SHA256)] = base[j].Path
 		}
 	}
 	for _, i := range strangers {
-		if path, ok := held[content{next[i].SHA256, next[i].Mode}]; ok {
+		if path, ok := held[content{next[i].SHA256, next[i].Mode, next[i].Modified}]; ok {
 			steps[i] = step{byLink, path}
-		} else if path, ok := held[content{next[i].SHA256, anyMode}]; ok {
+		} else if path, ok := held[any(next[i].SHA256)]; ok {
 			steps[i] = step{byCopy, path}
 		}
 	}

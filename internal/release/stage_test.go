@@ -275,19 +275,6 @@ func TestSendAndVerifyDoNotFollowALinkInPlaceOfARelease(t *testing.T) {
 	}
 }
 
-func TestTimesOfFilesAreTheServers(t *testing.T) {
-	server, far, one, two := pair(t)
-	when := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
-	if err := os.Chtimes(server.Path(two.ID)+"/etc/conf", when, when); err != nil {
-		t.Fatal(err)
-	}
-	deliver(t, server, far, one.ID, two)
-	info, err := os.Stat(far.Path(two.ID) + "/etc/conf")
-	if err != nil || !info.ModTime().Equal(when) {
-		t.Fatalf("%v, %v", info.ModTime(), err)
-	}
-}
-
 // What the owner of the tree puts in the way meanwhile is not written into.
 func TestReceivedFilesAreNewOnes(t *testing.T) {
 	server, far, one, two := pair(t)
@@ -425,7 +412,6 @@ func benchmarkStage(b *testing.B, keep int) {
 		}
 		for i := range next {
 			if next[i] != base[i] {
-				stream.Write(make([]byte, fileHead))
 				stream.Write(fmt.Append(nil, "content ", generation, " ", i))
 			}
 		}

@@ -3,22 +3,16 @@ package release
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-
-	"golang.org/x/sys/unix"
 )
 
-// How files travel: one after the other, in the order of their paths, which both sides know from the manifests, and so their sizes. Before each one
-// stands when it was last modified, in nanoseconds since 1970: 8 bytes, the highest first.
-const fileHead = 8
-
-// StreamSize is how many bytes Send writes.
+// StreamSize is how many bytes Send writes. Files travel one after the other, with nothing between them,
+// in the order of their paths: both sides know that and their sizes from the manifests.
 func StreamSize(files []Entry) (size int64) {
 	for i := range files {
-		size += fileHead + files[i].Size
+		size += files[i].Size
 	}
 	return size
 }
@@ -64,9 +58,6 @@ func send(w io.Writer, folders *dirs, e *Entry) error {
 	if !info.Mode().IsRegular() || info.Size() != e.Size {
 		return fmt.Errorf("it has %d bytes (%s), its manifest says a file of %d", info.Size(), info.Mode(), e.Size)
 	}
-	if _, err := w.Write(binary.BigEndian.AppendUint64(nil, uint64(info.ModTime().UnixNano()))); err != nil {
-		return err
-	}
 	_, err = io.CopyN(w, file, e.Size)
 	return err
 }
@@ -89,10 +80,6 @@ func (s *Staging) receive(ctx context.Context, r io.Reader) error {
 }
 
 func (s *Staging) receiveFile(from *bufio.Reader, h *hasher, folders *dirs, e *Entry) (err error) {
-	var head [fileHead]byte
-	if _, err := io.ReadFull(from, head[:]); err != nil {
-		return fmt.Errorf("the transfer broke off: %w", err)
-	}
 	dir, name, err := folders.parent(e.Path)
 	if err != nil {
 		return err
@@ -116,5 +103,5 @@ func (s *Staging) receiveFile(from *bufio.Reader, h *hasher, folders *dirs, e *E
 	if sum != e.SHA256 {
 		return errors.New("its content has another sha256")
 	}
-	return s.assembly.complete(to, e, unix.NsecToTimespec(int64(binary.BigEndian.Uint64(head[:]))))
+	return s.assembly.complete(to, e, s.assembly.began)
 }

@@ -98,7 +98,7 @@ func look(ctx context.Context, root *os.File, manifest Manifest, visit func(dir 
 // untouched says that a tree looks like its manifest, and that no file was written to since it was whole.
 func (b *baseRelease) untouched(ctx context.Context) error {
 	return look(ctx, b.tree, b.manifest, func(_ int, _ string, e *Entry, st *unix.Stat_t) error {
-		if isAfter(st.Mtim, b.whole) {
+		if !e.untouched(st, b.whole) {
 			return fmt.Errorf("%s was written to in place", quote(e.Path))
 		}
 		return nil

@@ -17,7 +17,7 @@ import (
 )
 
 // Schema is the version of all that is said.
-const Schema = 1
+const Schema = 2
 
 // What a Request asks for.
 const (
