@@ -93,6 +93,14 @@ func toPeople(out io.Writer) func(slog.Level, string, map[string]string) error {
 	}
 }
 
+// behind hands lines on through an outlet; nil: there is none.
+func behind(o *outlet, write func(slog.Level, string, map[string]string) error) func(slog.Level, string, map[string]string) error {
+	return func(level slog.Level, text string, fields map[string]string) error {
+		o.say(func() { _ = write(level, text, fields) })
+		return nil
+	}
+}
+
 // toJournal sends entries with fields; when the journal does not take them, stderr has to do.
 func toJournal(out io.Writer, send func(string, journal.Priority, map[string]string) error) func(slog.Level, string, map[string]string) error {
 	return func(level slog.Level, text string, fields map[string]string) error {
@@ -161,7 +169,7 @@ func (p *program) logger() *slog.Logger {
 	}
 	write := toPeople(p.stderr)
 	if p.inJournal() {
-		write = toJournal(p.stderr, journal.Send)
+		write = behind(p.journal, toJournal(p.stderr, journal.Send))
 	}
 	return slog.New(talk{level: level, where: &p.where, write: write})
 }

@@ -15,6 +15,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/status"
 
+	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/spf13/cobra"
 )
 
@@ -23,9 +24,15 @@ var version = "unknown"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the program at once
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Getenv)
+	context.AfterFunc(ctx, stop)                            // a second signal ends the program at once
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a reader that went away is an error of the write, and no end of the program
+	stderr := newPatientWriter(os.Stderr)
+	toJournal := newOutlet(func(text string) { _ = journal.Send(text, journal.PriWarning, nil) })
+	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: stderr, journal: toJournal, getenv: os.Getenv, runDir: status.Run}
+	code := p.execute(ctx, os.Args[1:])
 	stop()
+	toJournal.flush() // before stderr, which is its way out
+	stderr.flush()
 	os.Exit(code)
 }
 
@@ -33,6 +40,7 @@ func main() {
 type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
+	journal        *outlet // nil: lines wait for the journal
 	getenv         func(string) string
 	runDir         status.Dir // /run/ebs-release
 	root           *cobra.Command

@@ -9,8 +9,6 @@ import (
 
 	"ebs-release/internal/boot"
 	"ebs-release/internal/status"
-
-	"github.com/coreos/go-systemd/v22/daemon"
 )
 
 // reporter is boot.Progress and boot.Gate: it says where the boot is, in status.json, to systemd and in the log, and opens the gate.
@@ -19,6 +17,8 @@ type reporter struct {
 	log   *slog.Logger
 	where *whereabouts
 	now   status.Status
+
+	unheard bool // systemd did not read what goes on
 
 	served *status.Status           // of an earlier run, as long as its volume may be what is served: it stays as it is
 	still  func(status.Status) bool // whether it is
@@ -67,7 +67,7 @@ func (r *reporter) Ended(stage string, took time.Duration, skipped bool, err err
 }
 
 // Open is of boot.Gate. The files first: what systemd starts on READY=1 may read them.
-func (r *reporter) Open(_ context.Context, f boot.Facts) error {
+func (r *reporter) Open(ctx context.Context, f boot.Facts) error {
 	r.learn(f)
 	r.now.State, r.now.Finished = status.Ready, time.Now().UTC()
 	if err := r.dir.WriteEnvironment(r.now); err != nil {
@@ -76,7 +76,7 @@ func (r *reporter) Open(_ context.Context, f boot.Facts) error {
 	if err := r.dir.Write(r.now); err != nil {
 		return err
 	}
-	if _, err := daemon.SdNotify(false, fmt.Sprintf("READY=1\nSTATUS=ready%s", r.about())); err != nil {
+	if err := tellSystemd(ctx, fmt.Sprintf("READY=1\nSTATUS=ready%s", r.about())); err != nil {
 		return fmt.Errorf("say ready to systemd: %w", err)
 	}
 	return nil
@@ -128,9 +128,18 @@ func (r *reporter) save() {
 	}
 }
 
-// notify tells systemd; without NOTIFY_SOCKET nobody asks.
+// notify tells systemd what goes on. The boot does not depend on it: one that does not read is not asked again.
 func (r *reporter) notify(state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
+	if r.unheard {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), notifyPatience)
+	defer cancel()
+	if err := tellSystemd(ctx, state); err != nil {
+		r.unheard = true
 		r.log.Debug("cannot tell systemd", "error", err)
 	}
 }
+
+// notifyPatience is how long a boot waits for a systemd that is too busy to read what goes on.
+const notifyPatience = time.Second

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 	"time"
 
 	"ebs-release/internal/boot"
@@ -68,7 +71,15 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 	if err := reporter.begin(); err != nil {
 		return err
 	}
-	_, err = boot.Run(ctx, parts, reporter, log)
+	if err = runBoot(ctx, parts, reporter, log); errors.Is(err, errNoEnd) {
+		if now, readErr := p.runDir.Read(); readErr == nil && now.State == status.Booting { // the reporter is the boot's
+			now.State, now.Finished, now.Error = status.Failed, time.Now().UTC(), oneLine(err)
+			if writeErr := p.runDir.Write(now); writeErr != nil {
+				log.Warn("cannot tell how the boot ended", "error", writeErr)
+			}
+		}
+		return err
+	}
 	if finishErr := reporter.finish(err); err == nil {
 		err = finishErr
 	}
@@ -81,11 +92,45 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 	return p.printUp(reporter.now)
 }
 
-func (p *program) printUp(s status.Status) error {
-	if p.output == status.JSON {
-		return status.PrintJSON(p.stdout, s)
+// errNoEnd: some wait in a boot does not end with its ctx. None is known: this is the last resort, so that the lock is let go of.
+var errNoEnd = errors.New("the boot does not come to an end")
+
+// runBoot is boot.Run, and returns without it when it stays away for longer than it takes to put things in order.
+func runBoot(ctx context.Context, parts boot.Parts, r *reporter, log *slog.Logger) error {
+	ended := make(chan error, 1)
+	go func() {
+		_, err := boot.Run(ctx, parts, r, log)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
 	}
-	_, err := fmt.Fprintf(p.stdout, "ready: generation %d, release %s at %s (%s) in %s\n",
-		s.Generation, s.Release, s.MountPoint, s.VolumeID, s.Finished.Sub(s.Started).Round(time.Millisecond))
-	return err
+	patience := lateness // a boot with a deadline has put things in order by then
+	if errors.Is(ctx.Err(), context.Canceled) {
+		patience += boot.CleanUp
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(patience):
+		return fmt.Errorf("%s: %w: %w. Try: dmesg, and where the process hangs: cat /proc/%d/task/*/stack", r.where.get()[fieldStage], errNoEnd, ctx.Err(), os.Getpid())
+	}
+}
+
+// lateness is how much later than its deadline a boot may end on a busy machine.
+const lateness = 10 * time.Second
+
+func (p *program) printUp(s status.Status) error {
+	var text bytes.Buffer
+	if p.output == status.JSON {
+		if err := status.PrintJSON(&text, s); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintf(&text, "ready: generation %d, release %s at %s (%s) in %s\n",
+			s.Generation, s.Release, s.MountPoint, s.VolumeID, s.Finished.Sub(s.Started).Round(time.Millisecond))
+	}
+	return writeWithin(outletGrace, p.stdout, text.Bytes())
 }

@@ -95,9 +95,9 @@ const (
 	maxLost   = 3 // so many volumes may fail, vanish or be deleted: the third time it is no accident (a KMS key that may not be used, somebody's clean-up)
 )
 
-// A failed boot has cleanUp to put things in order, and one with a deadline keeps an eighth of its time for that: it ends within its deadline.
+// A failed boot has CleanUp to put things in order, and one with a deadline keeps an eighth of its time for that: it ends within its deadline.
 const (
-	cleanUp      = 30 * time.Second
+	CleanUp      = 30 * time.Second
 	cleanUpShare = 8
 )
 
@@ -106,9 +106,9 @@ func workingTime(ctx context.Context) (work context.Context, cancel context.Canc
 	end, ok := ctx.Deadline()
 	if !ok {
 		work, cancel = context.WithCancel(ctx)
-		return work, cancel, cleanUp
+		return work, cancel, CleanUp
 	}
-	tidy = max(min(cleanUp, time.Until(end)/cleanUpShare), 0)
+	tidy = max(min(CleanUp, time.Until(end)/cleanUpShare), 0)
 	work, cancel = context.WithDeadline(ctx, end.Add(-tidy))
 	return work, cancel, tidy
 }

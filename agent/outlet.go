@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// outlet hands on what is said to somebody who may not take it: a journal that hangs, a terminal that is stopped, a pipe that nobody reads. Whoever says
+// something never waits for that. What does not find room is lost, with a note as soon as something is taken again.
+type outlet struct {
+	queue chan func()
+	lost  atomic.Int64
+	note  func(text string) // says how much was lost, in the queue's turn
+}
+
+const (
+	outletRoom  = 1000            // lines; a boot says about a hundred
+	outletGrace = 2 * time.Second // for what is still in the queue when the program ends
+)
+
+func newOutlet(note func(text string)) *outlet {
+	o := &outlet{queue: make(chan func(), outletRoom), note: note}
+	go func() { // ends with the program: the other side may never take what it writes
+		for say := range o.queue {
+			say()
+			if n := o.lost.Swap(0); n > 0 {
+				o.note(fmt.Sprintf("%d lines were lost here: nobody took them", n))
+			}
+		}
+	}()
+	return o
+}
+
+// say queues; without an outlet it is done at once.
+func (o *outlet) say(do func()) {
+	if o == nil {
+		do()
+		return
+	}
+	select {
+	case o.queue <- do:
+	default:
+		o.lost.Add(1)
+	}
+}
+
+// flush waits until all that was said is taken, but not for long.
+func (o *outlet) flush() {
+	taken := make(chan struct{})
+	clock := time.NewTimer(outletGrace)
+	defer clock.Stop()
+	select {
+	case o.queue <- func() { close(taken) }:
+	case <-clock.C:
+		return
+	}
+	select {
+	case <-taken:
+	case <-clock.C:
+	}
+}
+
+// patientWriter is a stream behind an outlet: no write fails or waits.
+type patientWriter struct {
+	*outlet
+	to io.Writer
+}
+
+func newPatientWriter(to io.Writer) patientWriter {
+	return patientWriter{newOutlet(func(text string) { fmt.Fprintf(to, "ebs-release-agent: %s\n", text) }), to}
+}
+
+func (w patientWriter) Write(p []byte) (int, error) {
+	text := append([]byte(nil), p...)
+	w.say(func() { _, _ = w.to.Write(text) }) // there is nobody left to tell of an error
+	return len(p), nil
+}
+
+// writeWithin writes, and does not wait for the end of it any longer than that.
+func writeWithin(limit time.Duration, to io.Writer, data []byte) error {
+	done := make(chan error, 1)
+	go func() {
+		_, err := to.Write(data)
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(limit):
+		return errors.New("nobody reads it")
+	}
+}
+
+// tellSystemd sends a state to systemd (sd_notify(3)), which may not read it: it ends with ctx. Without NOTIFY_SOCKET nobody asks.
+func tellSystemd(ctx context.Context, state string) error {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return nil
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetWriteDeadline(time.Now()) })
+	defer stop()
+	_, err = conn.Write([]byte(state))
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("nobody reads %s: %w", name, ctx.Err())
+	}
+	return err
+}
