@@ -35,12 +35,14 @@ type Pointer struct {
 	Created    time.Time         `json:"created"`
 	By         string            `json:"by,omitempty"`
 	Message    string            `json:"message,omitempty"`
+	Store      string            `json:"store,omitempty"` // whose it is: 16 hex digits; empty: written before stores had ids
 }
 
 var (
 	// EC2 made ids of 8 hex digits until 2016 and of 17 since then; both are still valid.
 	snapshotID = regexp.MustCompile(`^snap-(?:[0-9a-f]{8}|[0-9a-f]{17})$`)
 	releaseID  = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}$`)
+	storeID    = regexp.MustCompile(`^[0-9a-f]{16}$`)
 	hexDigest  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	regionName = regexp.MustCompile(`^[a-z]{2,}(?:-[a-z]+)+-[0-9]+$`) // eusc-de-east-1 has four
 )
@@ -118,6 +120,8 @@ func (p Pointer) validate() error {
 		return fmt.Errorf("release %s is not a release id", excerpt([]byte(p.Release)))
 	case !hexDigest.MatchString(p.Digest):
 		return fmt.Errorf("digest %s is not 64 lower-case hex digits", excerpt([]byte(p.Digest)))
+	case p.Store != "" && !storeID.MatchString(p.Store):
+		return fmt.Errorf("store %s is not 16 lower-case hex digits", excerpt([]byte(p.Store)))
 	case len(p.Snapshots) == 0:
 		return errors.New("it names no snapshot")
 	}

@@ -12,6 +12,7 @@ const (
 	TagGeneration = "ebs-release:generation"  // the generation that it holds
 	TagRelease    = "ebs-release:release"     // the release that is current on it
 	TagState      = "ebs-release:state"       // StateBooting, StateReady, StateLeft
+	TagStore      = "ebs-release:store"       // the store whose releases it holds: on the release volume, its snapshots and members' volumes
 	TagHostKey    = "ebs-release:host-key"    // the member's ssh host key: "ssh-ed25519 AAAA…"
 )
 
