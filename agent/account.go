@@ -154,6 +154,9 @@ func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) erro
 	if r.Ready {
 		tags[volume.TagState] = volume.StateReady
 	}
+	if r.Ready && r.Pending {
+		tags[volume.TagState] = volume.StateHookFailed
+	}
 	if r.Release != "" {
 		tags[volume.TagRelease] = r.Release
 	}
@@ -171,7 +174,7 @@ func (a *account) bootVolume(v volume.Volume) boot.Volume {
 		ID: v.ID, SnapshotID: v.SnapshotID, Attached: attaching, Device: v.Attachment.Device, Protected: attaching && v.Attachment.DeleteOnTermination,
 		Leaving: v.State == types.VolumeStateError || v.Attachment.InstanceID != "" && !attaching || v.Tags[volume.TagState] == volume.StateLeft,
 		Reported: boot.Report{
-			Ready: v.Tags[volume.TagState] == volume.StateReady, Generation: generation, Release: v.Tags[volume.TagRelease], HostKey: v.Tags[volume.TagHostKey],
+			Ready: volume.Serves(v.Tags[volume.TagState]), Pending: v.Tags[volume.TagState] == volume.StateHookFailed, Generation: generation, Release: v.Tags[volume.TagRelease], HostKey: v.Tags[volume.TagHostKey],
 		},
 	}
 }

@@ -54,6 +54,7 @@ type diskAnswer struct {
 	Major, Minor uint32          `json:",omitempty"`
 	Generation   int64           `json:",omitempty"`
 	Release      string          `json:",omitempty"`
+	Done         bool            `json:",omitempty"` // the programs that follow an activation have succeeded
 }
 
 func (p *program) diskWorkCommand() *cobra.Command {
@@ -129,8 +130,9 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		if r.Do == doCheckTree {
 			return a, volume.Check(ctx, r.Want)
 		}
-		a.Generation, a.Release = volume.Holding()
+		a.Generation, a.Release, a.Done = volume.Holding()
 	case doPlace:
+		w.mark(ctx)
 		err = w.prepared.MoveTo(r.Point)
 	case doUnmount:
 		err = patiently(ctx, func() error { return mount.Unmount(r.Point) })
@@ -138,6 +140,19 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		err = fmt.Errorf("%s: no such work", r.Do)
 	}
 	return a, err
+}
+
+// mark leaves the mark of an activation that is done on what is about to be placed: whatever starts from here on reads this release, so nothing is left for
+// activate.d to tell anybody. Without it the next `up` says that programs are still to run, and a converge runs them: no reason not to serve.
+func (w *diskWork) mark(ctx context.Context) {
+	volume := release.Tree{Root: w.prepared.Root()}
+	n, id, err := volume.Fence()
+	if err == nil && n > 0 {
+		err = volume.MarkDone(ctx, id, n)
+	}
+	if err != nil {
+		w.log.Warn("cannot mark the release as activated", "error", err)
+	}
 }
 
 // tree is the release volume that is mounted at a point, or else the prepared one.
@@ -165,7 +180,7 @@ func (t tree) Check(ctx context.Context, want boot.Wanted) error {
 	if have, err := t.Generation(); err != nil || have == want.Generation {
 		return err
 	}
-	err := t.Activate(ctx, want.Release, want.Digest, want.Generation)
+	err := t.Raise(ctx, want.Release, want.Digest, want.Generation)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w. Try: start the agent again when the push to this member is over", err)
 	}
@@ -185,7 +200,7 @@ func checkTree(t release.Tree, want boot.Wanted) error {
 }
 
 // Holding is what the volume says that it holds. One of an older setup is no tree of ours, and says nothing.
-func (t tree) Holding() (generation int64, release string) {
+func (t tree) Holding() (generation int64, release string, done bool) {
 	generation, err := t.Generation()
 	if err != nil {
 		generation = 0
@@ -194,7 +209,8 @@ func (t tree) Holding() (generation int64, release string) {
 	if err != nil {
 		release = ""
 	}
-	return generation, release
+	done, err = t.ProgramsDone()
+	return generation, release, err == nil && done || generation == 0
 }
 
 // How long a mount may be busy before that is believed: someone who only looks in (a monitor, a backup) is gone a moment later.

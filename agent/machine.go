@@ -146,12 +146,12 @@ func (p prepared) Check(ctx context.Context, want boot.Wanted) error {
 	return err
 }
 
-func (p prepared) Holding(ctx context.Context) (generation int64, release string) {
+func (p prepared) Holding(ctx context.Context) (generation int64, release string, done bool) {
 	a, err := p.worker.do(ctx, diskRequest{Do: doHolding})
 	if err != nil {
 		p.worker.log.Warn("cannot read what the volume holds", "error", err)
 	}
-	return a.Generation, a.Release
+	return a.Generation, a.Release, a.Done
 }
 
 func (p prepared) Place(ctx context.Context) error {
@@ -169,10 +169,10 @@ func (t mountedTree) Check(ctx context.Context, want boot.Wanted) error {
 	return err
 }
 
-func (t mountedTree) Holding(ctx context.Context) (generation int64, release string) {
+func (t mountedTree) Holding(ctx context.Context) (generation int64, release string, done bool) {
 	a, err := t.m.once(ctx, diskRequest{Do: doHolding, Point: t.m.point})
 	if err != nil {
 		t.m.log.Warn("cannot read what the volume holds", "error", err)
 	}
-	return a.Generation, a.Release
+	return a.Generation, a.Release, a.Done
 }

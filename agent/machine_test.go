@@ -119,7 +119,7 @@ func TestMachineFromDiskToMountPoint(t *testing.T) {
 	if err := p.Check(ctx, rolledBack); err != nil {
 		t.Errorf("an older snapshot in a newer generation: %v", err)
 	}
-	if generation, id := p.Holding(ctx); generation != 9 || id != made.ID {
+	if generation, id, _ := p.Holding(ctx); generation != 9 || id != made.ID {
 		t.Errorf("holds %d %s: want the fence raised to 9", generation, id)
 	}
 	if err := p.Check(ctx, want); err == nil {
@@ -191,7 +191,7 @@ func TestVolumeOfAnOlderSetupHoldsNothingThatWeKnow(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	p, _ := toPrepared(t, ctx, nvme(t, "mkfs.ext3", "-q", "-F"))
-	if generation, id := p.Holding(ctx); generation != 0 || id != "" {
+	if generation, id, _ := p.Holding(ctx); generation != 0 || id != "" {
 		t.Errorf("holds %d %q", generation, id)
 	}
 	if err := p.Check(ctx, boot.Wanted{Generation: 1, Release: release.NewID(time.Now(), strings.Repeat("a", 64)), Digest: strings.Repeat("a", 64)}); err == nil {

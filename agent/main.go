@@ -108,7 +108,7 @@ Unknown codes mean failure.`,
 	p.addSettings(root.PersistentFlags())
 	complete(root)
 	root.AddCommand(
-		p.upCommand(), p.statusCommand(), p.waitCommand(), p.receiveCommand(), p.verifyCommand(), p.doctorCommand(), p.configCommand(), p.versionCommand(),
+		p.upCommand(), p.statusCommand(), p.waitCommand(), p.receiveCommand(), p.verifyCommand(), p.fenceCommand(), p.doctorCommand(), p.configCommand(), p.versionCommand(),
 		p.tryWriteCommand(), p.diskWorkCommand(),
 	)
 	return root

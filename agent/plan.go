@@ -264,7 +264,7 @@ func (t looked) Check(_ context.Context, want boot.Wanted) error {
 	return checkTree(t.Tree, want)
 }
 
-func (t looked) Holding(context.Context) (generation int64, release string) {
+func (t looked) Holding(context.Context) (generation int64, release string, done bool) {
 	return tree(t).Holding()
 }
 
@@ -276,7 +276,9 @@ func (u unseen) Check(_ context.Context, want boot.Wanted) error {
 	return nil
 }
 
-func (u unseen) Holding(context.Context) (generation int64, release string) { return 0, "" }
+func (u unseen) Holding(context.Context) (generation int64, release string, done bool) {
+	return 0, "", true
+}
 
 func (u unseen) Place(context.Context) error {
 	u.d.say(boot.StageReady, "moves the mount to %s", u.d.machine.point)

@@ -28,8 +28,8 @@ activate  makes the release the current one, runs the programs in /etc/ebs-relea
 verify    reads every file of a release.
 
 The programs run as the same user, in the order of their names, for example to reload a service. They get EBS_RELEASE_GENERATION, EBS_RELEASE_ID,
-EBS_RELEASE_PATH and EBS_RELEASE_PREVIOUS. When one fails, the release is active all the same; the publisher names the member and the program. An answer
-that gets lost makes the publisher activate again: they may run twice.`,
+EBS_RELEASE_PATH and EBS_RELEASE_PREVIOUS. When one fails, the release is active all the same; the publisher names the member and the program, and
+the next activation of the same generation runs all of them again. Once all have succeeded they do not run again for it. A power cut may make them run twice.`,
 		Args: cobra.NoArgs,
 		PreRunE: func(*cobra.Command, []string) error {
 			if r.Keep < 1 {

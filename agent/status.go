@@ -69,6 +69,10 @@ func observeVolume(s *status.Status) error {
 	if s.Generation, err = tree.Generation(); err != nil {
 		return err
 	}
+	if done, err := tree.ProgramsDone(); s.Warning == "" && s.Generation > 0 && (err != nil || !done) {
+		s.Warning = "a program of activate.d has not succeeded for this release: the application may still serve the one before. " +
+			"Try: ebs-release converge, on the release server"
+	}
 	s.Release, err = tree.Current()
 	return err
 }

@@ -19,7 +19,8 @@ func (p *program) verifyCommand() *cobra.Command {
 		Use:   "verify [--release ID] [--digest HEX]",
 		Short: "Read every file of a release here, and compare it with the manifest",
 		Long: `Read every file of a release that is here, and compare content, mode, type and link target with the manifest: whatever was changed, added or lost is
-an error that names it. Nothing is changed. The publisher's verify calls this over ssh.
+an error that names it. Without --release it is the release that was activated last, and "current" has to lead to it. Nothing is changed.
+The publisher's verify asks for the same over ssh.
 Exit 1: the release is damaged, or not here. Exit 3: the boot of this member is not over.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -27,15 +28,16 @@ Exit 1: the release is damaged, or not here. Exit 3: the boot of this member is 
 			if err != nil {
 				return err
 			}
-			if id == "" {
-				if id, err = tree.Current(); err == nil && id == "" {
-					err = errors.New("there is no current release on this volume. Try: ebs-release converge, on the release server")
+			generation := int64(0)
+			if id == "" { // what the fence says, which `current` has to agree with
+				if generation, id, err = tree.Fence(); err == nil && id == "" {
+					err = errors.New("no release is active on this volume. Try: ebs-release converge, on the release server")
 				}
 				if err != nil {
 					return err
 				}
 			}
-			answer, err := receive.Verify(cmd.Context(), tree, id, digest)
+			answer, err := receive.Verify(cmd.Context(), tree, id, digest, generation)
 			if err != nil {
 				return err
 			}
@@ -56,7 +58,7 @@ Exit 1: the release is damaged, or not here. Exit 3: the boot of this member is 
 			return nil
 		}
 	}
-	cmd.Flags().StringVar(&id, "release", "", "id of the release (default: the current one)")
+	cmd.Flags().StringVar(&id, "release", "", "id of a release that is here (default: the one that was activated last)")
 	cmd.Flags().StringVar(&digest, "digest", "", "the digest that its manifest must have")
 	return cmd
 }

@@ -100,6 +100,6 @@ func (m members) List(ctx context.Context) ([]fleet.Member, error) {
 }
 
 // Report is publish.Fleet's.
-func (m members) Report(ctx context.Context, volumeIDs []string, generation int64, release string) error {
-	return fleet.Report(ctx, m.ec2, volumeIDs, generation, release)
+func (m members) Report(ctx context.Context, volumeIDs []string, generation int64, release, state string) error {
+	return fleet.Report(ctx, m.ec2, volumeIDs, generation, release, state)
 }

@@ -173,8 +173,8 @@ func (d *diagnosis) members(ctx context.Context) (string, error) {
 	}
 	var behind []string
 	for _, m := range d.listed {
-		switch v := publish.View(m, current.Generation); v.Standing {
-		case publish.StandsBehind, publish.StandsBooting:
+		switch v := publish.View(m, current); v.Standing {
+		case publish.StandsBehind, publish.StandsBooting, publish.StandsAhead, publish.StandsHookFailed:
 			behind = append(behind, fmt.Sprintf("%s (%s, generation %d)", m.InstanceID, v.Standing, m.Generation))
 		}
 	}
@@ -222,7 +222,7 @@ func (d *diagnosis) ssh(ctx context.Context) (string, error) {
 	errs := make(chan error, len(d.listed))
 	slots := make(chan struct{}, d.Settings.Parallel)
 	for _, m := range d.listed {
-		if m.State != volume.StateReady {
+		if !volume.Serves(m.State) {
 			continue
 		}
 		ready++

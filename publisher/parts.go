@@ -30,6 +30,7 @@ type job struct {
 	source       string // of a publish
 	message      string // for the pointer; may be empty
 	ifGeneration *int64 // see publish.Settings
+	above        int64  // the same
 }
 
 // parts are the real ones, put together.
@@ -85,7 +86,7 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 		Checks: p.checks.list(), Store: store, Tree: tree, Snapshots: snapshots{maker}, Fleet: p.members, Dialer: p.dialer,
 		Hooks: hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint + "/current"},
 		Settings: publish.Settings{
-			Who: who, Message: j.message, Region: cfg.Region, IfGeneration: j.ifGeneration,
+			Who: who, Message: j.message, Region: cfg.Region, IfGeneration: j.ifGeneration, Above: j.above,
 			Keep: values.Int("keep"), Parallel: parallel(values), MemberTimeout: values.Duration("member-timeout"),
 			SnapshotDeadline: values.Duration("snapshot-deadline"), ConvergeDeadline: values.Duration("converge-deadline"), Settle: values.Duration("settle"),
 			MaxFailures: maxFailures,

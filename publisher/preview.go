@@ -113,7 +113,7 @@ func (p *program) printPreview(r previewReport, current string) error {
 	}
 	ready := 0
 	for _, m := range r.Members {
-		if m.State == volume.StateReady {
+		if volume.Serves(m.State) {
 			ready++
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/generation"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/status"
@@ -78,18 +79,27 @@ Publishing the release that is current once more is allowed: it is a new generat
 	flags.BoolVar(&dryRun, "dry-run", false, "check everything, say which files would change, and change nothing")
 	flags.BoolVar(&rollback, "rollback", false, "when members are left behind: roll back to the generation before, and end with exit code 6")
 	ifGenerationFlag(flags, &j)
+	aboveFlag(flags, &j)
 	return cmd
 }
 
 // ifGenerationFlag adds --if-generation.
 func ifGenerationFlag(flags *pflag.FlagSet, j *job) {
 	flags.Func("if-generation", "go on only if the pointer is at generation `N` (0: nothing is published); exit 4 when it is elsewhere", func(text string) error {
-		var n int64
-		if _, err := fmt.Sscanf(text+"\n", "%d\n", &n); err != nil || n < 0 {
-			return fmt.Errorf("want a generation, 0 or more")
+		n, err := int64(0), error(nil) // 0: nothing is published
+		if text != "0" {
+			n, err = generation.Parse(text)
 		}
 		j.ifGeneration = &n
-		return nil
+		return err
+	})
+}
+
+// aboveFlag adds --above.
+func aboveFlag(flags *pflag.FlagSet, j *job) {
+	flags.Func("above", "generation `N` was reached: for a pointer and a release volume that are old copies, far below what members report", func(text string) (err error) {
+		j.above, err = generation.Parse(text)
+		return err
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/generation"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/release"
@@ -40,12 +41,13 @@ with exit code 0, as a publish does; 6 is for a publish that rolled back by itse
 	_ = cmd.RegisterFlagCompletionFunc("to", p.completeGenerations) // fails only for a flag that is not there
 	cmd.Flags().StringVarP(&j.message, "message", "m", "", "why, for the pointer and the history (at most 4 KiB)")
 	ifGenerationFlag(cmd.Flags(), &j)
+	aboveFlag(cmd.Flags(), &j)
 	return cmd
 }
 
 func isGeneration(text string) bool {
-	n, err := strconv.ParseInt(text, 10, 64)
-	return err == nil && n > 0
+	_, err := generation.Parse(text)
+	return err == nil
 }
 
 func rollingBack(to string) work {
@@ -132,7 +134,7 @@ func choose(commits []pointer.Entry, current pointer.Pointer, to string) (pointe
 		}
 		return pointer.Entry{}, fmt.Errorf("the history has no generation before %d with another release", current.Generation)
 	case isGeneration(to):
-		n, _ := strconv.ParseInt(to, 10, 64)
+		n, _ := generation.Parse(to)
 		if n == current.Generation {
 			return pointer.Entry{}, fmt.Errorf("generation %d is the current one", n)
 		}

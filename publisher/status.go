@@ -116,7 +116,7 @@ func (s statusSource) look(ctx context.Context) (statusReport, error) {
 		report.Lock = holder.String()
 	}
 	for _, m := range listed {
-		view := publish.View(m, current.Generation)
+		view := publish.View(m, current)
 		report.Members = append(report.Members, view)
 		switch view.Standing {
 		case publish.StandsCurrent:
@@ -166,8 +166,10 @@ func printStatus(out io.Writer, r statusReport) error {
 	if r.Lock != "" {
 		fmt.Fprintf(out, "a publish is running: %s\n", r.Lock)
 	}
-	if behind := r.behind(); behind > 0 && r.Lock == "" {
-		fmt.Fprintf(out, "%d of them are behind: `ebs-release converge` brings them on, or says what is wrong with them\n", behind)
+	if r.Lock == "" && r.Generation > 0 {
+		for _, line := range r.next() {
+			fmt.Fprintln(out, line)
+		}
 	}
 	if len(r.Members) > 0 {
 		fmt.Fprintln(out)
@@ -175,14 +177,27 @@ func printStatus(out io.Writer, r statusReport) error {
 	return printMembers(out, r.Members)
 }
 
-// behind counts the members that have booted, and are not on the generation.
-func (r statusReport) behind() (n int) {
-	for _, m := range r.Members {
-		if m.Standing == publish.StandsBehind {
-			n++
+// next says what to do about members that have booted and are not current.
+func (r statusReport) next() (lines []string) {
+	for _, todo := range []struct {
+		standing publish.Standing
+		words    string
+	}{
+		{publish.StandsBehind, "%d of them are behind: `ebs-release converge` brings them to it, or says what is wrong with them"},
+		{publish.StandsHookFailed, "%d of them have it, but a program of activate.d has not succeeded there: `ebs-release converge` runs it again, and says what it said"},
+		{publish.StandsAhead, "%d of them are ahead of it: the pointer is an old copy, or somebody wrote their tags: `ebs-release publish` again goes above them"},
+	} {
+		n := 0
+		for _, m := range r.Members {
+			if m.Standing == todo.standing {
+				n++
+			}
+		}
+		if n > 0 {
+			lines = append(lines, fmt.Sprintf(todo.words, n))
 		}
 	}
-	return n
+	return lines
 }
 
 // lostPointer says what members are on that have a release, though none is published: the pointer store is another one, or was lost.

@@ -136,7 +136,7 @@ func (s *survey) oldSnapshots() (items []gcItem) {
 	}
 	booting := map[string]bool{}
 	for _, m := range s.members {
-		if m.State != volume.StateReady {
+		if !volume.Serves(m.State) {
 			booting[m.Release] = true
 		}
 	}

@@ -90,7 +90,7 @@ func (p *program) verify(ctx context.Context, names []string) error {
 func named(listed []fleet.Member, names []string) ([]fleet.Member, error) {
 	var chosen []fleet.Member
 	for _, m := range listed {
-		if slices.Contains(names, m.InstanceID) || slices.Contains(names, m.Address) || len(names) == 0 && m.State == volume.StateReady {
+		if slices.Contains(names, m.InstanceID) || slices.Contains(names, m.Address) || len(names) == 0 && volume.Serves(m.State) {
 			chosen = append(chosen, m)
 		}
 	}
@@ -141,7 +141,7 @@ func (p *parts) verifyOne(ctx context.Context, current pointer.Pointer, m fleet.
 		return 0, err
 	}
 	defer func() { _ = session.Close() }()
-	return session.Verify(ctx, m.Release, digest)
+	return session.Verify(ctx, m.Release, digest, m.Generation)
 }
 
 func (r verifyReport) err() error {

@@ -78,7 +78,9 @@ func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted)
 	if stale == nil {
 		b.volume, b.disk = mine[at], mounted.Disk
 		b.adopted, b.serving, b.sound = true, true, true
-		b.heldGeneration, b.heldRelease = mounted.Tree.Holding(ctx)
+		done := false
+		b.heldGeneration, b.heldRelease, done = mounted.Tree.Holding(ctx)
+		b.pending = !done
 		return nil
 	}
 	b.log.Info("what is mounted is not what is wanted", "volume", mounted.VolumeID, "why", stale)
@@ -193,5 +195,5 @@ func (b *boot) forget(ctx context.Context) {
 	}
 	b.volume, b.disk, b.prepared = Volume{}, Disk{}, nil
 	b.shielded, b.sound, b.serving, b.placed, b.adopted, b.told = false, false, false, false, false, false
-	b.heldGeneration, b.heldRelease = 0, ""
+	b.heldGeneration, b.heldRelease, b.pending = 0, "", false
 }

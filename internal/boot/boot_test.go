@@ -109,6 +109,42 @@ func TestCrashBeforeTheReportIsMadeGood(t *testing.T) {
 	w.want(t, "protect vol-1", "report 7 ready=true", "ready 7 on vol-1")
 }
 
+// A push put the release there, and its programs failed: the boot must not report what the push could not.
+func TestSecondUpDoesNotSayThatProgramsHaveSucceeded(t *testing.T) {
+	for _, pending := range []bool{true, false} {
+		w := newWorld(7)
+		w.have(boot.Volume{
+			ID: "vol-1", SnapshotID: "snap-7", Attached: true, Device: "/dev/xvdaa", Protected: true,
+			Reported: boot.Report{Ready: true, Pending: !pending, Generation: 7, Release: "release-7", HostKey: hostKey},
+		}, 7)
+		w.mounted, w.pending = "vol-1", pending
+		var told []boot.Report
+		w.volumes.report = func(_ boot.Volume, r boot.Report) error { told = append(told, r); return nil }
+		if _, _, err := w.boot(t); err != nil {
+			t.Fatal(err)
+		}
+		if len(told) != 1 || !told[0].Ready || told[0].Pending != pending {
+			t.Errorf("pending %v: it reports %+v", pending, told)
+		}
+		w.want(t, "ready 7 on vol-1")
+	}
+}
+
+// What starts after the mount reads the new release: there is nothing for programs to tell it.
+func TestAMountThatNobodySawNeedsNoPrograms(t *testing.T) {
+	w := newWorld(7)
+	w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-7", Attached: true}, 7)
+	w.pending = true
+	var told []boot.Report
+	w.volumes.report = func(_ boot.Volume, r boot.Report) error { told = append(told, r); return nil }
+	if _, _, err := w.boot(t); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 1 || !told[0].Ready || told[0].Pending {
+		t.Errorf("it reports %+v", told)
+	}
+}
+
 func TestRebootAdoptsVolume(t *testing.T) {
 	reported := boot.Report{Ready: true, Generation: 7, Release: "release-7", HostKey: hostKey}
 	for _, tc := range []struct {

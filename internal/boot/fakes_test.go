@@ -52,6 +52,7 @@ type (
 	fakeTree struct {
 		check   func(boot.Wanted) error
 		holding func() (int64, string)
+		pending bool
 	}
 	fakeGate struct {
 		open func(boot.Facts) error
@@ -96,8 +97,11 @@ func (f fakeMounts) Visible(context.Context, boot.Volume, boot.Disk) error { ret
 func (f fakePrepared) Place(context.Context) error                         { return f.place() }
 func (f fakePrepared) Close(context.Context) error                         { return f.close() }
 func (f fakeTree) Check(_ context.Context, w boot.Wanted) error            { return f.check(w) }
-func (f fakeTree) Holding(context.Context) (int64, string)                 { return f.holding() }
-func (f fakeGate) Open(_ context.Context, x boot.Facts) error              { return f.open(x) }
+func (f fakeTree) Holding(context.Context) (int64, string, bool) {
+	generation, release := f.holding()
+	return generation, release, !f.pending
+}
+func (f fakeGate) Open(_ context.Context, x boot.Facts) error { return f.open(x) }
 
 // world is an instance and an account of which everything works, as long as a test does not change a function.
 type world struct {
@@ -114,6 +118,7 @@ type world struct {
 	account  map[string]boot.Volume // the volumes in EC2
 	holds    map[string]int64       // volume -> the generation in it
 	mounted  string                 // the volume at the mount point
+	pending  bool                   // the programs of an activation have not succeeded on any volume
 	pointer  int64                  // the generation that the pointer names
 	made     int                    // volumes
 }
@@ -258,6 +263,7 @@ func (w *world) machine() {
 
 func (w *world) tree(id string) fakeTree {
 	return fakeTree{
+		pending: w.pending,
 		check: func(want boot.Wanted) error {
 			if w.holds[id] > want.Generation {
 				return fmt.Errorf("it holds generation %d, not %d: %w", w.holds[id], want.Generation, boot.ErrOlder)

@@ -44,6 +44,7 @@ type Volume struct {
 // Report is what a member tells the publisher, by tags on its volume.
 type Report struct {
 	Ready      bool
+	Pending    bool // the programs that follow an activation have not succeeded: the application may still serve the release before
 	Generation int64
 	Release    string
 	HostKey    string // of its sshd: "ssh-ed25519 AAAA…"; empty when it has none yet
@@ -165,7 +166,8 @@ type Tree interface {
 	// Check is nil when the volume holds what is wanted: release, digest and generation. Else an ErrMismatch or an ErrOlder, when it could be looked at.
 	Check(ctx context.Context, want Wanted) error
 	// Holding says what is current on it; zero values when it does not say.
-	Holding(ctx context.Context) (generation int64, release string)
+	// done: the programs that follow an activation have succeeded for that.
+	Holding(ctx context.Context) (generation int64, release string, done bool)
 }
 
 // Gate is what waits for the boot: systemd, the application.

@@ -29,6 +29,7 @@ type boot struct {
 	sound    bool // the volume holds what is wanted
 	serving  bool // it is at the mount point
 	placed   bool // by this run
+	pending  bool // it was served before, and the programs of its activation have not succeeded
 	hostKey  *string
 	told     bool // this run reported the volume as ready
 

@@ -115,7 +115,7 @@ func (b *boot) verify(ctx context.Context) error {
 		return err
 	}
 	b.sound = true
-	b.heldGeneration, b.heldRelease = b.prepared.Holding(ctx)
+	b.heldGeneration, b.heldRelease, _ = b.prepared.Holding(ctx) // what nobody has seen needs no programs
 	return nil
 }
 
@@ -133,7 +133,7 @@ func (b *boot) holds(ctx context.Context, v Volume, tree Tree) error {
 // toReport is what this member has to tell.
 func (b *boot) toReport() Report {
 	f := b.facts()
-	r := Report{Ready: true, Generation: f.Generation, Release: f.Release}
+	r := Report{Ready: true, Pending: b.pending, Generation: f.Generation, Release: f.Release}
 	if b.hostKey != nil {
 		r.HostKey = *b.hostKey
 	}

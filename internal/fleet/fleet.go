@@ -31,9 +31,9 @@ type Member struct {
 	// From the tags of its volume. Zero values when it has none yet.
 	VolumeID   string
 	Generation int64
-	Ignored    string // what the tag says instead, when that is no generation
-	Release    string
-	State      string // volume.StateBooting, volume.StateReady, or StateUnknown
+	Ignored    string // what the tag says instead, when that is no generation, or one that cannot be true
+	Release    string // "" too, when the tag is no release id
+	State      string // volume.StateBooting, volume.StateReady, volume.StateHookFailed, or StateUnknown
 	HostKey    string // "ssh-ed25519 AAAA…", or "" as long as the agent has not reported it
 }
 
@@ -191,7 +191,7 @@ func readReport(v types.Volume) (report, bool) {
 	}
 	r := report{
 		instance: tags[volume.TagInstance], volumeID: aws.ToString(v.VolumeId),
-		release: tags[volume.TagRelease], state: tags[volume.TagState], hostKey: tags[volume.TagHostKey],
+		release: volume.ParseRelease(tags[volume.TagRelease]), state: volume.ParseState(tags[volume.TagState]), hostKey: tags[volume.TagHostKey],
 	}
 	attached := slices.ContainsFunc(v.Attachments, func(a types.VolumeAttachment) bool { return aws.ToString(a.InstanceId) == r.instance })
 	if !attached || r.state == volume.StateLeft {

@@ -161,7 +161,7 @@ func TestListJoinsGroupsInstancesAndReportsOverPages(t *testing.T) {
 			instance("i-3", "10.0.0.3", types.InstanceStateNamePending), instance("i-4", "10.0.0.4", types.InstanceStateNameRunning),
 		},
 		volumes: []types.Volume{
-			vol("vol-1", "i-1", volume.TagInstance, "i-1", volume.TagGeneration, "7", volume.TagRelease, "r7", volume.TagState, "ready", volume.TagHostKey, "ssh-ed25519 A"),
+			vol("vol-1", "i-1", volume.TagInstance, "i-1", volume.TagGeneration, "7", volume.TagRelease, "20261122T231500Z-9f31c0de77aa", volume.TagState, "ready", volume.TagHostKey, "ssh-ed25519 A"),
 			vol("vol-2", "i-2", volume.TagInstance, "i-2", volume.TagGeneration, "6", volume.TagState, "booting"),
 			vol("vol-4", "i-4", volume.TagInstance, "i-4", volume.TagGeneration, "not a number"),
 		},
@@ -174,7 +174,7 @@ func TestListJoinsGroupsInstancesAndReportsOverPages(t *testing.T) {
 	want := []fleet.Member{
 		{InstanceID: "i-2", Group: "api", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.2", VolumeID: "vol-2", Generation: 6, State: "booting"},
 		{InstanceID: "i-4", Group: "batch", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.4", VolumeID: "vol-4", Ignored: "not a number", State: "unknown"},
-		{InstanceID: "i-1", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.1", VolumeID: "vol-1", Generation: 7, Release: "r7", State: "ready", HostKey: "ssh-ed25519 A"},
+		{InstanceID: "i-1", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.1", VolumeID: "vol-1", Generation: 7, Release: "20261122T231500Z-9f31c0de77aa", State: "ready", HostKey: "ssh-ed25519 A"},
 		{InstanceID: "i-3", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.3", State: "unknown"},
 	}
 	if !slices.Equal(got, want) {

@@ -26,13 +26,17 @@ const (
 	mostRefused    = 4    // so many volumes refused one by one are no accident: a right is missing
 )
 
-// Report writes onto members' volumes that they are on generation now. The publisher does this after it activated a release, because the ssh user on a
-// member has no rights in EC2. A volume that is gone needs no tags, and keeps no other from its own. The error names the volumes that have none.
-func Report(ctx context.Context, tagger Tagger, volumeIDs []string, generation int64, release string) error {
+// Report writes onto members' volumes that they are on generation now, and in which state, "": the one that their tags have. The publisher does this after it
+// activated a release, because the ssh user on a member has no rights in EC2. A volume that is gone needs no tags, and keeps no other from its own. The error
+// names the volumes that have none.
+func Report(ctx context.Context, tagger Tagger, volumeIDs []string, generation int64, release, state string) error {
 	r := reporter{tagger: tagger, tags: []types.Tag{
 		{Key: aws.String(volume.TagGeneration), Value: aws.String(strconv.FormatInt(generation, 10))},
 		{Key: aws.String(volume.TagRelease), Value: aws.String(release)},
 	}}
+	if state != "" {
+		r.tags = append(r.tags, types.Tag{Key: aws.String(volume.TagState), Value: aws.String(state)})
+	}
 	for batch := range slices.Chunk(volumeIDs, resourcesOfTag) {
 		if err := r.batch(ctx, batch); err != nil {
 			return fmt.Errorf("tag %d members' volumes with generation %d: %w", len(batch), generation, err)

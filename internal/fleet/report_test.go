@@ -13,20 +13,20 @@ import (
 
 func TestReportTagsInBatches(t *testing.T) {
 	a := &account{}
-	if err := fleet.Report(context.Background(), a, make([]string, 1500), 7, "r7"); err != nil {
+	if err := fleet.Report(context.Background(), a, make([]string, 1500), 7, "r7", ""); err != nil {
 		t.Fatal(err)
 	}
 	if len(a.tagged) != 2 || len(a.tagged[0]) != 1000 || len(a.tagged[1]) != 500 {
 		t.Fatalf("%d calls", len(a.tagged))
 	}
-	if err := fleet.Report(context.Background(), a, nil, 7, "r7"); err != nil || len(a.tagged) != 2 {
+	if err := fleet.Report(context.Background(), a, nil, 7, "r7", ""); err != nil || len(a.tagged) != 2 {
 		t.Fatal("no volumes must mean no call")
 	}
 }
 
 func TestReportSaysWhatFailed(t *testing.T) {
 	a := &account{fail: errors.New("RequestLimitExceeded")}
-	if err := fleet.Report(context.Background(), a, []string{"vol-1"}, 7, "r7"); err == nil || !strings.Contains(err.Error(), "tag 1 members' volumes with generation 7: RequestLimitExceeded") {
+	if err := fleet.Report(context.Background(), a, []string{"vol-1"}, 7, "r7", ""); err == nil || !strings.Contains(err.Error(), "tag 1 members' volumes with generation 7: RequestLimitExceeded") {
 		t.Fatalf("Report: %v", err)
 	}
 	if len(a.tagged) != 1 {
@@ -54,7 +54,7 @@ func TestVolumesThatAreGoneKeepNoneFromItsTags(t *testing.T) {
 		t.Run(code, func(t *testing.T) {
 			a := &account{code: code, refused: []string{"vol-3", "vol-250"}}
 			ids := a.have(300, a.refused...)
-			if err := fleet.Report(context.Background(), a, ids, 7, "r7"); err != nil {
+			if err := fleet.Report(context.Background(), a, ids, 7, "r7", ""); err != nil {
 				t.Fatal(err)
 			}
 			if len(a.done) != 298 || len(a.tagged) != 2 {
@@ -66,7 +66,7 @@ func TestVolumesThatAreGoneKeepNoneFromItsTags(t *testing.T) {
 
 func TestAllVolumesAreGone(t *testing.T) {
 	a := &account{code: refusals[0], refused: []string{"vol-0", "vol-1"}}
-	if err := fleet.Report(context.Background(), a, a.have(2, a.refused...), 7, "r7"); err != nil || len(a.tagged) != 1 {
+	if err := fleet.Report(context.Background(), a, a.have(2, a.refused...), 7, "r7", ""); err != nil || len(a.tagged) != 1 {
 		t.Errorf("%v, calls %v", err, a.tagged)
 	}
 }
@@ -76,7 +76,7 @@ func TestRefusedVolumesAreNamedAndKeepNoneFromItsTags(t *testing.T) {
 	for _, code := range refusals {
 		t.Run(code, func(t *testing.T) {
 			a := &account{code: code, refused: []string{"vol-3", "vol-40"}}
-			err := fleet.Report(context.Background(), a, a.have(50), 7, "r7")
+			err := fleet.Report(context.Background(), a, a.have(50), 7, "r7", "")
 			if err == nil || !strings.Contains(err.Error(), "vol-3: ") || !strings.Contains(err.Error(), "vol-40: ") || strings.Contains(err.Error(), "vol-4: ") {
 				t.Errorf("%v", err)
 			}
@@ -90,7 +90,7 @@ func TestRefusedVolumesAreNamedAndKeepNoneFromItsTags(t *testing.T) {
 func TestAMissingRightIsFoundWithFewCalls(t *testing.T) {
 	a := &account{code: refusals[0]}
 	a.refused = a.have(1000)
-	err := fleet.Report(context.Background(), a, a.refused, 7, "r7")
+	err := fleet.Report(context.Background(), a, a.refused, 7, "r7", "")
 	if err == nil || !strings.Contains(err.Error(), "UnauthorizedOperation") || len(a.tagged) > 30 {
 		t.Errorf("%v after %d calls", err, len(a.tagged))
 	}

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"ebs-release/internal/generation"
 )
 
 const (
@@ -114,8 +116,8 @@ func parseLine(text []byte) (Pointer, error) {
 
 func (p Pointer) validate() error {
 	switch {
-	case p.Generation <= 0:
-		return fmt.Errorf("generation %d, want 1 or more", p.Generation)
+	case generation.Check(p.Generation) != nil:
+		return generation.Check(p.Generation)
 	case !releaseID.MatchString(p.Release):
 		return fmt.Errorf("release %s is not a release id", excerpt([]byte(p.Release)))
 	case !hexDigest.MatchString(p.Digest):

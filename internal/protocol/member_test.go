@@ -279,7 +279,9 @@ func (c content) check(want boot.Wanted) error {
 	return nil
 }
 
-func (c content) Holding(context.Context) (int64, string) { return c.d.generation, c.d.release }
+func (c content) Holding(context.Context) (int64, string, bool) {
+	return c.d.generation, c.d.release, true
+}
 
 type prepared struct{ content }
 

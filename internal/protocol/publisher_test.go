@@ -198,7 +198,7 @@ func (d *desk) List(context.Context) (members []fleet.Member, err error) {
 	return members, err
 }
 
-func (d *desk) Report(_ context.Context, volumeIDs []string, generation int64, release string) error {
+func (d *desk) Report(_ context.Context, volumeIDs []string, generation int64, release, _ string) error {
 	return d.a.step("report", func() string {
 		for _, b := range d.boxes {
 			for _, v := range b.disks {

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/generation"
 	"ebs-release/internal/pointer"
-	"ebs-release/internal/volume"
 )
 
 // check is P0: lock, read the pointer, and try everything that can fail later. It changes nothing.
@@ -25,17 +25,17 @@ func (r *run) check(ctx context.Context) error {
 	if err := r.tryChecks(ctx); err != nil {
 		return err
 	}
-	fence, err := r.Tree.Generation()
+	fence, err := r.believe()
 	if err != nil {
-		return fmt.Errorf("read the generation of the release volume: %w", err)
+		return err
 	}
-	if err := r.members.list(ctx, r.before.Generation); err != nil {
+	if err := r.members.list(ctx, r.before); err != nil {
 		return err
 	}
 	// Above the fence of the volume, too (an earlier publish may have stopped before its commit), and above whatever a member reports (the
 	// pointer may have been restored from an old copy): nothing that took a generation ever has to take a lower one.
-	highest := max(r.before.Generation, fence, r.members.highest())
-	if highest >= volume.MaxGeneration-1 {
+	highest := max(r.before.Generation, fence, r.Settings.Above, r.members.highest())
+	if highest > generation.Max-2 { // one more is for taking back
 		return fmt.Errorf("generation %d cannot be followed by another one: the pointer has %d, the release volume %d; somebody wrote a number that no publish made",
 			highest, r.before.Generation, fence)
 	}
@@ -62,11 +62,25 @@ func (r *run) checkConverge(ctx context.Context) error {
 	if err := r.tryChecks(ctx); err != nil {
 		return err
 	}
-	if err := r.members.list(ctx, r.before.Generation); err != nil {
+	if _, err := r.believe(); err != nil {
+		return err
+	}
+	if err := r.members.list(ctx, r.before); err != nil {
 		return err
 	}
 	r.next, r.committed = r.before, true
 	return nil
+}
+
+// believe says up to which generation a member's report can be true. No member gets a generation that the fence of the release volume has not had before, so
+// what is far above fence and pointer is no publish's work, unless both are old copies: then --above says it.
+func (r *run) believe() (fence int64, err error) {
+	fence, err = r.Tree.Generation()
+	if err != nil {
+		return 0, fmt.Errorf("read the generation of the release volume: %w", err)
+	}
+	r.members.limit = min(max(r.before.Generation, fence, r.Settings.Above), generation.Max) + slack
+	return fence, nil
 }
 
 func (r *run) lockAndRead(ctx context.Context) error {
@@ -102,7 +116,7 @@ const slowConnect = 2 * time.Second
 // reach connects to the members that could take the release now. No member is fine, and so is one that can't be reached; if that is true of all
 // of them, the mistake is more likely here (a wrong key, a firewall).
 func (r *run) reach(ctx context.Context) error {
-	ready := r.members.having(StandsBehind, StandsCurrent)
+	ready := r.members.having(StandsBehind, StandsCurrent, StandsAhead, StandsHookFailed)
 	connecting, enough := context.WithCancel(ctx)
 	r.members.each(connecting, ready, patience{rest: slowConnect}, r.members.connect)
 	enough()
@@ -116,7 +130,7 @@ func (r *run) reach(ctx context.Context) error {
 		if err := sleep(ctx, r.Settings.Settle); err != nil {
 			return err
 		}
-		if err := r.members.list(ctx, r.before.Generation); err != nil {
+		if err := r.members.list(ctx, r.before); err != nil {
 			return err
 		}
 		failed = r.members.staying(failed)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/volume"
 )
 
 // How P5 waits between two listings: roundTime is how long a round waits for members at work before it lists again without them (they go
@@ -37,14 +38,14 @@ func (r *run) converge(ctx context.Context) error {
 			return listErr
 		case listErr != nil || behind > 0:
 			clean = time.Time{}
-			if listErr == nil && r.members.progress().Done == r.members.progress().Total {
+			if listErr == nil && r.members.open() == 0 {
 				wait = 0 // all were brought on: look at once whether that is all
 			}
 			gap = min(gap*3/2, longestGap)
 		case clean.IsZero():
 			clean, wait = listed, r.Settings.Settle
 		case listed.Sub(clean) >= r.Settings.Settle:
-			return r.hooks()
+			return r.left()
 		default:
 			wait = r.Settings.Settle - listed.Sub(clean)
 		}
@@ -66,7 +67,7 @@ func (r *run) round(ctx context.Context) (behind int, err error) {
 	if err == nil && is.Generation > r.next.Generation {
 		return 0, exit.With(exit.Conflict, fmt.Errorf("generation %d was published meanwhile by %s, which has to converge now", is.Generation, is.By))
 	}
-	if err := r.members.list(ctx, r.next.Generation); err != nil {
+	if err := r.members.list(ctx, r.next); err != nil {
 		r.say(Event{Kind: KindWarning, Text: err.Error()})
 		return 0, err
 	}
@@ -76,9 +77,9 @@ func (r *run) round(ctx context.Context) (behind int, err error) {
 			return 0, exit.With(exit.NotConverged, fmt.Errorf("generation %d is committed, but %w; `ebs-release converge` goes on", r.next.Generation, err))
 		}
 	}
-	behind = len(r.members.having(StandsBehind, StandsFailed, StandsBooting))
+	behind = r.members.open()
 	r.firstWave(ctx)
-	r.members.each(ctx, r.members.due(StandsBehind, StandsFailed, StandsLeaving), patience{most: roundTime}, func(ctx context.Context, m *member) error {
+	r.members.each(ctx, r.members.due(append(slices.Clone(openStandings), StandsLeaving)...), patience{most: roundTime}, func(ctx context.Context, m *member) error {
 		if err := r.members.stage(ctx, m, r.next); err != nil {
 			return err
 		}
@@ -116,26 +117,26 @@ func (r *run) mixed() (wave Window) {
 	return wave
 }
 
-// hooks is an error when a member is on the generation, but one of its programs that had to follow has failed: it may serve the release before.
-func (r *run) hooks() error {
+// left is an error when no member is behind, and yet not all are current: this run can do nothing more for them.
+func (r *run) left() error {
+	hook, ahead := r.members.having(StandsHookFailed), r.members.having(StandsAhead)
 	var words []string
-	r.members.mu.Lock()
-	for _, m := range r.members.all {
-		if m.hook != nil && !m.gone {
-			words = append(words, fmt.Sprintf("%s: %s", m.InstanceID, OneLine(m.hook)))
-		}
+	if len(hook) > 0 {
+		words = append(words, fmt.Sprintf("a hook failed on %d of them: %s; `ebs-release converge` runs it again", len(hook), group(hook)))
 	}
-	r.members.mu.Unlock()
+	if len(ahead) > 0 {
+		words = append(words, fmt.Sprintf("%d of them are ahead of it: %s; the pointer is an old copy, or somebody wrote the tag %s; "+
+			"`ebs-release publish` again goes above them", len(ahead), group(ahead), volume.TagGeneration))
+	}
 	if len(words) == 0 {
 		return nil
 	}
-	slices.Sort(words)
-	return exit.With(exit.NotConverged, fmt.Errorf("generation %d is on all members, but a hook failed on %d of them: %s", r.next.Generation, len(words), strings.Join(words, "; ")))
+	return exit.With(exit.NotConverged, fmt.Errorf("no member is behind generation %d, but %s", r.next.Generation, strings.Join(words, "; ")))
 }
 
 // notConverged names the members that are behind, those of one cause together.
 func (r *run) notConverged(listErr error) error {
-	behind := r.members.having(StandsBehind, StandsFailed, StandsBooting)
+	behind := r.members.having(append(slices.Clone(openStandings), StandsAhead, StandsBooting)...)
 	p := r.members.progress()
 	err := fmt.Errorf("generation %d is committed, but after %v only %d/%d members are on it; behind: %s; `ebs-release converge` goes on",
 		r.next.Generation, r.Settings.ConvergeDeadline, p.Done, p.Total, group(behind))

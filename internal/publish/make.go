@@ -94,17 +94,17 @@ const slowTransfer = 5 * time.Second
 // stageAll gives the tree to every member that can take it. One that fails is tried again in P5; when none takes it, or more fail than may, the
 // publish stops here, before anything is visible.
 func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
-	err := r.members.list(ctx, r.next.Generation)
+	err := r.members.list(ctx, r.next)
 	for try := 1; err != nil && try < stageTries; try++ { // P0 could list them: what Auto Scaling says now may be old
 		if err := sleep(ctx, stagePause); err != nil {
 			return err
 		}
-		err = r.members.list(ctx, r.next.Generation)
+		err = r.members.list(ctx, r.next)
 	}
 	if err != nil {
 		return err
 	}
-	ready := r.members.having(StandsBehind, StandsFailed)
+	ready := r.members.having(openStandings...)
 	r.members.forget(ready) // what P0 could not reach is tried anew
 	for todo := ready; ; {
 		r.members.each(ctx, todo, patience{rest: slowTransfer, until: completed}, func(ctx context.Context, m *member) error {
@@ -116,8 +116,8 @@ func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
 		if r.members.tooMany() == nil {
 			break
 		}
-		r.members.wait()                                               // those under way are not stopped
-		if err := r.members.list(ctx, r.next.Generation); err != nil { // some may only be gone
+		r.members.wait()                                    // those under way are not stopped
+		if err := r.members.list(ctx, r.next); err != nil { // some may only be gone
 			return err
 		}
 		if err := r.members.tooMany(); err != nil {
@@ -129,7 +129,7 @@ func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
 	if len(failed) == 0 || len(failed) < len(ready) {
 		return nil
 	}
-	if err := r.members.list(ctx, r.next.Generation); err != nil { // some may only be gone
+	if err := r.members.list(ctx, r.next); err != nil { // some may only be gone
 		return err
 	}
 	if failed = r.members.failed(failed); len(failed) > 0 {

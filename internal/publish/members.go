@@ -2,9 +2,11 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,22 +21,28 @@ type Standing string
 
 // The standings, as reports have them.
 const (
-	StandsCurrent Standing = "current" // on it: its agent or this run said so
-	StandsBehind  Standing = "behind"  // ready, on an older one
-	StandsBooting Standing = "booting" // its agent has not reported: it is waited for
-	StandsFailed  Standing = "failed"  // behind, and the last try on it failed
-	StandsLeaving Standing = "leaving" // behind, and on its way out of the group: worked on, not waited for
-	StandsGone    Standing = "gone"    // not in the last listing
+	StandsCurrent    Standing = "current"     // on generation and release of the pointer: its agent or this run said so
+	StandsBehind     Standing = "behind"      // ready, on an older generation, or on this one with another release
+	StandsAhead      Standing = "ahead"       // ready, on a higher generation: the pointer is an old one, or the report is wrong
+	StandsHookFailed Standing = "hook failed" // on it, but a program of activate.d has not succeeded: it may serve the release before
+	StandsBooting    Standing = "booting"     // its agent has not reported: it is waited for
+	StandsFailed     Standing = "failed"      // behind, and the last try on it failed
+	StandsLeaving    Standing = "leaving"     // not current, and on its way out of the group: worked on, not waited for
+	StandsGone       Standing = "gone"        // not in the last listing
 )
+
+// openStandings are those of a member that P5 works on until it stands otherwise.
+var openStandings = []Standing{StandsBehind, StandsHookFailed, StandsFailed}
 
 // member is what this run knows of one member. Its fields are guarded by members.mu.
 type member struct {
 	fleet.Member        // as last listed
-	wanted       int64  // the generation to be on
+	wanted       target // to be on
 	first        bool   // it was there when the run began
 	gone         bool   // it is not in the last listing
 	staged       string // the volume that has the tree
-	active       string // the volume that this run has made it current on
+	active       string // the volume that this run has activated on, with all programs
+	half         string // the volume that this run has activated on, but a program failed
 	reported     bool   // that was written to the volume's tags
 	session      Session
 	dialed       string    // address and host key of the session
@@ -43,25 +51,44 @@ type member struct {
 	told         string    // cause of a failure that was told last
 	tries        int       // that failed in a row
 	again        time.Time // when to try again
-	hook         error     // the release is active, but a program in activate.d failed
+	hook         error     // of the program that failed after this run has activated on half
 }
 
+// target is what members shall be on: of the pointer, generation and release.
+type target struct {
+	generation int64
+	release    string
+}
+
+func targetOf(p pointer.Pointer) target { return target{p.Generation, p.Release} }
+
+// standing goes by what this run has done, then by what the member reported. It compares for equality: a higher generation, or another release under the same
+// one, is as little what the pointer names as an older one.
 func (m *member) standing() Standing {
-	current := m.VolumeID != "" && m.active == m.VolumeID || m.State == volume.StateReady && m.Generation >= m.wanted && m.Ignored == ""
+	serves, onIt := volume.Serves(m.State), m.Generation == m.wanted.generation && m.Release == m.wanted.release && m.Ignored == ""
 	switch {
 	case m.gone:
 		return StandsGone
-	case current:
+	case m.VolumeID != "" && m.active == m.VolumeID, onIt && m.State == volume.StateReady && !m.failedHere():
 		return StandsCurrent
 	case isLeaving(m.LifecycleState):
 		return StandsLeaving
-	case m.State != volume.StateReady:
+	case !serves:
 		return StandsBooting
+	case m.failedHere():
+		return StandsHookFailed
 	case m.err != nil && !passes(m.err):
 		return StandsFailed
+	case onIt:
+		return StandsHookFailed
+	case m.Generation > m.wanted.generation && m.Ignored == "":
+		return StandsAhead
 	}
 	return StandsBehind
 }
+
+// failedHere: this run has activated, and a program failed. It is not tried again: that is for the next run.
+func (m *member) failedHere() bool { return m.VolumeID != "" && m.half == m.VolumeID }
 
 // why names the member and the reason that it is behind, for a person.
 func (m *member) why() string {
@@ -81,10 +108,16 @@ func (m *member) named() error {
 
 func (m *member) reason() string {
 	switch {
-	case m.State != volume.StateReady:
+	case !volume.Serves(m.State):
 		return "its agent has not reported ready, see `ebs-release-agent status` there"
 	case m.busy:
 		return "still being worked on"
+	case m.hook != nil && m.failedHere():
+		return OneLine(m.hook)
+	case m.standing() == StandsHookFailed:
+		return "a program of activate.d has not succeeded there"
+	case m.Generation == m.wanted.generation:
+		return fmt.Sprintf("on generation %d, but with release %q", m.Generation, m.Release)
 	}
 	return fmt.Sprintf("on generation %d", m.Generation)
 }
@@ -104,6 +137,7 @@ type members struct {
 	mu      sync.Mutex
 	all     map[string]*member // by instance id
 	listed  bool
+	limit   int64  // no true report is above it
 	percent string // of the snapshot
 	sent    Sent
 	talk    sync.Mutex // one call of Talk at a time
@@ -131,27 +165,35 @@ func (ms *members) enter(phase, title string) {
 	ms.say(Event{Kind: KindPhase, Text: title})
 }
 
-// list asks who the members are, and where they stand towards generation wanted.
-func (ms *members) list(ctx context.Context, wanted int64) error {
+// slack is how far above all that pointer, history and release volume know a report may be and still be believed: the pointer may be an old copy, and the
+// volume one of an older snapshot. It is bounded because who may tag a volume can write any number there: with 2^53-3 nobody could ever publish again.
+const slack = 1000
+
+// list asks who the members are, and where they stand towards what is wanted.
+func (ms *members) list(ctx context.Context, next pointer.Pointer) error {
+	wanted := targetOf(next)
 	found, err := ms.Fleet.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list the members: %w", err)
 	}
 	for _, f := range ms.take(found, wanted) {
-		ms.say(Event{Kind: KindWarning, Member: f.InstanceID, Text: fmt.Sprintf("%s: the tag %s of %s says %q, which is no generation; it counts as behind",
-			f.InstanceID, volume.TagGeneration, f.VolumeID, f.Ignored)})
+		ms.say(Event{Kind: KindWarning, Member: f.InstanceID, Text: fmt.Sprintf("%s: the tag %s of %s says %.40q, which no publish has made (highest known: %d); it counts as behind",
+			f.InstanceID, volume.TagGeneration, f.VolumeID, f.Ignored, ms.limit-slack)})
 	}
 	return nil
 }
 
 // take makes a listing what is known, and returns the members whose tags are newly ignored.
-func (ms *members) take(found []fleet.Member, wanted int64) (ignored []fleet.Member) {
+func (ms *members) take(found []fleet.Member, wanted target) (ignored []fleet.Member) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	for _, m := range ms.all {
 		m.gone, m.wanted = true, wanted
 	}
 	for _, f := range found {
+		if f.Generation > ms.limit {
+			f.Ignored, f.Generation = strconv.FormatInt(f.Generation, 10), 0
+		}
 		m := ms.all[f.InstanceID]
 		if m == nil {
 			m = &member{first: !ms.listed}
@@ -201,18 +243,26 @@ func (ms *members) having(ways ...Standing) []*member {
 	return found
 }
 
+// open counts the members that are to be worked on, or waited for.
+func (ms *members) open() int {
+	found := ms.having(append(slices.Clone(openStandings), StandsBooting)...)
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	return len(slices.DeleteFunc(found, (*member).failedHere))
+}
+
 // due returns the members that stand in one of the ways and whose last failure is long enough ago.
 func (ms *members) due(ways ...Standing) []*member {
 	found := ms.having(ways...)
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	now := time.Now()
-	return slices.DeleteFunc(found, func(m *member) bool { return now.Before(m.again) })
+	return slices.DeleteFunc(found, func(m *member) bool { return now.Before(m.again) || m.failedHere() })
 }
 
 // staged returns the members that have the tree and only need to be told to use it.
 func (ms *members) staged() []*member {
-	found := ms.due(StandsBehind, StandsFailed, StandsLeaving)
+	found := ms.due(append(slices.Clone(openStandings), StandsLeaving)...)
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	return slices.DeleteFunc(found, func(m *member) bool { return m.VolumeID == "" || m.staged != m.VolumeID })
@@ -352,30 +402,41 @@ func (ms *members) close() {
 	}
 }
 
-// report writes the new generation to the tags of the volumes that this run has activated it on.
+// report writes the new generation to the tags of the volumes that this run has activated it on. Where a program failed the tags say so: whoever looks next
+// knows it, and does not take the member for current.
 func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
 	ms.mu.Lock()
-	var todo []*member
-	var volumes []string
+	todo := map[string][]*member{} // by the state to write
 	for _, m := range ms.all {
-		if m.active != "" && m.active == m.VolumeID && !m.gone && !m.reported {
-			todo, volumes = append(todo, m), append(volumes, m.VolumeID)
+		switch {
+		case m.gone || m.reported || m.VolumeID == "":
+		case m.failedHere():
+			todo[volume.StateHookFailed] = append(todo[volume.StateHookFailed], m)
+		case m.active == m.VolumeID && m.State == volume.StateHookFailed:
+			todo[volume.StateReady] = append(todo[volume.StateReady], m)
+		case m.active == m.VolumeID:
+			todo[""] = append(todo[""], m)
 		}
 	}
 	ms.mu.Unlock()
-	if len(volumes) == 0 {
-		return nil
+	var errs []error
+	for state, some := range todo {
+		var volumes []string
+		for _, m := range some {
+			volumes = append(volumes, m.VolumeID)
+		}
+		slices.Sort(volumes)
+		if err := ms.Fleet.Report(ctx, volumes, next.Generation, next.Release, state); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		ms.mu.Lock()
+		for _, m := range some {
+			m.reported = true
+		}
+		ms.mu.Unlock()
 	}
-	slices.Sort(volumes)
-	if err := ms.Fleet.Report(ctx, volumes, next.Generation, next.Release); err != nil {
-		return err
-	}
-	ms.mu.Lock()
-	defer ms.mu.Unlock()
-	for _, m := range todo {
-		m.reported = true
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // progress counts. During P3 a member is done when it has the tree, otherwise when it is on the generation.

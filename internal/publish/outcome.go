@@ -10,6 +10,7 @@ import (
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/pointer"
 )
 
 // Results of a publish, one per exit code.
@@ -64,22 +65,25 @@ type Member struct {
 	VolumeID       string   `json:"volume_id"`
 	Generation     int64    `json:"generation"`
 	Release        string   `json:"release"`
-	State          string   `json:"state"`    // what its agent reported: booting, ready; unknown: nothing yet
+	State          string   `json:"state"`    // what it reported: booting, ready, hook-failed; unknown: nothing yet
 	Standing       Standing `json:"standing"` // towards the pointer
 	Error          string   `json:"error,omitempty"`
 	Cause          string   `json:"cause,omitempty"` // of the error, the same words for all members with the same trouble
 	Hook           string   `json:"hook,omitempty"`  // what is wrong with a program that had to run after the activation
 }
 
-// View reports a listed member as it stands towards the wanted generation.
-func View(listed fleet.Member, wanted int64) Member {
-	return (&member{Member: listed, wanted: wanted}).view()
+// View reports a listed member as it stands towards the pointer.
+func View(listed fleet.Member, p pointer.Pointer) Member {
+	return (&member{Member: listed, wanted: targetOf(p)}).view()
 }
 
 func (m *member) view() Member {
 	v := Member{
 		InstanceID: m.InstanceID, Group: m.Group, LifecycleState: m.LifecycleState, Address: m.Address, VolumeID: m.VolumeID,
 		Generation: m.Generation, Release: m.Release, State: m.State, Standing: m.standing(),
+	}
+	if v.Standing == StandsAhead || v.Standing == StandsHookFailed || v.Standing == StandsBehind && m.Ignored != "" {
+		v.Error = m.reason()
 	}
 	if m.standing() != StandsCurrent && m.err != nil {
 		v.Error, v.Cause = m.err.Error(), cause(m.err)
@@ -107,9 +111,9 @@ func (r *run) outcome(err error) Outcome {
 		o.HookError = OneLine(r.hookErr)
 	}
 	for _, m := range r.members.all {
-		m.wanted = o.Generation
+		m.wanted = target{o.Generation, o.Release}
 		view := m.view()
-		if m.active != "" && m.active == m.VolumeID { // the tags were written after the listing
+		if m.VolumeID != "" && (m.active == m.VolumeID || m.failedHere()) { // the tags were written after the listing
 			view.Generation, view.Release = r.next.Generation, r.next.Release
 		}
 		o.Members = append(o.Members, view)

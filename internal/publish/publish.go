@@ -50,6 +50,7 @@ type Settings struct {
 	Settle           time.Duration // how far apart the last two listings of P5 are at least
 	MaxFailures      MaxFailures   // how many members may fail before no new one is begun
 	IfGeneration     *int64        // go on only if the pointer is at this generation; nil: wherever it is
+	Above            int64         // a generation that was reached, though neither pointer nor release volume know it any more; 0: none
 }
 
 // Check is something that could fail later and is therefore tried first. It changes nothing.
@@ -86,7 +87,8 @@ type Snapshots interface {
 // Fleet knows the members.
 type Fleet interface {
 	List(ctx context.Context) ([]fleet.Member, error)
-	Report(ctx context.Context, volumeIDs []string, generation int64, release string) error
+	// Report tags volumes with what is active there, and with a state; "": the one that they have.
+	Report(ctx context.Context, volumeIDs []string, generation int64, release, state string) error
 }
 
 // Dialer opens the one connection to a member. ctx is for opening it only: the session lasts until Close.

@@ -397,7 +397,7 @@ func TestBootingMemberIsWaitedFor(t *testing.T) {
 			b.State, b.VolumeID = "booting", "vol-b"
 			b.Generation = 2
 		case 8:
-			b.State = "ready"
+			b.State, b.Release = "ready", "r2"
 		}
 	}
 	o, code, err := w.run(t)
@@ -559,5 +559,132 @@ func TestProgressCountsMembers(t *testing.T) {
 	}
 	if done == nil || done.Done != 2 || done.Total != 2 {
 		t.Errorf("P5: %+v", done)
+	}
+}
+
+// converge runs a converge and returns its exit code.
+func (w *world) converge(t *testing.T) (o publish.Outcome, code int, err error) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		o, err = w.publisher().Converge(t.Context())
+		code = exit.Code(err)
+	})
+	return o, code, err
+}
+
+// standing is how a status of another process shows a member.
+func (w *world) standing(id string) publish.Standing {
+	return publish.View(w.boxes[id].Member, w.pointer).Standing
+}
+
+// A member whose programs failed may serve the release before: it is not current until they succeed, whichever process looks.
+func TestAHookThatFailedIsKnownToTheNextProcess(t *testing.T) {
+	w := newWorld("a", "b")
+	fails := true
+	w.boxes["a"].activate = func(context.Context) error {
+		if fails {
+			w.boxes["a"].fence = w.pointer.Generation
+			return &push.HookError{Name: "50-reload", Code: 7, Line: "broken"}
+		}
+		return nil
+	}
+	o, code, err := w.run(t)
+	if code != exit.NotConverged || !strings.Contains(err.Error(), "50-reload") || o.OnIt != 1 || o.Members[0].Standing != publish.StandsHookFailed {
+		t.Fatalf("publish: %d, %v, %+v", code, err, o.Members)
+	}
+	if n := len(w.did("activate a")); n != 1 {
+		t.Errorf("one publish ran the programs %d times", n)
+	}
+	for range 2 {
+		if got := w.standing("a"); got != publish.StandsHookFailed || w.boxes["a"].Generation != 2 {
+			t.Errorf("status: %s, generation %d", got, w.boxes["a"].Generation)
+		}
+		o, code, err = w.converge(t)
+		if code != exit.NotConverged || !strings.Contains(err.Error(), "broken") || o.OnIt != 1 || o.Members[0].Hook == "" {
+			t.Errorf("converge: %d, %v, %+v", code, err, o.Members)
+		}
+	}
+	fails = false
+	if o, code, err = w.converge(t); code != 0 || o.OnIt != 2 || w.standing("a") != publish.StandsCurrent {
+		t.Errorf("converge after the cause is gone: %d, %v, %s", code, err, w.standing("a"))
+	}
+	if n := len(w.did("activate b")); n != 1 {
+		t.Errorf("the member that was well was activated %d times", n)
+	}
+}
+
+// The pointer was restored from an old copy: members of two generations are not all current, and converge cannot bring them together.
+func TestAheadIsSaidAndNotFought(t *testing.T) {
+	w := newWorld("a")
+	w.launch("b", 3)
+	if a, b := w.standing("a"), w.standing("b"); a != publish.StandsCurrent || b != publish.StandsAhead {
+		t.Errorf("status: %s, %s", a, b)
+	}
+	o, code, err := w.converge(t)
+	if code != exit.NotConverged || o.OnIt != 1 || !strings.Contains(err.Error(), "b: on generation 3") || !strings.Contains(err.Error(), "`ebs-release publish`") {
+		t.Errorf("%d, %v, %+v", code, err, o.Members)
+	}
+	if did := w.did("activate", "stage", "report"); len(did) != 0 {
+		t.Errorf("converge fought: %v", did)
+	}
+	if o, code, err := w.run(t); code != 0 || o.Generation != 4 || o.OnIt != 2 {
+		t.Errorf("the next publish: %d, %v, %+v", code, err, o)
+	}
+}
+
+func TestTheSameGenerationOfAnotherReleaseIsNotCurrent(t *testing.T) {
+	w := newWorld("a")
+	w.boxes["a"].Release = "r9"
+	if got := w.standing("a"); got != publish.StandsBehind {
+		t.Errorf("status: %s", got)
+	}
+	w.boxes["a"].refuses = push.ErrFenced
+	if _, code, err := w.converge(t); code != exit.NotConverged || !strings.Contains(err.Error(), "a newer generation is active there") {
+		t.Errorf("%d, %v", code, err)
+	}
+}
+
+// Who may tag a volume can write any number there. One that no publish has made must not use the numbers up, nor stand in anybody's way.
+func TestAReportThatCannotBeTrueIsNamedAndNotFollowed(t *testing.T) {
+	w := newWorld("a", "b")
+	for want := int64(2); want < 6; want++ {
+		w.boxes["b"].Generation = 1<<53 - 3
+		if got := w.standing("b"); got != publish.StandsAhead {
+			t.Errorf("status: %s", got)
+		}
+		w.source = fmt.Sprint("d", want)
+		o, code, err := w.run(t)
+		if code != 0 || o.Generation != want || o.OnIt != 2 || w.boxes["b"].Generation != want {
+			t.Fatalf("generation %d, want %d: %d, %v", o.Generation, want, code, err)
+		}
+		if !slices.ContainsFunc(w.events, func(e publish.Event) bool {
+			return e.Kind == publish.KindWarning && e.Member == "b" && strings.Contains(e.Text, "9007199254740989")
+		}) {
+			t.Error("nobody was told")
+		}
+		w.events = nil
+	}
+	w.boxes["b"].Generation = 1<<53 - 3 // converge puts the tag right as well
+	if o, code, err := w.converge(t); code != 0 || o.OnIt != 2 || w.boxes["b"].Generation != 5 {
+		t.Errorf("converge: %d, %v, %+v", code, err, o.Members)
+	}
+}
+
+// Pointer and release volume may both be old copies, far below what members truly have: that, an operator says.
+func TestAboveLetsAPublishFollowWhatOnlyMembersKnow(t *testing.T) {
+	w := newWorld("a")
+	w.boxes["a"].Generation, w.boxes["a"].fence = 5000, 5000
+	if o, code, _ := w.run(t); code != exit.NotConverged || o.Generation != 2 {
+		t.Errorf("without: %d, generation %d", code, o.Generation)
+	}
+	var o publish.Outcome
+	var err error
+	synctest.Test(t, func(t *testing.T) {
+		p := w.publisher()
+		p.Settings.Above = 5000
+		o, err = p.Publish(t.Context(), "source")
+	})
+	if err != nil || o.Generation != 5001 || o.OnIt != 1 {
+		t.Errorf("%v, generation %d", err, o.Generation)
 	}
 }

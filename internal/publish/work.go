@@ -76,10 +76,10 @@ func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer
 		if wave != nil {
 			wave.add(asked, time.Now())
 		}
-		m.active, m.reported, m.hook = as.VolumeID, false, nil
+		m.active, m.half, m.reported, m.hook = as.VolumeID, "", false, nil
 		told := Event{Kind: KindActive, Member: as.InstanceID}
 		if isHook {
-			m.hook = err
+			m.active, m.half, m.hook = "", as.VolumeID, err
 			told.Kind, told.Cause, told.Text = KindHook, hook.Error(), OneLine(err)
 		}
 		ms.mu.Unlock()

@@ -243,7 +243,7 @@ func (w *world) List(context.Context) ([]fleet.Member, error) {
 	return members, nil
 }
 
-func (w *world) Report(_ context.Context, volumeIDs []string, generation int64, id string) error {
+func (w *world) Report(_ context.Context, volumeIDs []string, generation int64, id, state string) error {
 	if err := w.do("report " + strings.Join(volumeIDs, ",")); err != nil {
 		return err
 	}
@@ -252,6 +252,9 @@ func (w *world) Report(_ context.Context, volumeIDs []string, generation int64, 
 	for _, b := range w.boxes {
 		if slices.Contains(volumeIDs, b.VolumeID) {
 			b.Generation, b.Release = generation, id
+			if state != "" {
+				b.State = state
+			}
 		}
 	}
 	return nil

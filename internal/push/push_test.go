@@ -80,11 +80,11 @@ func TestMemberGetsOnlyWhatChanged(t *testing.T) {
 		t.Fatalf("a second time: %+v, %v", again, err)
 	}
 	wantError(t, s.Activate(t.Context(), first.ID, first.Digest, 1), ErrFenced, "generation 1")
-	if files, err := s.Verify(t.Context(), second.ID, second.Digest); err != nil || files != 10 {
+	if files, err := s.Verify(t.Context(), second.ID, second.Digest, 2); err != nil || files != 10 {
 		t.Fatalf("%d files, %v", files, err)
 	}
 	put(t, f.Path(second.ID), "same", "damaged")
-	_, err = s.Verify(t.Context(), second.ID, second.Digest)
+	_, err = s.Verify(t.Context(), second.ID, second.Digest, 2)
 	wantError(t, err, nil, "verify "+second.ID, "same")
 }
 
@@ -108,7 +108,7 @@ func TestPushAfterPushOverOneConnection(t *testing.T) {
 		if err := s.Activate(t.Context(), in.ID, in.Digest, int64(10+i)); err != nil {
 			t.Fatal(err)
 		}
-		if files, err := s.Verify(t.Context(), in.ID, in.Digest); err != nil || files < 10+i {
+		if files, err := s.Verify(t.Context(), in.ID, in.Digest, int64(10+i)); err != nil || files < 10+i {
 			t.Fatalf("%d files, %v", files, err)
 		}
 		same(t, server.Path(in.ID), f.Path(in.ID))
@@ -513,7 +513,7 @@ func TestContextEndsASessionAndWhatItRuns(t *testing.T) {
 			}
 			done := make(chan error, 1)
 			go func() {
-				_, err := s.Verify(one, "20261122T231500Z-9f31c0de77aa", strings.Repeat("a", 64))
+				_, err := s.Verify(one, "20261122T231500Z-9f31c0de77aa", strings.Repeat("a", 64), 1)
 				done <- err
 			}()
 			for { // until it runs; the test's own time limit ends it

@@ -104,7 +104,7 @@ func (r *Receiver) serve(ctx context.Context, q wire.Request, body io.Reader) (a
 	case wire.Activate:
 		return r.activate(ctx, tree, q)
 	case wire.Verify:
-		return Verify(ctx, tree, q.Release, q.Digest)
+		return Verify(ctx, tree, q.Release, q.Digest, q.Generation)
 	default:
 		return nil, exit.With(exit.Usage, fmt.Errorf("an unknown request, %q: this agent is older than the publisher", q.Do))
 	}
@@ -134,30 +134,51 @@ func (r *Receiver) drop() error {
 	return err
 }
 
+// activate flips, runs the programs, and leaves the mark that they have succeeded. An answer without a Hook follows only from the mark; who asks again for
+// the same generation, and finds no mark, has the programs run again.
 func (r *Receiver) activate(ctx context.Context, tree release.Tree, q wire.Request) (any, error) {
 	previous, err := tree.Current()
 	if err != nil {
 		return nil, err
 	}
 	if err := tree.Activate(ctx, q.Release, q.Digest, q.Generation); err != nil {
-		if errors.Is(err, release.ErrFenced) {
-			err = exit.With(exit.Conflict, err)
-		}
+		return nil, fenced(err)
+	}
+	// From here on one after the other: those of an activation whose publisher is gone may still be running.
+	unlock, err := tree.LockPrograms(ctx)
+	if err != nil {
 		return nil, err
+	}
+	defer unlock()
+	active := wire.Activated{Schema: wire.Schema, State: wire.StateActive, Generation: q.Generation, Release: q.Release}
+	if err := tree.CheckActive(q.Release, q.Generation); err != nil { // a newer one came while this one waited
+		return nil, fenced(err)
+	}
+	if done, err := tree.ProgramsDone(); err != nil || done {
+		return active, err
 	}
 	hooks := r.Hooks
 	hooks.Env = []string{
 		fmt.Sprintf("EBS_RELEASE_GENERATION=%d", q.Generation), "EBS_RELEASE_ID=" + q.Release,
 		"EBS_RELEASE_PATH=" + tree.Root + "/current", "EBS_RELEASE_PREVIOUS=" + previous,
 	}
-	active := wire.Activated{Schema: wire.Schema, State: wire.StateActive, Generation: q.Generation, Release: q.Release}
 	err = hooks.Run(ctx)
 	if failed, ok := errors.AsType[*hook.Failure](err); ok {
 		active.Hook = &wire.Hook{Name: failed.Name, Code: failed.Code, Line: failed.Line}
-	} else if err != nil {
+		return active, nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("run %s: %w", hooks.Path, err)
 	}
-	return active, nil
+	return active, fenced(tree.MarkDone(ctx, q.Release, q.Generation))
+}
+
+// fenced gives the error of a fence its exit code.
+func fenced(err error) error {
+	if errors.Is(err, release.ErrFenced) {
+		return exit.With(exit.Conflict, err)
+	}
+	return err
 }
 
 // prune removes the oldest releases. The release is active all the same when it can't.
@@ -171,9 +192,15 @@ func (r *Receiver) prune(ctx context.Context) {
 	}
 }
 
-// Verify reads every file of a release, whose manifest has to have a digest; "": any.
-func Verify(ctx context.Context, tree release.Tree, id, digest string) (wire.Verified, error) {
-	answer := wire.Verified{Schema: wire.Schema, State: wire.StateVerified, Release: id}
+// Verify reads every file of a release, whose manifest has to have a digest; "": any. With a generation, that and this release have to be what is active
+// here, by the fence and by where `current` leads; 0: the release need not be the current one.
+func Verify(ctx context.Context, tree release.Tree, id, digest string, generation int64) (wire.Verified, error) {
+	answer := wire.Verified{Schema: wire.Schema, State: wire.StateVerified, Release: id, Generation: generation}
+	if generation != 0 {
+		if err := tree.CheckActive(id, generation); err != nil {
+			return answer, err
+		}
+	}
 	have, err := tree.ManifestDigest(id)
 	if err != nil {
 		return answer, err

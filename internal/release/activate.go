@@ -8,6 +8,8 @@ import (
 	"os"
 	"path"
 	"strings"
+
+	"ebs-release/internal/generation"
 )
 
 // ErrFenced: a higher generation is active here already, or this generation with another release. Nothing was changed.
@@ -15,41 +17,34 @@ var ErrFenced = errors.New("a newer generation is active")
 
 // Activate makes `current` point to a release that is here, and raises the generation: a lower one is refused from then on. Once more
 // the same changes nothing.
-func (t Tree) Activate(ctx context.Context, id, digest string, generation int64) error {
+func (t Tree) Activate(ctx context.Context, id, digest string, number int64) error {
 	if err := checkID(id); err != nil {
 		return err
 	}
-	if generation <= 0 {
-		return fmt.Errorf("activate %s: generation %d, want 1 or more", id, generation)
+	if err := generation.Check(number); err != nil {
+		return fmt.Errorf("activate %s: %w", id, err)
 	}
-	err := t.locked(ctx, func(root *os.Root) error { return t.activate(root, id, digest, generation) })
+	err := t.locked(ctx, func(root *os.Root) error { return t.activate(root, id, digest, number) })
 	if err != nil {
-		return fmt.Errorf("activate generation %d, release %s: %w", generation, id, err)
+		return fmt.Errorf("activate generation %d, release %s: %w", number, id, err)
 	}
 	return nil
 }
 
-func (t Tree) activate(root *os.Root, id, digest string, generation int64) error {
+func (t Tree) activate(root *os.Root, id, digest string, number int64) error {
 	have, active, err := t.fence(root)
 	if err != nil {
 		return err
 	}
-	if have > generation || have == generation && active != id {
+	if have > number || have == number && active != id {
 		return fmt.Errorf("%w: %d, release %s", ErrFenced, have, active)
 	}
 	if err := t.checkRelease(root, id, digest); err != nil {
 		return err
 	}
 	// The fence first: if the power goes in between, an older activation that comes late is refused, and this one is repeated.
-	if have != generation {
-		err := t.replaceFile(root, fenceName, func(file *os.File) error {
-			_, err := fmt.Fprintf(file, "%d %s\n", generation, id)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if err := t.syncDir(root, stateDir); err != nil {
+	if have != number {
+		if err := t.writeStamp(root, fenceName, number, id); err != nil {
 			return err
 		}
 	}

@@ -36,21 +36,28 @@ func (t Tree) lock(ctx context.Context) (root *os.Root, unlock func(), err error
 		return nil, nil, fmt.Errorf("lock release volume %s (is it one?): %w", t.Root, err)
 	}
 	unlock = func() { _, _ = file.Close(), root.Close() }
+	if err := t.flock(ctx, file, lockPath); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return root, unlock, nil
+}
+
+// flock waits for the lock on an open file. It ends with the file, at the latest with the process.
+func (t Tree) flock(ctx context.Context, file *os.File, name string) error {
 	for {
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return root, unlock, nil
+			return nil
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) {
-			unlock()
-			return nil, nil, fmt.Errorf("lock %s/%s: %w", t.Root, lockPath, err)
+			return fmt.Errorf("lock %s/%s: %w", t.Root, name, err)
 		}
 		timer := time.NewTimer(lockPause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			unlock()
-			return nil, nil, fmt.Errorf("lock %s/%s, held by another process: %w", t.Root, lockPath, ctx.Err())
+			return fmt.Errorf("lock %s/%s, held by another process: %w", t.Root, name, ctx.Err())
 		case <-timer.C:
 		}
 	}

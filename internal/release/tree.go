@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -21,8 +20,6 @@ const (
 	releasesDir  = "releases"
 	stateDir     = ".ebs-release"
 	lockPath     = stateDir + "/lock"
-	fenceName    = "generation"
-	fencePath    = stateDir + "/" + fenceName // "42 20261122T231500Z-9f31c0de77aa": the highest generation activated here, and its release
 	manifestExt  = ".manifest"
 	previousPath = stateDir + "/previous" // a symlink whose target is the release that was current before this one
 	partialExt   = ".partial"             // a tree that is being made, or taken away
@@ -99,38 +96,6 @@ func (t Tree) current(root *os.Root) (string, error) {
 		return "", fmt.Errorf("%s/%s points to %q, which is no release", t.Root, currentName, target)
 	}
 	return id, nil
-}
-
-// Generation returns the highest generation that was activated here; 0 when there was none.
-func (t Tree) Generation() (int64, error) {
-	root, err := t.open()
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = root.Close() }()
-	generation, _, err := t.fence(root)
-	return generation, err
-}
-
-func (t Tree) fence(root *os.Root) (generation int64, id string, err error) {
-	file, err := openPlain(root, fencePath, maxFence)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, "", nil
-	}
-	if err != nil {
-		return 0, "", fmt.Errorf("generation of %s: %w", t.Root, err)
-	}
-	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, maxFence))
-	if err != nil {
-		return 0, "", fmt.Errorf("generation of %s: %w", t.Root, err)
-	}
-	number, id, _ := strings.Cut(strings.TrimSuffix(string(data), "\n"), " ")
-	generation, err = strconv.ParseInt(number, 10, 64)
-	if err != nil || generation <= 0 || !ValidID(id) {
-		return 0, "", fmt.Errorf("%s/%s holds %q: want a generation and a release", t.Root, fencePath, data[:min(len(data), 40)])
-	}
-	return generation, id, nil
 }
 
 // Releases returns the ids of the whole releases, oldest first.
@@ -227,8 +192,8 @@ func (m mismatch) Unwrap() error { return m.error }
 // Check says whether the volume is what a pointer names: the manifest has that digest, `current` is that release, and nothing above
 // that generation was ever activated here. It is cheap: contents are not read (Verify does). An ErrMismatch says what is there instead; any other error
 // that it could not be looked at.
-func (t Tree) Check(id, digest string, generation int64) error {
-	err := t.check(id, digest, generation)
+func (t Tree) Check(id, digest string, wanted int64) error {
+	err := t.check(id, digest, wanted)
 	if errno, ok := errors.AsType[syscall.Errno](err); ok && !slices.Contains(wrongKind, errno) {
 		return err // the disk, a missing right, no memory: nobody knows
 	}
@@ -244,7 +209,7 @@ var wrongKind = []syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, 
 // ErrOldPointer, of Check: a higher generation was activated here. The pointer is what is wrong, not the volume.
 var ErrOldPointer = errors.New("the pointer that was read is an old one")
 
-func (t Tree) check(id, digest string, generation int64) error {
+func (t Tree) check(id, digest string, wanted int64) error {
 	root, err := t.open()
 	if err != nil {
 		return err
@@ -255,8 +220,8 @@ func (t Tree) check(id, digest string, generation int64) error {
 		return err
 	}
 	// Below is right: after a rollback the pointer names an older snapshot with a new generation.
-	if have > generation {
-		return fmt.Errorf("%s: generation %d was activated here, the pointer says %d: %w", t.Root, have, generation, ErrOldPointer)
+	if have > wanted {
+		return fmt.Errorf("%s: generation %d was activated here, the pointer says %d: %w", t.Root, have, wanted, ErrOldPointer)
 	}
 	current, err := t.current(root)
 	if err != nil {

@@ -1,6 +1,10 @@
 package volume
 
-import "strconv"
+import (
+	"regexp"
+
+	"ebs-release/internal/generation"
+)
 
 // The tags through which a volume says whose it is and what it holds. EC2's tags are the shared memory of agent and publisher:
 // the agent writes them in CreateVolume and again when it reports, the publisher after it activated a release on a member.
@@ -11,7 +15,7 @@ const (
 	TagMountPoint = "ebs-release:mount-point" // where it is mounted there
 	TagGeneration = "ebs-release:generation"  // the generation that it holds
 	TagRelease    = "ebs-release:release"     // the release that is current on it
-	TagState      = "ebs-release:state"       // StateBooting, StateReady, StateLeft
+	TagState      = "ebs-release:state"       // StateBooting, StateReady, StateHookFailed, StateLeft
 	TagStore      = "ebs-release:store"       // the store whose releases it holds: on the release volume, its snapshots and members' volumes
 	TagHostKey    = "ebs-release:host-key"    // the member's ssh host key: "ssh-ed25519 AAAA…"
 )
@@ -24,16 +28,41 @@ const (
 	StateBooting = "booting" // from CreateVolume on
 	StateReady   = "ready"   // reported by the agent, before its last look at the pointer
 	StateLeft    = "left"    // of no use to its instance, whose agent could not remove it: it speaks for nobody, and gc removes it when it is detached
+
+	// StateHookFailed: ready, but for what it holds a program of activate.d has not succeeded (yet). By the publisher after an activation, or by the agent.
+	StateHookFailed = "hook-failed"
 )
 
-// MaxGeneration is above every generation: JSON readers hold whole numbers exactly up to here, and nobody publishes that often.
-const MaxGeneration = 1 << 53
+var releaseID = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}$`)
+
+// ParseRelease reads the value of TagRelease: "" when it is no release id.
+func ParseRelease(tag string) string {
+	if !releaseID.MatchString(tag) {
+		return ""
+	}
+	return tag
+}
+
+// ParseState reads the value of TagState: "" when it is none of ours.
+func ParseState(tag string) string {
+	if tag != StateBooting && tag != StateLeft && !Serves(tag) {
+		return ""
+	}
+	return tag
+}
+
+// Serves says whether the boot of a member with this state is over: a release is mounted there.
+func Serves(state string) bool { return state == StateReady || state == StateHookFailed }
 
 // ParseGeneration reads the value of TagGeneration. Whoever may tag a volume can write anything there: what is no generation is 0 and not ok.
-func ParseGeneration(tag string) (generation int64, ok bool) {
-	generation, err := strconv.ParseInt(tag, 10, 64)
-	if err != nil || generation < 0 || generation >= MaxGeneration {
+// "0" is ok: it is what an agent writes that knows a snapshot only.
+func ParseGeneration(tag string) (n int64, ok bool) {
+	if tag == "0" {
+		return 0, true
+	}
+	n, err := generation.Parse(tag)
+	if err != nil {
 		return 0, false
 	}
-	return generation, true
+	return n, true
 }

@@ -51,7 +51,7 @@ type Request struct {
 	Release    string `json:"release,omitempty"`
 	Digest     string `json:"digest,omitempty"`
 	Base       string `json:"base,omitempty"`       // of stage
-	Generation int64  `json:"generation,omitempty"` // of activate
+	Generation int64  `json:"generation,omitempty"` // of activate; of verify: it and the release have to be active, 0: not looked at
 	Bytes      int64  `json:"bytes,omitempty"`      // that follow the line
 }
 
@@ -94,12 +94,13 @@ type Hook struct {
 
 // Verified is the answer to verify.
 type Verified struct {
-	Schema  int    `json:"schema"`
-	State   string `json:"state"` // StateVerified
-	Release string `json:"release"`
-	Digest  string `json:"digest"`
-	Files   int    `json:"files"`
-	Bytes   int64  `json:"bytes"`
+	Schema     int    `json:"schema"`
+	State      string `json:"state"` // StateVerified
+	Release    string `json:"release"`
+	Generation int64  `json:"generation,omitempty"` // that the release is active as; 0: that was not asked for
+	Digest     string `json:"digest"`
+	Files      int    `json:"files"`
+	Bytes      int64  `json:"bytes"`
 }
 
 // Write writes a line.

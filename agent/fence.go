@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/generation"
+	"ebs-release/internal/mount"
+	"ebs-release/internal/release"
+	"ebs-release/internal/status"
+
+	"github.com/spf13/cobra"
+)
+
+// fenceReport is what `fence --output json` prints.
+type fenceReport struct {
+	Schema       int    `json:"schema"`
+	Generation   int64  `json:"generation"` // the highest that was activated here; 0: none
+	Release      string `json:"release"`    // that it was activated with
+	ProgramsDone bool   `json:"programs_done"`
+}
+
+func (p *program) fenceCommand() *cobra.Command {
+	var lowerTo string
+	cmd := &cobra.Command{
+		Use:   "fence [--lower-to GENERATION]",
+		Short: "Say which generation the volume here is fenced at, or lower that",
+		Long: `Say which is the highest generation that was ever activated on the volume here: nothing below it is accepted, by a boot or by a push.
+
+With --lower-to the fence is set to a lower generation, of the release that "current" leads to. This is for one case only: a wrong pointer was read once,
+with a generation that no publish made, and now everything is refused as too old. See that the pointer is right again, that no publish is running, and
+take the generation that "ebs-release status" shows for it. Afterwards run "ebs-release-agent up" here, and "ebs-release converge" on the release server.
+It needs root, or the owner of the tree.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.fence(cmd.Context(), lowerTo) },
+	}
+	cmd.Flags().StringVar(&lowerTo, "lower-to", "", "set the fence to this `GENERATION`")
+	return cmd
+}
+
+func (p *program) fence(ctx context.Context, lowerTo string) error {
+	values, err := p.settings()
+	if err != nil {
+		return err
+	}
+	point := values.Get("mount-point")
+	mounted, err := mount.Look(point)
+	if err == nil && mounted == nil {
+		err = exit.With(exit.Unchanged, fmt.Errorf("nothing is mounted at %s. Try: systemctl status ebs-release-agent", point))
+	}
+	if err != nil {
+		return err
+	}
+	tree := release.Tree{Root: point}
+	if lowerTo != "" {
+		n, err := generation.Parse(lowerTo)
+		if err != nil {
+			return exit.With(exit.Usage, fmt.Errorf("--lower-to: %w", err))
+		}
+		if err := tree.LowerFence(ctx, n); err != nil {
+			return err
+		}
+	}
+	report := fenceReport{Schema: status.Schema}
+	if report.Generation, report.Release, err = tree.Fence(); err != nil {
+		return err
+	}
+	if report.ProgramsDone, err = tree.ProgramsDone(); err != nil {
+		return err
+	}
+	if p.output == status.JSON {
+		return status.PrintJSON(p.stdout, report)
+	}
+	_, err = fmt.Fprintf(p.stdout, "generation %d, release %s; programs of activate.d done: %v\n", report.Generation, report.Release, report.ProgramsDone)
+	return err
+}
