@@ -179,9 +179,9 @@ func (t hangingTree) Check(ctx context.Context, want boot.Wanted) error {
 	return t.tree.Check(ctx, want)
 }
 
-func (t hangingTree) Holding(ctx context.Context) (int64, string) {
+func (t hangingTree) Holding(ctx context.Context) (int64, string, bool) {
 	if t.h.here(ctx, "holding") != nil {
-		return 0, ""
+		return 0, "", false
 	}
 	return t.tree.Holding(ctx)
 }
