@@ -7,6 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"ebs-release/internal/boot"
@@ -28,6 +33,8 @@ type diskRequest struct {
 	Kind   string      `json:"kind,omitempty"`   // ext4
 	Point  string      `json:"point,omitempty"`  // the mount point; of doCheckTree and doHolding: look there, not into the prepared mount
 	Want   boot.Wanted `json:"want,omitzero"`
+
+	Limit time.Duration `json:"limit,omitempty"` // for what can be given up in order: e2fsck, a wait for a lock; 0: none
 }
 
 // What a diskRequest asks for.
@@ -48,6 +55,7 @@ type diskAnswer struct {
 
 	Error    string `json:"error,omitempty"`
 	Mismatch bool   `json:"mismatch,omitempty"` // the error is a boot.ErrMismatch
+	Late     bool   `json:"late,omitempty"`     // it is a context.DeadlineExceeded
 	Older    bool   `json:"older,omitempty"`    // the error is a boot.ErrOlder
 
 	Info         filesystem.Info `json:"info,omitzero"`
@@ -99,6 +107,7 @@ func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
 		answer, err := w.do(ctx, r)
 		if err != nil {
 			answer.Error, answer.Mismatch, answer.Older = oneLine(err), errors.Is(err, boot.ErrMismatch), errors.Is(err, boot.ErrOlder)
+			answer.Late = errors.Is(err, context.DeadlineExceeded)
 		}
 		if err := answers.Encode(answer); err != nil {
 			return err
@@ -111,6 +120,11 @@ func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
 }
 
 func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err error) {
+	if r.Limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.Limit)
+		defer cancel()
+	}
 	switch r.Do {
 	case doCheck:
 		a.Info, err = filesystem.Check(ctx, r.Device, w.log)
@@ -136,6 +150,11 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		err = w.prepared.MoveTo(r.Point)
 	case doUnmount:
 		err = patiently(ctx, func() error { return mount.Unmount(r.Point) })
+		if _, busy := errors.AsType[*mount.BusyError](err); busy {
+			if pid := pushUnderWay(); pid != 0 {
+				err = fmt.Errorf("unmount %s: a push to this member is under way (process %d). Try: start the agent again when it is over", r.Point, pid)
+			}
+		}
 	default:
 		err = fmt.Errorf("%s: no such work", r.Do)
 	}
@@ -153,6 +172,20 @@ func (w *diskWork) mark(ctx context.Context) {
 	if err != nil {
 		w.log.Warn("cannot mark the release as activated", "error", err)
 	}
+}
+
+// pushUnderWay is a process that takes a push; 0: there is none. (Nobody is told to stop it.)
+func pushUnderWay() (pid int) {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		command, _ := os.ReadFile(file) // gone: empty
+		words := strings.Split(string(command), "\x00")
+		if len(words) > 1 && filepath.Base(words[0]) == "ebs-release-agent" && slices.Contains(words[1:], "receive") {
+			pid, _ = strconv.Atoi(filepath.Base(filepath.Dir(file)))
+			return pid
+		}
+	}
+	return 0
 }
 
 // tree is the release volume that is mounted at a point, or else the prepared one.

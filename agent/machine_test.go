@@ -198,3 +198,70 @@ func TestVolumeOfAnOlderSetupHoldsNothingThatWeKnow(t *testing.T) {
 		t.Error("an empty volume passes the check")
 	}
 }
+
+// Rows 80 and 83: what a child finds keeps its meaning, and its own words, on the way to the boot.
+func TestWhatTheChildFindsKeepsItsMeaning(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	m := nvme(t, "mkfs.ext4", "-q", "-F")
+	p, d := toPrepared(t, ctx, m)
+	same, err := mount.Prepare(d.Path, d.Kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer same.Close()
+	volume := release.Tree{Root: same.Root()}
+	if err := volume.Init(os.Getuid(), os.Getgid()); err != nil {
+		t.Fatal(err)
+	}
+	source := t.TempDir()
+	if err := os.WriteFile(filepath.Join(source, "hello"), []byte("world"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	made, err := volume.Ingest(ctx, source, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := volume.Activate(ctx, made.ID, made.Digest, 3); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.Place(ctx), p.Close(ctx)); err != nil {
+		t.Fatal(err)
+	}
+	mounted, err := m.Look(ctx, []boot.Volume{ours})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := boot.Wanted{Generation: 3, Release: made.ID, Digest: made.Digest}
+	lock, err := os.Open(filepath.Join(m.point, ".ebs-release/lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if err := mounted.Tree.Check(ctx, want); err != nil {
+		t.Errorf("right as it is, while a push holds the lock: %v", err)
+	}
+	other := want
+	other.Digest = strings.Repeat("0", 64)
+	if err := mounted.Tree.Check(ctx, other); !errors.Is(err, boot.ErrMismatch) {
+		t.Errorf("another digest: %v, want a mismatch", err)
+	}
+	raised := want
+	raised.Generation = 4
+	soon, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	err = mounted.Tree.Check(soon, raised)
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, boot.ErrMismatch) || !strings.Contains(fmt.Sprint(err), "Try: start the agent again when the push") {
+		t.Errorf("a higher generation, while a push holds the lock: %v", err)
+	}
+	lock.Close()
+	if err := same.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Unmount(ctx); err != nil {
+		t.Error(err)
+	}
+}

@@ -81,31 +81,48 @@ func (w *worker) do(ctx context.Context, r diskRequest) (diskAnswer, error) {
 	if err := ctx.Err(); err != nil {
 		return diskAnswer{}, err
 	}
+	if end, ok := ctx.Deadline(); ok {
+		r.Limit = time.Until(end) * 9 / 10 // its own words are better than that the time was up
+	}
 	if err := json.NewEncoder(w.requests).Encode(r); err != nil { // a line is shorter than a pipe
 		return diskAnswer{}, w.lost(r)
 	}
-	select {
-	case a, ok := <-w.answers:
-		if !ok {
-			return diskAnswer{}, w.lost(r)
-		}
-		if a.Error != "" {
-			err := errors.New(a.Error)
-			switch {
-			case a.Older:
-				return a, meaning{err, boot.ErrOlder}
-			case a.Mismatch:
-				return a, meaning{err, boot.ErrMismatch}
+	var late <-chan time.Time
+	for ended := ctx.Done(); ; {
+		select {
+		case a, ok := <-w.answers:
+			if !ok {
+				return diskAnswer{}, w.lost(r)
 			}
-			return a, err
+			return a, a.err()
+		case <-ended:
+			ended, late = nil, time.After(answerGrace)
+		case <-late:
+			what := r.Device
+			if what == "" {
+				what = r.Point
+			}
+			return diskAnswer{}, fmt.Errorf("%s %s: it does not come to an end (process %d): %w", r.Do, what, w.process.Pid, ctx.Err())
 		}
-		return a, nil
-	case <-ctx.Done():
-		what := r.Device
-		if what == "" {
-			what = r.Point
-		}
-		return diskAnswer{}, fmt.Errorf("%s %s: it does not come to an end (process %d): %w", r.Do, what, w.process.Pid, ctx.Err())
+	}
+}
+
+// answerGrace is how long a child that was told to give up may take to say so, on a busy machine.
+const answerGrace = time.Second
+
+// err is what the child found, with the meaning that it has for a boot.
+func (a diskAnswer) err() error {
+	switch err := errors.New(a.Error); {
+	case a.Error == "":
+		return nil
+	case a.Older:
+		return meaning{err, boot.ErrOlder}
+	case a.Mismatch:
+		return meaning{err, boot.ErrMismatch}
+	case a.Late:
+		return meaning{err, context.DeadlineExceeded}
+	default:
+		return err
 	}
 }
 
