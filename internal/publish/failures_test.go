@@ -59,7 +59,10 @@ func TestMaxFailuresAfterTheCommitBeginsNoNewMember(t *testing.T) {
 
 func TestMaxFailuresStopsNobodyWhoIsUnderWay(t *testing.T) {
 	w := newWorld("a", "b")
-	w.boxes["a"].refuses = errors.New("boom")
+	w.boxes["a"].activate = func(context.Context) error {
+		time.Sleep(time.Second) // of the bubble's clock: b is under way by then, whoever of the two began first
+		return errors.New("boom")
+	}
 	w.boxes["b"].activate = func(ctx context.Context) error {
 		select {
 		case <-time.After(30 * time.Second): // longer than a round
