@@ -49,7 +49,7 @@ type Options struct {
 	Groups            []string          // names of the groups that the publisher feeds; default "web"
 	AgentSettings     map[string]string // more lines for agent.toml: deadline -> 30s
 	PublisherSettings map[string]string // more lines for publisher.toml
-	ServerBinds       []host.Bind       // folders of this machine that the release server sees, read-only
+	ServerBinds       []host.Bind       // folders of this machine that the release server sees, read-only: see MachineFiles
 	ServerKey         string            // file of the release server's private ssh key, which virtual machines know by their image; default: a new one
 
 	Dir string // where the lab's temporary folder goes; default os.TempDir()

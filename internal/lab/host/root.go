@@ -83,7 +83,7 @@ func (m mount) do() error {
 	return nil
 }
 
-// bind shows the folder source at target, read-only.
+// bind shows the folder source at target, read-only, with what is mounted below it.
 func bind(source, target string) error {
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return err
@@ -91,5 +91,8 @@ func bind(source, target string) error {
 	if err := (mount{source, target, "", unix.MS_BIND | unix.MS_REC, ""}).do(); err != nil {
 		return err
 	}
-	return mount{"", target, "", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY, ""}.do()
+	if err := unix.MountSetattr(unix.AT_FDCWD, target, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return fmt.Errorf("make %s read-only: %w", target, err)
+	}
+	return nil
 }

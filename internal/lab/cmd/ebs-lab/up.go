@@ -45,6 +45,9 @@ func upCommand(opts *lab.Options) *cobra.Command {
 
 func up(ctx context.Context, opts lab.Options, maxMembers int32, out io.Writer) (err error) {
 	opts.Groups = []string{group}
+	if opts.ServerBinds, err = lab.MachineFiles(); err != nil {
+		return err
+	}
 	l, err := lab.Start(ctx, opts)
 	if err != nil {
 		return err
