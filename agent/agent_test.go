@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -235,6 +236,52 @@ func TestReceiveStagesAndActivates(t *testing.T) {
 	var now status.Status
 	if err := json.Unmarshal([]byte(stdout), &now); code != 0 || err != nil || now.Generation != 5 || now.Release != id || now.State != status.Ready {
 		t.Errorf("status: exit %d, %+v, %v: want what the volume says now", code, now, err)
+	}
+}
+
+// TestTheLockIsItsOwnersAlone: whoever may open a file may hold a flock on it, and so stop boots.
+func TestTheLockIsItsOwnersAlone(t *testing.T) {
+	for name, make := range map[string]func(path string) error{
+		"new":                  func(string) error { return nil },
+		"of an older version":  func(path string) error { return os.WriteFile(path, nil, 0o644) },
+		"of a generous person": func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, 0o666)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := status.Dir(filepath.Join(t.TempDir(), "run"))
+			if err := errors.Join(os.Mkdir(string(dir), 0o777), os.Chmod(string(dir), 0o777), make(dir.LockPath()), dir.Make()); err != nil {
+				t.Fatal(err)
+			}
+			lock, err := takeLock(t.Context(), dir.LockPath())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for path, want := range map[string]fs.FileMode{string(dir): 0o755, dir.LockPath(): 0o600} {
+				if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != want {
+					t.Errorf("%s: %v, %v, want %v", path, info.Mode(), err, want)
+				}
+			}
+			if held, err := isLocked(dir.LockPath()); !held || err != nil {
+				t.Errorf("while it is held: %v, %v", held, err)
+			}
+			lock.Close()
+			if held, err := isLocked(dir.LockPath()); held || err != nil {
+				t.Errorf("when it is free: %v, %v", held, err)
+			}
+		})
+	}
+	for name, make := range map[string]func(path string) error{
+		"a fifo":    func(path string) error { return unix.Mkfifo(path, 0o600) },
+		"a symlink": func(path string) error { return os.Symlink("/etc/hostname", path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "lock")
+			if err := make(path); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := takeLock(t.Context(), path); err == nil {
+				t.Error("it was taken for a lock")
+			}
+		})
 	}
 }
 

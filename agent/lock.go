@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"ebs-release/internal/exit"
@@ -14,12 +15,8 @@ import (
 
 // takeLock waits for the flock that one `up` at a time holds. It goes with the process, however that ends.
 func takeLock(ctx context.Context, path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE, 0o644)
+	f, err := openLock(path)
 	if err != nil {
-		return nil, fmt.Errorf("open the lock: %w", asRoot(err))
-	}
-	if err := f.Chmod(0o644); err != nil { // whatever the umask is: the ssh user looks whether it is held
-		f.Close()
 		return nil, fmt.Errorf("open the lock: %w", asRoot(err))
 	}
 	for {
@@ -40,6 +37,26 @@ func takeLock(ctx context.Context, path string) (*os.File, error) {
 	}
 }
 
+// openLock opens the lock for its owner alone: whoever may open a file may hold a flock on it. An older version made it for everybody to read.
+func openLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("%s is no regular file (%s). Try: rm %s", path, info.Mode(), path)
+	default:
+		err = errors.Join(f.Chown(os.Geteuid(), os.Getegid()), f.Chmod(0o600))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // asRoot says what to do when a right is missing.
 func asRoot(err error) error {
 	if errors.Is(err, os.ErrPermission) {
@@ -55,21 +72,29 @@ func lockCode(ctx context.Context) int {
 	return exit.Conflict
 }
 
-// isLocked says whether an `up` goes on. It needs no right but to read the file, and does not keep the lock.
+// isLocked says whether an `up` goes on. Anybody may ask, the ssh user for one: the file is not opened, /proc/locks tells who holds what (proc_locks(5)).
 func isLocked(path string) (bool, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); errors.Is(err, unix.ENOENT) {
 		return false, nil
+	} else if err != nil {
+		return false, &os.PathError{Op: "lstat", Path: path, Err: err}
 	}
+	held, err := os.ReadFile("/proc/locks")
 	if err != nil {
 		return false, err
 	}
-	defer f.Close()
-	err = flock(f, unix.LOCK_SH)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return true, nil
+	return holdsFlock(string(held), fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)), nil
+}
+
+// holdsFlock looks for "1: FLOCK  ADVISORY  WRITE 917 00:19:1234 0 EOF". One who waits has "->" behind the number.
+func holdsFlock(locks, file string) bool {
+	for line := range strings.Lines(locks) {
+		if f := strings.Fields(line); len(f) > 5 && f[1] == "FLOCK" && f[5] == file {
+			return true
+		}
 	}
-	return false, err
+	return false
 }
 
 func flock(f *os.File, how int) error {

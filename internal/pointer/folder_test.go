@@ -287,3 +287,29 @@ func TestLocksAndHistoryAreTheOwnersAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestALockIsARegularFile: the store's owner may be less than root, who publishes; what a link leads to is neither written nor given another mode.
+func TestALockIsARegularFile(t *testing.T) {
+	for name, plant := range map[string]func(path, target string) error{
+		"symlink": func(path, target string) error { return os.Symlink(target, path) },
+		"fifo":    func(path, _ string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, dir := folder(t)
+			target := filepath.Join(t.TempDir(), "target")
+			if err := errors.Join(os.WriteFile(target, []byte("mine"), 0o644), plant(filepath.Join(dir, ".lock"), target)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := store.Lock(t.Context(), "alice"); err == nil {
+				t.Error("it was taken for a lock")
+			}
+			if _, _, err := store.Holder(t.Context()); name == "symlink" && err == nil {
+				t.Error("it was looked through")
+			}
+			info, err := os.Stat(target)
+			if data, _ := os.ReadFile(target); err != nil || string(data) != "mine" || info.Mode().Perm() != 0o644 {
+				t.Errorf("%q %v", data, info.Mode())
+			}
+		})
+	}
+}

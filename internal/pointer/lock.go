@@ -66,11 +66,18 @@ func (f *Folder) Lock(ctx context.Context, who string) (release func() error, er
 
 // openLock opens a lock for its owner alone: whoever may read a file may take a flock on it. An older version made it for everybody.
 func openLock(name string) (*os.File, error) {
-	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if info, err := file.Stat(); err == nil && info.Mode().Perm() != 0o600 {
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() { // the store's owner may be less than who publishes
+		err = fmt.Errorf("%s is no regular file (%s); remove it", name, info.Mode())
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	if info.Mode().Perm() != 0o600 {
 		_ = file.Chmod(0o600) // another user's file stays as it is
 	}
 	return file, nil
@@ -78,7 +85,7 @@ func openLock(name string) (*os.File, error) {
 
 // Holder says who holds the lock now. It looks by trying a shared lock for an instant.
 func (f *Folder) Holder(context.Context) (holder Holder, held bool, err error) {
-	file, err := os.Open(filepath.Join(f.dir, lockName))
+	file, err := os.OpenFile(filepath.Join(f.dir, lockName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return Holder{}, false, nil
 	}

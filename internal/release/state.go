@@ -35,6 +35,9 @@ func (t Tree) lock(ctx context.Context) (root *os.Root, unlock func(), err error
 		_ = root.Close()
 		return nil, nil, fmt.Errorf("lock release volume %s (is it one?): %w", t.Root, err)
 	}
+	if info, err := file.Stat(); err == nil && int(info.Sys().(*syscall.Stat_t).Uid) == os.Geteuid() {
+		_ = file.Chmod(0o600) // an older version made it for everybody to read, and so to hold
+	}
 	unlock = func() { _, _ = file.Close(), root.Close() }
 	if err := t.flock(ctx, file, lockPath); err != nil {
 		unlock()

@@ -70,8 +70,12 @@ func (d Dir) LockPath() string { return filepath.Join(string(d), "lock") }
 // Make makes the folder. Everybody may look into it, whatever the umask is.
 func (d Dir) Make() error {
 	err := os.MkdirAll(string(d), 0o755)
+	if info, statErr := os.Lstat(string(d)); err == nil && (statErr != nil || !info.IsDir()) {
+		err = fmt.Errorf("%s is no directory. Try: rm %s", d, d)
+	}
 	if err == nil {
-		err = os.Chmod(string(d), 0o755)
+		// Whatever it was: who may write into it may put another lock there.
+		err = errors.Join(os.Lchown(string(d), os.Geteuid(), os.Getegid()), os.Chmod(string(d), 0o755))
 	}
 	if err != nil {
 		return fmt.Errorf("make the folder for the status: %w", err)
