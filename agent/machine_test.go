@@ -13,6 +13,7 @@ import (
 
 	"ebs-release/internal/boot"
 	"ebs-release/internal/device"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
 
@@ -94,7 +95,7 @@ func TestMachineFromDiskToMountPoint(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(source, "hello"), []byte("world"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	made, err := volume.Ingest(ctx, source, time.Now())
+	made, err := volume.Ingest(ctx, source, time.Now(), gc.Wanted{})
 	if err != nil {
 		t.Fatal(err)
 	}

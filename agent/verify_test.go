@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 )
@@ -22,7 +23,7 @@ func TestVerifyReadsEveryFile(t *testing.T) {
 		}
 	}
 	tree := release.Tree{Root: point}
-	in, err := tree.Ingest(t.Context(), source, time.Now())
+	in, err := tree.Ingest(t.Context(), source, time.Now(), gc.Wanted{})
 	if err != nil {
 		t.Fatal(err)
 	}

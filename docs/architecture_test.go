@@ -66,8 +66,8 @@ func TestTheMapIsComplete(t *testing.T) {
 func TestDependenciesGoOneWay(t *testing.T) {
 	trunk := []string{"agent", "publisher", "internal/boot", "internal/publish"}
 	may := map[string][]string{
-		"internal/fleet": {"internal/volume"}, "internal/snapshot": {"internal/volume"}, "internal/push": {"internal/release", "internal/push/wire"},
-		"internal/push/wire": {"internal/release"}, "internal/receive": {"internal/release", "internal/push/wire", "internal/hook"},
+		"internal/fleet": {"internal/volume"}, "internal/snapshot": {"internal/volume"}, "internal/push": {"internal/release", "internal/push/wire", "internal/gc"}, "internal/release": {"internal/gc"},
+		"internal/push/wire": {"internal/release"}, "internal/receive": {"internal/release", "internal/push/wire", "internal/hook", "internal/gc"},
 		"internal/filesystem/mkfs": {"internal/filesystem"},
 	}
 	for _, p := range packages(t) {

@@ -30,15 +30,17 @@ const (
 type gcReport struct {
 	Schema int      `json:"schema"`
 	DryRun bool     `json:"dry_run"`
-	Items  []gcItem `json:"items"`
+	Items  []gcItem `json:"items"` // that nobody needs
+	Kept   []gcItem `json:"kept"`
 }
 
-// gcItem is something that nobody needs.
+// gcItem is something that nobody needs, or that somebody does.
 type gcItem struct {
 	Kind    string    `json:"kind"`
 	ID      string    `json:"id"`
 	Created time.Time `json:"created"`
 	Why     string    `json:"why"`
+	Kept    bool      `json:"-"`
 	Removed bool      `json:"removed"`
 	Error   string    `json:"error,omitempty"`
 }
@@ -51,9 +53,10 @@ func (p *program) gcCommand() *cobra.Command {
 		Short: "Remove what no pointer, publish or member needs: releases, snapshots, volumes of members that are gone",
 		Long: `Remove what nobody needs any more, if it is older than --grace:
 
-tree      releases on the release volume, but the latest --keep, and those that are current or that a member is on
-snapshot  snapshots of the release volume, but those of the latest --keep generations, of the pointer, and of members that boot;
-          and those of publishes that never committed
+tree      releases on the release volume, but those of the latest --keep committed generations (by the history, not by age), those that
+          are current or that a member is on, and those that a mount or a process of this machine is in, in whatever namespace
+snapshot  snapshots of the release volume, but one for each of these --keep releases, those of the pointer, and of members that boot.
+          Those of publishes that never committed go first
 volume    volumes of members whose instance is gone, attached to nothing, in any group
 record    files of connections to members (addresses, host keys) that a killed publisher left in the temporary folder
 
@@ -67,7 +70,7 @@ Let --grace be longer than the slowest boot: an instance may just make its volum
 		},
 	}
 	cmd.Flags().DurationVar(&grace, "grace", grace, "leave alone what is younger, by the time that it was made")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be removed and why, and remove nothing")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be removed, what is kept, and why; remove nothing")
 	return cmd
 }
 
@@ -91,9 +94,16 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 	if err := parts.look(ctx, &s); err != nil {
 		return before(ctx, err)
 	}
-	report := gcReport{Schema: status.Schema, DryRun: dryRun, Items: s.plan()}
+	report := gcReport{Schema: status.Schema, DryRun: dryRun, Items: []gcItem{}, Kept: []gcItem{}}
+	for _, item := range s.plan() {
+		if item.Kept {
+			report.Kept = append(report.Kept, item)
+		} else {
+			report.Items = append(report.Items, item)
+		}
+	}
 	if !dryRun && len(report.Items) > 0 {
-		parts.remove(ctx, &s, report.Items)
+		parts.remove(ctx, report.Items)
 		p.record(ctx, parts.store, report.entry(ctx, s))
 	}
 	if p.output == status.JSON {
@@ -105,14 +115,13 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 }
 
 // remove goes on after an error: the rest may be removed all the same.
-func (p *parts) remove(ctx context.Context, s *survey, items []gcItem) {
+func (p *parts) remove(ctx context.Context, items []gcItem) {
 	for i := range items {
 		item := &items[i]
 		var err error
 		switch item.Kind {
 		case kindTree:
-			// Prune counts, gc names: what is to stay is spared by name.
-			_, err = p.tree.Prune(ctx, 1, s.treesBut(item.ID)...)
+			err = p.tree.Remove(ctx, item.ID)
 		case kindSnapshot:
 			err = p.maker.Delete(ctx, item.ID)
 		case kindVolume:
@@ -206,6 +215,11 @@ func (p *program) printGC(r gcReport) error {
 			fmt.Fprintf(p.stdout, ": %s", item.Error)
 		}
 		fmt.Fprintln(p.stdout)
+	}
+	if r.DryRun {
+		for _, item := range r.Kept {
+			fmt.Fprintf(p.stdout, "keeps %s %s (%s): %s\n", item.Kind, item.ID, item.Created.UTC().Format(time.RFC3339), item.Why)
+		}
 	}
 	var err error
 	switch {

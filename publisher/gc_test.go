@@ -9,8 +9,11 @@ import (
 	"time"
 
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/snapshot"
+
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
 // releaseOf is the release that was taken in on a day of January.
@@ -20,11 +23,11 @@ func dayOf(day int) time.Time { return time.Date(2026, 1, day, 0, 0, 0, 0, time.
 
 // newSurvey has generations 1 to 9, one a day; it is the tenth, and the pointer is back at generation 9 with the release of the third.
 func newSurvey() *survey {
-	s := &survey{now: dayOf(10), grace: 36 * time.Hour, keep: 2, current: releaseOf(3)}
+	s := &survey{now: dayOf(10), grace: 36 * time.Hour, keep: 2, volume: gc.Volume{Current: releaseOf(3)}}
 	for day := 1; day <= 9; day++ {
 		id := fmt.Sprintf("snap-%d", day)
-		s.trees = append(s.trees, releaseOf(day))
-		s.snapshots = append(s.snapshots, snapshot.Old{ID: id, Generation: int64(day), Release: releaseOf(day), Started: dayOf(day)})
+		s.volume.Releases = append(s.volume.Releases, releaseOf(day))
+		s.snapshots = append(s.snapshots, snapshot.Old{ID: id, Generation: int64(day), Release: releaseOf(day), Started: dayOf(day), State: types.SnapshotStateCompleted})
 		if day != 5 { // that publish was killed
 			s.history = append(s.history, pointer.Entry{Committed: true, Generation: int64(day), Release: releaseOf(day), Snapshots: map[string]string{"r": id}})
 		}
@@ -38,7 +41,7 @@ func newSurvey() *survey {
 func kinds(items []gcItem, kind string) string {
 	var ids []string
 	for _, i := range items {
-		if i.Kind == kind {
+		if i.Kind == kind && !i.Kept {
 			ids = append(ids, strings.TrimPrefix(i.ID, "snap-"))
 		}
 	}
@@ -49,13 +52,13 @@ func TestGCKeepsWhatIsNeeded(t *testing.T) {
 	s := newSurvey()
 	s.members = []fleet.Member{{InstanceID: "i-1", State: "ready", Release: releaseOf(1)}, {InstanceID: "i-2", State: "booting", Release: releaseOf(2)}, {InstanceID: "i-3", State: "unknown"}}
 	s.keep = 4
-	// Trees: the pointer's (3), the members' (1, 2), and the youngest (9) stay, whatever keep says.
-	want := []string{releaseOf(4), releaseOf(5), releaseOf(6), releaseOf(7), releaseOf(8)}
+	// Trees: those of the latest generations stay (10 is a rollback to 3; 9, 8, 7), and the members' (1, 2); 5 was never committed.
+	want := []string{releaseOf(6), releaseOf(4), releaseOf(5)}
 	if got := kinds(s.plan(), kindTree); got != strings.Join(want, " ") {
 		t.Errorf("trees: %s", got)
 	}
-	// Snapshots: keep 9 8 7 6, the pointer's 3, 2 for who boots from it; 5 was never committed.
-	if got := kinds(s.plan(), kindSnapshot); got != "1 4 5" {
+	// Snapshots: the same, but 1, of which a member that is ready needs none.
+	if got := kinds(s.plan(), kindSnapshot); got != "6 4 1 5" {
 		t.Errorf("snapshots: %s", got)
 	}
 	s.keep = 100
@@ -72,8 +75,10 @@ func TestGCLeavesTheYoungAlone(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 	s.grace = 1000 * time.Hour
-	if got := s.plan(); len(got) != 0 {
-		t.Errorf("%+v", got)
+	for _, item := range s.plan() {
+		if !item.Kept || item.Why == "" {
+			t.Errorf("%+v", item)
+		}
 	}
 }
 
@@ -81,7 +86,7 @@ func TestGCWithoutAHistoryTakesNothingForUncommitted(t *testing.T) {
 	s := newSurvey()
 	s.history = s.history[len(s.history)-1:] // it was bounded, or the store is older than this program
 	s.keep = 3
-	if got := kinds(s.plan(), kindSnapshot); got != "1 2 4 5 6" { // 9 8 7, and the pointer's
+	if got := kinds(s.plan(), kindSnapshot); got != "7 6 5 4 2 1" { // the pointer's 3, 9 and 8 stay
 		t.Errorf("%s", got)
 	}
 	for _, item := range s.plan() {

@@ -13,6 +13,7 @@ import (
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/push"
@@ -185,8 +186,8 @@ type session struct {
 	end  context.CancelFunc
 }
 
-func (s *session) Stage(ctx context.Context, id, digest, base string) (push.Sent, error) {
-	return s.Session.Stage(ctx, s.tree, id, digest, base)
+func (s *session) Stage(ctx context.Context, id, digest, base string, wanted gc.Wanted) (push.Sent, error) {
+	return s.Session.Stage(ctx, s.tree, id, digest, base, wanted)
 }
 
 func (s *session) Close() error {

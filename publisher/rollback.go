@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/generation"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
@@ -75,7 +77,7 @@ func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) 
 		return publish.Target{}, err
 	}
 	commits := slices.DeleteFunc(entries, func(e pointer.Entry) bool { return !e.Committed || e.Verb == verbConverge })
-	slices.Reverse(commits) // the latest first
+	slices.SortStableFunc(commits, func(a, b pointer.Entry) int { return cmp.Compare(b.Generation, a.Generation) }) // the latest first
 	chosen, err := choose(commits, current, to)
 	if err != nil {
 		return publish.Target{}, err
@@ -127,10 +129,8 @@ func (p *parts) otherWays(commits []pointer.Entry, current pointer.Pointer) stri
 func choose(commits []pointer.Entry, current pointer.Pointer, to string) (pointer.Entry, error) {
 	switch {
 	case to == "":
-		for _, e := range commits {
-			if e.Generation < current.Generation && e.Release != current.Release {
-				return e, nil
-			}
+		if back := gc.Back(publish.Committed(commits), current.Generation, current.Release); len(back) > 0 {
+			return commits[slices.IndexFunc(commits, func(e pointer.Entry) bool { return e.Generation == back[0].Number })], nil
 		}
 		return pointer.Entry{}, fmt.Errorf("the history has no generation before %d with another release", current.Generation)
 	case isGeneration(to):

@@ -10,7 +10,8 @@ import (
 func TestRollbackChoosesTheGenerationBefore(t *testing.T) {
 	const first, second, third = "20260101T000000Z-000000000001", "20260102T000000Z-000000000002", "20260103T000000Z-000000000003"
 	commits := []pointer.Entry{ // the latest first
-		{Generation: 7, Release: third}, {Generation: 6, Release: third}, {Generation: 4, Release: second}, {Generation: 2, Release: first},
+		{Committed: true, Generation: 7, Release: third}, {Committed: true, Generation: 6, Release: third},
+		{Committed: true, Generation: 4, Release: second}, {Committed: true, Generation: 2, Release: first},
 	}
 	for _, tc := range []struct {
 		name, to, current string

@@ -6,16 +6,18 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish"
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/smithy-go"
 )
 
@@ -28,8 +30,7 @@ type survey struct {
 	pointer   pointer.Pointer
 	history   []pointer.Entry
 	members   []fleet.Member
-	current   string   // on the release volume
-	trees     []string // there, oldest first
+	volume    gc.Volume // the release volume
 	snapshots []snapshot.Old
 	orphans   []fleet.Orphan
 	records   []gcItem
@@ -50,10 +51,7 @@ func (p *parts) look(ctx context.Context, s *survey) (err error) {
 	if err = p.checks.releaseVolume(ctx); err != nil {
 		return err
 	}
-	if s.current, err = p.tree.Current(); err != nil {
-		return err
-	}
-	if s.trees, err = p.tree.Releases(); err != nil {
+	if s.volume, err = p.tree.Volume(); err != nil {
 		return err
 	}
 	if s.snapshots, err = p.maker.List(ctx); err != nil {
@@ -66,101 +64,71 @@ func (p *parts) look(ctx context.Context, s *survey) (err error) {
 	return err
 }
 
-// plan says what nobody needs, and why. It decides from the survey alone.
+// plan says what is kept and what nobody needs, and why. It decides from the survey alone.
 func (s *survey) plan() []gcItem {
-	items := []gcItem{}
-	items = append(items, s.oldTrees()...)
-	items = append(items, s.oldSnapshots()...)
+	items := append(s.planTrees(), s.planSnapshots()...)
 	for _, o := range s.orphans {
-		if s.young(o.Created) {
-			continue
-		}
 		why := "attached to nothing, and its instance " + o.InstanceID + " is gone"
 		if o.Left {
 			why = "attached to nothing, and its instance " + o.InstanceID + " has left it behind"
 		}
-		items = append(items, gcItem{Kind: kindVolume, ID: o.VolumeID, Created: o.Created, Why: why})
+		items = append(items, s.unlessYoung(gcItem{Kind: kindVolume, ID: o.VolumeID, Created: o.Created, Why: why}))
 	}
 	for _, r := range s.records {
-		if !s.young(r.Created) {
-			items = append(items, r)
-		}
+		items = append(items, s.unlessYoung(r))
 	}
 	return items
+}
+
+// unlessYoung keeps what is younger than the grace.
+func (s *survey) unlessYoung(item gcItem) gcItem {
+	if s.young(item.Created) {
+		item.Kept = true
+		item.Why += ", but younger than --grace"
+	}
+	return item
 }
 
 func (s *survey) young(made time.Time) bool { return s.now.Sub(made) < s.grace }
 
-// oldTrees takes the oldest until keep are left.
-func (s *survey) oldTrees() (items []gcItem) {
-	needed := map[string]bool{s.current: true, s.pointer.Release: true}
+func (s *survey) planTrees() (items []gcItem) {
+	held := map[string]string{s.pointer.Release: "the pointer names it"}
 	for _, m := range s.members {
-		needed[m.Release] = true // the next transfer to it builds on that
+		if m.Release != "" {
+			held[m.Release] = m.InstanceID + " is on it, and the next transfer to it builds on that"
+		}
 	}
-	left := len(s.trees)
-	for _, id := range s.trees {
-		made := releaseTime(id)
-		if left <= s.keep {
-			break
+	wanted := gc.Wanted{Keep: s.keep, Committed: gc.Releases(publish.Committed(s.history)), Held: held}
+	for _, i := range wanted.Trees(s.volume) {
+		item := gcItem{Kind: kindTree, ID: i.ID, Created: releaseTime(i.ID), Why: i.Why, Kept: i.Keep}
+		if !item.Kept {
+			item = s.unlessYoung(item)
 		}
-		if needed[id] || s.young(made) {
-			continue
-		}
-		left--
-		items = append(items, gcItem{Kind: kindTree, ID: id, Created: made, Why: fmt.Sprintf("not current, no member is on it, and there are more than --keep %d", s.keep)})
+		items = append(items, item)
 	}
 	return items
 }
 
-// treesBut are all trees but one.
-func (s *survey) treesBut(id string) []string {
-	return slices.DeleteFunc(slices.Clone(s.trees), func(other string) bool { return other == id })
-}
-
-// oldSnapshots spares the latest keep generations, and what the pointer or a member that boots may need.
-func (s *survey) oldSnapshots() (items []gcItem) {
-	needed := map[string]bool{}
+func (s *survey) planSnapshots() (items []gcItem) {
+	facts := gc.Snapshots{Committed: publish.Committed(s.history), Booting: map[string]string{}, Keep: s.keep, Young: s.young}
+	started := map[string]time.Time{}
+	for _, old := range s.snapshots {
+		started[old.ID] = old.Started
+		facts.All = append(facts.All, gc.Snapshot{
+			ID: old.ID, Generation: old.Generation, Release: old.Release, Started: old.Started, Usable: old.State == types.SnapshotStateCompleted,
+		})
+	}
 	for _, id := range s.pointer.Snapshots {
-		needed[id] = true
+		facts.Named = append(facts.Named, id)
 	}
-	committed := map[string]bool{}
-	first := s.pointer.Generation // that the history knows
-	for _, e := range s.history {
-		if !e.Committed || e.Verb == verbConverge {
-			continue
-		}
-		first = min(first, e.Generation)
-		for _, id := range e.Snapshots {
-			committed[id] = true
-		}
-	}
-	booting := map[string]bool{}
 	for _, m := range s.members {
 		if !volume.Serves(m.State) {
-			booting[m.Release] = true
+			facts.Booting[m.Release] = m.InstanceID + " boots from it"
 		}
 	}
-	kept := 0
-	for _, old := range slices.Backward(s.snapshots) { // the latest first
-		item := gcItem{Kind: kindSnapshot, ID: old.ID, Created: old.Started}
-		// Before the first generation that the history knows, nothing tells what was committed: as if it was.
-		lost := !committed[old.ID] && !needed[old.ID] && old.Generation >= first
-		if !lost {
-			kept++
-		}
-		switch {
-		case needed[old.ID] || s.young(old.Started) || old.Release != "" && booting[old.Release]:
-			continue
-		case lost:
-			item.Why = fmt.Sprintf("generation %d was never committed with it", old.Generation)
-		case kept <= s.keep:
-			continue
-		default:
-			item.Why = fmt.Sprintf("generation %d, release %s: the pointer does not name it, and there are more than --keep %d", old.Generation, old.Release, s.keep)
-		}
-		items = append(items, item)
+	for _, i := range facts.Decide() {
+		items = append(items, gcItem{Kind: kindSnapshot, ID: i.ID, Created: started[i.ID], Why: i.Why, Kept: i.Keep})
 	}
-	slices.Reverse(items)
 	return items
 }
 

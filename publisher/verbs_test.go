@@ -14,6 +14,7 @@ import (
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
@@ -189,7 +190,7 @@ func TestDryRunComparesWithTheCurrentRelease(t *testing.T) {
 	write("same", "same")
 	write("changes", "one")
 	write("goes", "x")
-	in, err := tree.Ingest(t.Context(), source, time.Now())
+	in, err := tree.Ingest(t.Context(), source, time.Now(), gc.Wanted{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/gc"
 	"ebs-release/internal/push"
 	"ebs-release/internal/release"
 )
@@ -40,7 +41,7 @@ func TestFence(t *testing.T) {
 			t.Fatal(err)
 		}
 		var err error
-		if releases[i], err = tree.Ingest(t.Context(), source, time.Now().Add(time.Duration(i)*time.Second)); err != nil {
+		if releases[i], err = tree.Ingest(t.Context(), source, time.Now().Add(time.Duration(i)*time.Second), gc.Wanted{}); err != nil {
 			t.Fatal(err)
 		}
 	}

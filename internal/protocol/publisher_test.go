@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/push"
@@ -150,7 +151,7 @@ func (d *desk) Current() (string, error)                 { return d.content.rele
 func (d *desk) Generation() (int64, error)               { return d.content.generation, d.alive() }
 func (d *desk) ManifestDigest(id string) (string, error) { return d.trees[id], d.alive() }
 
-func (d *desk) Ingest(_ context.Context, source string, _ time.Time) (release.Ingested, error) {
+func (d *desk) Ingest(_ context.Context, source string, _ time.Time, _ gc.Wanted) (release.Ingested, error) {
 	if err := d.alive(); err != nil {
 		return release.Ingested{}, err
 	}
@@ -166,7 +167,11 @@ func (d *desk) Activate(_ context.Context, id, _ string, generation int64) error
 	return d.content.activate(id, generation, false)
 }
 
-func (d *desk) Prune(context.Context, int, ...string) ([]string, error) { return nil, d.alive() }
+func (d *desk) Prune(context.Context, gc.Wanted) ([]string, error) { return nil, d.alive() }
+
+func (d *desk) Untouched(context.Context, string) error { return d.alive() }
+
+func (d *desk) History(context.Context) ([]pointer.Entry, error) { return nil, d.alive() }
 
 type snapshots struct{ *desk }
 
@@ -263,7 +268,7 @@ func (s *session) on(what string, stays bool, do func() error) (err error) {
 	return errors.Join(dead, err)
 }
 
-func (s *session) Stage(_ context.Context, id, _, _ string) (push.Sent, error) {
+func (s *session) Stage(_ context.Context, id, _, _ string, _ gc.Wanted) (push.Sent, error) {
 	return push.Sent{}, s.on("stage", false, func() error {
 		if err := s.look(); err != nil {
 			return err
@@ -277,7 +282,7 @@ func (s *session) Stage(_ context.Context, id, _, _ string) (push.Sent, error) {
 }
 
 // Activate looks, then flips: an `up` may start in between. Once it is under way on the member, it goes on without the publisher.
-func (s *session) Activate(_ context.Context, id, _ string, generation int64) error {
+func (s *session) Activate(_ context.Context, id, _ string, generation int64, _ gc.Wanted) error {
 	if s.grain < coarse {
 		if err := s.on("activate, look", false, s.look); err != nil {
 			return err

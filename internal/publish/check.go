@@ -95,6 +95,12 @@ func (r *run) lockAndRead(ctx context.Context) error {
 	if r.before, err = r.Store.Read(ctx); err != nil {
 		return fmt.Errorf("read the pointer: %w", err)
 	}
+	entries, err := r.Store.History(ctx)
+	if err != nil {
+		return fmt.Errorf("read what was committed: %w", err)
+	}
+	r.past = Committed(entries)
+	r.members.keep(r.wanted())
 	if only := r.Settings.IfGeneration; only != nil && r.before.Generation != *only {
 		return exit.With(exit.Conflict, fmt.Errorf("%w: it is at generation %d, not %d; nothing was changed; see `ebs-release history`", pointer.ErrConflict, r.before.Generation, *only))
 	}

@@ -152,7 +152,9 @@ func (r *run) notConverged(listErr error) error {
 // report is P6: what is no longer needed goes; the outcome is the report.
 func (r *run) report(ctx context.Context) error {
 	// What members still hold is what the next transfer to them builds on.
-	removed, err := r.Tree.Prune(ctx, r.Settings.Keep, r.members.releases(r.next)...)
+	wanted := r.wanted()
+	wanted.Held = r.members.releases()
+	removed, err := r.Tree.Prune(ctx, wanted)
 	if err != nil { // the publish is done all the same
 		r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("prune the release volume: %v", err)})
 	}

@@ -18,7 +18,7 @@ func (r *run) ingest(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read which release is current on the release volume: %w", err)
 	}
-	if r.tree, err = r.Tree.Ingest(ctx, r.source, time.Now().UTC()); err != nil {
+	if r.tree, err = r.Tree.Ingest(ctx, r.source, time.Now().UTC(), r.wanted()); err != nil {
 		return err
 	}
 	r.next.Release, r.next.Digest = r.tree.ID, r.tree.Digest
@@ -164,6 +164,7 @@ func (r *run) commit(ctx context.Context) error {
 		}
 	}
 	r.committed, r.undo = true, nil
+	r.members.keep(r.wanted())
 	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("generation %d is current: release %s, snapshot %s", r.next.Generation, r.next.Release, r.next.Snapshots[r.Settings.Region])})
 	return nil
 }

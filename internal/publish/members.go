@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
 )
@@ -137,8 +137,9 @@ type members struct {
 	mu      sync.Mutex
 	all     map[string]*member // by instance id
 	listed  bool
-	limit   int64  // no true report is above it
-	percent string // of the snapshot
+	limit   int64     // no true report is above it
+	wanted  gc.Wanted // what members are to keep
+	percent string    // of the snapshot
 	sent    Sent
 	talk    sync.Mutex // one call of Talk at a time
 }
@@ -312,17 +313,24 @@ func (ms *members) withError(some []*member) []*member {
 	return slices.DeleteFunc(slices.Clone(some), func(m *member) bool { return m.err == nil })
 }
 
-// releases returns those that the members hold, and that of the pointer.
-func (ms *members) releases(next pointer.Pointer) []string {
+// keep says what members are to keep from now on.
+func (ms *members) keep(wanted gc.Wanted) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	held := map[string]bool{next.Release: true}
+	ms.wanted = wanted
+}
+
+// releases returns those that the members hold, and who.
+func (ms *members) releases() map[string]string {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	held := map[string]string{}
 	for _, m := range ms.all {
 		if !m.gone && m.Release != "" && m.active != m.VolumeID {
-			held[m.Release] = true
+			held[m.Release] = m.InstanceID + " is on it"
 		}
 	}
-	return slices.Collect(maps.Keys(held))
+	return held
 }
 
 // patience says how long each waits for the members that it works on.

@@ -15,6 +15,7 @@ import (
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/push"
 	"ebs-release/internal/release"
@@ -63,6 +64,7 @@ type Check struct {
 type Store interface {
 	Lock(ctx context.Context, who string) (unlock func() error, err error)    // pointer.ErrLocked
 	Read(ctx context.Context) (pointer.Pointer, error)                        // zero when nothing is published
+	History(ctx context.Context) ([]pointer.Entry, error)                     // what was committed is what is kept
 	CompareAndSwap(ctx context.Context, from int64, to pointer.Pointer) error // pointer.ErrConflict
 }
 
@@ -71,9 +73,10 @@ type Tree interface {
 	Current() (id string, err error) // "" when there is none
 	Generation() (int64, error)
 	ManifestDigest(id string) (string, error)
-	Ingest(ctx context.Context, source string, now time.Time) (release.Ingested, error)
+	Ingest(ctx context.Context, source string, now time.Time, wanted gc.Wanted) (release.Ingested, error)
+	Untouched(ctx context.Context, id string) error // a release is what its manifest says, whoever edited it
 	Activate(ctx context.Context, id, digest string, generation int64) error
-	Prune(ctx context.Context, keep int, spare ...string) (removed []string, err error)
+	Prune(ctx context.Context, wanted gc.Wanted) (removed []string, err error)
 }
 
 // Snapshots of the release volume.
@@ -98,8 +101,8 @@ type Dialer interface {
 
 // Session is a connection to one member. Errors: push.ErrNotReady while its agent boots, push.ErrFenced when it holds a higher generation.
 type Session interface {
-	Stage(ctx context.Context, id, digest, base string) (push.Sent, error)
-	Activate(ctx context.Context, id, digest string, generation int64) error
+	Stage(ctx context.Context, id, digest, base string, wanted gc.Wanted) (push.Sent, error)
+	Activate(ctx context.Context, id, digest string, generation int64, wanted gc.Wanted) error
 	Close() error
 }
 
@@ -150,6 +153,7 @@ type run struct {
 
 	unlock func() error    // P0
 	before pointer.Pointer // P0: what the pointer was
+	past   []gc.Generation // P0: what was committed until then
 	next   pointer.Pointer // P0 and on: what it becomes; from P4 on what it is
 
 	tree      release.Ingested // P1

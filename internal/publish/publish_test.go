@@ -32,7 +32,7 @@ func TestPublishRunsInTheOrderThatMakesItSafe(t *testing.T) {
 		t.Errorf("pointer = %+v", p)
 	}
 	order := w.did("lock", "check", "ingest", "flip", "snapshot", "stage a", "completed", "commit", "activate a", "report", "prune")
-	want := "lock check ingest flip r2 at 2 snapshot stage a completed commit activate a report vol-a,vol-b prune r2"
+	want := "lock check ingest flip r2 at 2 snapshot stage a completed commit activate a report vol-a,vol-b prune r1 r2"
 	if got := strings.Join(order, " "); got != want {
 		t.Errorf("did %s\nwant %s", got, want)
 	}

@@ -46,6 +46,9 @@ func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, p
 
 // goBack is P1 of a rollback: the older release becomes current on the release volume.
 func (r *run) goBack(ctx context.Context, target Target) error {
+	if err := r.Tree.Untouched(ctx, target.Release); err != nil {
+		return fmt.Errorf("%w. Try: publish its source again, or go back to another release (ebs-release history)", err)
+	}
 	previous, err := r.Tree.Current()
 	if err != nil {
 		return fmt.Errorf("read which release is current on the release volume: %w", err)

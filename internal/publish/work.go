@@ -28,12 +28,12 @@ func (ms *members) connect(ctx context.Context, m *member) error {
 func (ms *members) stage(ctx context.Context, m *member, next pointer.Pointer) error {
 	return ms.step(ctx, m, "transfer to", func(ctx context.Context, s Session, as fleet.Member) error {
 		ms.mu.Lock()
-		has := as.VolumeID != "" && m.staged == as.VolumeID
+		has, wanted := as.VolumeID != "" && m.staged == as.VolumeID, ms.wanted
 		ms.mu.Unlock()
 		if has {
 			return nil
 		}
-		sent, err := s.Stage(ctx, next.Release, next.Digest, as.Release)
+		sent, err := s.Stage(ctx, next.Release, next.Digest, as.Release, wanted)
 		if err != nil {
 			return err
 		}
@@ -63,8 +63,11 @@ func (ms *members) stageWithRetries(ctx context.Context, m *member, next pointer
 // activate makes the release current on the member. wave, if any, is the window that the flip counts in.
 func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer, wave *Window) error {
 	return ms.step(ctx, m, "activate on", func(ctx context.Context, s Session, as fleet.Member) error {
+		ms.mu.Lock()
+		wanted := ms.wanted
+		ms.mu.Unlock()
 		asked := time.Now()
-		err := s.Activate(ctx, next.Release, next.Digest, next.Generation)
+		err := s.Activate(ctx, next.Release, next.Digest, next.Generation, wanted)
 		hook, isHook := errors.AsType[*push.HookError](err)
 		ms.mu.Lock()
 		if err != nil && !isHook {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/push"
@@ -164,7 +166,7 @@ func (w *world) Current() (string, error)                 { return w.current, ni
 func (w *world) Generation() (int64, error)               { return w.fence, nil }
 func (w *world) ManifestDigest(id string) (string, error) { return w.trees[id], nil }
 
-func (w *world) Ingest(_ context.Context, source string, _ time.Time) (release.Ingested, error) {
+func (w *world) Ingest(_ context.Context, source string, _ time.Time, _ gc.Wanted) (release.Ingested, error) {
 	if err := w.do("ingest"); err != nil {
 		return release.Ingested{}, err
 	}
@@ -185,9 +187,19 @@ func (w *world) Activate(_ context.Context, id, _ string, generation int64) erro
 	return nil
 }
 
-func (w *world) Prune(_ context.Context, _ int, spare ...string) ([]string, error) {
-	slices.Sort(spare)
-	return nil, w.do(strings.TrimSpace("prune " + strings.Join(spare, " ")))
+func (w *world) Untouched(_ context.Context, id string) error { return w.do("look at " + id) }
+
+func (w *world) Prune(_ context.Context, wanted gc.Wanted) ([]string, error) {
+	needed := append(slices.Sorted(maps.Keys(wanted.Held)), wanted.Committed...)
+	slices.Sort(needed)
+	return nil, w.do(strings.TrimSpace("prune " + strings.Join(slices.Compact(needed), " ")))
+}
+
+func (w *world) History(context.Context) ([]pointer.Entry, error) {
+	if w.pointer.Generation == 0 {
+		return nil, nil
+	}
+	return []pointer.Entry{{Committed: true, Generation: w.pointer.Generation, Release: w.pointer.Release}}, nil
 }
 
 type snapshots struct{ *world }
@@ -281,7 +293,7 @@ type session struct {
 	b *box
 }
 
-func (s session) Stage(ctx context.Context, id, digest, base string) (push.Sent, error) {
+func (s session) Stage(ctx context.Context, id, digest, base string, _ gc.Wanted) (push.Sent, error) {
 	if s.w.trees[id] != digest {
 		return push.Sent{}, fmt.Errorf("stage %s with digest %q", id, digest)
 	}
@@ -299,7 +311,7 @@ func (s session) Stage(ctx context.Context, id, digest, base string) (push.Sent,
 	return push.Sent{Files: 2, Bytes: 20}, nil
 }
 
-func (s session) Activate(ctx context.Context, id, _ string, generation int64) error {
+func (s session) Activate(ctx context.Context, id, _ string, generation int64, _ gc.Wanted) error {
 	if err := s.w.do("activate " + s.b.InstanceID); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/hook"
 	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
@@ -194,7 +195,7 @@ func small(t *testing.T, kib int) release.Tree {
 
 func publish(t *testing.T, tree release.Tree, dir string, generation int64) release.Ingested {
 	t.Helper()
-	in, err := tree.Ingest(t.Context(), dir, time.Date(2026, 11, 22, 23, 15, int(generation), 0, time.UTC))
+	in, err := tree.Ingest(t.Context(), dir, time.Date(2026, 11, 22, 23, 15, int(generation), 0, time.UTC), gc.Wanted{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/gc"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 )
@@ -124,8 +125,8 @@ type Sent struct {
 }
 
 // Stage brings a release to the member, whole and verified, not active. base is the release that the member is known to hold, "" for
-// none; if it doesn't, another one that both sides have is taken, and at last none.
-func (s *Session) Stage(ctx context.Context, tree release.Tree, id, digest, base string) (Sent, error) {
+// none; if it doesn't, another one that both sides have is taken, and at last none. wanted is what the member is to keep besides.
+func (s *Session) Stage(ctx context.Context, tree release.Tree, id, digest, base string, wanted gc.Wanted) (Sent, error) {
 	var sent Sent
 	if !release.ValidID(id) || !release.ValidDigest(digest) {
 		return sent, fmt.Errorf("stage %q: not a release", id)
@@ -142,7 +143,7 @@ func (s *Session) Stage(ctx context.Context, tree release.Tree, id, digest, base
 			return sent, err
 		}
 		tried[base] = true
-		answer, err := s.stage(ctx, parcel, digest, base)
+		answer, err := s.stage(ctx, parcel, digest, base, wanted)
 		if err != nil {
 			return sent, s.failed("stage "+id, err)
 		}
@@ -163,22 +164,34 @@ func (s *Session) Stage(ctx context.Context, tree release.Tree, id, digest, base
 		if answer.Files != len(parcel.Missing) {
 			return sent, s.failed("stage "+id, fmt.Errorf("its agent misses %d files, by the manifests it is %d", answer.Files, len(parcel.Missing)))
 		}
+		more, err := tree.Files(id, answer.More)
+		if err != nil {
+			return sent, s.failed("stage "+id, fmt.Errorf("its agent asks for more: %w", err))
+		}
+		size := parcel.size + release.StreamSize(more)
 		var done wire.Done
-		err = s.ask(ctx, wire.Request{Do: wire.Files, Release: id, Bytes: parcel.size}, func(w io.Writer) error { return parcel.send(ctx, w) }, &done)
+		err = s.ask(ctx, wire.Request{Do: wire.Files, Release: id, Bytes: size}, func(w io.Writer) error {
+			if err := parcel.send(ctx, w); err != nil || len(more) == 0 {
+				return err
+			}
+			return tree.Send(ctx, w, id, more)
+		}, &done)
 		if err == nil && done.State != wire.StatePresent {
 			err = fmt.Errorf("its agent answers %q", done.State)
 		}
 		if err != nil {
 			return sent, s.failed("send "+id, err)
 		}
-		sent.Files += len(parcel.Missing)
-		sent.Bytes += parcel.size
+		sent.Files += len(parcel.Missing) + len(more)
+		sent.Bytes += size
 		return sent, nil
 	}
 }
 
-func (s *Session) stage(ctx context.Context, p *parcel, digest, base string) (answer wire.Staged, err error) {
-	err = s.ask(ctx, wire.Request{Do: wire.Stage, Release: p.id, Digest: digest, Base: base, Bytes: int64(len(p.Delta))}, func(w io.Writer) error {
+func (s *Session) stage(ctx context.Context, p *parcel, digest, base string, wanted gc.Wanted) (answer wire.Staged, err error) {
+	err = s.ask(ctx, wire.Request{
+		Do: wire.Stage, Release: p.id, Digest: digest, Base: base, Bytes: int64(len(p.Delta)), More: true, Keep: wanted.Keep, Committed: latest(wanted),
+	}, func(w io.Writer) error {
 		_, err := w.Write(p.Delta)
 		return err
 	}, &answer)
@@ -199,13 +212,18 @@ func (s *Session) choose(tree release.Tree, held []release.Held, tried map[strin
 	return base
 }
 
-// Activate makes a staged release the current one on the member. A *HookError says that it is, but that a program there failed.
-func (s *Session) Activate(ctx context.Context, id, digest string, generation int64) error {
+// latest are the releases that the member needs to know of.
+func latest(w gc.Wanted) []string { return w.Committed[:min(len(w.Committed), max(w.Keep, 2))] } // 2: what a rollback needs is among them
+
+// Activate makes a staged release the current one on the member, which then removes what is not wanted any more. A *HookError says that it is, but that a program there failed.
+func (s *Session) Activate(ctx context.Context, id, digest string, generation int64, wanted gc.Wanted) error {
 	if !release.ValidID(id) || !release.ValidDigest(digest) {
 		return fmt.Errorf("activate %q: not a release", id)
 	}
 	var answer wire.Activated
-	err := s.ask(ctx, wire.Request{Do: wire.Activate, Release: id, Digest: digest, Generation: generation}, nil, &answer)
+	err := s.ask(ctx, wire.Request{
+		Do: wire.Activate, Release: id, Digest: digest, Generation: generation, Keep: wanted.Keep, Committed: latest(wanted),
+	}, nil, &answer)
 	switch {
 	case err != nil:
 	case answer.State != wire.StateActive:

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/gc"
 	"ebs-release/internal/release"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +56,7 @@ func wantError(t *testing.T, err, kind error, words ...string) {
 func TestMemberGetsOnlyWhatChanged(t *testing.T) {
 	server, f, first, second := two(t, volume(t))
 	s := f.open(t)
-	sent, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID)
+	sent, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +67,7 @@ func TestMemberGetsOnlyWhatChanged(t *testing.T) {
 	if current, _ := f.Current(); current != first.ID {
 		t.Fatalf("staging made %s current", current)
 	}
-	if err := s.Activate(t.Context(), second.ID, second.Digest, 2); err != nil {
+	if err := s.Activate(t.Context(), second.ID, second.Digest, 2, gc.Wanted{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Check(second.ID, second.Digest, 2); err != nil {
@@ -75,11 +76,11 @@ func TestMemberGetsOnlyWhatChanged(t *testing.T) {
 	if err := f.Verify(t.Context(), second.ID); err != nil {
 		t.Fatal(err)
 	}
-	again, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID)
+	again, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
 	if err != nil || again.Files != 0 {
 		t.Fatalf("a second time: %+v, %v", again, err)
 	}
-	wantError(t, s.Activate(t.Context(), first.ID, first.Digest, 1), ErrFenced, "generation 1")
+	wantError(t, s.Activate(t.Context(), first.ID, first.Digest, 1, gc.Wanted{}), ErrFenced, "generation 1")
 	if files, err := s.Verify(t.Context(), second.ID, second.Digest, 2); err != nil || files != 10 {
 		t.Fatalf("%d files, %v", files, err)
 	}
@@ -98,14 +99,14 @@ func TestPushAfterPushOverOneConnection(t *testing.T) {
 		put(t, dir, "a", fmt.Sprint("round ", i))
 		put(t, dir, fmt.Sprintf("new%d/file", i), "new")
 		in := publish(t, server, dir, int64(10+i))
-		sent, err := s.Stage(t.Context(), server, in.ID, in.Digest, base)
+		sent, err := s.Stage(t.Context(), server, in.ID, in.Digest, base, gc.Wanted{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if i > 0 && sent.Files != 1 { // the content of the new file is there already
 			t.Errorf("round %d: %+v", i, sent)
 		}
-		if err := s.Activate(t.Context(), in.ID, in.Digest, int64(10+i)); err != nil {
+		if err := s.Activate(t.Context(), in.ID, in.Digest, int64(10+i), gc.Wanted{}); err != nil {
 			t.Fatal(err)
 		}
 		if files, err := s.Verify(t.Context(), in.ID, in.Digest, int64(10+i)); err != nil || files < 10+i {
@@ -139,7 +140,7 @@ func TestMemberWithAnotherBase(t *testing.T) {
 			return first.ID
 		},
 		"base pruned on the server": func(t *testing.T, server release.Tree, _ *far, first release.Ingested) string {
-			if _, err := server.Prune(t.Context(), 1); err != nil {
+			if _, err := server.Prune(t.Context(), gc.Wanted{Keep: 1}); err != nil {
 				t.Fatal(err)
 			}
 			return first.ID
@@ -148,7 +149,7 @@ func TestMemberWithAnotherBase(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			server, f, first, second := two(t, volume(t))
 			base := prepare(t, server, f, first)
-			if _, err := f.open(t).Stage(t.Context(), server, second.ID, second.Digest, base); err != nil {
+			if _, err := f.open(t).Stage(t.Context(), server, second.ID, second.Digest, base, gc.Wanted{}); err != nil {
 				t.Fatal(err)
 			}
 			same(t, server.Path(second.ID), f.Path(second.ID))
@@ -187,7 +188,7 @@ func TestFilesTooLargeToKeepAreSent(t *testing.T) {
 	put(t, dir, "a", "small")
 	put(t, dir, "large", strings.Repeat("0123456789abcdef", keptMost/16))
 	in := publish(t, server, dir, 3)
-	sent, err := f.open(t).Stage(t.Context(), server, in.ID, in.Digest, first.ID)
+	sent, err := f.open(t).Stage(t.Context(), server, in.ID, in.Digest, first.ID, gc.Wanted{})
 	if err != nil || sent.Files != 2 || sent.Bytes < keptMost {
 		t.Fatalf("%+v, %v", sent, err)
 	}
@@ -367,7 +368,7 @@ func TestFarSideThatCannot(t *testing.T) {
 			tc.do()
 			s, err := Open(t.Context(), f.target, f.options)
 			if err == nil {
-				_, err = s.Stage(t.Context(), server, second.ID, second.Digest, first.ID)
+				_, err = s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
 				_ = s.Close()
 			}
 			wantError(t, err, tc.kind, tc.want)
@@ -381,7 +382,7 @@ func TestMemberThatIsNotReadyKeepsItsConnection(t *testing.T) {
 	f.agent(t, "PUSH_TEST_BOOTING=1")
 	s := f.open(t)
 	for range 2 {
-		_, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID)
+		_, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
 		wantError(t, err, ErrNotReady)
 	}
 }
@@ -389,11 +390,11 @@ func TestMemberThatIsNotReadyKeepsItsConnection(t *testing.T) {
 func TestFileThatIsNotWhatWasPublishedIsNotSent(t *testing.T) {
 	server, f, first, second := two(t, volume(t))
 	put(t, server.Path(second.ID), "a", "TWO of a") // of the same size: the member finds it
-	_, err := f.open(t).Stage(t.Context(), server, second.ID, second.Digest, first.ID)
+	_, err := f.open(t).Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
 	wantError(t, err, nil, "send "+second.ID, "a: its content has another sha256")
 	put(t, server.Path(second.ID), "a", "of another size")
 	f.options.Parcels = nil
-	_, err = f.open(t).Stage(t.Context(), server, second.ID, second.Digest, first.ID)
+	_, err = f.open(t).Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
 	wantError(t, err, nil, "send a: it has 15 bytes")
 	if ids, err := f.Releases(); err != nil || len(ids) != 1 {
 		t.Errorf("%v, %v", ids, err)
@@ -408,10 +409,10 @@ func TestHookThatFailsIsNamed(t *testing.T) {
 	}
 	f.agent(t, "PUSH_TEST_HOOKS="+dir)
 	s := f.open(t)
-	if _, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID); err != nil {
+	if _, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{}); err != nil {
 		t.Fatal(err)
 	}
-	err := s.Activate(t.Context(), second.ID, second.Digest, 2)
+	err := s.Activate(t.Context(), second.ID, second.Digest, 2, gc.Wanted{})
 	failed, ok := errors.AsType[*HookError](err)
 	if !ok || failed.Name != "50-reload" || failed.Code != 3 || failed.Line != "no such service" {
 		t.Fatalf("%v", err)
@@ -433,12 +434,12 @@ func TestFullMemberIsItsOwnError(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = os.Remove(member.Root + "/taken") }()
-		_, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID)
+		_, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID, gc.Wanted{})
 		wantError(t, err, ErrNoSpace, "the release needs 1.0 MiB more")
 	})
 	t.Run("while it is sent", func(t *testing.T) {
 		f.agent(t, "PUSH_TEST_FILL=1")
-		_, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID)
+		_, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID, gc.Wanted{})
 		wantError(t, err, ErrNoSpace)
 		if ids, err := f.Releases(); err != nil || len(ids) != 1 || ids[0] != first.ID {
 			t.Fatalf("releases: %v, %v", ids, err)
@@ -449,7 +450,7 @@ func TestFullMemberIsItsOwnError(t *testing.T) {
 		if err := os.Remove(member.Root + "/filler"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID); err != nil {
+		if _, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID, gc.Wanted{}); err != nil {
 			t.Fatal(err)
 		}
 		same(t, server.Path(big.ID), f.Path(big.ID))
@@ -549,6 +550,6 @@ func TestLostConnectionSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-s.done
-	_, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID)
+	_, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
 	wantError(t, err, ErrLost)
 }

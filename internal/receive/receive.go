@@ -3,6 +3,7 @@ package receive
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/hook"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
@@ -29,7 +31,7 @@ type Receiver struct {
 	// Ready is the release volume of a member whose boot is over. It is asked for each request: before that, and when the boot begins anew, a push has
 	// to wait, because the boot may still be looking at the volume.
 	Ready   func() (release.Tree, error)
-	Keep    int      // releases on the volume
+	Keep    int      // releases on the volume, when the publisher says nothing of it
 	Hooks   hook.Dir // programs to run after an activation
 	Version string   // of the agent
 	Log     *slog.Logger
@@ -73,7 +75,7 @@ func (r *Receiver) Run(ctx context.Context, in io.Reader, out io.Writer) (err er
 			return fmt.Errorf("write the answer: %w", err)
 		}
 		if err == nil && request.Do == wire.Activate {
-			r.prune(ctx) // now that nobody waits for it
+			r.prune(ctx, request) // now that nobody waits for it
 		}
 		// What a request that failed did not read. It may be a lot: then the publisher has to call again.
 		if _, err := io.CopyN(io.Discard, body, min(body.N, 1<<20)); err != nil || body.N > 0 {
@@ -111,7 +113,11 @@ func (r *Receiver) serve(ctx context.Context, q wire.Request, body io.Reader) (a
 }
 
 func (r *Receiver) stage(ctx context.Context, tree release.Tree, q wire.Request, delta io.Reader) (any, error) {
-	result, staging, err := tree.Stage(ctx, release.StageRequest{ID: q.Release, Digest: q.Digest, Base: q.Base, Delta: delta, Keep: r.Keep})
+	wanted, err := r.wanted(q)
+	if err != nil {
+		return nil, err
+	}
+	result, staging, err := tree.Stage(ctx, release.StageRequest{ID: q.Release, Digest: q.Digest, Base: q.Base, Delta: delta, Wanted: wanted, More: q.More})
 	r.staging = staging
 	return wire.Staged{Schema: wire.Schema, StageResult: result}, err
 }
@@ -181,11 +187,28 @@ func fenced(err error) error {
 	return err
 }
 
-// prune removes the oldest releases. The release is active all the same when it can't.
-func (r *Receiver) prune(ctx context.Context) {
+// wanted is what a request says of what to keep.
+func (r *Receiver) wanted(q wire.Request) (gc.Wanted, error) {
+	if q.Keep < 0 || len(q.Committed) > max(q.Keep, 2) {
+		return gc.Wanted{}, exit.With(exit.Usage, fmt.Errorf("a request to keep %d releases that names %d", q.Keep, len(q.Committed)))
+	}
+	for _, id := range q.Committed {
+		if !release.ValidID(id) {
+			return gc.Wanted{}, exit.With(exit.Usage, fmt.Errorf("a request to keep %.40q, which is no release", id))
+		}
+	}
+	return gc.Wanted{Keep: cmp.Or(q.Keep, r.Keep), Committed: q.Committed}, nil
+}
+
+// prune removes the releases that are not wanted any more. The release is active all the same when it can't.
+func (r *Receiver) prune(ctx context.Context, q wire.Request) {
 	tree, err := r.Ready()
+	var wanted gc.Wanted
 	if err == nil {
-		_, err = tree.Prune(ctx, r.Keep)
+		wanted, err = r.wanted(q)
+	}
+	if err == nil {
+		_, err = tree.Prune(ctx, wanted)
 	}
 	if err != nil {
 		r.Log.Warn("cannot remove old releases", "error", err)

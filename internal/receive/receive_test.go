@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ebs-release/internal/gc"
 	"ebs-release/internal/hook"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
@@ -107,7 +108,7 @@ func TestWhatWasStagedAndNeverSentGoes(t *testing.T) {
 	if strings.Count(out.String(), `"state":"staged"`) != 2 {
 		t.Errorf("answers:\n%s", out)
 	}
-	if gone, err := tree.Prune(t.Context(), 1); err != nil || len(gone) != 0 {
+	if gone, err := tree.Prune(t.Context(), gc.Wanted{Keep: 1}); err != nil || len(gone) != 0 {
 		t.Errorf("%v, %v", gone, err)
 	}
 	if left, err := os.ReadDir(tree.Root + "/releases"); err != nil || len(left) != 0 {
@@ -144,7 +145,7 @@ func TestAnotherRequestLetsGoOfWhatIsStaged(t *testing.T) {
 					t.Fatalf("%q, %v; want %s", line, err, want)
 				}
 			}
-			if _, err := tree.Prune(ctx, 1); err != nil { // nobody has it locked, though the connection is open
+			if _, err := tree.Prune(ctx, gc.Wanted{Keep: 1}); err != nil { // nobody has it locked, though the connection is open
 				t.Error(err)
 			}
 			_ = say.Close()

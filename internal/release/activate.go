@@ -1,14 +1,17 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
+	"ebs-release/internal/gc"
 	"ebs-release/internal/generation"
 )
 
@@ -88,38 +91,78 @@ func (t Tree) link(root *os.Root, target, name string) error {
 	return root.Rename(temporary, name)
 }
 
-// Prune removes the oldest releases until keep are left, and what is left of others. The current release always stays; so do those in
-// spare, if given. It returns the ids that are gone. A folder of another user can't be removed: then all the rest is, and the error says so.
-func (t Tree) Prune(ctx context.Context, keep int, spare ...string) ([]string, error) {
-	var gone []string
-	err := t.locked(ctx, func(root *os.Root) error {
-		current, err := t.current(root)
-		if err != nil {
-			return err
-		}
-		_, active, err := t.fence(root)
-		if err != nil {
-			return err
-		}
-		stays := map[string]bool{current: true, active: true}
-		for _, id := range spare {
-			stays[id] = true
-		}
-		ids, err := t.releases(root)
-		if err != nil {
-			return err
-		}
-		for i := 0; i < len(ids) && len(ids)-len(gone) > max(keep, 1); i++ {
-			if stays[ids[i]] {
-				continue
+// Prune removes the releases that nobody needs, by package gc's rule, and what is left of others. It returns the ids that are gone. A folder of another
+// user can't be removed: then all the rest is, and the error says so.
+func (t Tree) Prune(ctx context.Context, wanted gc.Wanted) ([]string, error) {
+	return t.give(ctx, func(v gc.Volume) (ids []string) {
+		for _, item := range slices.Backward(wanted.Trees(v)) { // what is needed least first
+			if !item.Keep {
+				ids = append(ids, item.ID)
 			}
+		}
+		return ids
+	})
+}
+
+// Remove removes releases, unless they are current or in use.
+func (t Tree) Remove(ctx context.Context, ids ...string) error {
+	gone, err := t.give(ctx, func(v gc.Volume) []string {
+		return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+			return !slices.Contains(v.Releases, id) || id == v.Current || id == v.Active || v.InUse[id] != ""
+		})
+	})
+	if err == nil && len(gone) < len(ids) {
+		err = fmt.Errorf("remove releases from %s: of %s only %s could go: the others are gone already, are current, or are in use", t.Root,
+			strings.Join(ids, ", "), cmp.Or(strings.Join(gone, ", "), "none"))
+	}
+	return err
+}
+
+// Volume says what is on this one, as package gc wants to know it.
+func (t Tree) Volume() (gc.Volume, error) {
+	root, err := t.open()
+	if err != nil {
+		return gc.Volume{}, err
+	}
+	defer func() { _ = root.Close() }()
+	v, err := t.volume(root)
+	v.InUse = t.inUse(v.Releases)
+	return v, err
+}
+
+// volume says what is on this one, but not what is in use: that takes a look at every process.
+func (t Tree) volume(root *os.Root) (v gc.Volume, err error) {
+	if v.Current, err = t.current(root); err != nil {
+		return v, err
+	}
+	if _, v.Active, err = t.fence(root); err != nil {
+		return v, err
+	}
+	v.Previous, _ = root.Readlink(previousPath) // "": not known
+	v.Releases, err = t.releases(root)
+	return v, err
+}
+
+// give removes what choose takes. It is asked again when something goes, then with what is in use.
+func (t Tree) give(ctx context.Context, choose func(gc.Volume) []string) (gone []string, err error) {
+	err = t.locked(ctx, func(root *os.Root) error {
+		v, err := t.volume(root)
+		if err != nil {
+			return err
+		}
+		ids := choose(v)
+		if len(ids) > 0 {
+			v.InUse = t.inUse(v.Releases)
+			ids = choose(v)
+		}
+		for _, id := range ids {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := t.remove(root, ids[i]); err != nil {
+			if err := t.remove(ctx, root, id); err != nil {
 				return err
 			}
-			gone = append(gone, ids[i])
+			gone = append(gone, id)
 		}
 		foreign, err := t.sweep(root)
 		return errors.Join(foreign, err, t.removeLoneManifests(root))
@@ -131,8 +174,13 @@ func (t Tree) Prune(ctx context.Context, keep int, spare ...string) ([]string, e
 }
 
 // remove takes the name away first: what is half removed must not look like a release.
-func (t Tree) remove(root *os.Root, id string) error {
+func (t Tree) remove(ctx context.Context, root *os.Root, id string) error {
 	name := releasesDir + "/" + id
+	began, err := justNow()
+	if err != nil {
+		return err
+	}
+	ours := t.onlyOurs(ctx, root, name, t.spans(root))
 	if err := root.Rename(name, name+partialExt); err != nil {
 		return err
 	}
@@ -143,7 +191,10 @@ func (t Tree) remove(root *os.Root, id string) error {
 	if err := removeTree(root, name+partialExt); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return nil
+	if !ours {
+		return nil
+	}
+	return t.noteSpan(root, began)
 }
 
 // removeLoneManifests removes manifests without a tree, left by a crash between the two.

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,23 +27,30 @@ type assembly struct {
 	steps    []step
 	base     *os.File      // tree to link from; nil: there is none
 	whole    unix.Timespec // when the base was whole. A file of it that was written to later is not taken for what its manifest says
+	spans    spans         // see noteSpan. A file of the base whose ctime is in none of them is hashed before it is taken
 	copies   *os.File      // tree to copy from
 	// copyAs says whether entry i is to be copied, and from which path below copies. What is not is left out.
 	copyAs func(i int) (path string, ok bool)
-	who    owner
-	began  unix.Timespec // see justNow. What is written to a file of the new tree from here on is told by its time
+	// lost is told which entries can't be made, as their files in the base are not what its manifest says; nil: that is an error.
+	lost  func(i int)
+	who   owner
+	began unix.Timespec // see justNow. What is written to a file of the new tree from here on is told by its time
 
 	// While build runs:
 	to, from, elsewhere, original *dirs // the tree, the same place in the base, another one in it, copies
 	names                         lister
-	hand                          func(copyJob) error
+	hand                          func(job) error
+	mu                            sync.Mutex
+	again                         []place // of jobs that could not be done; guarded by mu
 	// After it:
-	ajar []int // directories whose mode is not yet that of the manifest
+	ajar  []int // directories whose mode is not yet that of the manifest
+	hides bool  // an edit of somebody else may have lost its trace here: no noteSpan
 }
 
-type copyJob struct {
+// job is a file to copy or, without to, one of the base to link if it is what the manifest says.
+type job struct {
 	from, to *os.File
-	entry    *Entry
+	place
 }
 
 // folder is a directory of a manifest, with what is right in it: indices, in the order of the names.
@@ -80,30 +90,121 @@ func (a *assembly) build(ctx context.Context, partial *os.File) error {
 			d.close()
 		}
 	}()
-	produce := func(hand func(copyJob) error) error {
-		a.hand = hand
-		for _, f := range a.manifest.folders() {
-			if err := ctx.Err(); err != nil {
+	if err = a.work(ctx, func() error { return a.all(ctx) }); err == nil && len(a.again) > 0 {
+		err = a.tryAgain(ctx)
+	}
+	return whatIsFull(partial, err)
+}
+
+// all goes through the manifest.
+func (a *assembly) all(ctx context.Context) error {
+	for _, f := range a.manifest.folders() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := a.folder(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tryAgain copies what could not be linked. What is not right even so is lost.
+func (a *assembly) tryAgain(ctx context.Context) error {
+	again := a.again
+	a.again = nil
+	slices.SortFunc(again, func(x, y place) int { return x.index - y.index })
+	err := a.work(ctx, func() error {
+		for _, p := range again {
+			if err := errors.Join(ctx.Err(), a.vacate(&p)); err != nil {
 				return err
 			}
-			if err := a.folder(f); err != nil {
-				return err
+			if err := a.copy(p); err != nil {
+				return pathError("make", p.entry.Path, err)
 			}
 		}
 		return nil
+	})
+	for _, p := range a.again {
+		err = errors.Join(err, a.vacate(&p))
+		a.lose(p)
 	}
-	err = sideBySide(ctx, produce, func() func(copyJob) error {
+	return err
+}
+
+// vacate opens the directory of a place once more, and takes away what is there.
+func (a *assembly) vacate(p *place) (err error) {
+	if p.dir, p.name, err = a.to.parent(p.entry.Path); err != nil {
+		return err
+	}
+	if err := removeAt(p.dir, p.name); err != nil {
+		return pathError("remove", p.entry.Path, err)
+	}
+	return nil
+}
+
+// lose gives up on an entry.
+func (a *assembly) lose(p place) {
+	a.hides = true
+	a.lost(p.index)
+}
+
+// work lets produce hand out jobs.
+func (a *assembly) work(ctx context.Context, produce func() error) error {
+	return sideBySide(ctx, func(hand func(job) error) error {
+		a.hand = hand
+		return produce()
+	}, func() func(job) error {
 		h := newHasher()
-		return func(j copyJob) error {
-			defer func() { _ = j.from.Close() }()
-			err := errors.Join(a.fill(h, j), j.to.Close())
-			if err != nil {
+		return func(j job) error {
+			if err := a.do(h, j); err != nil {
 				return pathError("write", j.entry.Path, err)
 			}
 			return nil
 		}
 	})
-	return whatIsFull(partial, err)
+}
+
+// do ends a job. One that cannot be done is tried in another way.
+func (a *assembly) do(h *hasher, j job) error {
+	defer j.close()
+	if j.to == nil {
+		if linked, err := a.linkIfRight(h, j); linked || err != nil {
+			return err
+		}
+	} else if err := errors.Join(a.fill(h, j), j.to.Close()); a.lost == nil || !errors.Is(err, errOrigin) {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.again = append(a.again, j.place)
+	return nil
+}
+
+func (j *job) close() {
+	_ = j.from.Close()
+	if j.to == nil {
+		_ = unix.Close(j.dir)
+	}
+}
+
+// linkIfRight hashes a file of the base before it gives it a name in the tree, so that one which is wrong keeps its ctime.
+func (a *assembly) linkIfRight(h *hasher, j job) (bool, error) {
+	sum, size, err := h.sum(j.from, nil)
+	if err != nil {
+		return false, err
+	}
+	if sum != j.entry.SHA256 || size != j.entry.Size {
+		return false, nil
+	}
+	if j.is != nil { // it has that name already
+		return true, nil
+	}
+	err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", j.from.Fd()), j.dir, j.name, unix.AT_SYMLINK_FOLLOW)
+	if cannotLink(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // folder makes one directory right, not what is below its own directories.
@@ -253,12 +354,12 @@ func (a *assembly) own(p place) error {
 // link says whether the file is now the base's own. When not, a copy may do, which is compared with its sha256: the base's file has all the links that
 // a file can have (ext4: 65,000), or is not what it should be.
 func (a *assembly) link(p *place) (bool, error) {
-	from, old, there := p.base, p.name, false
-	if path := a.steps[p.index].from; path == p.entry.Path {
+	from, old := p.base, p.name
+	path := a.steps[p.index].from
+	if path == p.entry.Path {
 		if p.held == nil {
 			return false, nil
 		}
-		there = p.is != nil && p.is.inode == p.held.inode
 	} else {
 		var err error
 		if from, old, err = a.elsewhere.parent(path); otherShape(err) {
@@ -267,25 +368,64 @@ func (a *assembly) link(p *place) (bool, error) {
 			return false, err
 		}
 	}
-	if !there {
+	// Before it gets one more name, which moves its ctime.
+	var st unix.Stat_t
+	if err := unix.Fstatat(from, old, &st, unix.AT_SYMLINK_NOFOLLOW); otherShape(err) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	if !p.entry.matches(&st) || !p.entry.untouched(&st, a.whole) {
+		return false, nil
+	}
+	if p.is != nil && p.is.inode != st.Ino {
 		if err := p.clear(); err != nil {
 			return false, err
 		}
-		err := unix.Linkat(from, old, p.dir, p.name, 0)
-		// EPERM: it is a directory, or a file of another user.
-		if otherShape(err) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EPERM) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		p.is = &name{name: p.name}
 	}
-	var st unix.Stat_t
-	if err := unix.Fstatat(p.dir, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if !a.spans.has(st.Ctim) { // nor does what got another name just now: it is hashed for the next
+		return a.linkLater(p, from, old, path, &st)
+	}
+	if p.is != nil {
+		return true, nil
+	}
+	err := unix.Linkat(from, old, p.dir, p.name, 0)
+	if cannotLink(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// linkLater has a file hashed that somebody may have touched, and then linked. What has attributes that no manifest knows is copied instead.
+func (a *assembly) linkLater(p *place, from int, old, path string, st *unix.Stat_t) (bool, error) {
+	file, err := openFileAt(from, old, path)
+	if otherShape(err) {
+		return false, nil
+	}
+	if err != nil {
 		return false, err
 	}
-	return p.entry.matches(&st) && p.entry.untouched(&st, a.whole), nil
+	var is unix.Stat_t
+	j := job{from: file, place: *p}
+	if err = unix.Fstat(int(file.Fd()), &is); err == nil && (is.Ino != st.Ino || hasAttributes(file)) {
+		return false, file.Close()
+	}
+	if err == nil {
+		j.dir, err = unix.FcntlInt(uintptr(p.dir), unix.F_DUPFD_CLOEXEC, 0) // it lasts longer than the producer's
+	}
+	if err != nil {
+		return false, errors.Join(err, file.Close())
+	}
+	if err := a.hand(j); err != nil {
+		j.close()
+		return false, err
+	}
+	return true, nil
+}
+
+// cannotLink says that a file cannot have another name: it has as many as there can be (ext4: 65,000), is another user's, or no file.
+func cannotLink(err error) bool {
+	return otherShape(err) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EPERM)
 }
 
 // untouched says that a file of a tree that was whole at some time was not written to since.
@@ -325,6 +465,10 @@ func (a *assembly) copy(p place) error {
 		return nil
 	}
 	from, err := a.original.openFile(path)
+	if otherShape(err) && a.lost != nil {
+		a.lose(p)
+		return nil
+	}
 	if otherShape(err) {
 		return fmt.Errorf("%w: %w", errOrigin, err)
 	}
@@ -336,8 +480,7 @@ func (a *assembly) copy(p place) error {
 		_ = from.Close()
 		return err
 	}
-	job := copyJob{from, to, p.entry}
-	if err := a.hand(job); err != nil {
+	if err := a.hand(job{from, to, p}); err != nil {
 		_, _ = from.Close(), to.Close()
 		return err
 	}
@@ -354,7 +497,7 @@ func create(dir int, name string) (*os.File, error) {
 }
 
 // fill copies a file, hashes what it copies, and wants that to be what the manifest says.
-func (a *assembly) fill(h *hasher, j copyJob) error {
+func (a *assembly) fill(h *hasher, j job) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(j.from.Fd()), &st); err != nil {
 		return err
@@ -372,14 +515,29 @@ func (a *assembly) fill(h *hasher, j copyJob) error {
 	return a.complete(j.to, j.entry, st.Mtim)
 }
 
-// justNow is a time that every later write to a file is after. The kernel stamps files with a clock that goes in steps of milliseconds; Futimes knows
-// microseconds.
+// justNow is a time that every later write to a file is after, and every earlier one before. The kernel stamps files with a clock that goes in steps of 1
+// to 10 ms (CONFIG_HZ): it waits for the next one. Futimes knows microseconds.
 func justNow() (unix.Timespec, error) {
-	var step unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &step); err != nil {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {
+		return now, err
+	}
+	step, err := stepAfter(now)
+	if err != nil {
 		return step, err
 	}
 	return unix.NsecToTimespec((step.Nano()/1000 - 1) * 1000), nil
+}
+
+// stepAfter waits until the clock that files are stamped with is past a time that is now, and returns what it shows then.
+func stepAfter(now unix.Timespec) (step unix.Timespec, err error) {
+	for tries := 0; tries < 100; tries++ { // the clock may be put back meanwhile
+		if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &step); err != nil || isAfter(step, now) {
+			return step, err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return step, nil
 }
 
 // complete gives a file that was written its owner, mode and time. A file that is written to in place,

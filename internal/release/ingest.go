@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"ebs-release/internal/gc"
 )
 
 // Ingested is a release that is on the release server's volume, whole, and not active yet.
@@ -23,8 +25,8 @@ type Ingested struct {
 }
 
 // Ingest takes SOURCE in: a folder, or what rsync can fetch (host:path, rsync://…). Files that the current release has become hard links
-// to it, the others are copied. `current` stays as it is. After an error the volume is as it was.
-func (t Tree) Ingest(ctx context.Context, source string, now time.Time) (Ingested, error) {
+// to it, the others are copied. `current` stays as it is. After an error the volume is as it was, but for releases that had to make room.
+func (t Tree) Ingest(ctx context.Context, source string, now time.Time, wanted gc.Wanted) (Ingested, error) {
 	var result Ingested
 	err := t.locked(ctx, func(root *os.Root) error {
 		// First of all, because what a crash left behind takes up room.
@@ -39,7 +41,7 @@ func (t Tree) Ingest(ctx context.Context, source string, now time.Time) (Ingeste
 			return err
 		}
 		defer func() { _ = from.Close() }()
-		result, err = t.ingest(ctx, root, from, now)
+		result, err = t.ingest(ctx, root, from, now, wanted)
 		return err
 	})
 	if err != nil {
@@ -84,7 +86,7 @@ func (t Tree) checkSource(source string) error {
 	return nil
 }
 
-func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now time.Time) (Ingested, error) {
+func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now time.Time, wanted gc.Wanted) (Ingested, error) {
 	seen, err := scan(ctx, source)
 	if err != nil {
 		return Ingested{}, err
@@ -127,22 +129,21 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 			result.CopiedBytes += next[i].Size
 		}
 	}
-	a := &assembly{manifest: next, steps: steps, base: base.tree, whole: base.whole, copies: source, copyAs: func(i int) (string, bool) {
+	a := &assembly{manifest: next, steps: steps, base: base.tree, whole: base.whole, spans: base.spans, copies: source, copyAs: func(i int) (string, bool) {
 		return next[i].Path, true
 	}}
+	if err = t.makeRoom(ctx, root, result.CopiedBytes, wanted, result.Previous); err != nil {
+		return Ingested{}, err
+	}
 	err = t.take(ctx, root, result, a, func() error { return unchanged(ctx, source, seen) })
 	if err != nil {
-		_, left := t.sweep(root)
-		return Ingested{}, errors.Join(err, left)
+		return Ingested{}, errors.Join(err, t.abandon(root, a))
 	}
 	return result, nil
 }
 
 // take makes the tree of a release. check is called when all is copied.
 func (t Tree) take(ctx context.Context, root *os.Root, result Ingested, a *assembly, check func() error) (err error) {
-	if err := t.room(result.CopiedBytes); err != nil {
-		return err
-	}
 	if a.who, err = t.owner(root); err != nil {
 		return err
 	}
@@ -163,7 +164,7 @@ func (t Tree) take(ctx context.Context, root *os.Root, result Ingested, a *assem
 	if err := a.seal(partial); err != nil {
 		return err
 	}
-	return t.publish(root, result.ID, a.manifest.text(), a.began)
+	return t.publish(root, result.ID, a)
 }
 
 // withDigest finds a release with this digest whose tree was left alone; the current one if it has it. Publishing the same tree again takes no room,
@@ -178,18 +179,9 @@ func (t Tree) withDigest(ctx context.Context, root *os.Root, digest, current str
 		if !strings.HasSuffix(id, "-"+digest[:12]) || found == current && found != "" {
 			continue
 		}
-		if have, err := t.manifestDigest(root, id); err == nil && have == digest && t.untouched(ctx, root, id) {
+		if have, err := t.manifestDigest(root, id); err == nil && have == digest && t.untouched(ctx, root, id) == nil {
 			found = id
 		}
 	}
 	return found
-}
-
-func (t Tree) untouched(ctx context.Context, root *os.Root, id string) bool {
-	held, err := t.base(root, id)
-	if err != nil {
-		return false
-	}
-	defer held.close()
-	return held.untouched(ctx) == nil
 }

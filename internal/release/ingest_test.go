@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/gc"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -134,12 +136,12 @@ func TestIngestOfTheSameTreeReusesTheRelease(t *testing.T) {
 	dir := source(t, first)
 	one := publish(t, tree, dir, 1)
 	before := listing(t, tree)
-	again, err := tree.Ingest(t.Context(), dir, second.Add(time.Hour))
+	again, err := tree.Ingest(t.Context(), dir, second.Add(time.Hour), gc.Wanted{})
 	if err != nil || again.ID != one.ID || !again.Reused || again.Files != one.Files || listing(t, tree) != before {
 		t.Fatalf("%+v, %v", again, err)
 	}
 	// From the volume itself, too.
-	fromVolume, err := tree.Ingest(t.Context(), filepath.Join(tree.Root, "current"), second)
+	fromVolume, err := tree.Ingest(t.Context(), filepath.Join(tree.Root, "current"), second, gc.Wanted{})
 	if err != nil || fromVolume.ID != one.ID {
 		t.Fatalf("%+v, %v", fromVolume, err)
 	}
@@ -231,7 +233,7 @@ func TestIngestRefusesWhatCannotBeShippedByName(t *testing.T) {
 			before := listing(t, tree)
 			dir := source(t, map[string]string{"a": "2", "sub/b": "x"})
 			tc.make(t, dir)
-			_, err := tree.Ingest(t.Context(), dir, second)
+			_, err := tree.Ingest(t.Context(), dir, second, gc.Wanted{})
 			wantError(t, err, dir, tc.want)
 			if listing(t, tree) != before {
 				t.Fatal("the volume changed")
@@ -254,7 +256,7 @@ func TestIngestRefusesSourcesThatCannotBeMeant(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := listing(t, tree)
-			_, err := tree.Ingest(t.Context(), tc.source, second)
+			_, err := tree.Ingest(t.Context(), tc.source, second, gc.Wanted{})
 			wantError(t, err, tc.source, tc.want)
 			if got := listing(t, tree); got != before {
 				t.Fatalf("the volume changed:\n%s%s", before, got)
@@ -266,7 +268,7 @@ func TestIngestRefusesSourcesThatCannotBeMeant(t *testing.T) {
 	if err := os.Symlink(source(t, first), link); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tree.Ingest(t.Context(), link, second); err != nil {
+	if _, err := tree.Ingest(t.Context(), link, second, gc.Wanted{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -342,7 +344,7 @@ func TestAVolumeWithoutInodesIsNotCalledFull(t *testing.T) {
 	for i := range 100 {
 		many[fmt.Sprint("f", i)] = fmt.Sprint(i)
 	}
-	_, err := tree.Ingest(t.Context(), source(t, many), second)
+	_, err := tree.Ingest(t.Context(), source(t, many), second, gc.Wanted{})
 	wantError(t, err, "all 60 inodes are in use", "although bytes are free", "Try: keep fewer releases")
 	if !errors.Is(err, unix.ENOSPC) || listing(t, tree) != before {
 		t.Errorf("%v, or the volume changed", err)
@@ -353,7 +355,7 @@ func TestFullVolumeIsAClearErrorAndChangesNothing(t *testing.T) {
 	tree := small(t, 1024)
 	publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
 	before := listing(t, tree)
-	_, err := tree.Ingest(t.Context(), source(t, map[string]string{"big": strings.Repeat("x", 2<<20)}), second)
+	_, err := tree.Ingest(t.Context(), source(t, map[string]string{"big": strings.Repeat("x", 2<<20)}), second, gc.Wanted{})
 	wantError(t, err, tree.Root, "MiB free, the release needs 2.0 MiB more", "no space left on device")
 	if listing(t, tree) != before {
 		t.Fatal("the volume changed")
@@ -363,7 +365,7 @@ func TestFullVolumeIsAClearErrorAndChangesNothing(t *testing.T) {
 	for i := range 400 {
 		many[fmt.Sprint("f", i)] = fmt.Sprint(i)
 	}
-	_, err = tree.Ingest(t.Context(), source(t, many), second)
+	_, err = tree.Ingest(t.Context(), source(t, many), second, gc.Wanted{})
 	wantError(t, err, "no space left on device")
 	if !errors.Is(err, unix.ENOSPC) {
 		t.Fatal(err)
@@ -395,7 +397,7 @@ func TestIngestEndsWithItsContext(t *testing.T) {
 	before := listing(t, tree)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := tree.Ingest(ctx, source(t, first), second); !errors.Is(err, context.Canceled) {
+	if _, err := tree.Ingest(ctx, source(t, first), second, gc.Wanted{}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
 	if listing(t, tree) != before {
@@ -435,7 +437,7 @@ func TestIngestFromAnRsyncServer(t *testing.T) {
 		}
 	}
 
-	two, err := tree.Ingest(t.Context(), "rsync://"+address+"/tree", second.Add(time.Minute))
+	two, err := tree.Ingest(t.Context(), "rsync://"+address+"/tree", second.Add(time.Minute), gc.Wanted{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -446,7 +448,7 @@ func TestIngestFromAnRsyncServer(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(tree.Root, ".ebs-release/incoming")); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("the scratch folder is still there: %v", err)
 	}
-	_, err = tree.Ingest(t.Context(), "rsync://"+address+"/nothing", second)
+	_, err = tree.Ingest(t.Context(), "rsync://"+address+"/nothing", second, gc.Wanted{})
 	wantError(t, err, "Unknown module")
 }
 
@@ -477,7 +479,7 @@ func TestWhoOwnsTheVolumeCannotLeadAFetchElsewhere(t *testing.T) {
 			t.Setenv("WHEN", when)
 			t.Setenv("SWAP", fmt.Sprintf("setpriv --reuid=%d --regid=%d --clear-groups bash -c 'cd %s && mv incoming aside && ln -s %s incoming'",
 				ordinary, ordinary, state, outside))
-			in, err := tree.Ingest(t.Context(), "host:"+from, second)
+			in, err := tree.Ingest(t.Context(), "host:"+from, second, gc.Wanted{})
 			if when == "before" {
 				wantError(t, err, "rsync from there")
 			} else if err != nil {

@@ -2,6 +2,7 @@ package release
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,20 +10,71 @@ import (
 	"path"
 	"strings"
 
+	"ebs-release/internal/gc"
+
 	"golang.org/x/sys/unix"
 )
 
-// room makes a full disk known before anything is written. What it can't foresee the kernel says later.
-func (t Tree) room(need int64) error {
+// makeRoom makes a full disk known before anything is written, and gives up releases before that: those that are needed least, one by one, until there is
+// room. What it can't foresee the kernel says later.
+func (t Tree) makeRoom(ctx context.Context, root *os.Root, need int64, wanted gc.Wanted, base string) error {
+	free, err := t.free()
+	if err != nil || need <= free {
+		return err
+	}
+	v, err := t.volume(root)
+	if err != nil {
+		return err
+	}
+	v.Base, v.InUse = base, t.inUse(v.Releases)
+	for _, id := range wanted.ForRoom(v) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := errors.Join(t.remove(ctx, root, id), t.syncAll(root)); err != nil { // synced: what is free is known then
+			return err
+		}
+		if free, err = t.free(); err != nil || need <= free {
+			return err
+		}
+	}
+	if v.Releases, err = t.releases(root); err != nil {
+		return err
+	}
+	return fmt.Errorf("%s has %s free, the release needs %s more: %w%s", t.Root, mebibytes(free), mebibytes(need), unix.ENOSPC, whatWouldFit(v, wanted))
+}
+
+// whatWouldFit says what still takes up room, and what to do about it.
+func whatWouldFit(v gc.Volume, wanted gc.Wanted) string {
+	words := "; left are"
+	for _, id := range v.Releases {
+		switch before := wanted.Before(v); {
+		case id == v.Current:
+			words += " " + id + " (current)"
+		case v.InUse[id] != "":
+			words += " " + id + " (in use by " + v.InUse[id] + ")"
+		case id == before:
+			words += " " + id + " (what a rollback needs)"
+		default:
+			words += " " + id
+		}
+	}
+	if len(v.Releases) == 0 {
+		return ". Try: a larger volume"
+	}
+	if wanted.Keep != 1 && len(v.Releases) > 1 {
+		return words + ". Try: a larger volume, or --keep 1, which gives up what a rollback needs"
+	}
+	return words + ". Try: a larger volume"
+}
+
+// free is how many bytes can be written.
+func (t Tree) free() (int64, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(t.Root, &st); err != nil {
-		return fmt.Errorf("free space on %s: %w", t.Root, err)
+		return 0, fmt.Errorf("free space on %s: %w", t.Root, err)
 	}
-	free := int64(st.Bavail) * st.Bsize //nolint:unconvert // the type differs between architectures
-	if need > free {
-		return fmt.Errorf("%s has %s free, the release needs %s more: %w", t.Root, mebibytes(free), mebibytes(need), unix.ENOSPC)
-	}
-	return nil
+	return int64(st.Bavail) * st.Bsize, nil //nolint:unconvert // the type differs between architectures
 }
 
 // whatIsFull adds to the kernel's "no space left on device" that it was the inodes: every file takes

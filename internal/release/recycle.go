@@ -1,9 +1,12 @@
 package release
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
+
+	"ebs-release/internal/gc"
 )
 
 // recycle puts the folders of a release that nobody needs any more into an empty partial tree, when the volume holds keep releases: most of its files
@@ -13,13 +16,14 @@ import (
 // Not a byte of it is trusted: assembly looks at each name that it finds, and keeps only what is the base's own inode. Power may fail anywhere: the
 // release loses its name, on disk, before anything else happens to it, and what has no release's name is swept away by the next one that stages.
 //
-// A program that was started in that tree and still runs must not see it turn into another release. Its own folder it never does: the partial tree's
-// is a new one, and only what was in the old one is moved. For folders below it, inUse is asked.
-func (t Tree) recycle(root *os.Root, id string, keep int, needed string) (string, error) {
-	old, err := t.leastNeeded(root, keep, needed)
+// Nobody who looks into that tree, a container that has it bound or a program that was started there, must see it turn into another release. So it is only done
+// by who can see all of them: root. For others the kernel hides where another user's programs are: they make a new tree.
+func (t Tree) recycle(ctx context.Context, root *os.Root, id string, a *assembly, wanted gc.Wanted, base string) (string, error) {
+	old, err := t.spare(root, wanted, base)
 	if err != nil || old == "" {
 		return "", err
 	}
+	a.hides = !t.onlyOurs(ctx, root, releasesDir+"/"+old, t.spans(root))
 	from, to := releasesDir+"/"+old+partialExt, releasesDir+"/"+id+partialExt
 	if err := root.Rename(releasesDir+"/"+old, from); err != nil {
 		return "", err
@@ -49,31 +53,20 @@ func (t Tree) recycle(root *os.Root, id string, keep int, needed string) (string
 	return old, nil
 }
 
-// leastNeeded is the oldest release that is not current, was not so before this one, and is not needed otherwise.
-func (t Tree) leastNeeded(root *os.Root, keep int, needed string) (string, error) {
-	ids, err := t.releases(root)
-	if err != nil || len(ids) < keep {
+// spare is the release that is needed least, if there is one that nobody needs, and the volume holds as many as are to be kept.
+func (t Tree) spare(root *os.Root, wanted gc.Wanted, base string) (string, error) {
+	v, err := t.volume(root)
+	if err != nil || len(v.Releases) < max(wanted.Keep, 1) || !seesAll() {
 		return "", err
 	}
-	current, err := t.current(root)
-	if err != nil {
-		return "", err
-	}
-	_, active, err := t.fence(root)
-	if err != nil {
-		return "", err
-	}
-	previous, err := root.Readlink(previousPath)
-	if err != nil { // nobody knows yet: none is taken until after the next activation
+	if v.Previous == "" { // nobody knows yet: none is taken until after the next activation
 		return "", nil
 	}
-	for _, id := range ids {
-		if id != current && id != active && id != previous && id != needed {
-			if inUse(t.Path(id)) {
-				return "", nil
-			}
-			return id, nil
-		}
+	v.Base, v.InUse = base, t.inUse(v.Releases)
+	held := wanted
+	held.Keep = max(held.Keep, 2) // also with 1: until the new one is committed, the one before is what a rollback needs
+	if ids := held.ForRoom(v); len(ids) > 0 && held.Held[ids[0]] == "" {
+		return ids[0], nil
 	}
 	return "", nil
 }

@@ -1,10 +1,10 @@
 package release
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ebs-release/internal/gc"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,8 +39,19 @@ func fleetOf(t *testing.T) (server, far Tree, held []Ingested, next Ingested) {
 	return server, far, held, publish(t, server, dir, 4)
 }
 
-// pushAs brings a release to a member and makes it current, as the owner of the tree, who is not root. It returns what the staging said.
+// pushAs brings a release to a member and makes it current, as root, who sees everybody that may look into a tree. It returns what the staging said.
 func pushAs(t *testing.T, server, far Tree, base string, in Ingested, generation int64) string {
+	t.Helper()
+	c := call{ID: in.ID, Digest: in.Digest, Base: base, Delta: delta(t, server, base, in.ID), Keep: 3, Generation: generation}
+	said, err := c.push(t.Context(), far, bytes.NewReader(sent(t, server, base, in.ID)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return said
+}
+
+// pushAsOwner is pushAs by the owner of the tree, who is not root, as on a real member.
+func pushAsOwner(t *testing.T, server, far Tree, base string, in Ingested, generation int64) string {
 	t.Helper()
 	return be(t, call{Op: "push", Root: far.Root, ID: in.ID, Digest: in.Digest, Base: base, Delta: delta(t, server, base, in.ID), Keep: 3, Generation: generation},
 		string(sent(t, server, base, in.ID)))
@@ -172,8 +185,8 @@ func TestNothingOfAnOddOldTreeGetsIntoTheNewOne(t *testing.T) {
 func TestAFileThatWasWrittenInPlaceIsFound(t *testing.T) {
 	server, far, held, next := fleetOf(t)
 	put(t, far.Path(held[0].ID), "etc/same", "the SAME\n")
-	result, _ := stage(t, far, held[2].ID, next, delta(t, server, held[2].ID, next.ID))
-	if result.State != NeedBase || !strings.Contains(result.Reason, "etc/same") {
+	result, staging := stage(t, far, held[2].ID, next, delta(t, server, held[2].ID, next.ID))
+	if result.State != NeedBase || !strings.Contains(result.Reason, "etc/same") || staging != nil {
 		t.Fatalf("%+v", result)
 	}
 	if said := pushAs(t, server, far, "", next, 4); !strings.HasPrefix(said, "staged 14 ") {
@@ -242,20 +255,54 @@ func TestATreeThatAProgramRunsInIsLeftAlone(t *testing.T) {
 	}
 }
 
-// The owner of the tree can't see where another user's program is. That one does not see the new release in its folder all the same.
+// The owner of the tree can't see where another user's program is, below the release for example. That one must not find itself in the new release: whoever
+// does not see everybody makes a new tree.
 func TestAProgramOfAnotherUserDoesNotFindItselfInTheNewRelease(t *testing.T) {
 	server, far, held, next := fleetOf(t)
 	cmd := exec.CommandContext(t.Context(), "sleep", "60")
-	cmd.Dir = far.Path(held[0].ID)
+	cmd.Dir = far.Path(held[0].ID) + "/etc"
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
-	if said := pushAs(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled "+held[0].ID {
+	if said := pushAsOwner(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled " {
 		t.Fatal(said)
 	}
-	if entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/cwd", cmd.Process.Pid)); !errors.Is(err, fs.ErrNotExist) || len(entries) != 0 {
-		t.Fatalf("it sees %v, %v; want a folder that was removed", entries, err)
+	if conf, err := os.ReadFile(fmt.Sprintf("/proc/%d/cwd/conf", cmd.Process.Pid)); err != nil || string(conf) != first["etc/conf"] {
+		t.Fatalf("it sees %q, %v; want the release that it was started in", conf, err)
+	}
+}
+
+// A container has a tree bound, in a mount namespace of its own: neither root nor the owner of the tree touches it.
+func TestATreeThatAContainerHasMountedIsLeftAlone(t *testing.T) {
+	for name, push := range map[string]func(*testing.T, Tree, Tree, string, Ingested, int64) string{"root": pushAs, "owner": pushAsOwner} {
+		t.Run(name, func(t *testing.T) {
+			server, far, held, next := fleetOf(t)
+			tree := far.Path(held[0].ID)
+			container := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-c", `mount --bind "$1" /mnt && cd / && echo mounted && exec cat`, "sh", tree+"/etc")
+			stdin, err1 := container.StdinPipe()
+			stdout, err2 := container.StdoutPipe()
+			if err := errors.Join(err1, err2, container.Start()); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _, _ = stdin.Close(), container.Wait() }()
+			if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "mounted\n" {
+				t.Fatal(line, err)
+			}
+			if said := push(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled " {
+				t.Fatal(said)
+			}
+			be(t, call{Op: "prune", Root: far.Root, Keep: 1}, "")
+			wholeReleases(t, far, held[0].ID, next.ID)
+			if conf, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/mnt/conf", container.Process.Pid)); err != nil || string(conf) != first["etc/conf"] {
+				t.Fatalf("the container sees %q, %v", conf, err)
+			}
+			if err := errors.Join(stdin.Close(), container.Wait()); err != nil {
+				t.Fatal(err)
+			}
+			be(t, call{Op: "prune", Root: far.Root, Keep: 1}, "") // now nobody holds it
+			wholeReleases(t, far, next.ID)
+		})
 	}
 }
 
@@ -269,7 +316,7 @@ func TestOnlyATreeThatNobodyNeedsIsRecycled(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = root.Close() }()
-		id, err := far.leastNeeded(root, keep, needed)
+		id, err := far.spare(root, gc.Wanted{Keep: keep}, needed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -316,7 +363,7 @@ func TestOnlyATreeThatNobodyNeedsIsRecycled(t *testing.T) {
 func TestATransferThatFailsLeavesWhatWasCurrentAndTheOneBefore(t *testing.T) {
 	server, far, held, next := fleetOf(t)
 	base := held[2].ID
-	result, staging, err := far.Stage(t.Context(), StageRequest{ID: next.ID, Digest: next.Digest, Base: base, Delta: strings.NewReader(delta(t, server, base, next.ID)), Keep: 3})
+	result, staging, err := far.Stage(t.Context(), StageRequest{ID: next.ID, Digest: next.Digest, Base: base, Delta: strings.NewReader(delta(t, server, base, next.ID)), Wanted: gc.Wanted{Keep: 3}})
 	if err != nil || result.Recycled != held[0].ID {
 		t.Fatalf("%+v, %v", result, err)
 	}
@@ -346,7 +393,7 @@ func TestPushesForLong(t *testing.T) {
 		if err := os.Chmod(dir+"/lib", os.FileMode(0o755-i%2*0o200)); err != nil {
 			t.Fatal(err)
 		}
-		in, err := server.Ingest(t.Context(), dir, second.Add(time.Duration(10+i)*time.Second))
+		in, err := server.Ingest(t.Context(), dir, second.Add(time.Duration(10+i)*time.Second), gc.Wanted{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -369,9 +416,8 @@ func TestAFolderOfAnotherUserStopsNoLaterPush(t *testing.T) {
 	for _, old := range held[:2] {
 		put(t, far.Path(old.ID), "etc/tmp/x", "root's")
 	}
-	if said := pushAs(t, server, far, held[2].ID, next, 4); !strings.HasSuffix(said, "recycled ") {
-		t.Fatal(said)
-	}
+	pushAsOwner(t, server, far, held[2].ID, next, 4)
+	be(t, call{Op: "prune", Root: far.Root, Keep: 3}, "")
 	holds := func(want ...string) { // but for the one with a folder too many
 		t.Helper()
 		if ids, err := far.Releases(); err != nil || strings.Join(ids, " ") != strings.Join(want, " ") {
@@ -394,6 +440,6 @@ func TestAFolderOfAnotherUserStopsNoLaterPush(t *testing.T) {
 	holds(held[2].ID, next.ID)
 	dir := source(t, map[string]string{"etc/conf": "colour=blue\n"})
 	last := publish(t, server, dir, 5)
-	pushAs(t, server, far, next.ID, last, 5)
+	pushAsOwner(t, server, far, next.ID, last, 5)
 	same(t, server.Path(last.ID), far.Path(last.ID))
 }

@@ -7,6 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+
+	"ebs-release/internal/gc"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +30,8 @@ type StageRequest struct {
 	Digest string    // of the manifest that base and delta must give
 	Base   string    // release that the delta starts from; "": from nothing
 	Delta  io.Reader // see Delta.Encode
-	Keep   int       // when the volume holds that many releases, the one that is needed least is made into the new one; 0: never
+	Wanted gc.Wanted // what is kept on the volume when there is no room, or an old tree is made into the new one
+	More   bool      // the caller can send files besides those that base does not have: see StageResult.More
 }
 
 // StageResult is the answer. Its JSON form is what the agent tells the publisher.
@@ -36,7 +40,8 @@ type StageResult struct {
 	Release  string     `json:"release"`
 	Releases []Held     `json:"releases,omitempty"` // with NeedBase
 	Reason   string     `json:"reason,omitempty"`   // with NeedBase
-	Files    int        `json:"files,omitempty"`    // with Staged: that have to be sent
+	Files    int        `json:"files,omitempty"`    // with Staged: that have to be sent because base does not have them
+	More     []string   `json:"more,omitempty"`     // with Staged: paths, escaped, of files that have to be sent after these: base should have them, and does not
 	Recycled string     `json:"recycled,omitempty"` // with Staged: the release whose tree became the new one's
 }
 
@@ -56,7 +61,8 @@ type Staging struct {
 	partial  *os.File
 	assembly *assembly
 	text     []byte // the manifest
-	missing  []int  // entries that have to be sent
+	missing  []int  // entries that have to be sent: first those that the base does not have, then those that it lost
+	lost     []int  // the last of missing
 	done     bool
 }
 
@@ -88,8 +94,11 @@ func (t Tree) Stage(ctx context.Context, req StageRequest) (result StageResult, 
 	}()
 	result.Release = req.ID
 	if _, err := s.root.Lstat(releasesDir + "/" + req.ID); err == nil {
-		result.State = Present
-		return result, nil, t.checkRelease(s.root, req.ID, req.Digest)
+		whole, err := s.present(ctx, req)
+		if whole || err != nil {
+			result.State = Present
+			return result, nil, err
+		}
 	}
 	result.Recycled, err = s.begin(ctx, req, delta)
 	if errors.Is(err, errBase) {
@@ -99,7 +108,10 @@ func (t Tree) Stage(ctx context.Context, req StageRequest) (result StageResult, 
 	if err != nil {
 		return StageResult{}, nil, fmt.Errorf("stage %s: %w", req.ID, err)
 	}
-	result.State, result.Files = Staged, len(s.missing)
+	result.State, result.Files = Staged, len(s.missing)-len(s.lost)
+	for _, i := range s.lost {
+		result.More = append(result.More, string(appendEscaped(nil, s.assembly.manifest[i].Path)))
+	}
 	return result, s, nil
 }
 
@@ -141,27 +153,65 @@ func (s *Staging) begin(ctx context.Context, req StageRequest, delta Delta) (rec
 	if s.partial, err = s.tree.startPartial(s.root, req.ID, who); err != nil {
 		return "", err
 	}
-	if err := s.tree.room(need); err != nil {
+	if err := s.tree.makeRoom(ctx, s.root, need, req.Wanted, req.Base); err != nil {
 		return "", err
 	}
-	if req.Keep > 0 {
-		if recycled, err = s.tree.recycle(s.root, req.ID, req.Keep, req.Base); err != nil {
+	s.assembly = &assembly{
+		manifest: next, steps: steps, base: base.tree, whole: base.whole, spans: base.spans, copies: base.tree, who: who,
+		copyAs: func(i int) (string, bool) { return steps[i].from, steps[i].how != fromAfar },
+		lost:   func(i int) { s.lost = append(s.lost, i) },
+	}
+	if req.Wanted.Keep > 0 {
+		if recycled, err = s.tree.recycle(ctx, s.root, req.ID, s.assembly, req.Wanted, req.Base); err != nil {
 			return "", err
 		}
 	}
-	s.assembly = &assembly{manifest: next, steps: steps, base: base.tree, whole: base.whole, copies: base.tree, who: who, copyAs: func(i int) (string, bool) {
-		return steps[i].from, steps[i].how != fromAfar
-	}}
 	err = s.assembly.build(ctx, s.partial)
 	if recycled != "" && errors.Is(err, fs.ErrPermission) { // what belongs to another user can't be made into anything
 		if err = s.startOver(req.ID, recycled); err == nil {
 			recycled, err = "", s.assembly.build(ctx, s.partial)
 		}
 	}
-	if errors.Is(err, errOrigin) {
-		err = fmt.Errorf("%w: %w", errBase, err)
+	if err == nil {
+		err = s.sendMore(req)
 	}
 	return recycled, err
+}
+
+// mostMore is how many bytes of paths fit into an answer, with room to spare: see wire.MaxLine.
+const mostMore = 512 << 10
+
+// sendMore adds to what has to be sent what the base should have had.
+func (s *Staging) sendMore(req StageRequest) error {
+	slices.Sort(s.lost)
+	size := 0
+	for _, i := range s.lost {
+		size += len(appendEscaped(nil, s.assembly.manifest[i].Path)) + len(`"",`)
+	}
+	if size > 0 && !req.More || size > mostMore {
+		return fmt.Errorf("%w: %s: %s and %d more %w", errBase, req.Base, quote(s.assembly.manifest[s.lost[0]].Path), len(s.lost)-1, errOrigin)
+	}
+	s.missing = append(s.missing, s.lost...)
+	return nil
+}
+
+// present says whether a release that is here is whole. One that somebody edited is removed and made anew, unless it is served or in use: then it stays.
+func (s *Staging) present(ctx context.Context, req StageRequest) (bool, error) {
+	if err := s.tree.checkRelease(s.root, req.ID, req.Digest); err != nil {
+		return false, err
+	}
+	v, err := s.tree.volume(s.root)
+	if err != nil || req.ID == v.Current {
+		return true, err
+	}
+	edited := s.tree.untouched(ctx, s.root, req.ID)
+	if edited == nil || ctx.Err() != nil {
+		return true, ctx.Err()
+	}
+	if who := s.tree.inUse([]string{req.ID})[req.ID]; who != "" {
+		return false, fmt.Errorf("%w; it cannot be made anew, as it is in use by %s", edited, who)
+	}
+	return false, s.tree.remove(ctx, s.root, req.ID)
 }
 
 // startOver makes the partial tree an empty one. What was recycled goes back under the name that it had when it stopped to be a release.
@@ -184,7 +234,7 @@ func (s *Staging) Receive(ctx context.Context, files io.Reader) error {
 		err = s.assembly.seal(s.partial)
 	}
 	if err == nil {
-		err = s.tree.publish(s.root, s.id, s.text, s.assembly.began)
+		err = s.tree.publish(s.root, s.id, s.assembly)
 	}
 	if err != nil {
 		return fmt.Errorf("receive %s: %w", s.id, whatIsFull(s.partial, err))
@@ -199,7 +249,7 @@ func (s *Staging) Close() error {
 	if s.partial != nil {
 		_ = s.partial.Close()
 		if !s.done {
-			_, err = s.tree.sweep(s.root)
+			err = s.tree.abandon(s.root, s.assembly)
 		}
 	}
 	s.unlock()
@@ -226,6 +276,7 @@ type baseRelease struct {
 	manifest Manifest
 	tree     *os.File
 	whole    unix.Timespec // the last time at which its files were written: see publish
+	spans    spans
 }
 
 func (b *baseRelease) close() { _ = b.tree.Close() }
@@ -240,7 +291,7 @@ func (t Tree) base(root *os.Root, id string) (*baseRelease, error) {
 	if err != nil {
 		return nil, fmt.Errorf("manifest of %s: %w", id, err)
 	}
-	b := &baseRelease{whole: unix.NsecToTimespec(info.ModTime().UnixNano())} // see publish
+	b := &baseRelease{whole: unix.NsecToTimespec(info.ModTime().UnixNano()), spans: t.spans(root)} // see publish
 	if b.manifest, err = ParseManifest(file); err != nil {
 		return nil, fmt.Errorf("release %s: %w", id, err)
 	}
@@ -250,17 +301,32 @@ func (t Tree) base(root *os.Root, id string) (*baseRelease, error) {
 	return b, nil
 }
 
+// abandon removes a partial tree that is not to be completed. What it took and gave files in names was ours.
+func (t Tree) abandon(root *os.Root, a *assembly) error {
+	_, err := t.sweep(root)
+	if err != nil || a == nil || a.hides || a.began == (unix.Timespec{}) {
+		return err
+	}
+	_ = t.noteSpan(root, a.began) // the volume may be full: then more is hashed next time
+	return nil
+}
+
 // publish gives a partial tree that is complete its name: manifest first, so that a release which is there has one; then everything to
 // disk; then the rename. The manifest's time says since when nothing was written to the tree but what it names.
-func (t Tree) publish(root *os.Root, id string, manifest []byte, began unix.Timespec) error {
+func (t Tree) publish(root *os.Root, id string, a *assembly) error {
 	if err := t.replaceFile(root, id+manifestExt, func(file *os.File) error {
-		if _, err := file.Write(manifest); err != nil {
+		if _, err := file.Write(a.manifest.text()); err != nil {
 			return err
 		}
-		tv := unix.NsecToTimeval(began.Nano())
+		tv := unix.NsecToTimeval(a.began.Nano())
 		return unix.Futimes(int(file.Fd()), []unix.Timeval{tv, tv})
 	}); err != nil {
 		return err
+	}
+	if !a.hides {
+		if err := t.noteSpan(root, a.began); err != nil {
+			return err
+		}
 	}
 	if err := t.syncAll(root); err != nil {
 		return err

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/gc"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -385,7 +387,7 @@ func benchmarkStage(b *testing.B, keep int) {
 	if err := far.Init(0, 0); err != nil {
 		b.Fatal(err)
 	}
-	in, err := far.Ingest(b.Context(), dir, second)
+	in, err := far.Ingest(b.Context(), dir, second, gc.Wanted{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -419,7 +421,7 @@ func benchmarkStage(b *testing.B, keep int) {
 		id := NewID(second.Add(time.Duration(generation)*time.Second), digest)
 		b.StartTimer()
 		before := cpuTime(b)
-		result, staging, err := far.Stage(b.Context(), StageRequest{ID: id, Digest: digest, Base: baseID, Delta: &encoded, Keep: keep})
+		result, staging, err := far.Stage(b.Context(), StageRequest{ID: id, Digest: digest, Base: baseID, Delta: &encoded, Wanted: gc.Wanted{Keep: keep}})
 		if err != nil || result.State != Staged {
 			b.Fatal(result, err)
 		}
@@ -427,7 +429,7 @@ func benchmarkStage(b *testing.B, keep int) {
 		if err := errors.Join(staging.Receive(b.Context(), &stream), staging.Close(), far.Activate(b.Context(), id, digest, generation)); err != nil {
 			b.Fatal(err)
 		}
-		if _, err := far.Prune(b.Context(), 3); err != nil {
+		if _, err := far.Prune(b.Context(), gc.Wanted{Keep: 3}); err != nil {
 			b.Fatal(err)
 		}
 		cpu += cpuTime(b) - before

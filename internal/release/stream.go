@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 )
 
 // StreamSize is how many bytes Send writes. Files travel one after the other, with nothing between them,
@@ -15,6 +17,24 @@ func StreamSize(files []Entry) (size int64) {
 		size += files[i].Size
 	}
 	return size
+}
+
+// Files returns the entries of some files of a release, by paths as StageResult.More has them, in that order.
+func (t Tree) Files(id string, paths []string) ([]Entry, error) {
+	m, err := t.Manifest(id)
+	if err != nil {
+		return nil, err
+	}
+	files := make([]Entry, 0, len(paths))
+	for _, escaped := range paths {
+		path, err := unescape(escaped)
+		i, found := slices.BinarySearchFunc(m, path, func(e Entry, path string) int { return strings.Compare(e.Path, path) })
+		if err != nil || !found || m[i].Type != 'f' {
+			return nil, fmt.Errorf("release %s has no file %s", id, quote(escaped))
+		}
+		files = append(files, m[i])
+	}
+	return files, nil
 }
 
 // Send writes files of a release, for Receive. What is in them is not compared: that is for the one who gets them.

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/gc"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -47,7 +49,7 @@ func asOrdinary(op string) error {
 	ctx, tree := context.Background(), Tree{c.Root}
 	switch c.Op {
 	case "stage":
-		result, staging, err := tree.Stage(ctx, StageRequest{ID: c.ID, Digest: c.Digest, Base: c.Base, Delta: strings.NewReader(c.Delta), Keep: c.Keep})
+		result, staging, err := tree.Stage(ctx, StageRequest{ID: c.ID, Digest: c.Digest, Base: c.Base, Delta: strings.NewReader(c.Delta), Wanted: gc.Wanted{Keep: c.Keep}})
 		if err != nil || staging == nil {
 			return errors.Join(err, errors.New(string(result.State)))
 		}
@@ -60,7 +62,7 @@ func asOrdinary(op string) error {
 	case "activate":
 		return tree.Activate(ctx, c.ID, c.Digest, c.Generation)
 	case "prune":
-		_, err := tree.Prune(ctx, max(c.Keep, 1))
+		_, err := tree.Prune(ctx, gc.Wanted{Keep: c.Keep})
 		if errors.Is(err, fs.ErrPermission) {
 			fmt.Print(err)
 			return nil
@@ -75,7 +77,7 @@ func asOrdinary(op string) error {
 
 // push is all that an agent does for a push. It returns what staging said.
 func (c call) push(ctx context.Context, tree Tree, files io.Reader) (said string, err error) {
-	result, staging, err := tree.Stage(ctx, StageRequest{ID: c.ID, Digest: c.Digest, Base: c.Base, Delta: strings.NewReader(c.Delta), Keep: c.Keep})
+	result, staging, err := tree.Stage(ctx, StageRequest{ID: c.ID, Digest: c.Digest, Base: c.Base, Delta: strings.NewReader(c.Delta), Wanted: gc.Wanted{Keep: c.Keep}})
 	if err == nil && staging != nil {
 		said = fmt.Sprint(result.State, " ", result.Files, " recycled ", result.Recycled)
 		err = errors.Join(staging.Receive(ctx, files), staging.Close())
@@ -196,7 +198,7 @@ var second = time.Date(2026, 11, 22, 23, 15, 0, 0, time.UTC)
 // publish takes a source in and makes it current, as the generation given.
 func publish(t *testing.T, tree Tree, dir string, generation int64) Ingested {
 	t.Helper()
-	in, err := tree.Ingest(t.Context(), dir, second.Add(time.Duration(generation)*time.Second))
+	in, err := tree.Ingest(t.Context(), dir, second.Add(time.Duration(generation)*time.Second), gc.Wanted{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,6 +231,9 @@ func listing(t *testing.T, tree Tree) string {
 	err := filepath.WalkDir(tree.Root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
+		}
+		if strings.HasSuffix(path, spansPath) { // it is kept after a failure, too: then less has to be hashed
+			return nil
 		}
 		info, err := d.Info()
 		if err != nil {
@@ -271,7 +276,7 @@ func wantError(t *testing.T, err error, words ...string) {
 func TestActivateIsAFence(t *testing.T) {
 	tree := volume(t)
 	one := publish(t, tree, source(t, map[string]string{"a": "1"}), 3)
-	two, err := tree.Ingest(t.Context(), source(t, map[string]string{"a": "2"}), second)
+	two, err := tree.Ingest(t.Context(), source(t, map[string]string{"a": "2"}), second, gc.Wanted{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -384,7 +389,7 @@ func TestPruneKeepsTheCurrentAndTheNewest(t *testing.T) {
 	if err := tree.Activate(t.Context(), ids[0], digests[0], 6); err != nil { // rolled back to the oldest
 		t.Fatal(err)
 	}
-	gone, err := tree.Prune(t.Context(), 2, ids[2])
+	gone, err := tree.Prune(t.Context(), gc.Wanted{Keep: 1, Held: map[string]string{ids[2]: "i-1 is on it"}})
 	if err != nil || strings.Join(gone, " ") != strings.Join([]string{ids[1], ids[3], ids[4]}, " ") {
 		t.Fatalf("gone: %v, %v", gone, err)
 	}
@@ -400,7 +405,7 @@ func TestPruneKeepsTheCurrentAndTheNewest(t *testing.T) {
 	if manifests, _ := filepath.Glob(filepath.Join(tree.Root, ".ebs-release", "*.manifest")); len(manifests) != 2 {
 		t.Fatalf("manifests: %v", manifests)
 	}
-	if gone, err := tree.Prune(t.Context(), 0); err != nil || len(gone) != 1 {
+	if gone, err := tree.Prune(t.Context(), gc.Wanted{Keep: 0}); err != nil || len(gone) != 1 {
 		t.Fatalf("keep 0 must still keep the current one: %v, %v", gone, err)
 	}
 	if err := tree.Check(ids[0], digests[0], 6); err != nil {

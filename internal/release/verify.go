@@ -24,20 +24,27 @@ func (t Tree) Verify(ctx context.Context, id string) error {
 		return fmt.Errorf("release %s: %w", id, err)
 	}
 	defer func() { _ = dir.Close() }()
-	if err := inspect(ctx, dir, m); err != nil {
+	if err := inspect(ctx, dir, m, nil); err != nil {
 		return fmt.Errorf("release %s is not what its manifest says: %w", id, err)
 	}
 	return nil
 }
 
-// inspect compares a tree with its manifest: that each entry is there, with its type, mode, size, content and target, and that nothing else is.
-func inspect(ctx context.Context, root *os.File, manifest Manifest) error {
+// inspect compares a tree with its manifest: that each entry is there, with its type, mode, size, content and target, and that nothing else is. Files that
+// are believed are not read; nil: all are.
+func inspect(ctx context.Context, root *os.File, manifest Manifest, believed func(*Entry, *unix.Stat_t) bool) error {
 	type job struct {
 		file  *os.File
 		entry *Entry
 	}
 	produce := func(hand func(job) error) error {
-		return look(ctx, root, manifest, func(dir int, name string, e *Entry, _ *unix.Stat_t) error {
+		return look(ctx, root, manifest, func(dir int, name string, e *Entry, st *unix.Stat_t) error {
+			if believed != nil && believed(e, st) {
+				return nil
+			}
+			if believed != nil && e.Modified != 0 && !e.untouched(st, unix.Timespec{}) {
+				return fmt.Errorf("%s: it was given another mtime", quote(e.Path))
+			}
 			file, err := openFileAt(dir, name, e.Path)
 			if err != nil {
 				return err
@@ -59,6 +66,9 @@ func inspect(ctx context.Context, root *os.File, manifest Manifest) error {
 			}
 			if sum != j.entry.SHA256 || size != j.entry.Size {
 				return fmt.Errorf("%s: its content has another sha256", quote(j.entry.Path))
+			}
+			if believed != nil && hasAttributes(j.file) {
+				return fmt.Errorf("%s: it was given extended attributes", quote(j.entry.Path))
 			}
 			return nil
 		}
@@ -95,14 +105,26 @@ func look(ctx context.Context, root *os.File, manifest Manifest, visit func(dir 
 	return nil
 }
 
-// untouched says that a tree looks like its manifest, and that no file was written to since it was whole.
-func (b *baseRelease) untouched(ctx context.Context) error {
-	return look(ctx, b.tree, b.manifest, func(_ int, _ string, e *Entry, st *unix.Stat_t) error {
-		if !e.untouched(st, b.whole) {
-			return fmt.Errorf("%s was written to in place", quote(e.Path))
-		}
-		return nil
-	})
+// Untouched says that a release is what its manifest says, as Verify does, but reads only those files that somebody else may have touched.
+func (t Tree) Untouched(ctx context.Context, id string) error {
+	root, err := t.open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	return t.untouched(ctx, root, id)
+}
+
+func (t Tree) untouched(ctx context.Context, root *os.Root, id string) error {
+	held, err := t.base(root, id)
+	if err != nil {
+		return err
+	}
+	defer held.close()
+	if err := inspect(ctx, held.tree, held.manifest, held.ours); err != nil {
+		return fmt.Errorf("release %s was edited in place: %w", id, err)
+	}
+	return nil
 }
 
 func (e *Entry) compare(dir int, name string, st *unix.Stat_t) error {

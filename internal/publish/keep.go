@@ -1,0 +1,33 @@
+package publish
+
+import (
+	"ebs-release/internal/gc"
+	"ebs-release/internal/pointer"
+)
+
+// verbConverge is in the history of a run that committed nothing itself.
+const verbConverge = "converge"
+
+// Committed are the generations that the history knows to be committed.
+func Committed(entries []pointer.Entry) (all []gc.Generation) {
+	for _, e := range entries {
+		if !e.Committed || e.Verb == verbConverge {
+			continue
+		}
+		g := gc.Generation{Number: e.Generation, Release: e.Release}
+		for _, id := range e.Snapshots {
+			g.Snapshots = append(g.Snapshots, id)
+		}
+		all = append(all, g)
+	}
+	return all
+}
+
+// wanted is what is to be kept: by what is committed now.
+func (r *run) wanted() gc.Wanted {
+	all := r.past
+	if r.committed {
+		all = append(all[:len(all):len(all)], gc.Generation{Number: r.next.Generation, Release: r.next.Release})
+	}
+	return gc.Wanted{Keep: r.Settings.Keep, Committed: gc.Releases(all)}
+}

@@ -1,0 +1,114 @@
+package release
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Who edits a file of a release in place edits it in every release that shares it, and may set its mtime back (`cp -p`, rsync -t, touch -d). Its ctime
+// nobody can set: the kernel moves it with every change, and with every further name or name less, which is what we give a file and take from it. So each
+// change of ours writes down from when to when it lasted, and a file whose ctime lies in none of these spans was touched by somebody else: it is then hashed
+// before it is believed. Without the list, or a line of it, more is hashed than needs to be, and nothing is believed that should not.
+const (
+	spansName = "own-changes" // "BEGIN END", nanoseconds since 1970, a line each, the latest last
+	spansPath = stateDir + "/" + spansName
+	mostSpans = 500
+	maxSpans  = mostSpans * 48 // bytes
+)
+
+type span struct{ begin, end int64 }
+
+type spans []span
+
+func (s spans) has(t unix.Timespec) bool {
+	at := t.Nano()
+	for i := len(s) - 1; i >= 0; i-- {
+		if s[i].begin <= at && at <= s[i].end {
+			return true
+		}
+	}
+	return false
+}
+
+// spans reads the list. One that cannot be read is empty.
+func (t Tree) spans(root *os.Root) (all spans) {
+	file, err := openPlain(root, spansPath, maxSpans)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = file.Close() }()
+	for lines := bufio.NewScanner(io.LimitReader(file, maxSpans)); lines.Scan(); {
+		var s span
+		if _, err := fmt.Sscanf(lines.Text(), "%d %d", &s.begin, &s.end); err == nil {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// noteSpan writes down that all changes of ctimes from began until now were ours. Not to be called when a file was met that somebody else had touched, and that
+// was not compared with its sha256: its ctime may have moved into the span.
+func (t Tree) noteSpan(root *os.Root, began unix.Timespec) error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {
+		return err
+	}
+	if _, err := stepAfter(now); err != nil { // what is changed from here on is after it
+		return err
+	}
+	all := append(t.spans(root), span{began.Nano(), now.Nano()})
+	all = all[max(0, len(all)-mostSpans):]
+	return t.replaceFile(root, spansName, func(file *os.File) error {
+		w := bufio.NewWriter(file)
+		for _, s := range all {
+			fmt.Fprintln(w, s.begin, s.end)
+		}
+		return w.Flush()
+	})
+}
+
+// ours says that nobody but us touched a file since it was made.
+func (b *baseRelease) ours(e *Entry, st *unix.Stat_t) bool {
+	return e.untouched(st, b.whole) && b.spans.has(st.Ctim)
+}
+
+// onlyOurs says that each file that a tree shares with others was touched by us alone. When not, the trace must not be lost with the tree's names.
+func (t Tree) onlyOurs(ctx context.Context, root *os.Root, name string, known spans) bool {
+	dir, err := openFolder(root, name)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = dir.Close() }()
+	return walker(func(_ int, _, below string, st *unix.Stat_t) error {
+		if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 && !known.has(st.Ctim) {
+			return fmt.Errorf("%s was touched: %w", path.Join(name, below), fs.ErrInvalid)
+		}
+		return nil
+	}).walk(ctx, dir) == nil
+}
+
+// hasAttributes says whether a file has extended attributes, which no manifest knows. SELinux's own label is the system's.
+func hasAttributes(file *os.File) bool {
+	names := make([]byte, 4<<10)
+	n, err := unix.Flistxattr(int(file.Fd()), names)
+	if err == unix.ENOTSUP { //nolint:errorlint // of the system call itself
+		return false
+	}
+	if err != nil {
+		return true
+	}
+	for name := range strings.SplitSeq(strings.TrimRight(string(names[:n]), "\x00"), "\x00") {
+		if name != "" && name != "security.selinux" {
+			return true
+		}
+	}
+	return false
+}

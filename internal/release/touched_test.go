@@ -1,0 +1,305 @@
+package release
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/gc"
+
+	"golang.org/x/sys/unix"
+)
+
+// secretly edits a file of a release in place, with the same size, mode and mtime, as `cp -p` does: only its ctime tells.
+func secretly(t *testing.T, file string) {
+	t.Helper()
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[0] ^= 1
+	out, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = out.Write(content)
+	if err := errors.Join(err, out.Close(), os.Chtimes(file, info.ModTime(), info.ModTime())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAnEditWithItsTimeSetBackIsNotShipped(t *testing.T) {
+	for name, between := range map[string]func(t *testing.T, server Tree, edited Ingested){
+		"at once": func(*testing.T, Tree, Ingested) {},
+		"after older trees that shared the file were removed": func(t *testing.T, server Tree, _ Ingested) {
+			if gone, err := server.Prune(t.Context(), gc.Wanted{Keep: 1}); err != nil || len(gone) == 0 {
+				t.Fatal(gone, err)
+			}
+		},
+		"after a publish that failed": func(t *testing.T, server Tree, _ Ingested) {
+			dir := source(t, first)
+			put(t, dir, "more", "x")
+			root, err := server.open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = root.Close() }()
+			from, err := os.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = from.Close() }()
+			seen, err := scan(t.Context(), from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			put(t, dir, "more", "y")
+			if err := unchanged(t.Context(), from, seen); err == nil {
+				t.Fatal("not seen")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := volume(t)
+			dir := source(t, first)
+			publish(t, server, dir, 1)
+			put(t, dir, "etc/conf", "colour=green\n")
+			two := publish(t, server, dir, 2)
+			secretly(t, server.Path(two.ID)+"/etc/same")
+			between(t, server, two)
+			wantError(t, server.Untouched(t.Context(), two.ID), "edited in place", "etc/same")
+			put(t, dir, "etc/conf", "colour=blue\n")
+			three := publish(t, server, dir, 3)
+			same(t, dir, server.Path(three.ID))
+			if err := errors.Join(server.Verify(t.Context(), three.ID), server.Untouched(t.Context(), three.ID)); err != nil {
+				t.Error(err)
+			}
+			wantError(t, server.Untouched(t.Context(), two.ID), "etc/same") // the next publish has not hidden it
+			// The same source as the edited release is made anew.
+			put(t, dir, "etc/conf", "colour=green\n")
+			four := publish(t, server, dir, 4)
+			if four.Reused {
+				t.Error("the edited release was taken for what it should be")
+			}
+			same(t, dir, server.Path(four.ID))
+		})
+	}
+}
+
+func TestWhatNobodyTouchedIsNotReadAgain(t *testing.T) {
+	server := volume(t)
+	dir := source(t, first)
+	one := publish(t, server, dir, 1)
+	for i := int64(2); i < 6; i++ {
+		put(t, dir, "etc/conf", strings.Repeat("x", int(i)))
+		publish(t, server, dir, i)
+		if _, err := server.Prune(t.Context(), gc.Wanted{Keep: 2, Held: map[string]string{one.ID: "i-1"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := server.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = root.Close() }()
+	for _, id := range []string{one.ID, filepath.Base(must(os.Readlink(server.Root + "/current")))} {
+		held, err := server.base(root, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = look(t.Context(), held.tree, held.manifest, func(_ int, _ string, e *Entry, st *unix.Stat_t) error {
+			if !held.ours(e, st) {
+				t.Errorf("%s: %s would be read again", id, e.Path)
+			}
+			return nil
+		})
+		held.close()
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func must(s string, err error) string {
+	if err != nil {
+		panic(err)
+	}
+	return s
+}
+
+// The list may be lost, or never have been there, as on the volume of an older version.
+func TestWithoutTheListAllIsHashedAndNothingIsLost(t *testing.T) {
+	server := volume(t)
+	dir := source(t, first)
+	one := publish(t, server, dir, 1)
+	remove(t, server.Root, spansPath)
+	if err := server.Untouched(t.Context(), one.ID); err != nil {
+		t.Error(err)
+	}
+	secretly(t, server.Path(one.ID)+"/bin/run")
+	put(t, dir, "etc/conf", "colour=green\n")
+	two := publish(t, server, dir, 2)
+	same(t, dir, server.Path(two.ID))
+	if inode(t, server.Path(one.ID)+"/etc/same") != inode(t, server.Path(two.ID)+"/etc/same") {
+		t.Error("what is right was not linked")
+	}
+	wantError(t, server.Untouched(t.Context(), one.ID), "bin/run")
+}
+
+func TestAttributesAreNotInherited(t *testing.T) {
+	server := volume(t)
+	dir := source(t, first)
+	one := publish(t, server, dir, 1)
+	if err := unix.Setxattr(server.Path(one.ID)+"/etc/same", "user.odd", []byte("x"), 0); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, server.Untouched(t.Context(), one.ID), "etc/same", "attributes")
+	put(t, dir, "etc/conf", "colour=green\n")
+	two := publish(t, server, dir, 2)
+	if n, err := unix.Listxattr(server.Path(two.ID)+"/etc/same", make([]byte, 100)); n != 0 {
+		t.Errorf("%d bytes of attributes, %v", n, err)
+	}
+}
+
+// On a member what the base lost is sent, and nothing else.
+func TestWhatABaseLostIsSent(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, tree string){
+		"edited": func(t *testing.T, tree string) { secretly(t, tree+"/etc/same") },
+		"written to": func(t *testing.T, tree string) {
+			put(t, tree, "etc/same", "THE SAME\n")
+		},
+		"grown":       func(t *testing.T, tree string) { put(t, tree, "etc/same", "a line of a log, and another one\n") },
+		"gone":        func(t *testing.T, tree string) { remove(t, tree, "etc/same") },
+		"a directory": func(t *testing.T, tree string) { remove(t, tree, "etc/same"); put(t, tree, "etc/same/x", "x") },
+		"with a file too many": func(t *testing.T, tree string) {
+			put(t, tree, "etc/log", "a line\n")
+			secretly(t, tree+"/etc/same")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, far, one, two := pair(t)
+			spoil(t, far.Path(one.ID))
+			request := func() StageRequest {
+				return StageRequest{ID: two.ID, Digest: two.Digest, Base: one.ID, Delta: strings.NewReader(delta(t, server, one.ID, two.ID)), More: true}
+			}
+			for try := range 2 { // a transfer that breaks off hides nothing
+				result, staging, err := far.Stage(t.Context(), request())
+				if err != nil || result.State != Staged || strings.Join(result.More, " ") != "etc/same" {
+					t.Fatalf("%+v, %v", result, err)
+				}
+				stream := sent(t, server, one.ID, two.ID)
+				if try == 0 {
+					wantError(t, staging.Receive(t.Context(), bytes.NewReader(stream)), "the transfer broke off")
+					if err := staging.Close(); err != nil {
+						t.Fatal(err)
+					}
+					continue
+				}
+				more, err := server.Files(two.ID, result.More)
+				if err != nil {
+					t.Fatal(err)
+				}
+				out := bytes.NewBuffer(stream)
+				if err := server.Send(t.Context(), out, two.ID, more); err != nil {
+					t.Fatal(err)
+				}
+				if err := errors.Join(staging.Receive(t.Context(), out), staging.Close()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			same(t, server.Path(two.ID), far.Path(two.ID))
+			// A publisher that knows nothing of it is told to send all.
+			if result, _, err := far.Stage(t.Context(), request()); err != nil || result.State != Present {
+				t.Errorf("%+v, %v", result, err)
+			}
+		})
+	}
+}
+
+// A release that a member holds already, for a rollback, is made anew when somebody edited it.
+func TestAReleaseThatIsPresentAndEditedIsMadeAnew(t *testing.T) {
+	server, far, held, _ := fleetOf(t)
+	secretly(t, far.Path(held[1].ID)+"/sub/deep/file")
+	request := StageRequest{ID: held[1].ID, Digest: held[1].Digest, Base: held[2].ID, Delta: strings.NewReader(delta(t, server, held[2].ID, held[1].ID)), More: true}
+	result, staging, err := far.Stage(t.Context(), request)
+	if err != nil || result.State != Staged {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	stream := sent(t, server, held[2].ID, held[1].ID)
+	if err := errors.Join(staging.Receive(t.Context(), bytes.NewReader(stream)), staging.Close()); err != nil {
+		t.Fatal(err)
+	}
+	same(t, server.Path(held[1].ID), far.Path(held[1].ID))
+	result, _, err = far.Stage(t.Context(), StageRequest{ID: held[0].ID, Digest: held[0].Digest, Delta: strings.NewReader(delta(t, server, "", held[0].ID))})
+	if err != nil || result.State != Present {
+		t.Errorf("%+v, %v", result, err)
+	}
+}
+
+// volumeOf is a release volume of a size.
+func volumeOf(t *testing.T, size string) Tree {
+	t.Helper()
+	tree := Tree{Root: t.TempDir()}
+	image := filepath.Join(t.TempDir(), "image")
+	for _, args := range [][]string{{"truncate", "-s", size, image}, {"mkfs.ext4", "-q", "-F", "-m", "0", image}, {"mount", "-o", "loop", image, tree.Root}} {
+		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil { //nolint:gosec // ours
+			t.Fatalf("%v: %v %s", args, err, out)
+		}
+	}
+	t.Cleanup(func() { _ = unix.Unmount(tree.Root, unix.MNT_DETACH) })
+	if err := tree.Init(ordinary, ordinary); err != nil {
+		t.Fatal(err)
+	}
+	return tree
+}
+
+// Releases of 30 % of the volume: the fourth fits, as the oldest goes; a third one fits only when nothing is kept for a rollback.
+func TestRoomIsMadeBeforeAPublishIsRefused(t *testing.T) {
+	server, far := volumeOf(t, "64M"), volumeOf(t, "64M")
+	var before Ingested
+	release := func(i, megabytes int, wanted gc.Wanted) (in Ingested, err error) {
+		dir := source(t, map[string]string{"big": strings.Repeat(string(rune('a'+i)), megabytes<<20)})
+		return server.Ingest(t.Context(), dir, second.Add(time.Duration(i)*time.Second), wanted)
+	}
+	for i := range 5 {
+		in, err := release(i, 15, gc.Wanted{Keep: 5})
+		if err != nil {
+			t.Fatalf("publish %d: %v", i, err)
+		}
+		stageAs := StageRequest{ID: in.ID, Digest: in.Digest, Base: before.ID, Delta: strings.NewReader(delta(t, server, before.ID, in.ID)), Wanted: gc.Wanted{Keep: 5}}
+		_, staging, err := far.Stage(t.Context(), stageAs)
+		if err != nil {
+			t.Fatalf("push %d: %v", i, err)
+		}
+		err = errors.Join(staging.Receive(t.Context(), bytes.NewReader(sent(t, server, before.ID, in.ID))), staging.Close())
+		for _, tree := range []Tree{server, far} {
+			err = errors.Join(err, tree.Activate(t.Context(), in.ID, in.Digest, int64(i+1)), tree.Verify(t.Context(), in.ID))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		before = in
+	}
+	for _, tree := range []Tree{server, far} {
+		if ids, err := tree.Releases(); err != nil || len(ids) != 3 {
+			t.Errorf("%v, %v", ids, err)
+		}
+	}
+	_, err := release(6, 25, gc.Wanted{Keep: 2})
+	wantError(t, err, "no space left on device", before.ID+" (current)", "(what a rollback needs)", "--keep 1")
+	if ids, err := server.Releases(); err != nil || len(ids) != 2 {
+		t.Errorf("%v, %v", ids, err)
+	}
+	if _, err = release(6, 25, gc.Wanted{Keep: 1}); err != nil {
+		t.Error(err)
+	}
+}
