@@ -21,10 +21,10 @@ func (p *program) receiveCommand() *cobra.Command {
 		Long: `Take releases from the publisher, which calls this over ssh as the user who owns the tree. It reads requests on stdin, a line of JSON each, and answers
 on stdout, until the end of stdin:
 
-stage     prepares a release from the one before: most of it are hard links. When as many releases are here as are kept, the tree that was current
-          the longest time ago becomes the new one: only what differs has to be linked, and nothing has to be removed.
+stage     prepares a release from the one before: most of it are hard links. When there is no room, releases go that are needed least. For root, who sees
+          whether anybody is in it, such a tree becomes the new one.
 files     takes the files that were missing, compares each with its sha256, and gives the release its name.
-activate  makes the release the current one, runs the programs in /etc/ebs-release/activate.d, and removes the oldest releases.
+activate  makes the release the current one, runs the programs in /etc/ebs-release/activate.d, and removes releases that are not needed any more.
 verify    reads every file of a release.
 
 The programs run as the same user, in the order of their names, for example to reload a service. They get EBS_RELEASE_GENERATION, EBS_RELEASE_ID,
@@ -42,7 +42,7 @@ the next activation of the same generation runs all of them again. Once all have
 		r.Log = p.logger()
 		return r.Run(cmd.Context(), p.stdin, p.stdout)
 	}
-	cmd.Flags().IntVar(&r.Keep, "keep", 3, "how many releases to keep on the volume; a tree becomes another one only with 3 or more")
+	cmd.Flags().IntVar(&r.Keep, "keep", 3, "how many releases to keep on the volume, for a publisher that does not say it")
 	cmd.Flags().StringVar(&r.Hooks.Path, "hooks", "/etc/ebs-release/activate.d", "folder with programs to run after an activation")
 	cmd.Flags().DurationVar(&r.Hooks.Timeout, "hook-timeout", time.Minute, "for each of them")
 	return cmd

@@ -113,9 +113,13 @@ func (p *parts) testSnapshot(ctx context.Context) (string, error) {
 	if err != nil || id == "" {
 		return "none yet", err
 	}
+	current, err := p.store.Read(ctx)
+	if err != nil {
+		return "", err
+	}
 	usable, err := p.maker.Usable(ctx, id)
 	if err == nil && !usable {
-		err = fmt.Errorf("%s is gone, or not completed: instances that launch now can't boot; publish again at once", id)
+		err = fmt.Errorf("%s is gone, or not completed: instances that launch now can't boot. Try at once: ebs-release publish %s", id, p.tree.Path(current.Release))
 	}
 	return id, err
 }

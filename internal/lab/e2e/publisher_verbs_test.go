@@ -482,7 +482,7 @@ func TestDoctor(t *testing.T) {
 	t.Run("the snapshot is gone", func(t *testing.T) {
 		r := r.in(t)
 		r.deleteSnapshot(r.sh("cat " + lab.PointerStore + "/snap.txt"))
-		if _, verdicts := examine(r, 1); !strings.Contains(verdicts["snapshot of the pointer"], "publish again at once") {
+		if _, verdicts := examine(r, 1); !strings.Contains(verdicts["snapshot of the pointer"], "Try at once: ebs-release publish /release/releases/") {
 			t.Errorf("%q", verdicts["snapshot of the pointer"])
 		}
 	})
