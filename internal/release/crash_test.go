@@ -84,7 +84,7 @@ func lookAfter(t *testing.T, tree Tree, when string, one call, files []byte, hel
 		return ids
 	}
 	if ids := whole(); !slices.Contains(ids, current) || !slices.Contains(ids, held[1].ID) || !slices.Contains(ids, held[2].ID) {
-		t.Fatalf("%s: left are %v", when, ids)
+		t.Fatalf("%s: current is %s, left are %v, want %s and %s, too", when, current, ids, held[1].ID, held[2].ID)
 	}
 	one.Root = tree.Root
 	if _, err := one.push(t.Context(), tree, bytes.NewReader(files)); err != nil {

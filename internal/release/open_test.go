@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/gc"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -28,7 +30,7 @@ func TestWhatTheOwnerPutsThereHoldsNobodyUp(t *testing.T) {
 		"check":      func(_ context.Context, tree Tree) error { return tree.Check(one.ID, one.Digest, 1) },
 		"verify":     func(ctx context.Context, tree Tree) error { return tree.Verify(ctx, one.ID) },
 		"activate":   func(ctx context.Context, tree Tree) error { return tree.Activate(ctx, one.ID, one.Digest, 2) },
-		"prune":      func(ctx context.Context, tree Tree) error { _, err := tree.Prune(ctx, 1); return err },
+		"prune":      func(ctx context.Context, tree Tree) error { _, err := tree.Prune(ctx, gc.Wanted{Keep: 1}); return err },
 		"init":       func(_ context.Context, tree Tree) error { return tree.Init(ordinary, ordinary) },
 		"stage": func(ctx context.Context, tree Tree) error {
 			_, staging, err := tree.Stage(ctx, StageRequest{ID: two.ID, Digest: two.Digest, Base: one.ID, Delta: strings.NewReader("")})
