@@ -24,6 +24,7 @@ var (
 // Nothing is ever written in place: a file may be a hard link to a release that is in use.
 type assembly struct {
 	manifest Manifest
+	text     []byte // the same, encoded
 	steps    []step
 	base     *os.File      // tree to link from; nil: there is none
 	whole    unix.Timespec // when the base was whole. A file of it that was written to later is not taken for what its manifest says

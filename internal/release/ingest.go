@@ -111,7 +111,11 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 		}
 	}
 	next.setTimes(seen, base.manifest, source, now)
-	result.Digest = next.Digest()
+	text := next.text()
+	if err := checkSize(len(next), len(text)); err != nil { // members could not read it
+		return Ingested{}, err
+	}
+	result.Digest = digestOf(text)
 	if id := t.withDigest(ctx, root, result.Digest, result.Previous); id != "" {
 		result.ID, result.Reused = id, true
 		return result, unchanged(ctx, source, seen)
@@ -129,9 +133,8 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 			result.CopiedBytes += next[i].Size
 		}
 	}
-	a := &assembly{manifest: next, steps: steps, base: base.tree, whole: base.whole, spans: base.spans, copies: source, copyAs: func(i int) (string, bool) {
-		return next[i].Path, true
-	}}
+	a := &assembly{manifest: next, text: text, steps: steps, base: base.tree, whole: base.whole, spans: base.spans, copies: source,
+		copyAs: func(i int) (string, bool) { return next[i].Path, true }}
 	if err = t.makeRoom(ctx, root, result.CopiedBytes, wanted, result.Previous); err != nil {
 		return Ingested{}, err
 	}

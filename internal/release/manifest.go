@@ -27,7 +27,7 @@ const (
 	maxTarget   = 4095          // of a symlink, in bytes: PATH_MAX
 	maxLine     = 40 << 10      // every byte of the longest path and target escaped
 	maxEntries  = 4_000_000     // 20 times the largest tree that is tested
-	maxManifest = 1 << 30       // bytes of a file with a manifest in it
+	maxManifest = 512 << 20     // bytes of a file with a manifest in it: 128 for each of them. All of it is kept in memory
 	maxFence    = 4096          // bytes of the file `generation`
 	maxMode     = uint32(07777) // permission, set-id and sticky bits
 	maxModified = 1<<34 - 1     // seconds since 1970: what an inode of ext4 can hold, in the year 2514
@@ -189,6 +189,15 @@ func ParseManifest(r io.Reader) (Manifest, error) {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
 	return m, nil
+}
+
+// checkSize says whether a manifest of that many entries and bytes will be taken.
+func checkSize(entries, bytes int) error {
+	if entries > maxEntries || bytes > maxManifest {
+		return fmt.Errorf("it has %d files, directories and symlinks, and a manifest of %s: a release has at most %d, and %s",
+			entries, mebibytes(int64(bytes)), maxEntries, mebibytes(maxManifest))
+	}
+	return nil
 }
 
 // parseManifest keeps text: the strings of its entries are parts of it.

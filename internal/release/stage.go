@@ -157,7 +157,7 @@ func (s *Staging) begin(ctx context.Context, req StageRequest, delta Delta) (rec
 		return "", err
 	}
 	s.assembly = &assembly{
-		manifest: next, steps: steps, base: base.tree, whole: base.whole, spans: base.spans, copies: base.tree, who: who,
+		manifest: next, text: s.text, steps: steps, base: base.tree, whole: base.whole, spans: base.spans, copies: base.tree, who: who,
 		copyAs: func(i int) (string, bool) { return steps[i].from, steps[i].how != fromAfar },
 		lost:   func(i int) { s.lost = append(s.lost, i) },
 	}
@@ -315,7 +315,7 @@ func (t Tree) abandon(root *os.Root, a *assembly) error {
 // disk; then the rename. The manifest's time says since when nothing was written to the tree but what it names.
 func (t Tree) publish(root *os.Root, id string, a *assembly) error {
 	if err := t.replaceFile(root, id+manifestExt, func(file *os.File) error {
-		if _, err := file.Write(a.manifest.text()); err != nil {
+		if _, err := file.Write(a.text); err != nil {
 			return err
 		}
 		tv := unix.NsecToTimeval(a.began.Nano())

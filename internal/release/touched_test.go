@@ -303,3 +303,21 @@ func TestRoomIsMadeBeforeAPublishIsRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What members would refuse to read is refused before anything is shipped, and a file of any size in the place of a manifest is not read.
+func TestAManifestIsBounded(t *testing.T) {
+	if err := errors.Join(checkSize(maxEntries, 1), checkSize(1, maxManifest)); err != nil {
+		t.Error(err)
+	}
+	wantError(t, checkSize(maxEntries+1, 1), "4000001 files", "at most 4000000")
+	wantError(t, checkSize(1, maxManifest+1), "at most 4000000, and 512.0 MiB")
+	tree := volume(t)
+	one := publish(t, tree, source(t, first), 1)
+	if err := os.Truncate(tree.Root+"/"+stateDir+"/"+one.ID+manifestExt, maxManifest+1); err != nil {
+		t.Fatal(err)
+	}
+	_, err := tree.Manifest(one.ID)
+	wantError(t, err, "want at most 536870912")
+	_, err = tree.ManifestDigest(one.ID)
+	wantError(t, err, "want at most 536870912")
+}
