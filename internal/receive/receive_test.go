@@ -168,7 +168,7 @@ func installed(t *testing.T) (r *Receiver, tree release.Tree, in release.Ingeste
 		os.Mkdir(programs, 0o755), os.WriteFile(programs+"/50-reload", []byte(script), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	in, err := tree.Ingest(t.Context(), source, time.Now())
+	in, err := tree.Ingest(t.Context(), source, time.Now(), gc.Wanted{})
 	if err != nil {
 		t.Fatal(err)
 	}
