@@ -219,7 +219,7 @@ func TestWhatTheChildFindsKeepsItsMeaning(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(source, "hello"), []byte("world"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	made, err := volume.Ingest(ctx, source, time.Now())
+	made, err := volume.Ingest(ctx, source, time.Now(), gc.Wanted{})
 	if err != nil {
 		t.Fatal(err)
 	}
