@@ -1,6 +1,7 @@
 // Package protocol has no code: its test is the proof that a publish and the boots of members go together.
 //
-// The claim: when a publisher says "converged" on a generation, no member serves an older one, then or later. The test runs the real state
+// The claim: when a publisher says "converged" on a generation, no member serves an older one, then or later; each that serves is on it, not above it (an old
+// copy of the pointer may have been restored), and the programs that follow an activation have succeeded there. The test runs the real state
 // machines, boot.Run and publish.Publisher, over parts in memory. Each call of a part that somebody else could notice is a step; before each
 // step every actor stands still, and a scheduler decides who goes on. All decisions are gone through, depth first.
 //

@@ -275,21 +275,24 @@ func (c content) check(want boot.Wanted) error {
 		return fmt.Errorf("%w: %s has generation %d, release %s; want %d, %s",
 			boot.ErrMismatch, c.d.id, c.d.generation, c.d.release, want.Generation, want.Release)
 	}
+	if c.d.done == c.d.generation {
+		c.d.done = want.Generation
+	}
 	c.d.generation = want.Generation
 	return nil
 }
 
 func (c content) Holding(context.Context) (int64, string, bool) {
-	return c.d.generation, c.d.release, true
+	return c.d.generation, c.d.release, c.d.done == c.d.generation
 }
 
 type prepared struct{ content }
 
 func (p prepared) Place(context.Context) error {
 	if p.b.ups > 1 || p.b.open { // else no push ever got in, and none can be under way
-		return p.a.step("place", func() string { p.b.mounted = p.d; return "" })
+		return p.a.step("place", func() string { p.b.mounted, p.d.done = p.d, p.d.generation; return "" })
 	}
-	p.b.mounted = p.d
+	p.b.mounted, p.d.done = p.d, p.d.generation
 	return p.alive()
 }
 

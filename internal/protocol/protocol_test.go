@@ -17,6 +17,8 @@ const (
 	listOnce             = "list once"
 	noSettle             = "two listings at the same moment"
 	noFence              = "no fence on the volume"
+	reportBeforePrograms = "report before the programs"
+	higherIsCurrent      = "a higher generation counts as current"
 	takeOlder            = "an older pointer is taken"
 )
 
@@ -110,6 +112,33 @@ var scenarios = []scenario{
 		s.converge("B")
 		w.serving("m")
 	}, false},
+	{"publish and converge and a member whose programs fail once", medium, func(w *world) {
+		w.programs, w.failing = true, 1
+		s := w.server()
+		s.publish("A")
+		s.converge("B")
+		w.serving("m")
+	}, false},
+	{"publish and resume and programs", medium, func(w *world) {
+		w.programs = true
+		w.server().publish("A")
+		w.up(w.serving("m"))
+	}, false},
+	{"converge and publish and a pointer that is an old copy", medium, func(w *world) {
+		w.ahead(w.serving("m"))
+		s := w.server()
+		s.converge("A")
+		s.publish("B")
+	}, false},
+}
+
+// ahead has generation 3 active on a member, and the pointer still, or again, at 1.
+func (w *world) ahead(b *box) {
+	w.commits = []int64{3}
+	d := b.mounted
+	d.image, d.done = image{3, "r3"}, 3
+	d.tags.Generation, d.tags.Release = 3, "r3"
+	b.views = []view{{Member: w.show(b)}}
 }
 
 func (w *world) freeLock(of string) {
@@ -182,7 +211,7 @@ func TestInterleavingsRepeatBySeed(t *testing.T) {
 
 func TestMutants(t *testing.T) {
 	quick := slices.DeleteFunc(slices.Clone(scenarios), func(x scenario) bool { return x.many })
-	mutants := []string{noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence, takeOlder}
+	mutants := []string{noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence, takeOlder, reportBeforePrograms, higherIsCurrent}
 	for _, m := range mutants {
 		caught := slices.ContainsFunc(quick, func(x scenario) bool {
 			f := x.search(t, m, 1)

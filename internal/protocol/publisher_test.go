@@ -15,6 +15,7 @@ import (
 	"ebs-release/internal/publish"
 	"ebs-release/internal/push"
 	"ebs-release/internal/release"
+	"ebs-release/internal/volume"
 )
 
 // server is a release server with its own volume: the parts of its publishes.
@@ -197,18 +198,26 @@ func (d *desk) List(context.Context) (members []fleet.Member, err error) {
 	}
 	err = d.a.choice("list", false, d.listings, func(way int) string {
 		members = d.listing(way)
+		for i, m := range members {
+			if d.mutant == higherIsCurrent && m.Generation > d.pointer.Generation {
+				members[i].Generation, members[i].Release = d.pointer.Generation, d.pointer.Release
+			}
+		}
 		return fmt.Sprint(members)
 	})
 	d.first = append([]fleet.Member{}, members...)
 	return members, err
 }
 
-func (d *desk) Report(_ context.Context, volumeIDs []string, generation int64, release, _ string) error {
+func (d *desk) Report(_ context.Context, volumeIDs []string, generation int64, release, state string) error {
 	return d.a.step("report", func() string {
 		for _, b := range d.boxes {
 			for _, v := range b.disks {
 				if slices.Contains(volumeIDs, v.id) {
 					v.tags.Generation, v.tags.Release = generation, release
+					if state != "" {
+						v.tags.Pending = state == volume.StateHookFailed
+					}
 				}
 			}
 		}
@@ -300,6 +309,33 @@ func (s *session) Activate(_ context.Context, id, _ string, generation int64, _ 
 		return s.flip(s.b, id, generation)
 	})
 	s.commitLate()
+	if err == nil && s.programs {
+		err = s.runPrograms(generation)
+	}
+	return err
+}
+
+// runPrograms is what the agent does after the flip: the answer follows from the mark alone.
+func (s *session) runPrograms(generation int64) error {
+	err := s.on("programs", true, func() error {
+		d := s.b.mounted
+		switch {
+		case s.life != s.b.life+1 || d == nil:
+			return errLost
+		case d.generation != generation:
+			return push.ErrFenced
+		case d.done == generation:
+			return nil
+		case s.failing > 0:
+			s.failing--
+			return &push.HookError{Name: "50-reload", Code: 1}
+		}
+		d.done = generation
+		return nil
+	})
+	if s.mutant == reportBeforePrograms {
+		return nil
+	}
 	return err
 }
 

@@ -35,6 +35,8 @@ type world struct {
 	servers  int  // publishers in all
 	reboots  bool // there are reboots
 	losses   int  // so many volumes end in error
+	programs bool // the programs of an activation are a step of their own
+	failing  int  // so often they fail
 	grain    grain
 
 	pointer   pointer.Pointer
@@ -77,6 +79,7 @@ type disk struct {
 	image
 	id, snapshot        string
 	trees               map[string]bool
+	done                int64 // the generation whose programs have succeeded on it
 	attached, protected bool
 	tags                boot.Report
 }
@@ -127,6 +130,7 @@ func (w *world) serving(id string) *box {
 	v := w.newDisk(b, "snap-1")
 	v.attached, v.protected = true, true
 	v.tags = boot.Report{Ready: true, Generation: 1, Release: "r1", HostKey: "key " + id}
+	v.done = 1
 	b.member, b.ready, b.open, b.mounted = true, true, true, v
 	b.told = w.s.started.Add(-time.Hour)
 	b.views = []view{{Member: w.show(b)}}
@@ -162,6 +166,9 @@ func (w *world) show(b *box) fleet.Member {
 		m.VolumeID, m.Generation, m.Release, m.HostKey, m.State = v.id, v.tags.Generation, v.tags.Release, v.tags.HostKey, volume.StateBooting
 		if v.tags.Ready {
 			m.State = volume.StateReady
+		}
+		if v.tags.Ready && v.tags.Pending {
+			m.State = volume.StateHookFailed
 		}
 	}
 	return m
@@ -218,7 +225,11 @@ func (w *world) flip(b *box, release string, generation int64) error {
 	if b.mounted == nil || !b.mounted.trees[release] {
 		return errEmpty
 	}
-	return b.mounted.activate(release, generation, w.mutant == noFence)
+	err := b.mounted.activate(release, generation, w.mutant == noFence)
+	if err == nil && !w.programs {
+		b.mounted.done = generation
+	}
+	return err
 }
 
 func (i *image) activate(release string, generation int64, anyway bool) error {
@@ -294,6 +305,13 @@ func (w *world) returned(name string, o publish.Outcome, err error) {
 			if m := w.show(b); b.serves() > 0 && m.Generation < o.Generation && !w.unlocked {
 				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and the tags of %s say %d", o.Generation, b.id, m.Generation))
 			}
+			switch s := b.serves(); {
+			case s == 0 || w.pointer.Generation != o.Generation: // somebody else has moved it on
+			case s != o.Generation:
+				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and %s serves %d", o.Generation, b.id, s))
+			case b.mounted.done != s:
+				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and the programs of %s have succeeded for %d", s, b.id, b.mounted.done))
+			}
 		}
 	case exit.NotConverged:
 		for _, b := range w.boxes {
@@ -313,7 +331,7 @@ func (w *world) returned(name string, o publish.Outcome, err error) {
 // shared is all of the state that is not inside an actor.
 func (w *world) shared() string {
 	var s strings.Builder
-	fmt.Fprint(&s, w.pointer.Generation, w.pointer.Release, w.pointer.Snapshots, w.commits, w.holder, w.snapshots, w.said, w.ends, w.volumes, w.losses)
+	fmt.Fprint(&s, w.pointer.Generation, w.pointer.Release, w.pointer.Snapshots, w.commits, w.holder, w.snapshots, w.said, w.ends, w.volumes, w.losses, w.failing)
 	for _, b := range w.boxes {
 		fmt.Fprint(&s, "\n", b.id, b.member, b.life, b.ups, b.locked, b.ready, b.open, b.top, b.mounted != nil)
 		if b.mounted != nil {
