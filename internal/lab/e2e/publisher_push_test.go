@@ -9,6 +9,10 @@ import (
 
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/host"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
 // TestDeadFullAndSlowMembersChangeNothingForTheRest: of six members one has no power, one has a full disk, one hangs. The other three have the release as soon as
@@ -151,6 +155,107 @@ func TestHooksOfMembersRunAfterTheFlip(t *testing.T) {
 			t.Errorf("%+v", m)
 		}
 	}
+	// It may serve the release before: nothing calls that current until the programs have succeeded.
+	bad := "hook failed"
+	r.stand(hosts[0].ID, bad)
+	refused(t, r.publisher("converge"), 5, hosts[0].ID, "50-reload", "no such service")
+	must(t, failed(agent(within(t, 30*time.Second), hosts[0])))
+	r.stand(hosts[0].ID, bad)
+	if got := r.on(hosts[0], "ebs-release-agent status"); !strings.Contains(got, "a program of activate.d has not succeeded") {
+		t.Errorf("its agent says %q", got)
+	}
+	r.on(hosts[0], "rm /etc/ebs-release/activate.d/50-reload /tmp/hooked")
+	r.on(hosts[1], "rm /tmp/hooked")
+	r.ok("converge")
+	r.stand(hosts[0].ID, "current")
+	if got := r.on(hosts[0], "cat /tmp/hooked"); got != "3 three "+lab.SSHUser {
+		t.Errorf("converge ran %q", got)
+	}
+	r.ok("converge")
+	if got := r.on(hosts[1], "ls /tmp"); strings.Contains(got, "hooked") {
+		t.Error("programs that have succeeded ran again")
+	}
+}
+
+// stand holds a member's standing to what it should be; all others are current.
+func (r *rig) stand(id, want string) {
+	r.Helper()
+	for _, m := range r.status().Members {
+		if m.InstanceID == id && m.Standing != want || m.InstanceID != id && m.Standing != "current" {
+			r.Errorf("%+v, want %s to be %q", m, id, want)
+		}
+	}
+}
+
+// A member is current by generation and release; a tag that cannot be true is named, and heals; and verify looks at what is served.
+func TestWhatIsCurrent(t *testing.T) {
+	r := published(t, func(o *lab.Options) { o.PublisherSettings["converge-deadline"] = "10s" })
+	hosts := r.scale(2)
+	old := r.sh("cat " + lab.PointerStore + "/release.json")
+	r.publishAs("two")
+	t.Run("the pointer is an old copy", func(t *testing.T) {
+		r := r.in(t)
+		r.pointer(old)
+		for _, m := range r.status().Members {
+			if m.Standing != "ahead" {
+				t.Errorf("%+v", m)
+			}
+		}
+		if got := r.ok("status"); !strings.Contains(got, "0/2 members on it") || !strings.Contains(got, "2 of them are ahead") {
+			t.Error(got)
+		}
+		refused(t, r.publisher("converge"), 5, "2 of them are ahead", hosts[0].ID, "`ebs-release publish`")
+		if o := r.publishAs("two again"); o.Generation != 3 || o.OnIt != 2 {
+			t.Errorf("%+v", o)
+		}
+	})
+	t.Run("a tag that no publish made", func(t *testing.T) {
+		r := r.in(t)
+		volume := r.lab.VolumesFor(hosts[0].ID)[0].ID
+		for want := int64(4); want < 7; want++ {
+			_, err := r.ec2.CreateTags(within(t, 10*time.Second), &ec2.CreateTagsInput{
+				Resources: []string{volume}, Tags: []types.Tag{{Key: aws.String("ebs-release:generation"), Value: aws.String("9007199254740989")}},
+			})
+			must(t, err)
+			r.stand(hosts[0].ID, "ahead")
+			r.sh(fmt.Sprintf("echo %d > /srv/source/version", want))
+			out := r.publisher("publish", "/srv/source")
+			if out.Code != 0 || !strings.Contains(out.Stderr, hosts[0].ID+": the tag ebs-release:generation of "+volume+` says "9007199254740989"`) {
+				t.Errorf("exit %d\n%s", out.Code, out.Stderr)
+			}
+			if s := r.status(); s.Generation != want {
+				t.Errorf("generation %d, want %d", s.Generation, want)
+			}
+		}
+		r.stand(hosts[0].ID, "current")
+	})
+	t.Run("a fence that a wrong pointer raised", func(t *testing.T) {
+		r := r.in(t)
+		fence := "/release/.ebs-release/generation"
+		release := r.status().Release
+		r.on(hosts[0], "echo 9007199254740989 "+release+" > "+fence)
+		out := r.publisher("verify", hosts[0].ID)
+		if out.Code != 1 || !strings.Contains(out.Stdout, "9007199254740989") {
+			t.Errorf("verify: exit %d\n%s", out.Code, out.Stdout)
+		}
+		refused(t, r.publisher("publish", "/srv/source"), 5, hosts[0].ID, "a newer generation is active there")
+		if got := r.on(hosts[0], "ebs-release-agent fence --lower-to 6"); !strings.HasPrefix(got, "generation 6, release "+release) {
+			t.Error(got)
+		}
+		r.ok("converge")
+		r.ok("verify", "--all")
+	})
+	t.Run("current leads elsewhere", func(t *testing.T) {
+		r := r.in(t)
+		r.on(hosts[1], "cd /release && ln -s releases/$(ls releases | head -1) next && mv -T next current")
+		out := r.publisher("verify", "--all")
+		if out.Code != 1 || !strings.Contains(out.Stdout, "current leads to release") || !strings.Contains(out.Stderr, hosts[1].ID) {
+			t.Errorf("exit %d\n%s", out.Code, out.Stdout)
+		}
+		if got := r.on(hosts[1], "ebs-release-agent verify 2>&1 || true"); !strings.Contains(got, "current leads to release") {
+			t.Error(got)
+		}
+	})
 }
 
 func TestHooksOfTheReleaseServer(t *testing.T) {

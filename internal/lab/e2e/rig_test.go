@@ -148,6 +148,7 @@ type status struct {
 		LifecycleState string `json:"lifecycle_state"`
 		Generation     int64
 		State, Address string
+		Standing       string
 	}
 }
 
