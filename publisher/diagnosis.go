@@ -178,7 +178,7 @@ func (d *diagnosis) members(ctx context.Context) (string, error) {
 	var behind []string
 	for _, m := range d.listed {
 		switch v := publish.View(m, current); v.Standing {
-		case publish.StandsBehind, publish.StandsBooting, publish.StandsAhead, publish.StandsHookFailed:
+		case publish.StandsBehind, publish.StandsBooting, publish.StandsAhead, publish.StandsHookFailed, publish.StandsOtherStore:
 			behind = append(behind, fmt.Sprintf("%s (%s, generation %d)", m.InstanceID, v.Standing, m.Generation))
 		}
 	}

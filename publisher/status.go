@@ -185,6 +185,7 @@ func (r statusReport) next() (lines []string) {
 	}{
 		{publish.StandsBehind, "%d of them are behind: `ebs-release converge` brings them on, or says what is wrong with them"},
 		{publish.StandsHookFailed, "%d of them have it, but a program of activate.d has not succeeded there: `ebs-release converge` runs it again, and says what it said"},
+		{publish.StandsOtherStore, "%d of them belong to another pointer store: look at `pointer` in the settings of their agents"},
 		{publish.StandsAhead, "%d of them are ahead of it: the pointer is an old copy, or somebody wrote their tags: `ebs-release publish` again goes above them"},
 	} {
 		n := 0

@@ -33,6 +33,7 @@ type Member struct {
 	Generation int64
 	Ignored    string // what the tag says instead, when that is no generation, or one that cannot be true
 	Release    string // "" too, when the tag is no release id
+	Store      string // whose releases its volume holds; "": not known
 	State      string // volume.StateBooting, volume.StateReady, volume.StateHookFailed, or StateUnknown
 	HostKey    string // "ssh-ed25519 AAAA…", or "" as long as the agent has not reported it
 }
@@ -178,8 +179,8 @@ func reports(ctx context.Context, machines Machines, ids []string, members map[s
 
 // report is what one volume says.
 type report struct {
-	instance, volumeID, release, state, hostKey, ignored string
-	generation                                           int64
+	instance, volumeID, release, store, state, hostKey, ignored string
+	generation                                                  int64
 }
 
 // readReport reads a volume's tags. Only a volume that is attached to the instance that it was made for speaks for it: anybody who may tag a volume could
@@ -191,7 +192,7 @@ func readReport(v types.Volume) (report, bool) {
 	}
 	r := report{
 		instance: tags[volume.TagInstance], volumeID: aws.ToString(v.VolumeId),
-		release: volume.ParseRelease(tags[volume.TagRelease]), state: volume.ParseState(tags[volume.TagState]), hostKey: tags[volume.TagHostKey],
+		release: volume.ParseRelease(tags[volume.TagRelease]), store: volume.ParseStore(tags[volume.TagStore]), state: volume.ParseState(tags[volume.TagState]), hostKey: tags[volume.TagHostKey],
 	}
 	attached := slices.ContainsFunc(v.Attachments, func(a types.VolumeAttachment) bool { return aws.ToString(a.InstanceId) == r.instance })
 	if !attached || r.state == volume.StateLeft {
@@ -209,7 +210,7 @@ func (m *Member) take(r report) {
 	if m.VolumeID != "" && m.Generation >= r.generation {
 		return
 	}
-	m.VolumeID, m.Generation, m.Ignored, m.Release, m.HostKey = r.volumeID, r.generation, r.ignored, r.release, r.hostKey
+	m.VolumeID, m.Generation, m.Ignored, m.Release, m.Store, m.HostKey = r.volumeID, r.generation, r.ignored, r.release, r.store, r.hostKey
 	if m.State = r.state; m.State == "" {
 		m.State = StateUnknown
 	}

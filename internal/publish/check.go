@@ -40,6 +40,9 @@ func (r *run) check(ctx context.Context) error {
 			highest, r.before.Generation, fence)
 	}
 	r.next.Generation = highest + 1
+	if r.next.Store == "" {
+		r.next.Store = r.before.Store
+	}
 	return r.reach(ctx)
 }
 

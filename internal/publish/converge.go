@@ -128,6 +128,9 @@ func (r *run) left() error {
 		words = append(words, fmt.Sprintf("%d of them are ahead of it: %s; the pointer is an old copy, or somebody wrote the tag %s; "+
 			"`ebs-release publish` again goes above them", len(ahead), group(ahead), volume.TagGeneration))
 	}
+	if other := r.members.having(StandsOtherStore); len(other) > 0 {
+		words = append(words, fmt.Sprintf("%d of them belong to another pointer store: %s; look at `pointer` in their agent's settings", len(other), group(other)))
+	}
 	if len(words) == 0 {
 		return nil
 	}
@@ -136,7 +139,7 @@ func (r *run) left() error {
 
 // notConverged names the members that are behind, those of one cause together.
 func (r *run) notConverged(listErr error) error {
-	behind := r.members.having(append(slices.Clone(openStandings), StandsAhead, StandsBooting)...)
+	behind := r.members.having(append(slices.Clone(openStandings), StandsAhead, StandsOtherStore, StandsBooting)...)
 	p := r.members.progress()
 	err := fmt.Errorf("generation %d is committed, but after %v only %d/%d members are on it; behind: %s; `ebs-release converge` goes on",
 		r.next.Generation, r.Settings.ConvergeDeadline, p.Done, p.Total, group(behind))

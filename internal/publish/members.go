@@ -24,6 +24,7 @@ const (
 	StandsCurrent    Standing = "current"     // on generation and release of the pointer: its agent or this run said so
 	StandsBehind     Standing = "behind"      // ready, on an older generation, or on this one with another release
 	StandsAhead      Standing = "ahead"       // ready, on a higher generation: the pointer is an old one, or the report is wrong
+	StandsOtherStore Standing = "other store" // its volume holds releases of another pointer store: its agent reads another pointer
 	StandsHookFailed Standing = "hook failed" // on it, but a program of activate.d has not succeeded: it may serve the release before
 	StandsBooting    Standing = "booting"     // its agent has not reported: it is waited for
 	StandsFailed     Standing = "failed"      // behind, and the last try on it failed
@@ -58,9 +59,10 @@ type member struct {
 type target struct {
 	generation int64
 	release    string
+	store      string // ""; a pointer from before stores had ids
 }
 
-func targetOf(p pointer.Pointer) target { return target{p.Generation, p.Release} }
+func targetOf(p pointer.Pointer) target { return target{p.Generation, p.Release, p.Store} }
 
 // standing goes by what this run has done, then by what the member reported. It compares for equality: a higher generation, or another release under the same
 // one, is as little what the pointer names as an older one.
@@ -69,10 +71,12 @@ func (m *member) standing() Standing {
 	switch {
 	case m.gone:
 		return StandsGone
-	case m.VolumeID != "" && m.active == m.VolumeID, onIt && m.State == volume.StateReady && !m.failedHere():
+	case m.VolumeID != "" && m.active == m.VolumeID, !m.elsewhere() && onIt && m.State == volume.StateReady && !m.failedHere():
 		return StandsCurrent
 	case isLeaving(m.LifecycleState):
 		return StandsLeaving
+	case m.elsewhere():
+		return StandsOtherStore
 	case !serves:
 		return StandsBooting
 	case m.failedHere():
@@ -85,6 +89,11 @@ func (m *member) standing() Standing {
 		return StandsAhead
 	}
 	return StandsBehind
+}
+
+// elsewhere: two stores may count alike, so that generation and release say nothing.
+func (m *member) elsewhere() bool {
+	return m.Store != "" && m.wanted.store != "" && m.Store != m.wanted.store
 }
 
 // failedHere: this run has activated, and a program failed. It is not tried again: that is for the next run.
@@ -108,6 +117,8 @@ func (m *member) named() error {
 
 func (m *member) reason() string {
 	switch {
+	case m.elsewhere():
+		return fmt.Sprintf("its volume is of the pointer store %s, and this is %s", m.Store, m.wanted.store)
 	case !volume.Serves(m.State):
 		return "its agent has not reported ready, see `ebs-release-agent status` there"
 	case m.busy:

@@ -82,7 +82,7 @@ func (m *member) view() Member {
 		InstanceID: m.InstanceID, Group: m.Group, LifecycleState: m.LifecycleState, Address: m.Address, VolumeID: m.VolumeID,
 		Generation: m.Generation, Release: m.Release, State: m.State, Standing: m.standing(),
 	}
-	if v.Standing == StandsAhead || v.Standing == StandsHookFailed || v.Standing == StandsBehind && m.Ignored != "" {
+	if v.Standing == StandsAhead || v.Standing == StandsOtherStore || v.Standing == StandsHookFailed || v.Standing == StandsBehind && m.Ignored != "" {
 		v.Error = m.reason()
 	}
 	if m.standing() != StandsCurrent && m.err != nil {
@@ -111,7 +111,7 @@ func (r *run) outcome(err error) Outcome {
 		o.HookError = OneLine(r.hookErr)
 	}
 	for _, m := range r.members.all {
-		m.wanted = target{o.Generation, o.Release}
+		m.wanted = target{o.Generation, o.Release, r.next.Store}
 		view := m.view()
 		if m.VolumeID != "" && (m.active == m.VolumeID || m.failedHere()) { // the tags were written after the listing
 			view.Generation, view.Release = r.next.Generation, r.next.Release

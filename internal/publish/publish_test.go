@@ -688,3 +688,19 @@ func TestAboveLetsAPublishFollowWhatOnlyMembersKnow(t *testing.T) {
 		t.Errorf("%v, generation %d", err, o.Generation)
 	}
 }
+
+// Two stores count their generations alike: a member of another one is not current here, and is left alone.
+func TestAMemberOfAnotherStoreIsNotCurrent(t *testing.T) {
+	w := newWorld("a", "b")
+	w.pointer.Store, w.boxes["a"].Store, w.boxes["b"].Store = "0123456789abcdef", "0123456789abcdef", "fedcba9876543210"
+	if a, b := w.standing("a"), w.standing("b"); a != publish.StandsCurrent || b != publish.StandsOtherStore {
+		t.Errorf("status: %s, %s", a, b)
+	}
+	o, code, err := w.converge(t)
+	if code != exit.NotConverged || o.OnIt != 1 || !strings.Contains(err.Error(), "b: its volume is of the pointer store fedcba9876543210") {
+		t.Errorf("%d, %v, %+v", code, err, o.Members)
+	}
+	if did := w.did("activate", "stage", "report"); len(did) != 0 {
+		t.Errorf("converge did %v", did)
+	}
+}

@@ -43,6 +43,16 @@ func ParseRelease(tag string) string {
 	return tag
 }
 
+var storeID = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
+// ParseStore reads the value of TagStore: "" when it is no id of a store.
+func ParseStore(tag string) string {
+	if !storeID.MatchString(tag) {
+		return ""
+	}
+	return tag
+}
+
 // ParseState reads the value of TagState: "" when it is none of ours.
 func ParseState(tag string) string {
 	if tag != StateBooting && tag != StateLeft && !Serves(tag) {
