@@ -93,8 +93,10 @@ func (a *account) request(me boot.Identity, want boot.Wanted) volume.Request {
 	if want.Release != "" {
 		tags[volume.TagRelease] = want.Release
 	}
+	own, _ := volume.ParseTags(a.values.Get("tags")) // the table's Check has refused anything else
 	return volume.Request{
-		Owner: a.owner(me), SnapshotID: want.SnapshotID, Type: a.values.Get("volume-type"), Rate: int32(a.values.Int("initialization-rate")), Tags: tags,
+		OwnTags: own,
+		Owner:   a.owner(me), SnapshotID: want.SnapshotID, Type: a.values.Get("volume-type"), Rate: int32(a.values.Int("initialization-rate")), Tags: tags,
 		Not: a.removed,
 	}
 }

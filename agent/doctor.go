@@ -83,6 +83,7 @@ func (d *doctor) checks() []check {
 		{"region", d.region},
 		{"credentials", d.credentials},
 		{"pointer", d.readPointer},
+		{"clock", d.clock},
 		{"ec2:DescribeVolumes", d.describeVolumes},
 		{"ec2:DescribeSnapshots", d.describeSnapshot},
 		{"KMS key", d.kmsKey},

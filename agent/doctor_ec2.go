@@ -138,7 +138,7 @@ func (d *doctor) describeSnapshot(ctx context.Context) finding {
 	case errors.As(err, &api) && strings.HasPrefix(api.ErrorCode(), "InvalidSnapshot"):
 		return fail("publish again; a snapshot is of one Region and one account (is it shared with this one?)", "%s does not exist in %s", d.snapshot, d.cfg.Region)
 	case volume.IsDenied(err):
-		return warn("allow ec2:DescribeSnapshots (only the doctor uses it)", "not allowed to look at %s", d.snapshot)
+		return warn("allow ec2:DescribeSnapshots (only the doctor uses it)", "not allowed to look at %s (%s)", d.snapshot, refusalWords(err, "ec2:DescribeSnapshots"))
 	case err != nil:
 		return d.refusal("ec2:DescribeSnapshots", err)
 	case len(out.Snapshots) != 1:
@@ -174,8 +174,9 @@ func (d *doctor) createVolume(ctx context.Context) finding {
 		return f
 	}
 	r := volume.Request{Owner: d.owner(), SnapshotID: d.snapshot, Type: d.values.Get("volume-type"), Rate: int32(d.values.Int("initialization-rate"))}
-	if d.snapshot == "" {
-		r.SizeGiB = 1
+	r.OwnTags, _ = volume.ParseTags(d.values.Get("tags")) // the table's Check has refused anything else
+	if d.snapshot == "" {                                 // agent.json allows no blank volume
+		return warn("publish a release, and run the doctor again", "cannot be tried before there is a snapshot")
 	}
 	return d.dryRun("ec2:CreateVolume", dryRuns{d.api}.create(ctx, r), true)
 }
@@ -238,7 +239,7 @@ func (d *doctor) dryRun(action string, err error, real bool) finding {
 		return fail("is this EC2?", "EC2 answered a DryRun as if it was none")
 	case volume.IsDenied(err) && !real:
 		return warn("allow "+volume.DeniedAction(err, action)+" in the role of this instance, unless it does so for volumes with the tag "+volume.TagInstance,
-			"not allowed on a volume without tags; this instance has none of its own to try it on")
+			"not allowed on a volume without tags; this instance has none of its own to try it on (%s)", refusalWords(err, action))
 	case volume.IsNotFound(err) && !real:
 		return warn("run the doctor again when the instance has a release volume", "cannot be tried before there is a volume")
 	}
@@ -247,9 +248,29 @@ func (d *doctor) dryRun(action string, err error, real bool) finding {
 
 func (d *doctor) refusal(action string, err error) finding {
 	if volume.IsDenied(err) {
-		return fail("allow "+volume.DeniedAction(err, action)+" in the role of this instance", "not allowed")
+		words, advice, _ := strings.Cut(volume.Denied(err, action), ". Try: ")
+		return fail(advice, "%s", words)
 	}
 	return fail("look at the network's way to EC2 (route, security group, VPC endpoint)", "%s", short(err))
+}
+
+// refusalWords are EC2's words, without advice.
+func refusalWords(err error, action string) string {
+	words, _, _ := strings.Cut(volume.Denied(err, action), ". Try: ")
+	return words
+}
+
+// clock asks EC2 for the time: each answer has it, also that to a DryRun.
+func (d *doctor) clock(ctx context.Context) finding {
+	if f, ready := d.ready(); !ready {
+		return f
+	}
+	_, err := d.api.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{DryRun: aws.Bool(true), MaxResults: aws.Int32(volume.PerPage)})
+	if off := volume.ClockOff(err); off != 0 {
+		words, advice, _ := strings.Cut(volume.ClockWords(off), ". Try: ")
+		return warn(advice, "%s", words)
+	}
+	return ok("agrees with EC2's")
 }
 
 // deviceNames counts what is attached: DescribeVolumes tells it, which a boot may call anyway.

@@ -100,8 +100,7 @@ Unknown codes mean failure.`,
 		},
 	}
 	p.root = root
-	root.Version = version
-	root.SetVersionTemplate(versionLine())
+	root.Version = versionText() // no template of our own: with text/template the linker keeps every call of EC2
 	root.Flags().Bool("version", false, "print the version")
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)

@@ -100,7 +100,7 @@ func (d *dry) dryRun(stage, action string, err error, real bool, format string, 
 		d.say(stage, "%s: whether it may cannot be tried before the volume exists", does)
 	case volume.IsDenied(err):
 		d.say(stage, "%s: not allowed", does)
-		return fmt.Errorf("not allowed. Try: allow %s in the role of this instance", volume.DeniedAction(err, "ec2:"+action))
+		return errors.New(volume.Denied(err, "ec2:"+action))
 	case err == nil:
 		return fmt.Errorf("%s: EC2 answered a DryRun as if it was none", action)
 	default:

@@ -10,6 +10,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/status"
+	"ebs-release/internal/volume"
 
 	"github.com/spf13/pflag"
 )
@@ -22,6 +23,7 @@ func settingsTable() []config.Setting {
 		{Key: "pointer", Env: "EBS_RELEASE_POINTER", Check: checkPointer, Usage: "URL of the pointer: release.json, or a line snap-…"},
 		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release", Check: mount.CheckPath, Usage: "where to mount the release volume"},
 		{Key: "deadline", Env: "EBS_RELEASE_DEADLINE", Default: "4m", Check: config.CheckDuration, Usage: "how long a boot may take"},
+		{Key: "tags", Env: "EBS_RELEASE_TAGS", Check: volume.CheckTags, Usage: "more tags for the volume: KEY=VALUE, separated by commas"},
 		{
 			Key: "volume-type", Env: "EBS_RELEASE_VOLUME_TYPE", Default: "gp3", Check: config.CheckOneOf(volumeTypes()...),
 			Usage: "type of the EBS volume",

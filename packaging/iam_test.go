@@ -83,7 +83,7 @@ func TestPoliciesAreNarrow(t *testing.T) {
 			t.Errorf("%s has %d characters: too long for a managed policy", file, size)
 		}
 		for _, tag := range regexp.MustCompile(`ebs-release:[a-z-]+`).FindAllString(text, -1) {
-			known := []string{volume.TagRole, volume.TagInstance, volume.TagMountPoint, volume.TagGeneration, volume.TagRelease, volume.TagState, volume.TagHostKey}
+			known := []string{volume.TagRole, volume.TagInstance, volume.TagMountPoint, volume.TagGeneration, volume.TagRelease, volume.TagState, volume.TagHostKey, volume.TagStore}
 			if !slices.Contains(known, tag) {
 				t.Errorf("%s: internal/volume knows no tag %s", file, tag)
 			}
@@ -97,7 +97,7 @@ type ask struct {
 	action   string
 	resource string
 	context  map[string][]string
-	sid      string // of the statement that must allow it; "" when it must be denied
+	sid      string // of the statement that must allow it, or deny it expressly; "" when nothing may allow it
 }
 
 // from is the context of a call by an instance.
@@ -128,6 +128,19 @@ func creating(action string) map[string][]string {
 
 func target(id string) map[string][]string { return map[string][]string{"ec2:InstanceID": {id}} }
 
+// like is a new volume's type and snapshot, "" for a blank one.
+func like(kind, snapshot string) map[string][]string {
+	context := map[string][]string{"ec2:VolumeType": {kind}}
+	if snapshot != "" {
+		context["ec2:ParentSnapshot"] = []string{snapshot}
+	}
+	return context
+}
+
+func size(gib string) map[string][]string { return map[string][]string{"ec2:VolumeSize": {gib}} }
+
+func attribute(name string) map[string][]string { return map[string][]string{"ec2:Attribute": {name}} }
+
 func tagContext(prefix string, tags []string) map[string][]string {
 	context := map[string][]string{}
 	for i := 0; i < len(tags); i += 2 {
@@ -141,12 +154,23 @@ func TestAgentMayTouchOnlyItsOwn(t *testing.T) {
 	server := existing(volume.TagRole, volume.RoleServer, volume.TagInstance, me)
 	asks := []ask{
 		{"look", "ec2:DescribeVolumes", "*", from(me), "SeeVolumes"},
-		{"make a volume", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, me, volume.TagState, "booting")), "MakeOwnVolume"},
+		{"make a volume", "ec2:CreateVolume", newVolume, from(me, like("gp3", aSnapshot), giving(volume.TagRole, volume.RoleMember, volume.TagInstance, me, volume.TagState, "booting")), "MakeOwnVolume"},
+		{"with tags of the account", "ec2:CreateVolume", newVolume, from(me, like("gp3", aSnapshot), giving(volume.TagRole, volume.RoleMember, volume.TagInstance, me, "CostCenter", "42", "my key", "")), "MakeOwnVolume"},
+		{"tag it with those", "ec2:CreateTags", newVolume, from(me, creating("CreateVolume"), giving(volume.TagRole, volume.RoleMember, "CostCenter", "42")), "TagWhatItMakes"},
+		{"make a blank one", "ec2:CreateVolume", newVolume, from(me, like("gp3", ""), giving(volume.TagRole, volume.RoleMember, volume.TagInstance, me)), ""},
+		{"make one of the dear kind", "ec2:CreateVolume", newVolume, from(me, like("io2", aSnapshot), giving(volume.TagRole, volume.RoleMember, volume.TagInstance, me)), ""},
+		{"make a huge one", "ec2:CreateVolume", newVolume, from(me, like("gp3", aSnapshot), size("16384"), giving(volume.TagRole, volume.RoleMember, volume.TagInstance, me)), ""},
+		{"make a large one", "ec2:CreateVolume", newVolume, from(me, like("gp3", aSnapshot), size("2048"), giving(volume.TagRole, volume.RoleMember, volume.TagInstance, me)), "MakeOwnVolume"},
+		{"change its user data", "ec2:ModifyInstanceAttribute", region + "instance/" + me, from(me, target(me), attribute("UserData")), "OnlyBlockDevices"},
+		{"as the API calls it", "ec2:ModifyInstanceAttribute", region + "instance/" + me, from(me, target(me), attribute("userData")), "OnlyBlockDevices"},
+		{"change its type", "ec2:ModifyInstanceAttribute", region + "instance/" + me, from(me, target(me), attribute("InstanceType")), "OnlyBlockDevices"},
+		{"protect it, on the volume's side", "ec2:ModifyInstanceAttribute", aVolume, from(me, mine), "UseOwnVolume"},
+		{"protect another's", "ec2:ModifyInstanceAttribute", aVolume, from(me, hers), ""},
 		{"make one from a release", "ec2:CreateVolume", aSnapshot, from(me, existing(volume.TagRole, volume.RoleRelease)), "FromReleaseSnapshot"},
 		{"tag it at once", "ec2:CreateTags", newVolume, from(me, creating("CreateVolume"), giving(volume.TagRole, volume.RoleMember)), "TagWhatItMakes"},
 		{"attach it", "ec2:AttachVolume", aVolume, from(me, mine), "UseOwnVolume"},
 		{"to this instance", "ec2:AttachVolume", region + "instance/" + me, from(me, target(me)), "OnOwnInstance"},
-		{"protect it", "ec2:ModifyInstanceAttribute", region + "instance/" + me, from(me, target(me)), "OnOwnInstance"},
+		{"protect it", "ec2:ModifyInstanceAttribute", region + "instance/" + me, from(me, target(me), attribute("BlockDeviceMappings")), "OnOwnInstance"},
 		{"detach it", "ec2:DetachVolume", aVolume, from(me, mine), "UseOwnVolume"},
 		{"delete it", "ec2:DeleteVolume", aVolume, from(me, mine), "UseOwnVolume"},
 		{"report", "ec2:CreateTags", aVolume, from(me, mine, giving(volume.TagState, "ready", volume.TagGeneration, "7", volume.TagHostKey, "ssh-ed25519 A")), "ReportOnOwnVolume"},
@@ -155,8 +179,8 @@ func TestAgentMayTouchOnlyItsOwn(t *testing.T) {
 		{"make one for everyone", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, "*")), ""},
 		{"make one for nobody", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember)), ""},
 		// Which of two tags whose keys differ only in case a condition sees, IAM does not say.
-		{"make one for both", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, another, "EBS-RELEASE:instance", me)), ""},
-		{"tag it for both", "ec2:CreateTags", newVolume, from(me, creating("CreateVolume"), giving(volume.TagInstance, another, "EBS-RELEASE:instance", me)), ""},
+		{"make one for both", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, another, "EBS-RELEASE:instance", me)), "OneSpellingOfOurTags"},
+		{"tag it for both", "ec2:CreateTags", newVolume, from(me, creating("CreateVolume"), giving(volume.TagInstance, another, "ebs-release:instancE", me)), "OneSpellingOfOurTags"},
 		{"make a server's volume", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleServer, volume.TagInstance, me)), ""},
 		{"read any snapshot", "ec2:CreateVolume", aSnapshot, from(me), ""},
 		{"attach another's volume", "ec2:AttachVolume", aVolume, from(me, hers), ""},
@@ -187,7 +211,9 @@ func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 		{"tag it at once", "ec2:CreateTags", newSnap, from(me, creating("CreateSnapshot"), giving(volume.TagRole, volume.RoleRelease)), "TagWhatItMakes"},
 		{"drop one that does not count", "ec2:DeleteSnapshot", aSnapshot, from(me, existing(volume.TagRole, volume.RoleRelease)), "DropReleaseSnapshot"},
 		{"gc: delete the volume of a member that is gone", "ec2:DeleteVolume", aVolume, from(me, member), "DropVolumeOfMemberGone"},
-		{"init: make a volume", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleServer, volume.TagInstance, me)), "MakeServerVolume"},
+		{"init: make a volume", "ec2:CreateVolume", newVolume, from(me, like("gp3", ""), giving(volume.TagRole, volume.RoleServer, volume.TagInstance, me, "CostCenter", "42")), "MakeServerVolume"},
+		{"init: a dear one", "ec2:CreateVolume", newVolume, from(me, like("io2", ""), giving(volume.TagRole, volume.RoleServer)), ""},
+		{"tag it twice", "ec2:CreateTags", newSnap, from(me, creating("CreateSnapshot"), giving(volume.TagRole, volume.RoleRelease, "Ebs-Release:role", "x")), "OneSpellingOfOurTags"},
 		{"init: tag it at once", "ec2:CreateTags", newVolume, from(me, creating("CreateVolume"), giving(volume.TagRole, volume.RoleServer)), "TagWhatItMakes"},
 		{"init --snapshot: from a release", "ec2:CreateVolume", aSnapshot, from(me, existing(volume.TagRole, volume.RoleRelease)), "FromReleaseSnapshot"},
 		{"init: attach it", "ec2:AttachVolume", aVolume, from(me, server), "UseServerVolume"},
@@ -221,10 +247,11 @@ func holds(t *testing.T, file string, asks []ask) {
 	needed := map[string]bool{}
 	for _, a := range asks {
 		got := doc.Evaluate(policy.Request{Action: a.action, Resource: a.resource, Context: a.context})
-		if got.Allowed != (a.sid != "") || got.Sid != a.sid {
+		if got.Allowed != (a.sid != "" && !doc.Denies(a.sid)) || got.Sid != a.sid {
 			t.Errorf("%s: %s on %s: allowed %v by %q, want %q", a.name, a.action, a.resource, got.Allowed, got.Sid, a.sid)
 		}
-		if a.sid != "" && !doc.Without(a.sid).Evaluate(policy.Request{Action: a.action, Resource: a.resource, Context: a.context}).Allowed {
+		without := doc.Without(a.sid).Evaluate(policy.Request{Action: a.action, Resource: a.resource, Context: a.context})
+		if a.sid != "" && without.Allowed == doc.Denies(a.sid) {
 			needed[a.sid] = true
 		}
 	}

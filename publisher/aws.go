@@ -9,6 +9,7 @@ import (
 
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/instance"
+	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -17,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/smithy-go/logging"
+	"github.com/aws/smithy-go/middleware"
 )
 
 // Asking the instance metadata service, which may be late: for the region, and for the keys of the role.
@@ -47,8 +49,12 @@ func loadAWS(ctx context.Context) (aws.Config, error) {
 	cfg, err := awsconfig.LoadDefaultConfig(regionCtx, awsconfig.WithEC2RoleCredentialOptions(instance.RoleCredentials),
 		awsconfig.WithLogger(logging.Nop{}), // its warnings on stderr help nobody here; errors come back as such
 		awsconfig.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(callTimeout)),
+		awsconfig.WithAPIOptions([]func(*middleware.Stack) error{volume.SayClock}),
 		awsconfig.WithRetryer(func() aws.Retryer {
-			return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts, o.MaxBackoff = callTries, callPause })
+			return retry.NewStandard(func(o *retry.StandardOptions) {
+				o.MaxAttempts, o.MaxBackoff = callTries, callPause
+				o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(volume.RetrySkewed)}, o.Retryables...)
+			})
 		}))
 	if err != nil {
 		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)

@@ -34,6 +34,7 @@ func (p *parts) tests() []test {
 	for _, c := range p.checks.list() {
 		tests = append(tests, test{c.Name, needs(c.Name), func(ctx context.Context) (string, error) { return "", c.Do(ctx) }})
 	}
+	tests = append(tests, test{"clock", []string{testAccount}, p.testClock})
 	d := &diagnosis{parts: p}
 	return append(tests, []test{
 		{"release on the volume", []string{checkVolume}, p.testCurrent},
@@ -65,6 +66,15 @@ func (p *parts) testStore(context.Context) (string, error) {
 		return "", fmt.Errorf("%w; the publisher has to write the pointer there", err)
 	}
 	return dir, errors.Join(f.Close(), os.Remove(f.Name()))
+}
+
+// testClock asks EC2 for the time: each answer has it, also that to a DryRun.
+func (p *parts) testClock(ctx context.Context) (string, error) {
+	_, err := p.ec2.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{DryRun: aws.Bool(true), OwnerIds: []string{"self"}, MaxResults: aws.Int32(volume.PerPage)})
+	if off := volume.ClockOff(err); off != 0 {
+		return "", warn("%s", volume.ClockWords(off))
+	}
+	return "agrees with EC2's", nil
 }
 
 func (p *parts) testLock(ctx context.Context) (string, error) {

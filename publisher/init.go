@@ -100,9 +100,13 @@ func (p *program) init(ctx context.Context, f initFlags) error {
 	if err != nil {
 		return exit.With(exit.Unchanged, err)
 	}
+	own, err := volume.ParseTags(values.Get("tags"))
+	if err != nil {
+		return exit.With(exit.Usage, err)
+	}
 	i := &initializer{
 		flags: f, mountPoint: values.Get("mount-point"), uid: uid, gid: gid,
-		volumes: serverVolumes{volume.New(volume.NewEC2(cfg), volume.DefaultTiming(), log), serverOwner(who, values.Get("mount-point"))},
+		volumes: serverVolumes{volume.New(volume.NewEC2(cfg), volume.DefaultTiming(), log), serverOwner(who, values.Get("mount-point")), own},
 		finder:  device.New(log),
 		say:     func(what string) { fmt.Fprintln(p.stderr, what) },
 	}

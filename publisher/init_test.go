@@ -54,7 +54,7 @@ func (s *server) initializer(flags initFlags) *initializer {
 	quick := volume.Timing{FirstLook: time.Millisecond, Poll: time.Millisecond, SlowPoll: time.Millisecond, Vanished: time.Second}
 	return &initializer{
 		flags: flags, mountPoint: point, uid: 1234, gid: 1234,
-		volumes: serverVolumes{volume.New(s, quick, slog.New(slog.DiscardHandler)), serverOwner(who, point)},
+		volumes: serverVolumes{volume.New(s, quick, slog.New(slog.DiscardHandler)), serverOwner(who, point), nil},
 		finder:  device.Finder{Sys: s.sys, Dev: s.dev, Log: slog.New(slog.DiscardHandler)},
 		say:     func(string) {},
 	}

@@ -80,8 +80,7 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 nothing was changed, 4
 		},
 	}
 	p.root = root
-	root.Version = version
-	root.SetVersionTemplate(versionLine())
+	root.Version = versionText() // no template of our own: with text/template the linker keeps every call of EC2
 	root.Flags().Bool("version", false, "print the version")
 	root.SetOut(p.stdout)
 	root.SetErr(p.stderr)

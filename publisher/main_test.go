@@ -157,7 +157,7 @@ func TestParallelIsASettingOrFromTheCPUs(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	if code, stdout, _ := call(t, nil, "version"); code != 0 || !strings.HasPrefix(stdout, "ebs-release unknown (go1.") {
+	if code, stdout, _ := call(t, nil, "version"); code != 0 || !strings.HasPrefix(stdout, "ebs-release version unknown (go1.") {
 		t.Errorf("code %d, %q", code, stdout)
 	}
 	code, stdout, _ := call(t, nil, "version", "--output", "json")

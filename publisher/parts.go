@@ -72,7 +72,11 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 	}
 	tree := release.Tree{Root: mountPoint}
 	api := ec2.NewFromConfig(cfg)
-	maker := &snapshot.Maker{EC2: api, Holder: holder(mountPoint, needed(values, configFile))}
+	own, err := volume.ParseTags(values.Get("tags"))
+	if err != nil {
+		return nil, exit.With(exit.Usage, err)
+	}
+	maker := &snapshot.Maker{EC2: api, OwnTags: own, Holder: holder(mountPoint, needed(values, configFile))}
 	volumes := volume.New(api, volume.DefaultTiming(), slog.New(slog.DiscardHandler))
 	p := &parts{
 		values: values, store: store, tree: tree, maker: maker, ec2: api, members: newMembers(cfg, values.List("groups")),

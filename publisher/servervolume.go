@@ -20,6 +20,7 @@ const volumeTime = 3 * time.Minute
 type serverVolumes struct {
 	*volume.Volumes
 	owner volume.Owner
+	tags  map[string]string // of the account: the setting tags
 }
 
 // find returns the volume that an earlier init made for this instance and mount point; "" when there is none.
@@ -56,7 +57,7 @@ func (s serverVolumes) create(ctx context.Context, f initFlags) (volume.Volume, 
 	}
 	made, err := s.Make(ctx, volume.Request{
 		Owner: s.owner, SnapshotID: f.snapshot, SizeGiB: size, Type: f.volumeType, Encrypt: f.encrypt || f.kmsKey != "", KMSKeyID: f.kmsKey,
-		Tags: map[string]string{volume.TagName: "ebs-release server " + s.owner.MountPoint},
+		Tags: map[string]string{volume.TagName: "ebs-release server " + s.owner.MountPoint}, OwnTags: s.tags,
 	})
 	if made.SizeGiB == 0 {
 		made.SizeGiB = size

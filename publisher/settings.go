@@ -12,6 +12,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/status"
+	"ebs-release/internal/volume"
 
 	"github.com/spf13/pflag"
 )
@@ -34,6 +35,7 @@ func settingsTable() []config.Setting {
 		{Key: "settle", Env: "EBS_RELEASE_SETTLE", Default: "5s", Check: config.CheckDuration, Usage: "how far apart the last two listings of the members are, at least"},
 		{Key: "max-failures", Env: "EBS_RELEASE_MAX_FAILURES", Check: checkMaxFailures, Usage: "when more members than this fail, as N or N%, no new one is begun: exit 3 before the commit, 5 after it (default: go on)"},
 		{Key: "hook-timeout", Env: "EBS_RELEASE_HOOK_TIMEOUT", Default: "5m", Check: config.CheckDuration, Usage: "for each program in /etc/ebs-release/publish.d"},
+		{Key: "tags", Env: "EBS_RELEASE_TAGS", Check: volume.CheckTags, Usage: "more tags for snapshots and the release volume: KEY=VALUE, separated by commas"},
 		{Key: "keep", Env: "EBS_RELEASE_KEEP", Default: "5", Check: config.CheckInt(1, 1000), Usage: "releases to keep on the release volume and on members, by committed generations"},
 	}
 }

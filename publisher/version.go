@@ -24,4 +24,6 @@ func (p *program) versionCommand() *cobra.Command {
 	}
 }
 
-func versionLine() string { return fmt.Sprintf("ebs-release %s (%s)\n", version, runtime.Version()) }
+func versionLine() string { return "ebs-release version " + versionText() + "\n" }
+
+func versionText() string { return fmt.Sprintf("%s (%s)", version, runtime.Version()) }

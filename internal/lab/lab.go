@@ -44,6 +44,8 @@ type Options struct {
 	Policy  cloud.Policy       // nil: everything is allowed
 	Seed    uint64             // of ids and latencies; 0: from the clock
 
+	RequiredTags []string // keys that the organization demands on every new volume and snapshot
+
 	AttachLimits map[string]int // how many volumes an instance type takes, where it is not 27
 
 	Groups            []string          // names of the groups that the publisher feeds; default "web"
@@ -133,7 +135,7 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	}
 	hw.hosts, hw.vms = newHosts(hw.store, hw.rack, l.hostSpec), vm.NewHardware(hw.store, l.vmSpec)
 	l.Account, err = cloud.New(cloud.Options{
-		Subnet: subnet, Latency: l.opts.Latency, Hardware: l.hardware, Policy: l.opts.Policy, AttachLimits: l.opts.AttachLimits, Seed: l.opts.Seed, Log: l.opts.Log,
+		Subnet: subnet, Latency: l.opts.Latency, Hardware: l.hardware, Policy: l.opts.Policy, AttachLimits: l.opts.AttachLimits, RequiredTags: l.opts.RequiredTags, Seed: l.opts.Seed, Log: l.opts.Log,
 	})
 	if err != nil {
 		return err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,6 +29,7 @@ type EC2 interface {
 type Maker struct {
 	EC2      EC2
 	VolumeID string
+	OwnTags  map[string]string // of the account, see volume.ParseTags: every snapshot gets them
 	Holder   Holder
 	Pause    time.Duration // before another try; 0: 16 s (EBS: a second snapshot of a volume within 15 s may be refused)
 	Note     func(string)  // told why there is another try; may be nil
@@ -109,11 +112,16 @@ func (m Maker) create(ctx context.Context, generation int64, release string) (Ma
 }
 
 func (m Maker) input(generation int64, release string) *ec2.CreateSnapshotInput {
-	tags := []types.Tag{
-		{Key: aws.String(volume.TagName), Value: aws.String("ebs-release " + release)},
-		{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleRelease)},
-		{Key: aws.String(volume.TagGeneration), Value: aws.String(strconv.FormatInt(generation, 10))},
-		{Key: aws.String(volume.TagRelease), Value: aws.String(release)},
+	all := map[string]string{
+		volume.TagName:       "ebs-release " + release,
+		volume.TagRole:       volume.RoleRelease,
+		volume.TagGeneration: strconv.FormatInt(generation, 10),
+		volume.TagRelease:    release,
+	}
+	maps.Copy(all, m.OwnTags) // Name may be one of them
+	var tags []types.Tag
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		tags = append(tags, types.Tag{Key: aws.String(key), Value: aws.String(all[key])})
 	}
 	return &ec2.CreateSnapshotInput{
 		VolumeId:          aws.String(m.VolumeID),

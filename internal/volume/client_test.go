@@ -91,3 +91,43 @@ func TestACallWhoseTimeIsUpSaysWhy(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+// TestAClockThatIsOff: the first answer refuses the signature and tells the time; the next try is signed with it (row 48).
+func TestAClockThatIsOff(t *testing.T) {
+	const empty = `<DescribeVolumesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><volumeSet/></DescribeVolumesResponse>`
+	for _, code := range []string{"RequestExpired", "RequestInTheFuture", "AuthFailure", "SignatureDoesNotMatch", "InvalidSignatureException"} {
+		for _, off := range []time.Duration{time.Hour, -time.Hour} {
+			t.Run(fmt.Sprintf("%s %v", code, off), func(t *testing.T) {
+				t.Parallel()
+				var heals atomic.Bool
+				heals.Store(true)
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					theirs := time.Now().Add(-off)
+					w.Header().Set("Date", theirs.UTC().Format(http.TimeFormat))
+					signed, _ := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
+					if heals.Load() && signed.Sub(theirs).Abs() < 5*time.Minute {
+						fmt.Fprint(w, empty)
+						return
+					}
+					w.WriteHeader(http.StatusBadRequest)
+					fmt.Fprintf(w, `<Response><Errors><Error><Code>%s</Code><Message>No.</Message></Error></Errors></Response>`, code)
+				}))
+				defer server.Close()
+				client := volume.NewEC2(aws.Config{Region: "eu-west-1", BaseEndpoint: aws.String(server.URL), Credentials: credentials(func() error { return nil })})
+				volumes := volume.New(client, volume.DefaultTiming(), slog.New(slog.DiscardHandler))
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				if _, err := volumes.Mine(ctx, owner); err != nil {
+					t.Fatal(err)
+				}
+				heals.Store(false)
+				ctx, cancel = context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := volumes.Mine(ctx, owner)
+				if err == nil || !strings.Contains(err.Error(), "clock of this machine is 1h0m") || !strings.Contains(err.Error(), code) {
+					t.Errorf("the error is %v", err)
+				}
+			})
+		}
+	}
+}

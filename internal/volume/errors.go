@@ -91,15 +91,37 @@ func DeniedAction(err error, action string) string {
 	return action
 }
 
+// encodedReason is what EC2's message of a refusal may end with: hundreds of characters, which only their owner can read.
+var encodedReason = regexp.MustCompile(`\s*Encoded authorization failure message: (\S+)`)
+
+// Denied is EC2's refusal of an action in its own words, and what to do about it: they say which policy refuses, and that may be one of the
+// organization (woodpecker autoscaler #528).
+func Denied(err error, action string) string {
+	var api smithy.APIError
+	if !errors.As(err, &api) {
+		return err.Error()
+	}
+	message := strings.TrimSpace(api.ErrorMessage())
+	text := api.ErrorCode() + ": " + strings.TrimRight(encodedReason.ReplaceAllString(message, ""), ". ")
+	advice := "allow " + DeniedAction(err, action) + " in the role of this instance"
+	if strings.Contains(message, "explicit deny") {
+		advice = "look at the policy that denies it; one that demands tags is content with the setting `tags`"
+	}
+	text = "not allowed: " + text + clockWords(err) + ". Try: " + advice
+	if reason := encodedReason.FindStringSubmatch(message); reason != nil {
+		text += "; the whole reason: aws sts decode-authorization-message --encoded-message " + reason[1]
+	}
+	return text
+}
+
 // explain turns the SDK's error for an action into words for a person, and keeps it below for errors.As.
 func explain(action string, err error) error {
 	var api smithy.APIError
 	switch {
 	case IsDenied(err):
-		// EC2's own message ends with hundreds of characters of an encoded reason.
-		return &explained{fmt.Sprintf("not allowed. Try: allow %s in the role of this instance", DeniedAction(err, "ec2:"+action)), err}
+		return &explained{Denied(err, "ec2:"+action), err}
 	case errors.As(err, &api):
-		text := fmt.Sprintf("%s: %s: %s", action, api.ErrorCode(), strings.TrimSpace(api.ErrorMessage()))
+		text := fmt.Sprintf("%s: %s: %s%s", action, api.ErrorCode(), strings.TrimSpace(api.ErrorMessage()), clockWords(err))
 		if errors.Is(err, context.DeadlineExceeded) {
 			text += " (again and again, until the time was up)"
 		}

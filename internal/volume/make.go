@@ -25,6 +25,7 @@ type Request struct {
 	Type       string            // gp3
 	Rate       int32             // VolumeInitializationRate in MiB/s, 100 to 300; 0: off
 	Tags       map[string]string // besides those that say whose it is
+	OwnTags    map[string]string // of the account, see ParseTags
 	Not        []string          // ids that are of no use: a client token that leads to one of them is passed over
 }
 
@@ -121,6 +122,7 @@ func (r Request) tags() map[string]string {
 		TagMountPoint: r.Owner.MountPoint,
 	}
 	maps.Copy(tags, r.Tags)
+	maps.Copy(tags, r.OwnTags) // Name may be one of them
 	return tags
 }
 

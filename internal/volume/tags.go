@@ -1,7 +1,12 @@
 package volume
 
 import (
+	"errors"
+	"fmt"
 	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	"ebs-release/internal/generation"
 )
@@ -75,4 +80,45 @@ func ParseGeneration(tag string) (n int64, ok bool) {
 		return 0, false
 	}
 	return n, true
+}
+
+// Limits on tags (EC2 User Guide, "Tag restrictions"): 50 on a resource, of which ours need some.
+const (
+	maxOwnTags  = 40
+	maxTagKey   = 128 // characters
+	maxTagValue = 256
+)
+
+// ParseTags reads the setting `tags`, KEY=VALUE,…: tags of the account's own (for costs, or because a policy of the organization demands them),
+// which every volume and snapshot gets in the call that makes it. A value may be empty; a comma cannot be part of one.
+func ParseTags(setting string) (map[string]string, error) {
+	tags := map[string]string{}
+	for pair := range strings.SplitSeq(setting, ",") {
+		if pair = strings.TrimSpace(pair); pair == "" {
+			continue
+		}
+		key, value, found := strings.Cut(pair, "=")
+		lower := strings.ToLower(key)
+		switch _, twice := tags[key]; {
+		case !found || key == "":
+			return nil, fmt.Errorf("%q is not KEY=VALUE", pair)
+		case strings.HasPrefix(lower, "aws:"), strings.HasPrefix(lower, "ebs-release:"):
+			return nil, fmt.Errorf("the key %q is reserved: keys that begin with aws: are AWS's, with ebs-release: ours", key)
+		case utf8.RuneCountInString(key) > maxTagKey, utf8.RuneCountInString(value) > maxTagValue:
+			return nil, fmt.Errorf("%q is too long: EC2 takes %d characters in a key and %d in a value", key, maxTagKey, maxTagValue)
+		case twice:
+			return nil, fmt.Errorf("the key %q is there twice", key)
+		}
+		tags[key] = value
+	}
+	if len(tags) > maxOwnTags {
+		return nil, errors.New("more than " + strconv.Itoa(maxOwnTags) + " tags: EC2 takes 50 on a resource, and ours need room")
+	}
+	return tags, nil
+}
+
+// CheckTags accepts what ParseTags can read.
+func CheckTags(setting string) error {
+	_, err := ParseTags(setting)
+	return err
 }

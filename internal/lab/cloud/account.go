@@ -32,8 +32,11 @@ type Options struct {
 	// KMSKeys are the keys that callers may use. A volume with any other key is answered with 200 and vanishes: keys are authenticated asynchronously
 	// (CreateVolume, KmsKeyId; row 3).
 	KMSKeys []string
-	Seed    uint64 // of ids, latencies and lags; 0: from the clock
-	Log     *slog.Logger
+	// RequiredTags are keys that a service control policy of the organization demands on every new volume and snapshot (row 47; AWS Organizations User
+	// Guide, "Require a tag on specified created resources").
+	RequiredTags []string
+	Seed         uint64 // of ids, latencies and lags; 0: from the clock
+	Log          *slog.Logger
 }
 
 // Account is one AWS account in one Region. It is safe for use by many goroutines. Close it.
@@ -62,6 +65,7 @@ type Account struct {
 	faults    []*armed
 	calls     []Call
 	admin     Credentials
+	clocks    map[string]time.Duration // by instance: how far its clock is ahead
 }
 
 // New makes an account.
@@ -103,6 +107,7 @@ func New(opts Options) (*Account, error) {
 		tokens:   map[string]clientToken{},
 		keys:     map[string]accessKey{},
 		buckets:  map[string]*bucket{},
+		clocks:   map[string]time.Duration{},
 	}
 	keep := opts.Latency.Lag.Max
 	a.volumes, a.snapshots, a.instances, a.groups = newStore[Volume](keep), newStore[Snapshot](keep), newStore[Instance](keep), newStore[Group](keep)

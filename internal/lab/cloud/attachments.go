@@ -276,14 +276,61 @@ func (a *Account) detach(volumeID string, force bool) {
 	})
 }
 
-// modifyInstanceAttribute knows one attribute: DeleteOnTermination in the block device mapping.
+// otherAttributes are those of ModifyInstanceAttribute that the lab authorizes, by the parameter of the request, with what EC2 calls each in ec2:Attribute:
+// the parameter's name, as a DryRun on a live instance shows it. Of these it changes UserData only.
+var otherAttributes = map[string]string{
+	"UserData.Value": "UserData", "InstanceType.Value": "InstanceType", "DisableApiTermination.Value": "DisableApiTermination",
+	"DisableApiStop.Value": "DisableApiStop", "InstanceInitiatedShutdownBehavior.Value": "InstanceInitiatedShutdownBehavior",
+	"SourceDestCheck.Value": "SourceDestCheck", "EbsOptimized": "EbsOptimized", "EbsOptimized.Value": "EbsOptimized",
+}
+
+// modifyOther is ModifyInstanceAttribute for anything but block devices (row 40).
+func modifyOther(c *call, instanceID, parameter string) (any, error) {
+	value := c.params.str(parameter)
+	var data []byte
+	if parameter == "UserData.Value" {
+		data = c.params.base64(parameter)
+	}
+	if err := c.params.end(); err != nil {
+		return nil, err
+	}
+	instance := c.resourceTarget("instance", instanceID)
+	instance.conditions["ec2:Attribute"] = one(otherAttributes[parameter])
+	instance.conditions["ec2:Attribute/"+otherAttributes[parameter]] = one(value)
+	if err := c.authorize(instance); err != nil {
+		return nil, err
+	}
+	a := c.account
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	i, ok := a.instances.get(instanceID)
+	switch {
+	case !ok || !c.there("instance", instanceID):
+		return nil, notFound("instance", instanceID)
+	case parameter != "UserData.Value":
+		return nil, fail("UnsupportedOperation", "The lab does not change %s.", otherAttributes[parameter])
+	case i.State != "stopped": // "To modify some attributes, the instance must be stopped" (ModifyInstanceAttribute)
+		return nil, fail("IncorrectInstanceState", "The instance '%s' is not in the 'stopped' state.", instanceID)
+	}
+	a.setInstance(instanceID, func(i *Instance) { i.UserData = data })
+	return &done{Return: true}, nil
+}
+
+// modifyInstanceAttribute changes DeleteOnTermination in the block device mapping. Instance and volume are authorized both (Service Authorization
+// Reference: the action has the resource types instance and volume).
 func modifyInstanceAttribute(c *call) (any, error) {
 	p := c.params
 	instanceID := p.needID("InstanceId", "instance")
-	wanted := map[string]bool{}
+	for parameter := range otherAttributes {
+		if p.has(parameter) {
+			return modifyOther(c, instanceID, parameter)
+		}
+	}
+	wanted, named := map[string]bool{}, map[string]string{}
 	for _, m := range p.each("BlockDeviceMapping") {
-		wanted[m.need("DeviceName")] = m.boolean("Ebs.DeleteOnTermination", true)
-		m.id("Ebs.VolumeId", "volume")
+		device := m.need("DeviceName")
+		wanted[device] = m.boolean("Ebs.DeleteOnTermination", true)
+		named[device] = m.id("Ebs.VolumeId", "volume")
 	}
 	if len(wanted) == 0 {
 		p.wrong(fail("InvalidParameterCombination", "No attributes specified."))
@@ -291,10 +338,25 @@ func modifyInstanceAttribute(c *call) (any, error) {
 	if err := p.end(); err != nil {
 		return nil, err
 	}
-	if err := c.authorize(c.resourceTarget("instance", instanceID)); err != nil {
+	a := c.account
+	instance := c.resourceTarget("instance", instanceID)
+	instance.conditions["ec2:Attribute"] = one("BlockDeviceMappings")
+	targets := []target{instance}
+	for _, device := range sortedKeys(wanted) {
+		id := named[device]
+		a.mu.Lock()
+		attached := a.attachedTo(instanceID, c.at)
+		a.mu.Unlock()
+		if at := slices.IndexFunc(attached, func(v Volume) bool { return v.Attachment.Device == device }); id == "" && at >= 0 {
+			id = attached[at].ID
+		}
+		if id != "" {
+			targets = append(targets, c.resourceTarget("volume", id))
+		}
+	}
+	if err := c.authorize(targets...); err != nil {
 		return nil, err
 	}
-	a := c.account
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !c.there("instance", instanceID) {

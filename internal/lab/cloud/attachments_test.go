@@ -1,6 +1,9 @@
 package cloud
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -186,5 +189,34 @@ func TestTerminationOvertakesAttachAndDetach(t *testing.T) {
 				t.Errorf("%s is %q, want available", id, got)
 			}
 		}
+	})
+}
+
+// TestModifyInstanceAttributeAsksForInstanceAndVolume: row 40. The policy sees which attribute is changed, and the volume's tags as well.
+func TestModifyInstanceAttributeAsksForInstanceAndVolume(t *testing.T) {
+	var asked []string
+	policy := func(_ context.Context, c Check) bool {
+		if c.Action == "ec2:ModifyInstanceAttribute" {
+			asked = append(asked, fmt.Sprint(c.Resource, c.Conditions["ec2:Attribute"], c.Conditions["aws:ResourceTag/colour"]))
+		}
+		return !slices.Contains(c.Conditions["ec2:Attribute"], "UserData")
+	}
+	inLab(t, Options{Policy: policy}, func(l *lab) {
+		volume, instance := l.attached()
+		_, err := l.ec2.CreateTags(l.ctx, &ec2.CreateTagsInput{Resources: []string{volume}, Tags: []types.Tag{{Key: aws.String("colour"), Value: aws.String("red")}}})
+		l.ok(err)
+		_, err = l.ec2.ModifyInstanceAttribute(l.ctx, &ec2.ModifyInstanceAttributeInput{
+			InstanceId: &instance,
+			BlockDeviceMappings: []types.InstanceBlockDeviceMappingSpecification{{
+				DeviceName: aws.String("/dev/xvdaa"), Ebs: &types.EbsInstanceBlockDeviceSpecification{DeleteOnTermination: aws.Bool(true)},
+			}},
+		})
+		l.ok(err)
+		want := []string{l.arn("instance", instance) + "[BlockDeviceMappings] []", l.arn("volume", volume) + "[] [red]"}
+		if !slices.Equal(asked, want) {
+			t.Errorf("asked %q, want %q", asked, want)
+		}
+		_, err = l.ec2.ModifyInstanceAttribute(l.ctx, &ec2.ModifyInstanceAttributeInput{InstanceId: &instance, UserData: &types.SecureBlobAttributeValue{Value: []byte("#!")}})
+		l.wantCode(err, "UnauthorizedOperation")
 	})
 }

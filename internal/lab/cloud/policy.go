@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Principal is who makes a call.
@@ -62,6 +63,13 @@ func (c *call) authorize(targets ...target) error {
 
 // ask asks about one action and one target.
 func (c *call) ask(action string, t target) error {
+	if slices.Contains([]string{"ec2:CreateVolume", "ec2:CreateSnapshot"}, action) && strings.HasSuffix(t.arn, "/*") {
+		for _, key := range c.account.opts.RequiredTags {
+			if t.conditions["aws:RequestTag/"+key] == nil {
+				return denied(c.principal.ARN, action, t.arn)
+			}
+		}
+	}
 	if c.account.opts.Policy == nil {
 		return nil
 	}
@@ -91,6 +99,13 @@ func unauthorized(service, who, action, resource string) *apiError {
 		return &apiError{"UnauthorizedOperation", "You are not authorized to perform this operation. " + message, http.StatusForbidden}
 	}
 	return &apiError{"AccessDenied", message, http.StatusForbidden}
+}
+
+// denied is the refusal by a policy of the organization, with the reason encoded ("DecodeAuthorizationMessage", STS API reference).
+func denied(who, action, resource string) *apiError {
+	message := fmt.Sprintf("You are not authorized to perform this operation. User: %s is not authorized to perform: %s on resource: %s with an explicit deny in a "+
+		"service control policy. Encoded authorization failure message: %s", who, action, resource, strings.Repeat("q3cvVhbd0K8s", 40))
+	return &apiError{"UnauthorizedOperation", message, http.StatusForbidden}
 }
 
 // arn returns the ARN of an EC2 resource; kind is volume, snapshot, instance or image.

@@ -98,6 +98,7 @@ func (a *Account) serveQuery(w http.ResponseWriter, r *http.Request) {
 		rec.Status, rec.Code = status, code
 		w.Header().Set("Content-Type", "text/xml;charset=UTF-8")
 		w.Header().Set("X-Amzn-Requestid", requestID)
+		w.Header().Set("Date", time.Now().Add(-a.clockOfKey(r)).UTC().Format(http.TimeFormat))
 		w.WriteHeader(status)
 		w.Write(body) // the client may have left: nothing to be done
 	}

@@ -38,6 +38,29 @@ func (a *Account) mint(prefix string, who Principal, expires time.Time) Credenti
 // skew is how far the date of a request may be off ("within 5 minutes", Elements of an AWS API request signature).
 const skew = 5 * time.Minute
 
+// SetClock puts the clock of an instance ahead of AWS's (behind, when it is negative): seen from there, the Date of every answer differs by as much, and a
+// signature with its own time is refused (row 48). The machine itself keeps its time.
+func (a *Account) SetClock(instanceID string, ahead time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.clocks[instanceID] = ahead
+}
+
+func (a *Account) clockOf(instanceID string) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.clocks[instanceID]
+}
+
+// clockOfKey is that of the instance whose key signed the request; authentic or not.
+func (a *Account) clockOfKey(r *http.Request) time.Duration {
+	_, credential, _ := strings.Cut(r.Header.Get("Authorization"), "Credential=")
+	id, _, _ := strings.Cut(credential, "/")
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.clocks[a.keys[id].principal.InstanceID]
+}
+
 // authenticate checks a request's Signature Version 4 (IAM User Guide, "Create a signed AWS API request") and says who sent it, to which service.
 func (a *Account) authenticate(r *http.Request, body []byte) (who Principal, service string, err error) {
 	algorithm, fields, _ := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -64,14 +87,17 @@ func (a *Account) authenticate(r *http.Request, body []byte) (who Principal, ser
 		return who, service, wrongKey(service)
 	}
 	date, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
-	now := time.Now()
+	now := time.Now().Add(-a.clockOf(key.principal.InstanceID))
 	if err != nil || date.Format("20060102") != scope[1] {
 		return who, service, wrongSignature(service)
 	}
-	if date.Before(now.Add(-skew)) || date.After(now.Add(skew)) {
-		return who, service, expired(service, "Request has expired.")
+	switch {
+	case date.Before(now.Add(-skew)):
+		return who, service, tooOld(service, date, now)
+	case date.After(now.Add(skew)): // row 48: a clock that is fast looks like wrong keys
+		return who, service, wrongSignature(service)
 	}
-	if !key.Expires.IsZero() && now.After(key.Expires) {
+	if !key.Expires.IsZero() && time.Now().After(key.Expires) {
 		return who, service, expired(service, "The security token included in the request is expired")
 	}
 	signed := strings.Split(part["SignedHeaders"], ";")
@@ -142,6 +168,15 @@ func wrongSignature(service string) *apiError {
 		return wrongKey(service)
 	}
 	return &apiError{"SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided.", http.StatusForbidden}
+}
+
+// tooOld: what EC2 calls RequestExpired is a SignatureDoesNotMatch for the newer services ("Troubleshoot Signature Version 4 for AWS API requests").
+func tooOld(service string, date, now time.Time) *apiError {
+	if service == "ec2" {
+		return expired(service, "")
+	}
+	const form = "20060102T150405Z"
+	return &apiError{"SignatureDoesNotMatch", "Signature expired: " + date.Format(form) + " is now earlier than " + now.Add(-skew).UTC().Format(form), http.StatusForbidden}
 }
 
 func expired(service, message string) *apiError {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -23,7 +24,8 @@ func TestNoStatementOfThePoliciesIsDead(t *testing.T) {
 			t.Errorf("refused: %+v", c)
 		}
 		for _, role := range []string{"ebs-release-agent", "ebs-release-publisher"} {
-			if unused := roles.Unused(role); len(unused) > 0 {
+			unused := slices.DeleteFunc(roles.Unused(role), roles.Document(role).Denies)
+			if len(unused) > 0 {
 				t.Errorf("%s: nothing used %v", role, unused)
 			}
 		}
@@ -32,6 +34,9 @@ func TestNoStatementOfThePoliciesIsDead(t *testing.T) {
 		document, err := policy.Parse([]byte(text))
 		must(t, err)
 		for _, sid := range document.Sids() {
+			if document.Denies(sid) { // packaging's test of the policies needs each
+				continue
+			}
 			t.Run("without "+role+" "+sid, func(t *testing.T) {
 				roles := shippedPolicies(t, role+"/"+sid)
 				err := life(t, roles)

@@ -27,7 +27,7 @@ func TestVMAgentFailure(t *testing.T) {
 	allow := r.lab.Account.Fault(cloud.Fault{Action: "CreateVolume", Principal: m.ID, Effect: cloud.Effect{Fail: cloud.Unauthorized}})
 	t.Run("not allowed", func(t *testing.T) {
 		r := r.in(t)
-		r.failed(m, "create: ", "not allowed. Try: allow ec2:CreateVolume")
+		r.failed(m, "create: ", "not allowed: UnauthorizedOperation", "Try: allow ec2:CreateVolume")
 		allow()
 		r.ready(m, "one")
 	})

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -35,7 +36,17 @@ func compares() map[string]func(value, given string, facts facts) bool {
 		p, err := parseARN(value) // parseCondition has refused what is none
 		return err == nil && p.match(given, facts)
 	}
+	numbers := func(value, given string, _ facts) bool { // parseCondition has refused a value that is no number
+		limit, _ := strconv.ParseFloat(value, 64)
+		n, err := strconv.ParseFloat(given, 64)
+		return err == nil && n <= limit
+	}
 	return map[string]func(string, string, facts) bool{
+		"NumericLessThanEquals": numbers,
+		"StringEqualsIgnoreCase": func(value, given string, facts facts) bool {
+			p, ok := expand(strings.ToLower(value), facts, false)
+			return ok && p.match(strings.ToLower(given))
+		},
 		"StringEquals": text(false),
 		"StringLike":   text(true),
 		"ArnEquals":    arns, // the same as ArnLike
@@ -69,6 +80,12 @@ func parseCondition(operator, key string, values []string) (condition, error) {
 		return c, checkTruth(operator, key, values)
 	}
 	for _, v := range values {
+		if _, err := strconv.ParseFloat(v, 64); err != nil && strings.HasPrefix(base, "Numeric") {
+			return c, fmt.Errorf("%s %s: %q is not a number", operator, key, v)
+		}
+		if strings.Contains(v, "${") && base == "StringEqualsIgnoreCase" {
+			return c, fmt.Errorf("%s %s: the lab knows no variables there", operator, key)
+		}
 		if err := checkVariables(v); err != nil {
 			return c, err
 		}

@@ -52,6 +52,9 @@ func (r *Roles) Unused(role string) []string {
 	return slices.DeleteFunc(r.documents[role].Sids(), func(sid string) bool { return r.used[role][sid] > 0 })
 }
 
+// Document returns the policy of a role.
+func (r *Roles) Document(role string) Document { return r.documents[role] }
+
 // Denied returns the checks that were refused so far.
 func (r *Roles) Denied() []cloud.Check {
 	r.mu.Lock()

@@ -8,7 +8,10 @@
 // documents before the lab's account.
 package policy
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Document is one identity-based policy.
 type Document struct {
@@ -96,6 +99,11 @@ func (d Document) Sids() []string {
 		sids = append(sids, s.sid)
 	}
 	return sids
+}
+
+// Denies says whether the statement is one that denies.
+func (d Document) Denies(sid string) bool {
+	return slices.ContainsFunc(d.statements, func(s statement) bool { return s.sid == sid && s.deny })
 }
 
 // Actions returns the actions of all statements, in lower case, in the order of the document, repetitions left out.

@@ -1,0 +1,80 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+// clockTolerance is how far a clock may be off before a signature is in danger: AWS refuses one that is 5 minutes off (row 48).
+const clockTolerance = 4 * time.Minute
+
+// ClockOff is how far the clock of this machine is ahead of AWS's, by the Date of the answer that err came with. It is 0 when there was no
+// answer, or the clocks agree within 4 minutes.
+func ClockOff(err error) time.Duration {
+	var answer *smithyhttp.ResponseError
+	if !errors.As(err, &answer) || answer.Response == nil || answer.Response.Response == nil {
+		return 0
+	}
+	theirs, dateErr := http.ParseTime(answer.Response.Header.Get("Date"))
+	if dateErr != nil {
+		return 0
+	}
+	if off := time.Since(theirs).Round(time.Second); off.Abs() > clockTolerance {
+		return off
+	}
+	return 0
+}
+
+// skewedCodes are what AWS says of a signature that is too old or too young. The SDK tries all but the first two again by itself.
+var skewedCodes = []string{
+	"RequestExpired", "RequestInTheFuture",
+	"AuthFailure", "ExpiredToken", "InvalidSignatureException", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
+}
+
+// RetrySkewed has a call tried again that was refused because the clock of this machine is off: the SDK signs the next try with the time
+// that it has learnt from the answer (aws-sdk-java #519).
+func RetrySkewed(err error) aws.Ternary {
+	var api smithy.APIError
+	if errors.As(err, &api) && slices.Contains(skewedCodes, api.ErrorCode()) && ClockOff(err) != 0 {
+		return aws.TrueTernary
+	}
+	return aws.UnknownTernary
+}
+
+// SayClock is an option of an AWS client: an error that may come from a clock that is off says so.
+func SayClock(stack *middleware.Stack) error {
+	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("SayClock", func(ctx context.Context, in middleware.InitializeInput,
+		next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
+		out, metadata, err := next.HandleInitialize(ctx, in)
+		if words := clockWords(err); words != "" {
+			err = fmt.Errorf("%w%s", err, words)
+		}
+		return out, metadata, err
+	}), middleware.Before)
+}
+
+// clockWords name the clock as the likely cause of err; "" when it is not.
+func clockWords(err error) string {
+	if err == nil || RetrySkewed(err) != aws.TrueTernary {
+		return ""
+	}
+	return "; " + ClockWords(ClockOff(err))
+}
+
+// ClockWords say that the clock of this machine is off by so much, and what to do.
+func ClockWords(off time.Duration) string {
+	way := "ahead of"
+	if off < 0 {
+		way = "behind"
+	}
+	return fmt.Sprintf("the clock of this machine is %v %s AWS's. Try: `timedatectl`, and chrony with the server 169.254.169.123", off.Abs().Round(time.Minute), way)
+}
