@@ -89,7 +89,10 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 	if err != nil {
 		return err
 	}
-	return p.printUp(reporter.now)
+	if err := p.printUp(reporter.now); err != nil { // it is ready all the same, and systemd was told
+		log.Warn("it is ready, and cannot say so on its output", "error", err)
+	}
+	return nil
 }
 
 // errNoEnd: some wait in a boot does not end with its ctx. None is known: this is the last resort, so that the lock is let go of.

@@ -22,6 +22,7 @@ type tracer struct {
 	orphans bool                      // what the program leaves running goes on when this test dies
 	killAt  int                       // the effect, from 1, in place of which the process is killed; 0: none
 	killAll bool                      // the child that has the effect is killed with it
+	hold    bool                      // nobody is killed: the thread that has the effect gets no further, as one that waits for a disk
 
 	done   chan error // gives the end of the trace: all that was followed is gone
 	seen   []string   // the effects so far
@@ -77,6 +78,9 @@ func (t *tracer) trace(root int) error {
 		switch {
 		case status.StopSignal() == unix.SIGTRAP|0x80:
 			if t.syscall(pid) {
+				if t.hold {
+					continue // until the process is killed, or this thread ends
+				}
 				t.killed = time.Now()
 				unix.Kill(root, unix.SIGKILL) // a system call at whose entry a process is killed does not happen
 				if t.killAll {
