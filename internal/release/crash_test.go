@@ -29,6 +29,12 @@ func TestPowerMayFailAtEveryStepOfAPush(t *testing.T) {
 	files := sent(t, server, held[2].ID, next.ID)
 	for name, synced := range map[string]bool{"all on disk": true, "only what was waited for": false} {
 		t.Run(name, func(t *testing.T) {
+			// In a mount namespace of its own, which this thread ends with: any namespace that somebody makes elsewhere has a copy of all mounts, and a file
+			// system that is still mounted there is found again as it was, whatever is written to its device.
+			runtime.LockOSThread()
+			if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
+				t.Fatal(err)
+			}
 			disk, afterwards := newDisk(t), newDisk(t)
 			disk.attach(t)
 			copyTo(t, far, disk.tree())
