@@ -12,11 +12,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ebs-release/internal/lab/debian"
 )
 
 // TestPackages makes the packages for this machine and tries them: the same bytes twice, lintian, rpmlint, and what an AMI builder and an operator do with
-// them. It needs root, the Debian packages lintian, rpm, rpmlint, mmdebstrap, systemd-container and curl, and a Debian mirror for the trees that it installs into, which are kept
-// in the user's cache.
+// them. It needs root, the Debian packages lintian, rpm, rpmlint, mmdebstrap, systemd-container and curl, and this machine's own source of Debian
+// packages for the trees that it installs into, which are kept in the user's cache.
 func TestPackages(t *testing.T) {
 	first, second := t.TempDir(), t.TempDir()
 	v1 := build(t, "..", first, "1.0")
@@ -212,7 +214,11 @@ func newTree(t *testing.T, systemd, running bool) tree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name, include := "bookworm", "rsync,e2fsprogs,openssh-client"
+	suite, err := debian.Suite()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, include := suite, "rsync,e2fsprogs,openssh-client"
 	if systemd {
 		name, include = name+"-systemd", include+",systemd"
 	}
@@ -222,7 +228,11 @@ func newTree(t *testing.T, systemd, running bool) tree {
 		if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		run(t, "mmdebstrap", "--quiet", "--variant=essential", "--include="+include, "bookworm", making)
+		line, err := debian.Bootstrap(t.Context(), suite, making, "--variant=essential", "--include="+include)
+		if err != nil {
+			t.Fatal(err)
+		}
+		run(t, line[0], line[1:]...)
 		if err := os.Rename(making, base); err != nil {
 			t.Fatal(err)
 		}
@@ -252,10 +262,10 @@ case "$*" in *preset* | *disable*) SYSTEMD_OFFLINE=1 exec systemctl.real "$@" ;;
 
 func (tree tree) path(name string) string { return filepath.Join(tree.root, name) }
 
-// run runs a program that must succeed within a minute; nothing in it may ask a question.
+// run runs a program that must succeed within five minutes; nothing in it may ask a question.
 func (tree tree) run(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "HOME=/root"} // HOME: in the tree, for rpm

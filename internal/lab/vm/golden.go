@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"ebs-release/internal/lab/debian"
 )
 
 // The recipe of the golden disk: its packages, and what is done to the tree.
@@ -23,15 +25,11 @@ import (
 //go:embed golden
 var recipe embed.FS
 
-const (
-	suite  = "bookworm"
-	mirror = "deb http://deb.debian.org/debian " + suite + " main"
-	// layout is part of the recipe's name: raise it when writeDisk changes.
-	layout = 1
-)
+// layout is part of the recipe's name: raise it when writeDisk changes.
+const layout = 1
 
-// Golden is the disk that all machines are made from: Debian with its cloud kernel, systemd, sshd, rsync, and nothing of ours. The first call builds it, in
-// about a minute, and keeps it in the cache folder under a name that follows from the recipe; the next calls, of other processes too, find it there.
+// Golden is the disk that all machines are made from: this machine's own Debian release, from its own package sources, with the cloud kernel, systemd, sshd,
+// rsync, and nothing of ours. The first call builds it, in about a minute (a slow mirror or a busy machine: ten), and keeps it in the cache folder under a name that follows from the recipe; the next calls, of other processes too, find it there.
 func Golden(ctx context.Context, log *slog.Logger) (*Image, error) {
 	cache := cacheFolder()
 	image, err := golden(ctx, cache, log)
@@ -50,7 +48,11 @@ func cacheFolder() string {
 }
 
 func golden(ctx context.Context, cache string, log *slog.Logger) (*Image, error) {
-	name, err := recipeName()
+	suite, err := debian.Suite()
+	if err != nil {
+		return nil, err
+	}
+	name, err := recipeName(suite)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +86,7 @@ func golden(ctx context.Context, cache string, log *slog.Logger) (*Image, error)
 		return nil, err
 	}
 	defer os.RemoveAll(partial) // nothing is there after the rename
-	if err := build(ctx, partial); err != nil {
+	if err := build(ctx, partial, suite); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(os.Chmod(partial, 0o755), os.Rename(partial, dir)); err != nil {
@@ -95,9 +97,9 @@ func golden(ctx context.Context, cache string, log *slog.Logger) (*Image, error)
 }
 
 // recipeName is "golden-" and a digest of all that decides what is on the disk, but for the day's state of Debian's packages.
-func recipeName() (string, error) {
+func recipeName(suite string) (string, error) {
 	sum := sha256.New()
-	fmt.Fprintln(sum, layout, mirror, diskBytes, partUUID)
+	fmt.Fprintln(sum, layout, suite, diskBytes, partUUID)
 	for _, name := range []string{"packages", "customize.sh"} {
 		data, err := recipe.ReadFile("golden/" + name)
 		if err != nil {
@@ -110,7 +112,7 @@ func recipeName() (string, error) {
 }
 
 // build makes disk.raw and vmlinuz in dir.
-func build(ctx context.Context, dir string) error {
+func build(ctx context.Context, dir, suite string) error {
 	packages, err := recipe.ReadFile("golden/packages")
 	if err != nil {
 		return err
@@ -120,11 +122,15 @@ func build(ctx context.Context, dir string) error {
 		return err
 	}
 	tree := filepath.Join(dir, "tree")
-	bootstrap := command(ctx, "mmdebstrap", "--quiet", "--mode=root", "--variant=minbase",
+	line, err := debian.Bootstrap(ctx, suite, tree, "--mode=root", "--variant=minbase",
 		"--include="+strings.Join(strings.Fields(string(packages)), ","),
 		`--aptopt=APT::Install-Recommends "false"`,
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
-		"--customize-hook="+hook+` "$1"`, suite, tree, mirror)
+		"--customize-hook="+hook+` "$1"`)
+	if err != nil {
+		return err
+	}
+	bootstrap := command(ctx, line...)
 	bootstrap.Env = append(os.Environ(), "TMPDIR="+dir, "PARTUUID="+partUUID)
 	if err := run(bootstrap); err != nil {
 		return err
