@@ -90,7 +90,7 @@ func boot(t *testing.T, tree tree) container {
 		}
 		select {
 		case <-ended:
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			_ = nspawn.Process.Kill()
 			<-ended
 		}
@@ -99,7 +99,7 @@ func boot(t *testing.T, tree tree) container {
 		}
 	})
 
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	for {
 		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", nspawn.Process.Pid))
@@ -117,7 +117,7 @@ func boot(t *testing.T, tree tree) container {
 			ended <- err
 			t.Fatalf("systemd-nspawn ended: %v\n%s", err, read(t, c.log))
 		case <-ctx.Done():
-			t.Fatal("the container did not boot within a minute")
+			t.Fatal("the container did not boot within five minutes")
 		}
 	}
 }
@@ -126,10 +126,10 @@ func (c container) enter(leader string, args ...string) []string {
 	return append([]string{"--target=" + leader, "--mount", "--uts", "--ipc", "--net", "--pid"}, args...)
 }
 
-// saysOnConsole waits for a line on the console with all words in it; journald forwards lines a moment later.
+// saysOnConsole waits for a line on the console with all words in it: journald writes a line with one write(2), a moment after it was said.
 func (c container) saysOnConsole(t *testing.T, words ...string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		for line := range strings.Lines(read(t, c.log)) {
 			if !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(line, w) }) {
 				return
@@ -158,7 +158,7 @@ func (c container) try(t *testing.T, args ...string) string {
 
 func (c container) command(t *testing.T, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute) // also in the test's clean-up
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 5*time.Minute) // also in the test's clean-up
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nsenter", c.enter(c.leader, args...)...)
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"}

@@ -18,17 +18,22 @@ const (
 	serverVM = "ami-0000000000000f002"
 )
 
-// application is what release trees of these tests have as bin/server, which the README's unit starts: it says on the console which release it began with, and
-// which one it still sees when it is told to end.
+// application is what release trees of these tests have as bin/server, which the README's unit starts: it says which release it began with, and which one it
+// still sees when it is told to end. It says that by itself, in one write: all processes of a unit that is stopped are told to end, children too.
 const application = `#!/bin/sh
-trap 'echo "application ends on release $(cat /release/current/version)"; exit 0' TERM
-echo "application starts on release $(cat /release/current/version)"
+say() { read -r version </release/current/version; echo "application $1 release $version"; }
+trap 'say "ends on"; exit 0' TERM
+say "starts on"
 sleep infinity &
 wait
 `
 
-// toConsole is a drop-in for the application's unit, for the tests to read what it says.
-const toConsole = "[Service]\nStandardOutput=journal+console\n"
+// starts is the mark of an application that has started on a release, ends that of one that was told to end.
+func starts(release string) string { return "application starts on release " + release }
+func ends(release string) string   { return "application ends on release " + release }
+
+// toMarks is a drop-in for the application's unit.
+const toMarks = "[Service]\nStandardOutput=file:" + vm.MarkPort + "\n"
 
 // bareImage lets the tests in, and that is all.
 func bareImage(ctx context.Context, golden *vm.Image) (*vm.Image, error) {
@@ -48,7 +53,7 @@ func memberImage(ctx context.Context, golden *vm.Image) (*vm.Image, error) {
 			"/etc/ebs-release/disabled":                          {},
 			"/etc/ebs-release/agent.toml":                        {Data: fmt.Sprintf("pointer = %q\n", lab.PointerURL)},
 			"/etc/systemd/system/application.service":            {Data: unit},
-			"/etc/systemd/system/application.service.d/lab.conf": {Data: toConsole},
+			"/etc/systemd/system/application.service.d/lab.conf": {Data: toMarks},
 		},
 		Commands: []string{
 			"systemctl --quiet is-enabled ebs-release-agent.service",

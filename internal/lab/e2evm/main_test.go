@@ -54,7 +54,7 @@ func run(m *testing.M) int {
 }
 
 func build() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute) // the golden disk takes most of it, once on a machine
+	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Minute) // the golden disk takes most of it, once on a machine
 	defer cancel()
 	if err := makePackages(ctx); err != nil {
 		return fmt.Errorf("make packages: %w", err)

@@ -20,7 +20,7 @@ func TestVMBake(t *testing.T) {
 	must(t, builder.CopyIn(within(t, bootTime), built.deb, "/tmp/agent.deb"))
 	must(t, builder.WriteFile(within(t, bootTime), "/etc/ebs-release/agent.toml", []byte(fmt.Sprintf("pointer = %q\n", lab.PointerURL)), 0o644))
 	must(t, builder.WriteFile(within(t, bootTime), "/etc/systemd/system/application.service", []byte(unit), 0o644))
-	must(t, builder.WriteFile(within(t, bootTime), "/etc/systemd/system/application.service.d/lab.conf", []byte(toConsole), 0o644))
+	must(t, builder.WriteFile(within(t, bootTime), "/etc/systemd/system/application.service.d/lab.conf", []byte(toMarks), 0o644))
 	r.on(builder, "dpkg --force-confold -i /tmp/agent.deb; rm /tmp/agent.deb; systemctl enable application.service")
 	idle := func(when string) {
 		t.Helper()

@@ -4,7 +4,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"regexp"
 	"testing"
 	"time"
 
@@ -58,7 +57,7 @@ func TestVMPowerCuts(t *testing.T) {
 func (r *rig) undisturbed() (requests []request, end time.Duration) {
 	r.Helper()
 	m := r.launch(member)
-	r.says(m, started)
+	r.marked(m, starts("one"))
 	now := time.Now()
 	var first time.Time
 	for _, c := range r.lab.Account.Calls() {
@@ -83,8 +82,7 @@ func (r *rig) cut(m *vm.Machine, n int, wait time.Duration) {
 	through := make(chan error, 1)
 	ctx := within(r, bootTime)
 	go func() { // ends with the power
-		_, err := m.WaitConsole(ctx, regexp.MustCompile(started))
-		through <- err
+		through <- m.WaitMark(ctx, starts("one"))
 	}()
 	select {
 	case <-reached:
@@ -95,5 +93,3 @@ func (r *rig) cut(m *vm.Machine, n int, wait time.Duration) {
 	}
 	m.PowerCut()
 }
-
-const started = "application starts on release one\n"

@@ -18,10 +18,11 @@ import (
 	"ebs-release/internal/lab/vm"
 )
 
-// How long things may take on emulated machines that share two processors with other tests. A boot alone takes about seven seconds.
+// How long things may take on emulated machines that share two processors with other tests, and with whatever else this machine does. A boot alone takes about
+// seven seconds. These only end a test that would wait for ever.
 const (
-	bootTime = 4 * time.Minute
-	stepTime = time.Minute
+	bootTime = 6 * time.Minute
+	stepTime = 3 * time.Minute
 )
 
 // rig is a lab for one test, whose release server is a host with one published release, called one.
@@ -142,11 +143,32 @@ func (r *rig) launch(spec cloud.RunSpec) *vm.Machine {
 	return m
 }
 
-// says waits until the machine's console shows the text.
-func (r *rig) says(m *vm.Machine, text string) {
+// marked waits for a mark of the boot that is going on.
+func (r *rig) marked(m *vm.Machine, mark string) {
 	r.Helper()
-	_, err := m.WaitConsole(within(r, bootTime), regexp.MustCompile(regexp.QuoteMeta(text)))
+	must(r, m.WaitMark(within(r, bootTime), mark))
+}
+
+// onConsole waits until the machine's console shows the word: no more than one, since many write there.
+func (r *rig) onConsole(m *vm.Machine, word string) {
+	r.Helper()
+	_, err := m.WaitConsole(within(r, bootTime), regexp.MustCompile(regexp.QuoteMeta(word)))
 	must(r, err)
+}
+
+// inJournal waits until a unit has said the text, in the boot that is going on.
+func (r *rig) inJournal(m *vm.Machine, unit, text string) {
+	r.Helper()
+	for ctx := within(r, bootTime); ; {
+		if strings.Contains(r.on(m, "journalctl --boot --output=cat --unit="+unit), text) {
+			return
+		}
+		select {
+		case <-time.After(time.Second): // journalctl --follow would have to be ended on the machine
+		case <-ctx.Done():
+			r.Fatalf("%s has not said %q on %s", unit, text, m.ID)
+		}
+	}
 }
 
 // reboot reboots a machine from inside.
@@ -156,7 +178,7 @@ func (r *rig) reboot(m *vm.Machine) { r.Helper(); must(r, m.Reboot(within(r, boo
 // reported, deleted with the instance; one mount, of this volume; the agent's and the application's units active, and nothing else failed.
 func (r *rig) ready(m *vm.Machine, release string) {
 	r.Helper()
-	r.says(m, "application starts on release "+release+"\n")
+	r.marked(m, starts(release))
 	must(r, m.Booted(within(r, bootTime)))
 	volumes := r.lab.VolumesFor(m.ID)
 	if len(volumes) != 1 {
@@ -180,7 +202,7 @@ func (r *rig) ready(m *vm.Machine, release string) {
 // never fails when the application has started on this release in the boot that is going on.
 func (r *rig) never(m *vm.Machine, release string) {
 	r.Helper()
-	if strings.Contains(m.Console(), "application starts on release "+release+"\n") {
+	if m.Marked(starts(release)) {
 		r.Errorf("the application started on release %s", release)
 	}
 }
@@ -197,7 +219,7 @@ func (r *rig) properties(m *vm.Machine, unit string, names ...string) map[string
 }
 
 func (r *rig) showConsoles() {
-	for _, pattern := range []string{"console/*.log", "vm/*.console"} {
+	for _, pattern := range []string{"console/*.log", "vm/*.console", "vm/*.marks"} {
 		files, _ := filepath.Glob(filepath.Join(r.lab.Dir(), pattern))
 		for _, f := range files {
 			data, _ := os.ReadFile(f)

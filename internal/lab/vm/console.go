@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// console is the serial line of one machine, over all its boots: a file for people, and the text of the boot that is going on for those who wait.
-type console struct {
+// serial is what one serial port of a machine said, over all boots: a file for people, and the text of the current boot for those who wait.
+type serial struct {
 	path string
 	file *os.File
 
@@ -19,50 +19,65 @@ type console struct {
 	changed chan struct{} // closed and replaced when text grows
 }
 
-func newConsole(path string) (*console, error) {
+func newSerial(path string) (*serial, error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	return &console{path: path, file: file, changed: make(chan struct{})}, nil
+	return &serial{path: path, file: file, changed: make(chan struct{})}, nil
 }
 
 // Write takes what the machine says. It never fails, since qemu would stop talking: a full disk shows in the file only.
-func (c *console) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.file.Write(p)
-	c.text = append(c.text, p...)
-	close(c.changed)
-	c.changed = make(chan struct{})
+func (s *serial) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.file.Write(p)
+	s.text = append(s.text, p...)
+	close(s.changed)
+	s.changed = make(chan struct{})
 	return len(p), nil
 }
 
-func (c *console) close() error {
-	if err := c.file.Close(); !errors.Is(err, os.ErrClosed) {
+func (s *serial) close() error {
+	if err := s.file.Close(); !errors.Is(err, os.ErrClosed) {
 		return err
 	}
 	return nil
 }
 
 // clear forgets the text of the boot before.
-func (c *console) clear() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.text = nil
+func (s *serial) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.text = nil
 }
 
 // escapes are what systemd colours its lines with.
 var escapes = regexp.MustCompile(`\x1b\[[0-9;?]*[a-zA-Z]|\r`)
 
-func (c *console) read() (string, <-chan struct{}) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return string(escapes.ReplaceAll(c.text, nil)), c.changed
+func (s *serial) read() (string, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return string(escapes.ReplaceAll(s.text, nil)), s.changed
+}
+
+// mark waits for a whole line in what the machine has said since its last power on. ended is closed when it says no more.
+func (s *serial) mark(ctx context.Context, line string, ended <-chan struct{}) error {
+	_, err := s.wait(ctx, markPattern(line), ended)
+	return err
+}
+
+func (s *serial) marked(line string) bool {
+	text, _ := s.read()
+	return markPattern(line).MatchString(text)
+}
+
+func markPattern(line string) *regexp.Regexp {
+	return regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(line) + "\n")
 }
 
 // wait returns the first match of pattern in what the machine has said since its last power on. ended is closed when it says no more.
-func (c *console) wait(ctx context.Context, pattern *regexp.Regexp, ended <-chan struct{}) (string, error) {
+func (s *serial) wait(ctx context.Context, pattern *regexp.Regexp, ended <-chan struct{}) (string, error) {
 	for {
 		over := false
 		select {
@@ -70,18 +85,18 @@ func (c *console) wait(ctx context.Context, pattern *regexp.Regexp, ended <-chan
 			over = true
 		default:
 		}
-		text, changed := c.read()
+		text, changed := s.read()
 		if match := pattern.FindString(text); match != "" {
 			return match, nil
 		}
 		if over {
-			return "", fmt.Errorf("wait for %q on the console %s, which ends with %q: %w", pattern, c.path, lastLine(text), errNoPower)
+			return "", fmt.Errorf("wait for %q in %s, which ends with %q: %w", pattern, s.path, lastLine(text), errNoPower)
 		}
 		select {
 		case <-changed:
 		case <-ended:
 		case <-ctx.Done():
-			return "", fmt.Errorf("wait for %q on the console %s, which ends with %q: %w", pattern, c.path, lastLine(text), context.Cause(ctx))
+			return "", fmt.Errorf("wait for %q in %s, which ends with %q: %w", pattern, s.path, lastLine(text), context.Cause(ctx))
 		}
 	}
 }

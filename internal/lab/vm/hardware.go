@@ -17,7 +17,7 @@ import (
 )
 
 // shutdownGrace is how long a machine may take to switch itself off before its power is cut. EC2 gives minutes.
-const shutdownGrace = 60 * time.Second
+const shutdownGrace = 4 * time.Minute
 
 // Store holds the volumes; *disk.Store does.
 type Store interface {

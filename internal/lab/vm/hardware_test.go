@@ -20,7 +20,7 @@ func TestAccountKeepsAVolumeAttachedWhateverTheMachineDoes(t *testing.T) {
 	dir := t.TempDir()
 	sw := newSwitch(t)
 	key, public := newKey(t, dir)
-	image, err := goldenImage(t).Install(within(t, time.Minute), dir, Extras{AuthorizedKey: public})
+	image, err := goldenImage(t).Install(within(t, bootTime), dir, Extras{AuthorizedKey: public})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func TestAccountKeepsAVolumeAttachedWhateverTheMachineDoes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := store.Close(within(t, 10*time.Second)); err != nil {
+		if err := store.Close(within(t, time.Minute)); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -54,7 +54,7 @@ func TestAccountKeepsAVolumeAttachedWhateverTheMachineDoes(t *testing.T) {
 	m := hw.Get(id)
 	defer showConsole(t, m)
 
-	_, err = m.WaitConsole(within(t, time.Minute), regexp.MustCompile("Welcome to Debian"))
+	_, err = m.WaitConsole(within(t, bootTime), regexp.MustCompile("Welcome"))
 	check(err)
 	m.PowerCut()
 	check(m.PowerOn(t.Context()))
@@ -72,7 +72,7 @@ func TestAccountKeepsAVolumeAttachedWhateverTheMachineDoes(t *testing.T) {
 	}
 
 	before := must(t, m, "cat", "/proc/sys/kernel/random/boot_id")
-	check(m.Reboot(within(t, time.Minute)))
+	check(m.Reboot(within(t, bootTime)))
 	if after := must(t, m, "cat", "/proc/sys/kernel/random/boot_id"); after == before {
 		t.Error("no new boot after the reboot")
 	}

@@ -52,7 +52,7 @@ func newKey(t *testing.T, dir string) (string, string) {
 // goldenImage is the golden disk; the first test on a machine waits for its making.
 func goldenImage(t *testing.T) *Image {
 	t.Helper()
-	image, err := Golden(within(t, 10*time.Minute), slog.New(slog.NewTextHandler(t.Output(), nil)))
+	image, err := Golden(within(t, 30*time.Minute), slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +83,8 @@ func showConsole(t *testing.T, m *Machine) {
 	if !t.Failed() {
 		return
 	}
-	text, err := os.ReadFile(m.ConsoleFile())
-	t.Logf("console (%v):\n%s", err, escapes.ReplaceAll(text, nil))
+	for _, file := range []string{m.ConsoleFile(), m.MarksFile()} {
+		text, err := os.ReadFile(file)
+		t.Logf("%s (%v):\n%s", file, err, escapes.ReplaceAll(text, nil))
+	}
 }

@@ -7,13 +7,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestInstallPutsPackagesFilesAndCommandsIntoAnImage(t *testing.T) {
 	dir := t.TempDir()
 	golden := goldenImage(t)
-	image, err := golden.Install(within(t, time.Minute), dir, Extras{
+	image, err := golden.Install(within(t, bootTime), dir, Extras{
 		Packages:      []string{makePackage(t, "greeting", "")},
 		Files:         map[string]File{"/opt/tool": {Data: "tool\n", Mode: 0o750}},
 		AuthorizedKey: "ssh-ed25519 AAAA someone",
@@ -55,7 +54,7 @@ func TestInstallPutsPackagesFilesAndCommandsIntoAnImage(t *testing.T) {
 
 func TestInstallSaysWhyAPackageDoesNotFit(t *testing.T) {
 	dir := t.TempDir()
-	_, err := goldenImage(t).Install(within(t, time.Minute), dir, Extras{Packages: []string{makePackage(t, "needy", "no-such-package")}})
+	_, err := goldenImage(t).Install(within(t, bootTime), dir, Extras{Packages: []string{makePackage(t, "needy", "no-such-package")}})
 	if err == nil || !strings.Contains(err.Error(), "no-such-package") {
 		t.Errorf("a package without its dependency: %v", err)
 	}

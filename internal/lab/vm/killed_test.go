@@ -53,7 +53,7 @@ func TestNothingOutlivesAKilledLab(t *testing.T) {
 		t.Fatal("the lab has started no machine")
 	}
 	defer unix.Close(qemu)
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(qemu), Events: unix.POLLIN}}, int((5 * time.Second).Milliseconds())); n != 1 || err != nil {
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(qemu), Events: unix.POLLIN}}, int(time.Minute.Milliseconds())); n != 1 || err != nil {
 		unix.PidfdSendSignal(qemu, unix.SIGKILL, nil, 0)
 		t.Errorf("qemu lives on after the lab was killed (%v)", err)
 	}

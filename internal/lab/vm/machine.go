@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -23,11 +24,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// MarkPort is a serial port to which neither kernel nor systemd write a word: it belongs to the programs of tests. What one of them writes to it with one
+// write(2), and a newline at its end, arrives as one line, a mark. On the console lines of many writers mix, even in the middle of one.
+const MarkPort = "/dev/ttyS1"
+
+// bootedMark comes from a unit of the golden disk (golden/customize.sh), after multi-user.target.
+const bootedMark = "multi-user.target"
+
 // Spec says what a machine is made of.
 type Spec struct {
-	ID      string // its instance id: names its folder and its console
+	ID      string // its instance id: names its folder and its files
 	Image   *Image
-	Dir     string // an existing folder of the caller's: the machine makes ID/ and ID.console in it
+	Dir     string // an existing folder of the caller's: the machine makes ID/, ID.console and ID.marks in it
 	Switch  Switch
 	Address netip.Addr // in the switch's subnet
 	KeyFile string     // private key that root accepts (Extras.AuthorizedKey): the lab's own way in
@@ -49,7 +57,8 @@ type Machine struct {
 
 	spec    Spec
 	dir     string
-	console *console
+	console *serial
+	marks   *serial
 	// patience is how long the machine may be silent after power on: four that start on two cores say their first word after 10 s.
 	patience time.Duration
 	logins   chan struct{} // holds one token: who has it may open the ssh connection
@@ -64,7 +73,8 @@ type Machine struct {
 type boot struct {
 	process *process
 	qmp     *qmp
-	talk    *tail // what qemu itself had to say
+	talk    *tail         // what qemu itself had to say
+	marked  chan struct{} // closed when all marks have been read
 }
 
 // New makes a machine, with a disk of its own over the image's. It has no power yet.
@@ -101,7 +111,10 @@ func (m *Machine) check() error {
 
 func (m *Machine) assemble(ctx context.Context) error {
 	var err error
-	if m.console, err = newConsole(m.ConsoleFile()); err != nil {
+	if m.console, err = newSerial(m.ConsoleFile()); err != nil {
+		return err
+	}
+	if m.marks, err = newSerial(m.MarksFile()); err != nil {
 		return err
 	}
 	image := m.spec.Image
@@ -131,6 +144,7 @@ func (m *Machine) PowerOn(ctx context.Context) error {
 	}
 	m.cut() // it switched itself off
 	m.console.clear()
+	m.marks.clear()
 	b, err := m.start()
 	if err == nil {
 		if err = b.qmp.do(ctx, "qmp_capabilities", nil); err != nil { // the monitor's first word, before any other
@@ -185,26 +199,47 @@ func (m *Machine) start() (*boot, error) {
 		return nil, err
 	}
 	defer tap.Close()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	monitor, monitorEnd, err := socketPair("monitor")
 	if err != nil {
 		return nil, err
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "monitor"), os.NewFile(uintptr(pair[1]), "monitor")
-	defer ours.Close()
-	defer theirs.Close()
-	conn, err := net.FileConn(ours)
+	defer monitorEnd.Close()
+	marks, marksEnd, err := socketPair("marks")
 	if err != nil {
+		monitor.Close()
 		return nil, err
 	}
-	b := &boot{qmp: newQMP(conn), talk: &tail{}}
+	defer marksEnd.Close()
+	b := &boot{qmp: newQMP(monitor), talk: &tail{}, marked: make(chan struct{})}
 	cmd := exec.Command("qemu-system-x86_64", arguments...)
 	cmd.Stdout, cmd.Stderr = m.console, b.talk
-	cmd.ExtraFiles = []*os.File{theirs, tap}
+	cmd.ExtraFiles = []*os.File{monitorEnd, tap, marksEnd}
 	if b.process, err = start(cmd, nil); err != nil {
-		conn.Close()
+		monitor.Close()
+		marks.Close()
 		return nil, err
 	}
+	go func() { // ends with qemu
+		defer close(b.marked)
+		defer marks.Close()
+		io.Copy(m.marks, marks)
+	}()
 	return b, nil
+}
+
+// socketPair is a connection to a program that gets the file.
+func socketPair(name string) (net.Conn, *os.File, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), name), os.NewFile(uintptr(pair[1]), name)
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return nil, nil, errors.Join(err, theirs.Close())
+	}
+	return conn, theirs, nil
 }
 
 // off ends qemu as a power cut does, and returns when it is gone.
@@ -212,12 +247,12 @@ func (b *boot) off() {
 	b.process.kill()
 	b.qmp.conn.Close()
 	<-b.qmp.ended
+	<-b.marked
 }
 
 // Booted waits until systemd has reached multi-user.target.
 func (m *Machine) Booted(ctx context.Context) error {
-	_, err := m.WaitConsole(ctx, regexp.MustCompile(`Reached target multi-user\.target`))
-	return err
+	return m.WaitMark(ctx, bootedMark)
 }
 
 // PowerCut switches the machine off without a word to it. What its programs had written but not synced is lost as on a real power cut; what its kernel had
@@ -289,7 +324,7 @@ func (m *Machine) Bake() (*Image, error) {
 	return &Image{Disk: m.overlay(), Kernel: m.spec.Image.Kernel, format: "qcow2"}, nil
 }
 
-// Destroy cuts the power and removes the machine's disk. Plugged disks keep their bytes; the console stays. Once is enough; twice is no error.
+// Destroy cuts the power and removes the machine's disk. Plugged disks keep their bytes; console and marks stay. Once is enough; twice is no error.
 func (m *Machine) Destroy() error {
 	m.PowerCut()
 	m.mu.Lock()
@@ -301,8 +336,10 @@ func (m *Machine) Destroy() error {
 			m.slots[slot] = nil
 		}
 	}
-	if m.console != nil {
-		errs = append(errs, m.console.close())
+	for _, port := range []*serial{m.console, m.marks} {
+		if port != nil {
+			errs = append(errs, port.close())
+		}
 	}
 	errs = append(errs, os.RemoveAll(m.dir))
 	if err := errors.Join(errs...); err != nil {
@@ -348,6 +385,21 @@ func (m *Machine) Console() string {
 func (m *Machine) WaitConsole(ctx context.Context, pattern *regexp.Regexp) (string, error) {
 	return m.console.wait(ctx, pattern, m.Off())
 }
+
+// MarksFile keeps the marks of all boots.
+func (m *Machine) MarksFile() string { return m.dir + ".marks" }
+
+// WaitMark waits for a mark, a whole line on MarkPort since the last power on. It ends early when the machine goes off.
+func (m *Machine) WaitMark(ctx context.Context, line string) error {
+	ended := m.Off()
+	if b := m.current(); b != nil {
+		ended = b.marked
+	}
+	return m.marks.mark(ctx, line, ended)
+}
+
+// Marked says whether the mark has come since the last power on, also when the machine has gone off.
+func (m *Machine) Marked(line string) bool { return m.marks.marked(line) }
 
 func (m *Machine) current() *boot {
 	m.mu.Lock()

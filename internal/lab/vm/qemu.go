@@ -15,9 +15,9 @@ import (
 // cost emulated time, expedited RCU saves real waits.
 const kernelArgs = "console=ttyS0 quiet systemd.show_status=1 root=PARTUUID=" + partUUID + " rootwait rw panic=-1 net.ifnames=0 " +
 	"mitigations=off nokaslr no5lvl tsc=reliable no_timer_check nowatchdog cryptomgr.notests rcupdate.rcu_expedited=1 audit=0 " +
-	"systemd.status_unit_format=name" // on the console: names, which tests can wait for; with descriptions systemd shortens both
+	"systemd.status_unit_format=name" // for people: with descriptions systemd shortens both
 
-// arguments of qemu-system-x86_64. File descriptor 3 is the monitor's socket, 4 the tap; stdout is the console.
+// arguments of qemu-system-x86_64. File descriptor 3 is the monitor's socket, 4 the tap, 5 where marks go; stdout is the console.
 func (m *Machine) arguments() ([]string, error) {
 	root, err := json.Marshal(map[string]any{
 		"driver": "qcow2", "node-name": "root", "discard": "unmap", "cache": noFlush,
@@ -36,6 +36,7 @@ func (m *Machine) arguments() ([]string, error) {
 		"-smbios", "type=1,manufacturer=Amazon EC2,product=m5.large",
 		"-chardev", "socket,id=monitor,fd=3", "-mon", "chardev=monitor,mode=control",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+		"-chardev", "socket,id=marks,fd=5", "-serial", "chardev:marks", // MarkPort
 		"-netdev", "tap,id=net,fd=4", "-device", "virtio-net-pci,netdev=net,romfile=,mac=" + mac(m.spec.Address),
 		"-blockdev", string(root), "-device", "nvme,drive=root,serial=root",
 		"-kernel", m.spec.Image.Kernel, "-append", m.commandLine(),

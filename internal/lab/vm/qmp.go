@@ -32,6 +32,7 @@ type message struct {
 	} `json:"error"`
 	Data struct {
 		Device string `json:"device"`
+		Reason string `json:"reason"` // of SHUTDOWN: guest-shutdown is ACPI's "off", which a kernel says after all else has ended
 	} `json:"data"`
 }
 

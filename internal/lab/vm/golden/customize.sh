@@ -47,6 +47,27 @@ LinkLocalAddressing=no
 EOF
 chroot "$tree" systemctl --quiet enable ssh-host-key systemd-networkd systemd-network-generator systemd-networkd-wait-online
 
+# A busy machine stretches an emulated boot: units get the time, and tests have their own deadlines.
+install -d "$tree/etc/systemd/system.conf.d"
+printf '[Manager]\nDefaultTimeoutStartSec=10min\nDefaultTimeoutStopSec=10min\nDefaultDeviceTimeoutSec=10min\n' >"$tree/etc/systemd/system.conf.d/lab.conf"
+
+# Tells the lab that the boot is through, on the port that nobody else writes to (MarkPort, bootedMark).
+cat >"$units/lab-booted.service" <<'EOF'
+[Unit]
+Description=Mark of a boot that is through
+After=multi-user.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/echo multi-user.target
+StandardOutput=file:/dev/ttyS1
+
+[Install]
+WantedBy=multi-user.target
+EOF
+chroot "$tree" systemctl --quiet enable lab-booted
+
 # An emulated machine spends its boot on starting processes. What has no say in how a boot goes on, or in its order, is left out: timers, gettys, mounts
 # that nobody uses, generators for hardware that is not there.
 mask() { for name; do ln -sf /dev/null "$units/$name"; done; }
