@@ -141,6 +141,8 @@ type option struct {
 
 // options are in an order that depends on nothing but the state.
 func (s *scheduler) options() []option {
+	s.mu.Lock() // whom the clock wakes next comes without a word to the scheduler
+	defer s.mu.Unlock()
 	slices.SortFunc(s.waiting, func(c, d *call) int {
 		return cmp.Or(strings.Compare(c.by.name, d.by.name), strings.Compare(c.name, d.name))
 	})
@@ -218,6 +220,8 @@ const longest = 6 * time.Second
 // is a deterministic program, so what it does next follows from what it was told so far, in order (saw), and when, if it looks at the clock. Boots
 // don't: their budgets are longer than a run.
 func (s *scheduler) key(shared string) [32]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	b := []byte(shared)
 	for _, a := range s.actors {
 		b = fmt.Appendf(b, "\n%s %x %v %v", a.name, a.saw, a.dead.Load(), a.ended)
