@@ -19,7 +19,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZERS  := pointer:FuzzParse release:FuzzManifest release:FuzzDelta filesystem:FuzzExt filesystem:FuzzXFS
 FUZZTIME ?= 1m
 
-.PHONY: build demo test test-fast check bench fuzz packages clean deps help
+.PHONY: build demo test test-fast race check bench fuzz packages clean deps help
 
 build: ## the two programs and the lab, into bin/
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ebs-release-agent ./agent
@@ -38,6 +38,10 @@ test: build ## every test (root)
 
 test-fast: build ## the inner loop: everything but the end-to-end scenarios, the virtual machines and the packages
 	$(GO) test -short $$($(GO) list ./... | grep -vE '/lab/(e2e|e2evm|vm)$$|ebs-release/packaging$$')
+
+race: ## the tests that need no built programs and no virtual machine, under the race detector (root)
+	@packaging/dev/deps test
+	CGO_ENABLED=1 $(GO) test -race -short -p 1 -timeout 30m $$($(GO) list ./... | grep -vE '/lab/(bench|e2e|e2evm|vm)$$|ebs-release/(docs|packaging)$$')
 
 check: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l agent publisher internal packaging docs | tee /dev/stderr)" || { echo 'gofmt: the files above are not formatted; run: gofmt -w agent publisher internal packaging docs' >&2; exit 1; }
