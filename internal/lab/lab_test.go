@@ -51,7 +51,7 @@ func standIns(t *testing.T) Options {
 
 func start(t *testing.T, opts Options) *Lab {
 	t.Helper()
-	l, err := Start(deadline(t, 20*time.Second), opts)
+	l, err := Start(deadline(t, 3*time.Minute), opts)
 	do(t, err)
 	t.Cleanup(func() {
 		do(t, l.Close())
@@ -81,7 +81,7 @@ func deadline(t *testing.T, d time.Duration) context.Context {
 
 func TestGroupScalesAndMembersBootToAnApplication(t *testing.T) {
 	l := start(t, standIns(t))
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 3*time.Minute)
 	do(t, l.Group("web", 2, 5))
 	hosts, err := l.AllBooted(ctx, "web", 2)
 	do(t, err)
@@ -104,7 +104,7 @@ func TestGroupScalesAndMembersBootToAnApplication(t *testing.T) {
 
 func TestReleaseServerReachesMembersBySSH(t *testing.T) {
 	l := start(t, standIns(t))
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 3*time.Minute)
 	do(t, l.Group("web", 1, 1))
 	server, err := l.ReleaseServer(ctx)
 	do(t, err)
@@ -131,7 +131,7 @@ func TestReleaseServerReachesMembersBySSH(t *testing.T) {
 
 func TestRebootAndStopStartBootAgainOnTheSameDisk(t *testing.T) {
 	l := start(t, standIns(t))
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 3*time.Minute)
 	h := member(t, ctx, l)
 	do(t, os.WriteFile(h.Path("/root/kept"), []byte("kept"), 0o600))
 	do(t, l.Reboot(ctx, h.ID))
@@ -146,7 +146,7 @@ func TestRebootAndStopStartBootAgainOnTheSameDisk(t *testing.T) {
 
 func TestTwoLabsDoNotClash(t *testing.T) {
 	one, two := start(t, standIns(t)), start(t, standIns(t)) // same seed: same ids, same addresses
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t, 3*time.Minute)
 	for _, l := range []*Lab{one, two} {
 		do(t, l.Group("web", 1, 1))
 	}

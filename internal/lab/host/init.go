@@ -128,7 +128,7 @@ func (m *initProcess) bootServices(services []Service) error {
 	}
 	for _, s := range services {
 		if s.Port != 0 {
-			if err := waitPort(s.Port, 10*time.Second); err != nil {
+			if err := waitPort(s.Port, time.Minute); err != nil {
 				return fmt.Errorf("%s: %w", s.Name, err)
 			}
 		}
