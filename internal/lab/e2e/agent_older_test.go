@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -56,5 +57,23 @@ func TestAgentRefusesAnOlderPointer(t *testing.T) {
 				t.Errorf("exit %d: %s", out.Code, out.last())
 			}
 		})
+	}
+}
+
+// TestAgentLockIsRootsAlone: no other user can hold up a boot or a push, and the ssh user still sees that a boot goes on.
+func TestAgentLockIsRootsAlone(t *testing.T) {
+	r := published(t, nil)
+	h := r.machine()
+	must(t, failed(agent(within(t, 30*time.Second), h)))
+	as := "setpriv --reuid=65534 --regid=65534 --clear-groups "
+	if out, _ := h.Run(within(t, 10*time.Second), "sh", "-c", as+"flock --nonblock /run/ebs-release/lock true"); out.Code == 0 {
+		t.Error("any user takes the agent's lock")
+	}
+	if got := r.on(h, as+"sh -c 'ebs-release-agent status >/dev/null; echo $?'"); got != "0" {
+		t.Errorf("status of another user ends with %s", got)
+	}
+	got := r.on(h, "flock /run/ebs-release/lock "+as+"sh -c 'ebs-release-agent status 2>&1; echo $?'")
+	if !strings.Contains(got, "booting") || !strings.HasSuffix(got, "3") {
+		t.Errorf("while an `up` goes on, status of another user says %q", got)
 	}
 }
