@@ -13,10 +13,8 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
 
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/smithy-go/logging"
 )
 
 // pointers is boot.Pointers over HTTP.
@@ -46,7 +44,7 @@ func newAccount(values config.Values, log *slog.Logger) *account {
 }
 
 func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
-	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithEC2RoleCredentialOptions(instance.RoleCredentials), awsconfig.WithLogger(logging.Nop{}))
+	cfg, err := instance.LoadConfig(ctx)
 	if err != nil {
 		return boot.Identity{}, fmt.Errorf("read the AWS configuration: %w", err)
 	}

@@ -12,11 +12,9 @@ import (
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/smithy-go"
-	"github.com/aws/smithy-go/logging"
 )
 
 func (d *doctor) configuration(context.Context) finding {
@@ -27,7 +25,7 @@ func (d *doctor) configuration(context.Context) finding {
 }
 
 func (d *doctor) metadata(ctx context.Context) finding {
-	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithLogger(logging.Nop{}), awsconfig.WithEC2RoleCredentialOptions(instance.RoleCredentials))
+	cfg, err := instance.LoadConfig(ctx)
 	if err != nil {
 		return fail("look at AWS_CONFIG_FILE and the AWS_… variables", "read the AWS configuration: %v", err)
 	}

@@ -13,11 +13,9 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
 )
 
@@ -46,9 +44,8 @@ func loadAWS(ctx context.Context) (aws.Config, error) {
 	defer slow.Stop()
 	regionCtx, cancel := context.WithTimeout(ctx, regionTimeout)
 	defer cancel()
-	cfg, err := awsconfig.LoadDefaultConfig(regionCtx, awsconfig.WithEC2RoleCredentialOptions(instance.RoleCredentials),
-		awsconfig.WithLogger(logging.Nop{}), // its warnings on stderr help nobody here; errors come back as such
-		awsconfig.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(callTimeout)),
+	cfg, err := instance.LoadConfig(regionCtx,
+		awsconfig.WithHTTPClient(instance.HTTPClient().WithTimeout(callTimeout)),
 		awsconfig.WithAPIOptions([]func(*middleware.Stack) error{volume.SayClock}),
 		awsconfig.WithRetryer(func() aws.Retryer {
 			return retry.NewStandard(func(o *retry.StandardOptions) {
@@ -60,7 +57,7 @@ func loadAWS(ctx context.Context) (aws.Config, error) {
 		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
 	}
 	if cfg.Region == "" {
-		me, err := instance.Identify(regionCtx, instance.NewClient(aws.Config{}), slog.New(slog.DiscardHandler))
+		me, err := instance.Identify(regionCtx, instance.NewClient(cfg), slog.New(slog.DiscardHandler))
 		if err != nil {
 			return aws.Config{}, fmt.Errorf("no AWS region is known: set AWS_REGION, or run on EC2: %w", err)
 		}

@@ -7,14 +7,20 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/ec2rolecreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 )
 
 // Identity is what the instance identity document says
@@ -42,13 +48,42 @@ func NewClient(cfg aws.Config) *imds.Client {
 	return imds.NewFromConfig(cfg, func(o *imds.Options) {
 		o.EnableFallback = aws.FalseTernary
 		o.Retryer = aws.NopRetryer{}
-		o.HTTPClient = patient{awshttp.NewBuildableClient().WithTimeout(tryTimeout)}
+		// Never through a proxy: one that runs on another instance would answer as that instance (boto #1146, aws-xray-daemon #255).
+		straight := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = nil })
+		o.HTTPClient = patient{straight.WithTimeout(tryTimeout)}
 	})
 }
 
-// RoleCredentials has the keys of the instance's role fetched by such a client. It is for config.WithEC2RoleCredentialOptions. The calls that need the keys are
-// what is retried.
-func RoleCredentials(o *ec2rolecreds.Options) { o.Client = NewClient(aws.Config{}) }
+// LoadConfig is the SDK's configuration. The keys of the instance's role are fetched by a NewClient that knows it, too (the endpoint and its mode, for
+// IPv6); the calls that need the keys are what is retried. No link-local address is reached through a proxy: metadata and keys are the machine's own.
+func LoadConfig(ctx context.Context, more ...func(*config.LoadOptions) error) (aws.Config, error) {
+	quiet := config.WithLogger(logging.Nop{}) // its warnings on stderr help nobody here; errors come back as such
+	options := append([]func(*config.LoadOptions) error{quiet, config.WithHTTPClient(HTTPClient())}, more...)
+	loaded, err := config.LoadDefaultConfig(ctx, options...)
+	if err != nil {
+		return aws.Config{}, err
+	}
+	role := func(o *ec2rolecreds.Options) { o.Client = NewClient(loaded) }
+	return config.LoadDefaultConfig(ctx, append(options, config.WithEC2RoleCredentialOptions(role))...)
+}
+
+// HTTPClient is the SDK's own, but for what a proxy is asked for.
+func HTTPClient() *awshttp.BuildableClient {
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = proxy })
+}
+
+// proxy is http.ProxyFromEnvironment, but for what is on this machine's own link, NO_PROXY or not: 169.254.0.0/16, fe80::/10, and the addresses that
+// EC2, ECS and EKS have for metadata and keys over IPv6.
+func proxy(r *http.Request) (*url.URL, error) {
+	if ip, err := netip.ParseAddr(r.URL.Hostname()); err == nil && (ip.Unmap().IsLinkLocalUnicast() || slices.Contains(metadataIPv6, ip)) {
+		return nil, nil
+	}
+	return http.ProxyFromEnvironment(r)
+}
+
+// metadataIPv6: instance metadata (docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html) and EKS pod identity
+// (docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html).
+var metadataIPv6 = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd00:ec2::23")}
 
 // patient keeps the SDK from putting its own limits on a client of its own kind: 0.25 s to connect and 0.5 s until the answer starts, again
 // and again, are too short for a service that is slow while an instance comes up.
