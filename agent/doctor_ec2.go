@@ -164,7 +164,7 @@ func (d *doctor) kmsKey(context.Context) finding {
 	case d.snapshot == "":
 		return ok("no snapshot, no key")
 	}
-	return ok("the snapshot is not encrypted")
+	return ok("the snapshot is not encrypted; an account that encrypts by default encrypts the volume all the same, with a key that this role must be allowed to use")
 }
 
 func (d *doctor) createVolume(ctx context.Context) finding {

@@ -168,11 +168,12 @@ func (m Maker) DeleteGeneration(ctx context.Context, generation int64) error {
 	return errors.Join(errs...)
 }
 
-// mayPass tells errors of EC2 that are worth another freeze: throttling, 5xx, a broken connection, no answer in time, and the limit of
-// one snapshot of a volume in 15 s.
+// mayPass tells errors of EC2 that are worth another freeze: throttling, 5xx, a broken connection, no answer in time, and the limits of
+// snapshots of a volume: one in 15 s, and how many are pending at a time.
 func mayPass(err error) bool {
 	var api smithy.APIError
-	if errors.As(err, &api) && api.ErrorCode() == "SnapshotCreationPerVolumeRateExceeded" {
+	limits := []string{"SnapshotCreationPerVolumeRateExceeded", "ConcurrentSnapshotLimitExceeded", "PendingSnapshotLimitExceeded"} // row 50
+	if errors.As(err, &api) && slices.Contains(limits, api.ErrorCode()) {
 		return true
 	}
 	return errors.Is(err, context.DeadlineExceeded) || retry.NewStandard().IsErrorRetryable(err)

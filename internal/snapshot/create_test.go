@@ -122,6 +122,7 @@ func TestErrorsThatPassAreTriedAgainAndOthersAreNot(t *testing.T) {
 	}{
 		{"RequestLimitExceeded", 3},
 		{"SnapshotCreationPerVolumeRateExceeded", 3},
+		{"ConcurrentSnapshotLimitExceeded", 3},
 		{"UnauthorizedOperation", 1},
 	} {
 		calls := 0
