@@ -28,7 +28,7 @@ func settingsTable() []config.Setting {
 		{Key: "ssh-user", Env: "EBS_RELEASE_SSH_USER", Usage: "user to log in as on the members, the owner of the release tree (default: the one who runs this)"},
 		{Key: "ssh-key", Env: "EBS_RELEASE_SSH_KEY", Check: absoluteOrEmpty, Usage: "private ssh key, a file (default: ssh's own)"},
 		{Key: "agent-path", Env: "EBS_RELEASE_AGENT_PATH", Default: "ebs-release-agent", Usage: "the agent's program on the members"},
-		{Key: "parallel", Env: "EBS_RELEASE_PARALLEL", Default: "0", Check: config.CheckInt(0, 1000), Usage: "members worked on at the same time; 0: 16 per CPU, at most 64"},
+		{Key: "parallel", Env: "EBS_RELEASE_PARALLEL", Default: "0", Check: config.CheckInt(0, 1000), Usage: "logins and transfers at the same time; one that takes over 5 s no longer counts; 0: 16 per CPU, at most 64"},
 		{Key: "member-timeout", Env: "EBS_RELEASE_MEMBER_TIMEOUT", Default: "5m", Check: config.CheckDuration, Usage: "for one step (connect, transfer, activate) on one member"},
 		{Key: "snapshot-deadline", Env: "EBS_RELEASE_SNAPSHOT_DEADLINE", Default: "1h", Check: config.CheckDuration, Usage: "for the snapshot to be completed"},
 		{Key: "converge-deadline", Env: "EBS_RELEASE_CONVERGE_DEADLINE", Default: "10m", Check: config.CheckDuration, Usage: "for all members to be on the generation, from the commit on"},

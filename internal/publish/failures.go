@@ -110,6 +110,9 @@ func (m MaxFailures) exceeded(failed, total int) bool {
 // errTooMany is why a member was not begun.
 var errTooMany = errors.New("too many members failed")
 
+// errNotBegun: the time was up before it was this member's turn. Nothing is wrong with it.
+var errNotBegun = errors.New("it was not its turn yet")
+
 // tooMany says whether more members have failed than may. The error names them.
 func (ms *members) tooMany() error {
 	p := ms.progress()
@@ -163,14 +166,16 @@ func names(some []*member) string {
 }
 
 // passes tells errors after which the member is simply looked at again later: nothing is wrong with it.
-func passes(err error) bool { return errors.Is(err, push.ErrNotReady) || errors.Is(err, errTooMany) }
+func passes(err error) bool {
+	return errors.Is(err, push.ErrNotReady) || errors.Is(err, errTooMany) || errors.Is(err, errNotBegun)
+}
 
 // note keeps how a try on a member ended, and tells a failure the first time that it has this cause.
 func (ms *members) note(ctx context.Context, m *member, err error) {
 	ms.mu.Lock()
 	m.busy = false
 	interrupted := ctx.Err() != nil
-	if !errors.Is(err, errTooMany) && (!interrupted || m.err == nil) { // an interrupt must not hide what was wrong
+	if !errors.Is(err, errTooMany) && !errors.Is(err, errNotBegun) && (!interrupted || m.err == nil) { // an interrupt must not hide what was wrong
 		m.err = err
 	}
 	var told *Event

@@ -48,6 +48,7 @@ type member struct {
 	session      Session
 	dialed       string    // address and host key of the session
 	busy         bool      // somebody works on it
+	begun        bool      // that work has had its first slot: it is not stopped by the failures of others
 	err          error     // of the last try
 	told         string    // cause of a failure that was told last
 	tries        int       // that failed in a row
@@ -363,6 +364,7 @@ func (ms *members) each(ctx context.Context, some []*member, wait patience, work
 		ms.mu.Lock()
 		skip := m.busy
 		m.busy = true
+		m.begun = m.begun && skip
 		ms.mu.Unlock()
 		if skip {
 			continue
@@ -397,28 +399,58 @@ func (ms *members) each(ctx context.Context, some []*member, wait patience, work
 }
 
 func (ms *members) one(ctx context.Context, m *member, work func(context.Context, *member) error) (err error) {
-	select {
-	case ms.slots <- struct{}{}:
-		if err = ms.tooMany(); err == nil {
-			err = work(ctx, m)
-		}
-		<-ms.slots
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
+	err = work(ctx, m)
 	ms.note(ctx, m, err)
 	return err
+}
+
+// slotTime is how long a step may keep its slot. Who takes longer goes on without one, so that members
+// which hang, as many as there are slots, do not keep the others waiting until they time out.
+const slotTime = 5 * time.Second
+
+// slot waits for one of the Parallel slots. Only what costs this machine something takes one: a login and
+// a transfer; an activation is one line over an open connection. It is given back between two tries.
+func (ms *members) slot(ctx context.Context, m *member) (giveBack func(), err error) {
+	select {
+	case ms.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, errNotBegun
+	}
+	free := sync.OnceFunc(func() { <-ms.slots })
+	if err := ms.begin(m); err != nil {
+		free()
+		return nil, err
+	}
+	late := time.AfterFunc(slotTime, free)
+	return func() { late.Stop(); free() }, nil
+}
+
+// begin is an error when too many others have failed for this member to be begun.
+func (ms *members) begin(m *member) error {
+	ms.mu.Lock()
+	begun := m.begun
+	ms.mu.Unlock()
+	if !begun {
+		if err := ms.tooMany(); err != nil {
+			return err
+		}
+	}
+	ms.mu.Lock()
+	m.begun = true
+	ms.mu.Unlock()
+	return nil
 }
 
 // wait returns when nobody is worked on.
 func (ms *members) wait() { ms.workers.Wait() }
 
-// close ends all connections.
+// close ends all connections, side by side: a far side that hangs takes its time.
 func (ms *members) close() {
 	ms.wait()
 	for _, m := range ms.all {
-		ms.hangUp(m)
+		ms.workers.Go(func() { ms.hangUp(m) })
 	}
+	ms.wait()
 }
 
 // report writes the new generation to the tags of the volumes that this run has activated it on. Where a program failed the tags say so: whoever looks next

@@ -326,8 +326,8 @@ func TestNoMoreMembersThanParallelAreWorkedOn(t *testing.T) {
 		b.stage, b.activate = work("stage"), work("activate")
 	}
 	o, err := w.publishWith(t, func(p *publish.Publisher) { p.Settings.Parallel = 3 })
-	if err != nil || o.OnIt != 11 || most["stage"] != 3 || most["activate"] != 3 {
-		t.Errorf("%v, %d are on it, at most %v at the same time, want 3", err, o.OnIt, most)
+	if err != nil || o.OnIt != 11 || most["stage"] != 3 || most["activate"] != 11 {
+		t.Errorf("%v, %d are on it, at most %v at the same time; want 3 transfers, and all flips", err, o.OnIt, most)
 	}
 }
 

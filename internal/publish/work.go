@@ -21,12 +21,12 @@ const (
 // next try opens a new one.
 
 func (ms *members) connect(ctx context.Context, m *member) error {
-	return ms.step(ctx, m, "connect to", func(context.Context, Session, fleet.Member) error { return nil })
+	return ms.step(ctx, m, "connect to", slotted, func(context.Context, Session, fleet.Member) error { return nil })
 }
 
 // stage gives the member the tree, not yet active. One that has it is left alone.
 func (ms *members) stage(ctx context.Context, m *member, next pointer.Pointer) error {
-	return ms.step(ctx, m, "transfer to", func(ctx context.Context, s Session, as fleet.Member) error {
+	return ms.step(ctx, m, "transfer to", slotted, func(ctx context.Context, s Session, as fleet.Member) error {
 		ms.mu.Lock()
 		has, wanted := as.VolumeID != "" && m.staged == as.VolumeID, ms.wanted
 		ms.mu.Unlock()
@@ -62,7 +62,7 @@ func (ms *members) stageWithRetries(ctx context.Context, m *member, next pointer
 
 // activate makes the release current on the member. wave, if any, is the window that the flip counts in.
 func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer, wave *Window) error {
-	return ms.step(ctx, m, "activate on", func(ctx context.Context, s Session, as fleet.Member) error {
+	return ms.step(ctx, m, "activate on", unslotted, func(ctx context.Context, s Session, as fleet.Member) error {
 		ms.mu.Lock()
 		wanted := ms.wanted
 		ms.mu.Unlock()
@@ -91,13 +91,28 @@ func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer
 	})
 }
 
+// Whether a step takes a slot once its connection is open; opening one always does.
+const (
+	slotted   = true
+	unslotted = false
+)
+
 // step does something over the member's connection. do is told the member as it was listed when the step began.
-func (ms *members) step(ctx context.Context, m *member, what string, do func(context.Context, Session, fleet.Member) error) error {
-	stepCtx, cancel := context.WithTimeout(ctx, ms.Settings.MemberTimeout)
-	defer cancel()
+func (ms *members) step(ctx context.Context, m *member, what string, takesSlot bool, do func(context.Context, Session, fleet.Member) error) error {
 	ms.mu.Lock()
 	as := m.Member
 	ms.mu.Unlock()
+	if takesSlot || !m.connected(as) {
+		giveBack, err := ms.slot(ctx, m)
+		if err != nil {
+			return err
+		}
+		defer giveBack()
+	} else if err := ms.begin(m); err != nil {
+		return err
+	}
+	stepCtx, cancel := context.WithTimeout(ctx, ms.Settings.MemberTimeout)
+	defer cancel()
 	session, err := ms.session(stepCtx, m, as)
 	if err == nil {
 		err = do(stepCtx, session, as)
@@ -117,19 +132,23 @@ func (ms *members) step(ctx context.Context, m *member, what string, do func(con
 // session returns the member's connection. Only the worker that has the member busy uses it. A member that came back with another address or
 // host key gets a new one.
 func (ms *members) session(ctx context.Context, m *member, as fleet.Member) (Session, error) {
-	to := as.Address + " " + as.HostKey
-	if m.session != nil && m.dialed != to {
-		ms.hangUp(m)
+	if m.connected(as) {
+		return m.session, nil
 	}
-	if m.session == nil {
-		session, err := ms.Dialer.Dial(ctx, as)
-		if err != nil {
-			return nil, err
-		}
-		m.session, m.dialed = session, to
+	ms.hangUp(m)
+	session, err := ms.Dialer.Dial(ctx, as)
+	if err != nil {
+		return nil, err
 	}
+	m.session, m.dialed = session, dialed(as)
 	return m.session, nil
 }
+
+func dialed(as fleet.Member) string { return as.Address + " " + as.HostKey }
+
+// connected says that the member has a connection to where it is now. As session, it is for the worker
+// that has the member busy.
+func (m *member) connected(as fleet.Member) bool { return m.session != nil && m.dialed == dialed(as) }
 
 func (ms *members) hangUp(m *member) {
 	if m.session == nil {

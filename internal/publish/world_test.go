@@ -46,6 +46,7 @@ type box struct {
 	has      map[string]bool // trees
 	fence    int64
 	dial     error
+	dialing  func(context.Context) error
 	stage    func(context.Context) error
 	activate func(context.Context) error
 	refuses  error // what activate says
@@ -277,8 +278,15 @@ func (w *world) Dial(ctx context.Context, m fleet.Member) (publish.Session, erro
 		return nil, err
 	}
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	b := w.boxes[m.InstanceID]
+	w.mu.Unlock()
+	if b != nil && b.dialing != nil {
+		if err := b.dialing(ctx); err != nil {
+			return nil, err
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if b == nil {
 		return nil, errors.New("no route to host")
 	}
