@@ -82,6 +82,23 @@ func TestGCLeavesTheYoungAlone(t *testing.T) {
 	}
 }
 
+// Row 85: its instance may live on, and the words say so.
+func TestGCRemovesAVolumeThatWasLeft(t *testing.T) {
+	s := newSurvey()
+	s.members = []fleet.Member{{InstanceID: "i-9", State: "ready", Release: releaseOf(3)}}
+	s.orphans = []fleet.Orphan{
+		{VolumeID: "vol-left", InstanceID: "i-9", Created: dayOf(8), Left: true}, {VolumeID: "vol-young", InstanceID: "i-9", Created: dayOf(9), Left: true},
+	}
+	if got := kinds(s.plan(), kindVolume); got != "vol-left" {
+		t.Errorf("%s", got)
+	}
+	for _, item := range s.plan() {
+		if item.Kind == kindVolume && !strings.Contains(item.Why, "its instance i-9 has left it behind") {
+			t.Errorf("%+v", item)
+		}
+	}
+}
+
 func TestGCWithoutAHistoryTakesNothingForUncommitted(t *testing.T) {
 	s := newSurvey()
 	s.history = s.history[len(s.history)-1:] // it was bounded, or the store is older than this program

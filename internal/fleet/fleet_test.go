@@ -267,6 +267,25 @@ func TestOnlyAnAttachedVolumeSpeaksForAMember(t *testing.T) {
 	}
 }
 
+// Row 85: it is attached, and of the newest generation, but its agent could not remove it.
+func TestAVolumeThatWasLeftSpeaksForNobody(t *testing.T) {
+	left := vol("vol-left", "i-1", volume.TagInstance, "i-1", volume.TagGeneration, "9", volume.TagState, volume.StateLeft, volume.TagHostKey, "ssh-ed25519 A")
+	a := &account{
+		groups:    []astypes.AutoScalingGroup{group("web", "i-1")},
+		instances: []types.Instance{instance("i-1", "10.0.0.1", types.InstanceStateNameRunning)},
+		volumes:   []types.Volume{left},
+	}
+	got, err := fleet.List(t.Context(), a, a, []string{"web"})
+	if err != nil || len(got) != 1 || got[0].VolumeID != "" || got[0].Generation != 0 || got[0].State != fleet.StateUnknown || got[0].HostKey != "" {
+		t.Errorf("alone: %+v, %v", got, err)
+	}
+	a.volumes = append(a.volumes, vol("vol-served", "i-1", volume.TagInstance, "i-1", volume.TagGeneration, "5", volume.TagState, volume.StateReady))
+	got, err = fleet.List(t.Context(), a, a, []string{"web"})
+	if err != nil || len(got) != 1 || got[0].VolumeID != "vol-served" || got[0].Generation != 5 || got[0].State != volume.StateReady {
+		t.Errorf("beside the one that is served: %+v, %v", got, err)
+	}
+}
+
 func TestManyMembersAreAskedForInBatches(t *testing.T) {
 	a := &account{}
 	var ids []string

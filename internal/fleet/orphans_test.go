@@ -65,3 +65,21 @@ func TestOrphansAreVolumesOfInstancesThatAreGone(t *testing.T) {
 		}
 	}
 }
+
+// Row 85: an instance lives on that left a volume behind. gc may have it, but never as long as it is attached.
+func TestAVolumeThatWasLeftIsAnOrphanOnceItIsDetached(t *testing.T) {
+	left := func(id, attachedTo string) types.Volume {
+		return vol(id, attachedTo, volume.TagInstance, "i-1", volume.TagGeneration, "9", volume.TagState, volume.StateLeft)
+	}
+	o := &orphanage{account: account{
+		volumes: []types.Volume{
+			left("vol-detached", ""), left("vol-attached", "i-1"), left("vol-elsewhere", "i-2"),
+			vol("vol-booting", "", volume.TagInstance, "i-1", volume.TagState, volume.StateBooting),
+		},
+		instances: []types.Instance{instance("i-1", "10.0.0.1", types.InstanceStateNameRunning)},
+	}}
+	found, err := fleet.Orphans(t.Context(), o)
+	if err != nil || len(found) != 1 || found[0].VolumeID != "vol-detached" || !found[0].Left {
+		t.Errorf("%+v, %v", found, err)
+	}
+}
