@@ -25,7 +25,7 @@ func (p pointers) Fetch(ctx context.Context) (boot.Pointer, error) {
 	if err != nil {
 		return boot.Pointer{}, err
 	}
-	return boot.Pointer{Generation: got.Generation, Release: got.Release, Digest: got.Digest, Snapshot: got.Snapshot}, nil
+	return boot.Pointer{Store: got.Store, Generation: got.Generation, Release: got.Release, Digest: got.Digest, Snapshot: got.Snapshot}, nil
 }
 
 // account is boot.Instance and boot.Volumes: what EC2 and its metadata service say, and what is asked of them.
@@ -92,6 +92,9 @@ func (a *account) request(me boot.Identity, want boot.Wanted) volume.Request {
 		tags[volume.TagRelease] = want.Release
 	}
 	own, _ := volume.ParseTags(a.values.Get("tags")) // the table's Check has refused anything else
+	if want.Store != "" {
+		tags[volume.TagStore] = want.Store
+	}
 	return volume.Request{
 		OwnTags: own,
 		Owner:   a.owner(me), SnapshotID: want.SnapshotID, Type: a.values.Get("volume-type"), Rate: int32(a.values.Int("initialization-rate")), Tags: tags,
@@ -173,6 +176,7 @@ func (a *account) bootVolume(v volume.Volume) boot.Volume {
 	return boot.Volume{
 		ID: v.ID, SnapshotID: v.SnapshotID, Attached: attaching, Device: v.Attachment.Device, Protected: attaching && v.Attachment.DeleteOnTermination,
 		Leaving: v.State == types.VolumeStateError || v.Attachment.InstanceID != "" && !attaching || v.Tags[volume.TagState] == volume.StateLeft,
+		Store:   v.Tags[volume.TagStore],
 		Reported: boot.Report{
 			Ready: volume.Serves(v.Tags[volume.TagState]), Pending: v.Tags[volume.TagState] == volume.StateHookFailed, Generation: generation, Release: v.Tags[volume.TagRelease], HostKey: v.Tags[volume.TagHostKey],
 		},

@@ -222,7 +222,10 @@ func (t tree) Check(ctx context.Context, want boot.Wanted) error {
 
 // checkTree is release.Tree.Check in the words of package boot.
 func checkTree(t release.Tree, want boot.Wanted) error {
-	err := t.Check(want.Release, want.Digest, want.Generation)
+	err := t.CheckStore(want.Store) // first: generations of two stores cannot be compared
+	if err == nil {
+		err = t.Check(want.Release, want.Digest, want.Generation)
+	}
 	switch {
 	case errors.Is(err, release.ErrMismatch):
 		return meaning{err, boot.ErrMismatch}

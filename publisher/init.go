@@ -29,6 +29,7 @@ type initFlags struct {
 	device, volumeID, snapshot, owner, fstab string
 	encrypt, noFstab                         bool
 	kmsKey                                   string
+	store                                    string
 }
 
 func (p *program) initCommand() *cobra.Command {
@@ -61,6 +62,7 @@ with --snapshot. Then ` + "`ebs-release publish /release/releases/ID`" + `, with
 	flags.StringVar(&f.volumeID, "volume", "", "take this volume, which is blank or was made by init, instead of a new one")
 	flags.StringVar(&f.snapshot, "snapshot", "", "make the volume from this snapshot of a release, instead of a blank one")
 	flags.StringVar(&f.device, "device", "", "take the volume that is attached as this disk, such as /dev/nvme1n1, instead of a new one")
+	flags.StringVar(&f.store, "store", "", "the pointer store takes the place of the store with this `ID`, which the volume belongs to and whose folder is lost")
 	flags.StringVar(&f.owner, "owner", "", "user that the release tree belongs to (default: the ssh-user)")
 	flags.StringVar(&f.fstab, "fstab", fstabFile, "file to write the mount into")
 	_ = errors.Join( // these fail only for a flag that is not there
@@ -105,7 +107,7 @@ func (p *program) init(ctx context.Context, f initFlags) error {
 		return exit.With(exit.Usage, err)
 	}
 	i := &initializer{
-		flags: f, mountPoint: values.Get("mount-point"), uid: uid, gid: gid,
+		flags: f, pointerStore: values.Get("pointer-store"), mountPoint: values.Get("mount-point"), uid: uid, gid: gid,
 		volumes: serverVolumes{volume.New(volume.NewEC2(cfg), volume.DefaultTiming(), log), serverOwner(who, values.Get("mount-point")), own},
 		finder:  device.New(log),
 		say:     func(what string) { fmt.Fprintln(p.stderr, what) },

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/filesystem/mkfs"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 
@@ -29,10 +31,12 @@ type initializer struct {
 	flags      initFlags
 	mountPoint string
 	uid, gid   int
-	volumes    serverVolumes
-	finder     device.Finder
-	say        func(string)
-	report     initReport
+
+	pointerStore string // empty, or not there yet: the first publish gives the volume its store
+	volumes      serverVolumes
+	finder       device.Finder
+	say          func(string)
+	report       initReport
 }
 
 // initReport is what `init --output json` prints.
@@ -70,10 +74,17 @@ func (i *initializer) run(ctx context.Context) (initReport, error) {
 	if err != nil {
 		return i.report, err
 	}
+	folder, store, err := i.findStore(ctx)
+	if err != nil {
+		return i.report, err
+	}
 	if err := i.makeTree(); err != nil {
 		return i.report, err
 	}
-	changed, err := i.volumes.mark(ctx, i.report.VolumeID)
+	if store, err = i.setStore(ctx, folder, store); err != nil {
+		return i.report, err
+	}
+	changed, err := i.volumes.mark(ctx, i.report.VolumeID, store)
 	if err != nil {
 		return i.report, err
 	}
@@ -213,6 +224,10 @@ func (i *initializer) disk(ctx context.Context) (device.Device, string, error) {
 		}
 		i.did("created %s, %d GiB %s%s in %s", volumeID, made.SizeGiB, i.flags.volumeType, from, i.volumes.owner.Zone)
 	}
+	// The kernel's word first: EC2 may say for a while that it is not attached, and an attach then ends with VolumeInUse (row 87).
+	if here, found, err := i.finder.Here(volumeID, ""); err == nil && found {
+		return here, volumeID, nil
+	}
 	name, attached, err := i.volumes.attach(ctx, volumeID)
 	if err != nil {
 		return device.Device{}, "", err
@@ -247,6 +262,60 @@ func (i *initializer) givenDevice(ctx context.Context) (device.Device, string, e
 	defer cancel()
 	disk, err := i.finder.Find(ctx, volumeID, "")
 	return disk, volumeID, err
+}
+
+// findStore says which store the volume is of, or is going to be; "": a new one. A volume that was named, or made from a snapshot that was named, brings
+// its store along to a pointer store that has no id: this server takes the place of another one.
+func (i *initializer) findStore(ctx context.Context) (*pointer.Folder, string, error) {
+	tag, err := i.volumes.store(ctx, i.report.VolumeID)
+	if err != nil {
+		return nil, "", err
+	}
+	file, err := release.Tree{Root: i.mountPoint}.StoreID()
+	if err != nil {
+		return nil, "", err
+	}
+	o := ownership{folder: i.pointerStore, volumeID: i.report.VolumeID, file: file, tag: tag}
+	on := cmp.Or(file, tag)
+	if i.flags.store != "" && i.flags.store != on {
+		return nil, "", fmt.Errorf("--store %s: %s belongs to %s", i.flags.store, i.report.VolumeID, cmp.Or(on, "no store"))
+	}
+	if info, err := os.Stat(i.pointerStore); i.pointerStore == "" || err != nil || !info.IsDir() {
+		return nil, "", nil // publish says what is wrong with it
+	}
+	folder, err := pointer.NewFolder(i.pointerStore)
+	if err != nil {
+		return nil, "", err
+	}
+	if o.own, err = folder.ID(ctx); err != nil {
+		return nil, "", err
+	}
+	takes := i.flags.store != "" || i.flags.snapshot != "" || i.flags.volumeID != "" || i.flags.device != ""
+	if o.own == "" && takes {
+		o.own = on
+	}
+	store, err := o.decide()
+	return folder, store, err
+}
+
+// setStore writes whose volume it is.
+func (i *initializer) setStore(ctx context.Context, folder *pointer.Folder, store string) (string, error) {
+	if folder == nil {
+		return "", nil
+	}
+	tree := release.Tree{Root: i.mountPoint}
+	own, err := folder.ID(ctx)
+	if err != nil {
+		return "", err
+	}
+	on, err := tree.StoreID()
+	if err != nil || own != "" && own == on {
+		return own, err
+	}
+	if store, err = writeStore(ctx, store, folder, tree); err == nil {
+		i.did("the volume and %s belong to store %s", i.pointerStore, store)
+	}
+	return store, err
 }
 
 // makeTree makes the folders of a release tree, or gives them to another owner.

@@ -80,7 +80,7 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 	volumes := volume.New(api, volume.DefaultTiming(), slog.New(slog.DiscardHandler))
 	p := &parts{
 		values: values, store: store, tree: tree, maker: maker, ec2: api, members: newMembers(cfg, values.List("groups")),
-		checks: preflight{values: values, verb: j.verb, source: j.source, tree: tree, ec2: api, volumes: volumes, maker: maker},
+		checks: preflight{values: values, verb: j.verb, source: j.source, store: store, tree: tree, ec2: api, volumes: volumes, maker: maker},
 		dialer: dialer{tree, push.Options{User: user, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"), Parcels: push.NewParcels()}},
 	}
 	maxFailures, err := publish.ParseMaxFailures(values.Get("max-failures"))
@@ -97,6 +97,7 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 			MaxFailures: maxFailures,
 		},
 	}
+	p.Claim = p.claim
 	maker.Note = func(text string) {
 		if p.Talk != nil {
 			p.Talk(publish.Event{Phase: "P2", Kind: publish.KindWarning, Text: text})

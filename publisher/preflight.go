@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"ebs-release/internal/config"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/release"
 	"ebs-release/internal/snapshot"
@@ -34,6 +36,7 @@ type preflight struct {
 	values  config.Values
 	verb    string
 	source  string // of a publish
+	store   *pointer.Folder
 	tree    release.Tree
 	ec2     *ec2.Client
 	volumes *volume.Volumes
@@ -45,7 +48,8 @@ const checkVolume = "release volume"
 
 func (c preflight) list() []publish.Check {
 	if c.verb == verbConverge {
-		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: "ssh key", Do: c.sshKey}, {Name: "release tree", Do: c.releaseTree}}
+		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: "ssh key", Do: c.sshKey}, {Name: "release tree", Do: c.releaseTree},
+			{Name: "store", Do: c.sameStore}}
 	}
 	checks := []publish.Check{{Name: "root", Do: c.root}}
 	if c.verb == verbPublish {
@@ -167,7 +171,7 @@ func (c preflight) space(context.Context) error {
 	return nil
 }
 
-// serverVolume makes sure that what is mounted is the release server's volume, and not one that an agent made from a snapshot.
+// serverVolume makes sure that what is mounted is the release server's volume, not one that an agent made from a snapshot, and of this store.
 func (c preflight) serverVolume(ctx context.Context) error {
 	v, err := c.volumes.Describe(ctx, c.maker.VolumeID)
 	if err != nil {
@@ -176,7 +180,9 @@ func (c preflight) serverVolume(ctx context.Context) error {
 	if role := v.Tags[volume.TagRole]; role != volume.RoleServer {
 		return fmt.Errorf("%s has the tag %s=%q, want %s; is this the release server? `ebs-release init` sets the tag", v.ID, volume.TagRole, role, volume.RoleServer)
 	}
-	return nil
+	store, err := c.storeOf(ctx, v.Tags[volume.TagStore])
+	c.maker.Store = cmp.Or(store, anyStore)
+	return err
 }
 
 // dryRuns asks EC2 for each right that has not been used by then. What only reads is simply done.
@@ -190,7 +196,7 @@ func (c preflight) dryRuns(ctx context.Context) error {
 	}
 	_, err = c.ec2.CreateTags(ctx, &ec2.CreateTagsInput{
 		DryRun: aws.Bool(true), Resources: []string{c.maker.VolumeID},
-		Tags: []types.Tag{{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleServer)}},
+		Tags: []types.Tag{{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleServer)}, {Key: aws.String(volume.TagStore), Value: aws.String(c.maker.Store)}},
 	})
 	return allowed("ec2:CreateTags", err)
 }

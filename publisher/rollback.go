@@ -157,6 +157,30 @@ func choose(commits []pointer.Entry, current pointer.Pointer, to string) (pointe
 	return pointer.Entry{Release: to}, nil // taken in, perhaps, and never committed
 }
 
+// nothingToUndo says whether the generation before the one that did not converge had the same release: there, a rollback would go back behind what all members
+// ran before.
+func nothingToUndo(entries []pointer.Entry, generation int64, release string) bool {
+	var before pointer.Entry
+	for _, e := range entries {
+		if e.Committed && e.Verb != verbConverge && e.Generation < generation && e.Generation > before.Generation {
+			before = e
+		}
+	}
+	return before.Generation > 0 && before.Release == release
+}
+
+func (p *program) historyOf(ctx context.Context) ([]pointer.Entry, error) {
+	values, err := p.settings("pointer-store")
+	if err != nil {
+		return nil, err
+	}
+	store, err := pointer.NewFolder(values.Get("pointer-store"))
+	if err != nil {
+		return nil, err
+	}
+	return store.History(ctx)
+}
+
 // publishOrRollBack publishes, and goes back when members are left behind.
 func (p *program) publishOrRollBack(ctx context.Context, j job) error {
 	outcome, err := p.carryOut(ctx, j, publishing(j))
@@ -165,6 +189,9 @@ func (p *program) publishOrRollBack(ctx context.Context, j job) error {
 	}
 	if exit.Code(err) != exit.NotConverged {
 		return p.report(*outcome, err)
+	}
+	if entries, historyErr := p.historyOf(ctx); historyErr == nil && nothingToUndo(entries, outcome.Generation, outcome.Release) {
+		return p.report(*outcome, fmt.Errorf("%w; not rolled back: release %s was current before this publish, too, so there is nothing to undo", err, outcome.Release))
 	}
 	fmt.Fprintf(p.stderr, "ebs-release: %s; rolling back\n", publish.OneLine(err))
 	failed := outcome.Generation

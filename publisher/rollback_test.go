@@ -7,6 +7,22 @@ import (
 	"ebs-release/internal/pointer"
 )
 
+func TestNothingToUndoWhenTheReleaseIsTheSame(t *testing.T) {
+	history := []pointer.Entry{
+		{Committed: true, Generation: 1, Release: "a"}, {Committed: true, Generation: 2, Release: "b"},
+		{Verb: verbConverge, Committed: true, Generation: 2, Release: "b"}, {Generation: 2, Release: "c"}, {Committed: true, Generation: 3, Release: "b"},
+	}
+	for _, tc := range []struct {
+		generation int64
+		release    string
+		want       bool
+	}{{3, "b", true}, {3, "c", false}, {2, "b", false}, {1, "a", false}} {
+		if got := nothingToUndo(history, tc.generation, tc.release); got != tc.want {
+			t.Errorf("generation %d, release %s: %v", tc.generation, tc.release, got)
+		}
+	}
+}
+
 func TestRollbackChoosesTheGenerationBefore(t *testing.T) {
 	const first, second, third = "20260101T000000Z-000000000001", "20260102T000000Z-000000000002", "20260103T000000Z-000000000003"
 	commits := []pointer.Entry{ // the latest first

@@ -120,8 +120,16 @@ func notAMembers(v volume.Volume) error {
 	return nil
 }
 
-// mark sets the tags of a release server's volume, if they are not there.
-func (s serverVolumes) mark(ctx context.Context, id string) (changed bool, err error) {
+// store is the store that a volume belongs to by its tag; "": none.
+func (s serverVolumes) store(ctx context.Context, id string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, volumeTime)
+	defer cancel()
+	v, err := s.Describe(ctx, id)
+	return v.Tags[volume.TagStore], err
+}
+
+// mark sets the tags of a release server's volume, if they are not there. store may be empty: no tag for it.
+func (s serverVolumes) mark(ctx context.Context, id, store string) (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, volumeTime)
 	defer cancel()
 	v, err := s.Describe(ctx, id)
@@ -131,10 +139,12 @@ func (s serverVolumes) mark(ctx context.Context, id string) (changed bool, err e
 	if err := notAMembers(v); err != nil {
 		return false, err
 	}
+	wanted := map[string]string{volume.TagRole: volume.RoleServer, volume.TagInstance: s.owner.InstanceID, volume.TagMountPoint: s.owner.MountPoint}
+	if store != "" {
+		wanted[volume.TagStore] = store
+	}
 	missing := map[string]string{}
-	for key, want := range map[string]string{
-		volume.TagRole: volume.RoleServer, volume.TagInstance: s.owner.InstanceID, volume.TagMountPoint: s.owner.MountPoint,
-	} {
+	for key, want := range wanted {
 		if v.Tags[key] != want {
 			missing[key] = want
 		}

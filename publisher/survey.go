@@ -27,6 +27,7 @@ type survey struct {
 	grace time.Duration
 	keep  int
 
+	store     string // its id; "": it has none yet
 	pointer   pointer.Pointer
 	history   []pointer.Entry
 	members   []fleet.Member
@@ -51,12 +52,20 @@ func (p *parts) look(ctx context.Context, s *survey) (err error) {
 	if err = p.checks.releaseVolume(ctx); err != nil {
 		return err
 	}
+	v, err := p.checks.volumes.Describe(ctx, p.maker.VolumeID)
+	if err != nil {
+		return err
+	}
+	if s.store, err = p.checks.storeOf(ctx, v.Tags[volume.TagStore]); err != nil {
+		return err
+	}
 	if s.volume, err = p.tree.Volume(); err != nil {
 		return err
 	}
 	if s.snapshots, err = p.maker.List(ctx); err != nil {
 		return err
 	}
+	s.ownSnapshots()
 	if s.orphans, err = fleet.Orphans(ctx, p.ec2); err != nil {
 		return err
 	}

@@ -95,12 +95,17 @@ func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted)
 // names: what is reported was committed, so the pointer that was read is an old one. The volume seen says itself what it holds.
 func (b *boot) newerByTags(mine []Volume, seen string) error {
 	for _, v := range mine {
-		if b.Older || v.ID == seen || b.removed[v.ID] || b.want.Generation == 0 || v.Reported.Generation <= b.want.Generation {
+		if b.Older || v.ID == seen || b.foreign(v) || b.removed[v.ID] || b.want.Generation == 0 || v.Reported.Generation <= b.want.Generation {
 			continue
 		}
 		return olderPointer(fmt.Errorf("%s was reported with generation %d, the pointer says %d: %w", v.ID, v.Reported.Generation, b.want.Generation, ErrOlder))
 	}
 	return nil
+}
+
+// foreign says whether a volume is of another store, by its tag: generations of two stores cannot be compared, and it is not ours to serve.
+func (b *boot) foreign(v Volume) bool {
+	return v.Store != "" && b.want.Store != "" && v.Store != b.want.Store
 }
 
 // olderPointer says what to do about a pointer that went back. The volume and the mount stay as they are.
@@ -113,7 +118,7 @@ func olderPointer(err error) error {
 // attached cannot have been pushed to, so it is taken only when it was made from the wanted snapshot.
 func (b *boot) choose(mine []Volume) {
 	usable := slices.DeleteFunc(slices.Clone(mine), func(v Volume) bool {
-		return b.removed[v.ID] || v.Leaving || !v.Attached && v.SnapshotID != b.want.SnapshotID
+		return b.removed[v.ID] || v.Leaving || b.foreign(v) || !v.Attached && v.SnapshotID != b.want.SnapshotID
 	})
 	if len(usable) == 0 {
 		return

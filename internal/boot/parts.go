@@ -16,7 +16,8 @@ type Identity struct {
 
 // Pointer is what the pointer document says.
 type Pointer struct {
-	Generation int64 // 0: a plain line, with nothing to verify against
+	Store      string // whose it is; empty: from before stores had ids
+	Generation int64  // 0: a plain line, with nothing to verify against
 	Release    string
 	Digest     string
 	Snapshot   func(region string) (string, error)
@@ -24,7 +25,8 @@ type Pointer struct {
 
 // Wanted is what this member shall serve: the pointer, for this Region.
 type Wanted struct {
-	Generation int64 // 0: only the snapshot is known
+	Store      string // whose release it is; empty: anybody's
+	Generation int64  // 0: only the snapshot is known
 	Release    string
 	Digest     string
 	SnapshotID string
@@ -38,6 +40,7 @@ type Volume struct {
 	Device     string // the name of the attachment: /dev/xvdaa
 	Protected  bool   // EC2 deletes it with the instance
 	Leaving    bool   // in error, on its way off, or left behind by an earlier boot: of no use
+	Store      string // whose releases it holds, by its tag; empty: not said
 	Reported   Report // what its tags say: a hint, a push may have moved the volume on
 }
 

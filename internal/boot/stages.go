@@ -184,7 +184,7 @@ func (b *boot) reread(ctx context.Context) error {
 
 func (b *boot) wanted(p Pointer) (Wanted, error) {
 	id, err := p.Snapshot(b.me.Region)
-	return Wanted{Generation: p.Generation, Release: p.Release, Digest: p.Digest, SnapshotID: id}, err
+	return Wanted{Store: p.Store, Generation: p.Generation, Release: p.Release, Digest: p.Digest, SnapshotID: id}, err
 }
 
 func (b *boot) ready(ctx context.Context) error {

@@ -94,7 +94,7 @@ func (r *run) lockAndRead(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("lock the pointer store: %w", err)
 	}
-	r.unlock = unlock
+	r.unlock = append(r.unlock, unlock)
 	if r.before, err = r.Store.Read(ctx); err != nil {
 		return fmt.Errorf("read the pointer: %w", err)
 	}

@@ -14,6 +14,9 @@ import (
 
 // ingest is P1: the source becomes a release on the release volume, and current there, so that the snapshot says what it is.
 func (r *run) ingest(ctx context.Context) error {
+	if err := r.claim(ctx); err != nil {
+		return err
+	}
 	previous, err := r.Tree.Current()
 	if err != nil {
 		return fmt.Errorf("read which release is current on the release volume: %w", err)
@@ -30,6 +33,20 @@ func (r *run) ingest(ctx context.Context) error {
 		r.say(Event{Kind: KindNote, Text: fmt.Sprintf("the source equals generation %d, which is published again", r.before.Generation)})
 	}
 	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("release %s: %d files, %d bytes; %d files are new or changed", r.tree.ID, r.tree.Files, r.tree.Bytes, r.tree.CopiedFiles)})
+	return nil
+}
+
+// claim is the first step of P1: from here to the end nobody else publishes to this volume.
+func (r *run) claim(ctx context.Context) error {
+	if r.Claim == nil {
+		return nil
+	}
+	store, unlock, err := r.Claim(ctx)
+	if err != nil {
+		return err
+	}
+	r.unlock = append(r.unlock, unlock)
+	r.next.Store = store
 	return nil
 }
 

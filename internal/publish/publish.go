@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"ebs-release/internal/exit"
@@ -30,6 +31,7 @@ type Publisher struct {
 	Fleet     Fleet
 	Dialer    Dialer
 	Hooks     Hooks // nil: none
+	Claim     Claim // nil: nobody else works on the volume, and its store has no id
 	Settings  Settings
 	Talk      func(Event) // told what happens, one call at a time; nil: silence
 
@@ -59,6 +61,9 @@ type Check struct {
 	Name string
 	Do   func(context.Context) error
 }
+
+// Claim makes the release volume this store's, if it is nobody's, and keeps other publishes out of it until unlock. It returns the id of the store.
+type Claim func(ctx context.Context) (store string, unlock func() error, err error)
 
 // Store holds the pointer.
 type Store interface {
@@ -151,7 +156,7 @@ type run struct {
 	source  string
 	started time.Time
 
-	unlock func() error    // P0
+	unlock []func() error  // P0: the store; P1: the volume
 	before pointer.Pointer // P0: what the pointer was
 	past   []gc.Generation // P0: what was committed until then
 	next   pointer.Pointer // P0 and on: what it becomes; from P4 on what it is
@@ -207,9 +212,9 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 	}
 	r.members.close()
 	r.hookAfter(outer, err)
-	if r.unlock != nil {
-		if unlockErr := r.unlock(); unlockErr != nil {
-			r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("unlock the pointer store: %v", unlockErr)})
+	for _, unlock := range slices.Backward(r.unlock) {
+		if unlockErr := unlock(); unlockErr != nil {
+			r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("unlock: %v", unlockErr)})
 		}
 	}
 	o := r.outcome(err)

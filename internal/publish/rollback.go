@@ -24,6 +24,9 @@ func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, p
 	return newRun(p, "").do(ctx, []phase{
 		{"P0", "check", (*run).checkAndHook},
 		{"P1", "choose", func(r *run, ctx context.Context) (err error) {
+			if err = r.claim(ctx); err != nil {
+				return err
+			}
 			if target, err = choose(ctx, r.before); err != nil {
 				return err
 			}

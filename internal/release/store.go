@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -99,4 +101,23 @@ func (t Tree) LockPublish() (unlock func() error, err error) {
 		return nil, fmt.Errorf("lock %s/%s: %w", t.Root, publishPath, err)
 	}
 	return file.Close, nil
+}
+
+// CheckStore says whether the volume is of a store; an ErrMismatch names both. A volume that says none was made, or pushed to, from before stores had
+// ids: its digest has to do.
+func (t Tree) CheckStore(id string) error {
+	if id == "" {
+		return nil
+	}
+	have, err := t.StoreID()
+	if errno, ok := errors.AsType[syscall.Errno](err); ok && !slices.Contains(wrongKind, errno) {
+		return err
+	}
+	switch {
+	case err != nil:
+		return mismatch{err}
+	case have != "" && have != id:
+		return mismatch{fmt.Errorf("the volume belongs to store %s, the pointer is of store %s. Try: see which store this machine's pointer setting leads to", have, id)}
+	}
+	return nil
 }

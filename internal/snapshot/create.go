@@ -30,6 +30,7 @@ type Maker struct {
 	EC2      EC2
 	VolumeID string
 	OwnTags  map[string]string // of the account, see volume.ParseTags: every snapshot gets them
+	Store    string            // whose snapshots they are: its id, for the tag; empty: no tag
 	Holder   Holder
 	Pause    time.Duration // before another try; 0: 16 s (EBS: a second snapshot of a volume within 15 s may be refused)
 	Note     func(string)  // told why there is another try; may be nil
@@ -119,6 +120,9 @@ func (m Maker) input(generation int64, release string) *ec2.CreateSnapshotInput 
 		volume.TagRelease:    release,
 	}
 	maps.Copy(all, m.OwnTags) // Name may be one of them
+	if m.Store != "" {
+		all[volume.TagStore] = m.Store
+	}
 	var tags []types.Tag
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		tags = append(tags, types.Tag{Key: aws.String(key), Value: aws.String(all[key])})
@@ -145,14 +149,16 @@ func (m Maker) DeleteGeneration(ctx context.Context, generation int64) error {
 	filter := func(name, value string) types.Filter {
 		return types.Filter{Name: aws.String(name), Values: []string{value}}
 	}
+	filters := []types.Filter{
+		filter("volume-id", m.VolumeID),
+		filter("tag:"+volume.TagRole, volume.RoleRelease),
+		filter("tag:"+volume.TagGeneration, strconv.FormatInt(generation, 10)),
+	}
+	if m.Store != "" { // another store on this volume may have had that generation
+		filters = append(filters, filter("tag:"+volume.TagStore, m.Store))
+	}
 	pages := ec2.NewDescribeSnapshotsPaginator(m.EC2, &ec2.DescribeSnapshotsInput{
-		OwnerIds:   []string{"self"},
-		MaxResults: aws.Int32(volume.PerPage),
-		Filters: []types.Filter{
-			filter("volume-id", m.VolumeID),
-			filter("tag:"+volume.TagRole, volume.RoleRelease),
-			filter("tag:"+volume.TagGeneration, strconv.FormatInt(generation, 10)),
-		},
+		OwnerIds: []string{"self"}, MaxResults: aws.Int32(volume.PerPage), Filters: filters,
 	})
 	var errs []error
 	for pages.HasMorePages() {

@@ -21,6 +21,7 @@ type Old struct {
 	ID         string
 	Generation int64 // that it was made for, committed or not; 0: its tag says no number
 	Release    string
+	Store      string // whose it is; empty: made before stores had ids
 	Started    time.Time
 	State      types.SnapshotState
 }
@@ -47,6 +48,8 @@ func (m Maker) List(ctx context.Context) ([]Old, error) {
 				switch aws.ToString(t.Key) {
 				case volume.TagGeneration:
 					o.Generation, _ = volume.ParseGeneration(aws.ToString(t.Value))
+				case volume.TagStore:
+					o.Store = aws.ToString(t.Value)
 				case volume.TagRelease:
 					o.Release = aws.ToString(t.Value)
 				}
