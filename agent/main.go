@@ -23,7 +23,11 @@ import (
 var version = "unknown"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup(1)
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	context.AfterFunc(ctx, stop)                            // a second signal ends the program at once
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a reader that went away is an error of the write, and no end of the program
 	stderr := newPatientWriter(os.Stderr)

@@ -21,14 +21,39 @@ import (
 var version = "unknown"
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr, os.Getenv)
-	stop()
-	os.Exit(code)
+	ctx, insist := interrupts()
+	os.Exit(run(ctx, insist, os.Args[1:], os.Stdout, os.Stderr, os.Getenv))
+}
+
+// interrupts makes two ends of the signals: the first one ends ctx; the second closes insist, see
+// publish.Publisher. The third ends the program where it stands: a freeze is thawed by its guard.
+func interrupts() (ctx context.Context, insist <-chan struct{}) {
+	ends := make(chan os.Signal, 4)
+	signal.Notify(ends, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) { // nohup(1)
+		signal.Notify(ends, syscall.SIGHUP)
+	}
+	// A reader that went away is an error of the write, and no end of the program.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	ctx, cancel := context.WithCancel(context.Background())
+	second := make(chan struct{})
+	go func() { // as long as the program
+		<-ends
+		cancel()
+		for s := range ends {
+			if s != syscall.SIGHUP { // a terminal that closes sends several
+				break
+			}
+		}
+		close(second)
+		signal.Stop(ends)
+	}()
+	return ctx, second
 }
 
 // program is what all verbs share: the streams (stdout is data, stderr is talk), the environment, and the flags of the root command.
 type program struct {
+	insist         <-chan struct{} // see publish.Publisher
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	root           *cobra.Command
@@ -38,9 +63,9 @@ type program struct {
 }
 
 // run is main without the process: it returns the exit code.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv func(string) string) int {
-	out := &status.Stdout{Writer: stdout}
-	p := &program{stdout: out, stderr: stderr, getenv: getenv}
+func run(ctx context.Context, insist <-chan struct{}, args []string, stdout, stderr io.Writer, getenv func(string) string) int {
+	out := &status.Stdout{Writer: stdout, Lets: true}
+	p := &program{insist: insist, stdout: out, stderr: stderr, getenv: getenv}
 	root := p.command()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)

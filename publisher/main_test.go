@@ -42,7 +42,7 @@ func call(t *testing.T, env map[string]string, args ...string) (code int, stdout
 		}
 		args = append(args, "--config", none)
 	}
-	code = run(t.Context(), args, &out, &talk, func(k string) string { return env[k] })
+	code = run(t.Context(), nil, args, &out, &talk, func(k string) string { return env[k] })
 	return code, out.String(), talk.String()
 }
 
@@ -140,7 +140,7 @@ func TestCompletion(t *testing.T) {
 	} {
 		var out, talk bytes.Buffer
 		env := func(k string) string { return map[string]string{"EBS_RELEASE_POINTER_STORE": store}[k] }
-		if code := run(t.Context(), append([]string{"__complete"}, tc.words...), &out, &talk, env); code != 0 || !strings.HasPrefix(out.String(), tc.want) {
+		if code := run(t.Context(), nil, append([]string{"__complete"}, tc.words...), &out, &talk, env); code != 0 || !strings.HasPrefix(out.String(), tc.want) {
 			t.Errorf("%q: exit %d, %q, want %q", tc.words, code, out.String(), tc.want)
 		}
 	}
@@ -255,7 +255,7 @@ func TestInterruptEndsWith130(t *testing.T) {
 	cancel()
 	t.Setenv("AWS_REGION", "eu-central-1")
 	var out, talk bytes.Buffer
-	code := run(ctx, []string{"publish", t.TempDir(), "--groups", "web", "--pointer-store", t.TempDir()}, &out, &talk, func(string) string { return "" })
+	code := run(ctx, nil, []string{"publish", t.TempDir(), "--groups", "web", "--pointer-store", t.TempDir()}, &out, &talk, func(string) string { return "" })
 	if code != exit.Interrupted {
 		t.Errorf("code %d, %s", code, talk.String())
 	}

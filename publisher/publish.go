@@ -165,7 +165,7 @@ func (p *program) carryOut(ctx context.Context, j job, do work) (*publish.Outcom
 		return nil, before(ctx, err)
 	}
 	talk := newTalker(p.stderr, p.getenv("TERM"))
-	parts.Talk = p.listen(talk.event)
+	parts.Talk, parts.Insist = p.listen(talk.event), p.insist
 	outcome, err := do(ctx, parts)
 	talk.close()
 	e := pointer.Entry{

@@ -18,12 +18,21 @@ func (r *run) hookBefore(ctx context.Context) error {
 	return nil
 }
 
-// hookAfter runs the operator's programs once a generation is committed. It goes on after an interrupt: the commit is not undone either.
-func (r *run) hookAfter(ctx context.Context, err error) {
-	if r.Hooks == nil || !r.committed || r.before.Generation == r.next.Generation {
+// hookAfter runs the operator's programs once a generation is committed, also after a signal: the commit is not undone either. A signal
+// that comes while they run ends them.
+func (r *run) hookAfter(outer context.Context, err error) {
+	if r.Hooks == nil || !r.moved() {
 		return
 	}
-	if r.hookErr = r.Hooks.After(context.WithoutCancel(ctx), r.outcome(err)); r.hookErr != nil {
+	ctx, end := r.untilInsisted(outer)
+	defer end()
+	if r.insisted() != nil { // that ended the members' part
+		ctx = context.WithoutCancel(outer)
+	}
+	if outer.Err() == nil {
+		defer context.AfterFunc(outer, end)()
+	}
+	if r.hookErr = r.Hooks.After(ctx, r.outcome(err)); r.hookErr != nil {
 		r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("hook after the publish: %v", r.hookErr)})
 	}
 }

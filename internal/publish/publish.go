@@ -33,7 +33,11 @@ type Publisher struct {
 	Hooks     Hooks // nil: none
 	Claim     Claim // nil: nobody else works on the volume, and its store has no id
 	Settings  Settings
-	Talk      func(Event) // told what happens, one call at a time; nil: silence
+	// Insist is closed when whoever runs this wants an end at once: by a second signal. The end of ctx, the
+	// first one, ends a publish before its commit; after it the members are brought to the generation all
+	// the same, as nobody else would. nil: nobody insists.
+	Insist <-chan struct{}
+	Talk   func(Event) // told what happens, one call at a time; nil: silence
 
 	// Jitter returns the random part of a pause between tries: from 0 up to, but not, what it is given. nil: random; a model check has one that
 	// it can repeat.
@@ -195,7 +199,16 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 	defer stop()
 	r.stop = stop
 	var err error
+	afterCommit := false
 	for _, ph := range phases {
+		if r.moved() && !afterCommit {
+			afterCommit = true
+			var end context.CancelFunc
+			ctx, end = r.untilInsisted(outer)
+			defer end()
+			r.stop = func() { stop(); end() }
+			defer context.AfterFunc(outer, r.sayItGoesOn)()
+		}
 		r.members.enter(ph.name, ph.title)
 		start := time.Now()
 		err = ph.do(r, ctx)
@@ -206,6 +219,9 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 		}
 	}
 	interrupted := outer.Err()
+	if r.moved() {
+		interrupted = r.insisted()
+	}
 	r.endWork()
 	if err != nil {
 		err = r.code(interrupted, err, r.takeBack(outer))
@@ -220,6 +236,39 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 	o := r.outcome(err)
 	r.say(Event{Kind: KindOutcome, Outcome: &o})
 	return o, err
+}
+
+// moved says that this run has moved the pointer.
+func (r *run) moved() bool { return r.committed && r.before.Generation != r.next.Generation }
+
+// insisted is an error when whoever runs this wants an end at once.
+func (r *run) insisted() error {
+	select {
+	case <-r.Insist: // never, if it is nil
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// untilInsisted is ctx for the time after the commit.
+func (r *run) untilInsisted(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	if r.Insist != nil {
+		go func() {
+			select {
+			case <-r.Insist:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
+	return ctx, cancel
+}
+
+func (r *run) sayItGoesOn() {
+	r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("a signal came after the commit: the members are still brought to generation %d. "+
+		"A second one (Ctrl-C) ends that; `ebs-release converge` takes it up again", r.next.Generation)})
 }
 
 // cleanUpTime is how long taking back may last; it goes on after an interrupt.

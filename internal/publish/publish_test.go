@@ -225,13 +225,16 @@ func TestWhatCannotBeTakenBackIsNamed(t *testing.T) {
 	}
 }
 
-// The interrupt comes during each call in turn: the publish ends with 130, and either nothing is visible or it is committed and says so.
+// A signal comes during each call in turn: before the commit the publish ends with 130 and nothing is visible; after it all members are
+// brought to the generation, or, when it comes twice, it ends with 130 and says what is committed.
 func TestInterruptAtEveryCall(t *testing.T) {
 	whole := newWorld("a", "b")
 	if _, _, err := whole.run(t); err != nil {
 		t.Fatal(err)
 	}
-	for n := range whole.log {
+	committed := slices.Index(whole.log, "commit")
+	for i := range 2 * len(whole.log) {
+		n, twice := i/2, i%2 == 1
 		w := newWorld("a", "b")
 		calls, at := 0, ""
 		w.hook = func(call string) error {
@@ -241,12 +244,20 @@ func TestInterruptAtEveryCall(t *testing.T) {
 			if calls == n+1 {
 				at = call
 				w.interrupt()
+				if twice {
+					close(w.insist)
+				}
 			}
 			return nil
 		}
 		o, code, err := w.run(t)
 		switch {
-		case code == 0 && o.Generation == 2 && o.OnIt == o.Total: // during the last listing or later: there was nothing left to interrupt
+		case code == 0 && o.Generation == 2 && o.OnIt == o.Total && n >= committed:
+			if !twice && n < len(whole.log)-3 && !slices.ContainsFunc(w.events, func(e publish.Event) bool { return strings.Contains(e.Text, "a signal came after the commit") }) {
+				t.Errorf("a signal during %q: nothing was said", at)
+			}
+		case !twice && n > committed:
+			t.Errorf("one signal during %q (call %d): code %d, %v", at, n, code, err)
 		case code != exit.Interrupted:
 			t.Errorf("interrupt during %q (call %d): code %d, %v", at, n, code, err)
 		case w.pointer.Generation == 1:

@@ -102,7 +102,8 @@ func (ms *members) step(ctx context.Context, m *member, what string, takesSlot b
 	ms.mu.Lock()
 	as := m.Member
 	ms.mu.Unlock()
-	if takesSlot || !m.connected(as) {
+	// With a limit on failures the members flip a few at a time: else all would be begun before one fails.
+	if takesSlot || ms.Settings.MaxFailures.limited || !m.connected(as) {
 		giveBack, err := ms.slot(ctx, m)
 		if err != nil {
 			return err

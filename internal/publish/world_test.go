@@ -37,7 +37,8 @@ type world struct {
 	listings  int
 	onList    func(n int) // called before the n-th listing, from 1
 	events    []publish.Event
-	interrupt func() // Ctrl-C
+	interrupt func()        // a signal
+	insist    chan struct{} // closed by another one
 }
 
 // box is one machine.
@@ -119,8 +120,10 @@ func (w *world) run(t *testing.T) (o publish.Outcome, code int, err error) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		w.interrupt = cancel
-		o, err = w.publisher().Publish(ctx, "source")
+		w.interrupt, w.insist = cancel, make(chan struct{})
+		p := w.publisher()
+		p.Insist = w.insist
+		o, err = p.Publish(ctx, "source")
 		code = exit.Code(err)
 	})
 	if w.locked {

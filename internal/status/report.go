@@ -2,9 +2,11 @@ package status
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 )
 
@@ -48,11 +50,17 @@ type Failure struct {
 type Stdout struct {
 	io.Writer
 	Used bool
+	// Lets says that a reader that went away (`| head`) is no error: the exit code tells how it ended.
+	Lets bool
 }
 
 func (s *Stdout) Write(p []byte) (int, error) {
 	s.Used = true
-	return s.Writer.Write(p)
+	n, err := s.Writer.Write(p)
+	if s.Lets && errors.Is(err, syscall.EPIPE) {
+		return len(p), nil
+	}
+	return n, err
 }
 
 // PrintJSON writes a report for programs, indented.
