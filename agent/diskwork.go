@@ -19,11 +19,12 @@ import (
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
+	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 )
 
-// diskWorkVerb is the verb of the child process that touches disks for `up` (worker).
+// diskWorkVerb is the verb of the child process that touches disks (worker).
 const diskWorkVerb = "disk-work"
 
 // diskRequest is one line on the child's standard input.
@@ -33,6 +34,8 @@ type diskRequest struct {
 	Kind   string      `json:"kind,omitempty"`   // ext4
 	Point  string      `json:"point,omitempty"`  // the mount point; of doCheckTree and doHolding: look there, not into the prepared mount
 	Want   boot.Wanted `json:"want,omitzero"`
+
+	Status status.Status `json:"status,omitzero"` // what the boot left, for doObserve
 
 	Limit time.Duration `json:"limit,omitempty"` // for what can be given up in order: e2fsck, a wait for a lock; 0: none
 }
@@ -46,6 +49,7 @@ const (
 	doHolding   = "holding"    // what the volume says that it holds
 	doPlace     = "place"      // the prepared mount at Point
 	doUnmount   = "unmount"    // what is at Point
+	doObserve   = "look at"    // what the volume at Point says now: Status, brought up to date
 )
 
 // diskAnswer is one line on the child's standard output: something to be logged, as often as there is, and then the answer.
@@ -63,12 +67,13 @@ type diskAnswer struct {
 	Generation   int64           `json:",omitempty"`
 	Release      string          `json:",omitempty"`
 	Done         bool            `json:",omitempty"` // the programs that follow an activation have succeeded
+	Status       status.Status   `json:",omitzero"`
 }
 
 func (p *program) diskWorkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:    diskWorkVerb,
-		Short:  "Touch disks for `up`, which must not hang with them",
+		Short:  "Touch disks for the other verbs, which must not hang with them",
 		Hidden: true,
 		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -145,6 +150,9 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 			return a, volume.Check(ctx, r.Want)
 		}
 		a.Generation, a.Release, a.Done = volume.Holding()
+	case doObserve:
+		a.Status = r.Status
+		err = observeVolume(&a.Status)
 	case doPlace:
 		w.mark(ctx)
 		err = w.prepared.MoveTo(r.Point)

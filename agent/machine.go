@@ -35,7 +35,7 @@ func (m *machine) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) {
 }
 
 func (m *machine) Check(ctx context.Context, d boot.Disk) (boot.Disk, error) {
-	checked, err := m.once(ctx, diskRequest{Do: doCheck, Device: d.Path})
+	checked, err := once(ctx, m.log, diskRequest{Do: doCheck, Device: d.Path})
 	if err != nil {
 		return d, err
 	}
@@ -50,7 +50,7 @@ func (m *machine) Unused(ctx context.Context, v boot.Volume) error {
 	if err != nil || !here {
 		return err
 	}
-	_, err = m.once(ctx, diskRequest{Do: doUnused, Device: disk.Path})
+	_, err = once(ctx, m.log, diskRequest{Do: doUnused, Device: disk.Path})
 	return err
 }
 
@@ -127,7 +127,7 @@ func (m *machine) Prepare(ctx context.Context, v boot.Volume, d boot.Disk) (boot
 }
 
 func (m *machine) Unmount(ctx context.Context) error {
-	_, err := m.once(ctx, diskRequest{Do: doUnmount, Point: m.point})
+	_, err := once(ctx, m.log, diskRequest{Do: doUnmount, Point: m.point})
 	return err
 }
 
@@ -165,12 +165,12 @@ func (p prepared) Close(ctx context.Context) error { return p.worker.close(ctx) 
 type mountedTree struct{ m *machine }
 
 func (t mountedTree) Check(ctx context.Context, want boot.Wanted) error {
-	_, err := t.m.once(ctx, diskRequest{Do: doCheckTree, Point: t.m.point, Want: want})
+	_, err := once(ctx, t.m.log, diskRequest{Do: doCheckTree, Point: t.m.point, Want: want})
 	return err
 }
 
 func (t mountedTree) Holding(ctx context.Context) (generation int64, release string, done bool) {
-	a, err := t.m.once(ctx, diskRequest{Do: doHolding, Point: t.m.point})
+	a, err := once(ctx, t.m.log, diskRequest{Do: doHolding, Point: t.m.point})
 	if err != nil {
 		t.m.log.Warn("cannot read what the volume holds", "error", err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -14,7 +15,7 @@ import (
 )
 
 func (p *program) receiveCommand() *cobra.Command {
-	r := &receive.Receiver{Ready: p.writableTree, Version: version}
+	r := &receive.Receiver{Version: version}
 	cmd := &cobra.Command{
 		Use:   "receive",
 		Short: "Take releases from the publisher, which calls this over ssh",
@@ -40,6 +41,7 @@ the next activation of the same generation runs all of them again. Once all have
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		r.Log = p.logger()
+		r.Ready = func() (release.Tree, error) { return p.writableTree(cmd.Context()) }
 		return r.Run(cmd.Context(), p.stdin, p.stdout)
 	}
 	cmd.Flags().IntVar(&r.Keep, "keep", 3, "how many releases to keep on the volume, for a publisher that does not say it")
@@ -49,8 +51,8 @@ the next activation of the same generation runs all of them again. Once all have
 }
 
 // readyTree is the release volume of a member whose boot is over.
-func (p *program) readyTree() (release.Tree, error) {
-	now, err := p.observe()
+func (p *program) readyTree(ctx context.Context) (release.Tree, error) {
+	now, err := p.observe(ctx)
 	if err != nil {
 		return release.Tree{}, err
 	}
@@ -59,8 +61,8 @@ func (p *program) readyTree() (release.Tree, error) {
 
 // writableTree is readyTree for someone who may write to it. A user who has another id here than on the release server finds the tree to be somebody else's:
 // only numbers are on the volume.
-func (p *program) writableTree() (release.Tree, error) {
-	tree, err := p.readyTree()
+func (p *program) writableTree(ctx context.Context) (release.Tree, error) {
+	tree, err := p.readyTree(ctx)
 	if err != nil {
 		return tree, err
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -18,8 +20,8 @@ func (p *program) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Say what is served here; exit 3 when this member is not ready",
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			now, err := p.observe()
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			now, err := p.observe(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -31,8 +33,11 @@ func (p *program) statusCommand() *cobra.Command {
 	}
 }
 
+// observeLimit is how long a volume may take to say what it holds. A disk on EC2 that is well takes seconds at worst, for what comes from S3 first.
+const observeLimit = 10 * time.Second
+
 // observe is the status that the boot left, and over it what the volume says now: a push may have moved it on.
-func (p *program) observe() (status.Status, error) {
+func (p *program) observe(ctx context.Context) (status.Status, error) {
 	s, err := p.runDir.Read()
 	if err != nil || s.State != status.Ready {
 		return s, err
@@ -45,9 +50,18 @@ func (p *program) observe() (status.Status, error) {
 		s.State, s.Stage = status.Booting, ""
 		return s, nil
 	}
-	if err := observeVolume(&s); err != nil {
-		s.State, s.Error = status.Failed, oneLine(err)
+	look, cancel := context.WithTimeout(ctx, observeLimit)
+	defer cancel()
+	a, err := once(look, p.logger(), diskRequest{Do: doObserve, Point: s.MountPoint, Status: s})
+	switch {
+	case err == nil:
+		return a.Status, nil
+	case errors.Is(ctx.Err(), context.Canceled):
+		return s, ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("the volume does not answer: %w. Try: aws ec2 describe-volume-status --volume-ids %s", err, s.VolumeID)
 	}
+	s.State, s.Error = status.Failed, oneLine(err)
 	return s, nil
 }
 

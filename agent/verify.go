@@ -24,7 +24,7 @@ The publisher's verify asks for the same over ssh.
 Exit 1: the release is damaged, or not here. Exit 3: the boot of this member is not over.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			tree, err := p.readyTree()
+			tree, err := p.readyTree(cmd.Context())
 			if err != nil {
 				return err
 			}

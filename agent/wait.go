@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 )
@@ -21,9 +21,7 @@ func (p *program) waitCommand() *cobra.Command {
 		Short: "Wait until this member is ready; exit 3 when it is not in time",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
-			defer cancel()
-			return p.wait(ctx, timeout)
+			return p.wait(cmd.Context(), timeout)
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "how long to wait")
@@ -32,21 +30,33 @@ func (p *program) waitCommand() *cobra.Command {
 
 // wait goes on over a boot that failed: systemd starts it again.
 func (p *program) wait(ctx context.Context, timeout time.Duration) error {
-	for {
-		now, err := p.observe()
+	for end := time.Now().Add(timeout); ; {
+		now, err := p.observeUntil(ctx, end)
 		if err == nil {
 			err = notReady(now)
 		}
 		if err == nil {
 			return p.printStatus(now)
 		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !time.Now().Before(end):
+			return exit.With(exit.Unchanged, fmt.Errorf("after %s: %w", timeout, err))
+		}
 		select {
 		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.Canceled) {
-				return ctx.Err()
-			}
-			return exit.With(exit.Unchanged, fmt.Errorf("after %s: %w", timeout, err))
-		case <-time.After(waitPoll):
+		case <-time.After(min(waitPoll, time.Until(end))):
 		}
 	}
+}
+
+// leastLook is time enough for a volume that is well, on a busy machine.
+const leastLook = 2 * time.Second
+
+// observeUntil looks at least once, however near the end is.
+func (p *program) observeUntil(ctx context.Context, end time.Time) (status.Status, error) {
+	look, cancel := context.WithTimeout(ctx, max(time.Until(end), leastLook))
+	defer cancel()
+	return p.observe(look)
 }

@@ -17,8 +17,8 @@ import (
 )
 
 // worker is a child process that touches a disk: opens, checks, mounts, reads, unmounts. A disk that stops answering holds whoever does one of these, and
-// the kernel does not even let it be killed. So `up` does none of them itself: it gives the child up when the time is over, and can go on, or end. The
-// child inherits no lock, and lets go of what it has when the disk answers again.
+// the kernel does not even let it be killed. So `up`, `status` and `wait` do none of them themselves: they give the child up when the time is over, and can
+// go on, or end. The child inherits no lock, and lets go of what it has when the disk answers again.
 type worker struct {
 	log      *slog.Logger
 	process  *os.Process
@@ -162,8 +162,8 @@ func (w *worker) close(ctx context.Context) error {
 const killGrace = time.Second
 
 // once is one thing that is asked of a child of its own.
-func (m *machine) once(ctx context.Context, r diskRequest) (diskAnswer, error) {
-	w, err := startWorker(m.log)
+func once(ctx context.Context, log *slog.Logger, r diskRequest) (diskAnswer, error) {
+	w, err := startWorker(log)
 	if err != nil {
 		return diskAnswer{}, err
 	}
