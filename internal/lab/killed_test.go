@@ -17,8 +17,8 @@ import (
 
 const doomedArg = "doomed-lab"
 
-// doomed is a lab of its own process, which the test kills: it says its name and the process of a host, and waits for its end. The host has a mounted disk, frozen if
-// the environment says so.
+// doomed is a lab of its own process, which the test kills: it says its name and the process of a host, and waits for its end. The host has a mounted disk, which is
+// frozen, or all disks are, if the environment says so.
 func doomed() int {
 	ctx := context.Background()
 	l, err := Start(ctx, Options{Agent: os.Getenv("AGENT"), Publisher: os.Getenv("PUBLISHER"), Dir: os.Getenv("DIR")})
@@ -29,6 +29,9 @@ func doomed() int {
 	h, err := l.ReleaseServer(ctx)
 	if err == nil {
 		err = doomedDisk(ctx, l, os.Getenv("FREEZE"))
+	}
+	if err == nil && os.Getenv("FREEZE") == "all" {
+		err = l.FreezeDisks()
 	}
 	fmt.Println(l.dir.name(), h.PID(), err)
 	time.Sleep(time.Minute)
@@ -51,7 +54,11 @@ func doomedDisk(ctx context.Context, l *Lab, freeze string) error {
 		return err
 	}
 	line := "mkfs.ext4 -q /dev/" + p.name + " && mkdir /release && mount /dev/" + p.name + " /release"
-	if freeze != "" {
+	switch freeze {
+	case "":
+	case "all":
+		line += " && touch /release/x" // to be written, later on
+	default:
 		line += " && fsfreeze -f /release"
 	}
 	_, err = h.Run(ctx, "sh", "-c", line)
@@ -59,7 +66,7 @@ func doomedDisk(ctx context.Context, l *Lab, freeze string) error {
 }
 
 func TestKilledLabLeavesOnlyAFolderWhichTheNextOneRemoves(t *testing.T) {
-	for _, freeze := range []string{"", "yes"} {
+	for _, freeze := range []string{"", "yes", "all"} {
 		t.Run("frozen disk "+freeze, func(t *testing.T) {
 			opts := standIns(t)
 			self, err := os.Executable()
@@ -82,7 +89,7 @@ func TestKilledLabLeavesOnlyAFolderWhichTheNextOneRemoves(t *testing.T) {
 			do(t, cmd.Process.Kill())
 			cmd.Wait() // an error: it was killed
 			eventually(t, "its host is gone", func() bool { return unix.Kill(pid, 0) != nil })
-			if freeze == "" {
+			if freeze != "yes" {
 				eventually(t, "its loop devices are gone", func() bool { return len(loopsOf(t, name)) == 0 })
 			}
 			if left, _ := os.ReadDir(opts.Dir); len(left) != 1 {

@@ -197,6 +197,9 @@ func (l *Lab) Close() error {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), closeTimeout, fmt.Errorf("gave up after %s", closeTimeout))
 	defer cancel()
 	var errs []error
+	if l.hardware != nil && l.hardware.store != nil {
+		errs = append(errs, l.ThawDisks()) // else nothing that waits for one ends
+	}
 	if l.Account != nil {
 		l.Account.Close()
 	}

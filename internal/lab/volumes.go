@@ -14,6 +14,12 @@ func (l *Lab) VolumesFor(instanceID string) []cloud.Volume {
 	})
 }
 
+// FreezeDisks lets no write to any volume of the lab come to an end, until ThawDisks or Close: the disks stop answering.
+func (l *Lab) FreezeDisks() error { return l.hardware.store.Freeze() }
+
+// ThawDisks ends FreezeDisks.
+func (l *Lab) ThawDisks() error { return l.hardware.store.Thaw() }
+
 // ServerVolume is the volume that `ebs-release init` made for the release server.
 func (l *Lab) ServerVolume() (string, error) {
 	for _, v := range l.Account.Volumes() {

@@ -26,6 +26,9 @@ type Store struct {
 
 	mu      sync.Mutex
 	devices []*Device // handed out and perhaps still in use
+
+	freezing sync.Mutex
+	frozen   *freeze // nil: it is not
 }
 
 // Open makes an empty store that keeps its data below dir, in a file without a name. Without mkfs.xfs it uses a folder in dir, and snapshots are copies.
@@ -57,9 +60,10 @@ func Open(ctx context.Context, dir, label string, log *slog.Logger) (*Store, err
 
 // Close forgets all volumes and snapshots. It waits until ctx ends for devices that are still mounted, and names those that stay.
 func (s *Store) Close(ctx context.Context) error {
+	thawed := s.Thaw()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
+	errs := []error{thawed}
 	for _, d := range s.devices {
 		d.Close() // a second Close says so; what counts is that the device goes
 		errs = append(errs, d.Gone(ctx))

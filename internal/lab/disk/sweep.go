@@ -10,8 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const fiThaw = 0xC0045878 // FITHAW of linux/fs.h, which x/sys does not name
-
 // Free frees the loop devices of a dead store by its label. There are some only when a file system was frozen while the lab was killed: nobody can reach it
 // any more, and it holds its device. A new mount reaches it: it is thawed and, with that mount, goes.
 func Free(label string) error {

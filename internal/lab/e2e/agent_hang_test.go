@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -245,4 +246,98 @@ func (r *rig) hang(ctx context.Context, h *host.Host, point hangPoint, served fu
 		return fmt.Errorf("up again: %w\n%s", err, again.Stderr)
 	}
 	return r.gone(ctx, h)
+}
+
+// Row 80: the disk takes no writes any more while a boot mounts it, and nothing can end a process that waits for it.
+func TestAgentOutlivesADiskThatStopsAnswering(t *testing.T) {
+	r := published(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "60s" })
+	p := r.pointerNow()
+	thaw := func() {
+		if err := r.lab.ThawDisks(); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(thaw)
+	frozen := func(t *testing.T, h *host.Host) {
+		disarm := r.lab.Account.Fault(cloud.Fault{Action: "ModifyInstanceAttribute", Principal: h.ID, Times: 1, Effect: cloud.Effect{
+			Do: func(cloud.Call) {
+				if err := r.lab.FreezeDisks(); err != nil {
+					t.Error(err)
+				}
+			},
+		}})
+		t.Cleanup(disarm)
+		t.Cleanup(thaw)
+	}
+
+	t.Run("deadline", func(t *testing.T) {
+		r := r.in(t)
+		ctx := within(t, 2*time.Minute)
+		h := r.machine()
+		frozen(t, h)
+		for _, what := range []string{"the first up", "the next up"} { // which finds the lock free
+			out := agent(ctx, h, "--deadline", "10s")
+			if out.Code != 1 || !stageLine.MatchString(out.last()) || !strings.Contains(out.last(), "does not come to an end") || out.took > 10*time.Second+hangSlack {
+				t.Errorf("%s: exit %d after %v: %s", what, out.Code, out.took, out.Stderr)
+			}
+		}
+		if n := stuck(t, h); n == 0 {
+			t.Error("no child hangs: the disk did not stop answering")
+		}
+		thaw()
+		must(t, failed(agent(ctx, h)))
+		must(t, r.served(h, p, "one", 1))
+	})
+	t.Run("SIGTERM", func(t *testing.T) {
+		r := r.in(t)
+		ctx := within(t, 2*time.Minute)
+		h := r.machine()
+		frozen(t, h)
+		s := &supervised{host: h, start: func(int) error { return nil }}
+		ended := make(chan outcome, 1)
+		go func() { ended <- s.up(ctx) }()
+		for polls := 0; polls < 50; polls++ { // a disk that is well holds nobody for a second on end
+			must(t, ctx.Err())
+			if stuck(t, h) == 0 {
+				polls = 0
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		asked := time.Now()
+		s.mu.Lock()
+		must(t, unix.Kill(s.pid, unix.SIGTERM))
+		s.mu.Unlock()
+		if out := <-ended; out.Code != 130 || time.Since(asked) > 30*time.Second {
+			t.Errorf("exit %d %v after SIGTERM: %s", out.Code, time.Since(asked), out.Stderr)
+		}
+		thaw()
+		must(t, failed(agent(ctx, h)))
+		must(t, r.served(h, p, "one", 1))
+	})
+}
+
+// stuck counts the children of the agent on a host that the kernel does not let go of. One that was killed has no command line any more, but its name, that of
+// /proc/self/exe.
+func stuck(t *testing.T, h *host.Host) (n int) {
+	t.Helper()
+	want, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", h.PID()))
+	must(t, err)
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	for _, proc := range all {
+		if name, _ := os.ReadFile(proc + "/comm"); string(name) != "exe\n" {
+			continue
+		}
+		if got, err := os.Readlink(proc + "/ns/pid"); err != nil || got != want {
+			continue
+		}
+		threads, _ := filepath.Glob(proc + "/task/*/stat")
+		for _, thread := range threads {
+			stat, _ := os.ReadFile(thread)
+			if _, after, _ := strings.Cut(string(stat), ") "); strings.HasPrefix(after, "D") {
+				n++
+				break
+			}
+		}
+	}
+	return n
 }
