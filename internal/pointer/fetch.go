@@ -21,6 +21,8 @@ const (
 	firstBackoff = 250 * time.Millisecond
 	mostBackoff  = 5 * time.Second
 	mostWaitTold = 30 * time.Second // the longest Retry-After that is believed
+
+	mostRedirects = 5 // that one request follows
 )
 
 // Fetcher reads the pointer from a URL.
@@ -59,7 +61,7 @@ func (f *Fetcher) Fetch(ctx context.Context) (Pointer, error) {
 	transport := f.transport()
 	defer transport.CloseIdleConnections()
 	client := retryablehttp.NewClient()
-	client.HTTPClient = &http.Client{Transport: transport, Timeout: tryTimeout}
+	client.HTTPClient = &http.Client{Transport: transport, Timeout: tryTimeout, CheckRedirect: checkRedirect}
 	client.Logger = nil
 	client.RetryMax = math.MaxInt32
 	client.Backoff = backoff
@@ -104,6 +106,17 @@ func (f *Fetcher) Fetch(ctx context.Context) (Pointer, error) {
 		return Pointer{}, fmt.Errorf("read pointer %s: %w (%w after %d tries in %s)", f.say, last, ended, tries, time.Since(start).Round(time.Millisecond))
 	}
 	return Pointer{}, fmt.Errorf("read pointer %s: %w", f.say, last)
+}
+
+// checkRedirect keeps what https promises: who may change what is sent over http must not choose the release.
+func checkRedirect(to *http.Request, from []*http.Request) error {
+	switch last := from[len(from)-1].URL; {
+	case last.Scheme == "https" && to.URL.Scheme != "https":
+		return finalError{fmt.Errorf("%s redirects from https to %s: not followed. Try: the https address of the pointer", last.Redacted(), to.URL.Redacted())}
+	case len(from) > mostRedirects:
+		return fmt.Errorf("more than %d redirects, the last to %s", mostRedirects, to.URL.Redacted())
+	}
+	return nil
 }
 
 // finalError is an answer that another try does not change.

@@ -223,3 +223,44 @@ func TestFetchUsesItsWholeDeadline(t *testing.T) {
 		}
 	})
 }
+
+// Who can change what http carries would choose the release of a fleet whose pointer is https.
+func TestFetchFollowsNoRedirectFromHTTPSToHTTP(t *testing.T) {
+	good := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(sample(7).Render()) })
+	open, private := httptest.NewServer(good), httptest.NewTLSServer(good)
+	defer open.Close()
+	defer private.Close()
+	get := func(first func(http.Handler) *httptest.Server, to string) (Pointer, error) {
+		server := first(http.RedirectHandler(to, http.StatusFound))
+		defer server.Close()
+		f, err := NewFetcher(server.URL+"/release.json", slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.transport = func() *http.Transport { return private.Client().Transport.(*http.Transport).Clone() }
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		return f.Fetch(ctx)
+	}
+	if p, err := get(httptest.NewTLSServer, private.URL); err != nil || p.Generation != 7 {
+		t.Errorf("https to https: got %+v, %v", p, err)
+	}
+	if p, err := get(httptest.NewServer, private.URL); err != nil || p.Generation != 7 {
+		t.Errorf("http to https: got %+v, %v", p, err)
+	}
+	_, err := get(httptest.NewTLSServer, open.URL)
+	if err == nil || errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "redirects from https to http://") || !strings.Contains(err.Error(), "Try: ") {
+		t.Errorf("https to http: got %v, want a final refusal", err)
+	}
+}
+
+func TestFetchFollowsAFewRedirectsOnly(t *testing.T) {
+	var calls atomic.Int32
+	_, err := fetch(t, 500*time.Millisecond, func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		http.Redirect(w, r, "/release.json", http.StatusFound)
+	})
+	if err == nil || !strings.Contains(err.Error(), "more than 5 redirects") || calls.Load() < 6 {
+		t.Fatalf("got %v after %d requests", err, calls.Load())
+	}
+}
