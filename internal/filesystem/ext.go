@@ -66,6 +66,10 @@ func parseExt(head []byte) (Info, error) {
 	if incompat&extIncompatJournalDev != 0 {
 		return Info{}, damaged(info.Kind, "this is an external journal, not a file system")
 	}
+	// The kernel looks for a journal elsewhere when there is no inode of one, e2fsck when there is a UUID of one.
+	if compat&extCompatJournal != 0 && (u32(0xe0) == 0 || [16]byte(sb[0xd0:0xe0]) != [16]byte{}) {
+		return Info{}, notAlone(info.Kind, "its journal is on another device", "-J device")
+	}
 
 	logBlock := u32(0x18)
 	if logBlock > 6 {

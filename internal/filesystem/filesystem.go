@@ -160,6 +160,11 @@ func damaged(kind Kind, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrDamaged, kind, fmt.Sprintf(format, args...))
 }
 
+// notAlone is about a file system that needs a second device, which no snapshot of the volume has. option is the one of mkfs that made it so.
+func notAlone(kind Kind, what, option string) error {
+	return fmt.Errorf("%s: %s, and a snapshot is of one volume. Try: a new volume, with a file system made by mkfs.%s without %s", kind, what, kind, option)
+}
+
 func formatUUID(u []byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:16])
 }

@@ -152,6 +152,45 @@ func TestWhatIsNoFileSystemIsToldApart(t *testing.T) {
 	}
 }
 
+// A snapshot is of one volume: what needs a second device can't be mounted where only the snapshot's copy is.
+func TestAFileSystemOnTwoDevicesIsRefused(t *testing.T) {
+	other := image(t, 128<<20)
+	for _, tc := range []struct {
+		name, text string
+		make       func(t *testing.T) string
+	}{
+		{"ext4 with a journal elsewhere", "journal is on another device", func(t *testing.T) string {
+			journal := loop(t, image(t, 16<<20, "mke2fs", "-q", "-F", "-b", "4096", "-O", "journal_dev"))
+			return image(t, 64<<20, "mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "device="+journal)
+		}},
+		{"xfs with a log elsewhere", "log is on another device", func(t *testing.T) string {
+			return image(t, 320<<20, "mkfs.xfs", "-q", "-f", "-l", "size=64m,logdev="+other)
+		}},
+		{"xfs with a realtime device", "realtime device", func(t *testing.T) string {
+			return image(t, 320<<20, "mkfs.xfs", "-q", "-f", "-r", "rtdev="+other)
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := filesystem.Check(t.Context(), tc.make(t), slog.New(slog.DiscardHandler))
+			if err == nil || !strings.Contains(err.Error(), tc.text) || !strings.Contains(err.Error(), "Try: ") {
+				t.Fatalf("err = %v, want %q and what to do", err, tc.text)
+			}
+		})
+	}
+}
+
+// loop makes a block device of an image: mke2fs takes no file for a journal.
+func loop(t *testing.T, path string) string {
+	t.Helper()
+	out, err := exec.Command("losetup", "--find", "--show", path).Output()
+	if err != nil {
+		t.Fatal("losetup: ", err)
+	}
+	device := strings.TrimSpace(string(out))
+	t.Cleanup(func() { run(t, "losetup", "-d", device) })
+	return device
+}
+
 func TestUnreadableDiskIsNotCalledBlank(t *testing.T) {
 	_, err := filesystem.Probe(bytes.NewReader(make([]byte, 2048)), 16<<20)
 	if err == nil || errors.Is(err, filesystem.ErrBlank) || !errors.Is(err, io.ErrUnexpectedEOF) {

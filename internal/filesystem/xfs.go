@@ -51,6 +51,10 @@ func parseXFS(disk io.ReaderAt, head []byte, size int64) (Info, error) {
 		return Info{}, damaged(XFS, "%d blocks in %d groups of %d", blocks, groups, groupBlocks)
 	case head[126] != 0:
 		return Info{}, damaged(XFS, "mkfs.xfs never finished on it")
+	case binary.BigEndian.Uint64(head[48:]) == 0: // sb_logstart
+		return Info{}, notAlone(XFS, "its log is on another device", "-l logdev")
+	case binary.BigEndian.Uint64(head[16:]) != 0: // sb_rblocks
+		return Info{}, notAlone(XFS, "it has a realtime device", "-r rtdev")
 	}
 	return Info{Kind: XFS, Label: label(head[108:120]), UUID: formatUUID(head[32:48]), Bytes: int64(blocks * blockSize)}, nil
 }
