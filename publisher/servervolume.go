@@ -120,11 +120,30 @@ func notAMembers(v volume.Volume) error {
 	return nil
 }
 
+// knownTime is how long EC2 may say that it does not know a volume which is attached here.
+const knownTime = 30 * time.Second
+
+// known describes a volume that is attached to this instance. The kernel has its disk: when EC2 does not
+// know it, that is an old answer (row 5).
+func (s serverVolumes) known(ctx context.Context, id string) (volume.Volume, error) {
+	ctx, cancel := context.WithTimeout(ctx, knownTime)
+	defer cancel()
+	for {
+		v, err := s.Describe(ctx, id)
+		if !volume.IsNotFound(err) {
+			return v, err
+		}
+		select {
+		case <-ctx.Done():
+			return v, err
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 // store is the store that a volume belongs to by its tag; "": none.
 func (s serverVolumes) store(ctx context.Context, id string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, volumeTime)
-	defer cancel()
-	v, err := s.Describe(ctx, id)
+	v, err := s.known(ctx, id)
 	return v.Tags[volume.TagStore], err
 }
 
@@ -132,7 +151,7 @@ func (s serverVolumes) store(ctx context.Context, id string) (string, error) {
 func (s serverVolumes) mark(ctx context.Context, id, store string) (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, volumeTime)
 	defer cancel()
-	v, err := s.Describe(ctx, id)
+	v, err := s.known(ctx, id)
 	if err != nil {
 		return false, err
 	}

@@ -145,7 +145,7 @@ func TestMemberFull(t *testing.T) {
 		t.Errorf("%+v: those behind come first", listed)
 	}
 	r.on(full, "rm /release/ballast")
-	r.ok("converge")
+	r.ok("converge", "--converge-deadline", "1m") // the publish's is short, so that it gives up
 	for _, m := range r.status().Members {
 		if m.Generation != 2 {
 			t.Errorf("%s is on generation %d after converge", m.InstanceID, m.Generation)
