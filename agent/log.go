@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/status"
 
 	"github.com/coreos/go-systemd/v22/journal"
 )
@@ -149,7 +150,7 @@ func (t talk) Handle(_ context.Context, r slog.Record) error {
 	if len(about) > 0 {
 		text += " (" + strings.Join(about, ", ") + ")"
 	}
-	return t.write(r.Level, text, fields)
+	return t.write(r.Level, status.Printable(text), fields)
 }
 
 // WithAttrs is of slog.Handler.

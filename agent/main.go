@@ -134,4 +134,6 @@ func complete(root *cobra.Command) {
 }
 
 // oneLine makes one line of an error, whatever a file name or another program put into it.
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+func oneLine(err error) string {
+	return strings.Join(strings.Fields(status.Printable(err.Error())), " ")
+}

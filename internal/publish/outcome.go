@@ -6,11 +6,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/status"
 )
 
 // Results of a publish, one per exit code.
@@ -187,10 +187,5 @@ func OneLine(err error) string {
 			lines = append(lines, line)
 		}
 	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.Join(lines, "; "))
+	return status.Printable(strings.Join(lines, "; "))
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"text/tabwriter"
+	"unicode"
 )
 
 // The formats of --output.
@@ -74,13 +75,24 @@ func PrintJSON(out io.Writer, report any) error {
 	return nil
 }
 
+// Printable makes a space of what moves a terminal or turns the order of a line round, and so of a line break. Names of files and
+// processes, tags and the output of other programs are foreign text.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
 // PrintTable writes rows for people, columns aligned; the first row may be a header. An empty cell is a dash.
 func PrintTable(out io.Writer, rows [][]string) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
 		cells := make([]string, len(row))
 		for i, cell := range row {
-			cells[i] = cell
+			cells[i] = Printable(cell)
 			if cell == "" {
 				cells[i] = "-"
 			}

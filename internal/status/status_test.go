@@ -88,3 +88,20 @@ func TestTableAlignsAndMarksEmptyCells(t *testing.T) {
 		t.Errorf("table = %q, want %q", out.String(), want)
 	}
 }
+
+func TestForeignTextMovesNoTerminal(t *testing.T) {
+	for text, want := range map[string]string{
+		"Größe …":                "Größe …",
+		"\x1b]0;title\a\x1b[2J":  " ]0;title  [2J",
+		"a\u009bb\u202ec\u2028d": "a b c d",
+		"a\x9b2Jb":               "a\ufffd2Jb", // CSI in one byte
+	} {
+		var out bytes.Buffer
+		if err := status.PrintTable(&out, [][]string{{text, "end"}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := status.Printable(text); got != want || !strings.HasPrefix(out.String(), want) {
+			t.Errorf("%q, in a table %q, want %q", got, out.String(), want)
+		}
+	}
+}
