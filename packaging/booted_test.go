@@ -22,6 +22,7 @@ func lifeUnderSystemd(t *testing.T, tree tree, v1, v2 map[string]string) {
 	c.run(t, "dpkg", "--install", "/agent1.deb", "/publisher1.deb")
 	c.is(t, "ebs-release-agent.service", "enabled", "inactive")
 	c.is(t, "ebs-release-serve.socket", "disabled", "inactive")
+	c.is(t, "ebs-release-gc.timer", "disabled", "inactive")
 
 	write(t, tree.path("var/lib/ebs-release/pointer/release.json"), "{\"schema\":1}\n")
 	c.run(t, "systemctl", "enable", "--now", "ebs-release-serve.socket")

@@ -22,6 +22,8 @@ var ourUnits = []string{
 	"../systemd/ebs-release.target",
 	"units/ebs-release-serve.socket",
 	"units/ebs-release-serve.service",
+	"units/ebs-release-gc.service",
+	"units/ebs-release-gc.timer",
 }
 
 // application is what the documentation tells the author of an application to write.
@@ -57,6 +59,14 @@ func TestNoOrderingCycle(t *testing.T) {
 			}
 			if links, _ := filepath.Glob(filepath.Join(root, "etc/systemd/system/*/ebs-release-serve.*")); len(links) > 0 {
 				t.Errorf("installing the publisher opens a port: %v", links)
+			}
+			timer := filepath.Join(root, "etc/systemd/system/timers.target.wants/ebs-release-gc.timer")
+			if _, err := os.Lstat(timer); err == nil {
+				t.Error("installing the publisher deletes snapshots daily")
+			}
+			systemctl(t, root, "enable", "ebs-release-gc.timer") // as the documentation says
+			if _, err := os.Lstat(timer); err != nil {
+				t.Errorf("the operator cannot enable gc: %v", err)
 			}
 		})
 	}
@@ -185,7 +195,7 @@ func bootRoot(t *testing.T, distribution string) string {
 	write(t, filepath.Join(system, "launch-hook.service"), read(t, "packer/launch-hook.service"))
 	write(t, filepath.Join(root, "usr/local/sbin/launch-hook"), read(t, "packer/launch-hook"))
 	run(t, "chmod", "+x", filepath.Join(root, "usr/local/sbin/launch-hook"))
-	systemctl(t, root, "preset", "ebs-release-agent.service", "ebs-release-serve.socket", "ebs-release-serve.service")
+	systemctl(t, root, "preset", "ebs-release-agent.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer")
 	systemctl(t, root, "enable", "application.service", "launch-hook.service")
 	return root
 }
@@ -193,7 +203,7 @@ func bootRoot(t *testing.T, distribution string) string {
 // verify returns what systemd complains about in a boot to multi-user.target: cycles, and anything in our units.
 func verify(t *testing.T, root string) string {
 	t.Helper()
-	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release.target", "ebs-release-serve.socket", "ebs-release-serve.service"}
+	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release.target", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service"}
 	out, err := exec.Command("systemd-analyze", units...).CombinedOutput()
 	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
 		t.Fatal(err)
