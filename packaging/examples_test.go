@@ -104,6 +104,11 @@ func TestPackerExamplesHoldTogether(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e := parseExample(t, "packer", name+".pkr.hcl")
 			e.check(t)
+			for _, need := range []string{"useradd --uid 2000", "cloud-init status --wait", "ssh_clear_authorized_keys = true"} {
+				if !strings.Contains(read(t, "packer/"+name+".pkr.hcl"), need) {
+					t.Errorf("the image has no %q", need)
+				}
+			}
 			if _, ok := e.strings["source.amazon-ebs."+name]; !ok {
 				t.Errorf("the build has not the source amazon-ebs.%s", name)
 			}

@@ -68,6 +68,8 @@ source "amazon-ebs" "member" {
   encrypt_boot  = true
   ami_name      = "ebs-release-member-${formatdate("YYYYMMDD-hhmmss", timestamp())}"
 
+  ssh_clear_authorized_keys = true # the builder's key does not stay
+
   source_ami_filter {
     filters = {
       name                = var.source_ami.name
@@ -89,6 +91,16 @@ source "amazon-ebs" "member" {
 
 build {
   sources = ["source.amazon-ebs.member"]
+
+  # cloud-init may still hold the package manager, or be about to write its sources. It exits with 2 when it warned only.
+  provisioner "shell" {
+    inline = ["cloud-init status --wait || [ $? -eq 2 ]"]
+  }
+
+  # Releases are pushed as this user, and the tree is its own: no sudo, and the same id in both images.
+  provisioner "shell" {
+    inline = ["sudo useradd --uid 2000 --create-home --shell /bin/bash deploy"]
+  }
 
   # Installing the package starts nothing. The switch is for a reboot while the image is built: the builder must not mount a volume then either.
   provisioner "shell" {

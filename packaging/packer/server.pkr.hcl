@@ -62,6 +62,8 @@ source "amazon-ebs" "server" {
   encrypt_boot  = true
   ami_name      = "ebs-release-server-${formatdate("YYYYMMDD-hhmmss", timestamp())}"
 
+  ssh_clear_authorized_keys = true # the builder's key does not stay
+
   source_ami_filter {
     filters = {
       name                = var.source_ami.name
@@ -83,6 +85,16 @@ source "amazon-ebs" "server" {
 
 build {
   sources = ["source.amazon-ebs.server"]
+
+  # cloud-init may still hold the package manager, or be about to write its sources. It exits with 2 when it warned only.
+  provisioner "shell" {
+    inline = ["cloud-init status --wait || [ $? -eq 2 ]"]
+  }
+
+  # Releases are pushed as this user, and the tree is its own: no sudo, and the same id in both images.
+  provisioner "shell" {
+    inline = ["sudo useradd --uid 2000 --create-home --shell /bin/bash deploy"]
+  }
 
   provisioner "file" {
     source      = var.package

@@ -51,9 +51,11 @@ resource "aws_launch_template" "member" {
     instance_metadata_tags      = "enabled" # launch-hook reads the group's name there
   }
 
-  # cloud-init writes files before the network is called online, which is before the agent starts.
+  # cloud-init writes files and makes users before the network is called online, which is before the agent starts.
   user_data = base64encode(templatefile("${path.module}/member.yaml.tftpl", {
-    pointer = local.pointer
+    pointer        = local.pointer
+    ssh_user       = var.ssh_user
+    ssh_public_key = chomp(var.ssh_public_key)
   }))
 }
 

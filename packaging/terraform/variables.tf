@@ -90,7 +90,8 @@ variable "target_group_arns" {
 
 variable "key_name" {
   type        = string
-  description = "Key pair of the members; the release server logs in with its private key (ssh-key in publisher.toml)."
+  description = "Key pair that operators log in to the members with, as a user that has sudo; null: none. Not the release server's."
+  default     = null
 }
 
 variable "server_key_name" {
@@ -100,8 +101,18 @@ variable "server_key_name" {
 
 variable "ssh_user" {
   type        = string
-  description = "User that the release server logs in as on the members, and the owner of the release tree: of the same user id in both images."
-  default     = "admin"
+  description = "User that the release server logs in as on the members, and the owner of the release tree: of the same user id in both images, without sudo."
+  default     = "deploy" # as ../packer makes it
+
+  validation {
+    condition     = !contains(["root", "admin", "ec2-user", "ubuntu", "debian", "rocky", "centos"], var.ssh_user)
+    error_message = "A user with sudo: the deploy key would be root on all members."
+  }
+}
+
+variable "ssh_public_key" {
+  type        = string
+  description = "Public key that ssh_user takes on the members; the release server has the private one (ssh-key in publisher.toml)."
 }
 
 variable "kms_key_arn" {
