@@ -38,6 +38,10 @@ func (f *Folder) Stop(ctx context.Context) (holder Holder, stopped bool, err err
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return holder, true, fmt.Errorf("stop %s: %w", holder, err)
 	}
+	// One that is stopped (Ctrl-Z) acts on no signal before it goes on.
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return holder, true, fmt.Errorf("let %s go on, so that it can end: %w", holder, err)
+	}
 	for {
 		now, held, err := f.Holder(ctx)
 		switch {

@@ -59,6 +59,28 @@ func TestStopEndsTheProcessThatHoldsTheLock(t *testing.T) {
 	_ = unlock()
 }
 
+// A publish after Ctrl-Z holds its lock, and would not see SIGTERM before it goes on.
+func TestStopEndsAProcessThatIsStopped(t *testing.T) {
+	store, dir := folder(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := holding(t, dir, exe)
+	if err := other.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(other.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatalf("it did not stop: %v, %v", status, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, stopped, err := store.Stop(ctx); err != nil || !stopped {
+		t.Fatalf("%v, %v", stopped, err)
+	}
+}
+
 func TestStopLeavesStrangersAlone(t *testing.T) {
 	store, dir := folder(t)
 	other := holding(t, dir, "flock", filepath.Join(dir, lockName), "sh", "-c", "echo held; read x")
