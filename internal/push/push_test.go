@@ -357,6 +357,8 @@ func TestFarSideThatCannot(t *testing.T) {
 		{"agent can't be executed", func() { _ = os.Chmod(f.script, 0o644) }, ErrNoAgent, "Permission denied"},
 		{"agent that is too old", script("echo 'unknown command \"receive\"' >&2; exit 2"), ErrNoAgent, `unknown command "receive"`},
 		{"agent that is too new", script(`echo '{"schema":99,"state":"listening","agent":"9.9"}'; cat >/dev/null`), ErrNoAgent, "its version 9.9 speaks protocol 99"},
+		{"greeting after talk without a newline", script(`printf 'hi {you} '; echo '{"schema":99,"state":"listening","agent":"9.9"}'; cat >/dev/null`),
+			ErrNoAgent, "its version 9.9 speaks protocol 99"},
 		{"something else", script("yes"), ErrNoAgent, "talks without end"},
 		{"booting", func() { f.agent(t, "PUSH_TEST_BOOTING=1") }, ErrNotReady, "the boot is still going on"},
 	} {

@@ -2,6 +2,7 @@ package push
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -190,7 +191,7 @@ func (s *Session) listen(stdout io.Reader) {
 	}
 }
 
-// hello waits for the agent's first line. Lines before it are some shell's talk.
+// hello waits for the agent's first line. What comes before it is some shell's talk, which need not end with a newline.
 func (s *Session) hello() error {
 	for talk := 0; talk < 1000; talk++ {
 		line, more := <-s.answers
@@ -198,6 +199,7 @@ func (s *Session) hello() error {
 			return io.EOF
 		}
 		var hello wire.Hello
+		line = line[max(0, bytes.LastIndexByte(line, '{')):] // a greeting has no other brace
 		if err := json.Unmarshal(line, &hello); err != nil || hello.State != wire.StateListening {
 			continue
 		}
