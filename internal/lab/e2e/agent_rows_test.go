@@ -34,7 +34,11 @@ type row struct {
 	check    func(r *rig, h *host.Host, o outcome) // what is left, and more
 }
 
-const soon = 3 * time.Second // nothing to wait for, on a busy machine
+const soon = 3 * time.Second // nothing to wait for
+
+// busy is what all may take longer when both processors are taken by something else. What a bound is there to tell apart (another try, a pause of
+// EC2's waiters, the deadline of a boot) is longer.
+const busy = 4 * time.Second
 
 func (c row) run(t *testing.T, shared *rig) {
 	t.Parallel()
@@ -61,7 +65,7 @@ func (c row) run(t *testing.T, shared *rig) {
 	}
 	out := agent(within(t, 150*time.Second), h, c.args...)
 	disarm()
-	if out.Code != c.code || out.took < c.min || out.took > c.max {
+	if out.Code != c.code || out.took < c.min || out.took > c.max+busy {
 		t.Errorf("exit %d after %s, want %d after %s to %s\n%s", out.Code, out.took, c.code, c.min, c.max, out.Stderr)
 		for _, call := range r.requests(h) {
 			t.Logf("%s %s: %s, %d %s", call.Start.Format("05.000"), call.Action, call.Duration, call.Status, call.Code)
@@ -423,7 +427,7 @@ func TestAgentSlowRows(t *testing.T) {
 					c.args = []string{"--deadline", "10s"}
 				}
 				out := agent(ctx, h, c.args...)
-				if out.Code != 0 || out.took < c.min || out.took > c.max {
+				if out.Code != 0 || out.took < c.min || out.took > c.max+busy {
 					return fmt.Errorf("exit %d after %s, want 0 after %s to %s\n%s", out.Code, out.took, c.min, c.max, out.Stderr)
 				}
 				if c.check != nil {
@@ -503,7 +507,7 @@ func TestAgentRow19Snapshots(t *testing.T) {
 	r.pointer(string(good.Render()))
 	out = <-done
 	must(t, failed(out))
-	if out.took < time.Second || out.took > 6*time.Second {
+	if out.took < time.Second || out.took > 6*time.Second+busy {
 		t.Errorf("it took %s", out.took)
 	}
 	must(t, r.served(h, good, "one", 1))
