@@ -42,7 +42,7 @@ func (p *parts) tests() []test {
 		{"right to delete snapshots", []string{testAccount, "pointer"}, p.testDeleteSnapshot},
 		{testMembers, []string{testAccount}, d.members},
 		{"rights on members' volumes", []string{testAccount, testMembers}, d.rights},
-		{"ssh to the members", []string{testAccount, testMembers}, d.ssh},
+		{"ssh to the members", []string{testAccount, checkKey, testMembers}, d.ssh},
 		{"left-over volumes", []string{testAccount}, p.testOrphans},
 	}...)
 }

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"strings"
 
 	"ebs-release/internal/config"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/push"
 	"ebs-release/internal/release"
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
@@ -43,12 +43,15 @@ type preflight struct {
 	maker   *snapshot.Maker // gets its volume here
 }
 
-// checkVolume is the name of the check that most others build on.
-const checkVolume = "release volume"
+// Names of checks that others build on.
+const (
+	checkVolume = "release volume"
+	checkKey    = "ssh key"
+)
 
 func (c preflight) list() []publish.Check {
 	if c.verb == verbConverge {
-		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: "ssh key", Do: c.sshKey}, {Name: "release tree", Do: c.releaseTree},
+		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: checkKey, Do: c.sshKey}, {Name: "release tree", Do: c.releaseTree},
 			{Name: "store", Do: c.sameStore}}
 	}
 	checks := []publish.Check{{Name: "root", Do: c.root}}
@@ -57,7 +60,7 @@ func (c preflight) list() []publish.Check {
 	}
 	return append(checks, []publish.Check{
 		{Name: "programs", Do: c.programs},
-		{Name: "ssh key", Do: c.sshKey},
+		{Name: checkKey, Do: c.sshKey},
 		{Name: checkVolume, Do: c.releaseVolume},
 		{Name: "release tree", Do: c.releaseTree},
 		{Name: "disk space", Do: c.space},
@@ -109,17 +112,18 @@ func (c preflight) programs(context.Context) error {
 	return nil
 }
 
-func (c preflight) sshKey(context.Context) error {
+// sshKey loads the key before any member is dialed: each of them would only say that it refuses.
+func (c preflight) sshKey(ctx context.Context) error {
 	key := c.values.Get("ssh-key")
 	if key == "" {
 		return nil // ssh's own: agent, ~/.ssh
 	}
-	data, err := os.ReadFile(key)
-	if err != nil {
+	err := push.CheckKey(ctx, key)
+	switch {
+	case !errors.Is(err, push.ErrNoKeygen):
 		return err
-	}
-	if !strings.Contains(string(data), "PRIVATE KEY") {
-		return fmt.Errorf("%s is not a private key", key)
+	case c.verb == verbDoctor:
+		return warn("%w. Try: install the package that has ssh-keygen (openssh-client, openssh)", err)
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ const (
 	verbPublish  = "publish"
 	verbRollback = "rollback"
 	verbConverge = "converge"
+	verbDoctor   = "doctor"
 
 	// In the history only.
 	verbGC          = "gc"

@@ -96,6 +96,26 @@ func TestWrongSSHKey(t *testing.T) {
 	r.unchanged(func() host.Output { return r.publisher("publish", "/srv/source", "--ssh-key", "/root/nothing") }, 3, "/root/nothing")
 }
 
+// A key that ssh cannot load is named before anybody is dialed: the members are not to blame.
+func TestSSHKeyThatCannotBeLoaded(t *testing.T) {
+	r := published(t, nil)
+	r.scale(1)
+	r.sh("echo two > /srv/source/version")
+	r.sh(`cd /root && ssh-keygen -q -t ed25519 -N '' -f open && ssh-keygen -q -t ed25519 -N secret -f locked
+chmod 644 open; install -m 600 locked.pub half; (umask 077; echo '-----BEGIN OPENSSH PRIVATE KEY-----' > text); mkdir -m 700 directory`)
+	for name, words := range map[string]string{"open": "bad permissions", "locked": "passphrase", "half": "Load key", "text": "Load key", "directory": "/root/directory"} {
+		for verb, code := range map[string]int{"publish /srv/source": 3, "rollback": 3, "converge": 3, "doctor": 1, "verify --all": 3} {
+			var out host.Output
+			args := append(strings.Fields(verb), "--ssh-key", "/root/"+name)
+			r.unchanged(func() host.Output { out = r.publisher(args...); return out }, code)
+			said := out.Stdout + out.Stderr
+			if !strings.Contains(said, "cannot load the private key /root/"+name) || !strings.Contains(said, words) || strings.Contains(said, "login refused") {
+				t.Errorf("%s with the key %s: %s", verb, name, said)
+			}
+		}
+	}
+}
+
 func TestUnknownGroup(t *testing.T) {
 	r := published(t, nil)
 	r.sh("echo two > /srv/source/version")
