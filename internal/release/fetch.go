@@ -70,14 +70,20 @@ func (t Tree) scratch(root *os.Root, who owner) (*os.File, error) {
 	return dir, nil
 }
 
+// mostSilence is how long rsync may say nothing. With --checksum it is silent while either side hashes a file: an hour is 360 GB at
+// 100 MB/s. A server of its own (rsync://) that dies without a word is found by this only.
+const mostSilence = time.Hour
+
 // rsync copies a remote source to dir. It finds its way there, and to the current release, by paths: so it may do no more than who owns the volume, and
 // who could have replaced a folder on the way by a link. Its ssh runs as before, with root's keys.
 func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.File, who owner) error {
 	// No --times: a link must not depend on them. No -I: --checksum decides.
-	args := []string{"--recursive", "--links", "--perms", "--checksum", "--timeout=60"}
-	// With --rsh, rsync would reach its own servers through ssh, too.
-	if !strings.HasPrefix(source, "rsync://") && !strings.Contains(source, "::") {
-		args = append(args, "--rsh=ssh -o BatchMode=yes -o ConnectTimeout=10")
+	args := []string{"--recursive", "--links", "--perms", "--checksum", "--timeout=" + fmt.Sprint(int(mostSilence.Seconds()))}
+	if strings.HasPrefix(source, "rsync://") || strings.Contains(source, "::") {
+		args = append(args, "--contimeout=10") // with --rsh, rsync would reach its own servers through ssh, too
+	} else {
+		// ssh asks the other side by itself, so a dead one is found within a minute, however long its rsync is silent.
+		args = append(args, "--rsh=ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 -o ServerAliveCountMax=4")
 	}
 	if who != asIs {
 		args = append(args, fmt.Sprintf("--copy-as=%d:%d", who.uid, who.gid))

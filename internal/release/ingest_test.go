@@ -452,6 +452,29 @@ func TestIngestFromAnRsyncServer(t *testing.T) {
 	wantError(t, err, "Unknown module")
 }
 
+// With --checksum, the other side is silent for as long as it hashes a large file. Here a minute of rsync's patience is a second.
+func TestASilentRsyncIsNotADeadOne(t *testing.T) {
+	bin := t.TempDir()
+	said := filepath.Join(bin, "said")
+	put(t, bin, "0755 ssh", "#!/bin/bash\necho \"$*\" >"+said+"\nwhile [[ $1 == -* ]]; do [[ $1 == -o ]] && shift; shift; done; shift\nsleep 3\neval \"$@\"\n")
+	rsync, err := exec.LookPath("rsync")
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, bin, "0755 rsync", "#!/bin/bash\nfor a; do shift; [[ $a == --timeout=* ]] && a=--timeout=$((${a#*=} / 60)); set -- \"$@\" \"$a\"; done\nexec "+rsync+" \"$@\"\n")
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	tree, dir := volume(t), source(t, first)
+	in, err := tree.Ingest(t.Context(), "host:"+dir, second, gc.Wanted{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, dir, tree.Path(in.ID))
+	words, err := os.ReadFile(said)
+	if err != nil || !strings.Contains(string(words), "-o ServerAliveInterval=15 -o ServerAliveCountMax=4") {
+		t.Errorf("nobody asks whether the other side lives: ssh %s (%v)", words, err)
+	}
+}
+
 // The user that the volume belongs to can rename what is in its folders, also the folder that root fetches into, at any time.
 func TestWhoOwnsTheVolumeCannotLeadAFetchElsewhere(t *testing.T) {
 	bin := t.TempDir()
