@@ -138,6 +138,8 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 	case doPrepare:
 		if w.prepared, err = mount.Prepare(r.Device, r.Kind); err == nil {
 			a.Major, a.Minor = w.prepared.Number()
+		} else if info, probed := filesystem.ProbeDevice(r.Device); probed == nil {
+			err = info.WhyNotMounted(err)
 		}
 	case doCheckTree, doHolding:
 		var volume tree

@@ -87,3 +87,24 @@ func TestADiskThatStopsAnsweringHoldsNobody(t *testing.T) {
 		t.Error("the child stays, though the disk answers")
 	}
 }
+
+// A kernel that is older than the mkfs says "invalid argument"; what it does not know is said beside that.
+func TestAFeatureThatTheKernelDoesNotKnowIsNamed(t *testing.T) {
+	device := disk(t, "mkfs.ext4", "-q", "-F", "-O", "^metadata_csum")
+	f, err := os.OpenFile(device, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Above filetype, extent, 64bit and flex_bg, a bit that no kernel knows yet: the word is at 0x60 of the superblock.
+	if _, err := f.WriteAt([]byte{0xc2, 0x02, 0, 0x40}, 1024+0x60); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var w diskWork
+	_, err = w.do(t.Context(), diskRequest{Do: doPrepare, Device: device, Kind: "ext4"})
+	if !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "incompat 0x40000000") {
+		t.Errorf("got %v", err)
+	}
+}

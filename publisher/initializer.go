@@ -184,7 +184,7 @@ func (i *initializer) bringDisk(ctx context.Context) error {
 		}
 	}
 	if err := mount.Mount(disk.Path, info.KernelName(), i.mountPoint); err != nil {
-		return err
+		return info.WhyNotMounted(err)
 	}
 	if err := mount.Visible(i.mountPoint, disk.Major, disk.Minor); err != nil {
 		return err

@@ -34,6 +34,14 @@ const (
 	extOldROCompat = extROCompatSparseSuper | extROCompatLargeFile | extROCompatBtreeDir
 )
 
+// What Linux 5.14 and e2fsprogs 1.46 know (fs/ext4/ext4.h, lib/e2p/feature.c): the oldest members have these. An old e2fsck refuses a
+// compat feature, too, that the kernel would not mind (e2fsprogs #147).
+const (
+	extKnownCompat   = 0x0e3f // up to dir_index, sparse_super2, fast_commit, stable_inodes
+	extKnownIncompat = 0x3e7d6
+	extKnownROCompat = 0xb77f
+)
+
 func isExt(head []byte) bool {
 	return len(head) >= extStart+extSize && binary.LittleEndian.Uint16(head[extStart+0x38:]) == extMagic
 }
@@ -92,6 +100,11 @@ func parseExt(head []byte) (Info, error) {
 		return Info{}, damaged(info.Kind, "inode size %d", inode)
 	}
 	info.Bytes = int64(blocks * blockSize)
+	info.Newer = newer([]features{
+		{"compat", compat, extKnownCompat, map[uint32]string{0x1000: "orphan_file"}},
+		{"incompat", incompat, extKnownIncompat, nil},
+		{"ro_compat", roCompat, extKnownROCompat, map[uint32]string{0x10000: "orphan_present"}},
+	})
 	info.JournalDirty = incompat&extIncompatRecover != 0
 
 	// A dirty journal is no reason: the mount replays it. Mount counts and dates are none either: they are a habit, not a finding.

@@ -33,6 +33,8 @@ type Info struct {
 	JournalDirty bool
 	// NeedsCheck says why e2fsck must look before a mount; empty: it need not.
 	NeedsCheck string
+	// Newer are the features that Linux 5.14 does not know, the oldest kernel that a member may have; empty: any member can mount it.
+	Newer string
 }
 
 // KernelName is the name to mount by. The ext4 driver mounts all three, and unlike the other two names it is always there.

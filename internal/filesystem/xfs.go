@@ -16,6 +16,12 @@ const (
 	xfsMaxSector = 32768
 
 	xfsIncompatNeedsRepair = 1 << 4
+
+	// What Linux 5.14 knows: finobt, rmapbt, reflink, inobtcount; ftype, spinodes, meta_uuid, bigtime, needsrepair. A log item feature
+	// is set while the log is dirty only, by the kernel that wrote it.
+	xfsKnownROCompat    = 0xf
+	xfsKnownIncompat    = 0x1f
+	xfsKnownLogIncompat = 0
 )
 
 func isXFS(head []byte) bool { return len(head) >= 512 && string(head[:4]) == xfsMagic }
@@ -56,7 +62,16 @@ func parseXFS(disk io.ReaderAt, head []byte, size int64) (Info, error) {
 	case binary.BigEndian.Uint64(head[16:]) != 0: // sb_rblocks
 		return Info{}, notAlone(XFS, "it has a realtime device", "-r rtdev")
 	}
-	return Info{Kind: XFS, Label: label(head[108:120]), UUID: formatUUID(head[32:48]), Bytes: int64(blocks * blockSize)}, nil
+	info := Info{Kind: XFS, Label: label(head[108:120]), UUID: formatUUID(head[32:48]), Bytes: int64(blocks * blockSize)}
+	if version == 5 {
+		info.Newer = newer([]features{
+			{"compat", u32(208), 0, nil},
+			{"ro_compat", u32(212), xfsKnownROCompat, nil},
+			{"incompat", u32(216), xfsKnownIncompat, map[uint32]string{0x20: "nrext64", 0x40: "exchange", 0x80: "parent", 0x100: "metadir"}},
+			{"log_incompat", u32(220), xfsKnownLogIncompat, nil},
+		})
+	}
+	return info, nil
 }
 
 func checkXFSSum(disk io.ReaderAt, head []byte, sector, size int64) error {

@@ -28,6 +28,9 @@ func Make(ctx context.Context, device string, kind filesystem.Kind, label string
 	if err != nil {
 		return err
 	}
+	if kind == filesystem.XFS {
+		argv = append(argv[:1:1], append(without(ctx), argv[1:]...)...)
+	}
 	if err := proveBlank(device); err != nil {
 		return fmt.Errorf("make %s on %s: %w", kind, device, err)
 	}
@@ -47,7 +50,31 @@ func Make(ctx context.Context, device string, kind filesystem.Kind, label string
 	if info.Kind != kind || info.Label != label {
 		return fmt.Errorf("read %s back after mkfs: %s %q, want %s %q", device, info.Kind, info.Label, kind, label)
 	}
+	if info.Newer != "" {
+		return fmt.Errorf("%s made a %s with features that a member on an older system cannot mount: %s. Try: another version of it, on another blank volume",
+			argv[0], kind, info.Newer)
+	}
 	return nil
+}
+
+// extFeatures are those of e2fsprogs 1.46: later ones add what an older member's e2fsck and kernel refuse (orphan_file; e2fsprogs #147).
+// They begin with none, as an older mkfs refuses the name of a feature that it does not know, even with ^.
+const extFeatures = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file," +
+	"dir_nlink,extra_isize,metadata_csum"
+
+// without are the options that switch off what members' kernels may not know. An older mkfs.xfs refuses the name of an option that it
+// does not know, so its usage is asked for those; what is made is looked at afterwards in any case.
+func without(ctx context.Context) []string {
+	cmd := exec.CommandContext(ctx, "mkfs.xfs")
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	usage, _ := cmd.CombinedOutput() // it fails: no device is named
+	var options []string
+	for _, o := range []struct{ section, name string }{{"-i", "nrext64"}, {"-i", "exchange"}, {"-n", "parent"}, {"-m", "metadir"}} {
+		if bytes.Contains(usage, []byte(o.name+"=0|1")) {
+			options = append(options, o.section, o.name+"=0")
+		}
+	}
+	return options
 }
 
 func command(device string, kind filesystem.Kind, label string) ([]string, error) {
@@ -61,7 +88,7 @@ func command(device string, kind filesystem.Kind, label string) ([]string, error
 		return []string{"mkfs.xfs", "-q", "-L", label, device}, nil
 	default:
 		// Inode tables at once: a lazy kernel thread would go on writing into the first snapshots.
-		return []string{"mkfs.ext4", "-q", "-L", label, "-E", "lazy_itable_init=0,lazy_journal_init=0", device}, nil
+		return []string{"mkfs.ext4", "-q", "-L", label, "-O", extFeatures, "-E", "lazy_itable_init=0,lazy_journal_init=0", device}, nil
 	}
 }
 
