@@ -78,7 +78,7 @@ const mostSilence = time.Hour
 // who could have replaced a folder on the way by a link. Its ssh runs as before, with root's keys.
 func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.File, who owner) error {
 	// No --times: a link must not depend on them. No -I: --checksum decides.
-	args := []string{"--recursive", "--links", "--perms", "--checksum", "--timeout=" + fmt.Sprint(int(mostSilence.Seconds()))}
+	args := []string{"--recursive", "--links", "--perms", "--checksum", "--info=nonreg1", "--timeout=" + fmt.Sprint(int(mostSilence.Seconds()))}
 	if strings.HasPrefix(source, "rsync://") || strings.Contains(source, "::") {
 		args = append(args, "--contimeout=10") // with --rsh, rsync would reach its own servers through ssh, too
 	} else {
@@ -105,6 +105,8 @@ func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.F
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
+	skipped := &head{}
+	cmd.Stdout = skipped
 	// Its ssh goes with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -116,5 +118,19 @@ func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.F
 		said, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
 		return fmt.Errorf("rsync from there: %s (%w)", strings.TrimSpace(said), err)
 	}
+	// What rsync leaves out without an error is refused, as it is in a folder.
+	if _, name, found := strings.Cut(string(skipped.text), "skipping non-regular file "); found {
+		name, _, _ = strings.Cut(name, "\n")
+		return fmt.Errorf("%s is a fifo, socket or device: only files, directories and symlinks can be released", name)
+	}
 	return nil
+}
+
+// head keeps the beginning of what a program says.
+type head struct{ text []byte }
+
+func (h *head) Write(p []byte) (int, error) {
+	const most = 8 << 10
+	h.text = append(h.text, p[:min(len(p), most-len(h.text))]...)
+	return len(p), nil
 }

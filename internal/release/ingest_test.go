@@ -452,6 +452,24 @@ func TestIngestFromAnRsyncServer(t *testing.T) {
 	wantError(t, err, "Unknown module")
 }
 
+// rsync leaves out what it was not told to send, and ends well. One rule for both kinds of SOURCE: it is refused by name.
+func TestWhatRsyncLeavesOutIsRefused(t *testing.T) {
+	bin := t.TempDir()
+	put(t, bin, "0755 ssh", "#!/bin/bash\nwhile [[ $1 == -* ]]; do [[ $1 == -o ]] && shift; shift; done; shift\neval \"$@\"\n")
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	for name, mode := range map[string]uint32{"a fifo": unix.S_IFIFO, "socket": unix.S_IFSOCK, "device": unix.S_IFCHR} {
+		tree, dir := volume(t), source(t, first)
+		if err := unix.Mknod(filepath.Join(dir, "bin", name), mode|0o600, int(unix.Mkdev(1, 3))); err != nil {
+			t.Fatal(err)
+		}
+		for _, from := range []string{dir, "host:" + dir} {
+			_, err := tree.Ingest(t.Context(), from, second, gc.Wanted{})
+			wantError(t, err, name)
+			wantError(t, err, "only files, directories and symlinks can be released")
+		}
+	}
+}
+
 // With --checksum, the other side is silent for as long as it hashes a large file. Here a minute of rsync's patience is a second.
 func TestASilentRsyncIsNotADeadOne(t *testing.T) {
 	bin := t.TempDir()
