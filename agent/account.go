@@ -142,14 +142,15 @@ func (a *account) Remove(ctx context.Context, me boot.Identity, v boot.Volume) e
 	return err
 }
 
-// Leave has EC2 delete the volume with the instance, if it is attached, and tags it. Neither depends on the other.
+// Leave tags the volume, and has EC2 delete it with the instance, if it is attached. The tag first: a volume
+// that is being detached can keep the other call busy until ctx ends.
 func (a *account) Leave(ctx context.Context, me boot.Identity, v boot.Volume) error {
 	a.removed = append(a.removed, v.ID)
-	var err error
+	err := a.volumes.Tag(ctx, v.ID, map[string]string{volume.TagState: volume.StateLeft})
 	if v.Attached && !v.Protected {
-		err = a.Protect(ctx, me, v)
+		err = errors.Join(err, a.Protect(ctx, me, v))
 	}
-	return errors.Join(err, a.volumes.Tag(ctx, v.ID, map[string]string{volume.TagState: volume.StateLeft}))
+	return err
 }
 
 func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) error {

@@ -157,7 +157,9 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		err = observeVolume(&a.Status)
 	case doPlace:
 		w.mark(ctx)
-		err = w.prepared.MoveTo(r.Point)
+		if err = ctx.Err(); err == nil { // who asked may have given up meanwhile: then nobody wants it to be seen
+			err = w.prepared.MoveTo(r.Point)
+		}
 	case doUnmount:
 		err = patiently(ctx, func() error { return mount.Unmount(r.Point) })
 		if _, busy := errors.AsType[*mount.BusyError](err); busy {

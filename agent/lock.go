@@ -80,11 +80,14 @@ func isLocked(path string) (bool, error) {
 	} else if err != nil {
 		return false, &os.PathError{Op: "lstat", Path: path, Err: err}
 	}
-	held, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		return false, err
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	for range 2 { // a lock that goes while the list is read may hide the one behind it
+		held, err := os.ReadFile("/proc/locks")
+		if err != nil || holdsFlock(string(held), file) {
+			return err == nil, err
+		}
 	}
-	return holdsFlock(string(held), fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)), nil
+	return false, nil
 }
 
 // holdsFlock looks for "1: FLOCK  ADVISORY  WRITE 917 00:19:1234 0 EOF". One who waits has "->" behind the number.

@@ -55,12 +55,7 @@ type program struct {
 	where          whereabouts
 }
 
-// run is main without the process: it returns the exit code.
-func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, getenv func(string) string) int {
-	p := &program{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv, runDir: status.Run}
-	return p.execute(ctx, args)
-}
-
+// execute is main without the process: it returns the exit code.
 func (p *program) execute(ctx context.Context, args []string) int {
 	out := &status.Stdout{Writer: p.stdout}
 	p.stdout = out

@@ -180,6 +180,11 @@ func (b *boot) leaveBehind(ctx context.Context, v Volume, why error) {
 		"volume", v.ID, "error", why)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), marking)
 	defer cancel()
+	if b.Older { // else its generation would stop the next start, which is not told that the pointer is meant
+		if err := b.Volumes.Report(ctx, v, Report{}); err != nil {
+			b.log.Warn("the volume that is left behind goes on naming its generation", "volume", v.ID, "error", err)
+		}
+	}
 	if err := b.Volumes.Leave(ctx, b.me, v); err != nil {
 		b.log.Warn("cannot mark the volume that is left behind", "volume", v.ID, "error", err)
 	}

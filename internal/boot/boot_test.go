@@ -307,6 +307,26 @@ func TestAnOlderPointerChangesNothing(t *testing.T) {
 			t.Fatalf("error = %v, account %v", err, w.account)
 		}
 	})
+	t.Run("it cannot be looked into", func(t *testing.T) {
+		w := newWorld(7)
+		w.have(attached, 8)
+		w.disks.check = func(d boot.Disk) (boot.Disk, error) { return d, errors.New("input/output error") }
+		_, _, err := w.boot(t)
+		if !errors.Is(err, boot.ErrOlder) || !strings.Contains(err.Error(), "input/output error") || len(w.account) != 1 {
+			t.Fatalf("error = %v, account %v", err, w.account)
+		}
+	})
+	t.Run("a right is missing before it was looked into", func(t *testing.T) {
+		w := newWorld(7)
+		loose := attached
+		loose.Protected = false
+		w.have(loose, 8)
+		w.volumes.protect = func(context.Context, boot.Volume) error { return errors.New("denied") }
+		w.disks.check = func(d boot.Disk) (boot.Disk, error) { time.Sleep(time.Second); return d, nil }
+		if _, _, err := w.boot(t); err == nil || len(w.account) != 1 {
+			t.Fatalf("error = %v, account %v", err, w.account)
+		}
+	})
 	t.Run("re-read", func(t *testing.T) {
 		w := newWorld(7)
 		report := w.volumes.report

@@ -48,6 +48,9 @@ func (b *boot) recover(ctx context.Context, err error) error {
 		case b.adopted && errors.Is(err, ErrOlder) && !b.Older:
 			failed.Err = olderPointer(failed.Err)
 			return err
+		case b.adopted && b.unseenAndNewer(failed.Err) != nil:
+			failed.Err, failed.Hint = fmt.Errorf("%w (%w)", b.unseenAndNewer(failed.Err), failed.Err), ""
+			return err
 		case b.adopted:
 			// Whatever an earlier boot left: this one makes its own before it gives up.
 			why = "the volume of an earlier boot is of no use"
@@ -77,6 +80,15 @@ func (b *boot) recover(ctx context.Context, err error) error {
 	}
 	b.forget(ctx)
 	return &back{to: StageAdopt, why: why}
+}
+
+// unseenAndNewer is an error when the volume in hand was reported with a higher generation than the pointer
+// names, and nobody could look whether it is so: then the pointer is the one that is doubted.
+func (b *boot) unseenAndNewer(failure error) error {
+	if b.sound || errors.Is(failure, ErrMismatch) {
+		return nil
+	}
+	return b.newerByTags([]Volume{b.volume}, "")
 }
 
 // silent: the disk did not answer within the time of a stage. The kernel may hold it for as long as it likes.
@@ -140,7 +152,7 @@ func (b *boot) leave(ctx context.Context, tidy time.Duration, failure error) {
 			b.log.Warn("the volume's tags go on saying ready", "volume", b.volume.ID, "error", err)
 		}
 	}
-	newer := b.adopted && errors.Is(failure, ErrOlder) // it is the only one to hold that
+	newer := b.adopted && (errors.Is(failure, ErrOlder) || b.unseenAndNewer(failure) != nil) // it is the only one to hold that
 	if b.serving || newer || b.volume.Attached && b.protected() && !spoiled(failure) {
 		b.log.Info("the volume is left to the next start", "volume", b.volume.ID)
 		return

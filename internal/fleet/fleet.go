@@ -207,7 +207,8 @@ func readReport(v types.Volume) (report, bool) {
 
 // take makes a report the member's. While a volume is replaced an instance may have two: the newer generation speaks.
 func (m *Member) take(r report) {
-	if m.VolumeID != "" && m.Generation >= r.generation {
+	// Of two of one generation the one that is served speaks: the other is on its way off.
+	if m.VolumeID != "" && (m.Generation > r.generation || m.Generation == r.generation && (volume.Serves(m.State) || !volume.Serves(r.state))) {
 		return
 	}
 	m.VolumeID, m.Generation, m.Ignored, m.Release, m.Store, m.HostKey = r.volumeID, r.generation, r.ignored, r.release, r.store, r.hostKey
