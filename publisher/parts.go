@@ -32,6 +32,7 @@ type job struct {
 	message      string // for the pointer; may be empty
 	ifGeneration *int64 // see publish.Settings
 	above        int64  // the same
+	force        bool   // the same
 }
 
 // parts are the real ones, put together.
@@ -91,7 +92,7 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 		Checks: p.checks.list(), Store: store, Tree: tree, Snapshots: snapshots{maker}, Fleet: p.members, Dialer: p.dialer,
 		Hooks: hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint + "/current"},
 		Settings: publish.Settings{
-			Who: who, Message: j.message, Region: cfg.Region, IfGeneration: j.ifGeneration, Above: j.above,
+			Who: who, Message: j.message, Region: cfg.Region, IfGeneration: j.ifGeneration, Above: j.above, Force: j.force,
 			Keep: values.Int("keep"), Parallel: parallel(values), MemberTimeout: values.Duration("member-timeout"),
 			SnapshotDeadline: values.Duration("snapshot-deadline"), ConvergeDeadline: values.Duration("converge-deadline"), Settle: values.Duration("settle"),
 			MaxFailures: maxFailures,

@@ -79,6 +79,7 @@ Publishing the release that is current once more is allowed: it is a new generat
 	flags.StringVarP(&j.message, "message", "m", "", "what this release is, for the pointer and the history (at most 4 KiB)")
 	flags.BoolVar(&dryRun, "dry-run", false, "check everything, say which files would change, and change nothing")
 	flags.BoolVar(&rollback, "rollback", false, "when members are left behind: roll back to the generation before, and end with exit code 6")
+	flags.BoolVar(&j.force, "force", false, "go on although no member at all can be reached or can take the release, for the instances that launch from now on; the others are tried in P5")
 	ifGenerationFlag(flags, &j)
 	aboveFlag(flags, &j)
 	return cmd

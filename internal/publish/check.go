@@ -119,11 +119,21 @@ func (r *run) tryChecks(ctx context.Context) error {
 	return nil
 }
 
+// unlessForced makes a warning of an error about all members, when this run goes on without any: what launches gets the release all the same, and P5
+// tries the others until its deadline.
+func (r *run) unlessForced(err error) error {
+	if !r.force {
+		return fmt.Errorf("%w. Try: ebs-release doctor; or --force, which publishes for what launches from now on", err)
+	}
+	r.say(Event{Kind: KindWarning, Text: err.Error() + "; it goes on all the same: what launches gets the release"})
+	return nil
+}
+
 // slowConnect is how much longer than the others a member may take to be connected to before P0 goes on without it.
 const slowConnect = 2 * time.Second
 
 // reach connects to the members that could take the release now. No member is fine, and so is one that can't be reached; if that is true of all
-// of them, the mistake is more likely here (a wrong key, a firewall).
+// of them, the mistake is more likely here (a wrong key, a firewall), and only force goes on.
 func (r *run) reach(ctx context.Context) error {
 	ready := r.members.having(StandsBehind, StandsCurrent, StandsAhead, StandsHookFailed)
 	connecting, enough := context.WithCancel(ctx)
@@ -145,7 +155,9 @@ func (r *run) reach(ctx context.Context) error {
 		failed = r.members.staying(failed)
 	}
 	if len(failed) > 0 && len(failed) == len(ready) {
-		return fmt.Errorf("none of %d members can be reached, such as %w", len(failed), failed[0].named())
+		if err := r.unlessForced(fmt.Errorf("none of %d members can be reached, such as %w", len(failed), failed[0].named())); err != nil {
+			return err
+		}
 	}
 	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("generation %d is current, %d is next; %s", r.before.Generation, r.next.Generation, r.members.count())})
 	return nil

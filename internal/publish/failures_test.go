@@ -1,6 +1,7 @@
 package publish_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/push"
 )
@@ -206,5 +208,57 @@ func TestErrorsAreOneLineThatMovesNoTerminal(t *testing.T) {
 		if got := publish.OneLine(errors.New(text)); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// All are out of reach, or full, and the release that is current is bad: what launches gets another one.
+func TestForceAndEveryRollbackGoOnWithoutAnyMember(t *testing.T) {
+	back := func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+		return p.Rollback(ctx, func(context.Context, pointer.Pointer) (publish.Target, error) {
+			return publish.Target{Generation: 1, Release: "r1", Digest: "d1", SnapshotID: "snap-1"}, nil
+		})
+	}
+	forced := func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+		p.Settings.Force = true
+		return p.Publish(ctx, "source")
+	}
+	for _, tc := range []struct {
+		name, fails, warned, most string
+		do                        func(context.Context, *publish.Publisher) (publish.Outcome, error)
+		code                      int
+	}{
+		{"publish, out of reach", "dial", "none of 2 members can be reached", "", forced, exit.NotConverged},
+		{"publish, full", "stage", "none of 2 members could take the release", "", forced, exit.NotConverged},
+		{"rollback, out of reach", "dial", "none of 2 members can be reached", "", back, exit.NotConverged},
+		{"rollback, full", "stage", "none of 2 members could take the release", "", back, exit.NotConverged},
+		{"more failed than may", "stage", "", "1", forced, exit.Unchanged},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld("a", "b")
+			w.hook = func(call string) error {
+				if strings.HasPrefix(call, tc.fails) {
+					return errors.New("boom")
+				}
+				return nil
+			}
+			var o publish.Outcome
+			var err error
+			synctest.Test(t, func(t *testing.T) {
+				p := w.publisher()
+				if tc.most != "" {
+					maxFailures(t, tc.most, 4)(p)
+				}
+				o, err = tc.do(t.Context(), p)
+			})
+			if exit.Code(err) != tc.code || o.Committed != (tc.code == exit.NotConverged) || o.OnIt != 0 && o.Committed {
+				t.Errorf("code %d: %v; outcome %+v", exit.Code(err), err, o)
+			}
+			warned := slices.ContainsFunc(w.events, func(e publish.Event) bool {
+				return e.Kind == publish.KindWarning && strings.Contains(e.Text, cmp.Or(tc.warned, "none of")) && strings.Contains(e.Text, "goes on")
+			})
+			if warned != (tc.warned != "") {
+				t.Errorf("warned %v: %+v", warned, w.events)
+			}
+		})
 	}
 }

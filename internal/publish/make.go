@@ -108,8 +108,8 @@ func (r *run) transfer(ctx context.Context) error {
 // slowTransfer: a member that needs more than twice the time of the others, and this, gets the tree while P5 goes on with the rest.
 const slowTransfer = 5 * time.Second
 
-// stageAll gives the tree to every member that can take it. One that fails is tried again in P5; when none takes it, or more fail than may, the
-// publish stops here, before anything is visible.
+// stageAll gives the tree to every member that can take it. One that fails is tried again in P5; when none takes it (without force), or more fail
+// than may, the publish stops here, before anything is visible.
 func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
 	err := r.members.list(ctx, r.next)
 	for try := 1; err != nil && try < stageTries; try++ { // P0 could list them: what Auto Scaling says now may be old
@@ -150,7 +150,7 @@ func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
 		return err
 	}
 	if failed = r.members.failed(failed); len(failed) > 0 {
-		return fmt.Errorf("none of %d members could take the release, such as %w", len(failed), failed[0].named())
+		return r.unlessForced(fmt.Errorf("none of %d members could take the release, such as %w", len(failed), failed[0].named()))
 	}
 	return nil
 }

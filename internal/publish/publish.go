@@ -57,6 +57,7 @@ type Settings struct {
 	Settle           time.Duration // how far apart the last two listings of P5 are at least
 	MaxFailures      MaxFailures   // how many members may fail before no new one is begun
 	IfGeneration     *int64        // go on only if the pointer is at this generation; nil: wherever it is
+	Force            bool          // go on although no member at all can be reached, or takes the release; a rollback always does
 	Above            int64         // a generation that was reached, though neither pointer nor release volume know it any more; 0: none
 }
 
@@ -158,6 +159,7 @@ func (p *Publisher) Converge(ctx context.Context) (Outcome, error) {
 type run struct {
 	*Publisher
 	source  string
+	force   bool // Settings.Force, and every rollback
 	started time.Time
 
 	unlock []func() error  // P0: the store; P1: the volume
@@ -184,7 +186,7 @@ type undo struct {
 }
 
 func newRun(p *Publisher, source string) *run {
-	return &run{Publisher: p, source: source, started: time.Now(), members: newMembers(p)}
+	return &run{Publisher: p, source: source, force: p.Settings.Force, started: time.Now(), members: newMembers(p)}
 }
 
 // endWork ends what is under way on members, and returns when it has ended.

@@ -21,7 +21,9 @@ type Target struct {
 // on it is lower than the pointer's, and the agent raises it when it boots from there.
 func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, pointer.Pointer) (Target, error)) (Outcome, error) {
 	var target Target
-	return newRun(p, "").do(ctx, []phase{
+	r := newRun(p, "")
+	r.force = true // what is current is bad: at least what boots from here on gets another one
+	return r.do(ctx, []phase{
 		{"P0", "check", (*run).checkAndHook},
 		{"P1", "choose", func(r *run, ctx context.Context) (err error) {
 			if err = r.claim(ctx); err != nil {
