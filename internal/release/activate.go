@@ -27,7 +27,11 @@ func (t Tree) Activate(ctx context.Context, id, digest string, number int64) err
 	if err := generation.Check(number); err != nil {
 		return fmt.Errorf("activate %s: %w", id, err)
 	}
-	err := t.locked(ctx, func(root *os.Root) error { return t.activate(root, id, digest, number) })
+	err := t.locked(ctx, func(root *os.Root) error {
+		// A rollback takes nothing in, which would sweep this away, and may make a snapshot.
+		_ = removeFetched(root)
+		return t.activate(root, id, digest, number)
+	})
 	if err != nil {
 		return fmt.Errorf("activate generation %d, release %s: %w", number, id, err)
 	}
@@ -165,7 +169,7 @@ func (t Tree) give(ctx context.Context, choose func(gc.Volume) []string) (gone [
 			gone = append(gone, id)
 		}
 		foreign, err := t.sweep(root)
-		return errors.Join(foreign, err, t.removeLoneManifests(root))
+		return errors.Join(foreign, err, removeFetched(root), t.removeLoneManifests(root))
 	})
 	if err != nil {
 		return gone, fmt.Errorf("prune %s: %w", t.Root, err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -46,9 +45,6 @@ func (t Tree) fetch(ctx context.Context, root *os.Root, source string) (*os.File
 // scratch makes an empty folder for its owner to write to. Whoever owns the volume can rename it at any time: from here on it is used by its descriptor.
 func (t Tree) scratch(root *os.Root, who owner) (*os.File, error) {
 	name := stateDir + "/" + incoming
-	if err := removeTree(root, name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
 	if err := root.Mkdir(name, 0o700); err != nil {
 		return nil, err
 	}
@@ -70,9 +66,16 @@ func (t Tree) scratch(root *os.Root, who owner) (*os.File, error) {
 	return dir, nil
 }
 
+// removeFetched removes what a fetch left that was killed, or is done with. It is not for sweep, which runs while a fetched tree is taken in, too.
+func removeFetched(root *os.Root) error { return removeTree(root, stateDir+"/"+incoming) }
+
 // mostSilence is how long rsync may say nothing. With --checksum it is silent while either side hashes a file: an hour is 360 GB at
 // 100 MB/s. A server of its own (rsync://) that dies without a word is found by this only.
 const mostSilence = time.Hour
+
+// endsWithUs starts rsync, beside a shell that reads our end of its stdin: when that closes, however we ended, it kills the process group. The
+// kernel's own signal for that (PR_SET_PDEATHSIG) is lost when rsync takes another user's rights, and reaches neither its receiver nor its ssh.
+const endsWithUs = `exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & exec "$0" "$@" 3<&-`
 
 // rsync copies a remote source to dir. It finds its way there, and to the current release, by paths: so it may do no more than who owns the volume, and
 // who could have replaced a folder on the way by a link. Its ssh runs as before, with root's keys.
@@ -100,7 +103,14 @@ func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.F
 		source += "."
 	}
 	args = append(args, "--", strings.TrimSuffix(source, "/")+"/", "./")
-	cmd := exec.CommandContext(ctx, "rsync", args...)
+	program, err := exec.LookPath("rsync")
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", endsWithUs, program}, args...)...)
+	if _, err := cmd.StdinPipe(); err != nil { // closed when rsync has ended, or we have
+		return err
+	}
 	cmd.Dir = fmt.Sprintf("/proc/self/fd/%d", dir.Fd()) // the child's own, which it has until it becomes rsync
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	var stderr strings.Builder

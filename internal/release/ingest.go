@@ -33,9 +33,12 @@ func (t Tree) Ingest(ctx context.Context, source string, now time.Time, wanted g
 		if _, err := t.sweep(root); err != nil {
 			return err
 		}
+		if err := removeFetched(root); err != nil {
+			return err
+		}
 		from, err := t.openSource(ctx, root, source)
 		if IsRemote(source) {
-			defer func() { _ = removeTree(root, stateDir+"/"+incoming) }()
+			defer func() { _ = removeFetched(root) }()
 		}
 		if err != nil {
 			return err

@@ -1,7 +1,9 @@
 package release
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -411,6 +413,30 @@ func TestIngestFromAnRsyncServer(t *testing.T) {
 	one := publish(t, tree, dir, 1)
 	second2(t, dir)
 
+	from := rsyncServer(t, dir)
+	two, err := tree.Ingest(t.Context(), from+"/tree", second.Add(time.Minute), gc.Wanted{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, dir, tree.Path(two.ID))
+	if two.CopiedFiles != 3 || inode(t, tree.Path(one.ID)+"/bin/run") != inode(t, tree.Path(two.ID)+"/bin/run") {
+		t.Fatalf("%+v", two)
+	}
+	notThere(t, tree, "incoming")
+	_, err = tree.Ingest(t.Context(), from+"/nothing", second, gc.Wanted{})
+	wantError(t, err, "Unknown module")
+}
+
+func notThere(t *testing.T, tree Tree, name string) {
+	t.Helper()
+	if _, err := os.Lstat(filepath.Join(tree.Root, stateDir, name)); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("%s is still there: %v", name, err)
+	}
+}
+
+// rsyncServer serves dir as the module "tree", and returns its address.
+func rsyncServer(t *testing.T, dir string, more ...string) string {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -422,11 +448,12 @@ func TestIngestFromAnRsyncServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = listener.Close()
-	daemon := exec.CommandContext(t.Context(), "rsync", "--daemon", "--no-detach", "--address=127.0.0.1", fmt.Sprint("--port=", port), "--config="+conf)
+	args := []string{"--daemon", "--no-detach", "--address=127.0.0.1", fmt.Sprint("--port=", port), "--config=" + conf}
+	daemon := exec.Command("rsync", append(args, more...)...)
 	if err := daemon.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _, _ = daemon.Process.Kill(), daemon.Wait() }()
+	t.Cleanup(func() { _, _ = daemon.Process.Kill(), daemon.Wait() })
 	address := fmt.Sprint("127.0.0.1:", port)
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if c, err := net.Dial("tcp", address); err == nil {
@@ -436,20 +463,73 @@ func TestIngestFromAnRsyncServer(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	return "rsync://" + address
+}
 
-	two, err := tree.Ingest(t.Context(), "rsync://"+address+"/tree", second.Add(time.Minute), gc.Wanted{})
+// A publisher that is killed in a fetch leaves no rsync that goes on, and no folder that a snapshot gets.
+func TestAKilledFetchLeavesNothing(t *testing.T) {
+	tree := volume(t)
+	here := source(t, first)
+	far := source(t, first)
+	if err := os.WriteFile(far+"/large", bytes.Repeat([]byte("0123456789abcdef"), 1<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	data, err := json.Marshal(call{Op: "ingest", Root: tree.Root, Source: rsyncServer(t, far, "--bwlimit=200") + "/tree"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, dir, tree.Path(two.ID))
-	if two.CopiedFiles != 3 || inode(t, tree.Path(one.ID)+"/bin/run") != inode(t, tree.Path(two.ID)+"/bin/run") {
-		t.Fatalf("%+v", two)
+	mark := "RELEASE_TEST_OP=" + string(data)
+	publisher := exec.Command("/proc/self/exe")
+	publisher.Env = append(os.Environ(), mark)
+	publisher.Stdout, publisher.Stderr = t.Output(), t.Output()
+	publisher.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := publisher.Start(); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := os.Lstat(filepath.Join(tree.Root, ".ebs-release/incoming")); !errors.Is(err, os.ErrNotExist) {
-		t.Fatalf("the scratch folder is still there: %v", err)
+	until(t, "the fetch is under way", func() bool {
+		parts, _ := filepath.Glob(filepath.Join(tree.Root, stateDir, incoming, ".large.*"))
+		return len(parts) > 0 && len(marked(t, mark)) >= 4 // publisher, watcher, rsync's two
+	})
+	_, _ = publisher.Process.Kill(), publisher.Wait()
+	until(t, "nothing of it lives", func() bool { return len(marked(t, mark)) == 0 })
+
+	in, err := tree.Ingest(t.Context(), here, second, gc.Wanted{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	_, err = tree.Ingest(t.Context(), "rsync://"+address+"/nothing", second, gc.Wanted{})
-	wantError(t, err, "Unknown module")
+	notThere(t, tree, incoming)
+	if err := os.Mkdir(filepath.Join(tree.Root, stateDir, incoming), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Activate(t.Context(), in.ID, in.Digest, 1); err != nil { // a rollback
+		t.Fatal(err)
+	}
+	notThere(t, tree, incoming)
+}
+
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}
+
+// marked are the processes that have this line in their environment.
+func marked(t *testing.T, line string) (pids []string) {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		env, _ := os.ReadFile(file) // it may have ended
+		if bytes.Contains(env, []byte(line)) {
+			pids = append(pids, file)
+		}
+	}
+	return pids
 }
 
 // rsync leaves out what it was not told to send, and ends well. One rule for both kinds of SOURCE: it is refused by name.

@@ -36,9 +36,9 @@ func TestMain(m *testing.M) {
 }
 
 type call struct {
-	Op, Root, ID, Digest, Base, Delta string
-	Generation                        int64
-	Keep                              int
+	Op, Root, Source, ID, Digest, Base, Delta string
+	Generation                                int64
+	Keep                                      int
 }
 
 func asOrdinary(op string) error {
@@ -58,6 +58,9 @@ func asOrdinary(op string) error {
 	case "push":
 		said, err := c.push(ctx, tree, os.Stdin)
 		fmt.Print(said)
+		return err
+	case "ingest":
+		_, err := tree.Ingest(ctx, c.Source, time.Now(), gc.Wanted{})
 		return err
 	case "activate":
 		return tree.Activate(ctx, c.ID, c.Digest, c.Generation)
