@@ -45,6 +45,11 @@ func (m *machine) Check(ctx context.Context, d boot.Disk) (boot.Disk, error) {
 	return d, nil
 }
 
+func (m *machine) Here(_ context.Context, v boot.Volume) (bool, error) {
+	_, here, err := m.finder.Here(v.ID, v.Device)
+	return here, err
+}
+
 func (m *machine) Unused(ctx context.Context, v boot.Volume) error {
 	disk, here, err := m.finder.Here(v.ID, v.Device)
 	if err != nil || !here {

@@ -219,6 +219,8 @@ func (d *dry) Check(_ context.Context, disk boot.Disk) (boot.Disk, error) {
 	return disk, nil
 }
 
+func (d *dry) Here(ctx context.Context, v boot.Volume) (bool, error) { return d.machine.Here(ctx, v) }
+
 func (d *dry) Unused(context.Context, boot.Volume) error { return nil }
 
 // Prepare does not mount: that writes to the disk (the journal).

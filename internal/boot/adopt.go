@@ -29,6 +29,9 @@ func (b *boot) adopt(ctx context.Context) (err error) {
 		}
 	}
 	mine = slices.DeleteFunc(mine, func(v Volume) bool { return b.removed[v.ID] })
+	if err := b.markHere(ctx, mine); err != nil {
+		return err
+	}
 	mounted, err := b.Mounts.Look(ctx, mine)
 	if err != nil {
 		return err
@@ -55,6 +58,24 @@ func (b *boot) adopt(ctx context.Context) (err error) {
 		}
 		b.log.Info("removing a volume of an earlier boot", "volume", v.ID, "generation", v.Reported.Generation, "snapshot", v.SnapshotID)
 		b.dispose(ctx, v)
+	}
+	return nil
+}
+
+// markHere takes the kernel's word for what is attached: an answer of EC2 may be an old one, a disk that is here is attached.
+func (b *boot) markHere(ctx context.Context, mine []Volume) error {
+	for i, v := range mine {
+		if v.Attached || v.Leaving {
+			continue
+		}
+		here, err := b.Disks.Here(ctx, v)
+		if err != nil {
+			return fmt.Errorf("look whether %s is a disk of this machine: %w", v.ID, err)
+		}
+		if here {
+			b.log.Info("EC2 does not say that the volume is attached, but its disk is here", "volume", v.ID)
+			mine[i].Attached = true
+		}
 	}
 	return nil
 }
@@ -154,10 +175,8 @@ func (b *boot) removeVolume(ctx context.Context, v Volume) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if v.Attached {
-		if err := b.Disks.Unused(ctx, v); err != nil {
-			return fmt.Errorf("remove %s: %w", v.ID, err)
-		}
+	if err := b.Disks.Unused(ctx, v); err != nil { // whatever EC2 says of its attachment
+		return fmt.Errorf("remove %s: %w", v.ID, err)
 	}
 	if err := b.Volumes.Remove(ctx, b.me, v); err != nil {
 		return err

@@ -99,6 +99,47 @@ func TestSecondUpChangesNothing(t *testing.T) {
 	w.want(t, "ready 7 on vol-1")
 }
 
+// Row 87: EC2's answer is from before the attachment, and the kernel has the disk.
+func TestADiskThatIsHereIsAttachedWhateverEC2Says(t *testing.T) {
+	for name, tc := range map[string]struct {
+		mounted string
+		effects []string
+	}{
+		"serving": {"vol-1", []string{"protect vol-1", "ready 7 on vol-1"}},
+		"attached": {"", []string{
+			"protect vol-1", "mount vol-1", "place vol-1", "close vol-1", "ready 7 on vol-1",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(7)
+			w.have(boot.Volume{
+				// Not the pointer's snapshot: a push has moved it on, which only a look inside tells.
+				ID: "vol-1", SnapshotID: "snap-6", Reported: boot.Report{Ready: true, Generation: 7, Release: "release-7", HostKey: hostKey},
+			}, 7)
+			w.mounted = tc.mounted
+			w.disks.here = func(v boot.Volume) (bool, error) { return v.ID == "vol-1", nil }
+			w.volumes.create, w.volumes.attach, w.volumes.remove, w.mounts.unmount = nil, nil, nil, nil
+			if f, _, err := w.boot(t); err != nil || f.VolumeID != "vol-1" {
+				t.Fatalf("%+v, %v", f, err)
+			}
+			w.want(t, tc.effects...)
+		})
+	}
+}
+
+// Row 87, a sibling: what something here still uses is not removed because EC2 calls it unattached.
+func TestADiskInUseIsNotRemovedWhateverEC2Says(t *testing.T) {
+	w := newWorld(7)
+	w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-6"}, 6)
+	w.disks.unused = func(boot.Volume) error { return errors.New("in use by pid 42 (app)") }
+	if f, _, err := w.boot(t); err != nil || f.VolumeID != "vol-new1" {
+		t.Fatalf("%+v, %v: want the boot to go on with another", f, err)
+	}
+	if w.effects[0] != "leave vol-1" || slices.Contains(w.effects, "remove vol-1") {
+		t.Errorf("effects: %v", w.effects)
+	}
+}
+
 func TestCrashBeforeTheReportIsMadeGood(t *testing.T) {
 	w := newWorld(7)
 	w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-7", Attached: true}, 7)

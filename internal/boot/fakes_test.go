@@ -37,6 +37,7 @@ type (
 		find   func(context.Context, boot.Volume) (boot.Disk, error)
 		check  func(boot.Disk) (boot.Disk, error)
 		unused func(boot.Volume) error
+		here   func(boot.Volume) (bool, error)
 	}
 	fakeMounts struct {
 		look    func([]boot.Volume) (*boot.Mounted, error)
@@ -85,6 +86,7 @@ func (f fakeVolumes) Report(_ context.Context, v boot.Volume, r boot.Report) err
 }
 func (f fakeDisks) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) { return f.find(ctx, v) }
 func (f fakeDisks) Check(_ context.Context, d boot.Disk) (boot.Disk, error)    { return f.check(d) }
+func (f fakeDisks) Here(_ context.Context, v boot.Volume) (bool, error)        { return f.here(v) }
 func (f fakeDisks) Unused(_ context.Context, v boot.Volume) error              { return f.unused(v) }
 func (f fakeMounts) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error) {
 	return f.look(mine)
@@ -231,6 +233,7 @@ func (w *world) machine() {
 		return d, nil
 	}
 	w.disks.unused = func(boot.Volume) error { return nil }
+	w.disks.here = func(boot.Volume) (bool, error) { return false, nil }
 	w.mounts.look = func([]boot.Volume) (*boot.Mounted, error) {
 		if w.mounted == "" {
 			return nil, nil

@@ -120,6 +120,13 @@ func (h *hanging) Check(ctx context.Context, d boot.Disk) (boot.Disk, error) {
 	return h.disks.Check(ctx, d)
 }
 
+func (h *hanging) Here(ctx context.Context, v boot.Volume) (bool, error) {
+	if err := h.here(ctx, "here"); err != nil {
+		return false, err
+	}
+	return h.disks.Here(ctx, v)
+}
+
 func (h *hanging) Unused(ctx context.Context, v boot.Volume) error {
 	if err := h.here(ctx, "unused"); err != nil {
 		return err

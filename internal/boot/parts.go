@@ -37,7 +37,7 @@ type Volume struct {
 	ID         string
 	SnapshotID string
 	Attached   bool   // to this instance
-	Device     string // the name of the attachment: /dev/xvdaa
+	Device     string // the name of the attachment: /dev/xvdaa; empty: EC2 has not said
 	Protected  bool   // EC2 deletes it with the instance
 	Leaving    bool   // in error, on its way off, or left behind by an earlier boot: of no use
 	Store      string // whose releases it holds, by its tag; empty: not said
@@ -126,6 +126,8 @@ type Volumes interface {
 
 // Disks finds and checks block devices.
 type Disks interface {
+	// Here says whether the volume is a disk of this machine now: one look.
+	Here(ctx context.Context, v Volume) (bool, error)
 	Find(ctx context.Context, v Volume) (Disk, error)
 	// Check makes sure that there is a file system that can be mounted, and fills in Kind. It never makes one.
 	Check(ctx context.Context, d Disk) (Disk, error)

@@ -226,6 +226,9 @@ func (d disks) Check(_ context.Context, found boot.Disk) (boot.Disk, error) {
 	return found, d.alive()
 }
 
+// Here is asked of what EC2 calls unattached: it tells no old story in this model.
+func (d disks) Here(context.Context, boot.Volume) (bool, error) { return false, d.alive() }
+
 // Unused: no container is in this model.
 func (d disks) Unused(context.Context, boot.Volume) error { return d.alive() }
 

@@ -83,11 +83,23 @@ func AttachInput(volumeID, instanceID, name string) *ec2.AttachVolumeInput {
 	return &ec2.AttachVolumeInput{VolumeId: aws.String(volumeID), InstanceId: aws.String(instanceID), Device: aws.String(name)}
 }
 
-// attachedTo says whether the volume is attached to the instance, by a call of ours whose answer was lost.
+// attachedTo says whether a volume in use is attached to the instance, by a call of ours whose answer was lost. An answer that knows of no
+// attachment is an old one: EC2 is asked again, for a while.
 func (v *Volumes) attachedTo(ctx context.Context, volumeID, instanceID string) (Volume, bool) {
-	now, err := v.Describe(ctx, volumeID)
-	return now, err == nil && now.Attachment.InstanceID == instanceID &&
-		(now.Attachment.State == types.VolumeAttachmentStateAttaching || now.Attachment.State == types.VolumeAttachmentStateAttached)
+	asked := time.Now()
+	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
+		now, err := v.Describe(ctx, volumeID)
+		if err != nil && !IsNotFound(err) {
+			return now, false
+		}
+		if now.Attachment.InstanceID != "" {
+			return now, now.Attachment.InstanceID == instanceID &&
+				(now.Attachment.State == types.VolumeAttachmentStateAttaching || now.Attachment.State == types.VolumeAttachmentStateAttached)
+		}
+		if time.Since(asked) > v.timing.Vanished || pause(ctx, wait) != nil {
+			return now, false
+		}
+	}
 }
 
 // DeviceNames are the names to attach by, in order: /dev/xvdaa to /dev/xvddx, but those in skip. Two letters, because people and block device
@@ -104,8 +116,16 @@ func DeviceNames(skip []string) []string {
 	return names
 }
 
-// Protect has EC2 delete the volume with its instance. EC2 may not see the attachment at once: until ctx ends that is waited for.
+// Protect has EC2 delete the volume with its instance. EC2 may not see the attachment at once: until ctx ends that is waited for. An
+// attachment without a device name is one that EC2 has not told yet: it is asked for it.
 func (v *Volumes) Protect(ctx context.Context, vol Volume) error {
+	if vol.Attachment.Device == "" {
+		now, err := v.named(ctx, vol)
+		if err != nil || now.Attachment.DeleteOnTermination {
+			return err
+		}
+		vol = now
+	}
 	in := ProtectInput(vol.ID, vol.Attachment.InstanceID, vol.Attachment.Device)
 	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
 		_, err := v.api.ModifyInstanceAttribute(ctx, in)
@@ -118,6 +138,24 @@ func (v *Volumes) Protect(ctx context.Context, vol Volume) error {
 		}
 		if pause(ctx, wait) != nil {
 			return fmt.Errorf("%w, and %w", err, ctx.Err())
+		}
+	}
+}
+
+// named waits until EC2 says under which name the volume is attached to the instance of its attachment.
+func (v *Volumes) named(ctx context.Context, vol Volume) (Volume, error) {
+	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
+		now, err := v.Describe(ctx, vol.ID)
+		switch at := now.Attachment; {
+		case err != nil && !IsNotFound(err):
+			return vol, err
+		case at.InstanceID == vol.Attachment.InstanceID && at.Device != "":
+			return now, nil
+		case at.InstanceID != "" && at.InstanceID != vol.Attachment.InstanceID:
+			return vol, fmt.Errorf("set DeleteOnTermination of %s: EC2 says that it is attached to %s, not to %s", vol.ID, at.InstanceID, vol.Attachment.InstanceID)
+		}
+		if ended := pause(ctx, wait); ended != nil {
+			return vol, fmt.Errorf("set DeleteOnTermination of %s: EC2 does not say that it is attached to %s: %w", vol.ID, vol.Attachment.InstanceID, ended)
 		}
 	}
 }

@@ -107,6 +107,9 @@ func states(states ...string) func(*ec2.DescribeVolumesInput) ([]types.Volume, e
 		case "attached", "detaching":
 			v.State = types.VolumeStateInUse
 			v.Attachments = []types.VolumeAttachment{{InstanceId: aws.String("i-me"), Device: aws.String("/dev/xvdaa"), State: types.VolumeAttachmentState(state)}}
+		case "elsewhere":
+			v.State = types.VolumeStateInUse
+			v.Attachments = []types.VolumeAttachment{{InstanceId: aws.String("i-another"), Device: aws.String("/dev/xvdaa"), State: types.VolumeAttachmentStateAttached}}
 		}
 		return []types.Volume{v}, nil
 	}
@@ -355,7 +358,15 @@ func TestAttach(t *testing.T) {
 		{name: "volume in error", answers: []error{unavailable}, describe: "error", calls: 1, high: time.Second, text: "EC2 says state `error`", want: volume.ErrFailed},
 		{name: "volume attached meanwhile", answers: []error{unavailable}, describe: "creating attached", device: "/dev/xvdaa", calls: 1, high: time.Second},
 		{name: "answer lost", answers: []error{api("VolumeInUse", "vol-1 is already attached to an instance")}, describe: "attached", device: "/dev/xvdaa", calls: 1},
-		{name: "attached elsewhere", answers: []error{api("VolumeInUse", "vol-1 is already attached")}, describe: "available", calls: 1, text: "VolumeInUse"},
+		{
+			name: "answer lost, and EC2's are old", answers: []error{api("VolumeInUse", "vol-1 is already attached to an instance")},
+			describe: "available missing creating attached", device: "/dev/xvdaa", calls: 1, high: time.Second,
+		},
+		{
+			name: "in use, EC2 does not say where", answers: []error{api("VolumeInUse", "vol-1 is already attached")}, describe: "available", calls: 1,
+			low: 10 * time.Second, high: 14 * time.Second, text: "VolumeInUse",
+		},
+		{name: "attached elsewhere", answers: []error{api("VolumeInUse", "vol-1 is already attached")}, describe: "elsewhere", calls: 1, text: "VolumeInUse"},
 		{
 			name: "limit", answers: []error{api("AttachmentLimitExceeded", "You may attach up to 27 devices")}, calls: 1,
 			text: "a m5.large takes no more volumes", want: volume.ErrLimit,
@@ -510,6 +521,33 @@ func TestProtectWaitsUntilEC2SeesTheAttachment(t *testing.T) {
 	mapping := in.BlockDeviceMappings[0]
 	if *in.InstanceId != "i-me" || *mapping.DeviceName != "/dev/xvdaa" || !*mapping.Ebs.DeleteOnTermination || *mapping.Ebs.VolumeId != "vol-1" {
 		t.Errorf("input = %+v", in)
+	}
+}
+
+// Row 87: the disk is here, and EC2's answers are from before the attachment.
+func TestProtectAsksForTheNameThatEC2HasNotTold(t *testing.T) {
+	for _, tc := range []struct {
+		describe, text string
+		modified       int
+	}{
+		{"available missing attached", "", 1},
+		{"available elsewhere", "attached to i-another, not to i-me", 0},
+		{"available", "EC2 does not say that it is attached to i-me", 0},
+	} {
+		t.Run(tc.describe, func(t *testing.T) {
+			f := &fakeEC2{describe: states(strings.Fields(tc.describe)...), modify: func(in *ec2.ModifyInstanceAttributeInput) error {
+				if got := *in.BlockDeviceMappings[0].DeviceName; got != "/dev/xvdaa" {
+					t.Errorf("device name %q", got)
+				}
+				return nil
+			}}
+			inTime(t, f, func(t *testing.T, ctx context.Context, v *volume.Volumes) {
+				err := v.Protect(ctx, volume.Volume{ID: "vol-1", Attachment: volume.Attachment{InstanceID: "i-me"}})
+				if (err != nil) != (tc.text != "") || err != nil && !strings.Contains(err.Error(), tc.text) || f.calls["modify"] != tc.modified {
+					t.Errorf("%v after %v", err, f.calls)
+				}
+			})
+		})
 	}
 }
 

@@ -52,6 +52,8 @@ type Account struct {
 	closed    bool
 	rng       *rand.Rand
 	changed   chan struct{} // closed and replaced at every change of state
+	oldAt     time.Time     // what Old said
+	oldReads  int
 	volumes   store[Volume]
 	snapshots store[Snapshot]
 	instances store[Instance]
@@ -197,9 +199,21 @@ func (a *Account) spawn(task func(ctx context.Context)) {
 // sample draws a duration. mu is held.
 func (a *Account) sample(d Dist) time.Duration { return d.draw(a.rng) }
 
-// asOf draws the time that a read is served as of. mu is held.
-func (a *Account) asOf() time.Time {
+// Old has the next reads of volumes served as of a moment (row 5: EC2's answers go back in time). Lag.Max is how long ago that may be: so
+// much is kept.
+func (a *Account) Old(at time.Time, reads int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.oldAt, a.oldReads = at, reads
+}
+
+// asOf draws the time that an action is served as of. mu is held.
+func (a *Account) asOf(action string) time.Time {
 	now := time.Now()
+	if action == "DescribeVolumes" && a.oldReads > 0 {
+		a.oldReads--
+		return a.oldAt
+	}
 	lag := a.opts.Latency.Lag
 	if lag.Max > 0 && a.rng.Float64() < lag.Chance {
 		return now.Add(-time.Duration(a.rng.Int64N(int64(lag.Max))))

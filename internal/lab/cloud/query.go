@@ -136,7 +136,7 @@ func (a *Account) serveQuery(w http.ResponseWriter, r *http.Request) {
 	if act.mutates {
 		kind = a.opts.Latency.Write
 	}
-	latency, at := a.sample(kind), a.asOf()
+	latency, at := a.sample(kind), a.asOf(name)
 	a.mu.Unlock()
 	pause(a.ctx, latency/2)
 	c := &call{a.ctx, a, service, name, who, newParams(form), rec.DryRun, at.Add(latency / 2), effect.Disk, ""}

@@ -442,6 +442,50 @@ func TestAgentSlowRows(t *testing.T) {
 	}
 }
 
+// TestAgentRow05OldAnswersOnAServingMember: EC2 answers as it was before the volume was attached, or made at all. The kernel knows better.
+func TestAgentRow05OldAnswersOnAServingMember(t *testing.T) {
+	r := published(t, func(o *lab.Options) { o.Latency = cloud.LatencyTable{Lag: cloud.Lag{Max: 10 * time.Minute}} })
+	h, err := r.launch(within(t, 30*time.Second), r.idle())
+	must(t, err)
+	must(t, failed(agent(within(t, 60*time.Second), h)))
+	must(t, r.served(h, r.pointerNow(), "one", 1))
+	at := func(action string) (begun time.Time) { // the call of this action that took effect
+		for _, c := range r.requests(h) {
+			if c.Action == action && c.Code == "" {
+				begun = c.Start
+			}
+		}
+		return begun
+	}
+	before := map[string]time.Time{"attached": at("AttachVolume")}
+	had := r.lab.VolumesFor(h.ID)[0].ID
+	for name, moment := range before {
+		if moment.IsZero() {
+			t.Fatalf("no call to go back before: %v", r.actions(h.ID))
+		}
+		calls := len(r.requests(h))
+		r.lab.Account.Old(moment, 3)
+		must(t, failed(agent(within(t, 60*time.Second), h)))
+		var volumes int
+		for _, c := range r.requests(h)[calls:] {
+			switch c.Action {
+			case "CreateVolume", "AttachVolume", "DetachVolume", "DeleteVolume", "ModifyInstanceAttribute":
+				t.Errorf("before it was %s: the agent called %s (%s)", name, c.Action, c.Code)
+			case "DescribeVolumes":
+				volumes++
+			}
+		}
+		if volumes <= 3 {
+			t.Errorf("before it was %s: %d reads, so the old answers did not matter", name, volumes)
+		}
+		if now := r.lab.VolumesFor(h.ID); len(now) != 1 || now[0].ID != had {
+			t.Errorf("before it was %s: %s, want %s alone", name, show(now), had)
+		}
+		must(t, r.served(h, r.pointerNow(), "one", 2))
+	}
+	must(t, r.gone(within(t, 20*time.Second), h))
+}
+
 // TestAgentRow03: an encrypted volume whose key may not be used is accepted, and then vanishes.
 func TestAgentRow03VanishingEncryptedVolume(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.Policy = nil })
