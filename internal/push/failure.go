@@ -43,7 +43,7 @@ func whyEnded(code int, stderr string, err error) error {
 }
 
 // whyNot makes one clear error of what ssh said about a connection that did not come about.
-func whyNot(code int, stderr string, o Options) error {
+func whyNot(code int, stderr, stdout string, o Options) error {
 	line := said(stderr)
 	if o.KeyFile != "" { // ssh knows it by the name that it has in the session's folder
 		line = strings.NewReplacer(`"`+identityName+`"`, o.KeyFile, "'"+identityName+"'", o.KeyFile).Replace(line)
@@ -53,6 +53,9 @@ func whyNot(code int, stderr string, o Options) error {
 	case code >= 0 && code != sshFailed: // the login went well
 		if line == "" {
 			line = fmt.Sprintf("exit code %d", code)
+		}
+		if out := said(stdout); out != "" { // where nologin says why
+			line += ` (on stdout: "` + out + `")`
 		}
 		return fmt.Errorf("%w: %s", ErrNoAgent, line)
 	case has("Host key verification failed"), has("host key is known"), has("no matching host key type"):
@@ -68,6 +71,20 @@ func whyNot(code int, stderr string, o Options) error {
 	default:
 		return fmt.Errorf("%w: %s", ErrUnreachable, line)
 	}
+}
+
+// withHeard adds what was heard until a wait for the agent's greeting ended, be it half a line.
+func withHeard(err error, stdout, stderr string) error {
+	out, errs := said(stdout), said(stderr)
+	switch {
+	case out == "" && errs == "":
+		return fmt.Errorf("%w; nothing was heard from there", err)
+	case out == "":
+		return fmt.Errorf(`%w; heard on stderr: "%s"`, err, errs)
+	case errs == "":
+		return fmt.Errorf(`%w; heard on stdout: "%s"`, err, out)
+	}
+	return fmt.Errorf(`%w; heard on stdout: "%s", on stderr: "%s"`, err, out, errs)
 }
 
 func noSpace(said string) bool {

@@ -40,18 +40,20 @@ type Target struct {
 
 // Options are the same for all members.
 type Options struct {
-	User           string        // who the tree belongs to on the members
-	KeyFile        string        // private key; "": the keys and the agent that ssh finds by itself
-	Port           int           // 0: 22
-	AgentPath      string        // of ebs-release-agent on the members; "": found by their PATH
-	ConnectTimeout time.Duration // for TCP, key exchange and host key; 0: 10 s
-	Parcels        *Parcels      // shared by all sessions of a publish; nil: each session works out its own
+	User            string        // who the tree belongs to on the members
+	KeyFile         string        // private key; "": the keys and the agent that ssh finds by itself
+	Port            int           // 0: 22
+	AgentPath       string        // of ebs-release-agent on the members; "": found by their PATH
+	ConnectTimeout  time.Duration // for TCP, key exchange and host key; 0: 10 s
+	GreetingTimeout time.Duration // until the agent says its first line; 0: ConnectTimeout and 30 s
+	Parcels         *Parcels      // shared by all sessions of a publish; nil: each session works out its own
 }
 
 const (
 	defaultPort           = 22
 	defaultAgent          = "ebs-release-agent"
 	defaultConnectTimeout = 10 * time.Second
+	defaultGreetingTime   = 30 * time.Second // for the login, the far shell's profile and the start of the agent, after the connection
 )
 
 var (
@@ -72,6 +74,9 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.ConnectTimeout == 0 {
 		o.ConnectTimeout = defaultConnectTimeout
+	}
+	if o.GreetingTimeout == 0 {
+		o.GreetingTimeout = o.ConnectTimeout + defaultGreetingTime
 	}
 	if o.Parcels == nil {
 		o.Parcels = NewParcels()

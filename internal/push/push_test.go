@@ -360,6 +360,12 @@ func TestFarSideThatCannot(t *testing.T) {
 		{"greeting after talk without a newline", script(`printf 'hi {you} '; echo '{"schema":99,"state":"listening","agent":"9.9"}'; cat >/dev/null`),
 			ErrNoAgent, "its version 9.9 speaks protocol 99"},
 		{"something else", script("yes"), ErrNoAgent, "talks without end"},
+		{"silence", func() { script("exec sleep 60")(); f.options.GreetingTimeout = time.Second }, ErrUnreachable, "within 1s; nothing was heard from there"},
+		{"a prompt", func() {
+			script(`printf 'one\ntwo\nAccept? [y/n] '; echo "to whom it may concern" >&2; exec sleep 60`)()
+			f.options.GreetingTimeout = 8 * time.Second // to log in on a busy machine, too
+		}, ErrNoAgent, `no greeting of the agent within 8s; heard on stdout: "one; two; Accept? [y/n]", on stderr: "to whom it may concern"`},
+		{"a shell for nobody", script("echo 'This account is currently not available.'; exit 1"), ErrNoAgent, `exit code 1 (on stdout: "This account is currently not available.")`},
 		{"booting", func() { f.agent(t, "PUSH_TEST_BOOTING=1") }, ErrNotReady, "the boot is still going on"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -139,26 +139,38 @@ func (s *Session) connect(ctx context.Context) error {
 		return err
 	}
 	s.stdin = stdin
+	heard := &tail{}
 	go func() {
-		s.listen(stdout)
+		s.listen(io.TeeReader(stdout, heard))
 		err := cmd.Wait() // it closes stdout: not before all is read
 		s.finish(whyEnded(cmd.ProcessState.ExitCode(), stderr.String(), err))
 		close(s.done)
 	}()
-	// ctx has to end this; ssh's own timeout covers the way to the login.
 	err = s.hello()
 	if err == nil {
 		return nil
 	}
 	s.hangUp(err)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil && heard.String() == "":
 		return context.Cause(ctx)
-	}
-	if errors.Is(err, io.EOF) {
-		return whyNot(cmd.ProcessState.ExitCode(), stderr.String(), s.options)
+	case ctx.Err() != nil:
+		return withHeard(context.Cause(ctx), heard.String(), stderr.String())
+	case errors.Is(err, io.EOF):
+		return whyNot(cmd.ProcessState.ExitCode(), stderr.String(), heard.String(), s.options)
+	case errors.Is(err, errNoGreeting):
+		if heard.String() == "" { // it may not even be logged in
+			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
+		} else {
+			err = fmt.Errorf("%w: %w", ErrNoAgent, err)
+		}
+		return withHeard(err, heard.String(), stderr.String())
 	}
 	return err
 }
+
+// errNoGreeting: ssh still runs, and the agent has not said that it listens.
+var errNoGreeting = errors.New("no greeting of the agent")
 
 // hangUp ends ssh, which gets a moment to do so by itself.
 func (s *Session) hangUp(cause error) {
@@ -193,8 +205,16 @@ func (s *Session) listen(stdout io.Reader) {
 
 // hello waits for the agent's first line. What comes before it is some shell's talk, which need not end with a newline.
 func (s *Session) hello() error {
+	timer := time.NewTimer(s.options.GreetingTimeout)
+	defer timer.Stop()
 	for talk := 0; talk < 1000; talk++ {
-		line, more := <-s.answers
+		var line []byte
+		more := false
+		select {
+		case line, more = <-s.answers:
+		case <-timer.C: // ssh's own timeout ends with the connection, before the login
+			return fmt.Errorf("%w within %v", errNoGreeting, s.options.GreetingTimeout)
+		}
 		if !more {
 			return io.EOF
 		}
