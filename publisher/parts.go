@@ -23,6 +23,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"golang.org/x/sys/unix"
 )
 
 // job is what one run of a verb is to do.
@@ -95,7 +96,7 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 			Who: who, Message: j.message, Region: cfg.Region, IfGeneration: j.ifGeneration, Above: j.above, Force: j.force,
 			Keep: values.Int("keep"), Parallel: parallel(values), MemberTimeout: values.Duration("member-timeout"),
 			SnapshotDeadline: values.Duration("snapshot-deadline"), ConvergeDeadline: values.Duration("converge-deadline"), Settle: values.Duration("settle"),
-			MaxFailures: maxFailures,
+			MaxFailures: maxFailures, OpenFiles: openFiles(),
 		},
 	}
 	p.Claim = p.claim
@@ -199,4 +200,13 @@ func (s *session) Stage(ctx context.Context, id, digest, base string, wanted gc.
 func (s *session) Close() error {
 	defer s.end()
 	return s.Session.Close()
+}
+
+// openFiles is the hard limit of open files, which Go's runtime makes the soft one of this process; 0: not known.
+func openFiles() uint64 {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return 0
+	}
+	return limit.Max
 }

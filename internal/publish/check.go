@@ -32,6 +32,9 @@ func (r *run) check(ctx context.Context) error {
 	if err := r.members.list(ctx, r.before); err != nil {
 		return err
 	}
+	if err := r.enoughFiles(); err != nil {
+		return err
+	}
 	// Above the fence of the volume, too (an earlier publish may have stopped before its commit), and above whatever a member reports (the
 	// pointer may have been restored from an old copy): nothing that took a generation ever has to take a lower one.
 	highest := max(r.before.Generation, fence, r.Settings.Above, r.members.highest())
@@ -69,6 +72,9 @@ func (r *run) checkConverge(ctx context.Context) error {
 		return err
 	}
 	if err := r.members.list(ctx, r.before); err != nil {
+		return err
+	}
+	if err := r.enoughFiles(); err != nil {
 		return err
 	}
 	r.next, r.committed = r.before, true
@@ -117,6 +123,18 @@ func (r *run) tryChecks(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// enoughFiles: a session is five descriptors here at most (three pipes, ssh's process, a parcel), and stays open until the end. With too few,
+// members would never converge.
+func (r *run) enoughFiles() error {
+	count := r.members.total()
+	wanted := uint64(64 + 5*count)
+	if r.Settings.OpenFiles == 0 || r.Settings.OpenFiles >= wanted {
+		return nil
+	}
+	return fmt.Errorf("%d members want %d open files, and this process may have %d. Try: ulimit -n %d in the shell that starts it, or LimitNOFILE=%[4]d in its unit",
+		count, wanted, r.Settings.OpenFiles, wanted)
 }
 
 // unlessForced makes a warning of an error about all members, when this run goes on without any: what launches gets the release all the same, and P5

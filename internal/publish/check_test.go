@@ -84,3 +84,19 @@ func TestTagThatIsNoGenerationStopsNobody(t *testing.T) {
 		t.Errorf("warnings %+v", warned)
 	}
 }
+
+func TestTooFewOpenFilesForTheMembersIsRefusedFirst(t *testing.T) {
+	for _, tc := range []struct {
+		files uint64
+		code  int
+	}{{0, 0}, {74, 0}, {73, exit.Unchanged}} {
+		w := newWorld("a", "b")
+		_, err := w.publishWith(t, func(p *publish.Publisher) { p.Settings.OpenFiles = tc.files })
+		if exit.Code(err) != tc.code || err != nil && !strings.Contains(err.Error(), "2 members want 74 open files, and this process may have 73. Try: ulimit -n 74") {
+			t.Errorf("%d: %v", tc.files, err)
+		}
+		if tc.code != 0 && len(w.did("dial", "ingest")) > 0 {
+			t.Errorf("%d: %v", tc.files, w.did(""))
+		}
+	}
+}

@@ -224,6 +224,13 @@ func (ms *members) take(found []fleet.Member, wanted target) (ignored []fleet.Me
 	return ignored
 }
 
+// total counts the members, also those that leave.
+func (ms *members) total() int {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	return len(ms.all)
+}
+
 // highest returns the highest generation that a member reports.
 func (ms *members) highest() (generation int64) {
 	ms.mu.Lock()

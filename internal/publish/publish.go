@@ -55,6 +55,7 @@ type Settings struct {
 	SnapshotDeadline time.Duration // for the snapshot to be completed
 	ConvergeDeadline time.Duration // for P5
 	Settle           time.Duration // how far apart the last two listings of P5 are at least
+	OpenFiles        uint64        // how many this process may have open at most; 0: any number
 	MaxFailures      MaxFailures   // how many members may fail before no new one is begun
 	IfGeneration     *int64        // go on only if the pointer is at this generation; nil: wherever it is
 	Force            bool          // go on although no member at all can be reached, or takes the release; a rollback always does
@@ -197,6 +198,9 @@ func (r *run) endWork() {
 
 // do goes through the phases, cleans up, and gives the error its exit code.
 func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
+	outer = release.TellWaits(outer, func(lock string) {
+		r.say(Event{Kind: KindNote, Text: "waits for " + lock + ", which another process holds (fuser -v names it)"})
+	})
 	ctx, stop := context.WithCancel(outer)
 	defer stop()
 	r.stop = stop

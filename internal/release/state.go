@@ -12,7 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const lockPause = 50 * time.Millisecond
+const (
+	lockPause    = 50 * time.Millisecond
+	silentWait   = time.Second      // a lock that takes longer is told of
+	mostLockWait = 10 * time.Minute // a full volume of small files is pruned in less
+)
+
+var errHeld = fmt.Errorf("not given up within %v", mostLockWait)
+
+type waits struct{}
+
+// TellWaits makes what waits for the lock of a volume with this ctx say so: tell gets the path of the lock, once a wait, after a second.
+func TellWaits(ctx context.Context, tell func(lock string)) context.Context {
+	return context.WithValue(ctx, waits{}, tell)
+}
 
 // locked runs do while no other process changes this volume.
 func (t Tree) locked(ctx context.Context, do func(root *os.Root) error) error {
@@ -24,7 +37,7 @@ func (t Tree) locked(ctx context.Context, do func(root *os.Root) error) error {
 	return do(root)
 }
 
-// lock waits until no other process changes this volume, and keeps it so until unlock. It is flock(2): it ends with the process.
+// lock waits until no other process changes this volume, at most for mostLockWait, and keeps it so until unlock. It is flock(2): it ends with the process.
 func (t Tree) lock(ctx context.Context) (root *os.Root, unlock func(), err error) {
 	if root, err = t.open(); err != nil {
 		return nil, nil, err
@@ -39,6 +52,8 @@ func (t Tree) lock(ctx context.Context) (root *os.Root, unlock func(), err error
 		_ = file.Chmod(0o600) // an older version made it for everybody to read, and so to hold
 	}
 	unlock = func() { _, _ = file.Close(), root.Close() }
+	ctx, cancel := context.WithTimeoutCause(ctx, mostLockWait, errHeld)
+	defer cancel()
 	if err := t.flock(ctx, file, lockPath); err != nil {
 		unlock()
 		return nil, nil, err
@@ -48,6 +63,7 @@ func (t Tree) lock(ctx context.Context) (root *os.Root, unlock func(), err error
 
 // flock waits for the lock on an open file. It ends with the file, at the latest with the process.
 func (t Tree) flock(ctx context.Context, file *os.File, name string) error {
+	began, told := time.Now(), false
 	for {
 		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
@@ -56,10 +72,17 @@ func (t Tree) flock(ctx context.Context, file *os.File, name string) error {
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return fmt.Errorf("lock %s/%s: %w", t.Root, name, err)
 		}
+		if tell, ok := ctx.Value(waits{}).(func(string)); ok && !told && time.Since(began) >= silentWait {
+			told = true
+			tell(t.Root + "/" + name)
+		}
 		timer := time.NewTimer(lockPause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
+			if errors.Is(context.Cause(ctx), errHeld) {
+				return fmt.Errorf("lock %s/%s, held by another process: %w. Try: fuser -v %[1]s/%[2]s, which names it", t.Root, name, errHeld)
+			}
 			return fmt.Errorf("lock %s/%s, held by another process: %w", t.Root, name, ctx.Err())
 		case <-timer.C:
 		}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"ebs-release/internal/gc"
@@ -451,6 +452,31 @@ func TestVerifyFindsEveryDifference(t *testing.T) {
 			wantError(t, tree.Verify(t.Context(), in.ID), in.ID, tc.want)
 		})
 	}
+}
+
+func TestAWaitForTheLockIsToldAndEnds(t *testing.T) {
+	tree := volume(t)
+	in := publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
+	lock := filepath.Join(tree.Root, ".ebs-release/lock")
+	held, err := os.Open(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = held.Close() }()
+	if err := unix.Flock(int(held.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		var told []string
+		err := tree.Activate(TellWaits(t.Context(), func(lock string) {
+			told = append(told, fmt.Sprint(lock, " ", time.Since(start).Round(time.Second)))
+		}), in.ID, in.Digest, 2)
+		wantError(t, err, "lock "+lock+", held by another process: not given up within 10m0s. Try: fuser -v "+lock)
+		if took := time.Since(start).Round(time.Second); took != 10*time.Minute || len(told) != 1 || told[0] != lock+" 1s" {
+			t.Errorf("it took %v, and told %v", took, told)
+		}
+	})
 }
 
 func TestLockIsWaitedForOnlyUntilTheDeadline(t *testing.T) {
