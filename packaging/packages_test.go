@@ -100,7 +100,7 @@ func lifeOfDeb(t *testing.T, tree tree, v1, v2 map[string]string) {
 
 	dpkg("--remove", "ebs-release-agent")
 	tree.has(t, "etc/ebs-release/agent.toml", "etc/ebs-release/disabled")
-	tree.hasNot(t, "usr/bin/ebs-release-agent", "usr/lib/systemd/system/ebs-release-agent.service")
+	tree.hasNot(t, "usr/bin/ebs-release-agent", "usr/lib/systemd/system/ebs-release-agent.service", "usr/lib/systemd/system/ebs-release-agent.path")
 	dpkg("--purge", "ebs-release-agent")
 	tree.has(t, "etc/ebs-release/publisher.toml") // the other package's
 	tree.hasNot(t, enabledAgent, "etc/ebs-release/agent.toml", "etc/ebs-release/disabled")

@@ -19,6 +19,7 @@ var distributions = []string{"debian-12", "ubuntu-24.04", "amazon-2023", "rhel-9
 // ourUnits are the unit files as the two packages install them.
 var ourUnits = []string{
 	"../systemd/ebs-release-agent.service",
+	"../systemd/ebs-release-agent.path",
 	"../systemd/ebs-release.target",
 	"units/ebs-release-serve.socket",
 	"units/ebs-release-serve.service",
@@ -203,7 +204,7 @@ func bootRoot(t *testing.T, distribution string) string {
 // verify returns what systemd complains about in a boot to multi-user.target: cycles, and anything in our units.
 func verify(t *testing.T, root string) string {
 	t.Helper()
-	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release.target", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service"}
+	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service"}
 	out, err := exec.Command("systemd-analyze", units...).CombinedOutput()
 	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
 		t.Fatal(err)
@@ -248,6 +249,29 @@ func write(t *testing.T, path, content string) {
 	}
 	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 		t.Fatal(fmt.Errorf("write: %w", err))
+	}
+}
+
+// TestLateSettingsAreRead: the agent's unit brings the watch along, so it is there at each boot that starts the agent, and only then (row 74).
+func TestLateSettingsAreRead(t *testing.T) {
+	if unit := read(t, "../systemd/ebs-release-agent.service"); !strings.Contains(unit, "\nWants=ebs-release-agent.path\n") {
+		t.Error("nothing starts the watch")
+	}
+	watch := read(t, "../systemd/ebs-release-agent.path")
+	for _, line := range []string{
+		"PartOf=ebs-release-agent.service", // an agent that was stopped stays stopped
+		"ConditionPathExists=!/etc/ebs-release/disabled",
+		"PathChanged=/etc/ebs-release/agent.toml", "PathChanged=/etc/default/ebs-release-agent",
+	} {
+		if !strings.Contains(watch, "\n"+line+"\n") {
+			t.Errorf("the watch has no %q", line)
+		}
+	}
+	// Those fire for what is there already, again and again.
+	for _, option := range []string{"PathExists=", "PathExistsGlob=", "DirectoryNotEmpty="} {
+		if regexp.MustCompile(`(?m)^` + option).MatchString(watch) {
+			t.Errorf("the watch has %s", option)
+		}
 	}
 }
 
