@@ -48,6 +48,21 @@ func lifeUnderSystemd(t *testing.T, tree tree, v1, v2 map[string]string) {
 		t.Errorf("the agent without a configuration: %s", got)
 	}
 	c.is(t, "ebs-release.target", "static", "inactive")
+	c.is(t, "ebs-release-agent.path", "static", "active")
+
+	// A setting that comes late is read: it is another wrong one here, so the agent ends with 2 again, and once.
+	run := func() string {
+		return c.run(t, "systemctl", "show", "--property=InvocationID", "ebs-release-agent.service")
+	}
+	before := run()
+	write(t, tree.path("etc/ebs-release/agent.toml"), "pointer = \"late\"\n")
+	for deadline := time.Now().Add(20 * time.Second); run() == before; time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the agent was not started for a changed setting:\n%s", c.try(t, "systemctl", "status", "ebs-release-agent.path"))
+		}
+	}
+	c.run(t, "systemctl", "stop", "ebs-release-agent.service")
+	c.is(t, "ebs-release-agent.path", "static", "inactive") // who stops the agent stops the watch
 	c.saysOnConsole(t, "ebs-release-agent: ", "pointer")
 	write(t, tree.path("etc/ebs-release/disabled"), "")
 	c.run(t, "systemctl", "reset-failed", "ebs-release-agent.service")
