@@ -59,7 +59,7 @@ func (s *server) run(name string, do func(context.Context, *publish.Publisher) (
 			},
 			Jitter: jitter(s.seed),
 			Talk: func(e publish.Event) {
-				a.waits = e.Phase == "P5" && s.grain < medium
+				a.waits.Store(e.Phase == "P5" && s.grain < medium)
 			},
 		}
 		if s.mutant == noSettle {

@@ -27,9 +27,9 @@ type actor struct {
 	cancel context.CancelFunc
 	dead   atomic.Bool
 	ended  bool
-	clock  bool     // it decides by the clock
-	waits  bool     // not forever, for its calls whose name begins with "on "
-	saw    [32]byte // a digest of all that it was told so far, in order
+	clock  bool        // it decides by the clock
+	waits  atomic.Bool // not forever, for its calls whose name begins with "on "
+	saw    [32]byte    // a digest of all that it was told so far, in order
 }
 
 // call is a step that an actor is about to take.
@@ -176,7 +176,7 @@ func (s *scheduler) sleeps(a *actor) bool {
 		return false
 	}
 	for _, c := range s.waiting {
-		if c.by == a && !(a.waits && strings.HasPrefix(c.name, "on ")) {
+		if c.by == a && !(a.waits.Load() && strings.HasPrefix(c.name, "on ")) {
 			return false
 		}
 	}
