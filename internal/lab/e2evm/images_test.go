@@ -32,6 +32,9 @@ wait
 func starts(release string) string { return "application starts on release " + release }
 func ends(release string) string   { return "application ends on release " + release }
 
+// addUser makes the user of the README's unit.
+const addUser = "useradd --system app"
+
 // toMarks is a drop-in for the application's unit.
 const toMarks = "[Service]\nStandardOutput=file:" + vm.MarkPort + "\n"
 
@@ -56,6 +59,7 @@ func memberImage(ctx context.Context, golden *vm.Image) (*vm.Image, error) {
 			"/etc/systemd/system/application.service.d/lab.conf": {Data: toMarks},
 		},
 		Commands: []string{
+			addUser,
 			"systemctl --quiet is-enabled ebs-release-agent.service",
 			"systemctl --quiet enable application.service",
 			"rm /etc/ebs-release/disabled",

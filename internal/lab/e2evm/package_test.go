@@ -21,7 +21,7 @@ func TestVMBake(t *testing.T) {
 	must(t, builder.WriteFile(within(t, bootTime), "/etc/ebs-release/agent.toml", []byte(fmt.Sprintf("pointer = %q\n", lab.PointerURL)), 0o644))
 	must(t, builder.WriteFile(within(t, bootTime), "/etc/systemd/system/application.service", []byte(unit), 0o644))
 	must(t, builder.WriteFile(within(t, bootTime), "/etc/systemd/system/application.service.d/lab.conf", []byte(toMarks), 0o644))
-	r.on(builder, "dpkg --force-confold -i /tmp/agent.deb; rm /tmp/agent.deb; systemctl enable application.service")
+	r.on(builder, addUser+"; dpkg --force-confold -i /tmp/agent.deb; rm /tmp/agent.deb; systemctl enable application.service")
 	idle := func(when string) {
 		t.Helper()
 		got := r.on(builder, "systemctl is-enabled ebs-release-agent.service; systemctl is-active ebs-release-agent.service ebs-release.target application.service || true; findmnt /release || true")
