@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // ingest is P1: the source becomes a release on the release volume, and current there, so that the snapshot says what it is.
@@ -81,28 +80,32 @@ func (r *run) snapshot(ctx context.Context) error {
 
 // transfer is P3: the snapshot completes while the members get the tree, which none of them activates yet.
 func (r *run) transfer(ctx context.Context) error {
-	var group errgroup.Group
+	var (
+		both   sync.WaitGroup
+		failed sync.Once
+		err    error
+	)
+	do := func(part func() error) {
+		both.Go(func() {
+			if partErr := part(); partErr != nil {
+				failed.Do(func() { err = partErr; r.stop() }) // the other part ends with it
+			}
+		})
+	}
 	completed := make(chan struct{})
-	group.Go(func() error {
+	do(func() error {
 		ctx, cancel := context.WithTimeout(ctx, r.Settings.SnapshotDeadline)
 		defer cancel()
-		id := r.next.Snapshots[r.Settings.Region]
-		if err := r.Snapshots.WaitCompleted(ctx, id, r.members.snapshotProgress); err != nil {
-			r.endWork()
+		if err := r.Snapshots.WaitCompleted(ctx, r.next.Snapshots[r.Settings.Region], r.members.snapshotProgress); err != nil {
 			return err
 		}
 		r.members.snapshotProgress("100%")
 		close(completed)
 		return nil
 	})
-	group.Go(func() error {
-		err := r.stageAll(ctx, completed)
-		if err != nil {
-			r.endWork() // the snapshot is not waited for
-		}
-		return err
-	})
-	return group.Wait()
+	do(func() error { return r.stageAll(ctx, completed) })
+	both.Wait()
+	return err
 }
 
 // slowTransfer: a member that needs more than twice the time of the others, and this, gets the tree while P5 goes on with the rest.

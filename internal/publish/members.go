@@ -54,6 +54,7 @@ type member struct {
 	tries        int       // that failed in a row
 	again        time.Time // when to try again
 	hook         error     // of the program that failed after this run has activated on half
+	slot         func()    // gives its slot back; nil when it has none. Used as session is
 }
 
 // target is what members shall be on: of the pointer, generation and release.
@@ -380,6 +381,7 @@ func (ms *members) each(ctx context.Context, some []*member, wait patience, work
 		ms.workers.Go(func() { done <- ms.one(ctx, m, work) })
 	}
 	var most, late <-chan time.Time
+	queued := false // some had no slot yet when late came last
 	if wait.most > 0 {
 		most = time.After(wait.most)
 	}
@@ -399,15 +401,31 @@ func (ms *members) each(ctx context.Context, some []*member, wait patience, work
 		case <-most:
 			return
 		case <-late:
-			return
+			before := queued
+			if queued = ms.queued(some); !queued && !before {
+				return
+			}
+			late = time.After(wait.rest) // the slots were held by members that hang: the rest is not slow
 		}
 	}
 	ms.say(Event{Kind: KindProgress, Progress: ms.progress()})
 }
 
+// queued says that somebody has not had a slot yet.
+func (ms *members) queued(some []*member) bool {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	return slices.ContainsFunc(some, func(m *member) bool { return m.busy && !m.begun })
+}
+
 func (ms *members) one(ctx context.Context, m *member, work func(context.Context, *member) error) (err error) {
 	err = work(ctx, m)
+	slot := m.slot // note frees the member for another worker
+	m.slot = nil
 	ms.note(ctx, m, err)
+	if slot != nil {
+		slot() // only now: who takes it next must know of the failure
+	}
 	return err
 }
 
@@ -415,21 +433,30 @@ func (ms *members) one(ctx context.Context, m *member, work func(context.Context
 // which hang, as many as there are slots, do not keep the others waiting until they time out.
 const slotTime = 5 * time.Second
 
-// slot waits for one of the Parallel slots. Only what costs this machine something takes one: a login and
-// a transfer; an activation is one line over an open connection. It is given back between two tries.
-func (ms *members) slot(ctx context.Context, m *member) (giveBack func(), err error) {
+// takeSlot waits for one of the Parallel slots. Only what costs this machine something takes one: a login
+// and a transfer; an activation is one line over an open connection. It is given back between two tries.
+func (ms *members) takeSlot(ctx context.Context, m *member) error {
+	m.giveSlotBack()
 	select {
 	case ms.slots <- struct{}{}:
 	case <-ctx.Done():
-		return nil, errNotBegun
+		return errNotBegun
 	}
 	free := sync.OnceFunc(func() { <-ms.slots })
 	if err := ms.begin(m); err != nil {
 		free()
-		return nil, err
+		return err
 	}
 	late := time.AfterFunc(slotTime, free)
-	return func() { late.Stop(); free() }, nil
+	m.slot = func() { late.Stop(); free() }
+	return nil
+}
+
+func (m *member) giveSlotBack() {
+	if m.slot != nil {
+		m.slot()
+		m.slot = nil
+	}
 }
 
 // begin is an error when too many others have failed for this member to be begun.

@@ -53,6 +53,7 @@ func (ms *members) stageWithRetries(ctx context.Context, m *member, next pointer
 		if err == nil || passes(err) || isFinal(err) || try == stageTries || ctx.Err() != nil {
 			return err
 		}
+		m.giveSlotBack()
 		pause := stagePause << (try - 1)
 		if sleep(ctx, pause/2+ms.jitter(pause)) != nil {
 			return err
@@ -104,11 +105,9 @@ func (ms *members) step(ctx context.Context, m *member, what string, takesSlot b
 	ms.mu.Unlock()
 	// With a limit on failures the members flip a few at a time: else all would be begun before one fails.
 	if takesSlot || ms.Settings.MaxFailures.limited || !m.connected(as) {
-		giveBack, err := ms.slot(ctx, m)
-		if err != nil {
+		if err := ms.takeSlot(ctx, m); err != nil {
 			return err
 		}
-		defer giveBack()
 	} else if err := ms.begin(m); err != nil {
 		return err
 	}
@@ -119,6 +118,7 @@ func (ms *members) step(ctx context.Context, m *member, what string, takesSlot b
 		err = do(stepCtx, session, as)
 	}
 	if err == nil {
+		m.giveSlotBack()
 		return nil
 	}
 	if !passes(err) {
