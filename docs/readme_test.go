@@ -1,4 +1,4 @@
-// Package docs holds documents, and the test that keeps README's words those of the code.
+// Package docs holds documents, and the tests that keep their words those of the code.
 package docs
 
 import (
@@ -14,9 +14,20 @@ import (
 	"testing"
 )
 
-// TestEveryErrorLineInREADMEIsOneOfTheCode: whoever searches README for a line that a program printed must find it.
-func TestEveryErrorLineInREADMEIsOneOfTheCode(t *testing.T) {
-	explainsWhatIsSaid(t, "../README.md", "## When it says …", 10)
+// TestREADMEIsShort: a newcomer reads all of it. Tables and details have documents of their own.
+func TestREADMEIsShort(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if words := len(strings.Fields(string(text))); words > 1200 {
+		t.Errorf("README has %d words, at most 1200 are wanted", words)
+	}
+}
+
+// TestEveryErrorLineInTheReferenceIsOneOfTheCode: whoever searches for a line that a program printed must find it.
+func TestEveryErrorLineInTheReferenceIsOneOfTheCode(t *testing.T) {
+	explainsWhatIsSaid(t, "reference.md", "## When it says …", 10)
 }
 
 // explainsWhatIsSaid holds the first column of a table of error lines, of least rows or more, against what the programs say.
@@ -40,9 +51,9 @@ func explainsWhatIsSaid(t *testing.T, document, heading string, least int) {
 	}
 }
 
-// TestFiguresInREADMEAreMeasured: what README says that it costs is in docs/performance.md.
-func TestFiguresInREADMEAreMeasured(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+// TestFiguresAreMeasured: what compare.md says that it costs is in performance.md.
+func TestFiguresAreMeasured(t *testing.T) {
+	compare, err := os.ReadFile("compare.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,15 +61,15 @@ func TestFiguresInREADMEAreMeasured(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, costs, found := strings.Cut(string(readme), "What it costs, measured here")
+	_, costs, found := strings.Cut(string(compare), "What it costs, measured here")
 	costs, _, _ = strings.Cut(costs, "\n\n")
 	figures := regexp.MustCompile(`[0-9][0-9.,]* (ms|s|KiB|MiB)\b`).FindAllString(costs, -1)
 	if !found || len(figures) < 5 {
-		t.Fatalf("README names the figures %q", figures)
+		t.Fatalf("compare.md names the figures %q", figures)
 	}
 	for _, figure := range figures {
 		if !regexp.MustCompile(`(^|[^0-9.,])` + regexp.QuoteMeta(figure) + `\b`).Match(measured) {
-			t.Errorf("README says %s, which performance.md does not have", figure)
+			t.Errorf("compare.md says %s, which performance.md does not have", figure)
 		}
 	}
 }

@@ -75,7 +75,8 @@ func lifeOfDeb(t *testing.T, tree tree, v1, v2 map[string]string) {
 	}
 	dpkg("--install", v1["ebs-release-agent.deb"], v1["ebs-release.deb"])
 	tree.has(t, enabledAgent, "etc/ebs-release/agent.toml", "etc/ebs-release/publisher.toml", "var/lib/ebs-release/pointer",
-		"usr/share/doc/ebs-release/operations.md", "usr/share/doc/ebs-release-agent/operations.md")
+		"usr/share/doc/ebs-release/operations.md", "usr/share/doc/ebs-release-agent/operations.md",
+		"usr/share/doc/ebs-release/reference.md", "usr/share/doc/ebs-release-agent/reference.md")
 	tree.hasNot(t, enabledServe)
 	if got := tree.run(t, "chroot", tree.root, "/usr/bin/ebs-release-agent", "version"); !strings.Contains(got, "1.0") {
 		t.Errorf("ebs-release-agent version says %q", got)

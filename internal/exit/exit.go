@@ -8,7 +8,7 @@ import (
 	"errors"
 )
 
-// The exit codes, as documented in README.md.
+// The exit codes, as documented in docs/reference.md.
 const (
 	Done         = 0   // all of it was done
 	Failed       = 1   // it failed; the message says what is left
