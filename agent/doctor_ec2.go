@@ -115,7 +115,7 @@ func (d *doctor) describeVolumes(ctx context.Context) finding {
 	case 1:
 		return ok("allowed; the release volume is %s", words[0])
 	}
-	return warn("systemctl restart ebs-release-agent (it keeps one and removes the others)", "this instance has %d release volumes: %s", len(mine), strings.Join(words, ", "))
+	return warn("ebs-release-agent up (it keeps one and removes the others)", "this instance has %d release volumes: %s", len(mine), strings.Join(words, ", "))
 }
 
 func (d *doctor) owner() volume.Owner {

@@ -222,7 +222,7 @@ func (d *doctor) ordering(ctx context.Context) finding {
 func (d *doctor) lastBoot(context.Context) finding {
 	s, err := d.runDir.Read()
 	if err != nil {
-		return warn("systemctl restart "+agentUnit, "%s", short(err))
+		return warn("ebs-release-agent up, which writes it anew", "%s", short(err))
 	}
 	switch s.State {
 	case status.Failed:

@@ -71,7 +71,7 @@ func observeVolume(s *status.Status) error {
 		return err
 	}
 	if mounted == nil {
-		return fmt.Errorf("nothing is mounted at %s any more. Try: systemctl restart ebs-release-agent", s.MountPoint)
+		return fmt.Errorf("nothing is mounted at %s any more. Try: ebs-release-agent up", s.MountPoint)
 	}
 	if why := mounted.ReadOnly(); why != "" { // it is served, and readers see no difference
 		s.Warning = fmt.Sprintf("nothing can be written to %s (%s): no other release can be pushed to it. Try: ebs-release-agent doctor", s.MountPoint, why)

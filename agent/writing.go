@@ -30,7 +30,7 @@ func (p *program) tryWriteCommand() *cobra.Command {
 const frozenTime = 2 * time.Second
 
 // renew is what to do about a file system that is damaged, or of which a process holds the old state.
-const renew = "stop what uses it, umount it, and then systemctl restart ebs-release-agent, which checks the volume or makes another"
+const renew = "stop what uses it, umount it, ebs-release-agent up, which checks the volume or makes another, and start again what used it"
 
 // writing looks whether a push could write: the kernel makes a file system read-only when it finds errors, and somebody may have frozen it. Readers do not
 // notice. Nothing is read from the disk, which may not answer.

@@ -287,7 +287,7 @@ func TestDoctorSeesWhatHindersWriting(t *testing.T) {
 	disk, err := os.Readlink("/sys/dev/block/" + strings.Fields(mounts(h)[0])[2]) // the lab's machine sees the disk under another name
 	must(t, err)
 	must(t, os.WriteFile("/sys/fs/ext4/"+filepath.Base(disk)+"/trigger_fs_error", []byte("a test"), 0))
-	finds("FAIL", "nothing can be written to /release", "systemctl restart ebs-release-agent")
+	finds("FAIL", "nothing can be written to /release", "umount it, ebs-release-agent up")
 	status("warning")
 	// What the doctor says to do.
 	r.on(h, "umount /release")
