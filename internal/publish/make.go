@@ -31,6 +31,9 @@ func (r *run) ingest(ctx context.Context) error {
 	if r.tree.Digest == r.before.Digest {
 		r.say(Event{Kind: KindNote, Text: fmt.Sprintf("the source equals generation %d, which is published again", r.before.Generation)})
 	}
+	for _, line := range r.tree.LeftBehind {
+		r.say(Event{Kind: KindWarning, Text: line})
+	}
 	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("release %s: %d files, %d bytes; %d files are new or changed", r.tree.ID, r.tree.Files, r.tree.Bytes, r.tree.CopiedFiles)})
 	return nil
 }

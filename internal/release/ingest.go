@@ -20,8 +20,9 @@ type Ingested struct {
 	Bytes       int64 // in the release
 	CopiedFiles int   // that were not linked to the release before
 	CopiedBytes int64
-	Previous    string // the current release; "" when this is the first one
-	Reused      bool   // the volume had a release with this digest already: ID is that one's
+	Previous    string   // the current release; "" when this is the first one
+	Reused      bool     // the volume had a release with this digest already: ID is that one's
+	LeftBehind  []string // what SOURCE has that a release does not carry, a line for each kind
 }
 
 // Ingest takes SOURCE in: a folder, or what rsync can fetch (host:path, rsync://…). Files that the current release has become hard links
@@ -98,7 +99,7 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	if err := next.validate(); err != nil {
 		return Ingested{}, err
 	}
-	var result Ingested
+	result := Ingested{LeftBehind: tellLeftBehind(seen)}
 	if result.Files, result.Bytes = next.Size(); result.Files == 0 {
 		return Ingested{}, errors.New("there are no files in it")
 	}

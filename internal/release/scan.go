@@ -39,6 +39,8 @@ type sighting struct {
 	size          int64
 	modified      unix.Timespec
 	changed       unix.Timespec
+	links         uint64   // names that the inode has
+	leftBehind    []string // see tellLeftBehind
 }
 
 func (s *sighting) same(st *unix.Stat_t) bool {
@@ -75,7 +77,11 @@ func scan(ctx context.Context, root *os.File) ([]*sighting, error) {
 				return err
 			}
 			all = append(all, seen)
-			if seen.Type != 'f' {
+			switch seen.Type {
+			case 'd':
+				seen.leftBehind, err = leftBehindAt(dir, name, path)
+				return err
+			case 'l':
 				return nil
 			}
 			file, err := openFileAt(dir, name, path)
@@ -107,6 +113,7 @@ func sight(dir int, name, path string, st *unix.Stat_t) (*sighting, error) {
 	s := &sighting{
 		Entry:  Entry{Path: path, Mode: st.Mode & maxMode},
 		device: st.Dev, inode: st.Ino, size: st.Size, modified: st.Mtim, changed: st.Ctim,
+		links: uint64(st.Nlink),
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
@@ -159,6 +166,7 @@ func (h *hasher) read(file *os.File, seen *sighting) error {
 		return fmt.Errorf("%w: %s", ErrChanged, file.Name())
 	}
 	seen.SHA256, seen.Size = sum, size
+	seen.leftBehind = leftBehind(int(file.Fd()), &st)
 	return nil
 }
 

@@ -104,6 +104,8 @@ func ParseTags(setting string) (map[string]string, error) {
 			return nil, fmt.Errorf("%q is not KEY=VALUE", pair)
 		case strings.HasPrefix(lower, "aws:"), strings.HasPrefix(lower, "ebs-release:"):
 			return nil, fmt.Errorf("the key %q is reserved: keys that begin with aws: are AWS's, with ebs-release: ours", key)
+		case looksLikeOurs(key):
+			return nil, fmt.Errorf("the key %q looks like one of ebs-release's, and the members' policy refuses those: use another", key)
 		case utf8.RuneCountInString(key) > maxTagKey, utf8.RuneCountInString(value) > maxTagValue:
 			return nil, fmt.Errorf("%q is too long: EC2 takes %d characters in a key and %d in a value", key, maxTagKey, maxTagValue)
 		case twice:
@@ -115,6 +117,21 @@ func ParseTags(setting string) (map[string]string, error) {
 		return nil, errors.New("more than " + strconv.Itoa(maxOwnTags) + " tags: EC2 takes 50 on a resource, and ours need room")
 	}
 	return tags, nil
+}
+
+// looksLikeOurs says whether the statement OneSpellingOfOurTags of packaging/iam/*.json refuses the key: it denies
+// what has the shape of our prefix and a capital letter of it in its place.
+func looksLikeOurs(key string) bool {
+	const prefix, dash, colon = "ebs-release:", 3, 11
+	if len(key) < len(prefix) || key[dash] != '-' || key[colon] != ':' {
+		return false
+	}
+	for i, r := range strings.ToUpper(prefix) {
+		if i != dash && i != colon && key[i] == byte(r) {
+			return true
+		}
+	}
+	return false
 }
 
 // CheckTags accepts what ParseTags can read.
