@@ -37,11 +37,11 @@ test: build ## every test (root)
 	$(GO) test -v -count=1 -p 1 -parallel 4 -timeout 60m ./... 2>&1 | grep --line-buffered -vE '^=== |^ +--- PASS|no test files'
 
 test-fast: build ## the inner loop: everything but the end-to-end scenarios, the virtual machines and the packages
-	$(GO) test -short $$($(GO) list ./... | grep -vE '/lab/(e2e|e2evm|vm)$$|ebs-release/packaging$$')
+	$(GO) test -short $$($(GO) list ./... | grep -vE '/internal/(test/|lab/vm$$)|ebs-release/packaging$$')
 
 race: ## the tests that need no built programs and no virtual machine, under the race detector (root)
 	@packaging/dev/deps test
-	CGO_ENABLED=1 $(GO) test -race -short -p 1 -timeout 30m $$($(GO) list ./... | grep -vE '/lab/(bench|e2e|e2evm|vm)$$|ebs-release/(docs|packaging)$$')
+	CGO_ENABLED=1 $(GO) test -race -short -p 1 -timeout 30m $$($(GO) list ./... | grep -vE '/internal/(test/|lab/vm$$)|ebs-release/(docs|packaging)$$')
 
 check: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l agent publisher internal packaging docs | tee /dev/stderr)" || { echo 'gofmt: the files above are not formatted; run: gofmt -w agent publisher internal packaging docs' >&2; exit 1; }
@@ -53,8 +53,8 @@ fuzz: ## everything that reads what others wrote, a minute each (FUZZTIME=10s)
 
 bench: build ## boots and publishes beside the shell scripts that this replaces; docs/performance.md has the figures (root)
 	@packaging/dev/deps bench
-	$(GO) test -run '^$$' -bench 'Boot|BesideTheScript|Size' -benchtime 15x -timeout 30m ./internal/lab/bench
-	$(GO) test -run '^$$' -bench Fleet -benchtime 3x -timeout 2h ./internal/lab/bench
+	$(GO) test -run '^$$' -bench 'Boot|BesideTheScript|Size' -benchtime 15x -timeout 30m ./internal/test/bench
+	$(GO) test -run '^$$' -bench Fleet -benchtime 3x -timeout 2h ./internal/test/bench
 
 packages: ## .deb and .rpm of both programs for amd64 and arm64, into dist/
 	packaging/dev/packages

@@ -16,6 +16,6 @@ var programs struct{ agent, publisher, standin string }
 func TestMain(m *testing.M) {
 	host.RunInit()
 	os.Exit(build.Run(m, map[string]*string{
-		"agent": &programs.agent, "publisher": &programs.publisher, "internal/lab/bench/standin": &programs.standin,
+		"agent": &programs.agent, "publisher": &programs.publisher, "internal/test/bench/standin": &programs.standin,
 	}))
 }
