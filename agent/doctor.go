@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"time"
 
@@ -59,7 +60,7 @@ type doctor struct {
 	values  config.Values
 	runDir  status.Dir
 	root    string // "/", of the files it looks at
-	run     func(ctx context.Context, program string, args ...string) (stdout string, err error)
+	run     func(ctx context.Context, stdout io.Writer, program string, args ...string) error
 	space   func(pid string) (string, error) // the mount namespace of a process
 	timeout time.Duration                    // of one check
 	log     *slog.Logger                     // of the parts; nobody reads it
@@ -118,7 +119,7 @@ One line each: ok, warn (the boot may go through all the same) or FAIL, with wha
 			if err != nil {
 				return err
 			}
-			d := &doctor{values: values, runDir: p.runDir, root: "/", run: output, space: mountNamespace, timeout: checkTimeout, log: slog.New(slog.DiscardHandler)}
+			d := &doctor{values: values, runDir: p.runDir, root: "/", run: runProgram, space: mountNamespace, timeout: checkTimeout, log: slog.New(slog.DiscardHandler)}
 			return p.diagnose(cmd.Context(), d)
 		},
 	}

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ebs-release/internal/mount"
+	"ebs-release/internal/output"
 	"ebs-release/internal/status"
 )
 
@@ -25,17 +26,27 @@ const (
 // noSystemd is what the checks about units say on a machine without it.
 const noSystemd = "systemd does not run here: start `ebs-release-agent up` and then the application yourself"
 
-// output runs a program and returns what it says on stdout.
-func output(ctx context.Context, program string, args ...string) (string, error) {
+// runProgram runs a program. Its error has the words of its stderr.
+func runProgram(ctx context.Context, stdout io.Writer, program string, args ...string) error {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.WaitDelay = time.Second
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if words := strings.Join(strings.Fields(stderr.String()), " "); err != nil && words != "" {
+	var stderr output.Ends
+	cmd.Stdout, cmd.Stderr = stdout, &stderr
+	err := cmd.Run()
+	if words := stderr.Words(1000); err != nil && words != "" {
 		err = fmt.Errorf("%w: %s", err, words)
 	}
-	return string(out), err
+	return err
+}
+
+// ask runs a program, and returns what it says on stdout.
+func (d *doctor) ask(ctx context.Context, program string, args ...string) (string, error) {
+	var said output.Ends
+	err := d.run(ctx, &said, program, args...)
+	if err == nil && said.Cut() {
+		err = fmt.Errorf("%s says too much", program)
+	}
+	return said.String(), err
 }
 
 // mountPoint asks what the boot asks; one that is not there yet the boot makes.
@@ -92,7 +103,7 @@ func (d *doctor) mountPropagation(ctx context.Context) finding {
 	if !d.systemd() {
 		return ok("this program is in PID 1's mount namespace")
 	}
-	show, err := d.run(ctx, "systemctl", "show", agentUnit, "--property="+namespaceOptions)
+	show, err := d.ask(ctx, "systemctl", "show", agentUnit, "--property="+namespaceOptions)
 	if err != nil {
 		return warn("systemctl status "+agentUnit, "cannot ask systemd about the unit: %v", err)
 	}
@@ -139,7 +150,7 @@ func (d *doctor) unit(ctx context.Context) finding {
 	if !d.systemd() {
 		return ok(noSystemd)
 	}
-	state, err := d.run(ctx, "systemctl", "is-enabled", agentUnit)
+	state, err := d.ask(ctx, "systemctl", "is-enabled", agentUnit)
 	switch state = strings.TrimSpace(state); {
 	case strings.HasPrefix(state, "enabled"):
 		return ok("%s is enabled", agentUnit)
@@ -154,7 +165,7 @@ func (d *doctor) application(ctx context.Context) finding {
 	if !d.systemd() {
 		return ok(noSystemd)
 	}
-	show, err := d.run(ctx, "systemctl", "show", releaseTarget, "--property=LoadState,RequiredBy,Wants,Before")
+	show, err := d.ask(ctx, "systemctl", "show", releaseTarget, "--property=LoadState,RequiredBy,Wants,Before")
 	if err != nil {
 		return warn("systemctl status "+releaseTarget, "cannot ask systemd about %s: %v", releaseTarget, err)
 	}
@@ -202,16 +213,16 @@ func (d *doctor) ordering(ctx context.Context) finding {
 	if !d.systemd() {
 		return ok(noSystemd)
 	}
-	lines, err := d.run(ctx, "journalctl", "--boot", "--no-pager", "--quiet", "--output=cat", "_PID=1")
-	if err != nil {
-		return warn("journalctl -b _PID=1 | grep 'ordering cycle'", "cannot read this boot's journal: %v", err)
-	}
-	var left string
-	for line := range strings.Lines(lines) {
+	left := ""
+	lines := &output.Lines{Each: func(line string) { // the journal of a long boot is larger than a doctor may be
 		if strings.Contains(line, "to break ordering cycle") {
 			left = strings.TrimSpace(line)
 		}
+	}}
+	if err := d.run(ctx, lines, "journalctl", "--boot", "--no-pager", "--quiet", "--output=cat", "_PID=1"); err != nil {
+		return warn("journalctl -b _PID=1 | grep 'ordering cycle'", "cannot read this boot's journal: %v", err)
 	}
+	lines.End()
 	if left != "" {
 		return fail("journalctl -b _PID=1 | grep 'ordering cycle'; then drop an After= or Before= of it", "systemd left a unit out of this boot: %s", left)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -35,13 +36,14 @@ func patient(t *testing.T, says map[string]string) *doctor {
 	return &doctor{
 		values: values, timeout: 300 * time.Millisecond, root: root, runDir: status.Dir(filepath.Join(root, "run")), log: slog.New(slog.DiscardHandler),
 		space: func(string) (string, error) { return "mnt:[1]", nil },
-		run: func(_ context.Context, program string, args ...string) (string, error) {
+		run: func(_ context.Context, stdout io.Writer, program string, args ...string) error {
 			for call, answer := range says {
 				if strings.HasPrefix(strings.Join(append([]string{program}, args...), " "), call) {
-					return answer, nil
+					_, err := io.WriteString(stdout, answer)
+					return err
 				}
 			}
-			return "", errors.New("Failed to connect to bus")
+			return errors.New("Failed to connect to bus")
 		},
 	}
 }
@@ -92,6 +94,28 @@ func TestDoctorJudgesSystemd(t *testing.T) {
 				t.Errorf("%s, want %s with %q", got, tc.state, tc.says)
 			}
 		})
+	}
+}
+
+// Row 92: the journal of a boot may be larger than memory, and the line that matters is somewhere in it.
+func TestDoctorReadsAJournalLineByLine(t *testing.T) {
+	programs := t.TempDir()
+	for name, script := range map[string]string{
+		"journalctl": "yes a unit was started | head -c 50000000; echo x.service: Job y/start deleted to break ordering cycle starting with z/start; yes a unit was started | head -c 50000000",
+		"systemctl":  "yes enabled | head -c 100000000",
+	} {
+		if err := os.WriteFile(filepath.Join(programs, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", programs+":"+os.Getenv("PATH"))
+	d := patient(t, nil)
+	d.run = runProgram
+	if got := d.ordering(t.Context()); got.State != stateFail || !strings.Contains(got.Says, "y/start deleted") {
+		t.Error(got)
+	}
+	if said, err := d.ask(t.Context(), "systemctl"); err == nil || len(said) > 1<<20 {
+		t.Errorf("%d bytes, %v: half an answer is none", len(said), err)
 	}
 }
 

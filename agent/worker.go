@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/output"
 )
 
 // worker is a child process that touches a disk: opens, checks, mounts, reads, unmounts. A disk that stops answering holds whoever does one of these, and
@@ -25,7 +25,7 @@ type worker struct {
 	requests *os.File
 	answers  chan diskAnswer // closed with the child's standard output
 	ended    chan struct{}   // closed when the child is gone
-	said     *bytes.Buffer   // on its standard error; to be read when it is gone
+	said     *output.Ends    // on its standard error; to be read when it is gone
 }
 
 func startWorker(log *slog.Logger) (*worker, error) {
@@ -37,7 +37,7 @@ func startWorker(log *slog.Logger) (*worker, error) {
 	if err != nil {
 		return nil, errors.Join(err, stdin.Close(), requests.Close())
 	}
-	w := &worker{log: log, requests: requests, answers: make(chan diskAnswer), ended: make(chan struct{}), said: &bytes.Buffer{}}
+	w := &worker{log: log, requests: requests, answers: make(chan diskAnswer), ended: make(chan struct{}), said: &output.Ends{}}
 	cmd := exec.Command("/proc/self/exe", diskWorkVerb) // not CommandContext: nobody must have to wait for it
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = "/", stdin, stdout, w.said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for `up`, which ends the work in order
@@ -129,7 +129,7 @@ func (a diskAnswer) err() error {
 func (w *worker) lost(r diskRequest) error {
 	select {
 	case <-w.ended:
-		return fmt.Errorf("%s: the process that works on disks ended: %s", r.Do, bytes.TrimSpace(w.said.Bytes()))
+		return fmt.Errorf("%s: the process that works on disks ended: %s", r.Do, w.said)
 	case <-time.After(workerGrace):
 		return fmt.Errorf("%s: the process that works on disks says nothing more", r.Do)
 	}

@@ -1,16 +1,16 @@
 package filesystem
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
-	"strings"
 	"syscall"
 	"time"
+
+	"ebs-release/internal/output"
 )
 
 // Check makes sure that device holds a file system that can be mounted, and returns what it is. `e2fsck -p` runs only when an ext
@@ -40,13 +40,10 @@ func runE2fsck(ctx context.Context, device string, log *slog.Logger) error {
 	// SIGTERM lets it finish what it writes; SIGKILL comes when it does not end.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
-	var out bytes.Buffer
+	var out output.Ends
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := cmd.Run()
-	words := strings.Join(strings.Fields(out.String()), " ")
-	if len(words) > 500 {
-		words = words[:500] + "…"
-	}
+	words := out.Words(500)
 	var exited *exec.ExitError
 	switch {
 	case ctx.Err() != nil:

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -241,6 +242,28 @@ func TestCheckFailsWhenE2fsckCannotRepairByItself(t *testing.T) {
 	_, err := filesystem.Check(context.Background(), path, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), "exit code 4") || !strings.Contains(err.Error(), "error flag is set") {
 		t.Fatalf("error = %v", err)
+	}
+}
+
+// Row 92: a damaged disk makes e2fsck say more than memory holds.
+func TestCheckKeepsTheEndOfWhatE2fsckSays(t *testing.T) {
+	path := image(t, 16<<20, "mkfs.ext4", "-q", "-F")
+	run(t, "debugfs", "-w", "-R", "ssv state 3", path)
+	programs := t.TempDir()
+	talks := "#!/bin/sh\nyes an inode is damaged | head -c 100000000\necho UNEXPECTED INCONSISTENCY\nexit 4\n"
+	if err := os.WriteFile(filepath.Join(programs, "e2fsck"), []byte(talks), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", programs+":"+os.Getenv("PATH"))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := filesystem.Check(t.Context(), path, slog.New(slog.DiscardHandler))
+	runtime.ReadMemStats(&after)
+	if err == nil || !strings.Contains(err.Error(), "UNEXPECTED INCONSISTENCY)") || len(err.Error()) > 1000 {
+		t.Errorf("error = %v", err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 8<<20 { // a Check reads about 3 MiB of the disk
+		t.Errorf("%d bytes were allocated", took)
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"ebs-release/internal/output"
 )
 
 // Dir is a folder with programs. One that does not exist is an empty one.
@@ -124,7 +126,7 @@ func (d Dir) run(ctx context.Context, name string) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = pipeTime
-	said := &lastLine{}
+	said := &output.Ends{}
 	cmd.Stdout, cmd.Stderr = said, said
 	err := cmd.Run()
 	switch {
@@ -133,33 +135,17 @@ func (d Dir) run(ctx context.Context, name string) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case limited.Err() != nil:
-		return &Failure{name, -1, strings.TrimSpace(fmt.Sprintf("it took longer than %v and was killed %s", d.Timeout, said))}
+		return &Failure{name, -1, strings.TrimSpace(fmt.Sprintf("it took longer than %v and was killed %s", d.Timeout, lastLine(said)))}
 	case cmd.ProcessState == nil:
 		return &Failure{name, -1, err.Error()}
 	case cmd.ProcessState.ExitCode() < 0:
-		return &Failure{name, -1, strings.TrimSpace(fmt.Sprintf("%v %s", err, said))}
+		return &Failure{name, -1, strings.TrimSpace(fmt.Sprintf("%v %s", err, lastLine(said)))}
 	}
-	return &Failure{name, cmd.ProcessState.ExitCode(), said.String()}
+	return &Failure{name, cmd.ProcessState.ExitCode(), lastLine(said)}
 }
 
-// lastLine keeps the last line that is not empty, of what is written to it.
-type lastLine struct{ text []byte }
-
-func (l *lastLine) Write(p []byte) (int, error) {
-	const most = 4 << 10
-	l.text = append(l.text, p...)
-	if over := len(l.text) - most; over > 0 {
-		l.text = append(l.text[:0], l.text[over:]...)
-	}
-	return len(p), nil
-}
-
-func (l *lastLine) String() string {
-	last := ""
-	for line := range strings.Lines(string(l.text)) {
-		if line = strings.TrimSpace(line); line != "" {
-			last = line
-		}
-	}
-	return strings.ToValidUTF8(last, "?")
+// lastLine is the last line that is not empty, of what was said.
+func lastLine(said *output.Ends) string {
+	text := said.String()
+	return strings.TrimSpace(text[strings.LastIndexByte(text, '\n')+1:])
 }

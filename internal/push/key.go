@@ -1,15 +1,17 @@
 package push
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"time"
+
+	"ebs-release/internal/output"
 )
 
 // ErrNoKeygen means that ssh-keygen is not installed, so that CheckKey cannot tell anything.
@@ -23,7 +25,7 @@ const keyTime = 10 * time.Second
 func CheckKey(ctx context.Context, file string) error {
 	ctx, cancel := context.WithTimeout(ctx, keyTime)
 	defer cancel()
-	_, words, err := keyProgram(ctx, "ssh-keygen", "-y", "-P", "", "-f", file)
+	words, err := keyProgram(ctx, io.Discard, "ssh-keygen", "-y", "-P", "", "-f", file)
 	switch {
 	case err == nil:
 		return nil
@@ -45,24 +47,26 @@ func inAgent(ctx context.Context, file string) bool {
 	if os.Getenv("SSH_AUTH_SOCK") == "" {
 		return false
 	}
-	own, _, err := keyProgram(ctx, "ssh-keygen", "-l", "-f", file)
-	fields := strings.Fields(own) // "256 SHA256:… comment (ED25519)"
+	var own output.Ends
+	_, err := keyProgram(ctx, &own, "ssh-keygen", "-l", "-f", file)
+	fields := strings.Fields(own.String()) // "256 SHA256:… comment (ED25519)"
 	if err != nil || len(fields) < 2 {
 		return false
 	}
-	held, _, err := keyProgram(ctx, "ssh-add", "-l")
-	return err == nil && strings.Contains(held, " "+fields[1]+" ")
+	held := false
+	keys := &output.Lines{Each: func(line string) { held = held || strings.Contains(line, " "+fields[1]+" ") }}
+	_, err = keyProgram(ctx, keys, "ssh-add", "-l")
+	return err == nil && held
 }
 
-// keyProgram runs one of ssh's programs, which has no terminal to ask at. said is its stderr in one line.
-func keyProgram(ctx context.Context, name string, args ...string) (stdout, words string, err error) {
+// keyProgram runs one of ssh's programs, which has no terminal to ask at. words is its stderr in one line.
+func keyProgram(ctx context.Context, stdout io.Writer, name string, args ...string) (words string, err error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "SSH_ASKPASS_REQUIRE=never")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // ssh's programs ask at /dev/tty, whatever stdin is
 	cmd.WaitDelay = time.Second
-	var out bytes.Buffer
-	var stderr tail
-	cmd.Stdout, cmd.Stderr = &out, &stderr
+	var stderr output.Ends
+	cmd.Stdout, cmd.Stderr = stdout, &stderr
 	err = cmd.Run()
-	return out.String(), said(stderr.String()), err
+	return said(stderr.String()), err
 }

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"ebs-release/internal/output"
 	"ebs-release/internal/push/wire"
 )
 
@@ -125,7 +126,7 @@ func (s *Session) connect(ctx context.Context) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = closeGrace
-	stderr := &tail{}
+	stderr := &output.Ends{}
 	cmd.Stderr = stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -139,7 +140,7 @@ func (s *Session) connect(ctx context.Context) error {
 		return err
 	}
 	s.stdin = stdin
-	heard := &tail{}
+	heard := &output.Ends{}
 	go func() {
 		s.listen(io.TeeReader(stdout, heard))
 		err := cmd.Wait() // it closes stdout: not before all is read
@@ -272,27 +273,4 @@ func (s *Session) Close() error {
 		err = os.RemoveAll(s.dir)
 	})
 	return err
-}
-
-// tail keeps the end of what a program says on stderr.
-type tail struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-func (t *tail) Write(p []byte) (int, error) {
-	const most = 8 << 10
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, p...)
-	if over := len(t.text) - most; over > 0 {
-		t.text = append(t.text[:0], t.text[over:]...)
-	}
-	return len(p), nil
-}
-
-func (t *tail) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.text)
 }

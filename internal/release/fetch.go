@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"ebs-release/internal/output"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -113,10 +115,8 @@ func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.F
 	}
 	cmd.Dir = fmt.Sprintf("/proc/self/fd/%d", dir.Fd()) // the child's own, which it has until it becomes rsync
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	skipped := &head{}
-	cmd.Stdout = skipped
+	var stderr, skipped output.Ends
+	cmd.Stdout, cmd.Stderr = &skipped, &stderr
 	// Its ssh goes with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -125,22 +125,13 @@ func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.F
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		said, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
+		said, _, _ := strings.Cut(stderr.String(), "\n")
 		return fmt.Errorf("rsync from there: %s (%w)", strings.TrimSpace(said), err)
 	}
 	// What rsync leaves out without an error is refused, as it is in a folder.
-	if _, name, found := strings.Cut(string(skipped.text), "skipping non-regular file "); found {
+	if _, name, found := strings.Cut(skipped.String(), "skipping non-regular file "); found {
 		name, _, _ = strings.Cut(name, "\n")
 		return fmt.Errorf("%s is a fifo, socket or device: only files, directories and symlinks can be released", name)
 	}
 	return nil
-}
-
-// head keeps the beginning of what a program says.
-type head struct{ text []byte }
-
-func (h *head) Write(p []byte) (int, error) {
-	const most = 8 << 10
-	h.text = append(h.text, p[:min(len(p), most-len(h.text))]...)
-	return len(p), nil
 }

@@ -3,7 +3,6 @@
 package mkfs
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"ebs-release/internal/filesystem"
+	"ebs-release/internal/output"
 
 	"golang.org/x/sys/unix"
 )
@@ -38,10 +38,10 @@ func Make(ctx context.Context, device string, kind filesystem.Kind, label string
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	cmd.WaitDelay = 10 * time.Second
-	var out bytes.Buffer
+	var out output.Ends
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, strings.Join(strings.Fields(out.String()), " "))
+		return fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, out.Words(1000))
 	}
 	info, err := filesystem.ProbeDevice(device)
 	if err != nil {
@@ -67,10 +67,13 @@ const extFeatures = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,e
 func without(ctx context.Context) []string {
 	cmd := exec.CommandContext(ctx, "mkfs.xfs")
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	usage, _ := cmd.CombinedOutput() // it fails: no device is named
+	var said output.Ends
+	cmd.Stdout, cmd.Stderr = &said, &said
+	_ = cmd.Run() // it fails: no device is named
+	usage := said.String()
 	var options []string
 	for _, o := range []struct{ section, name string }{{"-i", "nrext64"}, {"-i", "exchange"}, {"-n", "parent"}, {"-m", "metadir"}} {
-		if bytes.Contains(usage, []byte(o.name+"=0|1")) {
+		if strings.Contains(usage, o.name+"=0|1") {
 			options = append(options, o.section, o.name+"=0")
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ebs-release/internal/lab/debian"
+	"ebs-release/internal/output"
 )
 
 // The recipe of the golden disk: its packages, and what is done to the tree.
@@ -167,7 +168,7 @@ func command(ctx context.Context, argv ...string) *exec.Cmd {
 
 // run runs cmd to its end; an error holds the last lines of what it said.
 func run(cmd *exec.Cmd) error {
-	var talk tail
+	var talk output.Ends
 	cmd.Stdout, cmd.Stderr = &talk, &talk
 	p, err := start(cmd, nil)
 	if err == nil {

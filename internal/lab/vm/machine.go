@@ -21,6 +21,8 @@ import (
 	"sync"
 	"time"
 
+	"ebs-release/internal/output"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -73,7 +75,7 @@ type Machine struct {
 type boot struct {
 	process *process
 	qmp     *qmp
-	talk    *tail         // what qemu itself had to say
+	talk    *output.Ends  // what qemu itself had to say
 	marked  chan struct{} // closed when all marks have been read
 }
 
@@ -210,7 +212,7 @@ func (m *Machine) start() (*boot, error) {
 		return nil, err
 	}
 	defer marksEnd.Close()
-	b := &boot{qmp: newQMP(monitor), talk: &tail{}, marked: make(chan struct{})}
+	b := &boot{qmp: newQMP(monitor), talk: &output.Ends{}, marked: make(chan struct{})}
 	cmd := exec.Command("qemu-system-x86_64", arguments...)
 	cmd.Stdout, cmd.Stderr = m.console, b.talk
 	cmd.ExtraFiles = []*os.File{monitorEnd, tap, marksEnd}

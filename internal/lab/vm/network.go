@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"ebs-release/internal/lab/netns"
+	"ebs-release/internal/output"
 )
 
 // Switch is where machines plug their network cable in: a bridge in a network namespace of the lab.
@@ -129,7 +130,7 @@ func (m *Metadata) Close() error { return m.server.Close() }
 // ip runs ip(8) in the switch's namespace.
 func (s Switch) ip(ctx context.Context, arguments ...string) error {
 	cmd := exec.CommandContext(ctx, "ip", arguments...)
-	var talk tail
+	var talk output.Ends
 	cmd.Stdout, cmd.Stderr = &talk, &talk
 	p, err := start(cmd, s.Namespace)
 	if err == nil {

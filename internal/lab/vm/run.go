@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"ebs-release/internal/output"
 )
 
 // Output is what a command said.
@@ -141,7 +143,7 @@ func (m *Machine) logInOnce(ctx context.Context, b *boot) error {
 	defer cancel()
 	os.Remove(m.dir + "/ssh") // what a killed connection left
 	cmd := m.ssh(context.WithoutCancel(ctx), "-o", "ControlMaster=yes", "-o", "ServerAliveInterval=15", "echo here; exec cat")
-	var talk tail
+	var talk output.Ends
 	cmd.Stderr = &talk
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
