@@ -53,7 +53,9 @@ func farAgent(tree release.Tree, args []string) error {
 			if err := os.WriteFile(tree.Root+"/hangs", nil, 0o644); err != nil {
 				return tree, err
 			}
-			time.Sleep(time.Minute) // killed long before
+			for parent := os.Getppid(); os.Getppid() == parent; { // sshd, which goes with the connection
+				time.Sleep(10 * time.Millisecond)
+			}
 		case os.Getenv("PUSH_TEST_FILL") != "" && asked == 2: // somebody else takes the last of the space between stage and files
 			_ = os.WriteFile(tree.Root+"/filler", make([]byte, 8<<20), 0o644)
 		}
@@ -83,6 +85,7 @@ func newFar(t *testing.T, tree release.Tree, more ...string) *far {
 	}
 	f := &far{Tree: tree, script: dir + "/agent"}
 	f.agent(t)
+	t.Cleanup(func() { f.ended(t) })
 	port := freePort(t)
 	settings := fmt.Sprintf("Port %d\nListenAddress 127.0.0.1\nHostKey %s/host\nAuthorizedKeysFile %s/authorized\nStrictModes no\nPidFile none\nUsePAM no\n"+
 		"PermitRootLogin yes\nPasswordAuthentication no\nLogLevel ERROR\n%s\n", port, dir, dir, strings.Join(more, "\n"))
@@ -119,9 +122,18 @@ func (f *far) agent(t *testing.T, env ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("#!/bin/sh\nexec env PUSH_TEST_TREE='%s' %s '%s' \"$@\"\n", f.Root, strings.Join(env, " "), exe)
+	text := fmt.Sprintf("#!/bin/sh\nexec 9>>'"+f.script+".runs'; flock -s 9\nexec env PUSH_TEST_TREE='%s' %s '%s' \"$@\"\n", f.Root, strings.Join(env, " "), exe)
 	if err := os.WriteFile(f.script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// ended waits for the agents of sessions that are closed: they may still write to the volume.
+func (f *far) ended(t *testing.T) {
+	t.Helper()
+	out, err := exec.CommandContext(context.WithoutCancel(t.Context()), "flock", "-x", "-w", "60", f.script+".runs", "true").CombinedOutput()
+	if err != nil {
+		t.Errorf("an agent still runs: %v %s", err, out)
 	}
 }
 
