@@ -91,14 +91,21 @@ func (a *account) request(me boot.Identity, want boot.Wanted) volume.Request {
 	if want.Release != "" {
 		tags[volume.TagRelease] = want.Release
 	}
-	own, _ := volume.ParseTags(a.values.Get("tags")) // the table's Check has refused anything else
 	if want.Store != "" {
 		tags[volume.TagStore] = want.Store
 	}
+	r := requestOf(a.owner(me), want.SnapshotID, a.values)
+	r.Tags, r.Not = tags, a.removed
+	return r
+}
+
+// requestOf is a volume as the settings want it.
+func requestOf(owner volume.Owner, snapshot string, values config.Values) volume.Request {
+	own, _ := volume.ParseTags(values.Get("tags")) // the table's Check has refused anything else
 	return volume.Request{
-		OwnTags: own,
-		Owner:   a.owner(me), SnapshotID: want.SnapshotID, Type: a.values.Get("volume-type"), Rate: int32(a.values.Int("initialization-rate")), Tags: tags,
-		Not: a.removed,
+		Owner: owner, SnapshotID: snapshot, OwnTags: own,
+		Type: values.Get("volume-type"), IOPS: int32(values.Int("volume-iops")), Throughput: int32(values.Int("volume-throughput")),
+		Rate: int32(values.Int("initialization-rate")),
 	}
 }
 

@@ -171,12 +171,10 @@ func (d *doctor) createVolume(ctx context.Context) finding {
 	if f, ready := d.ready(); !ready {
 		return f
 	}
-	r := volume.Request{Owner: d.owner(), SnapshotID: d.snapshot, Type: d.values.Get("volume-type"), Rate: int32(d.values.Int("initialization-rate"))}
-	r.OwnTags, _ = volume.ParseTags(d.values.Get("tags")) // the table's Check has refused anything else
-	if d.snapshot == "" {                                 // agent.json allows no blank volume
+	if d.snapshot == "" { // agent.json allows no blank volume
 		return warn("publish a release, and run the doctor again", "cannot be tried before there is a snapshot")
 	}
-	return d.dryRun("ec2:CreateVolume", dryRuns{d.api}.create(ctx, r), true)
+	return d.dryRun("ec2:CreateVolume", dryRuns{d.api}.create(ctx, requestOf(d.owner(), d.snapshot, d.values)), true)
 }
 
 // some is the volume to try rights on, with the name of its attachment: this instance's own, or one that does not exist.

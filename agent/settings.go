@@ -29,7 +29,15 @@ func settingsTable() []config.Setting {
 			Usage: "type of the EBS volume",
 		},
 		{
-			Key: "initialization-rate", Env: "EBS_RELEASE_INITIALIZATION_RATE", Default: "0", Check: checkRate,
+			Key: "volume-iops", Env: "EBS_RELEASE_VOLUME_IOPS", Default: "0", Check: zeroOr(defaultIOPS, 80000, "IOPS"),
+			Usage: "IOPS of a gp3 volume, 3000 to 80000; 0: EBS's own 3000",
+		},
+		{
+			Key: "volume-throughput", Env: "EBS_RELEASE_VOLUME_THROUGHPUT", Default: "0", Check: zeroOr(125, 2000, "MiB/s"),
+			Usage: "MiB/s of a gp3 volume, 125 to 2000, at most a quarter of its IOPS; 0: EBS's own 125",
+		},
+		{
+			Key: "initialization-rate", Env: "EBS_RELEASE_INITIALIZATION_RATE", Default: "0", Check: zeroOr(100, 300, "MiB/s"),
 			Usage: "MiB/s at which EBS loads the volume ahead of reads, 100 to 300; 0: off",
 		},
 	}
@@ -49,11 +57,34 @@ func checkPointer(value string) error {
 	return nil
 }
 
-// checkRate: the range of VolumeInitializationRate in CreateVolume.
-func checkRate(value string) error {
-	n, err := strconv.Atoi(value)
-	if err != nil || n != 0 && (n < 100 || n > 300) {
-		return errors.New("want 0 (off), or 100 to 300 (MiB/s)")
+// zeroOr accepts 0, which leaves it to EBS, or a number of the range that CreateVolume has for the parameter.
+func zeroOr(low, high int, unit string) func(string) error {
+	return func(value string) error {
+		n, err := strconv.Atoi(value)
+		if err != nil || n != 0 && (n < low || n > high) {
+			return fmt.Errorf("want 0 (off), or %d to %d (%s)", low, high, unit)
+		}
+		return nil
+	}
+}
+
+// A gp3 volume has so many IOPS when none are asked for, and takes a MiB/s for every four: 0.25 MiB/s per IOPS
+// (CreateVolume, Iops; EBS user guide, "General Purpose SSD volumes"). That a GiB takes 500 IOPS, EC2 says: the size is the snapshot's.
+const (
+	defaultIOPS = 3000
+	iopsPerMiB  = 4
+)
+
+// checkPerformance refuses what EC2 would refuse at each boot.
+func checkPerformance(values config.Values) error {
+	kind, iops, throughput := values.Of("volume-type"), values.Of("volume-iops"), values.Of("volume-throughput")
+	for _, v := range []config.Value{iops, throughput} {
+		if values.Int(v.Key) != 0 && kind.Value != "gp3" {
+			return fmt.Errorf("setting %s, which only gp3 takes, and %s. Try: volume-type gp3, or %s 0", v, kind, v.Key)
+		}
+	}
+	if least := iopsPerMiB * values.Int("volume-throughput"); least > max(values.Int("volume-iops"), defaultIOPS) {
+		return fmt.Errorf("setting %s, which needs %d IOPS, and %s. Try: volume-iops %d", throughput, least, iops, least)
 	}
 	return nil
 }
@@ -68,6 +99,9 @@ func (p *program) addSettings(flags *pflag.FlagSet) {
 // settings resolves all settings. A wrong one is the user's error.
 func (p *program) settings() (config.Values, error) {
 	values, err := config.Load(settingsTable(), p.configFile, p.root.PersistentFlags(), p.getenv)
+	if err == nil {
+		err = checkPerformance(values)
+	}
 	return values, exit.With(exit.Usage, err)
 }
 

@@ -90,7 +90,7 @@ func Load(table []Setting, file string, flags *pflag.FlagSet, getenv func(string
 		}
 		if s.Check != nil {
 			if err := s.Check(v.Value); err != nil {
-				return nil, fmt.Errorf("setting %s is %q (from %s): %w", s.Key, v.Value, v.Source, err)
+				return nil, fmt.Errorf("setting %s: %w", v, err)
 			}
 		}
 		values = append(values, v)
@@ -142,14 +142,20 @@ func readFile(table []Setting, file string) (map[string]string, error) {
 }
 
 // Get returns the value of key. A key that the table does not have is a mistake in the program and gives "".
-func (v Values) Get(key string) string {
+func (v Values) Get(key string) string { return v.Of(key).Value }
+
+// Of is Get, with where the value comes from.
+func (v Values) Of(key string) Value {
 	for _, s := range v {
 		if s.Key == key {
-			return s.Value
+			return s
 		}
 	}
-	return ""
+	return Value{}
 }
+
+// String is how an error speaks of a setting.
+func (v Value) String() string { return fmt.Sprintf("%s is %q (from %s)", v.Key, v.Value, v.Source) }
 
 // Duration returns the value of key as a duration; the table's Check has refused anything else (see CheckDuration).
 func (v Values) Duration(key string) time.Duration {

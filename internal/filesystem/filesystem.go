@@ -139,11 +139,14 @@ func nothing(disk io.ReaderAt, size int64) error {
 	} {
 		data, err := readFull(disk, mark.at, int64(len(mark.text)))
 		if err == nil && string(data) == mark.text {
-			return fmt.Errorf("%w: it holds %s", ErrUnknown, mark.name)
+			return fmt.Errorf("%w: it holds %s. Try: %s", ErrUnknown, mark.name, wholeDisk)
 		}
 	}
-	return ErrUnknown
+	return fmt.Errorf("%w. Try: %s", ErrUnknown, wholeDisk)
 }
+
+// wholeDisk is what to do about a disk with something else on it, such as partitions, which nothing here looks into.
+const wholeDisk = "ebs-release init with a blank volume, on the whole of which it makes ext4 or xfs, and publish the files there"
 
 // readFull reads length bytes at start; less than that is an error.
 func readFull(disk io.ReaderAt, start, length int64) ([]byte, error) {

@@ -109,7 +109,7 @@ func TestWhatIsNoFileSystemIsToldApart(t *testing.T) {
 			path := image(t, 16<<20)
 			patch(t, path, 510, 0x55, 0xaa)
 			return path
-		}, filesystem.ErrUnknown, "partition table"},
+		}, filesystem.ErrUnknown, "partition table or boot sector. Try: ebs-release init with a blank volume"},
 		{"ext4, one bit flipped", func(t *testing.T) string {
 			path := ext4(t)
 			patch(t, path, 1024+0x200, 1)

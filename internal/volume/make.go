@@ -23,6 +23,8 @@ type Request struct {
 	Encrypt    bool              // what the snapshot or the account's default does not encrypt anyway
 	KMSKeyID   string            // with Encrypt: id, alias or ARN of a key; empty: the account's default
 	Type       string            // gp3
+	IOPS       int32             // of gp3, 3,000 to 80,000; 0: EBS's default
+	Throughput int32             // of gp3 in MiB/s, 125 to 2,000; 0: EBS's default
 	Rate       int32             // VolumeInitializationRate in MiB/s, 100 to 300; 0: off
 	Tags       map[string]string // besides those that say whose it is
 	OwnTags    map[string]string // of the account, see ParseTags
@@ -108,6 +110,12 @@ func CreateInput(r Request, try int) *ec2.CreateVolumeInput {
 	if r.KMSKeyID != "" {
 		in.KmsKeyId = aws.String(r.KMSKeyID)
 	}
+	if r.IOPS > 0 {
+		in.Iops = aws.Int32(r.IOPS)
+	}
+	if r.Throughput > 0 {
+		in.Throughput = aws.Int32(r.Throughput)
+	}
 	if r.Rate > 0 {
 		in.VolumeInitializationRate = aws.Int32(r.Rate)
 	}
@@ -150,10 +158,14 @@ func createError(r Request, err error) error {
 	if IsDenied(err) && r.SnapshotID != "" { // the policy goes by the snapshot's tag, and what is gone has none
 		return fmt.Errorf("%s: %w; or see whether %s is still there, with the tag %s=%s", what, explain("CreateVolume", err), r.SnapshotID, TagRole, RoleRelease)
 	}
+	if says(err, "Iops to volume size ratio") {
+		return fmt.Errorf("%s: %w. Try: a smaller volume-iops, or a larger release volume: a GiB takes 500 IOPS", what, explain("CreateVolume", err))
+	}
 	return fmt.Errorf("%s: %w", what, explain("CreateVolume", err))
 }
 
 // token is the client token of a try: the same for the same volume, so that a call whose answer was lost makes nothing new. 64 characters.
+// What a setting may change (type, IOPS …) is not in it: EC2 answers with a mismatch, and the next try's is taken.
 func token(r Request, try int) string {
 	about := fmt.Appendf(nil, "%s\n%s\n%s\n%s\n%d", r.Owner.Role, r.Owner.InstanceID, r.SnapshotID, r.Owner.MountPoint, try)
 	if try >= lastingOnes {

@@ -81,7 +81,7 @@ func api(code, message string) error {
 
 var (
 	owner   = volume.Owner{Role: volume.RoleMember, InstanceID: "i-me", InstanceType: "m5.large", Zone: "eu-west-1b", MountPoint: "/release"}
-	request = volume.Request{Owner: owner, SnapshotID: "snap-1", Type: "gp3", Rate: 200, Tags: map[string]string{volume.TagGeneration: "7"}}
+	request = volume.Request{Owner: owner, SnapshotID: "snap-1", Type: "gp3", IOPS: 4000, Throughput: 1000, Rate: 200, Tags: map[string]string{volume.TagGeneration: "7"}}
 )
 
 // inTime runs a test in made-up time, with a minute as its deadline.
@@ -153,7 +153,7 @@ func TestMakeTagsInTheSameCallAndWaits(t *testing.T) {
 	if !maps.Equal(tags, want) {
 		t.Errorf("tags = %v, want %v", tags, want)
 	}
-	if *in.AvailabilityZone != "eu-west-1b" || *in.SnapshotId != "snap-1" || in.VolumeType != "gp3" || *in.VolumeInitializationRate != 200 || len(*in.ClientToken) != 64 {
+	if *in.AvailabilityZone != "eu-west-1b" || *in.SnapshotId != "snap-1" || in.VolumeType != "gp3" || *in.VolumeInitializationRate != 200 || *in.Iops != 4000 || *in.Throughput != 1000 || len(*in.ClientToken) != 64 {
 		t.Errorf("input = %+v", in)
 	}
 }

@@ -3,6 +3,7 @@ package cloud
 import (
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,6 +78,8 @@ func TestCreateVolumeRefuses(t *testing.T) {
 			"pending snapshot":     {ec2.CreateVolumeInput{AvailabilityZone: zone, SnapshotId: &pending}, "IncorrectState"},
 			"smaller than that":    {ec2.CreateVolumeInput{AvailabilityZone: zone, SnapshotId: &ready, Size: aws.Int32(1)}, "InvalidParameterValue"},
 			"throughput of gp2":    {ec2.CreateVolumeInput{AvailabilityZone: zone, Size: aws.Int32(1), Throughput: aws.Int32(125)}, "InvalidParameterCombination"},
+			"iops of gp2":          {ec2.CreateVolumeInput{AvailabilityZone: zone, Size: aws.Int32(100), VolumeType: "gp2", Iops: aws.Int32(3000)}, "InvalidParameterCombination"},
+			"no iops of io2":       {ec2.CreateVolumeInput{AvailabilityZone: zone, Size: aws.Int32(4), VolumeType: "io2"}, "MissingParameter"},
 			"rate without source":  {ec2.CreateVolumeInput{AvailabilityZone: zone, Size: aws.Int32(1), VolumeInitializationRate: aws.Int32(100)}, "InvalidParameterCombination"},
 			"rate out of range":    {ec2.CreateVolumeInput{AvailabilityZone: zone, SnapshotId: &ready, VolumeInitializationRate: aws.Int32(99)}, "InvalidParameterValue"},
 			"key without encrypt":  {ec2.CreateVolumeInput{AvailabilityZone: zone, Size: aws.Int32(1), KmsKeyId: aws.String("k")}, "InvalidParameterDependency"},
@@ -95,6 +98,43 @@ func TestCreateVolumeRefuses(t *testing.T) {
 		}
 		if got := len(l.Volumes()); got != 1 {
 			t.Errorf("%d volumes are there, want the first one only", got)
+		}
+	})
+}
+
+func TestIOPSAndThroughputHaveBounds(t *testing.T) {
+	inLab(t, Options{}, func(l *lab) {
+		for _, c := range []struct {
+			kind                   types.VolumeType
+			size, iops, throughput int32
+			says                   string // "": it is made
+		}{
+			{"gp3", 1, 0, 0, ""},
+			{"gp3", 1, 3000, 0, ""}, // the baseline is any size's
+			{"gp3", 2, 0, 750, ""},
+			{"gp3", 2, 3001, 0, "Iops to volume size ratio of 1500.500000 is too high; maximum is 500"},
+			{"gp3", 160, 80000, 2000, ""},
+			{"gp3", 159, 80000, 2000, "Iops to volume size ratio of 503.144654 is too high; maximum is 500"},
+			{"gp3", 1000, 80001, 0, "Volume iops of 80001 is too high; maximum is 80000."},
+			{"gp3", 1000, 2999, 0, "Volume iops of 2999 is too low; minimum is 3000."},
+			{"gp3", 1000, 0, 1000, "Throughput (MiBps) to iops ratio of 0.333333 is too high; maximum is 0.250000 MiBps per iops"},
+			{"gp3", 1000, 4000, 1000, ""},
+			{"gp3", 1000, 8000, 2001, "for parameter Throughput is invalid"},
+			{"gp3", 1000, 3000, 124, "for parameter Throughput is invalid"},
+			{"io1", 4, 201, 0, "Iops to volume size ratio of 50.250000 is too high; maximum is 50"},
+			{"io2", 4, 4000, 0, ""},
+		} {
+			in := &ec2.CreateVolumeInput{AvailabilityZone: aws.String("us-east-1a"), VolumeType: c.kind, Size: &c.size}
+			if c.iops != 0 {
+				in.Iops = &c.iops
+			}
+			if c.throughput != 0 {
+				in.Throughput = &c.throughput
+			}
+			_, err := l.ec2.CreateVolume(l.ctx, in)
+			if c.says == "" && err != nil || c.says != "" && (codeOf(err) != "InvalidParameterValue" || !strings.Contains(err.Error(), c.says)) {
+				t.Errorf("%+v: %v", c, err)
+			}
 		}
 	})
 }
