@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ebs-release/internal/config"
+	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/instance"
 	"ebs-release/internal/pointer"
@@ -19,44 +20,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The states of a check.
-const (
-	stateOK   = "ok"
-	stateWarn = "warn" // the boot may go through all the same
-	stateFail = "FAIL"
-)
-
 // checkTimeout ends a check that hangs. Every answer waited for comes within a second when all is well.
 const checkTimeout = 4 * time.Second
 
-// finding is what a check came to, one line.
-type finding struct {
-	Name  string `json:"name"`
-	State string `json:"state"`
-	Says  string `json:"says"`
-	Try   string `json:"try,omitempty"`
-}
-
-func ok(format string, args ...any) finding {
-	return finding{State: stateOK, Says: fmt.Sprintf(format, args...)}
-}
-
-func warn(try, format string, args ...any) finding {
-	return finding{State: stateWarn, Says: fmt.Sprintf(format, args...), Try: try}
-}
-
-func fail(try, format string, args ...any) finding {
-	return finding{State: stateFail, Says: fmt.Sprintf(format, args...), Try: try}
-}
-
-// check looks at one thing. None changes anything.
-type check struct {
-	name string
-	do   func(context.Context) finding
-}
-
-// doctor is what the checks share: later ones use what earlier ones found.
-type doctor struct {
+// bootChecks is what the checks share: later ones use what earlier ones found.
+type bootChecks struct {
 	values  config.Values
 	runDir  status.Dir
 	root    string // "/", of the files it looks at
@@ -77,33 +45,33 @@ type doctor struct {
 }
 
 // checks are in the order of the boot, then what surrounds it.
-func (d *doctor) checks() []check {
-	return []check{
-		{"configuration", d.configuration},
-		{"metadata service", d.metadata},
-		{"region", d.region},
-		{"credentials", d.credentials},
-		{"pointer", d.readPointer},
-		{"clock", d.clock},
-		{"ec2:DescribeVolumes", d.describeVolumes},
-		{"ec2:DescribeSnapshots", d.describeSnapshot},
-		{"KMS key", d.kmsKey},
-		{"ec2:CreateVolume", d.createVolume},
-		{"ec2:AttachVolume", d.attachVolume},
-		{"ec2:ModifyInstanceAttribute", d.modifyInstance},
-		{"ec2:CreateTags", d.createTags},
-		{"ec2:DetachVolume", d.detachVolume},
-		{"ec2:DeleteVolume", d.deleteVolume},
-		{"device names", d.deviceNames},
-		{"mount point", d.mountPoint},
-		{"writing", d.writing},
-		{"mount propagation", d.mountPropagation},
-		{"e2fsck", d.e2fsck},
-		{"ssh host key", d.sshHostKey},
-		{"unit", d.unit},
-		{"application", d.application},
-		{"ordering", d.ordering},
-		{"last boot", d.lastBoot},
+func (d *bootChecks) checks() []doctor.Check {
+	return []doctor.Check{
+		{Name: "configuration", Do: d.configuration},
+		{Name: "metadata service", Do: d.metadata},
+		{Name: "region", Do: d.region},
+		{Name: "credentials", Do: d.credentials},
+		{Name: "pointer", Do: d.readPointer},
+		{Name: "clock", Do: d.clock},
+		{Name: "ec2:DescribeVolumes", Do: d.describeVolumes},
+		{Name: "ec2:DescribeSnapshots", Do: d.describeSnapshot},
+		{Name: "KMS key", Do: d.kmsKey},
+		{Name: "ec2:CreateVolume", Do: d.createVolume},
+		{Name: "ec2:AttachVolume", Do: d.attachVolume},
+		{Name: "ec2:ModifyInstanceAttribute", Do: d.modifyInstance},
+		{Name: "ec2:CreateTags", Do: d.createTags},
+		{Name: "ec2:DetachVolume", Do: d.detachVolume},
+		{Name: "ec2:DeleteVolume", Do: d.deleteVolume},
+		{Name: "device names", Do: d.deviceNames},
+		{Name: "mount point", Do: d.mountPoint},
+		{Name: "writing", Do: d.writing},
+		{Name: "mount propagation", Do: d.mountPropagation},
+		{Name: "e2fsck", Do: d.e2fsck},
+		{Name: "ssh host key", Do: d.sshHostKey},
+		{Name: "unit", Do: d.unit},
+		{Name: "application", Do: d.application},
+		{Name: "ordering", Do: d.ordering},
+		{Name: "last boot", Do: d.lastBoot},
 	}
 }
 
@@ -119,65 +87,31 @@ One line each: ok, warn (the boot may go through all the same) or FAIL, with wha
 			if err != nil {
 				return err
 			}
-			d := &doctor{values: values, runDir: p.runDir, root: "/", run: runProgram, space: mountNamespace, timeout: checkTimeout, log: slog.New(slog.DiscardHandler)}
+			d := &bootChecks{values: values, runDir: p.runDir, root: "/", run: runProgram, space: mountNamespace, timeout: checkTimeout, log: slog.New(slog.DiscardHandler)}
 			return p.diagnose(cmd.Context(), d)
 		},
 	}
 }
 
 // diagnose makes the checks and prints each line as it is known.
-func (p *program) diagnose(ctx context.Context, d *doctor) error {
-	var found []finding
-	failed, worst := 0, stateOK
-	for _, c := range d.checks() {
-		f := d.look(ctx, c)
-		if ctx.Err() != nil {
-			return ctx.Err()
+func (p *program) diagnose(ctx context.Context, d *bootChecks) error {
+	var writeErr error
+	report, err := doctor.Run(ctx, d.checks(), d.timeout, func(f doctor.Finding) {
+		if p.output != status.JSON && writeErr == nil {
+			_, writeErr = fmt.Fprintln(p.stdout, status.Printable(f.String()))
 		}
-		switch f.State {
-		case stateFail:
-			failed, worst = failed+1, stateFail
-		case stateWarn:
-			if worst == stateOK {
-				worst = stateWarn
-			}
-		}
-		found = append(found, f)
-		if p.output != status.JSON {
-			if _, err := fmt.Fprintln(p.stdout, f); err != nil {
-				return fmt.Errorf("write the report: %w", err)
-			}
-		}
+	})
+	if err != nil {
+		return err
 	}
 	if p.output == status.JSON {
-		err := status.PrintJSON(p.stdout, struct {
-			Schema int       `json:"schema"`
-			State  string    `json:"state"`
-			Checks []finding `json:"checks"`
-		}{status.Schema, worst, found})
-		if err != nil {
-			return err
-		}
+		writeErr = status.PrintJSON(p.stdout, report)
 	}
-	if failed > 0 {
-		return exit.With(exit.Failed, fmt.Errorf("doctor: %d of %d checks failed", failed, len(found)))
+	if writeErr != nil {
+		return fmt.Errorf("write the report: %w", writeErr)
+	}
+	if err := report.Err(); err != nil {
+		return exit.With(exit.Failed, err)
 	}
 	return nil
-}
-
-func (d *doctor) look(ctx context.Context, c check) finding {
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
-	defer cancel()
-	f := c.do(ctx)
-	f.Name = c.name
-	return f
-}
-
-// String is the line of a check.
-func (f finding) String() string {
-	line := fmt.Sprintf("%-5s %-28s %s", f.State, f.Name, f.Says)
-	if f.Try != "" {
-		line += ". Try: " + f.Try
-	}
-	return line
 }

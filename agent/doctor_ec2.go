@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"ebs-release/internal/doctor"
 	"ebs-release/internal/instance"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
@@ -17,30 +18,30 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-func (d *doctor) configuration(context.Context) finding {
+func (d *bootChecks) configuration(context.Context) doctor.Finding {
 	if d.values.Get("pointer") == "" {
-		return fail("set pointer in "+defaultConfigFile+", or EBS_RELEASE_POINTER", "there is no pointer")
+		return doctor.Failure("set pointer in "+defaultConfigFile+", or EBS_RELEASE_POINTER", "there is no pointer")
 	}
-	return ok("pointer %s, mount point %s", d.values.Get("pointer"), d.values.Get("mount-point"))
+	return doctor.Fine("pointer %s, mount point %s", d.values.Get("pointer"), d.values.Get("mount-point"))
 }
 
-func (d *doctor) metadata(ctx context.Context) finding {
+func (d *bootChecks) metadata(ctx context.Context) doctor.Finding {
 	cfg, err := instance.LoadConfig(ctx)
 	if err != nil {
-		return fail("look at AWS_CONFIG_FILE and the AWS_… variables", "read the AWS configuration: %v", err)
+		return doctor.Failure("look at AWS_CONFIG_FILE and the AWS_… variables", "read the AWS configuration: %v", err)
 	}
 	d.cfg = &cfg
 	me, err := instance.Identify(ctx, instance.NewClient(cfg), d.log)
 	if err != nil {
-		return fail("is this an EC2 instance, with IMDSv2 switched on and a hop limit of 1 or more?", "%s", short(err))
+		return doctor.Failure("is this an EC2 instance, with IMDSv2 switched on and a hop limit of 1 or more?", "%s", short(err))
 	}
 	d.me = &me
-	return ok("%s, a %s in %s", me.InstanceID, me.InstanceType, me.AvailabilityZone)
+	return doctor.Fine("%s, a %s in %s", me.InstanceID, me.InstanceType, me.AvailabilityZone)
 }
 
-func (d *doctor) region(context.Context) finding {
+func (d *bootChecks) region(context.Context) doctor.Finding {
 	if d.cfg == nil {
-		return warn("see the first line that fails", "not known")
+		return doctor.Warning("see the first line that fails", "not known")
 	}
 	if d.cfg.Region == "" && d.me != nil {
 		d.cfg.Region = d.me.Region
@@ -48,54 +49,54 @@ func (d *doctor) region(context.Context) finding {
 	switch {
 	case d.cfg.Region == "":
 		d.cfg = nil
-		return warn("see the metadata service, or set AWS_REGION", "not known")
+		return doctor.Warning("see the metadata service, or set AWS_REGION", "not known")
 	case d.me != nil && d.me.Region != d.cfg.Region:
-		return fail("take AWS_REGION out of the agent's environment", "%s is set, and this instance is in %s: a volume cannot be attached across Regions", d.cfg.Region, d.me.Region)
+		return doctor.Failure("take AWS_REGION out of the agent's environment", "%s is set, and this instance is in %s: a volume cannot be attached across Regions", d.cfg.Region, d.me.Region)
 	}
-	return ok("%s", d.cfg.Region)
+	return doctor.Fine("%s", d.cfg.Region)
 }
 
-func (d *doctor) credentials(ctx context.Context) finding {
+func (d *bootChecks) credentials(ctx context.Context) doctor.Finding {
 	if d.cfg == nil {
-		return warn("see the first line that fails", "not looked for: there is no Region")
+		return doctor.Warning("see the first line that fails", "not looked for: there is no Region")
 	}
 	if d.cfg.Credentials == nil {
-		return fail("give the instance an instance profile with a role", "there are none")
+		return doctor.Failure("give the instance an instance profile with a role", "there are none")
 	}
 	got, err := d.cfg.Credentials.Retrieve(ctx)
 	if err != nil {
-		return fail("give the instance an instance profile with a role", "%s", short(err))
+		return doctor.Failure("give the instance an instance profile with a role", "%s", short(err))
 	}
 	d.api = volume.NewEC2(*d.cfg)
-	return ok("%s, from %s", got.AccessKeyID, got.Source)
+	return doctor.Fine("%s, from %s", got.AccessKeyID, got.Source)
 }
 
-func (d *doctor) readPointer(ctx context.Context) finding {
+func (d *bootChecks) readPointer(ctx context.Context) doctor.Finding {
 	fetcher, err := pointer.NewFetcher(d.values.Get("pointer"), d.log)
 	if err != nil {
-		return warn("see the configuration", "not read: there is no URL")
+		return doctor.Warning("see the configuration", "not read: there is no URL")
 	}
 	p, err := fetcher.Fetch(ctx)
 	if err != nil {
 		if strings.Contains(err.Error(), "404 Not Found") {
-			return warn("publish a release (ebs-release publish), or correct the URL", "%s: 404 Not Found: nothing is published there yet, or the URL is wrong", fetcher.URL())
+			return doctor.Warning("publish a release (ebs-release publish), or correct the URL", "%s: 404 Not Found: nothing is published there yet, or the URL is wrong", fetcher.URL())
 		}
-		return fail("curl -v "+fetcher.URL(), "%s", short(err))
+		return doctor.Failure("curl -v "+fetcher.URL(), "%s", short(err))
 	}
 	d.pointer = &p
 	if d.cfg == nil {
-		return ok("generation %d, release %s", p.Generation, p.Release)
+		return doctor.Fine("generation %d, release %s", p.Generation, p.Release)
 	}
 	if d.snapshot, err = p.Snapshot(d.cfg.Region); err != nil {
-		return fail("publish to this Region, too", "%s", short(err))
+		return doctor.Failure("publish to this Region, too", "%s", short(err))
 	}
 	if p.Legacy() {
-		return ok("a plain line: %s, with nothing to verify against", d.snapshot)
+		return doctor.Fine("a plain line: %s, with nothing to verify against", d.snapshot)
 	}
-	return ok("generation %d, release %s, %s", p.Generation, p.Release, d.snapshot)
+	return doctor.Fine("generation %d, release %s, %s", p.Generation, p.Release, d.snapshot)
 }
 
-func (d *doctor) describeVolumes(ctx context.Context) finding {
+func (d *bootChecks) describeVolumes(ctx context.Context) doctor.Finding {
 	if f, ready := d.ready(); !ready {
 		return f
 	}
@@ -111,74 +112,74 @@ func (d *doctor) describeVolumes(ctx context.Context) finding {
 	}
 	switch len(mine) {
 	case 0:
-		return ok("allowed; this instance has no release volume yet")
+		return doctor.Fine("allowed; this instance has no release volume yet")
 	case 1:
-		return ok("allowed; the release volume is %s", words[0])
+		return doctor.Fine("allowed; the release volume is %s", words[0])
 	}
-	return warn("ebs-release-agent up (it keeps one and removes the others)", "this instance has %d release volumes: %s", len(mine), strings.Join(words, ", "))
+	return doctor.Warning("ebs-release-agent up (it keeps one and removes the others)", "this instance has %d release volumes: %s", len(mine), strings.Join(words, ", "))
 }
 
-func (d *doctor) owner() volume.Owner {
+func (d *bootChecks) owner() volume.Owner {
 	return releaseVolumeOf(d.me.InstanceID, d.me.InstanceType, d.me.AvailabilityZone, d.values)
 }
 
 // describeSnapshot needs a right that a boot does not.
-func (d *doctor) describeSnapshot(ctx context.Context) finding {
+func (d *bootChecks) describeSnapshot(ctx context.Context) doctor.Finding {
 	if f, ready := d.ready(); !ready {
 		return f
 	}
 	if d.snapshot == "" {
-		return warn("see the pointer", "no snapshot to look at")
+		return doctor.Warning("see the pointer", "no snapshot to look at")
 	}
 	out, err := d.api.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{d.snapshot}})
 	var api smithy.APIError
 	switch {
 	case errors.As(err, &api) && strings.HasPrefix(api.ErrorCode(), "InvalidSnapshot"):
-		return fail("publish again; a snapshot is of one Region and one account (is it shared with this one?)", "%s does not exist in %s", d.snapshot, d.cfg.Region)
+		return doctor.Failure("publish again; a snapshot is of one Region and one account (is it shared with this one?)", "%s does not exist in %s", d.snapshot, d.cfg.Region)
 	case volume.IsDenied(err):
-		return warn("allow ec2:DescribeSnapshots (only the doctor uses it)", "not allowed to look at %s (%s)", d.snapshot, refusalWords(err, "ec2:DescribeSnapshots"))
+		return doctor.Warning("allow ec2:DescribeSnapshots (only the doctor uses it)", "not allowed to look at %s (%s)", d.snapshot, refusalWords(err, "ec2:DescribeSnapshots"))
 	case err != nil:
 		return d.refusal("ec2:DescribeSnapshots", err)
 	case len(out.Snapshots) != 1:
-		return fail("publish again", "EC2 answered with %d snapshots for %s", len(out.Snapshots), d.snapshot)
+		return doctor.Failure("publish again", "EC2 answered with %d snapshots for %s", len(out.Snapshots), d.snapshot)
 	}
 	snap := out.Snapshots[0]
 	d.encrypted, d.key = aws.ToBool(snap.Encrypted), aws.ToString(snap.KmsKeyId)
 	if snap.State != types.SnapshotStateCompleted {
-		return fail("publish again (a publish commits a completed snapshot only)", "%s is `%s` (%s)", d.snapshot, snap.State, aws.ToString(snap.Progress))
+		return doctor.Failure("publish again (a publish commits a completed snapshot only)", "%s is `%s` (%s)", d.snapshot, snap.State, aws.ToString(snap.Progress))
 	}
-	return ok("%s is completed, %d GiB", d.snapshot, aws.ToInt32(snap.VolumeSize))
+	return doctor.Fine("%s is completed, %d GiB", d.snapshot, aws.ToInt32(snap.VolumeSize))
 }
 
 // kmsKey names the key: no DryRun tells whether it may be used, and a volume whose key may not is accepted and then vanishes (CSI #3010).
-func (d *doctor) kmsKey(context.Context) finding {
+func (d *bootChecks) kmsKey(context.Context) doctor.Finding {
 	for _, v := range d.mine {
 		if v.Encrypted {
-			return ok("%s is encrypted with %s, which works", v.ID, v.KMSKeyID)
+			return doctor.Fine("%s is encrypted with %s, which works", v.ID, v.KMSKeyID)
 		}
 	}
 	switch {
 	case d.encrypted:
-		return warn("let the key's policy and this role allow kms:CreateGrant, kms:Decrypt, kms:DescribeKey, kms:GenerateDataKeyWithoutPlaintext and kms:ReEncrypt*",
+		return doctor.Warning("let the key's policy and this role allow kms:CreateGrant, kms:Decrypt, kms:DescribeKey, kms:GenerateDataKeyWithoutPlaintext and kms:ReEncrypt*",
 			"%s is encrypted with %s, and whether this role may use that cannot be tried", d.snapshot, d.key)
 	case d.snapshot == "":
-		return ok("no snapshot, no key")
+		return doctor.Fine("no snapshot, no key")
 	}
-	return ok("the snapshot is not encrypted; an account that encrypts by default encrypts the volume all the same, with a key that this role must be allowed to use")
+	return doctor.Fine("the snapshot is not encrypted; an account that encrypts by default encrypts the volume all the same, with a key that this role must be allowed to use")
 }
 
-func (d *doctor) createVolume(ctx context.Context) finding {
+func (d *bootChecks) createVolume(ctx context.Context) doctor.Finding {
 	if f, ready := d.ready(); !ready {
 		return f
 	}
 	if d.snapshot == "" { // agent.json allows no blank volume
-		return warn("publish a release, and run the doctor again", "cannot be tried before there is a snapshot")
+		return doctor.Warning("publish a release, and run the doctor again", "cannot be tried before there is a snapshot")
 	}
 	return d.dryRun("ec2:CreateVolume", dryRuns{d.api}.create(ctx, requestOf(d.owner(), d.snapshot, d.values)), true)
 }
 
 // some is the volume to try rights on, with the name of its attachment: this instance's own, or one that does not exist.
-func (d *doctor) some() (id, name string, real bool) {
+func (d *bootChecks) some() (id, name string, real bool) {
 	id, name = noVolume, volume.DeviceNames(nil)[0]
 	if len(d.mine) > 0 {
 		id, real = d.mine[0].ID, true
@@ -187,29 +188,29 @@ func (d *doctor) some() (id, name string, real bool) {
 	return id, name, real
 }
 
-func (d *doctor) attachVolume(ctx context.Context) finding {
+func (d *bootChecks) attachVolume(ctx context.Context) doctor.Finding {
 	return d.onVolume("ec2:AttachVolume", func(id, _ string) error {
 		return dryRuns{d.api}.attach(ctx, id, d.me.InstanceID, volume.DeviceNames(nil)[0])
 	})
 }
 
-func (d *doctor) modifyInstance(ctx context.Context) finding {
+func (d *bootChecks) modifyInstance(ctx context.Context) doctor.Finding {
 	return d.onVolume("ec2:ModifyInstanceAttribute", func(id, name string) error { return dryRuns{d.api}.protect(ctx, id, d.me.InstanceID, name) })
 }
 
-func (d *doctor) createTags(ctx context.Context) finding {
+func (d *bootChecks) createTags(ctx context.Context) doctor.Finding {
 	return d.onVolume("ec2:CreateTags", func(id, _ string) error { return dryRuns{d.api}.tag(ctx, id) })
 }
 
-func (d *doctor) detachVolume(ctx context.Context) finding {
+func (d *bootChecks) detachVolume(ctx context.Context) doctor.Finding {
 	return d.onVolume("ec2:DetachVolume", func(id, _ string) error { return dryRuns{d.api}.detach(ctx, id, d.me.InstanceID) })
 }
 
-func (d *doctor) deleteVolume(ctx context.Context) finding {
+func (d *bootChecks) deleteVolume(ctx context.Context) doctor.Finding {
 	return d.onVolume("ec2:DeleteVolume", func(id, _ string) error { return dryRuns{d.api}.remove(ctx, id) })
 }
 
-func (d *doctor) onVolume(action string, call func(id, name string) error) finding {
+func (d *bootChecks) onVolume(action string, call func(id, name string) error) doctor.Finding {
 	if f, ready := d.ready(); !ready {
 		return f
 	}
@@ -218,36 +219,36 @@ func (d *doctor) onVolume(action string, call func(id, name string) error) findi
 }
 
 // ready: EC2 can be asked as this instance.
-func (d *doctor) ready() (finding, bool) {
+func (d *bootChecks) ready() (doctor.Finding, bool) {
 	if d.api == nil || d.me == nil {
-		return warn("see the first line that fails", "not tried"), false
+		return doctor.Warning("see the first line that fails", "not tried"), false
 	}
-	return finding{}, true
+	return doctor.Finding{}, true
 }
 
 // dryRun reads the answer to a DryRun. A policy that goes by the tags of a volume (as the one that we ship does) refuses to act on one that does not
 // exist, so that a refusal tells little before there is a volume.
-func (d *doctor) dryRun(action string, err error, real bool) finding {
+func (d *bootChecks) dryRun(action string, err error, real bool) doctor.Finding {
 	switch {
 	case volume.IsDryRun(err):
-		return ok("allowed")
+		return doctor.Fine("allowed")
 	case err == nil:
-		return fail("is this EC2?", "EC2 answered a DryRun as if it was none")
+		return doctor.Failure("is this EC2?", "EC2 answered a DryRun as if it was none")
 	case volume.IsDenied(err) && !real:
-		return warn("allow "+volume.DeniedAction(err, action)+" in the role of this instance, unless it does so for volumes with the tag "+volume.TagInstance,
+		return doctor.Warning("allow "+volume.DeniedAction(err, action)+" in the role of this instance, unless it does so for volumes with the tag "+volume.TagInstance,
 			"not allowed on a volume without tags; this instance has none of its own to try it on (%s)", refusalWords(err, action))
 	case volume.IsNotFound(err) && !real:
-		return warn("run the doctor again when the instance has a release volume", "cannot be tried before there is a volume")
+		return doctor.Warning("run the doctor again when the instance has a release volume", "cannot be tried before there is a volume")
 	}
 	return d.refusal(action, err)
 }
 
-func (d *doctor) refusal(action string, err error) finding {
+func (d *bootChecks) refusal(action string, err error) doctor.Finding {
 	if volume.IsDenied(err) {
 		words, advice, _ := strings.Cut(volume.Denied(err, action), ". Try: ")
-		return fail(advice, "%s", words)
+		return doctor.Failure(advice, "%s", words)
 	}
-	return fail("look at the network's way to EC2 (route, security group, VPC endpoint)", "%s", short(err))
+	return doctor.Failure("look at the network's way to EC2 (route, security group, VPC endpoint)", "%s", short(err))
 }
 
 // refusalWords are EC2's words, without advice.
@@ -257,26 +258,26 @@ func refusalWords(err error, action string) string {
 }
 
 // clock asks EC2 for the time: each answer has it, also that to a DryRun.
-func (d *doctor) clock(ctx context.Context) finding {
+func (d *bootChecks) clock(ctx context.Context) doctor.Finding {
 	if f, ready := d.ready(); !ready {
 		return f
 	}
 	_, err := d.api.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{DryRun: aws.Bool(true), MaxResults: aws.Int32(volume.PerPage)})
 	if off := volume.ClockOff(err); off != 0 {
 		words, advice, _ := strings.Cut(volume.ClockWords(off), ". Try: ")
-		return warn(advice, "%s", words)
+		return doctor.Warning(advice, "%s", words)
 	}
-	return ok("agrees with EC2's")
+	return doctor.Fine("agrees with EC2's")
 }
 
 // deviceNames counts what is attached: DescribeVolumes tells it, which a boot may call anyway.
-func (d *doctor) deviceNames(ctx context.Context) finding {
+func (d *bootChecks) deviceNames(ctx context.Context) doctor.Finding {
 	f, ready := d.ready()
 	if !ready {
 		return f
 	}
 	if d.denied {
-		return warn("see ec2:DescribeVolumes", "not tried")
+		return doctor.Warning("see ec2:DescribeVolumes", "not tried")
 	}
 	var used []string
 	in := &ec2.DescribeVolumesInput{
@@ -296,9 +297,9 @@ func (d *doctor) deviceNames(ctx context.Context) finding {
 	}
 	names := volume.DeviceNames(used)
 	if len(names) == 0 {
-		return fail("detach volumes that are not used", "all names from /dev/xvdaa to /dev/xvddx are taken")
+		return doctor.Failure("detach volumes that are not used", "all names from /dev/xvdaa to /dev/xvddx are taken")
 	}
-	return ok("%s is free; %d volumes are attached", names[0], len(used))
+	return doctor.Fine("%s is free; %d volumes are attached", names[0], len(used))
 }
 
 // short is an error without the SDK's wrappings, and without the advice, which the doctor gives itself.

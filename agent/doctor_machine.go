@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/doctor"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/output"
 	"ebs-release/internal/status"
@@ -40,7 +41,7 @@ func runProgram(ctx context.Context, stdout io.Writer, program string, args ...s
 }
 
 // ask runs a program, and returns what it says on stdout.
-func (d *doctor) ask(ctx context.Context, program string, args ...string) (string, error) {
+func (d *bootChecks) ask(ctx context.Context, program string, args ...string) (string, error) {
 	var said output.Ends
 	err := d.run(ctx, &said, program, args...)
 	if err == nil && said.Cut() {
@@ -50,13 +51,13 @@ func (d *doctor) ask(ctx context.Context, program string, args ...string) (strin
 }
 
 // mountPoint asks what the boot asks; one that is not there yet the boot makes.
-func (d *doctor) mountPoint(context.Context) finding {
+func (d *bootChecks) mountPoint(context.Context) doctor.Finding {
 	point := d.values.Get("mount-point")
 	if _, err := os.Lstat(point); errors.Is(err, fs.ErrNotExist) {
 		if info, err := os.Stat(filepath.Dir(point)); err != nil || !info.IsDir() {
-			return fail("mkdir -p "+filepath.Dir(point), "%s cannot be made: %s is no directory", point, filepath.Dir(point))
+			return doctor.Failure("mkdir -p "+filepath.Dir(point), "%s cannot be made: %s is no directory", point, filepath.Dir(point))
 		}
-		return ok("%s is not there yet; the boot makes it", point)
+		return doctor.Fine("%s is not there yet; the boot makes it", point)
 	}
 	mounted, err := mount.Look(point)
 	if err != nil {
@@ -64,20 +65,20 @@ func (d *doctor) mountPoint(context.Context) finding {
 		if before, after, found := strings.Cut(words, ". Try: "); found {
 			words, try = before, after
 		}
-		return fail(try, "%s", words)
+		return doctor.Failure(try, "%s", words)
 	}
 	if mounted == nil {
-		return ok("%s is an empty directory", point)
+		return doctor.Fine("%s is an empty directory", point)
 	}
 	for _, v := range d.mine {
 		if newMachine(point, d.log).isMounted(*mounted, v.ID, v.Attachment.Device) {
-			return ok("%s is %s", point, v.ID)
+			return doctor.Fine("%s is %s", point, v.ID)
 		}
 	}
 	if d.api == nil || d.denied {
-		return warn("see ec2:DescribeVolumes", "%s is mounted (%s), and whether that is this instance's volume is not known", point, mounted)
+		return doctor.Warning("see ec2:DescribeVolumes", "%s is mounted (%s), and whether that is this instance's volume is not known", point, mounted)
 	}
-	return fail("umount "+point, "%s is mounted, and is no release volume of this instance: %s", point, mounted)
+	return doctor.Failure("umount "+point, "%s is mounted, and is no release volume of this instance: %s", point, mounted)
 }
 
 func mountNamespace(pid string) (string, error) { return os.Readlink("/proc/" + pid + "/ns/mnt") }
@@ -88,24 +89,24 @@ const namespaceOptions = "PrivateMounts,PrivateTmp,PrivateDevices,PrivateIPC,Pri
 	"TemporaryFileSystem,BindPaths,BindReadOnlyPaths,ReadOnlyPaths,ReadWritePaths,InaccessiblePaths,NoExecPaths,ExecPaths"
 
 // mountPropagation: a mount made here, and one made by the unit, is seen by everybody.
-func (d *doctor) mountPropagation(ctx context.Context) finding {
+func (d *bootChecks) mountPropagation(ctx context.Context) doctor.Finding {
 	own, err := d.space("self")
 	if err != nil {
-		return fail("mount /proc", "%v", err)
+		return doctor.Failure("mount /proc", "%v", err)
 	}
 	first, err := d.space("1")
 	if err != nil {
-		return warn("run the doctor as root", "PID 1's mount namespace cannot be seen: %v", err)
+		return doctor.Warning("run the doctor as root", "PID 1's mount namespace cannot be seen: %v", err)
 	}
 	if own != first {
-		return fail("run it outside of the container, or of the unit that hides mounts", "this program is in another mount namespace than PID 1: nobody sees what it mounts")
+		return doctor.Failure("run it outside of the container, or of the unit that hides mounts", "this program is in another mount namespace than PID 1: nobody sees what it mounts")
 	}
 	if !d.systemd() {
-		return ok("this program is in PID 1's mount namespace")
+		return doctor.Fine("this program is in PID 1's mount namespace")
 	}
 	show, err := d.ask(ctx, "systemctl", "show", agentUnit, "--property="+namespaceOptions)
 	if err != nil {
-		return warn("systemctl status "+agentUnit, "cannot ask systemd about the unit: %v", err)
+		return doctor.Warning("systemctl status "+agentUnit, "cannot ask systemd about the unit: %v", err)
 	}
 	var bad []string
 	for key, value := range properties(show) {
@@ -114,87 +115,87 @@ func (d *doctor) mountPropagation(ctx context.Context) finding {
 		}
 	}
 	if slices.Sort(bad); len(bad) > 0 {
-		return fail("take it out of the unit's drop-ins: systemctl edit "+agentUnit, "the unit has %s, so nobody sees what the agent mounts", strings.Join(bad, ", "))
+		return doctor.Failure("take it out of the unit's drop-ins: systemctl edit "+agentUnit, "the unit has %s, so nobody sees what the agent mounts", strings.Join(bad, ", "))
 	}
-	return ok("the unit mounts in PID 1's namespace")
+	return doctor.Fine("the unit mounts in PID 1's namespace")
 }
 
-func (d *doctor) e2fsck(context.Context) finding {
+func (d *bootChecks) e2fsck(context.Context) doctor.Finding {
 	path, err := exec.LookPath("e2fsck")
 	if err != nil {
-		return fail("install e2fsprogs", "there is no e2fsck, which an ext4 volume that was not unmounted needs")
+		return doctor.Failure("install e2fsprogs", "there is no e2fsck, which an ext4 volume that was not unmounted needs")
 	}
-	return ok("%s", path)
+	return doctor.Fine("%s", path)
 }
 
-func (d *doctor) sshHostKey(context.Context) finding {
+func (d *bootChecks) sshHostKey(context.Context) doctor.Finding {
 	key, err := hostKey(filepath.Join(d.root, "etc/ssh"))
 	if err != nil {
-		return warn("ssh-keygen -A", "the publisher cannot push to this member: %s", short(err))
+		return doctor.Warning("ssh-keygen -A", "the publisher cannot push to this member: %s", short(err))
 	}
 	kind, _, _ := strings.Cut(key, " ")
-	return ok("%s", kind)
+	return doctor.Fine("%s", kind)
 }
 
 // systemd: sd_booted(3).
-func (d *doctor) systemd() bool {
+func (d *bootChecks) systemd() bool {
 	_, err := os.Lstat(filepath.Join(d.root, "run/systemd/system"))
 	return err == nil
 }
 
-func (d *doctor) unit(ctx context.Context) finding {
+func (d *bootChecks) unit(ctx context.Context) doctor.Finding {
 	disabled := filepath.Join(d.root, "etc/ebs-release/disabled")
 	if _, err := os.Lstat(disabled); err == nil {
-		return warn("rm "+disabled+", unless this machine becomes an AMI", "%s exists: no boot starts the agent", disabled)
+		return doctor.Warning("rm "+disabled+", unless this machine becomes an AMI", "%s exists: no boot starts the agent", disabled)
 	}
 	if !d.systemd() {
-		return ok(noSystemd)
+		return doctor.Fine(noSystemd)
 	}
 	state, err := d.ask(ctx, "systemctl", "is-enabled", agentUnit)
 	switch state = strings.TrimSpace(state); {
 	case strings.HasPrefix(state, "enabled"):
-		return ok("%s is enabled", agentUnit)
+		return doctor.Fine("%s is enabled", agentUnit)
 	case state == "":
-		return fail("install the package ebs-release-agent", "no %s: %v", agentUnit, err)
+		return doctor.Failure("install the package ebs-release-agent", "no %s: %v", agentUnit, err)
 	}
-	return fail("systemctl enable "+agentUnit, "%s is %s: no boot starts it", agentUnit, state)
+	return doctor.Failure("systemctl enable "+agentUnit, "%s is %s: no boot starts it", agentUnit, state)
 }
 
 // application: something waits for the target (Requires=) and is started with it (WantedBy=).
-func (d *doctor) application(ctx context.Context) finding {
+func (d *bootChecks) application(ctx context.Context) doctor.Finding {
 	if !d.systemd() {
-		return ok(noSystemd)
+		return doctor.Fine(noSystemd)
 	}
 	show, err := d.ask(ctx, "systemctl", "show", releaseTarget, "--property=LoadState,RequiredBy,Wants,Before")
 	if err != nil {
-		return warn("systemctl status "+releaseTarget, "cannot ask systemd about %s: %v", releaseTarget, err)
+		return doctor.Warning("systemctl status "+releaseTarget, "cannot ask systemd about %s: %v", releaseTarget, err)
 	}
 	return judgeApplication(properties(show))
 }
 
-func judgeApplication(target map[string]string) finding {
+func judgeApplication(target map[string]string) doctor.Finding {
 	if state := target["LoadState"]; state != "loaded" {
-		return fail("install the package ebs-release-agent", "%s is %q", releaseTarget, state)
+		return doctor.Failure("install the package ebs-release-agent", "%s is %q", releaseTarget, state)
 	}
 	gated, started, ordered := strings.Fields(target["RequiredBy"]), strings.Fields(target["Wants"]), strings.Fields(target["Before"])
 	started = slices.DeleteFunc(started, func(u string) bool { return u == agentUnit })
 	for _, u := range started {
 		if !slices.Contains(gated, u) || !slices.Contains(ordered, u) {
-			return fail("give it Requires="+releaseTarget+" and After="+releaseTarget, "%s is started by %s but does not wait for it: it may start without a release", u, releaseTarget)
+			return doctor.Failure("give it Requires="+releaseTarget+" and After="+releaseTarget, "%s is started by %s but does not wait for it: it may start without a release", u, releaseTarget)
 		}
 	}
 	for _, u := range gated {
 		if !slices.Contains(ordered, u) {
-			return fail("give it After="+releaseTarget, "%s requires %s but is not ordered after it: it may start without a release", u, releaseTarget)
+			return doctor.Failure("give it After="+releaseTarget, "%s requires %s but is not ordered after it: it may start without a release", u, releaseTarget)
 		}
 		if !slices.Contains(started, u) {
-			return warn("give it WantedBy="+releaseTarget+" in [Install], then systemctl reenable "+u, "%s waits for %s, but is not started when only a later try succeeds", u, releaseTarget)
+			return doctor.Warning("give it WantedBy="+releaseTarget+" in [Install], then systemctl reenable "+u, "%s waits for %s, but is not started when only a later try succeeds", u, releaseTarget)
 		}
 	}
 	if len(gated) == 0 {
-		return warn("give the application's unit Requires="+releaseTarget+", After="+releaseTarget+" and WantedBy="+releaseTarget, "no unit waits for %s", releaseTarget)
+		return doctor.Warning("give the application's unit Requires="+releaseTarget+", After="+releaseTarget+" and WantedBy="+releaseTarget, "no unit waits for %s", releaseTarget)
 	}
-	return ok("%s wait for %s", strings.Join(gated, ", "), releaseTarget)
+	return doctor.Fine("%s wait for %s", strings.Join(gated, ", "), releaseTarget)
 }
 
 // properties reads what `systemctl show` says.
@@ -209,9 +210,9 @@ func properties(show string) map[string]string {
 }
 
 // ordering: systemd breaks a cycle by leaving out a job, which may be anybody's (amazon-eks-ami #2269).
-func (d *doctor) ordering(ctx context.Context) finding {
+func (d *bootChecks) ordering(ctx context.Context) doctor.Finding {
 	if !d.systemd() {
-		return ok(noSystemd)
+		return doctor.Fine(noSystemd)
 	}
 	left := ""
 	lines := &output.Lines{Each: func(line string) { // the journal of a long boot is larger than a doctor may be
@@ -220,20 +221,20 @@ func (d *doctor) ordering(ctx context.Context) finding {
 		}
 	}}
 	if err := d.run(ctx, lines, "journalctl", "--boot", "--no-pager", "--quiet", "--output=cat", "_PID=1"); err != nil {
-		return warn("journalctl -b _PID=1 | grep 'ordering cycle'", "cannot read this boot's journal: %v", err)
+		return doctor.Warning("journalctl -b _PID=1 | grep 'ordering cycle'", "cannot read this boot's journal: %v", err)
 	}
 	lines.End()
 	if left != "" {
-		return fail("journalctl -b _PID=1 | grep 'ordering cycle'; then drop an After= or Before= of it", "systemd left a unit out of this boot: %s", left)
+		return doctor.Failure("journalctl -b _PID=1 | grep 'ordering cycle'; then drop an After= or Before= of it", "systemd left a unit out of this boot: %s", left)
 	}
-	return ok("no ordering cycle in this boot")
+	return doctor.Fine("no ordering cycle in this boot")
 }
 
 // lastBoot is what the boot of this machine came to.
-func (d *doctor) lastBoot(context.Context) finding {
+func (d *bootChecks) lastBoot(context.Context) doctor.Finding {
 	s, err := d.runDir.Read()
 	if err != nil {
-		return warn("ebs-release-agent up, which writes it anew", "%s", short(err))
+		return doctor.Warning("ebs-release-agent up, which writes it anew", "%s", short(err))
 	}
 	switch s.State {
 	case status.Failed:
@@ -241,18 +242,18 @@ func (d *doctor) lastBoot(context.Context) finding {
 		if !found {
 			try = "journalctl -u " + agentUnit
 		}
-		return fail(try, "%s", words)
+		return doctor.Failure(try, "%s", words)
 	case status.Ready:
 		if s.Warning != "" { // a later start of the agent failed, and the member serves on
 			words, try, found := strings.Cut(s.Warning, ". Try: ")
 			if !found {
 				try = "journalctl -u " + agentUnit
 			}
-			return warn(try, "generation %d is served; %s", s.Generation, words)
+			return doctor.Warning(try, "generation %d is served; %s", s.Generation, words)
 		}
-		return ok("ready in %s: generation %d", s.Finished.Sub(s.Started).Round(time.Millisecond), s.Generation)
+		return doctor.Fine("ready in %s: generation %d", s.Finished.Sub(s.Started).Round(time.Millisecond), s.Generation)
 	case status.Booting:
-		return warn("ebs-release-agent wait", "it goes on, stage %s", s.Stage)
+		return doctor.Warning("ebs-release-agent wait", "it goes on, stage %s", s.Stage)
 	}
-	return ok("the agent has not run since this machine started")
+	return doctor.Fine("the agent has not run since this machine started")
 }

@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"ebs-release/internal/config"
+	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/status"
 )
 
 // patient is a doctor on a machine with systemd, which answers as says has it: "systemctl is-enabled" -> "enabled".
-func patient(t *testing.T, says map[string]string) *doctor {
+func patient(t *testing.T, says map[string]string) *bootChecks {
 	t.Helper()
 	root := t.TempDir()
 	for _, dir := range []string{"run/systemd/system", "etc/ebs-release", "etc/ssh"} {
@@ -33,7 +34,7 @@ func patient(t *testing.T, says map[string]string) *doctor {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &doctor{
+	return &bootChecks{
 		values: values, timeout: 300 * time.Millisecond, root: root, runDir: status.Dir(filepath.Join(root, "run")), log: slog.New(slog.DiscardHandler),
 		space: func(string) (string, error) { return "mnt:[1]", nil },
 		run: func(_ context.Context, stdout io.Writer, program string, args ...string) error {
@@ -52,37 +53,38 @@ func TestDoctorJudgesSystemd(t *testing.T) {
 	const cycle = "ebs-release-agent.service: Job network-online.target/start deleted to break ordering cycle starting with multi-user.target/start"
 	for _, tc := range []struct {
 		name, call, answer string
-		check              func(*doctor) func(context.Context) finding
-		state, says        string
+		check              func(*bootChecks) func(context.Context) doctor.Finding
+		state              doctor.State
+		says               string
 	}{
-		{"enabled", "systemctl is-enabled", "enabled\n", (*doctor).unitCheck, stateOK, "enabled"},
-		{"not enabled", "systemctl is-enabled", "disabled\n", (*doctor).unitCheck, stateFail, "Try: systemctl enable ebs-release-agent.service"},
-		{"masked", "systemctl is-enabled", "masked\n", (*doctor).unitCheck, stateFail, "masked"},
-		{"not installed", "systemctl is-enabled", "", (*doctor).unitCheck, stateFail, "Try: install the package"},
-		{"no answer", "", "", (*doctor).unitCheck, stateFail, "install"},
+		{"enabled", "systemctl is-enabled", "enabled\n", (*bootChecks).unitCheck, doctor.OK, "enabled"},
+		{"not enabled", "systemctl is-enabled", "disabled\n", (*bootChecks).unitCheck, doctor.Fail, "Try: systemctl enable ebs-release-agent.service"},
+		{"masked", "systemctl is-enabled", "masked\n", (*bootChecks).unitCheck, doctor.Fail, "masked"},
+		{"not installed", "systemctl is-enabled", "", (*bootChecks).unitCheck, doctor.Fail, "Try: install the package"},
+		{"no answer", "", "", (*bootChecks).unitCheck, doctor.Fail, "install"},
 		{
 			"an application as it should be", "systemctl show", "LoadState=loaded\nRequiredBy=app.service\nWants=app.service\nBefore=app.service\n",
-			(*doctor).applicationCheck, stateOK, "app.service wait for ebs-release.target",
+			(*bootChecks).applicationCheck, doctor.OK, "app.service wait for ebs-release.target",
 		},
-		{"no application", "systemctl show", "LoadState=loaded\nRequiredBy=\nWants=\nBefore=shutdown.target\n", (*doctor).applicationCheck, stateWarn, "Requires=ebs-release.target"},
+		{"no application", "systemctl show", "LoadState=loaded\nRequiredBy=\nWants=\nBefore=shutdown.target\n", (*bootChecks).applicationCheck, doctor.Warn, "Requires=ebs-release.target"},
 		{
 			"not gated", "systemctl show", "LoadState=loaded\nRequiredBy=\nWants=app.service\nBefore=app.service\n",
-			(*doctor).applicationCheck, stateFail, "app.service is started by ebs-release.target but does not wait",
+			(*bootChecks).applicationCheck, doctor.Fail, "app.service is started by ebs-release.target but does not wait",
 		},
 		{
 			"not ordered", "systemctl show", "LoadState=loaded\nRequiredBy=app.service\nWants=app.service\nBefore=\n",
-			(*doctor).applicationCheck, stateFail, "After=ebs-release.target",
+			(*bootChecks).applicationCheck, doctor.Fail, "After=ebs-release.target",
 		},
 		{
 			"not started with it", "systemctl show", "LoadState=loaded\nRequiredBy=app.service\nWants=\nBefore=app.service\n",
-			(*doctor).applicationCheck, stateWarn, "WantedBy=ebs-release.target",
+			(*bootChecks).applicationCheck, doctor.Warn, "WantedBy=ebs-release.target",
 		},
-		{"no target", "systemctl show", "LoadState=not-found\n", (*doctor).applicationCheck, stateFail, "Try: install the package"},
-		{"no cycle", "journalctl", "Started x\nReached target y\n", (*doctor).orderingCheck, stateOK, "no ordering cycle"},
-		{"a cycle", "journalctl", "Started x\n" + cycle + "\nReached target y\n", (*doctor).orderingCheck, stateFail, "network-online.target/start deleted"},
-		{"no journal", "", "", (*doctor).orderingCheck, stateWarn, "Failed to connect"},
-		{"the unit mounts for all", "systemctl show", "PrivateMounts=no\nProtectSystem=no\nBindPaths=\nProtectProc=default\nProcSubset=all\n", (*doctor).propagationCheck, stateOK, "namespace"},
-		{"a drop-in hides mounts", "systemctl show", "PrivateMounts=no\nPrivateTmp=yes\nProtectSystem=strict\n", (*doctor).propagationCheck, stateFail, "PrivateTmp=yes, ProtectSystem=strict"},
+		{"no target", "systemctl show", "LoadState=not-found\n", (*bootChecks).applicationCheck, doctor.Fail, "Try: install the package"},
+		{"no cycle", "journalctl", "Started x\nReached target y\n", (*bootChecks).orderingCheck, doctor.OK, "no ordering cycle"},
+		{"a cycle", "journalctl", "Started x\n" + cycle + "\nReached target y\n", (*bootChecks).orderingCheck, doctor.Fail, "network-online.target/start deleted"},
+		{"no journal", "", "", (*bootChecks).orderingCheck, doctor.Warn, "Failed to connect"},
+		{"the unit mounts for all", "systemctl show", "PrivateMounts=no\nProtectSystem=no\nBindPaths=\nProtectProc=default\nProcSubset=all\n", (*bootChecks).propagationCheck, doctor.OK, "namespace"},
+		{"a drop-in hides mounts", "systemctl show", "PrivateMounts=no\nPrivateTmp=yes\nProtectSystem=strict\n", (*bootChecks).propagationCheck, doctor.Fail, "PrivateTmp=yes, ProtectSystem=strict"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			says := map[string]string{}
@@ -111,7 +113,7 @@ func TestDoctorReadsAJournalLineByLine(t *testing.T) {
 	t.Setenv("PATH", programs+":"+os.Getenv("PATH"))
 	d := patient(t, nil)
 	d.run = runProgram
-	if got := d.ordering(t.Context()); got.State != stateFail || !strings.Contains(got.Says, "y/start deleted") {
+	if got := d.ordering(t.Context()); got.State != doctor.Fail || !strings.Contains(got.Says, "y/start deleted") {
 		t.Error(got)
 	}
 	if said, err := d.ask(t.Context(), "systemctl"); err == nil || len(said) > 1<<20 {
@@ -119,10 +121,12 @@ func TestDoctorReadsAJournalLineByLine(t *testing.T) {
 	}
 }
 
-func (d *doctor) unitCheck() func(context.Context) finding        { return d.unit }
-func (d *doctor) applicationCheck() func(context.Context) finding { return d.application }
-func (d *doctor) orderingCheck() func(context.Context) finding    { return d.ordering }
-func (d *doctor) propagationCheck() func(context.Context) finding { return d.mountPropagation }
+func (d *bootChecks) unitCheck() func(context.Context) doctor.Finding        { return d.unit }
+func (d *bootChecks) applicationCheck() func(context.Context) doctor.Finding { return d.application }
+func (d *bootChecks) orderingCheck() func(context.Context) doctor.Finding    { return d.ordering }
+func (d *bootChecks) propagationCheck() func(context.Context) doctor.Finding {
+	return d.mountPropagation
+}
 
 // The test binary plays the child that the doctor starts.
 func TestMain(m *testing.M) {
@@ -147,7 +151,7 @@ func TestDoctorTellsOfErrorsThatExt4Counted(t *testing.T) {
 	if err := os.MkdirAll(filepath.Dir(count), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for errors, want := range map[string]string{"0\n": stateOK, "3\n": stateWarn} {
+	for errors, want := range map[string]doctor.State{"0\n": doctor.OK, "3\n": doctor.Warn} {
 		if err := os.WriteFile(count, []byte(errors), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -160,7 +164,7 @@ func TestDoctorTellsOfErrorsThatExt4Counted(t *testing.T) {
 func TestDoctorSeesThatItIsInAContainer(t *testing.T) {
 	d := patient(t, nil)
 	d.space = func(pid string) (string, error) { return "mnt:[" + pid + "]", nil }
-	if got := d.mountPropagation(t.Context()); got.State != stateFail || !strings.Contains(got.Says, "another mount namespace") {
+	if got := d.mountPropagation(t.Context()); got.State != doctor.Fail || !strings.Contains(got.Says, "another mount namespace") {
 		t.Error(got)
 	}
 }
@@ -170,8 +174,8 @@ func TestDoctorWithoutSystemd(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(d.root, "run/systemd")); err != nil {
 		t.Fatal(err)
 	}
-	for name, check := range map[string]func(context.Context) finding{"unit": d.unit, "application": d.application, "ordering": d.ordering, "propagation": d.mountPropagation} {
-		if got := check(t.Context()); got.State != stateOK {
+	for name, check := range map[string]func(context.Context) doctor.Finding{"unit": d.unit, "application": d.application, "ordering": d.ordering, "propagation": d.mountPropagation} {
+		if got := check(t.Context()); got.State != doctor.OK {
 			t.Errorf("%s: %s", name, got)
 		}
 	}
@@ -181,13 +185,13 @@ func TestDoctorTellsOfTheLastBoot(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		s     status.Status
-		state string
+		state doctor.State
 		says  string
 	}{
-		{"failed", status.Status{State: status.Failed, Error: "attach: not allowed. Try: allow ec2:AttachVolume in the role"}, stateFail, "attach: not allowed. Try: allow ec2:AttachVolume in the role"},
-		{"failed without advice", status.Status{State: status.Failed, Error: "it failed"}, stateFail, "Try: journalctl -u ebs-release-agent"},
-		{"ready", status.Status{State: status.Ready, Generation: 7}, stateOK, "generation 7"},
-		{"going on", status.Status{State: status.Booting, Stage: "attach"}, stateWarn, "stage attach"},
+		{"failed", status.Status{State: status.Failed, Error: "attach: not allowed. Try: allow ec2:AttachVolume in the role"}, doctor.Fail, "attach: not allowed. Try: allow ec2:AttachVolume in the role"},
+		{"failed without advice", status.Status{State: status.Failed, Error: "it failed"}, doctor.Fail, "Try: journalctl -u ebs-release-agent"},
+		{"ready", status.Status{State: status.Ready, Generation: 7}, doctor.OK, "generation 7"},
+		{"going on", status.Status{State: status.Booting, Stage: "attach"}, doctor.Warn, "stage attach"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := patient(t, nil)
@@ -209,25 +213,21 @@ func TestDoctorOutsideEC2(t *testing.T) {
 	a.output = status.JSON
 	err := a.diagnose(t.Context(), d)
 	stdout := a.out.String()
-	var report struct {
-		Schema int
-		State  string
-		Checks []finding
-	}
+	var report doctor.Report
 	if err := json.Unmarshal([]byte(stdout), &report); err != nil {
 		t.Fatalf("%v in %s", err, stdout)
 	}
-	if exit.Code(err) != exit.Failed || report.State != stateFail || report.Schema != 1 || !strings.Contains(err.Error(), "checks failed") {
+	if exit.Code(err) != exit.Failed || report.State != doctor.Fail || report.Schema != 1 || !strings.Contains(err.Error(), "checks failed") {
 		t.Errorf("%v: %+v", err, report)
 	}
-	states := map[string]string{}
+	states := map[string]doctor.State{}
 	for _, c := range report.Checks {
 		states[c.Name] = c.State
-		if c.State != stateOK && c.Try == "" {
+		if c.State != doctor.OK && c.Try == "" {
 			t.Errorf("%s says nothing about what to do", c)
 		}
 	}
-	if len(states) != len((&doctor{}).checks()) || states["metadata service"] != stateFail || states["pointer"] != stateFail || states["ec2:AttachVolume"] != stateWarn {
+	if len(states) != len((&bootChecks{}).checks()) || states["metadata service"] != doctor.Fail || states["pointer"] != doctor.Fail || states["ec2:AttachVolume"] != doctor.Warn {
 		t.Errorf("states = %v", states)
 	}
 }

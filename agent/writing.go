@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ebs-release/internal/device"
+	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/mount"
 
@@ -34,30 +35,30 @@ const renew = "stop what uses it, umount it, ebs-release-agent up, which checks 
 
 // writing looks whether a push could write: the kernel makes a file system read-only when it finds errors, and somebody may have frozen it. Readers do not
 // notice. Nothing is read from the disk, which may not answer.
-func (d *doctor) writing(ctx context.Context) finding {
+func (d *bootChecks) writing(ctx context.Context) doctor.Finding {
 	point := d.values.Get("mount-point")
 	mounted, err := mount.Look(point)
 	if err != nil || mounted == nil {
-		return ok("nothing is mounted at %s", point)
+		return doctor.Fine("nothing is mounted at %s", point)
 	}
 	if why := mounted.ReadOnly(); why != "" {
-		return fail("dmesg (the kernel does that after errors); "+renew, "nothing can be written to %s: it is %s in mountinfo", point, why)
+		return doctor.Failure("dmesg (the kernel does that after errors); "+renew, "nothing can be written to %s: it is %s in mountinfo", point, why)
 	}
 	err = mount.Writable(ctx, point, min(frozenTime, d.timeout/2))
 	switch {
 	case errors.Is(err, mount.ErrStuck):
-		return fail("fsfreeze --unfreeze "+point+" (a backup may have frozen it); was it not frozen: dmesg, its disk does not answer", "%s", short(err))
+		return doctor.Failure("fsfreeze --unfreeze "+point+" (a backup may have frozen it); was it not frozen: dmesg, its disk does not answer", "%s", short(err))
 	case err != nil:
-		return fail("dmesg; "+renew, "%s", short(err))
+		return doctor.Failure("dmesg; "+renew, "%s", short(err))
 	}
 	if n := d.recordedErrors(*mounted); n != "" && n != "0" {
-		return warn("dmesg; "+renew, "ext4 has found errors on it (%s)", n)
+		return doctor.Warning("dmesg; "+renew, "ext4 has found errors on it (%s)", n)
 	}
-	return ok("writes to %s come through", point)
+	return doctor.Fine("writes to %s come through", point)
 }
 
 // recordedErrors is how many errors ext4 has counted on a file system since e2fsck found it clean; "": it is another kind.
-func (d *doctor) recordedErrors(mounted mount.Mounted) string {
+func (d *bootChecks) recordedErrors(mounted mount.Mounted) string {
 	name, _, err := device.New(d.log).Which(mounted.Major, mounted.Minor)
 	if err != nil {
 		return ""

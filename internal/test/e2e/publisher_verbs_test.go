@@ -431,7 +431,7 @@ func TestDoctor(t *testing.T) {
 	h := r.scale(1)[0]
 	type diagnosis struct {
 		Schema, Failed, Warned int
-		Findings               []struct{ Check, Verdict, Detail string }
+		Checks                 []struct{ Name, State, Says string }
 	}
 	examine := func(r *rig, code int) (found diagnosis, verdicts map[string]string) {
 		r.Helper()
@@ -439,13 +439,13 @@ func TestDoctor(t *testing.T) {
 		r.unchanged(func() host.Output { out = r.publisher("doctor", "--output", "json"); return out }, code)
 		must(r, json.Unmarshal([]byte(out.Stdout), &found))
 		verdicts = map[string]string{}
-		for _, f := range found.Findings {
-			verdicts[f.Check] = f.Verdict + " " + f.Detail
+		for _, c := range found.Checks {
+			verdicts[c.Name] = c.State + " " + c.Says
 		}
 		return found, verdicts
 	}
 	found, verdicts := examine(r, 0)
-	if found.Schema != 1 || found.Failed != 0 || found.Warned != 0 || len(found.Findings) < 18 {
+	if found.Schema != 1 || found.Failed != 0 || found.Warned != 0 || len(found.Checks) < 18 {
 		t.Errorf("%+v", found)
 	}
 	if verdicts["ssh to the members"] != "ok 1 of 1" {
@@ -507,7 +507,7 @@ func TestDoctorNamesTheCauseAndNotWhatFollowsFromIt(t *testing.T) {
 	// Off EC2, or without a role: everything on this machine is looked at all the same.
 	out, _ = r.server.Run(within(t, 60*time.Second), "env", "AWS_EC2_METADATA_DISABLED=true", "AWS_REGION=us-east-1", "ebs-release", "doctor")
 	if got := failed(out); out.Code != 1 || len(got) != 1 || !strings.Contains(got[0], "FAIL  account: there are no AWS credentials") ||
-		!strings.Contains(out.Stdout, "ok    disk space") || !strings.Contains(out.Stdout, "warn  members: not tried: see account") {
+		!strings.Contains(out.Stdout, "ok    disk space") || !strings.Contains(out.Stdout, "warn  members: not checked: see account") {
 		t.Errorf("without credentials: exit %d\n%s", out.Code, out.Stdout)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/doctor"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/volume"
@@ -17,49 +18,49 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// Names of tests that others need.
+// Names of checks that others need.
 const (
-	testAccount = "account"
-	testStore   = "pointer store"
-	testMembers = "members"
+	checkAccount = "account"
+	checkStore   = "pointer store"
+	checkMembers = "members"
 )
 
-// tests are what P0 tries, and what else can be looked at. Later ones build on what earlier ones found.
-func (p *parts) tests() []test {
-	tests := []test{
-		{testStore, nil, p.testStore},
-		{"lock", nil, p.testLock},
-		{"pointer", []string{testAccount}, p.testPointer},
+// doctorChecks are what P0 checks, and what else can be looked at. Later ones build on what earlier ones found.
+func (p *parts) doctorChecks() []doctor.Check {
+	checks := []doctor.Check{
+		check(checkStore, nil, p.lookAtStore),
+		check("lock", nil, p.lookAtLock),
+		check("pointer", []string{checkAccount}, p.lookAtPointer),
 	}
 	for _, c := range p.checks.list() {
-		tests = append(tests, test{c.Name, needs(c.Name), func(ctx context.Context) (string, error) { return "", c.Do(ctx) }})
+		checks = append(checks, check(c.Name, needs(c.Name), func(ctx context.Context) (string, error) { return "", c.Do(ctx) }))
 	}
-	tests = append(tests, test{"clock", []string{testAccount}, p.testClock})
-	d := &diagnosis{parts: p}
-	return append(tests, []test{
-		{"release on the volume", []string{checkVolume}, p.testCurrent},
-		{"snapshot of the pointer", []string{testAccount, "pointer"}, p.testSnapshot},
-		{"right to delete snapshots", []string{testAccount, "pointer"}, p.testDeleteSnapshot},
-		{testMembers, []string{testAccount}, d.members},
-		{"rights on members' volumes", []string{testAccount, testMembers}, d.rights},
-		{"ssh to the members", []string{testAccount, checkKey, testMembers}, d.ssh},
-		{"left-over volumes", []string{testAccount}, p.testOrphans},
-	}...)
+	m := &memberChecks{parts: p}
+	return append(checks,
+		check("clock", []string{checkAccount}, p.lookAtClock),
+		check("release on the volume", []string{checkVolume}, p.lookAtCurrent),
+		check("snapshot of the pointer", []string{checkAccount, "pointer"}, p.lookAtSnapshot),
+		check("right to delete snapshots", []string{checkAccount, "pointer"}, p.tryDeleteSnapshot),
+		check(checkMembers, []string{checkAccount}, m.list),
+		check("rights on members' volumes", []string{checkAccount, checkMembers}, m.rights),
+		check("ssh to the members", []string{checkAccount, checkKey, checkMembers}, m.ssh),
+		check("left-over volumes", []string{checkAccount}, p.lookAtOrphans),
+	)
 }
 
-// needs are the tests that a check of P0 builds on.
+// needs are the checks that a check of P0 builds on.
 func needs(check string) []string {
 	switch check {
 	case "release tree", "disk space", "freeze":
 		return []string{checkVolume}
 	case "volume", "rights by DryRun":
-		return []string{checkVolume, testAccount}
+		return []string{checkVolume, checkAccount}
 	}
 	return nil
 }
 
-// testStore writes and removes a file: what the pointer needs.
-func (p *parts) testStore(context.Context) (string, error) {
+// lookAtStore writes and removes a file: what the pointer needs.
+func (p *parts) lookAtStore(context.Context) (string, error) {
 	dir := p.values.Get("pointer-store")
 	f, err := os.CreateTemp(dir, ".doctor-*")
 	if err != nil {
@@ -68,8 +69,8 @@ func (p *parts) testStore(context.Context) (string, error) {
 	return dir, errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
-// testClock asks EC2 for the time: each answer has it, also that to a DryRun.
-func (p *parts) testClock(ctx context.Context) (string, error) {
+// lookAtClock asks EC2 for the time: each answer has it, also that to a DryRun.
+func (p *parts) lookAtClock(ctx context.Context) (string, error) {
 	_, err := p.ec2.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{DryRun: aws.Bool(true), OwnerIds: []string{"self"}, MaxResults: aws.Int32(volume.PerPage)})
 	if off := volume.ClockOff(err); off != 0 {
 		return "", warn("%s", volume.ClockWords(off))
@@ -77,7 +78,7 @@ func (p *parts) testClock(ctx context.Context) (string, error) {
 	return "agrees with EC2's", nil
 }
 
-func (p *parts) testLock(ctx context.Context) (string, error) {
+func (p *parts) lookAtLock(ctx context.Context) (string, error) {
 	holder, held, err := p.store.Holder(ctx)
 	if err == nil && held {
 		err = warn("held by %s; wait until it is done, or `ebs-release lock release`", holder)
@@ -85,7 +86,7 @@ func (p *parts) testLock(ctx context.Context) (string, error) {
 	return "free", err
 }
 
-func (p *parts) testPointer(ctx context.Context) (string, error) {
+func (p *parts) lookAtPointer(ctx context.Context) (string, error) {
 	current, err := p.store.Read(ctx)
 	switch {
 	case err != nil:
@@ -102,8 +103,8 @@ func (p *parts) testPointer(ctx context.Context) (string, error) {
 	return fmt.Sprintf("generation %d, release %s", current.Generation, current.Release), nil
 }
 
-// testCurrent compares the release volume with the pointer.
-func (p *parts) testCurrent(ctx context.Context) (string, error) {
+// lookAtCurrent compares the release volume with the pointer.
+func (p *parts) lookAtCurrent(ctx context.Context) (string, error) {
 	current, err := p.store.Read(ctx)
 	if err != nil {
 		return "", err
@@ -118,7 +119,7 @@ func (p *parts) testCurrent(ctx context.Context) (string, error) {
 	return orDash(release), nil
 }
 
-func (p *parts) testSnapshot(ctx context.Context) (string, error) {
+func (p *parts) lookAtSnapshot(ctx context.Context) (string, error) {
 	id, err := p.pointerSnapshot(ctx)
 	if err != nil || id == "" {
 		return "none yet", err
@@ -129,7 +130,7 @@ func (p *parts) testSnapshot(ctx context.Context) (string, error) {
 	}
 	usable, err := p.maker.Usable(ctx, id)
 	if err == nil && !usable {
-		err = fmt.Errorf("%s is gone, or not completed: instances that launch now can't boot. Try at once: ebs-release publish %s", id, p.tree.Path(current.Release))
+		err = fmt.Errorf("%s is gone, or not completed: instances that launch now cannot boot. Try at once: ebs-release publish %s", id, p.tree.Path(current.Release))
 	}
 	return id, err
 }
@@ -142,19 +143,19 @@ func (p *parts) pointerSnapshot(ctx context.Context) (string, error) {
 	return current.Snapshot(p.Settings.Region)
 }
 
-// testDeleteSnapshot needs a snapshot that is there: the right hangs on its tags.
-func (p *parts) testDeleteSnapshot(ctx context.Context) (string, error) {
+// tryDeleteSnapshot needs a snapshot that is there: the right hangs on its tags.
+func (p *parts) tryDeleteSnapshot(ctx context.Context) (string, error) {
 	id, err := p.pointerSnapshot(ctx)
 	switch {
 	case err != nil:
 		return "", err
 	case id == "":
-		return "", warn("can't be tried before the first publish")
+		return "", warn("cannot be tried before the first publish")
 	}
 	return "", p.maker.CheckDelete(ctx, id)
 }
 
-func (p *parts) testOrphans(ctx context.Context) (string, error) {
+func (p *parts) lookAtOrphans(ctx context.Context) (string, error) {
 	orphans, err := fleet.Orphans(ctx, p.ec2)
 	if err != nil {
 		return "", err
@@ -171,18 +172,18 @@ func (p *parts) testOrphans(ctx context.Context) (string, error) {
 	return "none", nil
 }
 
-// diagnosis is what the tests of the members share.
-type diagnosis struct {
+// memberChecks is what the checks of the members share.
+type memberChecks struct {
 	*parts
 	listed []fleet.Member
 }
 
-func (d *diagnosis) members(ctx context.Context) (string, error) {
+func (d *memberChecks) list(ctx context.Context) (string, error) {
 	current, err := d.store.Read(ctx)
 	if err != nil {
 		return "", err
 	}
-	if d.listed, err = d.parts.members.List(ctx); err != nil {
+	if d.listed, err = d.members.List(ctx); err != nil {
 		return "", err
 	}
 	var behind []string
@@ -193,7 +194,7 @@ func (d *diagnosis) members(ctx context.Context) (string, error) {
 		}
 	}
 	if len(behind) > 0 && current.Generation > 0 {
-		return "", warn("%d of %d are not on generation %d: %s; `ebs-release converge` brings those on that have booted",
+		return "", warn("%d of %d are not on generation %d: %s; `ebs-release converge` brings those up to date that have booted",
 			len(behind), len(d.listed), current.Generation, strings.Join(behind, ", "))
 	}
 	switch {
@@ -206,7 +207,7 @@ func (d *diagnosis) members(ctx context.Context) (string, error) {
 }
 
 // rights tries what publish and gc do with members' volumes: report, delete.
-func (d *diagnosis) rights(ctx context.Context) (string, error) {
+func (d *memberChecks) rights(ctx context.Context) (string, error) {
 	id := ""
 	for _, m := range d.listed {
 		if m.VolumeID != "" {
@@ -214,7 +215,7 @@ func (d *diagnosis) rights(ctx context.Context) (string, error) {
 		}
 	}
 	if id == "" {
-		return "", warn("can't be tried: no member has a volume yet")
+		return "", warn("cannot be tried: no member has a volume yet")
 	}
 	_, err := d.ec2.CreateTags(ctx, &ec2.CreateTagsInput{
 		DryRun: aws.Bool(true), Resources: []string{id},
@@ -231,7 +232,7 @@ func (d *diagnosis) rights(ctx context.Context) (string, error) {
 }
 
 // ssh logs in to every member that is ready, as P0 does.
-func (d *diagnosis) ssh(ctx context.Context) (string, error) {
+func (d *memberChecks) ssh(ctx context.Context) (string, error) {
 	ready, failed := 0, []error(nil)
 	errs := make(chan error, len(d.listed))
 	slots := make(chan struct{}, d.Settings.Parallel)
@@ -257,13 +258,13 @@ func (d *diagnosis) ssh(ctx context.Context) (string, error) {
 	}
 	switch {
 	case ready == 0:
-		return "", warn("can't be tried: no member is ready")
+		return "", warn("cannot be tried: no member is ready")
 	case len(failed) == 0:
 		return fmt.Sprintf("%d of %d", ready, ready), nil
 	case len(failed) == ready:
 		return "", fmt.Errorf("none of %d can be reached: %w", ready, failed[0])
 	}
-	return "", warn("%d of %d can't be reached: %w", len(failed), ready, errors.Join(failed...))
+	return "", warn("%d of %d cannot be reached: %w", len(failed), ready, errors.Join(failed...))
 }
 
 func orDash(s string) string {

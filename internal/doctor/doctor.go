@@ -1,0 +1,116 @@
+// Package doctor runs checks one after the other and says what each came to: one finding, one JSON shape, for both programs. What is
+// checked is theirs.
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// State is what a check came to.
+type State string
+
+// The states, from good to bad.
+const (
+	OK   State = "ok"
+	Warn State = "warn" // a boot or a publish goes through all the same
+	Fail State = "FAIL" // it would stop
+)
+
+// Finding is what one check came to: one line.
+type Finding struct {
+	Name  string `json:"name"`
+	State State  `json:"state"`
+	Says  string `json:"says,omitempty"` // what was found
+	Try   string `json:"try,omitempty"`  // what to do; "" when Says has it, or nothing is wrong
+}
+
+// Fine is a finding that nothing is wrong.
+func Fine(format string, args ...any) Finding {
+	return Finding{State: OK, Says: fmt.Sprintf(format, args...)}
+}
+
+// Warning is a finding that does not stop anything. try is what to do.
+func Warning(try, format string, args ...any) Finding {
+	return Finding{State: Warn, Says: fmt.Sprintf(format, args...), Try: try}
+}
+
+// Failure is a finding that stops a boot or a publish. try is what to do.
+func Failure(try, format string, args ...any) Finding {
+	return Finding{State: Fail, Says: fmt.Sprintf(format, args...), Try: try}
+}
+
+// String is the line of a finding.
+func (f Finding) String() string {
+	line := fmt.Sprintf("%-4s  %s", f.State, f.Name)
+	if f.Says != "" {
+		line += ": " + f.Says
+	}
+	if f.Try != "" {
+		line += ". Try: " + f.Try
+	}
+	return line
+}
+
+// Check looks at one thing, and changes nothing.
+type Check struct {
+	Name  string
+	Needs []string // checks before it; when one of them failed, this one is not made
+	Do    func(context.Context) Finding
+}
+
+// Report is what `doctor --output json` prints.
+type Report struct {
+	Schema int       `json:"schema"`
+	State  State     `json:"state"` // the worst of all
+	Failed int       `json:"failed"`
+	Warned int       `json:"warned"`
+	Checks []Finding `json:"checks"`
+}
+
+// Run makes the checks in their order and tells each finding as it is known. Each check has timeout to come to one. The error is ctx's.
+func Run(ctx context.Context, checks []Check, timeout time.Duration, tell func(Finding)) (Report, error) {
+	report := Report{Schema: 1, State: OK, Checks: []Finding{}}
+	var failed []string
+	for _, c := range checks {
+		f := c.run(ctx, timeout, failed)
+		if err := ctx.Err(); err != nil {
+			return report, err
+		}
+		switch f.State {
+		case Fail:
+			failed = append(failed, c.Name)
+			report.Failed++
+			report.State = Fail
+		case Warn:
+			report.Warned++
+			if report.State == OK {
+				report.State = Warn
+			}
+		}
+		report.Checks = append(report.Checks, f)
+		tell(f)
+	}
+	return report, nil
+}
+
+func (c Check) run(ctx context.Context, timeout time.Duration, failed []string) (f Finding) {
+	if i := slices.IndexFunc(c.Needs, func(name string) bool { return slices.Contains(failed, name) }); i >= 0 {
+		return Finding{Name: c.Name, State: Warn, Says: "not checked: see " + c.Needs[i]}
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	f = c.Do(ctx)
+	f.Name = c.Name
+	return f
+}
+
+// Err is an error when a check failed.
+func (r Report) Err() error {
+	if r.Failed == 0 {
+		return nil
+	}
+	return fmt.Errorf("doctor: %d of %d checks failed", r.Failed, len(r.Checks))
+}

@@ -1,0 +1,68 @@
+package doctor_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"ebs-release/internal/doctor"
+)
+
+func Example() {
+	checks := []doctor.Check{
+		{Name: "pointer", Do: func(context.Context) doctor.Finding { return doctor.Fine("generation %d", 4) }},
+		{Name: "clock", Do: func(context.Context) doctor.Finding { return doctor.Warning("start chrony", "2 minutes slow") }},
+		{Name: "volume", Do: func(context.Context) doctor.Finding {
+			return doctor.Failure("ebs-release init", "nothing is mounted")
+		}},
+		{Name: "disk space", Needs: []string{"volume"}, Do: func(context.Context) doctor.Finding { return doctor.Fine("") }},
+	}
+	report, err := doctor.Run(context.Background(), checks, time.Second, func(f doctor.Finding) { fmt.Println(f) })
+	if err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println(report.Err())
+	report.Checks = report.Checks[2:3]
+	_ = json.NewEncoder(os.Stdout).Encode(report)
+	// Output:
+	// ok    pointer: generation 4
+	// warn  clock: 2 minutes slow. Try: start chrony
+	// FAIL  volume: nothing is mounted. Try: ebs-release init
+	// warn  disk space: not checked: see volume
+	// doctor: 1 of 4 checks failed
+	// {"schema":1,"state":"FAIL","failed":1,"warned":2,"checks":[{"name":"volume","state":"FAIL","says":"nothing is mounted","try":"ebs-release init"}]}
+}
+
+func TestACheckThatHangsEndsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hangs := doctor.Check{Name: "hangs", Do: func(ctx context.Context) doctor.Finding {
+			<-ctx.Done()
+			return doctor.Failure("", "%v", ctx.Err())
+		}}
+		start := time.Now()
+		report, err := doctor.Run(t.Context(), []doctor.Check{hangs, hangs}, time.Minute, func(doctor.Finding) {})
+		if took := time.Since(start); err != nil || report.Failed != 2 || took != 2*time.Minute {
+			t.Errorf("%+v, %v, after %v", report, err, took)
+		}
+	})
+}
+
+// An interrupt is not a finding.
+func TestTheEndOfCtxEndsARun(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var told []doctor.Finding
+	_, err := doctor.Run(ctx, []doctor.Check{
+		{Name: "a", Do: func(context.Context) doctor.Finding { return doctor.Fine("") }},
+		{Name: "b", Do: func(context.Context) doctor.Finding { cancel(); return doctor.Failure("", "interrupted") }},
+		{Name: "c", Do: func(context.Context) doctor.Finding { t.Error("c was made"); return doctor.Fine("") }},
+	}, time.Second, func(f doctor.Finding) { told = append(told, f) })
+	if !errors.Is(err, context.Canceled) || !slices.Equal(told, []doctor.Finding{{Name: "a", State: doctor.OK}}) {
+		t.Errorf("%v, %v", told, err)
+	}
+}
