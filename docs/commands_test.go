@@ -58,7 +58,7 @@ func TestEveryCommandInTheDocumentsIsReal(t *testing.T) {
 	}
 	for _, document := range []string{
 		"../README.md", "reference.md", "install.md", "compare.md", "operations.md", "architecture.md", "performance.md",
-		"../CONTRIBUTING.md", "../packaging/README.md", "../packaging/terraform/README.md", "../packaging/packer/README.md",
+		"../CONTRIBUTING.md", "../CHANGELOG.md", "../packaging/README.md", "../packaging/terraform/README.md", "../packaging/packer/README.md",
 	} {
 		data, err := os.ReadFile(document)
 		if err != nil {
