@@ -20,7 +20,7 @@ func (p *program) complete(root *cobra.Command) {
 		root.RegisterFlagCompletionFunc("ssh-key", files),
 		root.MarkPersistentFlagDirname("mount-point"),
 		root.MarkPersistentFlagDirname("pointer-store"),
-		root.RegisterFlagCompletionFunc("output", words(status.Text, status.JSON, outputNDJSON)),
+		root.RegisterFlagCompletionFunc("output", completions(status.Text, status.JSON, outputNDJSON)),
 	)
 }
 
@@ -29,8 +29,8 @@ func files(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCom
 	return nil, cobra.ShellCompDirectiveDefault
 }
 
-// words are the values of a flag.
-func words(all ...string) cobra.CompletionFunc {
+// completions are the values of a flag.
+func completions(all ...string) cobra.CompletionFunc {
 	return cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp)
 }
 

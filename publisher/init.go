@@ -66,7 +66,7 @@ with --snapshot. Then ` + "`ebs-release publish /release/releases/ID`" + `, with
 	flags.StringVar(&f.owner, "owner", "", "user that the release tree belongs to (default: the ssh-user)")
 	flags.StringVar(&f.fstab, "fstab", fstabFile, "file to write the mount into")
 	_ = errors.Join( // these fail only for a flag that is not there
-		cmd.RegisterFlagCompletionFunc("file-system", words(string(filesystem.Ext4), string(filesystem.XFS))),
+		cmd.RegisterFlagCompletionFunc("file-system", completions(string(filesystem.Ext4), string(filesystem.XFS))),
 		cmd.RegisterFlagCompletionFunc("device", files), cmd.RegisterFlagCompletionFunc("fstab", files),
 	)
 	flags.BoolVar(&f.noFstab, "no-fstab", false, "do not write the mount into the fstab")

@@ -33,6 +33,7 @@ type job struct {
 	message      string // for the pointer; may be empty
 	ifGeneration *int64 // see publish.Settings
 	above        int64  // the same
+	all          bool   // --all of a dry run
 	force        bool   // the same
 }
 

@@ -10,6 +10,7 @@ import (
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
+	"ebs-release/internal/words"
 )
 
 // previewReport is what `publish --dry-run --output json` prints.
@@ -58,7 +59,7 @@ func (p *program) preview(ctx context.Context, j job) error {
 	if p.output == status.JSON {
 		return p.printJSON(report)
 	}
-	return p.printPreview(report, found.Before.Digest)
+	return p.printPreview(report, found.Before.Digest, j.all)
 }
 
 // difference compares the source with the current release.
@@ -88,18 +89,27 @@ func (p *parts) difference(ctx context.Context, source, base string) (*previewFi
 	return files, next.Digest(), nil
 }
 
-func (p *program) printPreview(r previewReport, current string) error {
+// mostPaths is how many paths a person reads without being asked.
+const mostPaths = 20
+
+func (p *program) printPreview(r previewReport, current string, all bool) error {
 	what := "the files of a remote source are not looked at"
 	if f := r.Files; f != nil {
+		shown := 0
 		for _, part := range []struct {
 			mark  string
 			paths []string
 		}{{"+", f.Added}, {"~", f.Changed}, {"-", f.Removed}} {
 			for _, path := range part.paths {
-				fmt.Fprintf(p.stdout, "%s %s\n", part.mark, printable(path))
+				if shown++; shown <= mostPaths || all {
+					fmt.Fprintf(p.stdout, "%s %s\n", part.mark, printable(path))
+				}
 			}
 		}
-		what = fmt.Sprintf("%d added, %d changed, %d removed, %d bytes to send", len(f.Added), len(f.Changed), len(f.Removed), f.Bytes)
+		if shown > mostPaths && !all {
+			fmt.Fprintf(p.stdout, "… and %d more (--all lists them)\n", shown-mostPaths)
+		}
+		what = fmt.Sprintf("%d added, %d changed, %d removed, %s to send", len(f.Added), len(f.Changed), len(f.Removed), words.Bytes(f.Bytes))
 		if r.Digest == current {
 			what = "the source equals the current release"
 		}
@@ -117,8 +127,8 @@ func (p *program) printPreview(r previewReport, current string) error {
 			ready++
 		}
 	}
-	_, err := fmt.Fprintf(p.stdout, "dry run: generation %d would follow %d: %s; %d members, %d of them ready; all checks passed, rights by DryRun among them; nothing was changed\n",
-		r.Next, r.Generation, what, len(r.Members), ready)
+	_, err := fmt.Fprintf(p.stdout, "dry run: generation %d would follow %d: %s; %s, %d of them ready; all checks passed, rights by DryRun among them; nothing was changed\n",
+		r.Next, r.Generation, what, words.Count(len(r.Members), "member"), ready)
 	return err
 }
 

@@ -42,6 +42,9 @@ func (t *talker) say(format string, args ...any) {
 	fmt.Fprintf(t.out, format, args...)
 }
 
+// worthTelling: a phase that took less has nothing to explain.
+const worthTelling = 100 * time.Millisecond
+
 // failureTime is how long failures wait for others of the same cause.
 const failureTime = time.Second
 
@@ -85,6 +88,10 @@ func (t *talker) event(e publish.Event) {
 		t.phase, t.live, t.percent, t.stored = e.Phase, "", 0, 0
 		t.mu.Unlock()
 		t.say("%s %s\n", e.Phase, e.Text)
+	case publish.KindDone:
+		if took := time.Duration(e.Milliseconds) * time.Millisecond; took >= worthTelling {
+			t.say("   done in %.1fs\n", took.Seconds())
+		}
 	case publish.KindNote, publish.KindWindow:
 		t.say("   %s\n", e.Text)
 	case publish.KindFailed, publish.KindHook:
@@ -172,25 +179,28 @@ func memberNames(events []publish.Event) string {
 	return strings.Join(ids, ", ")
 }
 
-// progressLine reads "done 41  pushing 8  waiting 3  failed 1  gone 1 / 54  snapshot 38%".
+// progressLine reads "41 of 54 done, 8 activating, 3 waiting, 1 failed, 1 gone".
 func progressLine(p publish.Progress, phase string) string {
-	var words []string
+	working := map[string]string{"P0": "connecting", "P3": "transferring"}[phase]
+	if working == "" {
+		working = "activating"
+	}
+	line := fmt.Sprintf("%d of %d done", p.Done, p.Total+p.Gone)
 	for _, w := range []struct {
 		name  string
 		count int
-	}{{"done", p.Done}, {"pushing", p.Working}, {"waiting", p.Waiting}, {"failed", p.Failed}, {"gone", p.Gone}} {
-		if w.count > 0 || w.name == "done" {
-			words = append(words, fmt.Sprintf("%s %d", w.name, w.count))
+	}{{working, p.Working}, {"waiting", p.Waiting}, {"failed", p.Failed}, {"gone", p.Gone}} {
+		if w.count > 0 {
+			line += fmt.Sprintf(", %d %s", w.count, w.name)
 		}
 	}
-	line := fmt.Sprintf("%s / %d", strings.Join(words, "  "), p.Total+p.Gone)
 	if phase != "P3" || p.Snapshot == "" {
 		return line
 	}
 	if p.Total+p.Gone == 0 {
 		return "snapshot " + p.Snapshot
 	}
-	return line + "  snapshot " + p.Snapshot
+	return line + "; snapshot " + p.Snapshot
 }
 
 func oneLine(text string) string { return publish.OneLine(errors.New(text)) }

@@ -25,7 +25,7 @@ func TestPlainTalkIsALinePerPhaseAndPerTenPercent(t *testing.T) {
 	talk.event(publish.Event{Phase: "P3", Kind: publish.KindWarning, Text: "one\ntwo"})
 	talk.close()
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 13 || lines[0] != "P3 transfer" || lines[2] != "   done 5  pushing 45 / 50  snapshot 38%" || lines[12] != "   warning: one; two" {
+	if len(lines) != 13 || lines[0] != "P3 transfer" || lines[2] != "   5 of 50 done, 45 transferring; snapshot 38%" || lines[12] != "   warning: one; two" {
 		t.Errorf("%d lines:\n%s", len(lines), out.String())
 	}
 }
@@ -128,7 +128,7 @@ func TestADumbTerminalGetsNoEscapes(t *testing.T) {
 		talk.event(publish.Event{Phase: "P5", Kind: publish.KindProgress, Progress: &publish.Progress{Done: 41, Working: 8, Total: 49}})
 		talk.close()
 		terminal.Close()
-		if text := <-shown; strings.Contains(text, "\x1b") || !strings.Contains(text, "done 41") {
+		if text := <-shown; strings.Contains(text, "\x1b") || !strings.Contains(text, "41 of 49 done") {
 			t.Errorf("TERM=%s: %q", name, text)
 		}
 	}
@@ -162,7 +162,7 @@ func pseudoTerminal(t *testing.T) (master, terminal *os.File) {
 
 func TestProgressLine(t *testing.T) {
 	got := progressLine(publish.Progress{Done: 41, Working: 8, Waiting: 3, Failed: 1, Gone: 1, Total: 53}, "P5")
-	if want := "done 41  pushing 8  waiting 3  failed 1  gone 1 / 54"; got != want {
+	if want := "41 of 54 done, 8 activating, 3 waiting, 1 failed, 1 gone"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

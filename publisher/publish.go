@@ -65,6 +65,8 @@ Publishing the release that is current once more is allowed: it is a new generat
 			switch {
 			case dryRun && rollback:
 				return exit.With(exit.Usage, errors.New("--dry-run and --rollback: want one of them"))
+			case j.all && !dryRun:
+				return exit.With(exit.Usage, errors.New("--all is for --dry-run"))
 			case dryRun && p.output == outputNDJSON:
 				return exit.With(exit.Usage, errors.New("--dry-run has no events: want --output text or json"))
 			case dryRun:
@@ -78,6 +80,7 @@ Publishing the release that is current once more is allowed: it is a new generat
 	flags := cmd.Flags()
 	flags.StringVarP(&j.message, "message", "m", "", "what this release is, for the pointer and the history (at most 4 KiB)")
 	flags.BoolVar(&dryRun, "dry-run", false, "check everything, say which files would change, and change nothing")
+	flags.BoolVar(&j.all, "all", false, "with --dry-run: list every path, not the first 20")
 	flags.BoolVar(&rollback, "rollback", false, "when members are left behind: roll back to the generation before, and end with exit code 6")
 	flags.BoolVar(&j.force, "force", false, "go on although no member at all can be reached or can take the release, for the instances that launch from now on; the others are tried in P5")
 	ifGenerationFlag(flags, &j)
@@ -152,6 +155,9 @@ func (p *program) report(outcome publish.Outcome, err error) error {
 	}
 	if outcome.Committed {
 		fmt.Fprintln(p.stdout, outcome.Sentence())
+		for _, line := range outcome.Details() {
+			fmt.Fprintln(p.stdout, "  "+line)
+		}
 	}
 	return err
 }

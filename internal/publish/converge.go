@@ -10,6 +10,7 @@ import (
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/volume"
+	"ebs-release/internal/words"
 )
 
 // How P5 waits between two listings: roundTime is how long a round waits for members at work before it lists again without them (they go
@@ -18,6 +19,7 @@ const (
 	roundTime  = 2 * time.Second
 	firstGap   = 500 * time.Millisecond
 	longestGap = 5 * time.Second
+	tellEvery  = 15 * time.Second // who is waited for is said again
 )
 
 // converge is P5: list, activate on all that are behind, list again, until two listings at least Settle apart show no member behind.
@@ -27,6 +29,8 @@ func (r *run) converge(ctx context.Context) error {
 	defer cancel()
 	var listErr error
 	var clean time.Time // the first of the listings in a row that show no member behind
+	told := time.Now()
+	end, _ := ctx.Deadline()
 	for gap := firstGap; ; {
 		listed := time.Now()
 		var behind int
@@ -42,6 +46,10 @@ func (r *run) converge(ctx context.Context) error {
 				wait = 0 // all were brought on: look at once whether that is all
 			}
 			gap = min(gap*3/2, longestGap)
+			if time.Since(told) >= tellEvery {
+				told = time.Now()
+				r.tellWaiting(end)
+			}
 		case clean.IsZero():
 			clean, wait = listed, r.Settings.Settle
 		case listed.Sub(clean) >= r.Settings.Settle:
@@ -59,6 +67,15 @@ func (r *run) converge(ctx context.Context) error {
 		return interrupted
 	}
 	return exit.With(exit.NotConverged, r.notConverged(listErr))
+}
+
+// tellWaiting says who is waited for, why, and for how long at most.
+func (r *run) tellWaiting(end time.Time) {
+	waiting := r.members.having(append(slices.Clone(openStandings), StandsBooting)...)
+	if len(waiting) == 0 {
+		return
+	}
+	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("waiting for %s; %v more at most", group(waiting), time.Until(end).Round(time.Second))})
 }
 
 // round is one listing and the work that follows from it. It returns how many members were behind as listed.
@@ -103,7 +120,7 @@ func (r *run) firstWave(ctx context.Context) {
 		return r.members.activate(ctx, m, r.next, r.window)
 	})
 	if wave := r.mixed(); wave.Members > 0 {
-		r.say(Event{Kind: KindWindow, Window: &wave, Text: fmt.Sprintf("%d members flipped within %v", wave.Members, time.Duration(wave.Milliseconds)*time.Millisecond)})
+		r.say(Event{Kind: KindWindow, Window: &wave, Text: fmt.Sprintf("%s flipped within %v", words.Count(wave.Members, "member"), time.Duration(wave.Milliseconds)*time.Millisecond)})
 	}
 }
 

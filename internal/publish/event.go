@@ -5,6 +5,7 @@ import "time"
 // Kinds of events.
 const (
 	KindPhase    = "phase"    // a phase starts; Text is its title
+	KindDone     = "done"     // a phase ended without an error; Milliseconds is how long it took
 	KindNote     = "note"     // something worth a line
 	KindWarning  = "warning"  // something that does not stop the publish
 	KindProgress = "progress" // Progress changed
@@ -32,6 +33,8 @@ type Event struct {
 	Progress *Progress `json:"progress,omitempty"`
 	Window   *Window   `json:"window,omitempty"`
 	Outcome  *Outcome  `json:"outcome,omitempty"`
+
+	Milliseconds int64 `json:"milliseconds,omitempty"` // KindDone only
 }
 
 // Progress counts members by where they stand in the phase.

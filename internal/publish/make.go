@@ -9,6 +9,7 @@ import (
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/words"
 )
 
 // ingest is P1: the source becomes a release on the release volume, and current there, so that the snapshot says what it is.
@@ -34,7 +35,7 @@ func (r *run) ingest(ctx context.Context) error {
 	for _, line := range r.tree.LeftBehind {
 		r.say(Event{Kind: KindWarning, Text: line})
 	}
-	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("release %s: %d files, %d bytes; %d files are new or changed", r.tree.ID, r.tree.Files, r.tree.Bytes, r.tree.CopiedFiles)})
+	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("release %s: %s, %s; %s", r.tree.ID, words.Count(r.tree.Files, "file"), words.Bytes(r.tree.Bytes), r.tree.Changes)})
 	return nil
 }
 

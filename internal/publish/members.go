@@ -14,6 +14,7 @@ import (
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
+	"ebs-release/internal/words"
 )
 
 // Standing is where a member stands towards the generation that is wanted.
@@ -557,9 +558,9 @@ func (ms *members) count() string {
 	}
 	booting := len(ms.having(StandsBooting))
 	if booting == 0 {
-		return fmt.Sprintf("%d members", p.Total)
+		return words.Count(p.Total, "member")
 	}
-	return fmt.Sprintf("%d members, %d of them booting", p.Total, booting)
+	return fmt.Sprintf("%s, %d of them booting", words.Count(p.Total, "member"), booting)
 }
 
 func (ms *members) snapshotProgress(percent string) {

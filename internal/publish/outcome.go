@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 )
 
 // Results of a publish, one per exit code.
@@ -174,6 +175,33 @@ func (o Outcome) Sentence() string {
 		s += fmt.Sprintf("; %d launched during the publish, %d of them on generation %d", o.Launched, o.LaunchedOnIt, o.Generation)
 	}
 	return s
+}
+
+// Details are the lines below the sentence: what was published, and how long it took.
+func (o Outcome) Details() (lines []string) {
+	what := "release " + o.Release
+	if o.SnapshotID != "" {
+		what += ", snapshot " + o.SnapshotID
+	}
+	lines = append(lines, what)
+	if o.Files > 0 {
+		line := fmt.Sprintf("%s, %s", words.Count(o.Files, "file"), words.Bytes(o.Bytes))
+		if o.Sent.Files > 0 {
+			line += fmt.Sprintf("; sent to members: %s, %s", words.Count(o.Sent.Files, "file"), words.Bytes(o.Sent.Bytes))
+		}
+		lines = append(lines, line)
+	}
+	var phases []string
+	for _, p := range o.Phases {
+		if p.Milliseconds >= 100 {
+			phases = append(phases, fmt.Sprintf("%s %.1fs", p.Title, float64(p.Milliseconds)/1000))
+		}
+	}
+	took := fmt.Sprintf("took %.1fs", float64(o.Milliseconds)/1000)
+	if len(phases) > 0 {
+		took += ": " + strings.Join(phases, ", ")
+	}
+	return append(lines, took)
 }
 
 // OneLine is the text of an error, joined ones and another program's own words included, without line breaks and what else moves a terminal.

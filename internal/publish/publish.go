@@ -218,11 +218,13 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 		r.members.enter(ph.name, ph.title)
 		start := time.Now()
 		err = ph.do(r, ctx)
-		r.times = append(r.times, PhaseTime{ph.name, ph.title, time.Since(start).Milliseconds()})
+		took := time.Since(start).Milliseconds()
+		r.times = append(r.times, PhaseTime{ph.name, ph.title, took})
 		if err != nil {
 			err = fmt.Errorf("%s (%s): %w", ph.title, ph.name, err)
 			break
 		}
+		r.say(Event{Kind: KindDone, Milliseconds: took})
 	}
 	interrupted := outer.Err()
 	if r.moved() {

@@ -15,6 +15,39 @@ type Delta struct {
 	Removed []string
 }
 
+// Changes counts files and symlinks.
+type Changes struct{ Added, Changed, Removed int }
+
+// String reads "3 added, 197 changed, 0 removed".
+func (c Changes) String() string {
+	return fmt.Sprintf("%d added, %d changed, %d removed", c.Added, c.Changed, c.Removed)
+}
+
+func changes(base, next Manifest) (c Changes) {
+	delta := Diff(base, next)
+	gone := map[string]bool{}
+	for _, path := range delta.Removed {
+		gone[path] = true
+	}
+	count := func(e Entry, n *int) {
+		if e.Type != 'd' {
+			*n++
+		}
+	}
+	for _, e := range delta.Added {
+		count(e, &c.Added)
+	}
+	for _, e := range delta.Changed {
+		count(e, &c.Changed)
+	}
+	for _, e := range base {
+		if gone[e.Path] {
+			count(e, &c.Removed)
+		}
+	}
+	return c
+}
+
 // Diff says what makes next out of base. It goes through both once.
 func Diff(base, next Manifest) Delta {
 	var d Delta

@@ -19,6 +19,7 @@ type Ingested struct {
 	Files       int   // in the release
 	Bytes       int64 // in the release
 	CopiedFiles int   // that were not linked to the release before
+	Changes     Changes
 	CopiedBytes int64
 	Previous    string   // the current release; "" when this is the first one
 	Reused      bool     // the volume had a release with this digest already: ID is that one's
@@ -130,6 +131,7 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	}
 	result.ID = nextID(releases, now, result.Digest)
 
+	result.Changes = changes(base.manifest, next)
 	steps := plan(base.manifest, next)
 	for i := range next {
 		if next[i].Type == 'f' && steps[i].how != byLink {

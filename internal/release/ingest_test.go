@@ -358,7 +358,7 @@ func TestFullVolumeIsAClearErrorAndChangesNothing(t *testing.T) {
 	publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
 	before := listing(t, tree)
 	_, err := tree.Ingest(t.Context(), source(t, map[string]string{"big": strings.Repeat("x", 2<<20)}), second, gc.Wanted{})
-	wantError(t, err, tree.Root, "MiB free, the release needs 2.0 MiB more", "no space left on device")
+	wantError(t, err, tree.Root, "KiB free, the release needs 2.0 MiB more", "no space left on device")
 	if listing(t, tree) != before {
 		t.Fatal("the volume changed")
 	}

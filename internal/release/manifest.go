@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"ebs-release/internal/words"
 )
 
 // Bounds on what is believed of a manifest or delta that came from elsewhere.
@@ -195,7 +197,7 @@ func ParseManifest(r io.Reader) (Manifest, error) {
 func checkSize(entries, bytes int) error {
 	if entries > maxEntries || bytes > maxManifest {
 		return fmt.Errorf("it has %d files, directories and symlinks, and a manifest of %s: a release has at most %d, and %s",
-			entries, mebibytes(int64(bytes)), maxEntries, mebibytes(maxManifest))
+			entries, words.Bytes(int64(bytes)), maxEntries, words.Bytes(maxManifest))
 	}
 	return nil
 }

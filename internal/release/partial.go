@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/words"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,7 +42,7 @@ func (t Tree) makeRoom(ctx context.Context, root *os.Root, need int64, wanted gc
 	if v.Releases, err = t.releases(root); err != nil {
 		return err
 	}
-	return fmt.Errorf("%s has %s free, the release needs %s more: %w%s", t.Root, mebibytes(free), mebibytes(need), unix.ENOSPC, whatWouldFit(v, wanted))
+	return fmt.Errorf("%s has %s free, the release needs %s more: %w%s", t.Root, words.Bytes(free), words.Bytes(need), unix.ENOSPC, whatWouldFit(v, wanted))
 }
 
 // whatWouldFit says what still takes up room, and what to do about it.
@@ -87,8 +88,6 @@ func whatIsFull(dir *os.File, err error) error {
 	return fmt.Errorf("%w: all %d inodes are in use, so no file can be added although bytes are free (df -i). "+
 		"Try: keep fewer releases, or make the volume with more inodes", err, st.Files)
 }
-
-func mebibytes(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
 
 // startPartial makes an empty partial tree. What a crash left of any earlier one goes: there is one publish at a time.
 func (t Tree) startPartial(root *os.Root, id string, who owner) (*os.File, error) {

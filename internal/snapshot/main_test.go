@@ -2,6 +2,7 @@ package snapshot_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -88,7 +89,12 @@ func disk(t *testing.T, kind string) string {
 		if mount.Thaw(mountPoint) == nil {
 			t.Error("the test left its file system frozen")
 		}
-		if err := unix.Unmount(mountPoint, 0); err != nil {
+		// A guard whose publisher was killed lets go a moment after its thaw.
+		err := unix.Unmount(mountPoint, 0)
+		for end := time.Now().Add(10 * time.Second); errors.Is(err, unix.EBUSY) && time.Now().Before(end); err = unix.Unmount(mountPoint, 0) {
+			time.Sleep(time.Millisecond)
+		}
+		if err != nil {
 			t.Error(err)
 		}
 	})

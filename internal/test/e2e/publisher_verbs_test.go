@@ -162,7 +162,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 		out := r.publisher("publish", "--dry-run", "/srv/source")
 		for _, want := range []string{
 			"+ added\n~ version\n- start\n\nINSTANCE ", hosts[0].ID, hosts[1].ID,
-			"\n\ndry run: generation 2 would follow 1: 1 added, 1 changed, 1 removed, 8 bytes to send; 2 members, 2 of them ready; all checks passed, rights by DryRun among them; nothing was changed\n",
+			"\n\ndry run: generation 2 would follow 1: 1 added, 1 changed, 1 removed, 8 B to send; 2 members, 2 of them ready; all checks passed, rights by DryRun among them; nothing was changed\n",
 		} {
 			if !strings.Contains(out.Stdout, want) {
 				t.Errorf("%q, want %q in it", out.Stdout, want)

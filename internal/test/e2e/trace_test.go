@@ -34,15 +34,30 @@ type tracer struct {
 func (t *tracer) attach(pid int) error {
 	ready := make(chan error)
 	t.done = make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // a tracer is a thread; it is not unlocked, so the thread ends with it
+	onBareThread(func() {
 		err := t.seize(pid)
 		ready <- err
 		if err == nil {
 			t.done <- t.trace(pid)
 		}
-	}()
+	})
 	return <-ready
+}
+
+// onBareThread runs do on a thread of its own that has started no process: a tracer is a thread, its wait4 would
+// take the end of such a process from whoever waits for it, and PR_SET_PDEATHSIG would kill it when the thread ends.
+func onBareThread(do func()) {
+	go func() {
+		runtime.LockOSThread()
+		if children, _ := os.ReadFile("/proc/thread-self/children"); len(children) == 0 {
+			do() // not unlocked: the thread ends with it
+			return
+		}
+		found := make(chan struct{})
+		onBareThread(func() { close(found); do() })
+		<-found // held until then, so that the next try has another thread
+		runtime.UnlockOSThread()
+	}()
 }
 
 func (t *tracer) seize(pid int) error {
