@@ -47,10 +47,15 @@ func (p *program) doctor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	colours := doctor.Colours(p.stdout, p.getenv)
 	account := check(checkAccount, nil, func(context.Context) (string, error) { return "Region " + cfg.Region, awsErr })
 	report, err := doctor.Run(ctx, append([]doctor.Check{account}, parts.doctorChecks()...), checkTime, func(f doctor.Finding) {
 		if p.output != status.JSON {
-			fmt.Fprintln(p.stdout, status.Printable(f.String()))
+			line := status.Printable(f.String())
+			if colours {
+				line = f.Coloured(line)
+			}
+			fmt.Fprintln(p.stdout, line)
 		}
 	})
 	if err != nil {

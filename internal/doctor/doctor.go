@@ -5,8 +5,12 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/term"
 )
 
 // State is what a check came to.
@@ -52,6 +56,19 @@ func (f Finding) String() string {
 		line += ". Try: " + f.Try
 	}
 	return line
+}
+
+// Coloured gives the state, with which a line of String begins, its colour.
+func (f Finding) Coloured(line string) string {
+	colour := map[State]string{OK: "32", Warn: "33", Fail: "31"}[f.State] // SGR: green, yellow, red
+	return "\x1b[" + colour + "m" + string(f.State) + "\x1b[0m" + strings.TrimPrefix(line, string(f.State))
+}
+
+// Colours says whether out is a terminal whose user wants colours: not with NO_COLOR (no-color.org) or TERM=dumb.
+func Colours(out io.Writer, getenv func(string) string) bool {
+	f, ok := out.(interface{ Fd() uintptr })
+	terminal := getenv("TERM")
+	return ok && getenv("NO_COLOR") == "" && terminal != "" && terminal != "dumb" && term.IsTerminal(int(f.Fd()))
 }
 
 // Check looks at one thing, and changes nothing.

@@ -1,10 +1,12 @@
 package doctor_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"testing"
@@ -12,6 +14,9 @@ import (
 	"time"
 
 	"ebs-release/internal/doctor"
+	"ebs-release/internal/status"
+
+	"golang.org/x/sys/unix"
 )
 
 func Example() {
@@ -65,4 +70,50 @@ func TestTheEndOfCtxEndsARun(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || !slices.Equal(told, []doctor.Finding{{Name: "a", State: doctor.OK}}) {
 		t.Errorf("%v, %v", told, err)
 	}
+}
+
+func TestColoursAreForTerminalsThatWantThem(t *testing.T) {
+	f := doctor.Failure("look", "it is broken")
+	f.Name = "disk"
+	if got, want := f.Coloured(f.String()), "\x1b[31mFAIL\x1b[0m  disk: it is broken. Try: look"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	master, terminal, err := openTerminal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = master.Close(), terminal.Close() }()
+	for _, tc := range []struct {
+		out  io.Writer
+		env  map[string]string
+		want bool
+	}{
+		{terminal, map[string]string{"TERM": "xterm"}, true},
+		{&status.Stdout{Writer: terminal}, map[string]string{"TERM": "xterm"}, true}, // what both programs write to
+		{&status.Stdout{Writer: &bytes.Buffer{}}, map[string]string{"TERM": "xterm"}, false},
+		{terminal, map[string]string{"TERM": "xterm", "NO_COLOR": "1"}, false},
+		{terminal, map[string]string{"TERM": "dumb"}, false},
+		{terminal, nil, false},
+		{&bytes.Buffer{}, map[string]string{"TERM": "xterm"}, false},
+	} {
+		if got := doctor.Colours(tc.out, func(key string) string { return tc.env[key] }); got != tc.want {
+			t.Errorf("%T, %v: %v", tc.out, tc.env, got)
+		}
+	}
+}
+
+// openTerminal opens a pseudo-terminal.
+func openTerminal() (master, terminal *os.File, err error) {
+	if master, err = os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
+		return nil, nil, err
+	}
+	if err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		return nil, nil, err
+	}
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		return nil, nil, err
+	}
+	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	return master, terminal, err
 }

@@ -64,6 +64,14 @@ func (s *Stdout) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// Fd is the file descriptor that is written to, for those who ask whether it is a terminal; of something else it is none.
+func (s *Stdout) Fd() uintptr {
+	if f, ok := s.Writer.(interface{ Fd() uintptr }); ok {
+		return f.Fd()
+	}
+	return ^uintptr(0)
+}
+
 // PrintJSON writes a report for programs, indented.
 func PrintJSON(out io.Writer, report any) error {
 	enc := json.NewEncoder(out)
