@@ -10,7 +10,7 @@ export PATH := $(GOBIN):$(dir $(GO)):$(PATH)
 export GOFLAGS := -buildvcs=false -trimpath
 export CGO_ENABLED := 0
 
-VERSION := $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION := $(shell packaging/dev/version)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2

@@ -20,7 +20,7 @@ import (
 )
 
 // version is set by the linker (-X main.version=…).
-var version = "unknown"
+var version string
 
 func main() {
 	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}

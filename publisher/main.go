@@ -18,7 +18,7 @@ import (
 )
 
 // version is set by the linker (-X main.version=…).
-var version = "unknown"
+var version string
 
 func main() {
 	ctx, insist := interrupts()

@@ -16,7 +16,7 @@ func (p *program) versionCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if p.output == status.JSON {
-				return p.printJSON(map[string]any{"schema": status.Schema, "version": version, "go": runtime.Version()})
+				return p.printJSON(map[string]any{"schema": status.Schema, "version": status.Version(version), "go": runtime.Version()})
 			}
 			_, err := fmt.Fprint(p.stdout, versionLine())
 			return err
@@ -26,4 +26,4 @@ func (p *program) versionCommand() *cobra.Command {
 
 func versionLine() string { return "ebs-release version " + versionText() + "\n" }
 
-func versionText() string { return fmt.Sprintf("%s (%s)", version, runtime.Version()) }
+func versionText() string { return fmt.Sprintf("%s (%s)", status.Version(version), runtime.Version()) }
