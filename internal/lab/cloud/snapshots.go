@@ -26,6 +26,15 @@ type Snapshot struct {
 // snapshotInterval: "Wait at least 15 seconds between concurrent volume snapshots" (error code SnapshotCreationPerVolumeRateExceeded).
 const snapshotInterval = 15 * time.Second
 
+// mostPending is how many snapshots of one volume may be pending ("Quotas for Amazon EBS", concurrent snapshots per volume: 5; 1 for
+// st1 and sc1).
+func mostPending(volumeType string) int {
+	if volumeType == "st1" || volumeType == "sc1" {
+		return 1
+	}
+	return 5
+}
+
 // setSnapshot changes a snapshot. mu is held.
 func (a *Account) setSnapshot(id string, change func(*Snapshot)) {
 	s, ok := a.snapshots.get(id)
@@ -89,11 +98,20 @@ func (a *Account) snapshotable(c *call, s *Snapshot) (*disk, error) {
 	case v.State != "available" && v.State != "in-use", v.Root:
 		return nil, fail("IncorrectState", "The volume '%s' is in the '%s' state.", v.ID, v.State)
 	}
+	pending := 0
 	for _, e := range a.snapshots.list(time.Now()) {
-		if o := e.value; o.VolumeID == v.ID && o.State == "pending" && time.Since(o.Started) < snapshotInterval {
+		o := e.value
+		if o.VolumeID != v.ID || o.State != "pending" {
+			continue
+		}
+		if time.Since(o.Started) < snapshotInterval {
 			return nil, fail("SnapshotCreationPerVolumeRateExceeded",
 				"The maximum per volume CreateSnapshot request rate has been exceeded. Use an increasing or variable sleep interval between requests.")
 		}
+		pending++
+	}
+	if pending >= mostPending(v.Type) {
+		return nil, fail("ConcurrentSnapshotLimitExceeded", "Maximum allowed in-progress snapshots for a single volume exceeded.")
 	}
 	s.ID, s.SizeGiB, s.Encrypted, s.KMSKeyID = a.newID("snap-"), v.SizeGiB, v.Encrypted, v.KMSKeyID
 	return a.disks[v.ID], nil

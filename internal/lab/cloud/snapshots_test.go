@@ -40,6 +40,23 @@ func TestSnapshotIsPendingThenCompleted(t *testing.T) {
 	})
 }
 
+func TestPendingSnapshotsOfOneVolumeAreLimited(t *testing.T) {
+	inLab(t, Options{Latency: LatencyTable{Snapshot: Fixed(10 * time.Minute)}}, func(l *lab) {
+		volume := l.volume()
+		create := func() error {
+			_, err := l.ec2.CreateSnapshot(l.ctx, &ec2.CreateSnapshotInput{VolumeId: &volume})
+			return err
+		}
+		for range 5 {
+			l.ok(create())
+			time.Sleep(snapshotInterval)
+		}
+		l.wantCode(create(), "ConcurrentSnapshotLimitExceeded")
+		time.Sleep(10 * time.Minute)
+		l.ok(create())
+	})
+}
+
 func TestSnapshotsOfOneVolumeAreRateLimited(t *testing.T) {
 	inLab(t, Options{Latency: LatencyTable{Snapshot: Fixed(time.Minute)}}, func(l *lab) {
 		volume := l.volume()
