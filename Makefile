@@ -13,7 +13,7 @@ export CGO_ENABLED := 0
 VERSION := $(shell packaging/dev/version)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # One fuzzer at a time, as go test wants it: PACKAGE:TARGET.
 FUZZERS  := pointer:FuzzParse release:FuzzManifest release:FuzzDelta filesystem:FuzzExt filesystem:FuzzXFS
@@ -43,10 +43,10 @@ race: ## the tests that need no built programs and no virtual machine, under the
 	@packaging/dev/deps test
 	CGO_ENABLED=1 $(GO) test -race -short -p 1 -timeout 30m $$($(GO) list ./... | grep -vE '/internal/(test/|lab/vm$$)|ebs-release/(docs|packaging)$$')
 
-check: ## gofmt, go vet, staticcheck
+check: ## gofmt, go vet, golangci-lint
 	@test -z "$$(gofmt -l agent publisher internal packaging docs | tee /dev/stderr)" || { echo 'gofmt: the files above are not formatted; run: gofmt -w agent publisher internal packaging docs' >&2; exit 1; }
 	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
+	$(GO) run $(GOLANGCI_LINT) run --allow-parallel-runners ./...
 
 fuzz: ## everything that reads what others wrote, a minute each (FUZZTIME=10s)
 	@for f in $(FUZZERS); do $(GO) test -run '^$$' -fuzz "^$${f#*:}$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x ./internal/$${f%:*}; done

@@ -8,9 +8,10 @@ import (
 )
 
 var (
-	// ErrConflict: someone else moved the pointer, or the new generation is not above the old one. Nothing was written.
+	// ErrConflict says that someone else moved the pointer, or that the new generation is not above
+	// the old one. Nothing was written.
 	ErrConflict = errors.New("the pointer moved")
-	// ErrLocked: another publish holds the lock.
+	// ErrLocked says that another publish holds the lock.
 	ErrLocked = errors.New("another publish is running")
 )
 

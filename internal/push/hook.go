@@ -6,7 +6,8 @@ import (
 	"ebs-release/internal/push/wire"
 )
 
-// HookError: the release is active on the member, but a program in its activate.d failed, so that the application there may not have noticed.
+// HookError says that the release is active on the member, but that a program in its activate.d
+// failed: the application there may not have noticed.
 type HookError wire.Hook
 
 func (e *HookError) Error() string {

@@ -15,7 +15,8 @@ import (
 	"ebs-release/internal/generation"
 )
 
-// ErrFenced: a higher generation is active here already, or this generation with another release. Nothing was changed.
+// ErrFenced says that a higher generation is active here already, or this generation with another
+// release. Nothing was changed.
 var ErrFenced = errors.New("a newer generation is active")
 
 // Activate makes `current` point to a release that is here, and raises the generation: a lower one is refused from then on. Once more

@@ -85,7 +85,7 @@ func (s *search) note(id, what, pid string) {
 func (s *search) mounts(pid string) error {
 	file, err := os.Open(filepath.Join("/proc", pid, "mountinfo"))
 	if err != nil {
-		return nil //nolint:nilerr // it is gone, or /proc hides it from us
+		return nil // it is gone, or /proc hides it from us
 	}
 	defer func() { _ = file.Close() }()
 	from := &io.LimitedReader{R: file, N: maxMounts}
@@ -104,7 +104,7 @@ func (s *search) mounts(pid string) error {
 	if from.N == 0 {
 		return fmt.Errorf("process %s has more mounts than are read", pid)
 	}
-	if err := lines.Err(); err != nil && !os.IsNotExist(err) && err != unix.ESRCH && err != unix.EINVAL { //nolint:errorlint // gone while it was read
+	if err := lines.Err(); err != nil && !os.IsNotExist(err) && err != unix.ESRCH && err != unix.EINVAL { // gone while it was read
 		return fmt.Errorf("mounts of process %s: %w", pid, err)
 	}
 	return nil

@@ -75,7 +75,7 @@ func (t Tree) free() (int64, error) {
 	if err := unix.Statfs(t.Root, &st); err != nil {
 		return 0, fmt.Errorf("free space on %s: %w", t.Root, err)
 	}
-	return int64(st.Bavail) * st.Bsize, nil //nolint:unconvert // the type differs between architectures
+	return int64(st.Bavail) * st.Bsize, nil // the type differs between architectures
 }
 
 // whatIsFull adds to the kernel's "no space left on device" that it was the inodes: every file takes

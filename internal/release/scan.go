@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrChanged: SOURCE was written to while it was read. Nothing was taken in.
+// ErrChanged says that SOURCE was written to while it was read. Nothing was taken in.
 var ErrChanged = errors.New("SOURCE changes while it is read; publish from a folder that nobody writes to meanwhile")
 
 // Scan reads a tree into a manifest. Content is hashed, side by side; times of files decide nothing. What can't be shipped right is

@@ -24,7 +24,7 @@ const (
 
 var storeID = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
-// ErrPublishing: another publish holds this volume.
+// ErrPublishing says that another publish holds this volume.
 var ErrPublishing = errors.New("another publish to this volume is running")
 
 // StoreID returns the id of the store that the volume belongs to: 16 hex digits; "" when it says none, as before stores had ids.

@@ -99,7 +99,7 @@ func (t Tree) onlyOurs(ctx context.Context, root *os.Root, name string, known sp
 func hasAttributes(file *os.File) bool {
 	names := make([]byte, 4<<10)
 	n, err := unix.Flistxattr(int(file.Fd()), names)
-	if err == unix.ENOTSUP { //nolint:errorlint // of the system call itself
+	if err == unix.ENOTSUP { // of the system call itself
 		return false
 	}
 	if err != nil {

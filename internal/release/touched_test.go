@@ -251,7 +251,7 @@ func volumeOf(t *testing.T, size string) Tree {
 	tree := Tree{Root: t.TempDir()}
 	image := filepath.Join(t.TempDir(), "image")
 	for _, args := range [][]string{{"truncate", "-s", size, image}, {"mkfs.ext4", "-q", "-F", "-m", "0", image}, {"mount", "-o", "loop", image, tree.Root}} {
-		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil { //nolint:gosec // ours
+		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil { // ours
 			t.Fatalf("%v: %v %s", args, err, out)
 		}
 	}

@@ -179,7 +179,7 @@ func (t Tree) openManifest(root *os.Root, id string) (*os.File, error) {
 	return file, nil
 }
 
-// ErrMismatch, of Check: the volume was looked at, and is not what the pointer names.
+// ErrMismatch is of Check: the volume was looked at, and is not what the pointer names.
 var ErrMismatch = errors.New("the volume holds something else")
 
 // mismatch is an ErrMismatch in words of its own.
@@ -206,7 +206,7 @@ func (t Tree) Check(id, digest string, wanted int64) error {
 // wrongKind is what the kernel says of a name that is not there, or is something else than a release volume has there.
 var wrongKind = []syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, syscall.EINVAL, syscall.EISDIR, syscall.ENXIO}
 
-// ErrOldPointer, of Check: a higher generation was activated here. The pointer is what is wrong, not the volume.
+// ErrOldPointer is of Check: a higher generation was activated here. The pointer is what is wrong, not the volume.
 var ErrOldPointer = errors.New("the pointer that was read is an old one")
 
 func (t Tree) check(id, digest string, wanted int64) error {

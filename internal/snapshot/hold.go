@@ -128,7 +128,7 @@ func (h *Hold) next(ctx context.Context, within time.Duration) (string, error) {
 // that still waits for its freeze would leave it behind.
 func (h *Hold) end() error {
 	h.stdin.Close()
-	h.guard.Process.Signal(syscall.SIGCONT) // a stopped guard thaws as well
+	_ = h.guard.Process.Signal(syscall.SIGCONT) // a stopped guard thaws as well; one that is gone needs none
 	clock := time.NewTimer(grace)
 	defer clock.Stop()
 	thawed := false
@@ -158,7 +158,7 @@ func (h *Hold) reap() error {
 	h.stdin.Close()
 	gone := make(chan struct{})
 	go func() { // ends with the guard
-		h.guard.Wait()
+		_ = h.guard.Wait()
 		close(gone)
 	}()
 	clock := time.NewTimer(grace)

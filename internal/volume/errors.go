@@ -33,7 +33,7 @@ func says(err error, words string) bool {
 	return errors.As(err, &api) && strings.Contains(api.ErrorMessage(), words)
 }
 
-// IsNotFound: there is no such volume. Right after CreateVolume it may mean "not yet" (kubernetes #77389).
+// IsNotFound says that there is no such volume. Right after CreateVolume it may mean "not yet" (kubernetes #77389).
 func IsNotFound(err error) bool { return hasCode(err, "InvalidVolume.NotFound") }
 
 // isTokenBurned: the client token was used with other parameters, or its volume is gone; it stays so for about 12 hours (CSI #1951, #2075).
@@ -69,12 +69,12 @@ func isNotMapped(err error) bool {
 	return hasCode(err, "InvalidInstanceAttributeValue") && says(err, "No device is currently mapped")
 }
 
-// IsDenied: the role lacks a right.
+// IsDenied says that the role lacks a right.
 func IsDenied(err error) bool {
 	return hasCode(err, "UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation")
 }
 
-// IsDryRun: the answer to a DryRun that would have been allowed.
+// IsDryRun says that this is the answer to a DryRun that would have been allowed.
 func IsDryRun(err error) bool { return hasCode(err, "DryRunOperation") }
 
 // deniedWords are in EC2's message, which names the right: CreateVolume with tags needs ec2:CreateTags, too.

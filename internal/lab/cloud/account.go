@@ -160,7 +160,8 @@ func (a *Account) Wait(ctx context.Context, ok func() bool) error {
 	}
 }
 
-// Volumes, Snapshots, Instances and Groups return the true state of the account, in the order of creation: no lag, no filters.
+// Volumes returns the true state of the account, as Snapshots, Instances and Groups do: in the order of
+// creation, no lag, no filters.
 func (a *Account) Volumes() []Volume { return all(a, &a.volumes) }
 
 // Snapshots returns all snapshots.

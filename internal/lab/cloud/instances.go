@@ -281,7 +281,8 @@ func (a *Account) rebootInstance(id string) error {
 	return nil
 }
 
-// TerminateInstance, StopInstance, StartInstance and RebootInstance do what the API calls of that name do, for tests and demos.
+// TerminateInstance does what the API call of that name does, for tests and demos. So do StopInstance,
+// StartInstance and RebootInstance.
 func (a *Account) TerminateInstance(id string) error {
 	return a.direct(id, func(id string) error { a.terminate(id, reasonUser); return nil })
 }

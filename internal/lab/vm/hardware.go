@@ -70,6 +70,7 @@ func (hw *Hardware) Detach(ctx context.Context, volumeID, instanceID string, _ b
 	return m.Unplug(ctx, volumeID)
 }
 
+// Launch makes a machine and switches it on. Terminate follows, also when Launch failed.
 func (hw *Hardware) Launch(ctx context.Context, inst cloud.InstanceSpec) error {
 	spec, err := hw.spec(inst)
 	if err != nil {
@@ -83,9 +84,10 @@ func (hw *Hardware) Launch(ctx context.Context, inst cloud.InstanceSpec) error {
 	hw.mu.Lock()
 	hw.machines[inst.ID] = m
 	hw.mu.Unlock()
-	return m.PowerOn(ctx) // Terminate follows a Launch that failed
+	return m.PowerOn(ctx)
 }
 
+// Stop shuts a machine down, and cuts its power when that takes longer than shutdownGrace.
 func (hw *Hardware) Stop(ctx context.Context, instanceID string) error {
 	m, err := hw.machine(instanceID)
 	if err != nil {
@@ -98,6 +100,7 @@ func (hw *Hardware) Stop(ctx context.Context, instanceID string) error {
 	return err
 }
 
+// Start switches a stopped machine on again.
 func (hw *Hardware) Start(ctx context.Context, instanceID string) error {
 	m, err := hw.machine(instanceID)
 	if err != nil {
@@ -106,6 +109,7 @@ func (hw *Hardware) Start(ctx context.Context, instanceID string) error {
 	return m.PowerOn(ctx)
 }
 
+// Reboot stops a machine and starts it again.
 func (hw *Hardware) Reboot(ctx context.Context, instanceID string) error {
 	if err := hw.Stop(ctx, instanceID); err != nil {
 		return err
@@ -113,6 +117,7 @@ func (hw *Hardware) Reboot(ctx context.Context, instanceID string) error {
 	return hw.Start(ctx, instanceID)
 }
 
+// Terminate destroys a machine; nil when there is none.
 func (hw *Hardware) Terminate(_ context.Context, instanceID string) error {
 	hw.mu.Lock()
 	m := hw.machines[instanceID]
