@@ -27,8 +27,17 @@ type scenario struct {
 	name  string
 	grain grain
 	setup func(*world)
-	many  bool // interleavings: too many for the mutants, which the others catch
+	size  size
 }
+
+// size says how many interleavings a scenario has.
+type size int
+
+const (
+	small size = iota // about a thousand at most: with -short, which the inner loop and the race detector take, these are all
+	large
+	huge // too many for the mutants, which the others catch
+)
 
 // event is something that happens once, at any moment.
 func (w *world) event(name string, do func()) {
@@ -39,22 +48,22 @@ var scenarios = []scenario{
 	{"publish and boot", fine, func(w *world) {
 		w.server().publish("A")
 		w.up(w.add("m"))
-	}, false},
+	}, large},
 	{"publish and boot, late listings", medium, func(w *world) {
 		w.late = true
 		w.server().publish("A")
 		w.up(w.add("m"))
-	}, false},
+	}, large},
 	{"publish and boot that loses two volumes", medium, func(w *world) {
 		w.losses = 2
 		w.server().publish("A")
 		w.up(w.add("m"))
-	}, false},
+	}, small},
 	{"publish and reboot", fine, func(w *world) {
 		w.server().publish("A")
 		b := w.serving("m")
 		w.event("reboot", func() { w.reboot(b) })
-	}, false},
+	}, small},
 	{"publish and the pointer goes back and reboot", medium, func(w *world) {
 		w.back, w.mayFail = true, true
 		w.server().publish("A")
@@ -62,40 +71,40 @@ var scenarios = []scenario{
 		before := w.pointer
 		w.event("restore", func() { w.pointer = before })
 		w.event("reboot", func() { w.reboot(b) })
-	}, false},
+	}, large},
 	{"publish and resume", fine, func(w *world) {
 		w.server().publish("A")
 		w.up(w.serving("m"))
-	}, false},
+	}, small},
 	{"publish and resume, late listings", fine, func(w *world) {
 		w.late = true
 		w.server().publish("A")
 		w.up(w.serving("m"))
-	}, false},
+	}, large},
 	{"publish and boot and reboot in it", coarse, func(w *world) {
 		w.reboots = true
 		w.server().publish("A")
 		b := w.add("m")
 		w.up(b)
 		w.event("reboot", func() { w.reboot(b) })
-	}, true},
+	}, huge},
 	{"publish and boot and boot", coarse, func(w *world) {
 		w.server().publish("A")
 		m, n := w.add("m"), w.add("n")
 		w.upThen(m, func() { w.up(n) }) // they are alike: m is the one that is first
-	}, true},
+	}, huge},
 	{"publish and second publish and boot", coarse, func(w *world) {
 		s := w.server()
 		s.publish("A")
 		s.publish("B")
 		w.up(w.add("m"))
-	}, true},
+	}, huge},
 	{"publish and second publish elsewhere, no lock, and a member", fine, func(w *world) {
 		w.unlocked = true
 		w.server().publish("A")
 		w.server().publish("B")
 		w.serving("m")
-	}, false},
+	}, large},
 	{"publish killed and second publish and a member", fine, func(w *world) {
 		w.mayFail = true
 		s := w.server()
@@ -103,7 +112,7 @@ var scenarios = []scenario{
 		w.event("kill", func() { w.s.kill(a); w.freeLock("A") })
 		s.publish("B")
 		w.serving("m")
-	}, false},
+	}, small},
 	{"publish killed and converge and a member", fine, func(w *world) {
 		w.mayFail = true
 		s := w.server()
@@ -111,25 +120,25 @@ var scenarios = []scenario{
 		w.event("kill", func() { w.s.kill(a); w.freeLock("A") })
 		s.converge("B")
 		w.serving("m")
-	}, false},
+	}, small},
 	{"publish and converge and a member whose programs fail once", medium, func(w *world) {
 		w.programs, w.failing = true, 1
 		s := w.server()
 		s.publish("A")
 		s.converge("B")
 		w.serving("m")
-	}, false},
+	}, small},
 	{"publish and resume and programs", medium, func(w *world) {
 		w.programs = true
 		w.server().publish("A")
 		w.up(w.serving("m"))
-	}, false},
+	}, small},
 	{"converge and publish and a pointer that is an old copy", medium, func(w *world) {
 		w.ahead(w.serving("m"))
 		s := w.server()
 		s.converge("A")
 		s.publish("B")
-	}, false},
+	}, small},
 }
 
 // ahead has generation 3 active on a member, and the pointer still, or again, at 1.
@@ -160,8 +169,8 @@ func TestInterleavings(t *testing.T) {
 	runs := make([]int, len(scenarios))
 	t.Run("all", func(t *testing.T) {
 		for i, x := range scenarios {
-			if x.many && testing.Short() {
-				continue // the inner loop leaves the large ones to `make test`
+			if x.size > small && testing.Short() {
+				continue
 			}
 			t.Run(x.name, func(t *testing.T) {
 				t.Parallel()
@@ -197,7 +206,11 @@ func TestInterleavingsRepeatBySeed(t *testing.T) {
 		return fmt.Sprintf("%d interleavings of %v, %d states, ends %v", f.runs, f.orders, f.states, f.ends)
 	}
 	different := map[string]bool{}
-	for seed := range uint64(5) {
+	seeds := uint64(5)
+	if testing.Short() {
+		seeds = 3
+	}
+	for seed := range seeds {
 		once, again := told(seed), told(seed)
 		if once != again {
 			t.Errorf("seed %d: %s, and then %s", seed, once, again)
@@ -210,7 +223,10 @@ func TestInterleavingsRepeatBySeed(t *testing.T) {
 }
 
 func TestMutants(t *testing.T) {
-	quick := slices.DeleteFunc(slices.Clone(scenarios), func(x scenario) bool { return x.many })
+	if testing.Short() {
+		t.Skip("it needs the large scenarios")
+	}
+	quick := slices.DeleteFunc(slices.Clone(scenarios), func(x scenario) bool { return x.size == huge })
 	mutants := []string{noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence, takeOlder, reportBeforePrograms, higherIsCurrent}
 	for _, m := range mutants {
 		caught := slices.ContainsFunc(quick, func(x scenario) bool {
