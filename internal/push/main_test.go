@@ -50,10 +50,11 @@ func farAgent(tree release.Tree, args []string) error {
 		case os.Getenv("PUSH_TEST_BOOTING") != "":
 			return tree, exit.With(exit.Unchanged, errors.New("the boot is still going on"))
 		case os.Getenv("PUSH_TEST_HANG") != "":
+			sshd := os.Getppid() // goes with the connection: asked while it is there, the test goes on at the file
 			if err := os.WriteFile(tree.Root+"/hangs", nil, 0o644); err != nil {
 				return tree, err
 			}
-			for parent := os.Getppid(); os.Getppid() == parent; { // sshd, which goes with the connection
+			for os.Getppid() == sshd {
 				time.Sleep(10 * time.Millisecond)
 			}
 		case os.Getenv("PUSH_TEST_FILL") != "" && asked == 2: // somebody else takes the last of the space between stage and files
