@@ -293,6 +293,9 @@ func TestRackLeavesNothing(t *testing.T) {
 	r, err := NewRack(t.Context(), dir, netip.MustParsePrefix("10.0.0.0/16"))
 	do(t, err)
 	network := inode(t, r.network)
+	held, err := unix.FcntlInt(r.network.Fd(), unix.F_DUPFD_CLOEXEC, 0) // nobody else's namespace gets its number
+	do(t, err)
+	defer unix.Close(held)
 	h, err := r.NewHost(t.Context(), Spec{ID: "i-1", Hostname: "h", Address: address(1), Env: []string{"PATH=/usr/bin:/bin"},
 		Boot: []Service{{Name: "sleep", Argv: []string{"sleep", "1000"}, Daemon: true}}})
 	do(t, err)
