@@ -28,7 +28,8 @@ func (p pointers) Fetch(ctx context.Context) (boot.Pointer, error) {
 	return boot.Pointer{Store: got.Store, Generation: got.Generation, Release: got.Release, Digest: got.Digest, Snapshot: got.Snapshot}, nil
 }
 
-// account is boot.Instance and boot.Volumes: what EC2 and its metadata service say, and what is asked of them.
+// account is boot.Instance and boot.Volumes: what EC2 and its metadata service say, and what is
+// asked of them.
 type account struct {
 	values  config.Values
 	log     *slog.Logger
@@ -149,8 +150,8 @@ func (a *account) Remove(ctx context.Context, me boot.Identity, v boot.Volume) e
 	return err
 }
 
-// Leave tags the volume, and has EC2 delete it with the instance, if it is attached. The tag first: a volume
-// that is being detached can keep the other call busy until ctx ends.
+// Leave tags the volume, and has EC2 delete it with the instance, if it is attached. The tag first:
+// a volume that is being detached can keep the other call busy until ctx ends.
 func (a *account) Leave(ctx context.Context, me boot.Identity, v boot.Volume) error {
 	a.removed = append(a.removed, v.ID)
 	err := a.volumes.Tag(ctx, v.ID, map[string]string{volume.TagState: volume.StateLeft})

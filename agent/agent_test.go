@@ -147,7 +147,8 @@ func TestConfigShowNamesTheSource(t *testing.T) {
 	}
 }
 
-// member is an agent whose boot is over: a real release volume is mounted and the status says ready.
+// member is an agent whose boot is over: a real release volume is mounted and the status says
+// ready.
 func member(t *testing.T) (*agent, string) {
 	t.Helper()
 	a := newAgent(t, nil)

@@ -52,7 +52,8 @@ const (
 	doObserve   = "look at"    // what the volume at Point says now: Status, brought up to date
 )
 
-// diskAnswer is one line on the child's standard output: something to be logged, as often as there is, and then the answer.
+// diskAnswer is one line on the child's standard output: something to be logged, as often as there
+// is, and then the answer.
 type diskAnswer struct {
 	Log   string     `json:"log,omitempty"`
 	Level slog.Level `json:"level,omitempty"`
@@ -88,7 +89,8 @@ type diskWork struct {
 	log      *slog.Logger
 }
 
-// workOnDisks does what it is asked, one thing after the other, until its input ends: then `up` is done, or gone.
+// workOnDisks does what it is asked, one thing after the other, until its input ends: then `up` is
+// done, or gone.
 func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -173,8 +175,10 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 	return a, err
 }
 
-// mark leaves the mark of an activation that is done on what is about to be placed: whatever starts from here on reads this release, so nothing is left for
-// activate.d to tell anybody. Without it the next `up` says that programs are still to run, and a converge runs them: no reason not to serve.
+// mark leaves the mark of an activation that is done on what is about to be placed: whatever starts
+// from here on reads this release, so nothing is left for activate.d to tell anybody. Without it
+// the next `up` says that programs are still to run, and a converge runs them: no reason not to
+// serve.
 func (w *diskWork) mark(ctx context.Context) {
 	volume := release.Tree{Root: w.prepared.Root()}
 	n, id, err := volume.Fence()
@@ -215,8 +219,9 @@ func (w *diskWork) tree(point string) (t tree, done func(), err error) {
 // tree is a release volume.
 type tree struct{ release.Tree }
 
-// Check also raises the fence on the volume to the wanted generation. It is below that when the pointer names an older snapshot in a newer
-// generation (a rollback), and a late activation of something in between must be refused here as everywhere. A volume that is right already needs no
+// Check also raises the fence on the volume to the wanted generation. It is below that when the
+// pointer names an older snapshot in a newer generation (a rollback), and a late activation of
+// something in between must be refused here as everywhere. A volume that is right already needs no
 // lock: a push may hold it.
 func (t tree) Check(ctx context.Context, want boot.Wanted) error {
 	if err := checkTree(t.Tree, want); err != nil {
@@ -247,7 +252,8 @@ func checkTree(t release.Tree, want boot.Wanted) error {
 	return err
 }
 
-// Holding is what the volume says that it holds. One of an older setup is no tree of ours, and says nothing.
+// Holding is what the volume says that it holds. One of an older setup is no tree of ours, and says
+// nothing.
 func (t tree) Holding() (generation int64, release string, done bool) {
 	generation, err := t.Generation()
 	if err != nil {
@@ -261,7 +267,8 @@ func (t tree) Holding() (generation int64, release string, done bool) {
 	return generation, release, err == nil && done || generation == 0
 }
 
-// How long a mount may be busy before that is believed: someone who only looks in (a monitor, a backup) is gone a moment later.
+// How long a mount may be busy before that is believed: someone who only looks in (a monitor, a
+// backup) is gone a moment later.
 const (
 	busyPatience = time.Second
 	busyPause    = 50 * time.Millisecond

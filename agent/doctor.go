@@ -20,7 +20,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// checkTimeout ends a check that hangs. Every answer waited for comes within a second when all is well.
+// checkTimeout ends a check that hangs. Every answer waited for comes within a second when all is
+// well.
 const checkTimeout = 4 * time.Second
 
 // bootChecks is what the checks share: later ones use what earlier ones found.

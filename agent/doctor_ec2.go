@@ -151,7 +151,8 @@ func (d *bootChecks) describeSnapshot(ctx context.Context) doctor.Finding {
 	return doctor.Fine("%s is completed, %d GiB", d.snapshot, aws.ToInt32(snap.VolumeSize))
 }
 
-// kmsKey names the key: no DryRun tells whether it may be used, and a volume whose key may not is accepted and then vanishes (CSI #3010).
+// kmsKey names the key: no DryRun tells whether it may be used, and a volume whose key may not is
+// accepted and then vanishes (CSI #3010).
 func (d *bootChecks) kmsKey(context.Context) doctor.Finding {
 	for _, v := range d.mine {
 		if v.Encrypted {
@@ -178,7 +179,8 @@ func (d *bootChecks) createVolume(ctx context.Context) doctor.Finding {
 	return d.dryRun("ec2:CreateVolume", dryRuns{d.api}.create(ctx, requestOf(d.owner(), d.snapshot, d.values)), true)
 }
 
-// some is the volume to try rights on, with the name of its attachment: this instance's own, or one that does not exist.
+// some is the volume to try rights on, with the name of its attachment: this instance's own, or one
+// that does not exist.
 func (d *bootChecks) some() (id, name string, real bool) {
 	id, name = noVolume, volume.DeviceNames(nil)[0]
 	if len(d.mine) > 0 {
@@ -226,8 +228,9 @@ func (d *bootChecks) ready() (doctor.Finding, bool) {
 	return doctor.Finding{}, true
 }
 
-// dryRun reads the answer to a DryRun. A policy that goes by the tags of a volume (as the one that we ship does) refuses to act on one that does not
-// exist, so that a refusal tells little before there is a volume.
+// dryRun reads the answer to a DryRun. A policy that goes by the tags of a volume (as the one that
+// we ship does) refuses to act on one that does not exist, so that a refusal tells little before
+// there is a volume.
 func (d *bootChecks) dryRun(action string, err error, real bool) doctor.Finding {
 	switch {
 	case volume.IsDryRun(err):
@@ -302,7 +305,8 @@ func (d *bootChecks) deviceNames(ctx context.Context) doctor.Finding {
 	return doctor.Fine("%s is free; %d volumes are attached", names[0], len(used))
 }
 
-// short is an error without the SDK's wrappings, and without the advice, which the doctor gives itself.
+// short is an error without the SDK's wrappings, and without the advice, which the doctor gives
+// itself.
 func short(err error) string {
 	var op *smithy.OperationError
 	for errors.As(err, &op) {

@@ -83,7 +83,8 @@ func (d *bootChecks) mountPoint(context.Context) doctor.Finding {
 
 func mountNamespace(pid string) (string, error) { return os.Readlink("/proc/" + pid + "/ns/mnt") }
 
-// namespaceOptions give a unit a mount namespace of its own, which hides what it mounts (systemd #9873).
+// namespaceOptions give a unit a mount namespace of its own, which hides what it mounts (systemd
+// #9873).
 const namespaceOptions = "PrivateMounts,PrivateTmp,PrivateDevices,PrivateIPC,PrivateNetwork,PrivateUsers,ProtectSystem,ProtectHome,ProtectControlGroups," +
 	"ProtectKernelTunables,ProtectKernelLogs,ProtectKernelModules,ProtectHostname,ProtectProc,ProcSubset,DynamicUser,RootDirectory,RootImage," +
 	"TemporaryFileSystem,BindPaths,BindReadOnlyPaths,ReadOnlyPaths,ReadWritePaths,InaccessiblePaths,NoExecPaths,ExecPaths"
@@ -209,7 +210,8 @@ func properties(show string) map[string]string {
 	return found
 }
 
-// ordering: systemd breaks a cycle by leaving out a job, which may be anybody's (amazon-eks-ami #2269).
+// ordering: systemd breaks a cycle by leaving out a job, which may be anybody's (amazon-eks-ami
+// #2269).
 func (d *bootChecks) ordering(ctx context.Context) doctor.Finding {
 	if !d.systemd() {
 		return doctor.Fine(noSystemd)

@@ -19,7 +19,8 @@ import (
 	"ebs-release/internal/status"
 )
 
-// patient is a doctor on a machine with systemd, which answers as says has it: "systemctl is-enabled" -> "enabled".
+// patient is a doctor on a machine with systemd, which answers as says has it: "systemctl
+// is-enabled" -> "enabled".
 func patient(t *testing.T, says map[string]string) *bootChecks {
 	t.Helper()
 	root := t.TempDir()
@@ -99,7 +100,8 @@ func TestDoctorJudgesSystemd(t *testing.T) {
 	}
 }
 
-// Row 92: the journal of a boot may be larger than memory, and the line that matters is somewhere in it.
+// Row 92: the journal of a boot may be larger than memory, and the line that matters is somewhere
+// in it.
 func TestDoctorReadsAJournalLineByLine(t *testing.T) {
 	programs := t.TempDir()
 	for name, script := range map[string]string{

@@ -13,7 +13,8 @@ import (
 // noVolume is the id of a volume that does not exist: of one that the boot would make.
 const noVolume = "vol-00000000000000000"
 
-// dryRuns are the requests of a boot, with which EC2 does nothing but say whether it would. The answer is always an error: volume.IsDryRun of it means yes.
+// dryRuns are the requests of a boot, with which EC2 does nothing but say whether it would. The
+// answer is always an error: volume.IsDryRun of it means yes.
 type dryRuns struct{ api *ec2.Client }
 
 func (d dryRuns) create(ctx context.Context, r volume.Request) error {

@@ -8,11 +8,12 @@ import (
 	"strings"
 )
 
-// maxTagValue is the most that EC2 takes as the value of a tag, in characters. An RSA key of 2048 bits has 380.
+// maxTagValue is the most that EC2 takes as the value of a tag, in characters. An RSA key of 2048
+// bits has 380.
 const maxTagValue = 256
 
-// hostKey returns the public key of this machine's sshd, "ssh-ed25519 AAAA…" without its comment, from /etc/ssh. The publisher trusts no other
-// when it pushes to this member.
+// hostKey returns the public key of this machine's sshd, "ssh-ed25519 AAAA…" without its comment,
+// from /etc/ssh. The publisher trusts no other when it pushes to this member.
 func hostKey(dir string) (string, error) {
 	var failures []error
 	for _, kind := range []string{"ed25519", "ecdsa", "rsa"} {

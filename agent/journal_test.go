@@ -18,8 +18,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestJournalGetsAllAndTheConsoleTheFailureAlone: stderr is a stream of the journal, as in the unit, which sends it to the console, too. The test runs itself
-// again in a mount namespace where /run is its own: the journal's socket has a fixed name.
+// TestJournalGetsAllAndTheConsoleTheFailureAlone: stderr is a stream of the journal, as in the
+// unit, which sends it to the console, too. The test runs itself again in a mount namespace where
+// /run is its own: the journal's socket has a fixed name.
 func TestJournalGetsAllAndTheConsoleTheFailureAlone(t *testing.T) {
 	const inside = "EBS_RELEASE_TEST_INSIDE"
 	if os.Getenv(inside) == "" {

@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// takeLock waits for the flock that one `up` at a time holds. It goes with the process, however that ends.
+// takeLock waits for the flock that one `up` at a time holds. It goes with the process, however
+// that ends.
 func takeLock(ctx context.Context, path string) (*os.File, error) {
 	f, err := openLock(path)
 	if err != nil {
@@ -37,7 +38,8 @@ func takeLock(ctx context.Context, path string) (*os.File, error) {
 	}
 }
 
-// openLock opens the lock for its owner alone: whoever may open a file may hold a flock on it. An older version made it for everybody to read.
+// openLock opens the lock for its owner alone: whoever may open a file may hold a flock on it. An
+// older version made it for everybody to read.
 func openLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
@@ -72,7 +74,8 @@ func lockCode(ctx context.Context) int {
 	return exit.Conflict
 }
 
-// isLocked says whether an `up` goes on. Anybody may ask, the ssh user for one: the file is not opened, /proc/locks tells who holds what (proc_locks(5)).
+// isLocked says whether an `up` goes on. Anybody may ask, the ssh user for one: the file is not
+// opened, /proc/locks tells who holds what (proc_locks(5)).
 func isLocked(path string) (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); errors.Is(err, unix.ENOENT) {

@@ -16,8 +16,9 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 )
 
-// talk is the slog.Handler of this program: short text for people on stderr, or entries with fields in the journal when stderr leads there.
-// The unit sends stderr to the console as well; so in the journal's case nothing is written to it but the one line that a failure ends with.
+// talk is the slog.Handler of this program: short text for people on stderr, or entries with fields
+// in the journal when stderr leads there. The unit sends stderr to the console as well; so in the
+// journal's case nothing is written to it but the one line that a failure ends with.
 type talk struct {
 	level slog.Level
 	where *whereabouts
@@ -184,7 +185,8 @@ func (p *program) inJournal() bool {
 	return err == nil && is && journal.Enabled()
 }
 
-// lastLine is the line that a failure ends with. It goes to stderr, and so from the unit to the console, at the level of an error.
+// lastLine is the line that a failure ends with. It goes to stderr, and so from the unit to the
+// console, at the level of an error.
 func (p *program) lastLine(err error) {
 	mark := ""
 	if p.inJournal() {

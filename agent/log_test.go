@@ -58,7 +58,8 @@ func TestJournalEntriesCarryWhereTheBootIs(t *testing.T) {
 	}
 }
 
-// TestJournalIsRecognised: JOURNAL_STREAM alone is no proof, a child that writes to a pipe inherits it, too.
+// TestJournalIsRecognised: JOURNAL_STREAM alone is no proof, a child that writes to a pipe inherits
+// it, too.
 func TestJournalIsRecognised(t *testing.T) {
 	a := newAgent(t, map[string]string{"JOURNAL_STREAM": "1:2"})
 	t.Setenv("JOURNAL_STREAM", "1:2")

@@ -22,7 +22,8 @@ import (
 
 var ours = boot.Volume{ID: "vol-0123456789abcdef0", Attached: true, Device: "/dev/xvdaa"}
 
-// nvme is a machine on which a loop device looks like the NVMe disk of our volume, with a free mount point.
+// nvme is a machine on which a loop device looks like the NVMe disk of our volume, with a free
+// mount point.
 func nvme(t *testing.T, mkfs ...string) *machine {
 	t.Helper()
 	var node unix.Stat_t

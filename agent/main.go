@@ -1,5 +1,6 @@
-// Command ebs-release-agent mounts the current release at /release when an instance boots, and takes the releases that are pushed to it
-// later. Read package boot first: the boot in one sentence.
+// Command ebs-release-agent mounts the current release at /release when an instance boots, and
+// takes the releases that are pushed to it later. Read package boot first: the boot in one
+// sentence.
 package main
 
 import (
@@ -40,7 +41,8 @@ func main() {
 	os.Exit(code)
 }
 
-// program is what all verbs share: the streams (stdout is data, stderr is talk), the environment, and the flags of the root command.
+// program is what all verbs share: the streams (stdout is data, stderr is talk), the environment,
+// and the flags of the root command.
 type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer

@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// outlet hands on what is said to somebody who may not take it: a journal that hangs, a terminal that is stopped, a pipe that nobody reads. Whoever says
-// something never waits for that. What does not find room is lost, with a note as soon as something is taken again.
+// outlet hands on what is said to somebody who may not take it: a journal that hangs, a terminal
+// that is stopped, a pipe that nobody reads. Whoever says something never waits for that. What does
+// not find room is lost, with a note as soon as something is taken again.
 type outlet struct {
 	queue chan func()
 	lost  atomic.Int64
@@ -97,7 +98,8 @@ func writeWithin(limit time.Duration, to io.Writer, data []byte) error {
 	}
 }
 
-// tellSystemd sends a state to systemd (sd_notify(3)), which may not read it: it ends with ctx. Without NOTIFY_SOCKET nobody asks.
+// tellSystemd sends a state to systemd (sd_notify(3)), which may not read it: it ends with ctx.
+// Without NOTIFY_SOCKET nobody asks.
 func tellSystemd(ctx context.Context, state string) error {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {

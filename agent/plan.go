@@ -24,7 +24,8 @@ import (
 // planTime is for a plan: a person waits for it, and what does not answer by then is the answer.
 const planTime = 20 * time.Second
 
-// plan is `up --dry-run`: the very boot, over parts that look as the real ones do, and instead of changing the world say what they would do.
+// plan is `up --dry-run`: the very boot, over parts that look as the real ones do, and instead of
+// changing the world say what they would do.
 func (p *program) plan(ctx context.Context, values config.Values, older bool) error {
 	ctx, cancel := context.WithTimeout(ctx, min(planTime, values.Duration("deadline")))
 	defer cancel()
@@ -89,8 +90,8 @@ func (d *dry) plan() []step {
 	return d.steps
 }
 
-// dryRun is nil when EC2 would allow it; the rest of the plan needs no answer to be told. A right on a volume that is not there yet cannot be tried:
-// a policy may go by its tags.
+// dryRun is nil when EC2 would allow it; the rest of the plan needs no answer to be told. A right
+// on a volume that is not there yet cannot be tried: a policy may go by its tags.
 func (d *dry) dryRun(stage, action string, err error, real bool, format string, args ...any) error {
 	does := fmt.Sprintf(format, args...)
 	switch {

@@ -60,8 +60,8 @@ func (p *program) readyTree(ctx context.Context) (release.Tree, error) {
 	return release.Tree{Root: now.MountPoint}, notReady(now)
 }
 
-// writableTree is readyTree for someone who may write to it. A user who has another id here than on the release server finds the tree to be somebody else's:
-// only numbers are on the volume.
+// writableTree is readyTree for someone who may write to it. A user who has another id here than on
+// the release server finds the tree to be somebody else's: only numbers are on the volume.
 func (p *program) writableTree(ctx context.Context) (release.Tree, error) {
 	tree, err := p.readyTree(ctx)
 	if err != nil {

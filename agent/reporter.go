@@ -11,7 +11,8 @@ import (
 	"ebs-release/internal/status"
 )
 
-// reporter is boot.Progress and boot.Gate: it says where the boot is, in status.json, to systemd and in the log, and opens the gate.
+// reporter is boot.Progress and boot.Gate: it says where the boot is, in status.json, to systemd
+// and in the log, and opens the gate.
 type reporter struct {
 	dir   status.Dir
 	log   *slog.Logger
@@ -30,7 +31,8 @@ func newReporter(dir status.Dir, point string, where *whereabouts, still func(st
 	}}
 }
 
-// begin replaces what an earlier run left, unless that is a volume that is served: whatever becomes of this run, it can be pushed to until it is replaced.
+// begin replaces what an earlier run left, unless that is a volume that is served: whatever becomes
+// of this run, it can be pushed to until it is replaced.
 func (r *reporter) begin() error {
 	earlier, err := r.dir.Read()
 	if err == nil && earlier.State == status.Ready && earlier.MountPoint == r.now.MountPoint && r.still(earlier) {
@@ -128,7 +130,8 @@ func (r *reporter) save() {
 	}
 }
 
-// notify tells systemd what goes on. The boot does not depend on it: one that does not read is not asked again.
+// notify tells systemd what goes on. The boot does not depend on it: one that does not read is not
+// asked again.
 func (r *reporter) notify(state string) {
 	if r.unheard {
 		return

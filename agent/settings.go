@@ -57,7 +57,8 @@ func checkPointer(value string) error {
 	return nil
 }
 
-// zeroOr accepts 0, which leaves it to EBS, or a number of the range that CreateVolume has for the parameter.
+// zeroOr accepts 0, which leaves it to EBS, or a number of the range that CreateVolume has for the
+// parameter.
 func zeroOr(low, high int, unit string) func(string) error {
 	return func(value string) error {
 		n, err := strconv.Atoi(value)
@@ -68,8 +69,9 @@ func zeroOr(low, high int, unit string) func(string) error {
 	}
 }
 
-// A gp3 volume has so many IOPS when none are asked for, and takes a MiB/s for every four: 0.25 MiB/s per IOPS
-// (CreateVolume, Iops; EBS user guide, "General Purpose SSD volumes"). That a GiB takes 500 IOPS, EC2 says: the size is the snapshot's.
+// A gp3 volume has so many IOPS when none are asked for, and takes a MiB/s for every four: 0.25
+// MiB/s per IOPS (CreateVolume, Iops; EBS user guide, "General Purpose SSD volumes"). That a GiB
+// takes 500 IOPS, EC2 says: the size is the snapshot's.
 const (
 	defaultIOPS = 3000
 	iopsPerMiB  = 4

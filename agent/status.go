@@ -33,10 +33,12 @@ func (p *program) statusCommand() *cobra.Command {
 	}
 }
 
-// observeLimit is how long a volume may take to say what it holds. A disk on EC2 that is well takes seconds at worst, for what comes from S3 first.
+// observeLimit is how long a volume may take to say what it holds. A disk on EC2 that is well takes
+// seconds at worst, for what comes from S3 first.
 const observeLimit = 10 * time.Second
 
-// observe is the status that the boot left, and over it what the volume says now: a push may have moved it on.
+// observe is the status that the boot left, and over it what the volume says now: a push may have
+// moved it on.
 func (p *program) observe(ctx context.Context) (status.Status, error) {
 	s, err := p.runDir.Read()
 	if err != nil || s.State != status.Ready {

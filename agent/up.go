@@ -95,10 +95,12 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 	return nil
 }
 
-// errNoEnd: some wait in a boot does not end with its ctx. None is known: this is the last resort, so that the lock is let go of.
+// errNoEnd: some wait in a boot does not end with its ctx. None is known: this is the last resort,
+// so that the lock is let go of.
 var errNoEnd = errors.New("the boot does not come to an end")
 
-// runBoot is boot.Run, and returns without it when it stays away for longer than it takes to put things in order.
+// runBoot is boot.Run, and returns without it when it stays away for longer than it takes to put
+// things in order.
 func runBoot(ctx context.Context, parts boot.Parts, r *reporter, log *slog.Logger) error {
 	ended := make(chan error, 1)
 	go func() {

@@ -16,9 +16,11 @@ import (
 	"ebs-release/internal/output"
 )
 
-// worker is a child process that touches a disk: opens, checks, mounts, reads, unmounts. A disk that stops answering holds whoever does one of these, and
-// the kernel does not even let it be killed. So `up`, `status` and `wait` do none of them themselves: they give the child up when the time is over, and can
-// go on, or end. The child inherits no lock, and lets go of what it has when the disk answers again.
+// worker is a child process that touches a disk: opens, checks, mounts, reads, unmounts. A disk
+// that stops answering holds whoever does one of these, and the kernel does not even let it be
+// killed. So `up`, `status` and `wait` do none of them themselves: they give the child up when the
+// time is over, and can go on, or end. The child inherits no lock, and lets go of what it has when
+// the disk answers again.
 type worker struct {
 	log      *slog.Logger
 	process  *os.Process
@@ -135,7 +137,8 @@ func (w *worker) lost(r diskRequest) error {
 	}
 }
 
-// workerGrace is how long a child may take to let go: to unmount, or e2fsck to finish what it writes.
+// workerGrace is how long a child may take to let go: to unmount, or e2fsck to finish what it
+// writes.
 const workerGrace = 5 * time.Second
 
 // close lets the child end, which unmounts what it prepared and nobody placed.

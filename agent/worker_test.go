@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Row 80: the disk takes no writes any more, since the file system below it is frozen, and nothing can end a process that waits for it.
+// Row 80: the disk takes no writes any more, since the file system below it is frozen, and nothing
+// can end a process that waits for it.
 func TestADiskThatStopsAnsweringHoldsNobody(t *testing.T) {
 	below := t.TempDir()
 	if err := mount.Mount(disk(t, "mkfs.ext4", "-q", "-F"), "ext4", below); err != nil {
@@ -88,14 +89,16 @@ func TestADiskThatStopsAnsweringHoldsNobody(t *testing.T) {
 	}
 }
 
-// A kernel that is older than the mkfs says "invalid argument"; what it does not know is said beside that.
+// A kernel that is older than the mkfs says "invalid argument"; what it does not know is said
+// beside that.
 func TestAFeatureThatTheKernelDoesNotKnowIsNamed(t *testing.T) {
 	device := disk(t, "mkfs.ext4", "-q", "-F", "-O", "^metadata_csum")
 	f, err := os.OpenFile(device, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Above filetype, extent, 64bit and flex_bg, a bit that no kernel knows yet: the word is at 0x60 of the superblock.
+	// Above filetype, extent, 64bit and flex_bg, a bit that no kernel knows yet: the word is at
+	// 0x60 of the superblock.
 	if _, err := f.WriteAt([]byte{0xc2, 0x02, 0, 0x40}, 1024+0x60); err != nil {
 		t.Fatal(err)
 	}

@@ -30,11 +30,13 @@ func (p *program) tryWriteCommand() *cobra.Command {
 // frozenTime is how long a write may take: nothing on a member freezes its file system for longer.
 const frozenTime = 2 * time.Second
 
-// renew is what to do about a file system that is damaged, or of which a process holds the old state.
+// renew is what to do about a file system that is damaged, or of which a process holds the old
+// state.
 const renew = "stop what uses it, umount it, ebs-release-agent up, which checks the volume or makes another, and start again what used it"
 
-// writing looks whether a push could write: the kernel makes a file system read-only when it finds errors, and somebody may have frozen it. Readers do not
-// notice. Nothing is read from the disk, which may not answer.
+// writing looks whether a push could write: the kernel makes a file system read-only when it finds
+// errors, and somebody may have frozen it. Readers do not notice. Nothing is read from the disk,
+// which may not answer.
 func (d *bootChecks) writing(ctx context.Context) doctor.Finding {
 	point := d.values.Get("mount-point")
 	mounted, err := mount.Look(point)
@@ -57,7 +59,8 @@ func (d *bootChecks) writing(ctx context.Context) doctor.Finding {
 	return doctor.Fine("writes to %s come through", point)
 }
 
-// recordedErrors is how many errors ext4 has counted on a file system since e2fsck found it clean; "": it is another kind.
+// recordedErrors is how many errors ext4 has counted on a file system since e2fsck found it clean;
+// "": it is another kind.
 func (d *bootChecks) recordedErrors(mounted mount.Mounted) string {
 	name, _, err := device.New(d.log).Which(mounted.Major, mounted.Minor)
 	if err != nil {

@@ -40,7 +40,8 @@ func packages(t *testing.T) (all []pkg) {
 	}
 }
 
-// TestTheMapIsComplete: whoever looks for a line of code finds its room in the map, and what the room is for in the first sentence of its documentation.
+// TestTheMapIsComplete: whoever looks for a line of code finds its room in the map, and what the
+// room is for in the first sentence of its documentation.
 func TestTheMapIsComplete(t *testing.T) {
 	text, err := os.ReadFile("architecture.md")
 	if err != nil {

@@ -16,7 +16,8 @@ var (
 	isFlag  = regexp.MustCompile(`--[a-z]+(-[a-z]+)*`)
 )
 
-// TestEveryCommandInTheDocumentsIsReal: whoever copies a command out of a document finds its verb and its flags in the program's help.
+// TestEveryCommandInTheDocumentsIsReal: whoever copies a command out of a document finds its verb
+// and its flags in the program's help.
 func TestEveryCommandInTheDocumentsIsReal(t *testing.T) {
 	programs := build(t)
 	help := map[string]string{}

@@ -6,12 +6,14 @@ import (
 	"testing"
 )
 
-// TestEveryErrorLineInOperationsIsOneOfTheCode: whoever searches the manual for a line that the agent printed must find it.
+// TestEveryErrorLineInOperationsIsOneOfTheCode: whoever searches the manual for a line that the
+// agent printed must find it.
 func TestEveryErrorLineInOperationsIsOneOfTheCode(t *testing.T) {
 	explainsWhatIsSaid(t, "operations.md", "## Error line, cause, remedy", 20)
 }
 
-// TestTheRunbookQuotesTheCode: the words by which somebody finds a paragraph at night are those that the programs print.
+// TestTheRunbookQuotesTheCode: the words by which somebody finds a paragraph at night are those
+// that the programs print.
 func TestTheRunbookQuotesTheCode(t *testing.T) {
 	manual, err := os.ReadFile("operations.md")
 	if err != nil {

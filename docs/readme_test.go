@@ -25,12 +25,14 @@ func TestREADMEIsShort(t *testing.T) {
 	}
 }
 
-// TestEveryErrorLineInTheReferenceIsOneOfTheCode: whoever searches for a line that a program printed must find it.
+// TestEveryErrorLineInTheReferenceIsOneOfTheCode: whoever searches for a line that a program
+// printed must find it.
 func TestEveryErrorLineInTheReferenceIsOneOfTheCode(t *testing.T) {
 	explainsWhatIsSaid(t, "reference.md", "## When it says …", 10)
 }
 
-// explainsWhatIsSaid holds the first column of a table of error lines, of least rows or more, against what the programs say.
+// explainsWhatIsSaid holds the first column of a table of error lines, of least rows or more,
+// against what the programs say.
 func explainsWhatIsSaid(t *testing.T, document, heading string, least int) {
 	t.Helper()
 	text, err := os.ReadFile(document)
@@ -74,7 +76,8 @@ func TestFiguresAreMeasured(t *testing.T) {
 	}
 }
 
-// messages are all string literals of the two programs and what they are made of, the lab and the tests left out.
+// messages are all string literals of the two programs and what they are made of, the lab and the
+// tests left out.
 func messages(t *testing.T) string {
 	var all strings.Builder
 	for _, dir := range []string{"../agent", "../publisher", "../internal"} {

@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// lifeUnderSystemd does it all with systemd as PID 1 of a container: what the scripts lead to, and whether the server works from inside its sandbox.
+// lifeUnderSystemd does it all with systemd as PID 1 of a container: what the scripts lead to, and
+// whether the server works from inside its sandbox.
 func lifeUnderSystemd(t *testing.T, tree tree, v1, v2 map[string]string) {
 	for name, path := range map[string]string{"agent1": v1["ebs-release-agent.deb"], "publisher1": v1["ebs-release.deb"], "agent2": v2["ebs-release-agent.deb"], "publisher2": v2["ebs-release.deb"]} {
 		run(t, "cp", path, tree.path(name+".deb"))
@@ -42,7 +43,8 @@ func lifeUnderSystemd(t *testing.T, tree tree, v1, v2 map[string]string) {
 		t.Errorf("the upgrade restarted the server: %s, before %s", after, server)
 	}
 
-	// Nobody has said yet where the pointer is: one line on the console, no second try, and the boot goes on.
+	// Nobody has said yet where the pointer is: one line on the console, no second try, and the
+	// boot goes on.
 	c.try(t, "systemctl", "start", "ebs-release-agent.service")
 	if got := c.run(t, "systemctl", "show", "--property=ExecMainStatus,NRestarts,Result", "ebs-release-agent.service"); got != "Result=exit-code\nNRestarts=0\nExecMainStatus=2\n" {
 		t.Errorf("the agent without a configuration: %s", got)
@@ -50,7 +52,8 @@ func lifeUnderSystemd(t *testing.T, tree tree, v1, v2 map[string]string) {
 	c.is(t, "ebs-release.target", "static", "inactive")
 	c.is(t, "ebs-release-agent.path", "static", "active")
 
-	// A setting that comes late is read: it is another wrong one here, so the agent ends with 2 again, and once.
+	// A setting that comes late is read: it is another wrong one here, so the agent ends with 2
+	// again, and once.
 	run := func() string {
 		return c.run(t, "systemctl", "show", "--property=InvocationID", "ebs-release-agent.service")
 	}
@@ -81,7 +84,8 @@ type container struct {
 	log    string // the file that has what it wrote to the console
 }
 
-// boot starts the tree in systemd-nspawn, in a network of its own, and waits for the end of its boot. The test's end switches it off.
+// boot starts the tree in systemd-nspawn, in a network of its own, and waits for the end of its
+// boot. The test's end switches it off.
 func boot(t *testing.T, tree tree) container {
 	t.Helper()
 	log, err := os.Create(filepath.Join(t.TempDir(), "console"))
@@ -91,7 +95,8 @@ func boot(t *testing.T, tree tree) container {
 	defer log.Close()
 	nspawn := exec.Command("systemd-nspawn", "--directory="+tree.root, fmt.Sprintf("--machine=ebs-release-%d", os.Getpid()), "--boot", "--private-network",
 		"--register=no", "--keep-unit", "--console=read-only")
-	// A read-only console is a terminal all the same: without one there is no /dev/console to write to.
+	// A read-only console is a terminal all the same: without one there is no /dev/console to write
+	// to.
 	nspawn.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	nspawn.Stdout, nspawn.Stderr = log, log
 	if err := nspawn.Start(); err != nil {
@@ -120,7 +125,8 @@ func boot(t *testing.T, tree tree) container {
 	for {
 		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", nspawn.Process.Pid))
 		if leader := strings.TrimSpace(string(children)); leader != "" {
-			// nsenter fails while the container is being made, and systemctl while its systemd is starting.
+			// nsenter fails while the container is being made, and systemctl while its systemd is
+			// starting.
 			out, _ := exec.CommandContext(ctx, "nsenter", c.enter(leader, "systemctl", "is-system-running", "--wait")...).Output()
 			if state := strings.TrimSpace(string(out)); state == "running" || state == "degraded" {
 				c.leader = leader
@@ -142,7 +148,8 @@ func (c container) enter(leader string, args ...string) []string {
 	return append([]string{"--target=" + leader, "--mount", "--uts", "--ipc", "--net", "--pid"}, args...)
 }
 
-// saysOnConsole waits for a line on the console with all words in it: journald writes a line with one write(2), a moment after it was said.
+// saysOnConsole waits for a line on the console with all words in it: journald writes a line with
+// one write(2), a moment after it was said.
 func (c container) saysOnConsole(t *testing.T, words ...string) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestDefaultConfigurationNamesEverySetting: the files that the packages install have a line for each setting of the program, which the program accepts.
+// TestDefaultConfigurationNamesEverySetting: the files that the packages install have a line for
+// each setting of the program, which the program accepts.
 func TestDefaultConfigurationNamesEverySetting(t *testing.T) {
 	for program, name := range map[string]string{"agent": "etc/agent.toml", "publisher": "etc/publisher.toml"} {
 		t.Run(program, func(t *testing.T) {

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestDepsLookWhereTheHostsLook: a program that this machine's PATH has, and the PATH of the lab's hosts has not, is missing.
+// TestDepsLookWhereTheHostsLook: a program that this machine's PATH has, and the PATH of the lab's
+// hosts has not, is missing.
 func TestDepsLookWhereTheHostsLook(t *testing.T) {
 	elsewhere := t.TempDir()
 	for name, text := range map[string]string{"aws": "", "rsync": "", "apt-get": `echo "$@" >>` + elsewhere + "/asked\n"} {

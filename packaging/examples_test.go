@@ -17,8 +17,9 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 )
 
-// example is a folder of HCL: what it declares and what it refers to. The references have the form in which a declaration is named: var.region,
-// local.hook, data.aws_partition.current, aws_instance.server.
+// example is a folder of HCL: what it declares and what it refers to. The references have the form
+// in which a declaration is named: var.region, local.hook, data.aws_partition.current,
+// aws_instance.server.
 type example struct {
 	declared  map[string]hcl.Range
 	used      map[string]hcl.Range
@@ -57,8 +58,9 @@ func TestTerraformExampleHoldsTogether(t *testing.T) {
 	}
 }
 
-// TestTerraformExampleGrantsWhatIsCalled: beside the two policies of the project, which TestPoliciesNameTheCallsOfThePrograms is about, the example grants what
-// its own launch-hook program calls, and the rights on a key that the agent names when they are missing.
+// TestTerraformExampleGrantsWhatIsCalled: beside the two policies of the project, which
+// TestPoliciesNameTheCallsOfThePrograms is about, the example grants what its own launch-hook
+// program calls, and the rights on a key that the agent names when they are missing.
 func TestTerraformExampleGrantsWhatIsCalled(t *testing.T) {
 	e := parseExample(t, "terraform", ".tf")
 	for _, want := range []string{"/../iam/agent.json", "/../iam/publisher.json"} {
@@ -126,7 +128,8 @@ func TestPackerExamplesHoldTogether(t *testing.T) {
 	}
 }
 
-// TestExamplesAreClosed: metadata by token only, nothing on a disk in the clear, and no way in from everywhere.
+// TestExamplesAreClosed: metadata by token only, nothing on a disk in the clear, and no way in from
+// everywhere.
 func TestExamplesAreClosed(t *testing.T) {
 	for path, needs := range map[string][]string{
 		"packer/member.pkr.hcl": {`http_tokens                 = "required"`, `imds_support = "v2.0"`, "encrypt_boot  = true"},

@@ -28,8 +28,9 @@ const (
 	theGroup  = "*"
 )
 
-// TestPoliciesNameTheCallsOfThePrograms holds the actions of each policy against the API methods that the linker kept in the program: what is not
-// reachable from main is not in it. So a call without a right, and a right without a call, both fail here.
+// TestPoliciesNameTheCallsOfThePrograms holds the actions of each policy against the API methods
+// that the linker kept in the program: what is not reachable from main is not in it. So a call
+// without a right, and a right without a call, both fail here.
 func TestPoliciesNameTheCallsOfThePrograms(t *testing.T) {
 	for program, file := range programs {
 		binary := filepath.Join(t.TempDir(), program)
@@ -111,7 +112,8 @@ func from(instance string, more ...map[string][]string) map[string][]string {
 	return context
 }
 
-// existing are the tags of the resource, giving are those of the request; target is the id of the instance that the call is about.
+// existing are the tags of the resource, giving are those of the request; target is the id of the
+// instance that the call is about.
 func existing(tags ...string) map[string][]string { return tagContext("aws:ResourceTag/", tags) }
 
 func giving(tags ...string) map[string][]string {
@@ -240,7 +242,8 @@ func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 	holds(t, "iam/publisher.json", asks)
 }
 
-// holds evaluates the requests, and then again without each statement in turn: one that nothing needs is dead.
+// holds evaluates the requests, and then again without each statement in turn: one that nothing
+// needs is dead.
 func holds(t *testing.T, file string, asks []ask) {
 	t.Helper()
 	doc := load(t, file)

@@ -16,9 +16,10 @@ import (
 	"ebs-release/internal/lab/debian"
 )
 
-// TestPackages makes the packages for this machine and tries them: the same bytes twice, lintian, rpmlint, and what an AMI builder and an operator do with
-// them. It needs root, the Debian packages lintian, rpm, rpmlint, mmdebstrap, systemd-container and curl, and this machine's own source of Debian
-// packages for the trees that it installs into, which are kept in the user's cache.
+// TestPackages makes the packages for this machine and tries them: the same bytes twice, lintian,
+// rpmlint, and what an AMI builder and an operator do with them. It needs root, the Debian packages
+// lintian, rpm, rpmlint, mmdebstrap, systemd-container and curl, and this machine's own source of
+// Debian packages for the trees that it installs into, which are kept in the user's cache.
 func TestPackages(t *testing.T) {
 	first, second := t.TempDir(), t.TempDir()
 	v1 := build(t, "..", first, "1.0")
@@ -41,7 +42,8 @@ func TestPackages(t *testing.T) {
 		}
 	})
 	t.Run("rpmlint", func(t *testing.T) {
-		// rpmlint unpacks with cpio, to wherever the names in the package say, and nfpm's begin with a slash: as root that is this machine.
+		// rpmlint unpacks with cpio, to wherever the names in the package say, and nfpm's begin
+		// with a slash: as root that is this machine.
 		safe := t.TempDir()
 		write(t, filepath.Join(safe, "cpio"), "#!/bin/sh\nexec /usr/bin/cpio --no-absolute-filenames \"$@\"\n")
 		run(t, "chmod", "+x", filepath.Join(safe, "cpio"))
@@ -67,7 +69,8 @@ func TestPackages(t *testing.T) {
 	t.Run("deb under systemd", func(t *testing.T) { lifeUnderSystemd(t, newTree(t, true, false), v1, v2) })
 }
 
-// lifeOfDeb installs, upgrades, removes and purges as an operator would, while something is mounted at /release.
+// lifeOfDeb installs, upgrades, removes and purges as an operator would, while something is mounted
+// at /release.
 func lifeOfDeb(t *testing.T, tree tree, v1, v2 map[string]string) {
 	dpkg := func(args ...string) {
 		t.Helper()
@@ -116,7 +119,8 @@ func lifeOfDeb(t *testing.T, tree tree, v1, v2 map[string]string) {
 	})
 }
 
-// lifeOfRPM is the same on the distributions whose presets disable everything by default. rpm knows no purge.
+// lifeOfRPM is the same on the distributions whose presets disable everything by default. rpm knows
+// no purge.
 func lifeOfRPM(t *testing.T, tree tree, v1, v2 map[string]string) {
 	write(t, tree.path("usr/lib/systemd/system-preset/99-default-disable.preset"), "disable *\n")
 	// --nodeps: this tree's other programs came from Debian.
@@ -161,7 +165,8 @@ const (
 	enabledServe = "etc/systemd/system/sockets.target.wants/ebs-release-serve.socket"
 )
 
-// build makes the packages of the source tree for this machine's architecture, and returns them by "NAME.deb", "NAME.rpm".
+// build makes the packages of the source tree for this machine's architecture, and returns them by
+// "NAME.deb", "NAME.rpm".
 func build(t *testing.T, source, out, version string) map[string]string {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(source, "packaging/dev/packages"), out)
@@ -182,7 +187,8 @@ func build(t *testing.T, source, out, version string) map[string]string {
 	return made
 }
 
-// copyTree copies what the packages are made of to another folder; times and permissions as another checkout would have them.
+// copyTree copies what the packages are made of to another folder; times and permissions as another
+// checkout would have them.
 func copyTree(t *testing.T) string {
 	t.Helper()
 	to := filepath.Join(t.TempDir(), "another", "checkout")
@@ -295,7 +301,8 @@ func (tree tree) hasNot(t *testing.T, names ...string) {
 	}
 }
 
-// toldSystemd holds what the scripts told systemd against a list: what is true must have been told; nothing else may have been, unless it is false.
+// toldSystemd holds what the scripts told systemd against a list: what is true must have been told;
+// nothing else may have been, unless it is false.
 func (tree tree) toldSystemd(t *testing.T, words map[string]bool) {
 	t.Helper()
 	if !tree.running {

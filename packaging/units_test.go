@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// distributions are the folders of testdata/cloud-init: their README files say where each ordering comes from.
+// distributions are the folders of testdata/cloud-init: their README files say where each ordering
+// comes from.
 var distributions = []string{"debian-12", "ubuntu-24.04", "amazon-2023", "rhel-9"}
 
 // ourUnits are the unit files as the two packages install them.
@@ -42,7 +43,8 @@ ExecStart=/usr/bin/true
 WantedBy=ebs-release.target
 `
 
-// TestNoOrderingCycle loads the boot of each distribution with both packages and an application installed, and asks systemd for its jobs.
+// TestNoOrderingCycle loads the boot of each distribution with both packages and an application
+// installed, and asks systemd for its jobs.
 func TestNoOrderingCycle(t *testing.T) {
 	for _, distribution := range distributions {
 		t.Run(distribution, func(t *testing.T) {
@@ -102,7 +104,8 @@ func TestOrderingCycleWouldBeFound(t *testing.T) {
 	}
 }
 
-// TestUnitsAreSandboxed holds the exposure levels (0 is safe, 10 is not): the agent has to mount for everyone, which rules out what makes a mount namespace.
+// TestUnitsAreSandboxed holds the exposure levels (0 is safe, 10 is not): the agent has to mount
+// for everyone, which rules out what makes a mount namespace.
 func TestUnitsAreSandboxed(t *testing.T) {
 	root := bootRoot(t, "debian-12")
 	for unit, limit := range map[string]float64{
@@ -123,8 +126,8 @@ func TestUnitsAreSandboxed(t *testing.T) {
 	}
 }
 
-// TestAgentMakesNoMountNamespace: any of these options would hide /release from everyone else (failures.md row 25; systemd.exec(5), "implies" and
-// "file system namespace").
+// TestAgentMakesNoMountNamespace: any of these options would hide /release from everyone else
+// (failures.md row 25; systemd.exec(5), "implies" and "file system namespace").
 func TestAgentMakesNoMountNamespace(t *testing.T) {
 	unit := read(t, "../systemd/ebs-release-agent.service")
 	for _, option := range []string{
@@ -139,7 +142,8 @@ func TestAgentMakesNoMountNamespace(t *testing.T) {
 	}
 }
 
-// bootRoot is a root file system of unit files: systemd's own from this machine, the distribution's cloud-init, ours, and an application.
+// bootRoot is a root file system of unit files: systemd's own from this machine, the distribution's
+// cloud-init, ours, and an application.
 func bootRoot(t *testing.T, distribution string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -201,7 +205,8 @@ func bootRoot(t *testing.T, distribution string) string {
 	return root
 }
 
-// verify returns what systemd complains about in a boot to multi-user.target: cycles, and anything in our units.
+// verify returns what systemd complains about in a boot to multi-user.target: cycles, and anything
+// in our units.
 func verify(t *testing.T, root string) string {
 	t.Helper()
 	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service"}
@@ -252,7 +257,8 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-// TestLateSettingsAreRead: the agent's unit brings the watch along, so it is there at each boot that starts the agent, and only then (row 74).
+// TestLateSettingsAreRead: the agent's unit brings the watch along, so it is there at each boot
+// that starts the agent, and only then (row 74).
 func TestLateSettingsAreRead(t *testing.T) {
 	if unit := read(t, "../systemd/ebs-release-agent.service"); !strings.Contains(unit, "\nWants=ebs-release-agent.path\n") {
 		t.Error("nothing starts the watch")
@@ -275,7 +281,8 @@ func TestLateSettingsAreRead(t *testing.T) {
 	}
 }
 
-// A Go program that crashes exits 2, which is wrong configuration to the unit: with these it ends by a signal, and is started again.
+// A Go program that crashes exits 2, which is wrong configuration to the unit: with these it ends
+// by a signal, and is started again.
 func TestACrashIsNoWrongConfiguration(t *testing.T) {
 	unit := read(t, "../systemd/ebs-release-agent.service")
 	for _, line := range []string{"Environment=GOTRACEBACK=crash\n", "LimitCORE=0\n", "RestartPreventExitStatus=2\n"} {

@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// TestVersionFollowsTheTag: what packages and programs are called, and that packages of one history replace each other in its order.
+// TestVersionFollowsTheTag: what packages and programs are called, and that packages of one history
+// replace each other in its order.
 func TestVersionFollowsTheTag(t *testing.T) {
 	source := t.TempDir()
 	script := filepath.Join(source, "packaging", "dev", "version")

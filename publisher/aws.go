@@ -19,7 +19,8 @@ import (
 	"github.com/aws/smithy-go/middleware"
 )
 
-// Asking the instance metadata service, which may be late: for the region, and for the keys of the role.
+// Asking the instance metadata service, which may be late: for the region, and for the keys of the
+// role.
 const (
 	regionTimeout = 15 * time.Second
 	keysTimeout   = 15 * time.Second
@@ -27,16 +28,17 @@ const (
 	slowTime      = 3 * time.Second        // a person is told then what this waits for
 )
 
-// EC2 answers in well under a second. A call that is throttled, fails with 5xx or hangs is made again, with jitter; the SDK's 3 tries are few for
-// an account that is busy.
+// EC2 answers in well under a second. A call that is throttled, fails with 5xx or hangs is made
+// again, with jitter; the SDK's 3 tries are few for an account that is busy.
 const (
 	callTimeout = 15 * time.Second
 	callTries   = 8
 	callPause   = 5 * time.Second // at most
 )
 
-// loadAWS goes through the SDK's own chain for credentials and region; a region that nothing sets is that of the instance. The instance metadata service
-// gets the time that the agent gives it: the SDK's own half a second is too short for a machine that is busy.
+// loadAWS goes through the SDK's own chain for credentials and region; a region that nothing sets
+// is that of the instance. The instance metadata service gets the time that the agent gives it: the
+// SDK's own half a second is too short for a machine that is busy.
 func loadAWS(ctx context.Context) (aws.Config, error) {
 	slow := time.AfterFunc(slowTime, func() {
 		fmt.Fprintln(os.Stderr, "waiting for the instance metadata service, which knows the Region and the role of an EC2 instance")

@@ -12,7 +12,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// complete tells the shells what the values of flags are. No verb but publish has files for arguments.
+// complete tells the shells what the values of flags are. No verb but publish has files for
+// arguments.
 func (p *program) complete(root *cobra.Command) {
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	_ = errors.Join( // these fail only for a flag that is not there

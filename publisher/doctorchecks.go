@@ -25,7 +25,8 @@ const (
 	checkMembers = "members"
 )
 
-// doctorChecks are what P0 checks, and what else can be looked at. Later ones build on what earlier ones found.
+// doctorChecks are what P0 checks, and what else can be looked at. Later ones build on what earlier
+// ones found.
 func (p *parts) doctorChecks() []doctor.Check {
 	checks := []doctor.Check{
 		check(checkStore, nil, p.lookAtStore),

@@ -12,8 +12,9 @@ import (
 // fstabOptions: a release server that boots without its volume must come up all the same.
 const fstabOptions = "nosuid,nodev,noatime,nofail,x-systemd.device-timeout=60s"
 
-// persist adds a mount to an fstab, by UUID. A line for the mount point that says the same disk stays as it is, whatever its options: a person may
-// have changed them. One that says another disk is an error.
+// persist adds a mount to an fstab, by UUID. A line for the mount point that says the same disk
+// stays as it is, whatever its options: a person may have changed them. One that says another disk
+// is an error.
 func persist(fstab, uuid, mountPoint, fileSystem string) (changed bool, err error) {
 	data, err := os.ReadFile(fstab)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -38,7 +39,8 @@ func persist(fstab, uuid, mountPoint, fileSystem string) (changed bool, err erro
 		data = append(data, '\n')
 	}
 	data = fmt.Appendf(data, "%s %s %s %s 0 %d\n", source, where, fileSystem, fstabOptions, pass)
-	// A temporary file beside it: the rename needs the same file system. The mode of the old file stays.
+	// A temporary file beside it: the rename needs the same file system. The mode of the old file
+	// stays.
 	if err := renameio.WriteFile(fstab, data, 0o644, renameio.WithExistingPermissions()); err != nil {
 		return false, fmt.Errorf("persist the mount: write %s: %w", fstab, err)
 	}

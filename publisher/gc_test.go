@@ -21,7 +21,8 @@ func releaseOf(day int) string { return fmt.Sprintf("202601%02dT000000Z-00000000
 
 func dayOf(day int) time.Time { return time.Date(2026, 1, day, 0, 0, 0, 0, time.UTC) }
 
-// newSurvey has generations 1 to 9, one a day; it is the tenth, and the pointer is back at generation 9 with the release of the third.
+// newSurvey has generations 1 to 9, one a day; it is the tenth, and the pointer is back at
+// generation 9 with the release of the third.
 func newSurvey() *survey {
 	s := &survey{now: dayOf(10), grace: 36 * time.Hour, keep: 2, volume: gc.Volume{Current: releaseOf(3)}}
 	for day := 1; day <= 9; day++ {
@@ -52,7 +53,8 @@ func TestGCKeepsWhatIsNeeded(t *testing.T) {
 	s := newSurvey()
 	s.members = []fleet.Member{{InstanceID: "i-1", State: "ready", Release: releaseOf(1)}, {InstanceID: "i-2", State: "booting", Release: releaseOf(2)}, {InstanceID: "i-3", State: "unknown"}}
 	s.keep = 4
-	// Trees: those of the latest generations stay (10 is a rollback to 3; 9, 8, 7), and the members' (1, 2); 5 was never committed.
+	// Trees: those of the latest generations stay (10 is a rollback to 3; 9, 8, 7), and the
+	// members' (1, 2); 5 was never committed.
 	want := []string{releaseOf(6), releaseOf(4), releaseOf(5)}
 	if got := kinds(s.plan(), kindTree); got != strings.Join(want, " ") {
 		t.Errorf("trees: %s", got)

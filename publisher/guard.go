@@ -12,8 +12,8 @@ import (
 
 const freezeGuardVerb = "freeze-guard"
 
-// freezeGuardCommand is the other side of snapshot.Holder, which starts it. It is hidden: a person who froze something with it would have to keep
-// its standard input open.
+// freezeGuardCommand is the other side of snapshot.Holder, which starts it. It is hidden: a person
+// who froze something with it would have to keep its standard input open.
 func (p *program) freezeGuardCommand() *cobra.Command {
 	var limit time.Duration
 	cmd := &cobra.Command{

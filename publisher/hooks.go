@@ -14,8 +14,10 @@ import (
 // hooksFolder holds the folders `before` and `after` with the operator's programs.
 const hooksFolder = "/etc/ebs-release/publish.d"
 
-// hooks is publish.Hooks: the programs in publish.d/before run when all checks have passed and nothing is changed yet; one that fails stops the
-// publish with exit code 3. Those in publish.d/after run once the generation is committed, whatever came of it: see EBS_RELEASE_RESULT.
+// hooks is publish.Hooks: the programs in publish.d/before run when all checks have passed and
+// nothing is changed yet; one that fails stops the publish with exit code 3. Those in
+// publish.d/after run once the generation is committed, whatever came of it: see
+// EBS_RELEASE_RESULT.
 type hooks struct {
 	folder  string
 	timeout time.Duration // for each program

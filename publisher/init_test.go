@@ -23,7 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// server is a release server: an EC2 with volumes, whose disks are loop devices that show up under other names in folders of the test.
+// server is a release server: an EC2 with volumes, whose disks are loop devices that show up under
+// other names in folders of the test.
 type server struct {
 	volume.EC2 // nil: a call that init does not make
 	t          *testing.T

@@ -23,7 +23,8 @@ import (
 // volumeLabel marks a file system that init made.
 const volumeLabel = "code_release"
 
-// diskTime is how long a volume may take from attached to readable. CSI driver and others have seen seconds.
+// diskTime is how long a volume may take from attached to readable. CSI driver and others have seen
+// seconds.
 const diskTime = time.Minute
 
 // initializer makes the release volume. Each step looks first, and does only what is missing.
@@ -104,7 +105,8 @@ func (i *initializer) run(ctx context.Context) (initReport, error) {
 	return i.report, nil
 }
 
-// makeMountPoint: nobody can write into the bare folder, so that nothing lands there while the volume is not mounted.
+// makeMountPoint: nobody can write into the bare folder, so that nothing lands there while the
+// volume is not mounted.
 func (i *initializer) makeMountPoint() error {
 	_, err := os.Lstat(i.mountPoint)
 	if !errors.Is(err, os.ErrNotExist) {
@@ -224,7 +226,8 @@ func (i *initializer) disk(ctx context.Context) (device.Device, string, error) {
 		}
 		i.did("created %s, %d GiB %s%s in %s", volumeID, made.SizeGiB, i.flags.volumeType, from, i.volumes.owner.Zone)
 	}
-	// The kernel's word first: EC2 may say for a while that it is not attached, and an attach then ends with VolumeInUse (row 87).
+	// The kernel's word first: EC2 may say for a while that it is not attached, and an attach then
+	// ends with VolumeInUse (row 87).
 	if here, found, err := i.finder.Here(volumeID, ""); err == nil && found {
 		return here, volumeID, nil
 	}
@@ -264,8 +267,9 @@ func (i *initializer) givenDevice(ctx context.Context) (device.Device, string, e
 	return disk, volumeID, err
 }
 
-// findStore says which store the volume is of, or is going to be; "": a new one. A volume that was named, or made from a snapshot that was named, brings
-// its store along to a pointer store that has no id: this server takes the place of another one.
+// findStore says which store the volume is of, or is going to be; "": a new one. A volume that was
+// named, or made from a snapshot that was named, brings its store along to a pointer store that has
+// no id: this server takes the place of another one.
 func (i *initializer) findStore(ctx context.Context) (*pointer.Folder, string, error) {
 	tag, err := i.volumes.store(ctx, i.report.VolumeID)
 	if err != nil {

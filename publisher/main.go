@@ -1,5 +1,6 @@
-// Command ebs-release publishes a folder to Auto Scaling groups: it makes the snapshot that new instances boot from, and brings the running
-// ones to the same release. It runs on the release server, which has the release volume mounted.
+// Command ebs-release publishes a folder to Auto Scaling groups: it makes the snapshot that new
+// instances boot from, and brings the running ones to the same release. It runs on the release
+// server, which has the release volume mounted.
 package main
 
 import (
@@ -51,7 +52,8 @@ func interrupts() (ctx context.Context, insist <-chan struct{}) {
 	return ctx, second
 }
 
-// program is what all verbs share: the streams (stdout is data, stderr is talk), the environment, and the flags of the root command.
+// program is what all verbs share: the streams (stdout is data, stderr is talk), the environment,
+// and the flags of the root command.
 type program struct {
 	insist         <-chan struct{} // see publish.Publisher
 	stdout, stderr io.Writer

@@ -16,8 +16,9 @@ func (p *program) printJSON(report any) error {
 	return status.PrintJSON(p.stdout, report)
 }
 
-// outputNDJSON is a format of --output: the events of a publish as they happen, one JSON object a line, as publish.Event has it. The last one is of
-// kind "outcome" and holds what --output json prints.
+// outputNDJSON is a format of --output: the events of a publish as they happen, one JSON object a
+// line, as publish.Event has it. The last one is of kind "outcome" and holds what --output json
+// prints.
 const outputNDJSON = "ndjson"
 
 // reportFailure is the report of a verb that failed before it had one: a program that reads stdout

@@ -203,7 +203,8 @@ func (s *session) Close() error {
 	return s.Session.Close()
 }
 
-// openFiles is the hard limit of open files, which Go's runtime makes the soft one of this process; 0: not known.
+// openFiles is the hard limit of open files, which Go's runtime makes the soft one of this process;
+// 0: not known.
 func openFiles() uint64 {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {

@@ -24,14 +24,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A release volume with less left than this can't take a release in, however little changed. What a release needs in the end is known only
-// while it is taken in; running out of space there changes nothing either.
+// A release volume with less left than this can't take a release in, however little changed. What a
+// release needs in the end is known only while it is taken in; running out of space there changes
+// nothing either.
 const (
 	leastBytes  = 16 << 20
 	leastInodes = 1000
 )
 
-// preflight is what P0 tries: everything that would otherwise fail half way. Nothing here changes anything.
+// preflight is what P0 tries: everything that would otherwise fail half way. Nothing here changes
+// anything.
 type preflight struct {
 	values  config.Values
 	verb    string
@@ -175,7 +177,8 @@ func (c preflight) space(context.Context) error {
 	return nil
 }
 
-// serverVolume makes sure that what is mounted is the release server's volume, not one that an agent made from a snapshot, and of this store.
+// serverVolume makes sure that what is mounted is the release server's volume, not one that an
+// agent made from a snapshot, and of this store.
 func (c preflight) serverVolume(ctx context.Context) error {
 	v, err := c.volumes.Describe(ctx, c.maker.VolumeID)
 	if err != nil {

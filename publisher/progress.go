@@ -18,7 +18,8 @@ import (
 	"golang.org/x/term"
 )
 
-// talker tells a person what a publish does: a line per phase and, on a terminal, one live line below.
+// talker tells a person what a publish does: a line per phase and, on a terminal, one live line
+// below.
 type talker struct {
 	out io.Writer
 	bar *mpb.Progress // nil: not a terminal
@@ -51,7 +52,8 @@ const failureTime = time.Second
 // newTalker talks to out; close it. terminal is what $TERM says of it.
 func newTalker(out io.Writer, terminal string) *talker {
 	t := &talker{out: out}
-	// A dumb terminal (an editor's, a console of a build) shows the live line's escapes as they are.
+	// A dumb terminal (an editor's, a console of a build) shows the live line's escapes as they
+	// are.
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && terminal != "dumb" && terminal != "" {
 		t.bar = mpb.New(mpb.WithOutput(f), mpb.WithAutoRefresh())
 		t.out = t.bar // lines go above the live one
@@ -108,7 +110,8 @@ func (t *talker) event(e publish.Event) {
 	}
 }
 
-// progress moves the live line; not on a terminal it is a line per 10 % of the members, and of the snapshot that they wait for.
+// progress moves the live line; not on a terminal it is a line per 10 % of the members, and of the
+// snapshot that they wait for.
 func (t *talker) progress(e publish.Event) {
 	line := "   " + progressLine(*e.Progress, t.phase)
 	t.mu.Lock()

@@ -162,7 +162,8 @@ func (p *program) report(outcome publish.Outcome, err error) error {
 	return err
 }
 
-// carryOut does a job, and writes into the history how it ended. Without an outcome it did not begin.
+// carryOut does a job, and writes into the history how it ended. Without an outcome it did not
+// begin.
 func (p *program) carryOut(ctx context.Context, j job, do work) (*publish.Outcome, error) {
 	values, err := p.settings("pointer-store", "groups")
 	if err != nil {

@@ -24,7 +24,8 @@ func ended(err error) string {
 	return publish.ResultOf(exit.Code(err))
 }
 
-// record writes a line into the history, also after an interrupt. A history that can't be written to is no reason to fail: it is said.
+// record writes a line into the history, also after an interrupt. A history that can't be written
+// to is no reason to fail: it is said.
 func (p *program) record(ctx context.Context, store *pointer.Folder, e pointer.Entry) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
 	defer cancel()

@@ -67,7 +67,8 @@ func rollingBack(to string) work {
 	}
 }
 
-// target finds the release to go back to, on the release volume and in the history, and a snapshot of it that is still there.
+// target finds the release to go back to, on the release volume and in the history, and a snapshot
+// of it that is still there.
 func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) (publish.Target, error) {
 	if current.Generation == 0 {
 		return publish.Target{}, errors.New("nothing has been published yet, so there is nothing to go back to")
@@ -157,8 +158,8 @@ func choose(commits []pointer.Entry, current pointer.Pointer, to string) (pointe
 	return pointer.Entry{Release: to}, nil // taken in, perhaps, and never committed
 }
 
-// nothingToUndo says whether the generation before the one that did not converge had the same release: there, a rollback would go back behind what all members
-// ran before.
+// nothingToUndo says whether the generation before the one that did not converge had the same
+// release: there, a rollback would go back behind what all members ran before.
 func nothingToUndo(entries []pointer.Entry, generation int64, release string) bool {
 	var before pointer.Entry
 	for _, e := range entries {

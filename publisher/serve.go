@@ -53,7 +53,8 @@ func (p *program) serveCommand() *cobra.Command {
 	return cmd
 }
 
-// listeners are those of systemd's socket activation, or one of our own. --listen wins over what systemd passes.
+// listeners are those of systemd's socket activation, or one of our own. --listen wins over what
+// systemd passes.
 func listeners(listen string) ([]net.Listener, error) {
 	if listen == "" {
 		passed, err := activation.Listeners()
@@ -114,7 +115,8 @@ func (p *program) serve(ctx context.Context, folder string, listeners []net.List
 	return errors.Join(err, stopErr)
 }
 
-// pointerHandler gives out the two files of a pointer store, read anew each time, and lets nobody keep them.
+// pointerHandler gives out the two files of a pointer store, read anew each time, and lets nobody
+// keep them.
 func pointerHandler(folder string) http.Handler {
 	types := map[string]string{"/release.json": "application/json", "/snap.txt": "text/plain; charset=utf-8"}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -12,8 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// volumeTime is for EC2 to create a volume, for it to attach one, and for each look at one: seconds on a good day, and then there are the others. Calls
-// are made again until then (volume.NewEC2).
+// volumeTime is for EC2 to create a volume, for it to attach one, and for each look at one: seconds
+// on a good day, and then there are the others. Calls are made again until then (volume.NewEC2).
 const volumeTime = 3 * time.Minute
 
 // serverVolumes are the EBS volumes of this release server.
@@ -23,7 +23,8 @@ type serverVolumes struct {
 	tags  map[string]string // of the account: the setting tags
 }
 
-// find returns the volume that an earlier init made for this instance and mount point; "" when there is none.
+// find returns the volume that an earlier init made for this instance and mount point; "" when
+// there is none.
 func (s serverVolumes) find(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, volumeTime)
 	defer cancel()
@@ -65,7 +66,8 @@ func (s serverVolumes) create(ctx context.Context, f initFlags) (volume.Volume, 
 	return made, err
 }
 
-// madeFrom refuses a volume that was not made from the snapshot that was asked for, if one was: this server has a release volume already.
+// madeFrom refuses a volume that was not made from the snapshot that was asked for, if one was:
+// this server has a release volume already.
 func (s serverVolumes) madeFrom(ctx context.Context, id, snapshot string) error {
 	if snapshot == "" {
 		return nil
@@ -83,7 +85,8 @@ func (s serverVolumes) madeFrom(ctx context.Context, id, snapshot string) error 
 		"or unmount it, take its line out of /etc/fstab, and delete it first", id, snapshot)
 }
 
-// attach attaches the volume to this instance, and returns the device name that EC2 knows it by. attached: it was not before.
+// attach attaches the volume to this instance, and returns the device name that EC2 knows it by.
+// attached: it was not before.
 func (s serverVolumes) attach(ctx context.Context, id string) (name string, attached bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, volumeTime)
 	defer cancel()
@@ -123,8 +126,8 @@ func notAMembers(v volume.Volume) error {
 // knownTime is how long EC2 may say that it does not know a volume which is attached here.
 const knownTime = 30 * time.Second
 
-// known describes a volume that is attached to this instance. The kernel has its disk: when EC2 does not
-// know it, that is an old answer (row 5).
+// known describes a volume that is attached to this instance. The kernel has its disk: when EC2
+// does not know it, that is an old answer (row 5).
 func (s serverVolumes) known(ctx context.Context, id string) (volume.Volume, error) {
 	ctx, cancel := context.WithTimeout(ctx, knownTime)
 	defer cancel()
@@ -147,7 +150,8 @@ func (s serverVolumes) store(ctx context.Context, id string) (string, error) {
 	return v.Tags[volume.TagStore], err
 }
 
-// mark sets the tags of a release server's volume, if they are not there. store may be empty: no tag for it.
+// mark sets the tags of a release server's volume, if they are not there. store may be empty: no
+// tag for it.
 func (s serverVolumes) mark(ctx context.Context, id, store string) (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, volumeTime)
 	defer cancel()

@@ -45,8 +45,9 @@ func checkMaxFailures(value string) error {
 	return err
 }
 
-// parallel is how many members are worked on at the same time. A member takes some 20 ms of a CPU here, and works for about half a second there: fewer
-// at a time would leave this server idle, many more only make ssh processes wait.
+// parallel is how many members are worked on at the same time. A member takes some 20 ms of a CPU
+// here, and works for about half a second there: fewer at a time would leave this server idle, many
+// more only make ssh processes wait.
 func parallel(values config.Values) int {
 	if n := values.Int("parallel"); n > 0 {
 		return n
@@ -90,7 +91,8 @@ func (p *program) settings(needed ...string) (config.Values, error) {
 	return values, nil
 }
 
-// sshUser is the name to log in with on members: the owner of the release tree, or the one who calls, by sudo as well, as in init.
+// sshUser is the name to log in with on members: the owner of the release tree, or the one who
+// calls, by sudo as well, as in init.
 func sshUser(values config.Values) (string, error) {
 	if name := values.Get("ssh-user"); name != "" {
 		return name, nil

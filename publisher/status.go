@@ -201,7 +201,8 @@ func (r statusReport) next() (lines []string) {
 	return lines
 }
 
-// lostPointer says what members are on that have a release, though none is published: the pointer store is another one, or was lost.
+// lostPointer says what members are on that have a release, though none is published: the pointer
+// store is another one, or was lost.
 func lostPointer(all []publish.Member) string {
 	var newest publish.Member
 	n := 0

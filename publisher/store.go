@@ -16,10 +16,13 @@ import (
 	"ebs-release/internal/volume"
 )
 
-// One volume, one store: the store has an id, which lies in the pointer store, in the pointer, on the release volume (as a file, and as a tag), on its
-// snapshots, and so on what members make of them. Two stores on one volume would ship each other's releases and delete each other's snapshots.
+// One volume, one store: the store has an id, which lies in the pointer store, in the pointer, on
+// the release volume (as a file, and as a tag), on its snapshots, and so on what members make of
+// them. Two stores on one volume would ship each other's releases and delete each other's
+// snapshots.
 
-// anyStore stands for the id of a store that has none yet, where EC2 is only asked whether it would allow something.
+// anyStore stands for the id of a store that has none yet, where EC2 is only asked whether it would
+// allow something.
 const anyStore = "0000000000000000"
 
 // ownership is all that says whose a release volume is.
@@ -31,7 +34,8 @@ type ownership struct {
 	snapshots []string // the stores that snapshots of the volume are of
 }
 
-// decide returns the id that the store has with this volume; "": neither has one yet, and nothing speaks against a new one.
+// decide returns the id that the store has with this volume; "": neither has one yet, and nothing
+// speaks against a new one.
 func (o ownership) decide() (string, error) {
 	vol := cmp.Or(o.volumeID, "the release volume")
 	on := cmp.Or(o.file, o.tag)
@@ -94,7 +98,8 @@ func (c preflight) sameStore(ctx context.Context) error {
 	return err
 }
 
-// claim keeps every other publish out of the volume until release, and writes whose it is, where that is not written yet.
+// claim keeps every other publish out of the volume until release, and writes whose it is, where
+// that is not written yet.
 func (p *parts) claim(ctx context.Context) (store string, unlock func() error, err error) {
 	unlock, err = p.tree.LockPublish()
 	if errors.Is(err, release.ErrPublishing) {
@@ -128,8 +133,9 @@ func (p *parts) take(ctx context.Context) (string, error) {
 	return store, err
 }
 
-// writeStore writes the id to the pointer store and to the volume; "" makes one. The pointer store comes first: a crash in between leaves a store with an
-// id and a volume without one, which is claimed by that id the next time.
+// writeStore writes the id to the pointer store and to the volume; "" makes one. The pointer store
+// comes first: a crash in between leaves a store with an id and a volume without one, which is
+// claimed by that id the next time.
 func writeStore(ctx context.Context, store string, folder *pointer.Folder, tree release.Tree) (string, error) {
 	if store == "" {
 		random := make([]byte, 8)
@@ -142,8 +148,8 @@ func writeStore(ctx context.Context, store string, folder *pointer.Folder, tree 
 	return store, tree.SetStore(ctx, store)
 }
 
-// ownSnapshots are those that gc may look at: of this store by their tag; and of those that have none, from before stores had ids, the ones that this
-// store's history names.
+// ownSnapshots are those that gc may look at: of this store by their tag; and of those that have
+// none, from before stores had ids, the ones that this store's history names.
 func (s *survey) ownSnapshots() {
 	known := map[string]bool{}
 	for _, e := range s.history {

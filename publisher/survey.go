@@ -21,7 +21,8 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// survey is what gc looks at, all of it taken under the publish lock: no publish of this store is running.
+// survey is what gc looks at, all of it taken under the publish lock: no publish of this store is
+// running.
 type survey struct {
 	now   time.Time
 	grace time.Duration
@@ -151,7 +152,8 @@ func releaseTime(id string) time.Time {
 	return made
 }
 
-// recordsPattern are the private folders of ssh connections (push.Open): configuration, host key, socket.
+// recordsPattern are the private folders of ssh connections (push.Open): configuration, host key,
+// socket.
 const recordsPattern = "ebs-release-push-*"
 
 func records(dir string) ([]gcItem, error) {

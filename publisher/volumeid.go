@@ -18,7 +18,8 @@ func mountedVolume(mounted *mount.Mounted) (string, error) {
 	return volumeOfSerial(name, serial)
 }
 
-// volumeOfSerial turns the serial number of an EBS volume's NVMe disk, "vol0123…", into the volume's id.
+// volumeOfSerial turns the serial number of an EBS volume's NVMe disk, "vol0123…", into the
+// volume's id.
 func volumeOfSerial(disk, serial string) (string, error) {
 	hex, ok := strings.CutPrefix(serial, "vol")
 	if !ok {

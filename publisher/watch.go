@@ -14,8 +14,9 @@ import (
 	"golang.org/x/term"
 )
 
-// watch shows the status until ctx ends, which is its normal end. On a terminal it draws over what it drew before; otherwise it prints what changed.
-// An error is shown like a status, and asked again.
+// watch shows the status until ctx ends, which is its normal end. On a terminal it draws over what
+// it drew before; otherwise it prints what changed. An error is shown like a status, and asked
+// again.
 func (p *program) watch(ctx context.Context, source statusSource, interval time.Duration) error {
 	s := screen{out: p.stdout}
 	if f, ok := p.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {

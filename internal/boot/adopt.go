@@ -9,11 +9,12 @@ import (
 	"time"
 )
 
-// adopt looks before anything is done: at the mount point, and at the volumes that earlier runs made for this instance. One that may hold
-// what is wanted is taken on from where it stands; the others go. So a reboot, a stop and start, and a crash at any step end in one volume.
+// adopt looks before anything is done: at the mount point, and at the volumes that earlier runs
+// made for this instance. One that may hold what is wanted is taken on from where it stands; the
+// others go. So a reboot, a stop and start, and a crash at any step end in one volume.
 //
-// What a volume holds, the volume itself says, after it is mounted where nobody sees it (verify). Its tags are hints: a push over ssh may
-// have moved it on since.
+// What a volume holds, the volume itself says, after it is mounted where nobody sees it (verify).
+// Its tags are hints: a push over ssh may have moved it on since.
 func (b *boot) adopt(ctx context.Context) (err error) {
 	b.forget(ctx)
 	if b.want, err = b.wanted(*b.pointer); err != nil {
@@ -62,7 +63,8 @@ func (b *boot) adopt(ctx context.Context) (err error) {
 	return nil
 }
 
-// markHere takes the kernel's word for what is attached: an answer of EC2 may be an old one, a disk that is here is attached.
+// markHere takes the kernel's word for what is attached: an answer of EC2 may be an old one, a disk
+// that is here is attached.
 func (b *boot) markHere(ctx context.Context, mine []Volume) error {
 	for i, v := range mine {
 		if v.Attached || v.Leaving {
@@ -80,10 +82,12 @@ func (b *boot) markHere(ctx context.Context, mine []Volume) error {
 	return nil
 }
 
-// tidying is how long a boot may be busy with volumes that it does not need: well below the budget of adopt. What is not gone by then is left.
+// tidying is how long a boot may be busy with volumes that it does not need: well below the budget
+// of adopt. What is not gone by then is left.
 const tidying = 45 * time.Second
 
-// adoptMounted takes what is at the mount point: served already when it is what is wanted, unmounted when it is an older release of ours.
+// adoptMounted takes what is at the mount point: served already when it is what is wanted,
+// unmounted when it is an older release of ours.
 func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted) error {
 	at := slices.IndexFunc(mine, func(v Volume) bool { return v.ID == mounted.VolumeID })
 	if at < 0 {
@@ -112,8 +116,9 @@ func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted)
 	return nil
 }
 
-// newerByTags is an error when a volume that would be removed without a look inside was reported with a higher generation than the pointer
-// names: what is reported was committed, so the pointer that was read is an old one. The volume seen says itself what it holds.
+// newerByTags is an error when a volume that would be removed without a look inside was reported
+// with a higher generation than the pointer names: what is reported was committed, so the pointer
+// that was read is an old one. The volume seen says itself what it holds.
 func (b *boot) newerByTags(mine []Volume, seen string) error {
 	for _, v := range mine {
 		if b.Older || v.ID == seen || b.foreign(v) || b.removed[v.ID] || b.want.Generation == 0 || v.Reported.Generation <= b.want.Generation {
@@ -124,19 +129,22 @@ func (b *boot) newerByTags(mine []Volume, seen string) error {
 	return nil
 }
 
-// foreign says whether a volume is of another store, by its tag: generations of two stores cannot be compared, and it is not ours to serve.
+// foreign says whether a volume is of another store, by its tag: generations of two stores cannot
+// be compared, and it is not ours to serve.
 func (b *boot) foreign(v Volume) bool {
 	return v.Store != "" && b.want.Store != "" && v.Store != b.want.Store
 }
 
-// olderPointer says what to do about a pointer that went back. The volume and the mount stay as they are.
+// olderPointer says what to do about a pointer that went back. The volume and the mount stay as
+// they are.
 func olderPointer(err error) error {
 	return fmt.Errorf("%w. Nothing was changed. Try: look for a cache or a restored release.json behind the pointer's URL, or publish again;"+
 		" to go back to what it names: ebs-release-agent up --older", err)
 }
 
-// choose picks the volume to take on, if there is one. An attached one is worth a look inside, whatever its tags say. One that is not
-// attached cannot have been pushed to, so it is taken only when it was made from the wanted snapshot.
+// choose picks the volume to take on, if there is one. An attached one is worth a look inside,
+// whatever its tags say. One that is not attached cannot have been pushed to, so it is taken only
+// when it was made from the wanted snapshot.
 func (b *boot) choose(mine []Volume) {
 	usable := slices.DeleteFunc(slices.Clone(mine), func(v Volume) bool {
 		return b.removed[v.ID] || v.Leaving || b.foreign(v) || !v.Attached && v.SnapshotID != b.want.SnapshotID
@@ -185,14 +193,16 @@ func (b *boot) removeVolume(ctx context.Context, v Volume) error {
 	return nil
 }
 
-// dispose removes a volume that is not wanted. The boot does not depend on it: one that cannot be removed is left.
+// dispose removes a volume that is not wanted. The boot does not depend on it: one that cannot be
+// removed is left.
 func (b *boot) dispose(ctx context.Context, v Volume) {
 	if err := b.removeVolume(ctx, v); err != nil {
 		b.leaveBehind(ctx, v, err)
 	}
 }
 
-// leaveBehind is what becomes of a volume that cannot be removed, or of which nobody knows what it holds.
+// leaveBehind is what becomes of a volume that cannot be removed, or of which nobody knows what it
+// holds.
 func (b *boot) leaveBehind(ctx context.Context, v Volume, why error) {
 	b.removed[v.ID] = true
 	b.log.Warn("a volume that is not wanted is left behind: it goes with a later start, with `ebs-release gc` when it is detached, or with the instance",

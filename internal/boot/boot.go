@@ -1,9 +1,11 @@
-// Package boot is the boot of a member, and the place to start reading the agent. One sentence, in this order:
+// Package boot is the boot of a member, and the place to start reading the agent. One sentence, in
+// this order:
 //
 //	identify -> resolve -> adopt -> create -> attach -> protect -> find device -> check -> mount -> verify -> report -> re-read -> ready
 //
-// Here is the order, the time that each stage may take, and what follows from a failure. What the stages do to the world is behind the
-// small interfaces of parts.go; agent/ puts AWS, the kernel and the disk behind them.
+// Here is the order, the time that each stage may take, and what follows from a failure. What the
+// stages do to the world is behind the small interfaces of parts.go; agent/ puts AWS, the kernel
+// and the disk behind them.
 //
 // Two orders matter most:
 //
@@ -12,10 +14,11 @@
 //   - The release becomes visible last. mount makes a detached mount, which nobody else sees; verify looks inside; and only ready, after
 //     the pointer was read again, moves it to the mount point and opens the gate.
 //
-// A generation never goes back: when the pointer names an older one than a volume here holds, the boot fails and leaves that volume and its
-// mount alone (ErrOlder).
+// A generation never goes back: when the pointer names an older one than a volume here holds, the
+// boot fails and leaves that volume and its mount alone (ErrOlder).
 //
-// A boot may be killed at any point and started again: adopt looks at what is there and goes on from it.
+// A boot may be killed at any point and started again: adopt looks at what is there and goes on
+// from it.
 package boot
 
 import (
@@ -82,8 +85,9 @@ func (b *boot) stages() []line {
 	}
 }
 
-// Run boots: it returns when the wanted release is at the mount point and the gate is open, or with an *Error. ctx carries the deadline
-// of the whole boot. A volume that a failed boot made is removed, unless it is safe to leave to the next one.
+// Run boots: it returns when the wanted release is at the mount point and the gate is open, or with
+// an *Error. ctx carries the deadline of the whole boot. A volume that a failed boot made is
+// removed, unless it is safe to leave to the next one.
 func Run(ctx context.Context, parts Parts, progress Progress, log *slog.Logger) (Facts, error) {
 	b := &boot{Parts: parts, progress: progress, log: log, removed: map[string]bool{}}
 	work, cancel, tidy := workingTime(ctx)

@@ -113,7 +113,8 @@ func TestADiskThatIsHereIsAttachedWhateverEC2Says(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(7)
 			w.have(boot.Volume{
-				// Not the pointer's snapshot: a push has moved it on, which only a look inside tells.
+				// Not the pointer's snapshot: a push has moved it on, which only a look inside
+				// tells.
 				ID: "vol-1", SnapshotID: "snap-6", Reported: boot.Report{Ready: true, Generation: 7, Release: "release-7", HostKey: hostKey},
 			}, 7)
 			w.mounted = tc.mounted
@@ -150,7 +151,8 @@ func TestCrashBeforeTheReportIsMadeGood(t *testing.T) {
 	w.want(t, "protect vol-1", "report 7 ready=true", "ready 7 on vol-1")
 }
 
-// A push put the release there, and its programs failed: the boot must not report what the push could not.
+// A push put the release there, and its programs failed: the boot must not report what the push
+// could not.
 func TestSecondUpDoesNotSayThatProgramsHaveSucceeded(t *testing.T) {
 	for _, pending := range []bool{true, false} {
 		w := newWorld(7)
@@ -277,7 +279,8 @@ func TestOlderMountIsReplaced(t *testing.T) {
 		"report 7 ready=true", "place vol-new1", "close vol-new1", "ready 7 on vol-new1")
 }
 
-// TestAnOlderPointerChangesNothing: whatever shows that this machine holds a newer generation than the pointer names, that volume and its mount stay.
+// TestAnOlderPointerChangesNothing: whatever shows that this machine holds a newer generation than
+// the pointer names, that volume and its mount stay.
 func TestAnOlderPointerChangesNothing(t *testing.T) {
 	attached := boot.Volume{ID: "vol-8", SnapshotID: "snap-8", Attached: true, Protected: true, Reported: boot.Report{Ready: true, Generation: 8, Release: "release-8", HostKey: hostKey}}
 	pushed := attached // and its tags are those of the boot
@@ -407,7 +410,8 @@ func TestVolumeThatAContainerStillHoldsIsNotRemoved(t *testing.T) {
 		"report 7 ready=true", "place vol-new1", "close vol-new1", "ready 7 on vol-new1")
 }
 
-// Row 83: a push holds the volume's lock, the disk has an error: nobody knows what is there, so it stays.
+// Row 83: a push holds the volume's lock, the disk has an error: nobody knows what is there, so it
+// stays.
 func TestMountThatCannotBeLookedAtStays(t *testing.T) {
 	w := newWorld(7)
 	w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-7", Attached: true, Protected: true}, 7)
@@ -452,7 +456,8 @@ func TestAVolumeThatCannotBeRemovedDoesNotStopTheBoot(t *testing.T) {
 	}
 }
 
-// Row 80: the disk does not answer. Another volume is tried once; what nobody has looked at is left, not deleted.
+// Row 80: the disk does not answer. Another volume is tried once; what nobody has looked at is
+// left, not deleted.
 func TestADiskThatDoesNotAnswerIsReplacedOnce(t *testing.T) {
 	for _, stage := range []string{boot.StageCheck, boot.StageMount, boot.StageVerify} {
 		for silent := 1; silent <= 2; silent++ {

@@ -35,7 +35,8 @@ type back struct {
 
 func (b *back) Error() string { return "back to " + b.to + ": " + b.why }
 
-// recover turns a failure into a way back where there is one: a volume that is of no use is replaced by another.
+// recover turns a failure into a way back where there is one: a volume that is of no use is
+// replaced by another.
 func (b *boot) recover(ctx context.Context, err error) error {
 	var failed *Error
 	if !errors.As(err, &failed) || ctx.Err() != nil || b.volume.ID == "" || b.serving {
@@ -82,8 +83,9 @@ func (b *boot) recover(ctx context.Context, err error) error {
 	return &back{to: StageAdopt, why: why}
 }
 
-// unseenAndNewer is an error when the volume in hand was reported with a higher generation than the pointer
-// names, and nobody could look whether it is so: then the pointer is the one that is doubted.
+// unseenAndNewer is an error when the volume in hand was reported with a higher generation than the
+// pointer names, and nobody could look whether it is so: then the pointer is the one that is
+// doubted.
 func (b *boot) unseenAndNewer(failure error) error {
 	if b.sound || errors.Is(failure, ErrMismatch) {
 		return nil
@@ -91,7 +93,8 @@ func (b *boot) unseenAndNewer(failure error) error {
 	return b.newerByTags([]Volume{b.volume}, "")
 }
 
-// silent: the disk did not answer within the time of a stage. The kernel may hold it for as long as it likes.
+// silent: the disk did not answer within the time of a stage. The kernel may hold it for as long as
+// it likes.
 func silent(failed *Error) bool {
 	return slices.Contains([]string{StageCheck, StageMount, StageVerify}, failed.Stage) && errors.Is(failed.Err, context.DeadlineExceeded)
 }
@@ -107,7 +110,8 @@ const (
 	maxLost   = 3 // so many volumes may fail, vanish or be deleted: the third time it is no accident (a KMS key that may not be used, somebody's clean-up)
 )
 
-// A failed boot has CleanUp to put things in order, and one with a deadline keeps an eighth of its time for that: it ends within its deadline.
+// A failed boot has CleanUp to put things in order, and one with a deadline keeps an eighth of its
+// time for that: it ends within its deadline.
 const (
 	CleanUp      = 30 * time.Second
 	cleanUpShare = 8
@@ -125,8 +129,9 @@ func workingTime(ctx context.Context) (work context.Context, cancel context.Canc
 	return work, cancel, tidy
 }
 
-// leave puts things in order after a failure. A volume of this run stays only when the next run can take it on and EC2 deletes it with the
-// instance if there is none: attached, protected, and with nothing wrong in it.
+// leave puts things in order after a failure. A volume of this run stays only when the next run can
+// take it on and EC2 deletes it with the instance if there is none: attached, protected, and with
+// nothing wrong in it.
 func (b *boot) leave(ctx context.Context, tidy time.Duration, failure error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidy)
 	defer cancel()
@@ -164,7 +169,8 @@ func (b *boot) leave(ctx context.Context, tidy time.Duration, failure error) {
 	b.log.Info("the volume of this boot is removed", "volume", b.volume.ID)
 }
 
-// spoiled: the failure is about what is on the volume, so that another try with it would fail the same way.
+// spoiled: the failure is about what is on the volume, so that another try with it would fail the
+// same way.
 func spoiled(failure error) bool {
 	var failed *Error
 	return errors.As(failure, &failed) && slices.Contains([]string{StageCheck, StageMount, StageVerify}, failed.Stage) &&

@@ -105,7 +105,8 @@ func (f fakeTree) Holding(context.Context) (int64, string, bool) {
 }
 func (f fakeGate) Open(_ context.Context, x boot.Facts) error { return f.open(x) }
 
-// world is an instance and an account of which everything works, as long as a test does not change a function.
+// world is an instance and an account of which everything works, as long as a test does not change
+// a function.
 type world struct {
 	parts    boot.Parts
 	instance *fakeInstance
@@ -298,7 +299,8 @@ func (w *world) boot(t *testing.T) (f boot.Facts, took time.Duration, err error)
 	return f, took, err
 }
 
-// want compares the effects, those that stages side by side have in any order left out by the caller.
+// want compares the effects, those that stages side by side have in any order left out by the
+// caller.
 func (w *world) want(t *testing.T, effects ...string) {
 	t.Helper()
 	if !slices.Equal(w.effects, effects) {

@@ -15,7 +15,8 @@ import (
 	"ebs-release/internal/boot"
 )
 
-// hanging is the parts of a world in which one call, the at-th from 1, does not answer before its ctx ends.
+// hanging is the parts of a world in which one call, the at-th from 1, does not answer before its
+// ctx ends.
 type hanging struct {
 	*world
 	at int
@@ -224,8 +225,8 @@ func (h *hanging) boot(t *testing.T) (took time.Duration, err error) {
 	return took, err
 }
 
-// TestHangMatrix lets each call of a boot hang, in turn: every boot ends within its deadline, ready or with the line of a stage, and nothing that is
-// served is taken away for it.
+// TestHangMatrix lets each call of a boot hang, in turn: every boot ends within its deadline, ready
+// or with the line of a stage, and nothing that is served is taken away for it.
 func TestHangMatrix(t *testing.T) {
 	points := 0
 	for name, begin := range map[string]func() *world{

@@ -71,14 +71,18 @@ type Facts struct {
 
 // What the methods of the parts wrap.
 var (
-	// ErrSnapshot, of Create: the snapshot is not there or not completed. The pointer may have moved on.
+	// ErrSnapshot, of Create: the snapshot is not there or not completed. The pointer may have
+	// moved on.
 	ErrSnapshot = errors.New("the snapshot cannot be used")
-	// ErrVolume, of Attach: EC2 made the volume, and then it failed, vanished or was deleted. Another one may do.
+	// ErrVolume, of Attach: EC2 made the volume, and then it failed, vanished or was deleted.
+	// Another one may do.
 	ErrVolume = errors.New("the volume is of no use")
-	// ErrMismatch, of Tree.Check: the volume was looked at, and holds something else than what is wanted. Any other error of it means that nobody
-	// knows: nothing is unmounted or deleted for that.
+	// ErrMismatch, of Tree.Check: the volume was looked at, and holds something else than what is
+	// wanted. Any other error of it means that nobody knows: nothing is unmounted or deleted for
+	// that.
 	ErrMismatch = errors.New("it is not what is wanted")
-	// ErrOlder, of Tree.Check: a higher generation than the wanted one was activated on the volume. It is the pointer that is wrong.
+	// ErrOlder, of Tree.Check: a higher generation than the wanted one was activated on the volume.
+	// It is the pointer that is wrong.
 	ErrOlder = errors.New("the pointer that was read is an old one")
 )
 
@@ -91,7 +95,8 @@ type Parts struct {
 	Mounts   Mounts
 	Gate     Gate
 
-	// Older: the operator wants what the pointer names, although a volume here holds something newer.
+	// Older: the operator wants what the pointer names, although a volume here holds something
+	// newer.
 	Older bool
 }
 
@@ -110,16 +115,18 @@ type Pointers interface {
 type Volumes interface {
 	// Mine lists the volumes made for this instance and mount point.
 	Mine(ctx context.Context, me Identity) ([]Volume, error)
-	// Create asks for a volume, which need not be available yet. The same call after a crash gives the same volume, perhaps attached
-	// already; never one that Remove took away. A Volume with an ID exists, whatever the error.
+	// Create asks for a volume, which need not be available yet. The same call after a crash gives
+	// the same volume, perhaps attached already; never one that Remove took away. A Volume with an
+	// ID exists, whatever the error.
 	Create(ctx context.Context, me Identity, want Wanted) (Volume, error)
-	// Attach attaches under a free name that is none of skip, as soon as the volume is available. Whether the disk is here, Disks.Find says.
+	// Attach attaches under a free name that is none of skip, as soon as the volume is available.
+	// Whether the disk is here, Disks.Find says.
 	Attach(ctx context.Context, me Identity, v Volume, skip []string) (Volume, error)
 	Protect(ctx context.Context, me Identity, v Volume) error
 	// Remove detaches and deletes.
 	Remove(ctx context.Context, me Identity, v Volume) error
-	// Leave marks a volume that cannot be removed now: nobody takes it on, it speaks for no member, and gc, a later boot or the end of the
-	// instance removes it.
+	// Leave marks a volume that cannot be removed now: nobody takes it on, it speaks for no member,
+	// and gc, a later boot or the end of the instance removes it.
 	Leave(ctx context.Context, me Identity, v Volume) error
 	Report(ctx context.Context, v Volume, r Report) error
 }
@@ -129,21 +136,24 @@ type Disks interface {
 	// Here says whether the volume is a disk of this machine now: one look.
 	Here(ctx context.Context, v Volume) (bool, error)
 	Find(ctx context.Context, v Volume) (Disk, error)
-	// Check makes sure that there is a file system that can be mounted, and fills in Kind. It never makes one.
+	// Check makes sure that there is a file system that can be mounted, and fills in Kind. It never
+	// makes one.
 	Check(ctx context.Context, d Disk) (Disk, error)
-	// Unused is nil when nothing on this machine uses the volume's disk, or there is no such disk. Another mount namespace (a container) may hold a file
-	// system that is mounted nowhere here any more.
+	// Unused is nil when nothing on this machine uses the volume's disk, or there is no such disk.
+	// Another mount namespace (a container) may hold a file system that is mounted nowhere here any
+	// more.
 	Unused(ctx context.Context, v Volume) error
 }
 
 // Mounts is the mount point.
 type Mounts interface {
-	// Look says what is at the mount point: nil when it is free. Anything that is not free, and not exactly one mount, is an error.
+	// Look says what is at the mount point: nil when it is free. Anything that is not free, and not
+	// exactly one mount, is an error.
 	Look(ctx context.Context, mine []Volume) (*Mounted, error)
 	// Prepare mounts the disk where nobody else sees it.
 	Prepare(ctx context.Context, v Volume, d Disk) (Prepared, error)
-	// Unmount takes the mount at the mount point away. In use, here or in another mount namespace: an error that names the processes, and the
-	// mount stays.
+	// Unmount takes the mount at the mount point away. In use, here or in another mount namespace:
+	// an error that names the processes, and the mount stays.
 	Unmount(ctx context.Context) error
 	// Visible reads back that this disk is what everybody sees at the mount point.
 	Visible(ctx context.Context, v Volume, d Disk) error
@@ -168,7 +178,8 @@ type Prepared interface {
 
 // Tree is the content of a release volume.
 type Tree interface {
-	// Check is nil when the volume holds what is wanted: release, digest and generation. Else an ErrMismatch or an ErrOlder, when it could be looked at.
+	// Check is nil when the volume holds what is wanted: release, digest and generation. Else an
+	// ErrMismatch or an ErrOlder, when it could be looked at.
 	Check(ctx context.Context, want Wanted) error
 	// Holding says what is current on it; zero values when it does not say.
 	// done: the programs that follow an activation have succeeded for that.

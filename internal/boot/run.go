@@ -84,7 +84,8 @@ func (b *boot) line(ctx context.Context, chains line) error {
 	return group.Wait()
 }
 
-// chain runs stages one after the other. What facts tells, one chain of a line at most changes: only that one has a second stage.
+// chain runs stages one after the other. What facts tells, one chain of a line at most changes:
+// only that one has a second stage.
 func (b *boot) chain(ctx context.Context, stages chain) error {
 	for i, s := range stages {
 		if i > 0 {

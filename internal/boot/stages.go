@@ -40,8 +40,8 @@ func (b *boot) create(ctx context.Context) error {
 	return err
 }
 
-// The pointer names a completed snapshot, so one that is not there was replaced a moment ago, or made a moment ago and EC2 does not tell
-// everybody yet: the pointer is read again, for a while.
+// The pointer names a completed snapshot, so one that is not there was replaced a moment ago, or
+// made a moment ago and EC2 does not tell everybody yet: the pointer is read again, for a while.
 const (
 	snapshotPatience = 30 * time.Second
 	snapshotPause    = 2 * time.Second
@@ -119,7 +119,8 @@ func (b *boot) verify(ctx context.Context) error {
 	return nil
 }
 
-// holds is nil when the volume has what is wanted. With a plain snapshot id for a pointer there is nothing to verify against but that.
+// holds is nil when the volume has what is wanted. With a plain snapshot id for a pointer there is
+// nothing to verify against but that.
 func (b *boot) holds(ctx context.Context, v Volume, tree Tree) error {
 	if b.want.Generation > 0 {
 		return tree.Check(ctx, b.want)

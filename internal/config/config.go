@@ -1,4 +1,5 @@
-// Package config resolves settings in the order flag > environment > file > default, and remembers where each value came from.
+// Package config resolves settings in the order flag > environment > file > default, and remembers
+// where each value came from.
 package config
 
 import (
@@ -54,7 +55,8 @@ func kind(value string) string {
 	return "string"
 }
 
-// AddFlags adds a flag for each setting. The flag's own default stays empty: Load knows the real one.
+// AddFlags adds a flag for each setting. The flag's own default stays empty: Load knows the real
+// one.
 func AddFlags(flags *pflag.FlagSet, table []Setting) {
 	for _, s := range table {
 		usage := s.Usage + " [$" + s.Env + "]"
@@ -65,7 +67,8 @@ func AddFlags(flags *pflag.FlagSet, table []Setting) {
 	}
 }
 
-// Load resolves every setting of table. A file that does not exist is an empty one, unless --config names it (and not ""); a key that the table does not have is an error.
+// Load resolves every setting of table. A file that does not exist is an empty one, unless --config
+// names it (and not ""); a key that the table does not have is an error.
 func Load(table []Setting, file string, flags *pflag.FlagSet, getenv func(string) string) (Values, error) {
 	if file != "" && flags != nil && flags.Changed("config") {
 		if _, err := os.Stat(file); err != nil {
@@ -141,7 +144,8 @@ func readFile(table []Setting, file string) (map[string]string, error) {
 	return values, nil
 }
 
-// Get returns the value of key. A key that the table does not have is a mistake in the program and gives "".
+// Get returns the value of key. A key that the table does not have is a mistake in the program and
+// gives "".
 func (v Values) Get(key string) string { return v.Of(key).Value }
 
 // Of is Get, with where the value comes from.
@@ -157,13 +161,15 @@ func (v Values) Of(key string) Value {
 // String is how an error speaks of a setting.
 func (v Value) String() string { return fmt.Sprintf("%s is %q (from %s)", v.Key, v.Value, v.Source) }
 
-// Duration returns the value of key as a duration; the table's Check has refused anything else (see CheckDuration).
+// Duration returns the value of key as a duration; the table's Check has refused anything else (see
+// CheckDuration).
 func (v Values) Duration(key string) time.Duration {
 	d, _ := time.ParseDuration(v.Get(key))
 	return d
 }
 
-// Int returns the value of key as a number; the table's Check has refused anything else (see CheckInt).
+// Int returns the value of key as a number; the table's Check has refused anything else (see
+// CheckInt).
 func (v Values) Int(key string) int {
 	n, _ := strconv.Atoi(v.Get(key))
 	return n

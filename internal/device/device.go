@@ -1,8 +1,10 @@
-// Package device finds the block device that an EBS volume became on this machine: by its NVMe serial number, never by guessing names.
+// Package device finds the block device that an EBS volume became on this machine: by its NVMe
+// serial number, never by guessing names.
 //
-// A Nitro instance shows an EBS volume as an NVMe disk whose serial number is the volume's id without the dash
-// (https://docs.aws.amazon.com/ebs/latest/userguide/nvme-ebs-volumes.html). Names move between boots, udev's links may be late, stale or
-// missing; the serial in sysfs is the kernel's own word.
+// A Nitro instance shows an EBS volume as an NVMe disk whose serial number is the volume's id
+// without the dash (https://docs.aws.amazon.com/ebs/latest/userguide/nvme-ebs-volumes.html). Names
+// move between boots, udev's links may be late, stale or missing; the serial in sysfs is the
+// kernel's own word.
 package device
 
 import (
@@ -81,7 +83,8 @@ func (f Finder) look(volumeID, attachedAs string) (look, error) {
 	return l, nil
 }
 
-// mayBeEBS is false for an NVMe instance store only, which Xen instances have too (i3, f1): their EBS volumes are xvd….
+// mayBeEBS is false for an NVMe instance store only, which Xen instances have too (i3, f1): their
+// EBS volumes are xvd….
 func (f Finder) mayBeEBS(name, serial string) bool {
 	model, err := f.attribute(name, "device/model")
 	return err != nil || strings.HasPrefix(serial, "vol") || model != "Amazon EC2 NVMe Instance Storage"
@@ -111,7 +114,8 @@ func (f Finder) attribute(name, attribute string) (string, error) {
 	return strings.TrimSpace(string(data)), err
 }
 
-// XenName is what the kernel calls a disk that was attached by this name on Xen: /dev/sdf and /dev/xvdf are both xvdf. Empty: no such name.
+// XenName is what the kernel calls a disk that was attached by this name on Xen: /dev/sdf and
+// /dev/xvdf are both xvdf. Empty: no such name.
 func XenName(attachedAs string) string {
 	name := strings.TrimPrefix(attachedAs, "/dev/")
 	if rest, ok := strings.CutPrefix(name, "sd"); ok {
@@ -126,7 +130,8 @@ func XenName(attachedAs string) string {
 // Path is the node of a disk in /dev.
 func (f Finder) Path(name string) string { return filepath.Join(f.Dev, name) }
 
-// ready says whether a disk can be read: it has a size, and its node in /dev is a node of this very disk.
+// ready says whether a disk can be read: it has a size, and its node in /dev is a node of this very
+// disk.
 func (f Finder) ready(name, serial string) (Device, error) {
 	size, err := f.attribute(name, "size")
 	if err != nil {
@@ -162,8 +167,9 @@ func (f Finder) ready(name, serial string) (Device, error) {
 
 func (d Device) number() string { return fmt.Sprintf("%d:%d", d.Major, d.Minor) }
 
-// Verify looks again, just before a mount: dev is still the disk that Find found, and still carries the volume's serial. Anything else,
-// an unreadable serial too, is an error: the wrong disk is worse than none (the CSI driver's own check fails open, #1224).
+// Verify looks again, just before a mount: dev is still the disk that Find found, and still carries
+// the volume's serial. Anything else, an unreadable serial too, is an error: the wrong disk is
+// worse than none (the CSI driver's own check fails open, #1224).
 func (f Finder) Verify(dev Device, volumeID string) error {
 	serial := ""
 	if dev.Serial != "" {
@@ -185,7 +191,8 @@ func (f Finder) Verify(dev Device, volumeID string) error {
 	return nil
 }
 
-// Which tells the disk with this number apart: its name in the kernel, and its serial when it is an NVMe disk.
+// Which tells the disk with this number apart: its name in the kernel, and its serial when it is an
+// NVMe disk.
 func (f Finder) Which(major, minor uint32) (name, serial string, err error) {
 	entries, err := os.ReadDir(f.Sys)
 	if err != nil {
@@ -208,15 +215,17 @@ func (f Finder) Which(major, minor uint32) (name, serial string, err error) {
 	return "", "", fmt.Errorf("there is no disk %s in %s", want, f.Sys)
 }
 
-// The I/O timeout of the kernel's NVMe driver is 30 s; a cold block of a volume made from a snapshot was seen to take 60 s, and AWS says
-// to set it as high as it goes (https://docs.aws.amazon.com/ebs/latest/userguide/timeout-nvme-ebs-volumes.html). In milliseconds.
+// The I/O timeout of the kernel's NVMe driver is 30 s; a cold block of a volume made from a
+// snapshot was seen to take 60 s, and AWS says to set it as high as it goes
+// (https://docs.aws.amazon.com/ebs/latest/userguide/timeout-nvme-ebs-volumes.html). In
+// milliseconds.
 const (
 	lowTimeout    = 240_000
 	raisedTimeout = 600_000
 )
 
-// RaiseTimeout gives slow reads of a volume made from a snapshot more time than the driver does. A disk without that setting is left as
-// it is: this is a help, not a condition.
+// RaiseTimeout gives slow reads of a volume made from a snapshot more time than the driver does. A
+// disk without that setting is left as it is: this is a help, not a condition.
 func (f Finder) RaiseTimeout(dev Device) {
 	text, err := f.attribute(dev.Name, "queue/io_timeout")
 	if err != nil {

@@ -7,15 +7,17 @@ import (
 	"time"
 )
 
-// The kernel's uevents wake a look; a look now and then makes up for events that do not come (a network namespace of a container, a full socket
-// buffer). It is the listing of one folder, so it may come often.
+// The kernel's uevents wake a look; a look now and then makes up for events that do not come (a
+// network namespace of a container, a full socket buffer). It is the listing of one folder, so it
+// may come often.
 const (
 	firstLook = time.Millisecond
 	lastLook  = 50 * time.Millisecond
 )
 
-// Find waits until the volume is a disk of this machine that can be read, or ctx ends. attachedAs is the device name of the attachment
-// (/dev/xvdaa): the disk's name on Xen, where no serial tells, and used only when there is no NVMe disk but instance store.
+// Find waits until the volume is a disk of this machine that can be read, or ctx ends. attachedAs
+// is the device name of the attachment (/dev/xvdaa): the disk's name on Xen, where no serial tells,
+// and used only when there is no NVMe disk but instance store.
 func (f Finder) Find(ctx context.Context, volumeID, attachedAs string) (Device, error) {
 	dev, err := f.find(ctx, volumeID, attachedAs)
 	if err != nil {

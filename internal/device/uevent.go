@@ -11,13 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// uevents is a socket on which the kernel tells of disks that come and go. The zero value has none and only waits.
+// uevents is a socket on which the kernel tells of disks that come and go. The zero value has none
+// and only waits.
 type uevents struct {
 	socket *os.File
 	stop   func() bool
 }
 
-// listen opens the socket. The kernel's messages come in multicast group 1, udev's in group 2: udev is not needed.
+// listen opens the socket. The kernel's messages come in multicast group 1, udev's in group 2: udev
+// is not needed.
 func listen(ctx context.Context) (uevents, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
@@ -40,7 +42,8 @@ func (u uevents) close() {
 	}
 }
 
-// wait returns when a disk came or changed, or pause is over, whichever is first. The error is ctx's.
+// wait returns when a disk came or changed, or pause is over, whichever is first. The error is
+// ctx's.
 func (u uevents) wait(ctx context.Context, pause time.Duration) error {
 	if u.socket == nil {
 		timer := time.NewTimer(pause)

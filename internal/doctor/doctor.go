@@ -1,5 +1,5 @@
-// Package doctor runs checks one after the other and says what each came to: one finding, one JSON shape, for both programs. What is
-// checked is theirs.
+// Package doctor runs checks one after the other and says what each came to: one finding, one JSON
+// shape, for both programs. What is checked is theirs.
 package doctor
 
 import (
@@ -64,7 +64,8 @@ func (f Finding) Coloured(line string) string {
 	return "\x1b[" + colour + "m" + string(f.State) + "\x1b[0m" + strings.TrimPrefix(line, string(f.State))
 }
 
-// Colours says whether out is a terminal whose user wants colours: not with NO_COLOR (no-color.org) or TERM=dumb.
+// Colours says whether out is a terminal whose user wants colours: not with NO_COLOR (no-color.org)
+// or TERM=dumb.
 func Colours(out io.Writer, getenv func(string) string) bool {
 	f, ok := out.(interface{ Fd() uintptr })
 	terminal := getenv("TERM")
@@ -87,7 +88,8 @@ type Report struct {
 	Checks []Finding `json:"checks"`
 }
 
-// Run makes the checks in their order and tells each finding as it is known. Each check has timeout to come to one. The error is ctx's.
+// Run makes the checks in their order and tells each finding as it is known. Each check has timeout
+// to come to one. The error is ctx's.
 func Run(ctx context.Context, checks []Check, timeout time.Duration, tell func(Finding)) (Report, error) {
 	report := Report{Schema: 1, State: OK, Checks: []Finding{}}
 	var failed []string

@@ -1,4 +1,5 @@
-// Package exit holds the exit codes that both programs share, and carries one inside an error from where it is known to main.
+// Package exit holds the exit codes that both programs share, and carries one inside an error from
+// where it is known to main.
 //
 // Unknown codes mean failure.
 package exit
@@ -39,7 +40,8 @@ func With(code int, err error) error {
 	return &Error{Code: code, Err: err}
 }
 
-// Code returns the exit code for err: 0 for nil, 130 for a cancelled context, 1 when err carries no code.
+// Code returns the exit code for err: 0 for nil, 130 for a cancelled context, 1 when err carries no
+// code.
 func Code(err error) int {
 	var e *Error
 	switch {

@@ -13,8 +13,9 @@ import (
 	"ebs-release/internal/output"
 )
 
-// Check makes sure that device holds a file system that can be mounted, and returns what it is. `e2fsck -p` runs only when an ext
-// superblock asks for it, never -f. xfs needs nothing: its log is replayed by the mount, and fsck.xfs does nothing by design.
+// Check makes sure that device holds a file system that can be mounted, and returns what it is.
+// `e2fsck -p` runs only when an ext superblock asks for it, never -f. xfs needs nothing: its log is
+// replayed by the mount, and fsck.xfs does nothing by design.
 func Check(ctx context.Context, device string, log *slog.Logger) (Info, error) {
 	info, err := ProbeDevice(device)
 	if err != nil || info.NeedsCheck == "" {
@@ -58,8 +59,9 @@ func runE2fsck(ctx context.Context, device string, log *slog.Logger) error {
 	return judgeE2fsck(code, words)
 }
 
-// judgeE2fsck reads the exit code as the bitmask that it is (e2fsck(8)): 1 corrected, 2 corrected and "reboot" (meant for a mounted
-// root), 4 left uncorrected, 8 operational error, 16 usage, 32 cancelled, 128 library error. A signal gives -1.
+// judgeE2fsck reads the exit code as the bitmask that it is (e2fsck(8)): 1 corrected, 2 corrected
+// and "reboot" (meant for a mounted root), 4 left uncorrected, 8 operational error, 16 usage, 32
+// cancelled, 128 library error. A signal gives -1.
 func judgeE2fsck(code int, words string) error {
 	if code < 0 || code&^3 != 0 {
 		return fmt.Errorf("exit code %d, the file system is not repaired (%s). Try: publish again, from a volume that e2fsck -f finds clean", code, words)

@@ -6,8 +6,9 @@ import (
 	"math"
 )
 
-// The superblock of ext2, ext3 and ext4: 1024 bytes at 1024, little endian. Offsets and flags are those of the kernel's fs/ext4/ext4.h
-// and of https://www.kernel.org/doc/html/latest/filesystems/ext4/globals.html.
+// The superblock of ext2, ext3 and ext4: 1024 bytes at 1024, little endian. Offsets and flags are
+// those of the kernel's fs/ext4/ext4.h and of
+// https://www.kernel.org/doc/html/latest/filesystems/ext4/globals.html.
 const (
 	extStart = 1024
 	extSize  = 1024
@@ -34,8 +35,9 @@ const (
 	extOldROCompat = extROCompatSparseSuper | extROCompatLargeFile | extROCompatBtreeDir
 )
 
-// What Linux 5.14 and e2fsprogs 1.46 know (fs/ext4/ext4.h, lib/e2p/feature.c): the oldest members have these. An old e2fsck refuses a
-// compat feature, too, that the kernel would not mind (e2fsprogs #147).
+// What Linux 5.14 and e2fsprogs 1.46 know (fs/ext4/ext4.h, lib/e2p/feature.c): the oldest members
+// have these. An old e2fsck refuses a compat feature, too, that the kernel would not mind
+// (e2fsprogs #147).
 const (
 	extKnownCompat   = 0x0e3f // up to dir_index, sparse_super2, fast_commit, stable_inodes
 	extKnownIncompat = 0x3e7d6
@@ -74,7 +76,8 @@ func parseExt(head []byte) (Info, error) {
 	if incompat&extIncompatJournalDev != 0 {
 		return Info{}, damaged(info.Kind, "this is an external journal, not a file system")
 	}
-	// The kernel looks for a journal elsewhere when there is no inode of one, e2fsck when there is a UUID of one.
+	// The kernel looks for a journal elsewhere when there is no inode of one, e2fsck when there is
+	// a UUID of one.
 	if compat&extCompatJournal != 0 && (u32(0xe0) == 0 || [16]byte(sb[0xd0:0xe0]) != [16]byte{}) {
 		return Info{}, notAlone(info.Kind, "its journal is on another device", "-J device")
 	}
@@ -107,8 +110,9 @@ func parseExt(head []byte) (Info, error) {
 	})
 	info.JournalDirty = incompat&extIncompatRecover != 0
 
-	// A dirty journal is no reason: the mount replays it. Mount counts and dates are none either: they are a habit, not a finding.
-	// "Not clean" is one. With a journal it is only seen after an error; without one it means "was mounted when the snapshot was taken".
+	// A dirty journal is no reason: the mount replays it. Mount counts and dates are none either:
+	// they are a habit, not a finding. "Not clean" is one. With a journal it is only seen after an
+	// error; without one it means "was mounted when the snapshot was taken".
 	switch state := u16(0x3a); {
 	case state&extStateErrors != 0:
 		info.NeedsCheck = "the superblock's error flag is set"

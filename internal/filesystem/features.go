@@ -33,8 +33,8 @@ func newer(words []features) string {
 	return strings.Join(all, ", ")
 }
 
-// WhyNotMounted adds to the error of a mount the features that this kernel may not know: all that it says is "invalid argument"
-// (csi-driver-lvm #111).
+// WhyNotMounted adds to the error of a mount the features that this kernel may not know: all that
+// it says is "invalid argument" (csi-driver-lvm #111).
 func (i Info) WhyNotMounted(err error) error {
 	if i.Newer == "" || !errors.Is(err, unix.EINVAL) {
 		return err

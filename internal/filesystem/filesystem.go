@@ -1,7 +1,9 @@
-// Package filesystem reads the superblocks of ext2, ext3, ext4 and xfs itself, and checks ext file systems that ask for it.
+// Package filesystem reads the superblocks of ext2, ext3, ext4 and xfs itself, and checks ext file
+// systems that ask for it.
 //
-// Nothing here writes to a disk but `e2fsck -p`. "There is no file system" (blank) and "there is something that we do not know" are told
-// apart, and neither is ever an invitation to make one: the code that formats is in the subpackage mkfs, which only the publisher links.
+// Nothing here writes to a disk but `e2fsck -p`. "There is no file system" (blank) and "there is
+// something that we do not know" are told apart, and neither is ever an invitation to make one: the
+// code that formats is in the subpackage mkfs, which only the publisher links.
 package filesystem
 
 import (
@@ -29,15 +31,18 @@ type Info struct {
 	UUID  string
 	Bytes int64 // the size of the file system, not of the device
 
-	// JournalDirty: ext's journal must be replayed, which the kernel does at a mount. (An xfs superblock does not tell.)
+	// JournalDirty: ext's journal must be replayed, which the kernel does at a mount. (An xfs
+	// superblock does not tell.)
 	JournalDirty bool
 	// NeedsCheck says why e2fsck must look before a mount; empty: it need not.
 	NeedsCheck string
-	// Newer are the features that Linux 5.14 does not know, the oldest kernel that a member may have; empty: any member can mount it.
+	// Newer are the features that Linux 5.14 does not know, the oldest kernel that a member may
+	// have; empty: any member can mount it.
 	Newer string
 }
 
-// KernelName is the name to mount by. The ext4 driver mounts all three, and unlike the other two names it is always there.
+// KernelName is the name to mount by. The ext4 driver mounts all three, and unlike the other two
+// names it is always there.
 func (i Info) KernelName() string {
 	if i.Kind == XFS {
 		return "xfs"
@@ -45,7 +50,8 @@ func (i Info) KernelName() string {
 	return "ext4"
 }
 
-// What Probe may find instead of a file system. Errors of Probe wrap one of these, or are errors of reading.
+// What Probe may find instead of a file system. Errors of Probe wrap one of these, or are errors of
+// reading.
 var (
 	ErrBlank     = errors.New("the disk is blank, there is no file system on it")
 	ErrUnknown   = errors.New("what is on the disk is unknown: not ext2, ext3, ext4 or xfs, and not blank")
@@ -100,8 +106,8 @@ func ProbeDevice(path string) (Info, error) {
 	return info, nil
 }
 
-// Blank says whether the first and the last MiB of a disk of size bytes are all zero: where every file system, partition table, RAID and
-// volume manager has its marks.
+// Blank says whether the first and the last MiB of a disk of size bytes are all zero: where every
+// file system, partition table, RAID and volume manager has its marks.
 func Blank(disk io.ReaderAt, size int64) (bool, error) {
 	for _, start := range []int64{0, max(0, size-mib)} {
 		data, err := readFull(disk, start, min(mib, size-start))
@@ -145,7 +151,8 @@ func nothing(disk io.ReaderAt, size int64) error {
 	return fmt.Errorf("%w. Try: %s", ErrUnknown, wholeDisk)
 }
 
-// wholeDisk is what to do about a disk with something else on it, such as partitions, which nothing here looks into.
+// wholeDisk is what to do about a disk with something else on it, such as partitions, which nothing
+// here looks into.
 const wholeDisk = "ebs-release init with a blank volume, on the whole of which it makes ext4 or xfs, and publish the files there"
 
 // readFull reads length bytes at start; less than that is an error.
@@ -165,7 +172,8 @@ func damaged(kind Kind, format string, args ...any) error {
 	return fmt.Errorf("%w: %s: %s", ErrDamaged, kind, fmt.Sprintf(format, args...))
 }
 
-// notAlone is about a file system that needs a second device, which no snapshot of the volume has. option is the one of mkfs that made it so.
+// notAlone is about a file system that needs a second device, which no snapshot of the volume has.
+// option is the one of mkfs that made it so.
 func notAlone(kind Kind, what, option string) error {
 	return fmt.Errorf("%s: %s, and a snapshot is of one volume. Try: a new volume, with a file system made by mkfs.%s without %s", kind, what, kind, option)
 }
@@ -174,7 +182,8 @@ func formatUUID(u []byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:16])
 }
 
-// label cuts a fixed-width name at its first zero byte and drops what does not print: it is shown to people.
+// label cuts a fixed-width name at its first zero byte and drops what does not print: it is shown
+// to people.
 func label(field []byte) string {
 	var text []byte
 	for _, b := range field {

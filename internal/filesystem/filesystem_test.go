@@ -153,7 +153,8 @@ func TestWhatIsNoFileSystemIsToldApart(t *testing.T) {
 	}
 }
 
-// A snapshot is of one volume: what needs a second device can't be mounted where only the snapshot's copy is.
+// A snapshot is of one volume: what needs a second device can't be mounted where only the
+// snapshot's copy is.
 func TestAFileSystemOnTwoDevicesIsRefused(t *testing.T) {
 	other := image(t, 128<<20)
 	for _, tc := range []struct {
@@ -297,7 +298,8 @@ func FuzzXFS(f *testing.F) {
 	})
 }
 
-// probeAnything probes data as it is, and as the start of a disk that is large enough for what its superblock claims.
+// probeAnything probes data as it is, and as the start of a disk that is large enough for what its
+// superblock claims.
 func probeAnything(t *testing.T, data []byte) {
 	for _, size := range []int64{int64(len(data)), 1 << 50} {
 		info, err := filesystem.Probe(bytes.NewReader(data), size)

@@ -9,16 +9,17 @@ import (
 	"slices"
 )
 
-// The superblock of xfs: one sector at 0, big endian (the checksum is little endian). Offsets are those of struct xfs_dsb in the
-// kernel's fs/xfs/libxfs/xfs_format.h.
+// The superblock of xfs: one sector at 0, big endian (the checksum is little endian). Offsets are
+// those of struct xfs_dsb in the kernel's fs/xfs/libxfs/xfs_format.h.
 const (
 	xfsMagic     = "XFSB"
 	xfsMaxSector = 32768
 
 	xfsIncompatNeedsRepair = 1 << 4
 
-	// What Linux 5.14 knows: finobt, rmapbt, reflink, inobtcount; ftype, spinodes, meta_uuid, bigtime, needsrepair. A log item feature
-	// is set while the log is dirty only, by the kernel that wrote it.
+	// What Linux 5.14 knows: finobt, rmapbt, reflink, inobtcount; ftype, spinodes, meta_uuid,
+	// bigtime, needsrepair. A log item feature is set while the log is dirty only, by the kernel
+	// that wrote it.
 	xfsKnownROCompat    = 0xf
 	xfsKnownIncompat    = 0x1f
 	xfsKnownLogIncompat = 0

@@ -1,7 +1,9 @@
-// Package fleet knows the members: which instances the groups have, where they are, and what they reported.
+// Package fleet knows the members: which instances the groups have, where they are, and what they
+// reported.
 //
-// Who is a member says Auto Scaling; where it is, EC2; what it holds, the tags that its agent put on its volume (internal/volume, tags.go). That
-// package's tag names are the one thing this leaf takes from another: agent and publisher must mean the same words.
+// Who is a member says Auto Scaling; where it is, EC2; what it holds, the tags that its agent put
+// on its volume (internal/volume, tags.go). That package's tag names are the one thing this leaf
+// takes from another: agent and publisher must mean the same words.
 package fleet
 
 import (
@@ -52,17 +54,18 @@ type Machines interface {
 	DescribeVolumes(context.Context, *ec2.DescribeVolumesInput, ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error)
 }
 
-// Sizes of a batch. EC2 counts the values of all filters of a call together, and takes 200 (row 36): one place is left for the role.
-// DescribeAutoScalingGroups answers with at most 100 groups a page. Each Describe of EC2 asks for pages: without MaxResults it has a
-// smaller request bucket, and times out in an account that is large (row 42).
+// Sizes of a batch. EC2 counts the values of all filters of a call together, and takes 200 (row
+// 36): one place is left for the role. DescribeAutoScalingGroups answers with at most 100 groups a
+// page. Each Describe of EC2 asks for pages: without MaxResults it has a smaller request bucket,
+// and times out in an account that is large (row 42).
 const (
 	groupsPerPage = 100
 	idsPerCall    = 199
 	perPage       = volume.PerPage
 )
 
-// List returns the members of groups, sorted by group and instance id. A group that does not exist is an error that names it: a name with a typo must
-// not look like an empty fleet.
+// List returns the members of groups, sorted by group and instance id. A group that does not exist
+// is an error that names it: a name with a typo must not look like an empty fleet.
 func List(ctx context.Context, asg Groups, machines Machines, groups []string) ([]Member, error) {
 	members, err := membership(ctx, asg, groups)
 	if err != nil || len(members) == 0 {
@@ -129,8 +132,9 @@ func membership(ctx context.Context, asg Groups, groups []string) ([]Member, err
 	return members, nil
 }
 
-// addresses asks EC2 where instances are. By filter, not by id: one id that EC2 has forgotten would fail the call for all the others.
-// An instance that EC2 says is terminated is gone, even where Auto Scaling has not noticed.
+// addresses asks EC2 where instances are. By filter, not by id: one id that EC2 has forgotten would
+// fail the call for all the others. An instance that EC2 says is terminated is gone, even where
+// Auto Scaling has not noticed.
 func addresses(ctx context.Context, machines Machines, ids []string, members map[string]*Member, gone map[string]bool) error {
 	pages := ec2.NewDescribeInstancesPaginator(machines, &ec2.DescribeInstancesInput{
 		MaxResults: aws.Int32(perPage),
@@ -183,8 +187,8 @@ type report struct {
 	generation                                                  int64
 }
 
-// readReport reads a volume's tags. Only a volume that is attached to the instance that it was made for speaks for it: anybody who may tag a volume could
-// claim another's name.
+// readReport reads a volume's tags. Only a volume that is attached to the instance that it was made
+// for speaks for it: anybody who may tag a volume could claim another's name.
 func readReport(v types.Volume) (report, bool) {
 	tags := make(map[string]string, len(v.Tags))
 	for _, t := range v.Tags {
@@ -205,7 +209,8 @@ func readReport(v types.Volume) (report, bool) {
 	return r, true
 }
 
-// take makes a report the member's. While a volume is replaced an instance may have two: the newer generation speaks.
+// take makes a report the member's. While a volume is replaced an instance may have two: the newer
+// generation speaks.
 func (m *Member) take(r report) {
 	// Of two of one generation the one that is served speaks: the other is on its way off.
 	if m.VolumeID != "" && (m.Generation > r.generation || m.Generation == r.generation && (volume.Serves(m.State) || !volume.Serves(r.state))) {

@@ -105,8 +105,8 @@ func (a *account) CreateTags(_ context.Context, in *ec2.CreateTagsInput, _ ...fu
 	return &ec2.CreateTagsOutput{}, a.fail
 }
 
-// cut gives page token of all, two at a time.
-// accepted: EC2 takes 200 values in all filters of a call together (row 36), and wants to be asked for pages (row 42).
+// cut gives page token of all, two at a time. accepted: EC2 takes 200 values in all filters of a
+// call together (row 36), and wants to be asked for pages (row 42).
 func accepted(filters []types.Filter, max *int32) error {
 	values := 0
 	for _, f := range filters {
@@ -185,7 +185,8 @@ func TestListJoinsGroupsInstancesAndReportsOverPages(t *testing.T) {
 	}
 }
 
-// TestAFleetOfAnySize: batches end where a call is full, and every member is listed with its report; so are orphans and volumes that are gone.
+// TestAFleetOfAnySize: batches end where a call is full, and every member is listed with its
+// report; so are orphans and volumes that are gone.
 func TestAFleetOfAnySize(t *testing.T) {
 	for _, size := range []int{1, 199, 200, 201, 450} {
 		t.Run(strconv.Itoa(size), func(t *testing.T) {

@@ -14,8 +14,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// Orphan is a member's volume that nobody uses any more: attached to nothing, and the instance that it was made for is gone, or has left it
-// behind (volume.StateLeft). It stays behind when an instance dies between CreateVolume and DeleteOnTermination (aggregation-service #87,
+// Orphan is a member's volume that nobody uses any more: attached to nothing, and the instance that
+// it was made for is gone, or has left it behind (volume.StateLeft). It stays behind when an
+// instance dies between CreateVolume and DeleteOnTermination (aggregation-service #87,
 // amazon-ebs-autoscale #30).
 type Orphan struct {
 	VolumeID   string
@@ -24,8 +25,9 @@ type Orphan struct {
 	Left       bool // by its instance, which may live on
 }
 
-// Orphans lists them, of all groups: a volume says itself whose it was. One whose instance is only stopped, or has just been launched, is none as long
-// as EC2 knows the instance; the caller leaves young ones alone all the same, as EC2 may not know a new instance yet (kubernetes #77389).
+// Orphans lists them, of all groups: a volume says itself whose it was. One whose instance is only
+// stopped, or has just been launched, is none as long as EC2 knows the instance; the caller leaves
+// young ones alone all the same, as EC2 may not know a new instance yet (kubernetes #77389).
 func Orphans(ctx context.Context, machines Machines) ([]Orphan, error) {
 	var found []Orphan
 	pages := ec2.NewDescribeVolumesPaginator(machines, &ec2.DescribeVolumesInput{MaxResults: aws.Int32(perPage), Filters: []types.Filter{

@@ -12,7 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// orphanage answers with all volumes of the role, as if the filter for the state did not work: the code has to look itself, too.
+// orphanage answers with all volumes of the role, as if the filter for the state did not work: the
+// code has to look itself, too.
 type orphanage struct {
 	account
 	failing string // the call that fails
@@ -66,7 +67,8 @@ func TestOrphansAreVolumesOfInstancesThatAreGone(t *testing.T) {
 	}
 }
 
-// Row 85: an instance lives on that left a volume behind. gc may have it, but never as long as it is attached.
+// Row 85: an instance lives on that left a volume behind. gc may have it, but never as long as it
+// is attached.
 func TestAVolumeThatWasLeftIsAnOrphanOnceItIsDetached(t *testing.T) {
 	left := func(id, attachedTo string) types.Volume {
 		return vol(id, attachedTo, volume.TagInstance, "i-1", volume.TagGeneration, "9", volume.TagState, volume.StateLeft)

@@ -26,9 +26,10 @@ const (
 	mostRefused    = 4    // so many volumes refused one by one are no accident: a right is missing
 )
 
-// Report writes onto members' volumes that they are on generation now, and in which state, "": the one that their tags have. The publisher does this after it
-// activated a release, because the ssh user on a member has no rights in EC2. A volume that is gone needs no tags, and keeps no other from its own. The error
-// names the volumes that have none.
+// Report writes onto members' volumes that they are on generation now, and in which state, "": the
+// one that their tags have. The publisher does this after it activated a release, because the ssh
+// user on a member has no rights in EC2. A volume that is gone needs no tags, and keeps no other
+// from its own. The error names the volumes that have none.
 func Report(ctx context.Context, tagger Tagger, volumeIDs []string, generation int64, release, state string) error {
 	r := reporter{tagger: tagger, tags: []types.Tag{
 		{Key: aws.String(volume.TagGeneration), Value: aws.String(strconv.FormatInt(generation, 10))},
@@ -52,8 +53,9 @@ type reporter struct {
 	refused []error // of single volumes
 }
 
-// batch tags all at once, if it can. One volume that is gone makes EC2 refuse the whole call, and not always as such: a policy with conditions on the
-// volume's tags finds none, so that it is UnauthorizedOperation.
+// batch tags all at once, if it can. One volume that is gone makes EC2 refuse the whole call, and
+// not always as such: a policy with conditions on the volume's tags finds none, so that it is
+// UnauthorizedOperation.
 func (r *reporter) batch(ctx context.Context, volumeIDs []string) error {
 	err := r.tag(ctx, volumeIDs)
 	if !isRefused(err) {
@@ -69,7 +71,8 @@ func (r *reporter) batch(ctx context.Context, volumeIDs []string) error {
 	return errors.Join(r.refused...)
 }
 
-// halve finds the volumes that EC2 refuses although it lists them: their end is too young for the listing, or a right is missing.
+// halve finds the volumes that EC2 refuses although it lists them: their end is too young for the
+// listing, or a right is missing.
 func (r *reporter) halve(ctx context.Context, volumeIDs []string) error {
 	err := r.tag(ctx, volumeIDs)
 	switch half := len(volumeIDs) / 2; {

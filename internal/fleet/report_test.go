@@ -34,7 +34,8 @@ func TestReportSaysWhatFailed(t *testing.T) {
 	}
 }
 
-// have makes volumes vol-0, vol-1 and so on, and returns the ids of all of them: EC2 lists those, but some.
+// have makes volumes vol-0, vol-1 and so on, and returns the ids of all of them: EC2 lists those,
+// but some.
 func (a *account) have(n int, but ...string) (ids []string) {
 	for i := range n {
 		id := fmt.Sprintf("vol-%d", i)
@@ -71,7 +72,8 @@ func TestAllVolumesAreGone(t *testing.T) {
 	}
 }
 
-// The listing is old: EC2 refuses what it still lists. The next round sees it; until then the others have their tags, and the error names these.
+// The listing is old: EC2 refuses what it still lists. The next round sees it; until then the
+// others have their tags, and the error names these.
 func TestRefusedVolumesAreNamedAndKeepNoneFromItsTags(t *testing.T) {
 	for _, code := range refusals {
 		t.Run(code, func(t *testing.T) {

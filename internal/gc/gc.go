@@ -1,6 +1,7 @@
-// Package gc decides what is kept, and why: trees on a release volume or a member's, snapshots, and what a rollback can go back to. One rule for all of them:
-// what was committed latest is needed most, by the history and not by the time in a name; what was never committed goes first; and what somebody holds stays.
-// It does nothing itself: callers tell it what there is, and do what it says.
+// Package gc decides what is kept, and why: trees on a release volume or a member's, snapshots, and
+// what a rollback can go back to. One rule for all of them: what was committed latest is needed
+// most, by the history and not by the time in a name; what was never committed goes first; and what
+// somebody holds stays. It does nothing itself: callers tell it what there is, and do what it says.
 package gc
 
 import (
@@ -16,7 +17,8 @@ type Generation struct {
 	Snapshots []string // ids, one for each region
 }
 
-// Releases returns the releases of committed generations, each once, those of the latest generation first.
+// Releases returns the releases of committed generations, each once, those of the latest generation
+// first.
 func Releases(committed []Generation) []string {
 	var ids []string
 	for _, g := range latestFirst(committed) {
@@ -27,7 +29,8 @@ func Releases(committed []Generation) []string {
 	return ids
 }
 
-// Back returns the generations that a rollback can go back to: those before the current one, with another release, the latest first.
+// Back returns the generations that a rollback can go back to: those before the current one, with
+// another release, the latest first.
 func Back(committed []Generation, generation int64, release string) []Generation {
 	return slices.DeleteFunc(latestFirst(committed), func(g Generation) bool { return g.Number >= generation || g.Release == release })
 }
@@ -97,8 +100,9 @@ func (w Wanted) Trees(v Volume) []Item {
 	return items
 }
 
-// ForRoom returns the trees that may go, at worst, when there is no room for a new one: what is needed least first. All may but the current one, what is in use,
-// and what a rollback needs, if more than one is to be kept.
+// ForRoom returns the trees that may go, at worst, when there is no room for a new one: what is
+// needed least first. All may but the current one, what is in use, and what a rollback needs, if
+// more than one is to be kept.
 func (w Wanted) ForRoom(v Volume) []string {
 	stays := []string{v.Current, v.Active, v.Base}
 	if w.Keep != 1 {
@@ -118,7 +122,8 @@ func (w Wanted) ForRoom(v Volume) []string {
 	return ids
 }
 
-// Before is the release on a volume that a rollback of the current one would need; "" when there is none.
+// Before is the release on a volume that a rollback of the current one would need; "" when there is
+// none.
 func (w Wanted) Before(v Volume) string {
 	for _, id := range w.order(v) {
 		if id != v.Current && (slices.Contains(w.Committed, id) || len(w.Committed) == 0) {
@@ -180,7 +185,8 @@ type Snapshots struct {
 	Young     func(started time.Time) bool
 }
 
-// Decide says what is kept: that of the latest generation first, and what was never committed at the end.
+// Decide says what is kept: that of the latest generation first, and what was never committed at
+// the end.
 func (s Snapshots) Decide() []Item {
 	keep := max(s.Keep, 1)
 	first := int64(0) // that the history knows. What is older counts as committed: nothing tells

@@ -1,5 +1,6 @@
-// Package generation holds the bounds of a generation: the integer that grows by every publish. Everything that is read from outside (a pointer, a tag, a
-// file on a volume, a request, a flag) is checked here, so that no one place takes a number that another one refuses.
+// Package generation holds the bounds of a generation: the integer that grows by every publish.
+// Everything that is read from outside (a pointer, a tag, a file on a volume, a request, a flag) is
+// checked here, so that no one place takes a number that another one refuses.
 package generation
 
 import (
@@ -7,7 +8,8 @@ import (
 	"strconv"
 )
 
-// Max is the highest generation. JSON readers hold whole numbers exactly up to here (RFC 8259, section 6), and nobody publishes that often.
+// Max is the highest generation. JSON readers hold whole numbers exactly up to here (RFC 8259,
+// section 6), and nobody publishes that often.
 const Max = 1<<53 - 1
 
 // Check says whether n is a generation: from 1 to Max.

@@ -1,4 +1,5 @@
-// Package hook runs the programs in a folder such as /etc/ebs-release/activate.d, one after the other, in the order of their names.
+// Package hook runs the programs in a folder such as /etc/ebs-release/activate.d, one after the
+// other, in the order of their names.
 package hook
 
 import (
@@ -20,9 +21,11 @@ import (
 
 // Dir is a folder with programs. One that does not exist is an empty one.
 //
-// As run-parts(8), it runs executable files only, and skips what is hidden or looks like an editor's or a package manager's copy. Unlike that,
-// it takes names with dots in them (50-reload.sh). A folder or program that everybody may write to, or that belongs to somebody else than root
-// or the user who runs it, is a failure: skipped in silence it would be missed, run it would be a hole.
+// As run-parts(8), it runs executable files only, and skips what is hidden or looks like an
+// editor's or a package manager's copy. Unlike that, it takes names with dots in them
+// (50-reload.sh). A folder or program that everybody may write to, or that belongs to somebody else
+// than root or the user who runs it, is a failure: skipped in silence it would be missed, run it
+// would be a hole.
 type Dir struct {
 	Path    string
 	Timeout time.Duration // for each program

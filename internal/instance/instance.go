@@ -24,7 +24,8 @@ import (
 )
 
 // Identity is what the instance identity document says
-// (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-identity-documents.html). The zone is never made from the region and a letter.
+// (https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instance-identity-documents.html). The zone
+// is never made from the region and a letter.
 type Identity struct {
 	InstanceID       string
 	AvailabilityZone string
@@ -33,29 +34,32 @@ type Identity struct {
 	InstanceType     string
 }
 
-// The metadata service may be late, answer 404 or hang while an instance comes up (eks-ami #1970, #2360; ignition #597): a short time
-// for each try, and tries until the context ends.
+// The metadata service may be late, answer 404 or hang while an instance comes up (eks-ami #1970,
+// #2360; ignition #597): a short time for each try, and tries until the context ends.
 const (
 	tryTimeout = 2 * time.Second
 	firstPause = 100 * time.Millisecond
 	lastPause  = 2 * time.Second
 )
 
-// NewClient returns a client of the metadata service that does not fall back to IMDSv1, gives each request tryTimeout, and leaves retries to
-// its caller.
-// The endpoint is 169.254.169.254, or what AWS_EC2_METADATA_SERVICE_ENDPOINT says.
+// NewClient returns a client of the metadata service that does not fall back to IMDSv1, gives each
+// request tryTimeout, and leaves retries to its caller. The endpoint is 169.254.169.254, or what
+// AWS_EC2_METADATA_SERVICE_ENDPOINT says.
 func NewClient(cfg aws.Config) *imds.Client {
 	return imds.NewFromConfig(cfg, func(o *imds.Options) {
 		o.EnableFallback = aws.FalseTernary
 		o.Retryer = aws.NopRetryer{}
-		// Never through a proxy: one that runs on another instance would answer as that instance (boto #1146, aws-xray-daemon #255).
+		// Never through a proxy: one that runs on another instance would answer as that instance
+		// (boto #1146, aws-xray-daemon #255).
 		straight := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = nil })
 		o.HTTPClient = patient{straight.WithTimeout(tryTimeout)}
 	})
 }
 
-// LoadConfig is the SDK's configuration. The keys of the instance's role are fetched by a NewClient that knows it, too (the endpoint and its mode, for
-// IPv6); the calls that need the keys are what is retried. No link-local address is reached through a proxy: metadata and keys are the machine's own.
+// LoadConfig is the SDK's configuration. The keys of the instance's role are fetched by a NewClient
+// that knows it, too (the endpoint and its mode, for IPv6); the calls that need the keys are what
+// is retried. No link-local address is reached through a proxy: metadata and keys are the machine's
+// own.
 func LoadConfig(ctx context.Context, more ...func(*config.LoadOptions) error) (aws.Config, error) {
 	quiet := config.WithLogger(logging.Nop{}) // its warnings on stderr help nobody here; errors come back as such
 	options := append([]func(*config.LoadOptions) error{quiet, config.WithHTTPClient(HTTPClient())}, more...)
@@ -72,8 +76,9 @@ func HTTPClient() *awshttp.BuildableClient {
 	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = proxy })
 }
 
-// proxy is http.ProxyFromEnvironment, but for what is on this machine's own link, NO_PROXY or not: 169.254.0.0/16, fe80::/10, and the addresses that
-// EC2, ECS and EKS have for metadata and keys over IPv6.
+// proxy is http.ProxyFromEnvironment, but for what is on this machine's own link, NO_PROXY or not:
+// 169.254.0.0/16, fe80::/10, and the addresses that EC2, ECS and EKS have for metadata and keys
+// over IPv6.
 func proxy(r *http.Request) (*url.URL, error) {
 	if ip, err := netip.ParseAddr(r.URL.Hostname()); err == nil && (ip.Unmap().IsLinkLocalUnicast() || slices.Contains(metadataIPv6, ip)) {
 		return nil, nil
@@ -81,15 +86,18 @@ func proxy(r *http.Request) (*url.URL, error) {
 	return http.ProxyFromEnvironment(r)
 }
 
-// metadataIPv6: instance metadata (docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html) and EKS pod identity
-// (docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html).
+// metadataIPv6: instance metadata
+// (docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html) and EKS pod
+// identity (docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html).
 var metadataIPv6 = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd00:ec2::23")}
 
-// patient keeps the SDK from putting its own limits on a client of its own kind: 0.25 s to connect and 0.5 s until the answer starts, again
-// and again, are too short for a service that is slow while an instance comes up.
+// patient keeps the SDK from putting its own limits on a client of its own kind: 0.25 s to connect
+// and 0.5 s until the answer starts, again and again, are too short for a service that is slow
+// while an instance comes up.
 type patient struct{ imds.HTTPClient }
 
-// Identify asks who this instance is, until it is told or ctx ends. The error says whether the token or the document could not be had.
+// Identify asks who this instance is, until it is told or ctx ends. The error says whether the
+// token or the document could not be had.
 func Identify(ctx context.Context, client *imds.Client, log *slog.Logger) (Identity, error) {
 	pause := firstPause
 	for {
@@ -122,8 +130,9 @@ func try(ctx context.Context, client *imds.Client) (Identity, error) {
 	return identity, nil
 }
 
-// what tells a PUT of the token from the GET of the document: they fail for different reasons (hop limit, IMDS off; too early).
-// By the text, because the SDK (imds v1.20) hides the inner operation's error from errors.As.
+// what tells a PUT of the token from the GET of the document: they fail for different reasons (hop
+// limit, IMDS off; too early). By the text, because the SDK (imds v1.20) hides the inner
+// operation's error from errors.As.
 func what(err error) string {
 	if strings.Contains(err.Error(), "getToken") {
 		return "PUT for the token"

@@ -17,7 +17,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 )
 
-// TestMain is also a process that has a proxy in its environment from the start: net/http reads that once.
+// TestMain is also a process that has a proxy in its environment from the start: net/http reads
+// that once.
 func TestMain(m *testing.M) {
 	if os.Getenv("EBS_RELEASE_TEST_PROXIED") == "" {
 		os.Exit(m.Run())
@@ -43,7 +44,8 @@ func proxied() int {
 	return 0
 }
 
-// TestNoProxyIsAskedForMetadata: HTTP_PROXY is set and NO_PROXY is not. A proxy on another instance would answer as that instance.
+// TestNoProxyIsAskedForMetadata: HTTP_PROXY is set and NO_PROXY is not. A proxy on another instance
+// would answer as that instance.
 func TestNoProxyIsAskedForMetadata(t *testing.T) {
 	asked := make(chan string, 100)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -69,7 +71,8 @@ func TestNoProxyIsAskedForMetadata(t *testing.T) {
 	}
 }
 
-// TestKeysComeFromTheConfiguredEndpoint: a setting of the profile, as the one for IPv6 is, counts for the keys of the role as well.
+// TestKeysComeFromTheConfiguredEndpoint: a setting of the profile, as the one for IPv6 is, counts
+// for the keys of the role as well.
 func TestKeysComeFromTheConfiguredEndpoint(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /latest/api/token", func(w http.ResponseWriter, _ *http.Request) {

@@ -25,7 +25,8 @@ type machines interface {
 	Terminate(ctx context.Context, instanceID string) error
 }
 
-// hardware is what the account switches. All disks are files of one store; an instance is a host or a virtual machine, as its image says.
+// hardware is what the account switches. All disks are files of one store; an instance is a host or
+// a virtual machine, as its image says.
 type hardware struct {
 	store  *disk.Store
 	rack   *host.Rack

@@ -12,7 +12,8 @@ import (
 	"ebs-release/internal/lab/host"
 )
 
-// shutdownGrace is how long a host may take to end its programs before its power is cut. EC2 gives minutes.
+// shutdownGrace is how long a host may take to end its programs before its power is cut. EC2 gives
+// minutes.
 const shutdownGrace = 5 * time.Second
 
 // hosts are the instances that are hosts of the rack; their disks are loop devices.

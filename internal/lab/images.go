@@ -16,7 +16,8 @@ import (
 // deployID is the user and group id of the ssh user.
 const deployID = 61200
 
-// images are the folders that lie over this machine's own root in a host: base in all of them, then member or server.
+// images are the folders that lie over this machine's own root in a host: base in all of them, then
+// member or server.
 type images struct {
 	dir  string
 	opts Options
@@ -70,7 +71,8 @@ func newImages(ctx context.Context, dir string, opts Options) (*images, error) {
 // key is the release server's private ssh key.
 func (im *images) key() string { return filepath.Join(im.dir, "server", SSHKey) }
 
-// makeKey puts the key into its place, a new one unless the options name one, and returns its public half.
+// makeKey puts the key into its place, a new one unless the options name one, and returns its
+// public half.
 func (im *images) makeKey(ctx context.Context) ([]byte, error) {
 	if im.opts.ServerKey != "" {
 		private, err := os.ReadFile(im.opts.ServerKey)

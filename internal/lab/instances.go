@@ -45,8 +45,9 @@ func (l *Lab) WaitHosts(ctx context.Context, ok func([]*host.Host) bool) error {
 	return l.hardware.wait(ctx, func() bool { return ok(l.Hosts()) })
 }
 
-// Booted waits until the instance has power and its boot is through: the agent ended well and the application has started. It gives up when the boot
-// fails, when the instance is terminated, or with ctx.
+// Booted waits until the instance has power and its boot is through: the agent ended well and the
+// application has started. It gives up when the boot fails, when the instance is terminated, or
+// with ctx.
 func (l *Lab) Booted(ctx context.Context, instanceID string) (*host.Host, error) {
 	var h *host.Host
 	err := l.hardware.wait(ctx, func() bool {
@@ -62,7 +63,8 @@ func (l *Lab) Booted(ctx context.Context, instanceID string) (*host.Host, error)
 	return h, h.Booted(ctx)
 }
 
-// AllBooted waits until the group has n members in service whose boot is through, and returns their hosts in the order of launch.
+// AllBooted waits until the group has n members in service whose boot is through, and returns their
+// hosts in the order of launch.
 func (l *Lab) AllBooted(ctx context.Context, group string, n int) ([]*host.Host, error) {
 	if err := l.InService(ctx, group, n); err != nil {
 		return nil, err

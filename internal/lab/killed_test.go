@@ -17,8 +17,9 @@ import (
 
 const doomedArg = "doomed-lab"
 
-// doomed is a lab of its own process, which the test kills: it says its name and the process of a host, and waits for its end. The host has a mounted disk, which is
-// frozen, or all disks are, if the environment says so.
+// doomed is a lab of its own process, which the test kills: it says its name and the process of a
+// host, and waits for its end. The host has a mounted disk, which is frozen, or all disks are, if
+// the environment says so.
 func doomed() int {
 	ctx := context.Background()
 	l, err := Start(ctx, Options{Agent: os.Getenv("AGENT"), Publisher: os.Getenv("PUBLISHER"), Dir: os.Getenv("DIR")})

@@ -1,15 +1,17 @@
-// Package lab is an EC2 on one machine: the account of package cloud (EC2, Auto Scaling, instance metadata), with disks and machines behind it.
+// Package lab is an EC2 on one machine: the account of package cloud (EC2, Auto Scaling, instance
+// metadata), with disks and machines behind it.
 //
 //	cloud  what EC2 knows, its rules, and its wire protocols
 //	disk   volumes and snapshots: files, reflinks, loop devices
 //	host   instances: namespaces, a root file system, a network, sshd
 //	vm     instances: virtual machines with a kernel of their own, systemd, NVMe disks
 //
-// This package ties them together and adds what an operator brings: an image with the agent, an image with the publisher, and a release server. The two
-// programs are the built ones, installed as their packages install them; they find the lab as they find EC2.
+// This package ties them together and adds what an operator brings: an image with the agent, an
+// image with the publisher, and a release server. The two programs are the built ones, installed as
+// their packages install them; they find the lab as they find EC2.
 //
-// A program that uses it calls host.RunInit first thing in main, and Close at the end. When it is killed instead, all goes but a temporary folder, which the
-// next lab removes.
+// A program that uses it calls host.RunInit first thing in main, and Close at the end. When it is
+// killed instead, all goes but a temporary folder, which the next lab removes.
 package lab
 
 import (
@@ -72,7 +74,8 @@ const (
 	PointerStore = "/srv/release"                // on the release server
 	pointerPort  = 8080
 
-	// PointerURL is the same in all labs, since the release server is the first instance: images that were made elsewhere may name it.
+	// PointerURL is the same in all labs, since the release server is the first instance: images
+	// that were made elsewhere may name it.
 	PointerURL = "http://10.0.0.4:8080/release.json"
 )
 
@@ -99,7 +102,8 @@ type Lab struct {
 	vms map[string]vm.Spec // what instances of an image are made of, by image id: see Register
 }
 
-// Start makes a lab with a release server, which boots while Start returns: see ReleaseServer. On failure all is taken down again.
+// Start makes a lab with a release server, which boots while Start returns: see ReleaseServer. On
+// failure all is taken down again.
 func Start(ctx context.Context, opts Options) (*Lab, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("start lab: it needs root, for namespaces and loop devices. Try: sudo")
@@ -176,7 +180,8 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	return images.configure(PointerURL)
 }
 
-// Serve answers HTTP on a port of the network that the hosts are in, until Close: a web server of somebody's, for pointers that go wrong.
+// Serve answers HTTP on a port of the network that the hosts are in, until Close: a web server of
+// somebody's, for pointers that go wrong.
 func (l *Lab) Serve(port int, handler http.Handler) (url string, err error) {
 	listener, err := l.hardware.rack.Listen(port)
 	if err != nil {
@@ -221,7 +226,8 @@ func (l *Lab) Close() error {
 	return nil
 }
 
-// Environ are the variables that point an AWS SDK or the AWS CLI on this machine at the lab, with the rights of the account's owner.
+// Environ are the variables that point an AWS SDK or the AWS CLI on this machine at the lab, with
+// the rights of the account's owner.
 func (l *Lab) Environ() []string {
 	admin := l.Account.Admin()
 	return []string{
@@ -242,5 +248,6 @@ func (l *Lab) EC2() *ec2.Client {
 	})
 }
 
-// Dir is the lab's temporary folder; consoles are in its folder console, those of virtual machines in its folder vm.
+// Dir is the lab's temporary folder; consoles are in its folder console, those of virtual machines
+// in its folder vm.
 func (l *Lab) Dir() string { return l.dir.path }

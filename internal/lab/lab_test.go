@@ -19,7 +19,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// The programs of these tests stand in for the real ones: the lab's own behaviour is tested here, theirs in package e2e.
+// The programs of these tests stand in for the real ones: the lab's own behaviour is tested here,
+// theirs in package e2e.
 const (
 	standInAgent = `#!/bin/sh
 # Boots on a release that was there all along.

@@ -19,7 +19,8 @@ func (l *Lab) hostSpec(inst cloud.InstanceSpec) (host.Spec, error) {
 			fmt.Sprintf("AWS_ENDPOINT_URL=http://%s", l.hardware.rack.Gateway()),
 		},
 		Metadata: l.Account.IMDSHandler(inst.ID),
-		// The image was made from a machine that has host keys: each host makes its own, as cloud-init sees to it.
+		// The image was made from a machine that has host keys: each host makes its own, as
+		// cloud-init sees to it.
 		FirstBoot: []host.Service{{Name: "host-keys", Argv: []string{"sh", "-c", "rm -f /etc/ssh/ssh_host_* && exec ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key"}}},
 		Boot:      []host.Service{{Name: "sshd", Argv: []string{"/usr/sbin/sshd", "-D", "-e"}, Daemon: true, Port: 22}},
 	}

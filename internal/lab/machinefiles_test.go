@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// TestTheReleaseServerSeesWhatAPersonEdits: an editor writes a new file and renames it over the old one.
+// TestTheReleaseServerSeesWhatAPersonEdits: an editor writes a new file and renames it over the old
+// one.
 func TestTheReleaseServerSeesWhatAPersonEdits(t *testing.T) {
 	opts := standIns(t)
 	var dirs []string

@@ -11,8 +11,9 @@ import (
 	"ebs-release/internal/lab/vm"
 )
 
-// Register makes instances of an image virtual machines. spec says what they are made of; the lab adds what each has of its own, its place in the network,
-// and where EC2 is. The image must let the release server's key in.
+// Register makes instances of an image virtual machines. spec says what they are made of; the lab
+// adds what each has of its own, its place in the network, and where EC2 is. The image must let the
+// release server's key in.
 func (l *Lab) Register(imageID string, spec vm.Spec) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

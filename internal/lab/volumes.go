@@ -7,14 +7,16 @@ import (
 	"ebs-release/internal/lab/cloud"
 )
 
-// VolumesFor are the volumes that the agent of an instance made for it, those that are gone left out.
+// VolumesFor are the volumes that the agent of an instance made for it, those that are gone left
+// out.
 func (l *Lab) VolumesFor(instanceID string) []cloud.Volume {
 	return slices.DeleteFunc(l.Account.Volumes(), func(v cloud.Volume) bool {
 		return v.Tags["ebs-release:instance"] != instanceID || v.Tags["ebs-release:role"] != "member" || v.State == "deleting" || v.State == "deleted"
 	})
 }
 
-// FreezeDisks lets no write to any volume of the lab come to an end, until ThawDisks or Close: the disks stop answering.
+// FreezeDisks lets no write to any volume of the lab come to an end, until ThawDisks or Close: the
+// disks stop answering.
 func (l *Lab) FreezeDisks() error { return l.hardware.store.Freeze() }
 
 // ThawDisks ends FreezeDisks.

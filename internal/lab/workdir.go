@@ -11,7 +11,8 @@ import (
 	"ebs-release/internal/lab/disk"
 )
 
-// workDir is the temporary folder of a lab: the only thing that a killed one leaves. It says whose it is.
+// workDir is the temporary folder of a lab: the only thing that a killed one leaves. It says whose
+// it is.
 type workDir struct{ path string }
 
 const (
@@ -51,7 +52,8 @@ func (d *workDir) name() string { return filepath.Base(d.path) }
 
 func (d *workDir) remove() error { return os.RemoveAll(d.path) }
 
-// sweep removes the folders of labs in parent whose process is gone, and frees the disks that such a lab left frozen.
+// sweep removes the folders of labs in parent whose process is gone, and frees the disks that such
+// a lab left frozen.
 func sweep(parent string) error {
 	found, err := filepath.Glob(filepath.Join(parent, dirPattern))
 	if err != nil {
@@ -69,7 +71,8 @@ func sweep(parent string) error {
 	return errors.Join(errs...)
 }
 
-// dead says whether the folder belongs to a lab whose process is gone. A folder that does not say whose it is is left alone.
+// dead says whether the folder belongs to a lab whose process is gone. A folder that does not say
+// whose it is is left alone.
 func dead(path string) bool {
 	var o owner
 	data, err := os.ReadFile(filepath.Join(path, ownerFile))

@@ -14,8 +14,9 @@ type Detached struct {
 	number uint64
 }
 
-// Prepare mounts the file system on device, detached: nosuid, nodev, noatime. kind is what the kernel calls the file system (ext4, xfs).
-// xfs gets nouuid, because two snapshots of one file system carry the same UUID (CSI driver #913).
+// Prepare mounts the file system on device, detached: nosuid, nodev, noatime. kind is what the
+// kernel calls the file system (ext4, xfs). xfs gets nouuid, because two snapshots of one file
+// system carry the same UUID (CSI driver #913).
 func Prepare(device, kind string) (*Detached, error) {
 	d, err := prepare(device, kind)
 	if err != nil {
@@ -60,7 +61,8 @@ func prepare(device, kind string) (*Detached, error) {
 		return nil, withReasons(fmt.Errorf("fsmount: %w", err), contextLog(fsfd), nil)
 	}
 	d := &Detached{dir: os.NewFile(uintptr(fd), device), number: node.Rdev}
-	// The node may have been replaced since: what counts is the disk below the file system that we hold.
+	// The node may have been replaced since: what counts is the disk below the file system that we
+	// hold.
 	var root unix.Stat_t
 	if err := unix.Fstat(fd, &root); err != nil {
 		d.Close()
@@ -80,7 +82,8 @@ func (d *Detached) Root() string { return fmt.Sprintf("/proc/self/fd/%d", d.dir.
 // Number is the device number (major, minor) of the disk below.
 func (d *Detached) Number() (major, minor uint32) { return unix.Major(d.number), unix.Minor(d.number) }
 
-// MoveTo makes the file system visible at point, an empty directory that Look has no complaint about. Closing d afterwards leaves it there.
+// MoveTo makes the file system visible at point, an empty directory that Look has no complaint
+// about. Closing d afterwards leaves it there.
 func (d *Detached) MoveTo(point string) error {
 	if err := d.moveTo(point); err != nil {
 		return fmt.Errorf("put the mount of %s at %s: %w", d.dir.Name(), point, err)

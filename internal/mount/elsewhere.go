@@ -8,8 +8,10 @@ import (
 	"strings"
 )
 
-// heldElsewhere is a BusyError when the file system at point would be left alive by an umount there: other mount namespaces (containers) have it, and do
-// not follow. Copies in user namespaces do not count: any user can make one for himself (unshare -Urm) at any time, and must not hold anybody up with that.
+// heldElsewhere is a BusyError when the file system at point would be left alive by an umount
+// there: other mount namespaces (containers) have it, and do not follow. Copies in user namespaces
+// do not count: any user can make one for himself (unshare -Urm) at any time, and must not hold
+// anybody up with that.
 func heldElsewhere(point string) error {
 	own := readTable("/proc/self")
 	at := -1
@@ -32,8 +34,9 @@ func heldElsewhere(point string) error {
 	return nil
 }
 
-// mounters finds a process for each other mount namespace in which the disk (its number, "259:1") is mounted; own is the table of this one. With a parent,
-// the mount on which it is mounted here, only those are meant that stay after an umount here, and are of no user namespace.
+// mounters finds a process for each other mount namespace in which the disk (its number, "259:1")
+// is mounted; own is the table of this one. With a parent, the mount on which it is mounted here,
+// only those are meant that stay after an umount here, and are of no user namespace.
 func mounters(number string, own table, parent *entry) []User {
 	seen := map[string]bool{}
 	for _, e := range own {
@@ -52,7 +55,8 @@ func mounters(number string, own table, parent *entry) []User {
 	if parent != nil {
 		follows = followers(parent.shared)
 	}
-	// Of other users' processes the agent's unit may read mountinfo and uid_map, but not the links in /proc/PID/ns.
+	// Of other users' processes the agent's unit may read mountinfo and uid_map, but not the links
+	// in /proc/PID/ns.
 	users, _ := os.ReadFile("/proc/self/uid_map")
 	return processes(func(proc string) bool {
 		t, ok := tables[proc]
@@ -75,8 +79,8 @@ func mounters(number string, own table, parent *entry) []User {
 	})
 }
 
-// followers are the peer groups in which an umount on a mount of the group happens as well: its own, and those of its slaves, to any depth
-// (mount_namespaces(7)).
+// followers are the peer groups in which an umount on a mount of the group happens as well: its
+// own, and those of its slaves, to any depth (mount_namespaces(7)).
 func followers(group string) map[string]bool {
 	groups := map[string]bool{}
 	if group == "" {

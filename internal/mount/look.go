@@ -24,8 +24,9 @@ func (m Mounted) String() string {
 	return fmt.Sprintf("%s (%s, device %d:%d)", m.Source, m.Kind, m.Major, m.Minor)
 }
 
-// Look says what is at point. nil: nothing is mounted, and point is an empty directory, ready for a mount. Anything else that is not
-// exactly one mount is an error: a symbolic link, a file, a directory with something in it, mounts on top of each other.
+// Look says what is at point. nil: nothing is mounted, and point is an empty directory, ready for a
+// mount. Anything else that is not exactly one mount is an error: a symbolic link, a file, a
+// directory with something in it, mounts on top of each other.
 func Look(point string) (*Mounted, error) {
 	dir, err := openPoint(point)
 	if err != nil {
@@ -47,8 +48,8 @@ func CheckPath(point string) error {
 	return nil
 }
 
-// Open opens the directory at point, or the root of what is mounted there. Nobody who may write to a directory above it can lead that astray: no
-// symbolic link is followed anywhere on the way.
+// Open opens the directory at point, or the root of what is mounted there. Nobody who may write to
+// a directory above it can lead that astray: no symbolic link is followed anywhere on the way.
 func Open(point string) (*os.File, error) {
 	dir, err := openPoint(point)
 	if err != nil {
@@ -107,8 +108,9 @@ func openParent(point string) (dir *os.File, name string, err error) {
 	return dir, filepath.Base(point), err
 }
 
-// MakePoint makes the directory at point, of mode 0555 whatever the umask is, when there is nothing of that name; made: there was nothing. Nobody can write
-// into the bare directory but root: an application that starts without the mount does not fill it.
+// MakePoint makes the directory at point, of mode 0555 whatever the umask is, when there is nothing
+// of that name; made: there was nothing. Nobody can write into the bare directory but root: an
+// application that starts without the mount does not fill it.
 func MakePoint(point string) (made bool, err error) {
 	parent, name, err := openParent(point)
 	if err != nil {
@@ -163,8 +165,9 @@ func fromInfo(info *mountinfo.Info) Mounted {
 	}
 }
 
-// Visible reads back that the disk major:minor is what this process and PID 1 see at point. PID 1 stands for everybody else: an agent
-// in a mount namespace of its own would mount for itself alone (systemd #9873).
+// Visible reads back that the disk major:minor is what this process and PID 1 see at point. PID 1
+// stands for everybody else: an agent in a mount namespace of its own would mount for itself alone
+// (systemd #9873).
 func Visible(point string, major, minor uint32) error {
 	for _, table := range []string{"/proc/self/mountinfo", "/proc/1/mountinfo"} {
 		seen, err := topMount(table, point)

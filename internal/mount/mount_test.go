@@ -262,7 +262,8 @@ func TestBusyUnmountNamesTheProcess(t *testing.T) {
 	}
 }
 
-// Row 84: an umount here leaves alone what other mount namespaces have. That is looked at first, and what any user can do stops nobody.
+// Row 84: an umount here leaves alone what other mount namespaces have. That is looked at first,
+// and what any user can do stops nobody.
 func TestUnmountLooksIntoOtherMountNamespacesFirst(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
@@ -346,7 +347,8 @@ func TestUnmountSeesTheSameFileSystemAtAnotherPlace(t *testing.T) {
 	}
 }
 
-// Row 93: whoever may write to a directory above the mount point does not get anything mounted, made or unmounted elsewhere.
+// Row 93: whoever may write to a directory above the mount point does not get anything mounted,
+// made or unmounted elsewhere.
 func TestNoLinkAboveAMountPointIsFollowed(t *testing.T) {
 	dir := t.TempDir()
 	real, at := filepath.Join(dir, "real"), filepath.Join(dir, "link/release")

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// contextLog reads what the kernel wrote into the log of a file system context: one message a read, "e ", "w " or "i " before it.
+// contextLog reads what the kernel wrote into the log of a file system context: one message a read,
+// "e ", "w " or "i " before it.
 func contextLog(fsfd int) []string {
 	var lines []string
 	buf := make([]byte, 1024)
@@ -27,8 +28,9 @@ func contextLog(fsfd int) []string {
 	return lines
 }
 
-// kernelLog is /dev/kmsg from a moment on, as far as it speaks of one disk. ext4 and xfs give their reasons there, not in the context's
-// log. A machine without /dev/kmsg gives fewer reasons: nothing here is an error.
+// kernelLog is /dev/kmsg from a moment on, as far as it speaks of one disk. ext4 and xfs give their
+// reasons there, not in the context's log. A machine without /dev/kmsg gives fewer reasons: nothing
+// here is an error.
 type kernelLog struct {
 	fd   int
 	disk string
@@ -63,7 +65,8 @@ func (l kernelLog) read() []string {
 		if err != nil || n <= 0 {
 			break
 		}
-		// "6,339,5140900,-;EXT4-fs (nvme1n1): message" and continuation lines that start with a space.
+		// "6,339,5140900,-;EXT4-fs (nvme1n1): message" and continuation lines that start with a
+		// space.
 		_, record, _ := strings.Cut(string(buf[:n]), ";")
 		message, _, _ := strings.Cut(record, "\n")
 		if strings.Contains(message, "("+l.disk+")") {

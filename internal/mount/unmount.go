@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BusyError is a file system that could not be unmounted because processes use it, or a disk that is in use though it is mounted nowhere here.
+// BusyError is a file system that could not be unmounted because processes use it, or a disk that
+// is in use though it is mounted nowhere here.
 type BusyError struct {
 	Point string // empty: it is about Disk
 	Disk  string
@@ -50,8 +51,9 @@ func (e *BusyError) Error() string {
 	return fmt.Sprintf("unmount %s: in use by pid %s. Try: stop these first", e.Point, strings.Join(words, ", "))
 }
 
-// Unmount takes the file system at point away. In use, or mounted in another mount namespace as well: a BusyError that names the processes, and the mount
-// stays. Never lazy, never forced: those leave a file system alive that nobody sees.
+// Unmount takes the file system at point away. In use, or mounted in another mount namespace as
+// well: a BusyError that names the processes, and the mount stays. Never lazy, never forced: those
+// leave a file system alive that nobody sees.
 func Unmount(point string) error {
 	if err := heldElsewhere(point); err != nil {
 		return err
@@ -72,8 +74,9 @@ func Unmount(point string) error {
 	return nil
 }
 
-// Unused is nil when nothing uses the block device at path. An umount here says nothing about other mount namespaces: a container that was given the
-// mount point holds the file system on. In use: a BusyError.
+// Unused is nil when nothing uses the block device at path. An umount here says nothing about other
+// mount namespaces: a container that was given the mount point holds the file system on. In use: a
+// BusyError.
 func Unused(path string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0) // of a block device: EBUSY while it is mounted anywhere
 	if errors.Is(err, unix.EBUSY) {
@@ -91,7 +94,8 @@ func Unused(path string) error {
 	return unix.Close(fd)
 }
 
-// users finds the processes with a working directory, root, program, open file or mapping below point.
+// users finds the processes with a working directory, root, program, open file or mapping below
+// point.
 func users(point string) []User {
 	return processes(func(proc string) bool { return usesPoint(proc, point) })
 }

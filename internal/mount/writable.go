@@ -18,9 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReadOnly says by which mount option nothing can be written to the file system; "": none. It is read from mountinfo: the disk is not touched.
+// ReadOnly says by which mount option nothing can be written to the file system; "": none. It is
+// read from mountinfo: the disk is not touched.
 func (m Mounted) ReadOnly() string {
-	// ext4 says the last two after errors (errors=remount-ro), and of one that was shut down; before Linux 6.14 it says `ro`.
+	// ext4 says the last two after errors (errors=remount-ro), and of one that was shut down;
+	// before Linux 6.14 it says `ro`.
 	for option := range strings.SplitSeq(m.Options+","+m.SuperOptions, ",") {
 		if slices.Contains([]string{"ro", "emergency_ro", "shutdown"}, option) {
 			return option
@@ -29,15 +31,18 @@ func (m Mounted) ReadOnly() string {
 	return ""
 }
 
-// TryWriteVerb is the verb of a program that uses Writable: it calls TryWrite with the path that comes after it.
+// TryWriteVerb is the verb of a program that uses Writable: it calls TryWrite with the path that
+// comes after it.
 const TryWriteVerb = "try-write"
 
-// ErrStuck is a write that does not come through: the file system is frozen, or its disk does not answer.
+// ErrStuck is a write that does not come through: the file system is frozen, or its disk does not
+// answer.
 var ErrStuck = errors.New("a write does not come through")
 
-// Writable makes sure that writes to the file system at point come through within limit: else it is an ErrStuck. Nothing says of a file system that it is frozen,
-// and a write to one can't be interrupted or killed: a child process tries. One that hangs ends with the thaw, and has changed nothing then; as long as one
-// does, it is the answer, and no further one is started.
+// Writable makes sure that writes to the file system at point come through within limit: else it is
+// an ErrStuck. Nothing says of a file system that it is frozen, and a write to one can't be
+// interrupted or killed: a child process tries. One that hangs ends with the thaw, and has changed
+// nothing then; as long as one does, it is the answer, and no further one is started.
 func Writable(ctx context.Context, point string, limit time.Duration) error {
 	if pid := stuckProbe(point, limit); pid != 0 {
 		return fmt.Errorf("%s: %w: process %d has tried for more than %v", point, ErrStuck, pid, limit)
@@ -73,7 +78,8 @@ func Writable(ctx context.Context, point string, limit time.Duration) error {
 	}
 }
 
-// stuckProbe finds a child of an earlier Writable, of any process of this user, that has not come through to point for longer than a limit; 0: none.
+// stuckProbe finds a child of an earlier Writable, of any process of this user, that has not come
+// through to point for longer than a limit; 0: none.
 func stuckProbe(point string, limit time.Duration) (pid int) {
 	var now unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
@@ -104,8 +110,10 @@ func stuckProbe(point string, limit time.Duration) (pid int) {
 	return 0
 }
 
-// TryWrite waits until writes to the file system at path are let through, and writes nothing: unlink(2) asks for the right to write before it looks the name
-// up, and the name is none. While the file system is frozen the calling thread can't be killed, so that it is for a process of its own (Writable).
+// TryWrite waits until writes to the file system at path are let through, and writes nothing:
+// unlink(2) asks for the right to write before it looks the name up, and the name is none. While
+// the file system is frozen the calling thread can't be killed, so that it is for a process of its
+// own (Writable).
 func TryWrite(path string) error {
 	err := unix.Unlink(filepath.Join(path, fmt.Sprintf(".ebs-release-none-%d", os.Getpid())))
 	if err != nil && !errors.Is(err, unix.ENOENT) {

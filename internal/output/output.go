@@ -1,4 +1,5 @@
-// Package output keeps what a child program says within bounds: a disk full of errors, or a journal, may be longer than memory.
+// Package output keeps what a child program says within bounds: a disk full of errors, or a
+// journal, may be longer than memory.
 package output
 
 import (
@@ -7,7 +8,8 @@ import (
 	"sync"
 )
 
-// endBytes is how much of each end is kept. The reason is in the last lines (ssh, e2fsck) or in the first (rsync, a Go panic).
+// endBytes is how much of each end is kept. The reason is in the last lines (ssh, e2fsck) or in the
+// first (rsync, a Go panic).
 const endBytes = 8 << 10
 
 // Ends is a writer that keeps the first and the last 8 KiB of what is written to it.
@@ -33,7 +35,8 @@ func (e *Ends) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// String is what was said, without blanks at its ends, and with a line … where something is left out.
+// String is what was said, without blanks at its ends, and with a line … where something is left
+// out.
 func (e *Ends) String() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -63,7 +66,8 @@ func (e *Ends) Words(most int) string {
 // lineBytes is how much of a line Lines passes on.
 const lineBytes = 8 << 10
 
-// Lines is a writer that passes each line on, without its newline, and keeps none. A line loses what comes after 8 KiB.
+// Lines is a writer that passes each line on, without its newline, and keeps none. A line loses
+// what comes after 8 KiB.
 type Lines struct {
 	Each func(line string)
 	line []byte

@@ -104,7 +104,8 @@ func TestLinesAreCut(t *testing.T) {
 	}
 }
 
-// TestNoChildsOutputIsKeptWithoutBound: each place that a child of the programs writes to is one of this package, a pipe, a file, or nothing (row 92).
+// TestNoChildsOutputIsKeptWithoutBound: each place that a child of the programs writes to is one of
+// this package, a pipe, a file, or nothing (row 92).
 func TestNoChildsOutputIsKeptWithoutBound(t *testing.T) {
 	unbounded := regexp.MustCompile(`(bytes\.(Buffer|NewBuffer)|strings\.Builder)`)
 	starts := 0

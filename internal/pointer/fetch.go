@@ -50,8 +50,9 @@ func NewFetcher(rawURL string, log *slog.Logger) (*Fetcher, error) {
 // URL returns the address that is read, without its password.
 func (f *Fetcher) URL() string { return f.say }
 
-// Fetch reads the pointer and tries again until ctx ends: on transport errors, 404 (not published yet), 429, 5xx, a body that is cut off
-// and one that is no pointer. Other answers (401, 403, 410 …) are final. The error names the last cause.
+// Fetch reads the pointer and tries again until ctx ends: on transport errors, 404 (not published
+// yet), 429, 5xx, a body that is cut off and one that is no pointer. Other answers (401, 403, 410
+// …) are final. The error names the last cause.
 func (f *Fetcher) Fetch(ctx context.Context) (Pointer, error) {
 	var got Pointer
 	var last error // the cause of the last failure: a context that ends while we wait must not hide it
@@ -87,7 +88,8 @@ func (f *Fetcher) Fetch(ctx context.Context) (Pointer, error) {
 	if err != nil {
 		return Pointer{}, fmt.Errorf("read pointer %s: %w", f.say, err)
 	}
-	// The proof that no instance serves a stale release rests on seeing the newest pointer: no cache on the way may answer.
+	// The proof that no instance serves a stale release rests on seeing the newest pointer: no
+	// cache on the way may answer.
 	req.Header.Set("Cache-Control", "no-cache")
 	req.Header.Set("Pragma", "no-cache")
 	req.Header.Set("User-Agent", "ebs-release")
@@ -108,7 +110,8 @@ func (f *Fetcher) Fetch(ctx context.Context) (Pointer, error) {
 	return Pointer{}, fmt.Errorf("read pointer %s: %w", f.say, last)
 }
 
-// checkRedirect keeps what https promises: who may change what is sent over http must not choose the release.
+// checkRedirect keeps what https promises: who may change what is sent over http must not choose
+// the release.
 func checkRedirect(to *http.Request, from []*http.Request) error {
 	switch last := from[len(from)-1].URL; {
 	case last.Scheme == "https" && to.URL.Scheme != "https":
@@ -151,8 +154,8 @@ func status(resp *http.Response) string {
 	return fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
 }
 
-// backoff doubles from a quarter of a second to five seconds, with jitter: many instances boot at once. A server's Retry-After is obeyed
-// within bounds.
+// backoff doubles from a quarter of a second to five seconds, with jitter: many instances boot at
+// once. A server's Retry-After is obeyed within bounds.
 func backoff(_, _ time.Duration, attempt int, resp *http.Response) time.Duration {
 	if resp != nil {
 		if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {

@@ -20,7 +20,8 @@ const (
 	lockName  = ".lock"        // flock: one publish at a time; holds the Holder
 )
 
-// Folder is a store in a folder that a web server gives out: release.json and snap.txt, both always whole.
+// Folder is a store in a folder that a web server gives out: release.json and snap.txt, both always
+// whole.
 type Folder struct{ dir string }
 
 // NewFolder opens the store in dir, which has to be there.
@@ -38,8 +39,8 @@ func NewFolder(dir string) (*Folder, error) {
 	return &Folder{dir: dir}, nil
 }
 
-// Read returns the pointer; a zero one when nothing is published yet. A release.json that is there but not valid is an error: going on
-// from zero would give its generation out twice.
+// Read returns the pointer; a zero one when nothing is published yet. A release.json that is there
+// but not valid is an error: going on from zero would give its generation out twice.
 func (f *Folder) Read(context.Context) (Pointer, error) {
 	name := filepath.Join(f.dir, jsonName)
 	file, err := os.Open(name)
@@ -103,8 +104,9 @@ func (f *Folder) CompareAndSwap(ctx context.Context, from int64, next Pointer) e
 	return nil
 }
 
-// write replaces both files. Both are on disk before the first one gets its name: a full disk then changes nothing. release.json goes
-// first, because it is what counts; a crash in between leaves an older snap.txt, which Lock puts right.
+// write replaces both files. Both are on disk before the first one gets its name: a full disk then
+// changes nothing. release.json goes first, because it is what counts; a crash in between leaves an
+// older snap.txt, which Lock puts right.
 func (f *Folder) write(data, plain []byte) error {
 	main, err := f.pending(jsonName, data, 0o644)
 	if err != nil {
@@ -181,7 +183,8 @@ func (f *Folder) repair(ctx context.Context) error {
 	return f.sync()
 }
 
-// plainLine is snap.txt. It has room for one snapshot, and a script can't tell which region that one is for.
+// plainLine is snap.txt. It has room for one snapshot, and a script can't tell which region that
+// one is for.
 func plainLine(p Pointer) ([]byte, error) {
 	if len(p.Snapshots) != 1 {
 		return nil, fmt.Errorf("a folder store takes one region, the pointer has %d", len(p.Snapshots))

@@ -288,7 +288,8 @@ func TestLocksAndHistoryAreTheOwnersAlone(t *testing.T) {
 	}
 }
 
-// TestALockIsARegularFile: the store's owner may be less than root, who publishes; what a link leads to is neither written nor given another mode.
+// TestALockIsARegularFile: the store's owner may be less than root, who publishes; what a link
+// leads to is neither written nor given another mode.
 func TestALockIsARegularFile(t *testing.T) {
 	for name, plant := range map[string]func(path, target string) error{
 		"symlink": func(path, target string) error { return os.Symlink(target, path) },

@@ -25,7 +25,8 @@ const (
 // ResultCommitted is the result of an Entry that the store itself wrote.
 const ResultCommitted = "committed" // the pointer moved; how the publish ended is not known (yet)
 
-// Entry is a line of the history: what moved the pointer or tried to, and what an operator did besides.
+// Entry is a line of the history: what moved the pointer or tried to, and what an operator did
+// besides.
 type Entry struct {
 	Schema     int               `json:"schema"`
 	Time       time.Time         `json:"time"`
@@ -45,8 +46,9 @@ type Entry struct {
 	Error      string            `json:"error,omitempty"`
 }
 
-// History returns what happened, the latest last. Every generation that was committed is in it once, as far back as a thousand lines go: the store writes
-// a line with the pointer itself, and what Record adds later about the same commit replaces that line here.
+// History returns what happened, the latest last. Every generation that was committed is in it
+// once, as far back as a thousand lines go: the store writes a line with the pointer itself, and
+// what Record adds later about the same commit replaces that line here.
 func (f *Folder) History(ctx context.Context) ([]Entry, error) {
 	lines, err := f.history()
 	if err != nil {
@@ -113,7 +115,8 @@ func (f *Folder) noteCommit(p Pointer) error {
 	return nil
 }
 
-// history reads the lines as they are. One that can't be read is passed over: it is no reason not to publish.
+// history reads the lines as they are. One that can't be read is passed over: it is no reason not
+// to publish.
 func (f *Folder) history() ([]Entry, error) {
 	file, err := os.Open(filepath.Join(f.dir, historyName))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -137,8 +140,8 @@ func (f *Folder) history() ([]Entry, error) {
 	return lines, nil
 }
 
-// newest drops the oldest lines that are too many: first those of what did not move the pointer, so that a job that fails every minute does not drive out
-// what a rollback needs.
+// newest drops the oldest lines that are too many: first those of what did not move the pointer, so
+// that a job that fails every minute does not drive out what a rollback needs.
 func newest(lines []Entry) []Entry {
 	over := len(lines) - mostEntries
 	lines = slices.DeleteFunc(lines, func(e Entry) bool {

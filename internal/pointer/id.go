@@ -11,10 +11,12 @@ import (
 	"strings"
 )
 
-// idName holds the id of the store, which also lies on its release volume and in every pointer. Serve does not give it out.
+// idName holds the id of the store, which also lies on its release volume and in every pointer.
+// Serve does not give it out.
 const idName = ".store"
 
-// ID returns the id of the store: 16 hex digits; "" when it has none yet. A pointer that says another one is an error: one of them was copied here.
+// ID returns the id of the store: 16 hex digits; "" when it has none yet. A pointer that says
+// another one is an error: one of them was copied here.
 func (f *Folder) ID(ctx context.Context) (string, error) {
 	p, err := f.Read(ctx)
 	if err != nil {

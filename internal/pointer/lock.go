@@ -19,8 +19,9 @@ const (
 	lockPause = 25 * time.Millisecond
 )
 
-// Lock takes dir/.lock by flock(2), so that it ends with the process, however that ends, and leaves its name in the file. It does not
-// wait for another publish: ErrLocked says whose it is. The file is never removed; that would let two hold it.
+// Lock takes dir/.lock by flock(2), so that it ends with the process, however that ends, and leaves
+// its name in the file. It does not wait for another publish: ErrLocked says whose it is. The file
+// is never removed; that would let two hold it.
 func (f *Folder) Lock(ctx context.Context, who string) (release func() error, err error) {
 	name := filepath.Join(f.dir, lockName)
 	file, err := openLock(name)
@@ -64,7 +65,8 @@ func (f *Folder) Lock(ctx context.Context, who string) (release func() error, er
 	}, nil
 }
 
-// openLock opens a lock for its owner alone: whoever may read a file may take a flock on it. An older version made it for everybody.
+// openLock opens a lock for its owner alone: whoever may read a file may take a flock on it. An
+// older version made it for everybody.
 func openLock(name string) (*os.File, error) {
 	file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 	if err != nil {
@@ -134,7 +136,8 @@ func writeHolder(file *os.File, who string) error {
 	return err
 }
 
-// flock waits for an exclusive lock on a file of the store until ctx ends. It is for short work: whoever has it needs milliseconds.
+// flock waits for an exclusive lock on a file of the store until ctx ends. It is for short work:
+// whoever has it needs milliseconds.
 func (f *Folder) flock(ctx context.Context, name string) (unlock func(), err error) {
 	file, err := openLock(filepath.Join(f.dir, name))
 	if err != nil {

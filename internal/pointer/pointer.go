@@ -1,5 +1,6 @@
-// Package pointer is the small document that says which generation, release, digest and snapshot are current: parse, validate, render it;
-// fetch it over HTTP (Fetcher, the agent's side) and keep it in a store with compare-and-swap (Folder, the publisher's side).
+// Package pointer is the small document that says which generation, release, digest and snapshot
+// are current: parse, validate, render it; fetch it over HTTP (Fetcher, the agent's side) and keep
+// it in a store with compare-and-swap (Folder, the publisher's side).
 package pointer
 
 import (
@@ -23,7 +24,8 @@ const (
 	Schema = 1
 	// MaxSize is the largest pointer that is looked at, in bytes. A real one has about 400.
 	MaxSize = 64 << 10
-	// MaxMessage is the longest message of a publish, in bytes. Escaped as JSON it may be six times as long.
+	// MaxMessage is the longest message of a publish, in bytes. Escaped as JSON it may be six times
+	// as long.
 	MaxMessage = 4 << 10
 )
 
@@ -49,8 +51,9 @@ var (
 	regionName = regexp.MustCompile(`^[a-z]{2,}(?:-[a-z]+)+-[0-9]+$`) // eusc-de-east-1 has four
 )
 
-// Parse reads a pointer: release.json, or one line "snap-…" of an older setup. Unknown fields of a known schema are passed over, so
-// that an agent baked into an old AMI can read what a newer publisher adds; anything else that is not as expected is an error.
+// Parse reads a pointer: release.json, or one line "snap-…" of an older setup. Unknown fields of a
+// known schema are passed over, so that an agent baked into an old AMI can read what a newer
+// publisher adds; anything else that is not as expected is an error.
 func Parse(data []byte) (Pointer, error) {
 	text := bytes.TrimSpace(data)
 	switch {
@@ -154,13 +157,15 @@ func (p Pointer) Render() []byte {
 	p.Schema = Schema
 	data, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
-		// Only a Created outside of the years 0 to 9999 gets here; what is returned then is refused by Parse.
+		// Only a Created outside of the years 0 to 9999 gets here; what is returned then is refused
+		// by Parse.
 		return nil
 	}
 	return append(data, '\n')
 }
 
-// Legacy says whether the pointer was a plain line: one snapshot for any region, and no generation or digest to verify against.
+// Legacy says whether the pointer was a plain line: one snapshot for any region, and no generation
+// or digest to verify against.
 func (p Pointer) Legacy() bool {
 	_, plain := p.Snapshots[""]
 	return p.Generation == 0 && plain

@@ -19,10 +19,12 @@ var (
 type Store interface {
 	// Read returns the pointer; a zero one when nothing is published yet.
 	Read(ctx context.Context) (Pointer, error)
-	// CompareAndSwap writes next if the stored generation still is from (0: nothing is published yet); otherwise ErrConflict. After any
-	// other error the pointer may be the old or the new one, never torn: Read tells.
+	// CompareAndSwap writes next if the stored generation still is from (0: nothing is published
+	// yet); otherwise ErrConflict. After any other error the pointer may be the old or the new one,
+	// never torn: Read tells.
 	CompareAndSwap(ctx context.Context, from int64, next Pointer) error
-	// Lock keeps other publishers out until release is called or the process ends; ErrLocked names the holder.
+	// Lock keeps other publishers out until release is called or the process ends; ErrLocked names
+	// the holder.
 	Lock(ctx context.Context, who string) (release func() error, err error)
 	// Holder says who has the lock.
 	Holder(ctx context.Context) (holder Holder, held bool, err error)

@@ -1,22 +1,29 @@
-// Package protocol has no code: its test is the proof that a publish and the boots of members go together.
+// Package protocol has no code: its test is the proof that a publish and the boots of members go
+// together.
 //
-// The claim: when a publisher says "converged" on a generation, no member serves an older one, then or later; each that serves is on it, not above it (an old
-// copy of the pointer may have been restored), and the programs that follow an activation have succeeded there. The test runs the real state
-// machines, boot.Run and publish.Publisher, over parts in memory. Each call of a part that somebody else could notice is a step; before each
-// step every actor stands still, and a scheduler decides who goes on. All decisions are gone through, depth first.
+// The claim: when a publisher says "converged" on a generation, no member serves an older one, then
+// or later; each that serves is on it, not above it (an old copy of the pointer may have been
+// restored), and the programs that follow an activation have succeeded there. The test runs the
+// real state machines, boot.Run and publish.Publisher, over parts in memory. Each call of a part
+// that somebody else could notice is a step; before each step every actor stands still, and a
+// scheduler decides who goes on. All decisions are gone through, depth first.
 //
 // # Why it is true
 //
-// An agent (1) reports, (2) reads the pointer again, (3) opens the gate. A publisher (4) moves the pointer, (5) lists the members, and ends
-// only after two listings, `settle` apart, in which nobody is behind. Either (2) comes after (4): the agent sees the new generation and starts
-// over, with the gate shut. Or (2) comes before (4): then (1) came before (5), the listing shows the member, and (5) goes on until it is
-// brought on. A late activation changes nothing, as each volume has a fence: the highest generation that was active on it.
+// An agent (1) reports, (2) reads the pointer again, (3) opens the gate. A publisher (4) moves the
+// pointer, (5) lists the members, and ends only after two listings, `settle` apart, in which nobody
+// is behind. Either (2) comes after (4): the agent sees the new generation and starts over, with
+// the gate shut. Or (2) comes before (4): then (1) came before (5), the listing shows the member,
+// and (5) goes on until it is brought on. A late activation changes nothing, as each volume has a
+// fence: the highest generation that was active on it.
 //
 // # What is assumed of a listing
 //
-// Little. It has to show a member as it was less than `settle` ago or later, and it has to show those that had reported by then. One that has not
-// reported may be missing: Auto Scaling knows an instance from its launch on, but nobody promises when its answers do. (If a listing were
-// exact, P5 alone would do: it waits for each member that boots. The re-read is what makes late listings harmless, and the pause between the two
-// listings is for those that lag.) An instance that joins the group later without an `up` (attached by hand, or resumed from a warm pool in
-// its sleep) is outside of this proof.
+// Little. It has to show a member as it was less than `settle` ago or later, and it has to show
+// those that had reported by then. One that has not reported may be missing: Auto Scaling knows an
+// instance from its launch on, but nobody promises when its answers do. (If a listing were exact,
+// P5 alone would do: it waits for each member that boots. The re-read is what makes late listings
+// harmless, and the pause between the two listings is for those that lag.) An instance that joins
+// the group later without an `up` (attached by hand, or resumed from a warm pool in its sleep) is
+// outside of this proof.
 package protocol

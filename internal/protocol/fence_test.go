@@ -13,8 +13,9 @@ import (
 	"ebs-release/internal/release"
 )
 
-// TestFence holds the fence of the volumes in memory to that of real release volumes: every two activations in a row, of two releases at three
-// generations, are answered alike. What a third does depends on the state after the second alone.
+// TestFence holds the fence of the volumes in memory to that of real release volumes: every two
+// activations in a row, of two releases at three generations, are answered alike. What a third does
+// depends on the state after the second alone.
 func TestFence(t *testing.T) {
 	dir := t.TempDir()
 	type activation struct {

@@ -11,8 +11,8 @@ import (
 	"ebs-release/internal/boot"
 )
 
-// seat is where the parts of one `up` sit: on a machine, called by an actor. What only this `up` can notice is no step: in any order with what
-// others do it comes to the same.
+// seat is where the parts of one `up` sit: on a machine, called by an actor. What only this `up`
+// can notice is no step: in any order with what others do it comes to the same.
 type seat struct {
 	*world
 	b     *box
@@ -139,8 +139,9 @@ func (v *volumes) Mine(context.Context, boot.Identity) (mine []boot.Volume, err 
 	return mine, err
 }
 
-// Create is no step: a listing does not show what is not attached. A snapshot that the pointer named must be there (wrong sees to that), so
-// a boot that does not find it has found a bug, and fails in the end.
+// Create is no step: a listing does not show what is not attached. A snapshot that the pointer
+// named must be there (wrong sees to that), so a boot that does not find it has found a bug, and
+// fails in the end.
 func (v *volumes) Create(_ context.Context, _ boot.Identity, want boot.Wanted) (boot.Volume, error) {
 	v.s.mu.Lock()
 	defer v.s.mu.Unlock()
@@ -252,7 +253,8 @@ func (m mounts) Unmount(context.Context) error {
 
 func (m mounts) Visible(context.Context, boot.Volume, boot.Disk) error { return m.alive() }
 
-// content is a release volume. What is mounted where all see it can be changed by a push: looking at it is a step.
+// content is a release volume. What is mounted where all see it can be changed by a push: looking
+// at it is a step.
 type content struct {
 	*seat
 	d *disk
@@ -269,7 +271,8 @@ func (c content) Check(_ context.Context, want boot.Wanted) (err error) {
 	return errors.Join(dead, err)
 }
 
-// check does what agent/diskwork.go does: it compares, and raises the fence. With an older pointer it is not the volume that is wrong.
+// check does what agent/diskwork.go does: it compares, and raises the fence. With an older pointer
+// it is not the volume that is wrong.
 func (c content) check(want boot.Wanted) error {
 	if c.d.generation > want.Generation {
 		return fmt.Errorf("%s has generation %d, want %d: %w", c.d.id, c.d.generation, want.Generation, boot.ErrOlder)

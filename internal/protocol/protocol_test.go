@@ -195,7 +195,8 @@ func TestInterleavings(t *testing.T) {
 	fmt.Printf("%d interleavings\n", sum)
 }
 
-// TestInterleavingsRepeatBySeed: a member that is lost is left alone for a time with jitter. Whatever it is, nothing is stale; and the same seed has the same runs.
+// TestInterleavingsRepeatBySeed: a member that is lost is left alone for a time with jitter.
+// Whatever it is, nothing is stale; and the same seed has the same runs.
 func TestInterleavingsRepeatBySeed(t *testing.T) {
 	x := scenarios[slices.IndexFunc(scenarios, func(x scenario) bool { return x.name == "publish and reboot" })]
 	told := func(seed uint64) string {

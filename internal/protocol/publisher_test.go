@@ -146,7 +146,8 @@ func (d *desk) commit(from int64, to pointer.Pointer) (err error) {
 	return errors.Join(dead, err)
 }
 
-// The release volume of the server is its own, and a lock keeps it to one publish at a time: no steps.
+// The release volume of the server is its own, and a lock keeps it to one publish at a time: no
+// steps.
 
 func (d *desk) Current() (string, error)                 { return d.content.release, d.alive() }
 func (d *desk) Generation() (int64, error)               { return d.content.generation, d.alive() }
@@ -290,7 +291,8 @@ func (s *session) Stage(_ context.Context, id, _, _ string, _ gc.Wanted) (push.S
 	})
 }
 
-// Activate looks, then flips: an `up` may start in between. Once it is under way on the member, it goes on without the publisher.
+// Activate looks, then flips: an `up` may start in between. Once it is under way on the member, it
+// goes on without the publisher.
 func (s *session) Activate(_ context.Context, id, _ string, generation int64, _ gc.Wanted) error {
 	if s.grain < coarse {
 		if err := s.on("activate, look", false, s.look); err != nil {

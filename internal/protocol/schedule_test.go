@@ -16,10 +16,12 @@ import (
 	"time"
 )
 
-// errDead is what the calls of an actor return after its machine or process died. They have no effect.
+// errDead is what the calls of an actor return after its machine or process died. They have no
+// effect.
 var errDead = errors.New("this process is dead")
 
-// actor is a boot, a publish, or an event such as a reboot, in goroutines of its own. Its calls of steps wait for the scheduler.
+// actor is a boot, a publish, or an event such as a reboot, in goroutines of its own. Its calls of
+// steps wait for the scheduler.
 type actor struct {
 	name   string
 	s      *scheduler
@@ -133,7 +135,8 @@ func (s *scheduler) end() {
 	s.group.Wait()
 }
 
-// option is what the scheduler can do next: take a call in one of its ways, or (no call) let time pass until somebody comes.
+// option is what the scheduler can do next: take a call in one of its ways, or (no call) let time
+// pass until somebody comes.
 type option struct {
 	*call
 	way int
@@ -216,9 +219,10 @@ func (s *scheduler) take(o option) bool {
 // longest is more than any pause that an actor makes.
 const longest = 6 * time.Second
 
-// key tells states apart. Two prefixes of runs with the same key have the same futures, so one is enough: what is shared is equal (shared), and an actor
-// is a deterministic program, so what it does next follows from what it was told so far, in order (saw), and when, if it looks at the clock. Boots
-// don't: their budgets are longer than a run.
+// key tells states apart. Two prefixes of runs with the same key have the same futures, so one is
+// enough: what is shared is equal (shared), and an actor is a deterministic program, so what it
+// does next follows from what it was told so far, in order (saw), and when, if it looks at the
+// clock. Boots don't: their budgets are longer than a run.
 func (s *scheduler) key(shared string) [32]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -258,7 +262,8 @@ type subject interface {
 	over() (end, wrong string)
 }
 
-// search goes through every order of steps, by running again and again from the start along the decisions of the branches.
+// search goes through every order of steps, by running again and again from the start along the
+// decisions of the branches.
 func search(t *testing.T, build func() subject) found {
 	f := found{orders: new(big.Int), ends: map[string]int{}}
 	counts := map[[32]byte]*big.Int{} // orders from each state on

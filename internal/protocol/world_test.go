@@ -50,7 +50,8 @@ type world struct {
 	volumes   int
 }
 
-// grain is how coarse the steps of a scenario are. The scenarios of two actors have all of them; those of more would take too long.
+// grain is how coarse the steps of a scenario are. The scenarios of two actors have all of them;
+// those of more would take too long.
 type grain int
 
 const (
@@ -59,8 +60,8 @@ const (
 	coarse       // and a member that has not reported is never listed, `up` begins as it resolves, attaching comes at once after that, activation is one step, and P5 has time for one round
 )
 
-// deadline gives P5 time for two rounds that find a member behind (the second comes after 500 ms) and for those two that find none: more
-// rounds only say the same again.
+// deadline gives P5 time for two rounds that find a member behind (the second comes after 500 ms)
+// and for those two that find none: more rounds only say the same again.
 func (g grain) deadline() time.Duration {
 	if g >= coarse {
 		return settle + 50*time.Millisecond
@@ -145,7 +146,8 @@ func (w *world) newDisk(b *box, snapshot string) *disk {
 	return v
 }
 
-// serves is the generation that an application on the machine reads; 0 when the gate is shut or nothing is mounted.
+// serves is the generation that an application on the machine reads; 0 when the gate is shut or
+// nothing is mounted.
 func (b *box) serves() int64 {
 	if !b.open || b.mounted == nil {
 		return 0
@@ -153,7 +155,8 @@ func (b *box) serves() int64 {
 	return b.mounted.generation
 }
 
-// show is what fleet.List makes of the machine: its attached volume of the highest generation speaks.
+// show is what fleet.List makes of the machine: its attached volume of the highest generation
+// speaks.
 func (w *world) show(b *box) fleet.Member {
 	if !b.member || w.grain >= coarse && b.told.IsZero() {
 		return fleet.Member{}
@@ -220,7 +223,8 @@ func (w *world) listing(way int) (members []fleet.Member) {
 	return members
 }
 
-// flip activates a release on what is mounted: as release.Tree.Activate does, which TestFence holds it to.
+// flip activates a release on what is mounted: as release.Tree.Activate does, which TestFence holds
+// it to.
 func (w *world) flip(b *box, release string, generation int64) error {
 	if b.mounted == nil || !b.mounted.trees[release] {
 		return errEmpty
@@ -294,7 +298,8 @@ func (w *world) over() (end, wrong string) {
 	return strings.Join(w.ends, " "), wrong
 }
 
-// returned looks at how a publisher ended: what it says of each member has to be so, or it must name those of which it is not.
+// returned looks at how a publisher ended: what it says of each member has to be so, or it must
+// name those of which it is not.
 func (w *world) returned(name string, o publish.Outcome, err error) {
 	code := exit.Code(err)
 	w.ends = append(w.ends, fmt.Sprintf("%s=%d", name, code))

@@ -35,8 +35,9 @@ func (r *run) check(ctx context.Context) error {
 	if err := r.enoughFiles(); err != nil {
 		return err
 	}
-	// Above the fence of the volume, too (an earlier publish may have stopped before its commit), and above whatever a member reports (the
-	// pointer may have been restored from an old copy): nothing that took a generation ever has to take a lower one.
+	// Above the fence of the volume, too (an earlier publish may have stopped before its commit),
+	// and above whatever a member reports (the pointer may have been restored from an old copy):
+	// nothing that took a generation ever has to take a lower one.
 	highest := max(r.before.Generation, fence, r.Settings.Above, r.members.highest())
 	if highest > generation.Max-2 { // one more is for taking back
 		return fmt.Errorf("generation %d cannot be followed by another one: the pointer has %d, the release volume %d; somebody wrote a number that no publish made",
@@ -49,7 +50,8 @@ func (r *run) check(ctx context.Context) error {
 	return r.reach(ctx)
 }
 
-// checkAndHook is P0 of what is going to change something: the operator's programs run when all else is fine.
+// checkAndHook is P0 of what is going to change something: the operator's programs run when all
+// else is fine.
 func (r *run) checkAndHook(ctx context.Context) error {
 	if err := r.check(ctx); err != nil {
 		return err
@@ -81,8 +83,9 @@ func (r *run) checkConverge(ctx context.Context) error {
 	return nil
 }
 
-// believe says up to which generation a member's report can be true. No member gets a generation that the fence of the release volume has not had before, so
-// what is far above fence and pointer is no publish's work, unless both are old copies: then --above says it.
+// believe says up to which generation a member's report can be true. No member gets a generation
+// that the fence of the release volume has not had before, so what is far above fence and pointer
+// is no publish's work, unless both are old copies: then --above says it.
 func (r *run) believe() (fence int64, err error) {
 	fence, err = r.Tree.Generation()
 	if err != nil {
@@ -125,8 +128,8 @@ func (r *run) tryChecks(ctx context.Context) error {
 	return nil
 }
 
-// enoughFiles: a session is five descriptors here at most (three pipes, ssh's process, a parcel), and stays open until the end. With too few,
-// members would never converge.
+// enoughFiles: a session is five descriptors here at most (three pipes, ssh's process, a parcel),
+// and stays open until the end. With too few, members would never converge.
 func (r *run) enoughFiles() error {
 	count := r.members.total()
 	wanted := uint64(64 + 5*count)
@@ -137,8 +140,8 @@ func (r *run) enoughFiles() error {
 		count, wanted, r.Settings.OpenFiles, wanted)
 }
 
-// unlessForced makes a warning of an error about all members, when this run goes on without any: what launches gets the release all the same, and P5
-// tries the others until its deadline.
+// unlessForced makes a warning of an error about all members, when this run goes on without any:
+// what launches gets the release all the same, and P5 tries the others until its deadline.
 func (r *run) unlessForced(err error) error {
 	if !r.force {
 		return fmt.Errorf("%w. Try: ebs-release doctor; or --force, which publishes for what launches from now on", err)
@@ -147,11 +150,13 @@ func (r *run) unlessForced(err error) error {
 	return nil
 }
 
-// slowConnect is how much longer than the others a member may take to be connected to before P0 goes on without it.
+// slowConnect is how much longer than the others a member may take to be connected to before P0
+// goes on without it.
 const slowConnect = 2 * time.Second
 
-// reach connects to the members that could take the release now. No member is fine, and so is one that can't be reached; if that is true of all
-// of them, the mistake is more likely here (a wrong key, a firewall), and only force goes on.
+// reach connects to the members that could take the release now. No member is fine, and so is one
+// that can't be reached; if that is true of all of them, the mistake is more likely here (a wrong
+// key, a firewall), and only force goes on.
 func (r *run) reach(ctx context.Context) error {
 	ready := r.members.having(StandsBehind, StandsCurrent, StandsAhead, StandsHookFailed)
 	connecting, enough := context.WithCancel(ctx)

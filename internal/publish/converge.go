@@ -13,8 +13,9 @@ import (
 	"ebs-release/internal/words"
 )
 
-// How P5 waits between two listings: roundTime is how long a round waits for members at work before it lists again without them (they go
-// on), so that a slow member holds nobody up; the gap after a round that left someone behind grows.
+// How P5 waits between two listings: roundTime is how long a round waits for members at work before
+// it lists again without them (they go on), so that a slow member holds nobody up; the gap after a
+// round that left someone behind grows.
 const (
 	roundTime  = 2 * time.Second
 	firstGap   = 500 * time.Millisecond
@@ -22,7 +23,8 @@ const (
 	tellEvery  = 15 * time.Second // who is waited for is said again
 )
 
-// converge is P5: list, activate on all that are behind, list again, until two listings at least Settle apart show no member behind.
+// converge is P5: list, activate on all that are behind, list again, until two listings at least
+// Settle apart show no member behind.
 func (r *run) converge(ctx context.Context) error {
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.Settings.ConvergeDeadline)
@@ -78,7 +80,8 @@ func (r *run) tellWaiting(end time.Time) {
 	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("waiting for %s; %v more at most", group(waiting), time.Until(end).Round(time.Second))})
 }
 
-// round is one listing and the work that follows from it. It returns how many members were behind as listed.
+// round is one listing and the work that follows from it. It returns how many members were behind
+// as listed.
 func (r *run) round(ctx context.Context) (behind int, err error) {
 	is, err := r.Store.Read(ctx)
 	if err == nil && is.Generation > r.next.Generation {
@@ -109,8 +112,8 @@ func (r *run) round(ctx context.Context) (behind int, err error) {
 	return behind, nil
 }
 
-// firstWave activates on all members that have the tree already, and on no other, so that the time in which members run different
-// releases is that of the activations alone.
+// firstWave activates on all members that have the tree already, and on no other, so that the time
+// in which members run different releases is that of the activations alone.
 func (r *run) firstWave(ctx context.Context) {
 	if r.window != nil {
 		return
@@ -134,7 +137,8 @@ func (r *run) mixed() (wave Window) {
 	return wave
 }
 
-// left is an error when no member is behind, and yet not all are current: this run can do nothing more for them.
+// left is an error when no member is behind, and yet not all are current: this run can do nothing
+// more for them.
 func (r *run) left() error {
 	hook, ahead := r.members.having(StandsHookFailed), r.members.having(StandsAhead)
 	var words []string

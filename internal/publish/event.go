@@ -17,7 +17,8 @@ const (
 	KindOutcome  = "outcome"  // the last event; Outcome says how it ended
 )
 
-// Event is something that happened during a publish. `--output ndjson` prints one JSON object a line, of this form, with "schema": 1:
+// Event is something that happened during a publish. `--output ndjson` prints one JSON object a
+// line, of this form, with "schema": 1:
 //
 //	{"schema":1,"time":"2026-11-23T02:00:00.123Z","phase":"P5","kind":"failed","member":"i-…","cause":"its disk is full","text":"…"}
 //
@@ -48,8 +49,9 @@ type Progress struct {
 	Snapshot string `json:"snapshot"` // P3: EC2's own figure, "38%"
 }
 
-// Window is the time in which members ran different releases: from the first flip to the last one of P5's first wave, which activates on all
-// that had the tree by then. Members that were behind for a reason of their own come later and are not in it.
+// Window is the time in which members ran different releases: from the first flip to the last one
+// of P5's first wave, which activates on all that had the tree by then. Members that were behind
+// for a reason of their own come later and are not in it.
 type Window struct {
 	Members      int   `json:"members"`
 	Milliseconds int64 `json:"milliseconds"`

@@ -13,8 +13,9 @@ import (
 	"ebs-release/internal/push"
 )
 
-// How long a member is left alone after a try that failed. What passes by itself (a lost connection) is tried again soon; what a person has
-// to mend (a full disk, a wrong host key) more and more seldom.
+// How long a member is left alone after a try that failed. What passes by itself (a lost
+// connection) is tried again soon; what a person has to mend (a full disk, a wrong host key) more
+// and more seldom.
 const (
 	shortRest   = 500 * time.Millisecond
 	longestRest = 5 * time.Second
@@ -56,7 +57,8 @@ type timeoutError time.Duration
 
 func (e timeoutError) Error() string { return fmt.Sprintf("took longer than %v", time.Duration(e)) }
 
-// cause is what is wrong, in words that are the same for all members with the same trouble: the innermost error.
+// cause is what is wrong, in words that are the same for all members with the same trouble: the
+// innermost error.
 func cause(err error) string {
 	if slow, ok := errors.AsType[timeoutError](err); ok {
 		return slow.Error()
@@ -165,12 +167,14 @@ func names(some []*member) string {
 	return strings.Join(ids, ", ")
 }
 
-// passes tells errors after which the member is simply looked at again later: nothing is wrong with it.
+// passes tells errors after which the member is simply looked at again later: nothing is wrong with
+// it.
 func passes(err error) bool {
 	return errors.Is(err, push.ErrNotReady) || errors.Is(err, errTooMany) || errors.Is(err, errNotBegun)
 }
 
-// note keeps how a try on a member ended, and tells a failure the first time that it has this cause.
+// note keeps how a try on a member ended, and tells a failure the first time that it has this
+// cause.
 func (ms *members) note(ctx context.Context, m *member, err error) {
 	ms.mu.Lock()
 	m.busy = false

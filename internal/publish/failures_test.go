@@ -142,8 +142,9 @@ func TestTransferIsTriedAgainAfterGrowingPauses(t *testing.T) {
 	}
 }
 
-// After the commit a member that fails is tried again at the first listing after its pause, which doubles: up to 5 s for what may pass by itself, up to a
-// minute for what a person has to mend. Listings are 5 s apart at most.
+// After the commit a member that fails is tried again at the first listing after its pause, which
+// doubles: up to 5 s for what may pass by itself, up to a minute for what a person has to mend.
+// Listings are 5 s apart at most.
 func TestMemberThatFailsIsTriedMoreAndMoreSeldom(t *testing.T) {
 	const listing = 5 * time.Second
 	for _, tc := range []struct {
@@ -211,7 +212,8 @@ func TestErrorsAreOneLineThatMovesNoTerminal(t *testing.T) {
 	}
 }
 
-// All are out of reach, or full, and the release that is current is bad: what launches gets another one.
+// All are out of reach, or full, and the release that is current is bad: what launches gets another
+// one.
 func TestForceAndEveryRollbackGoOnWithoutAnyMember(t *testing.T) {
 	back := func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
 		return p.Rollback(ctx, func(context.Context, pointer.Pointer) (publish.Target, error) {

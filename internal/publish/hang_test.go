@@ -11,8 +11,8 @@ import (
 	"ebs-release/internal/publish"
 )
 
-// Ten of 50 members hang, in one step after the other, with fewer slots than that: the other 40 flip
-// within a second of the commit, and none of them is called failed.
+// Ten of 50 members hang, in one step after the other, with fewer slots than that: the other 40
+// flip within a second of the commit, and none of them is called failed.
 func TestTheFlipWaitsForNobodyWhoHangs(t *testing.T) {
 	hang := func(ctx context.Context) error {
 		<-ctx.Done()

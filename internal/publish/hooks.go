@@ -18,8 +18,8 @@ func (r *run) hookBefore(ctx context.Context) error {
 	return nil
 }
 
-// hookAfter runs the operator's programs once a generation is committed, also after a signal: the commit is not undone either. A signal
-// that comes while they run ends them.
+// hookAfter runs the operator's programs once a generation is committed, also after a signal: the
+// commit is not undone either. A signal that comes while they run ends them.
 func (r *run) hookAfter(outer context.Context, err error) {
 	if r.Hooks == nil || !r.moved() {
 		return

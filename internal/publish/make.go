@@ -12,7 +12,8 @@ import (
 	"ebs-release/internal/words"
 )
 
-// ingest is P1: the source becomes a release on the release volume, and current there, so that the snapshot says what it is.
+// ingest is P1: the source becomes a release on the release volume, and current there, so that the
+// snapshot says what it is.
 func (r *run) ingest(ctx context.Context) error {
 	if err := r.claim(ctx); err != nil {
 		return err
@@ -53,9 +54,10 @@ func (r *run) claim(ctx context.Context) error {
 	return nil
 }
 
-// putBackLater: on failure before the commit the release before is made current again on the release volume, under one more generation, as
-// the fence there never goes down. The next publish starts above it. The tree that was taken in stays until it is pruned. When
-// there was no release before, the new one stays current, and a next publish of the same source takes it as it is.
+// putBackLater: on failure before the commit the release before is made current again on the
+// release volume, under one more generation, as the fence there never goes down. The next publish
+// starts above it. The tree that was taken in stays until it is pruned. When there was no release
+// before, the new one stays current, and a next publish of the same source takes it as it is.
 func (r *run) putBackLater(previous string) {
 	if previous == "" || previous == r.tree.ID {
 		return
@@ -82,7 +84,8 @@ func (r *run) snapshot(ctx context.Context) error {
 	return nil
 }
 
-// transfer is P3: the snapshot completes while the members get the tree, which none of them activates yet.
+// transfer is P3: the snapshot completes while the members get the tree, which none of them
+// activates yet.
 func (r *run) transfer(ctx context.Context) error {
 	var (
 		both   sync.WaitGroup
@@ -112,11 +115,13 @@ func (r *run) transfer(ctx context.Context) error {
 	return err
 }
 
-// slowTransfer: a member that needs more than twice the time of the others, and this, gets the tree while P5 goes on with the rest.
+// slowTransfer: a member that needs more than twice the time of the others, and this, gets the tree
+// while P5 goes on with the rest.
 const slowTransfer = 5 * time.Second
 
-// stageAll gives the tree to every member that can take it. One that fails is tried again in P5; when none takes it (without force), or more fail
-// than may, the publish stops here, before anything is visible.
+// stageAll gives the tree to every member that can take it. One that fails is tried again in P5;
+// when none takes it (without force), or more fail than may, the publish stops here, before
+// anything is visible.
 func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
 	err := r.members.list(ctx, r.next)
 	for try := 1; err != nil && try < stageTries; try++ { // P0 could list them: what Auto Scaling says now may be old

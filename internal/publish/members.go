@@ -67,8 +67,9 @@ type target struct {
 
 func targetOf(p pointer.Pointer) target { return target{p.Generation, p.Release, p.Store} }
 
-// standing goes by what this run has done, then by what the member reported. It compares for equality: a higher generation, or another release under the same
-// one, is as little what the pointer names as an older one.
+// standing goes by what this run has done, then by what the member reported. It compares for
+// equality: a higher generation, or another release under the same one, is as little what the
+// pointer names as an older one.
 func (m *member) standing() Standing {
 	serves, onIt := volume.Serves(m.State), m.Generation == m.wanted.generation && m.Release == m.wanted.release && m.Ignored == ""
 	switch {
@@ -99,7 +100,8 @@ func (m *member) elsewhere() bool {
 	return m.Store != "" && m.wanted.store != "" && m.Store != m.wanted.store
 }
 
-// failedHere: this run has activated, and a program failed. It is not tried again: that is for the next run.
+// failedHere: this run has activated, and a program failed. It is not tried again: that is for the
+// next run.
 func (m *member) failedHere() bool { return m.VolumeID != "" && m.half == m.VolumeID }
 
 // why names the member and the reason that it is behind, for a person.
@@ -136,12 +138,14 @@ func (m *member) reason() string {
 	return fmt.Sprintf("on generation %d", m.Generation)
 }
 
-// isLeaving: the lifecycle states of Auto Scaling in which an instance does not come back into service.
+// isLeaving: the lifecycle states of Auto Scaling in which an instance does not come back into
+// service.
 func isLeaving(state string) bool {
 	return strings.HasPrefix(state, "Terminat") || strings.HasPrefix(state, "Detach")
 }
 
-// members are all members that this run has seen, and the work on them: at most Parallel at a time, never two on the same.
+// members are all members that this run has seen, and the work on them: at most Parallel at a time,
+// never two on the same.
 type members struct {
 	*Publisher
 	phase   string
@@ -180,8 +184,10 @@ func (ms *members) enter(phase, title string) {
 	ms.say(Event{Kind: KindPhase, Text: title})
 }
 
-// slack is how far above all that pointer, history and release volume know a report may be and still be believed: the pointer may be an old copy, and the
-// volume one of an older snapshot. It is bounded because who may tag a volume can write any number there: with 2^53-3 nobody could ever publish again.
+// slack is how far above all that pointer, history and release volume know a report may be and
+// still be believed: the pointer may be an old copy, and the volume one of an older snapshot. It is
+// bounded because who may tag a volume can write any number there: with 2^53-3 nobody could ever
+// publish again.
 const slack = 1000
 
 // list asks who the members are, and where they stand towards what is wanted.
@@ -243,7 +249,8 @@ func (ms *members) highest() (generation int64) {
 	return generation
 }
 
-// having returns the members that stand in one of the ways, sorted: those that have the tree already first, as they are quickest.
+// having returns the members that stand in one of the ways, sorted: those that have the tree
+// already first, as they are quickest.
 func (ms *members) having(ways ...Standing) []*member {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
@@ -302,7 +309,8 @@ func (ms *members) failed(some []*member) (failed []*member) {
 	return failed
 }
 
-// staying returns those of some members that neither are gone nor leave their group, as last listed.
+// staying returns those of some members that neither are gone nor leave their group, as last
+// listed.
 func (ms *members) staying(some []*member) []*member {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
@@ -357,14 +365,16 @@ func (ms *members) releases() map[string]string {
 // patience says how long each waits for the members that it works on.
 type patience struct {
 	most time.Duration // 0: until they are done
-	// rest: one slow member must not hold up all others. Once half of them are through (and until is closed, if there is one), what is still
-	// under way gets as long again as it took so far, and this. 0: until they are done.
+	// rest: one slow member must not hold up all others. Once half of them are through (and until
+	// is closed, if there is one), what is still under way gets as long again as it took so far,
+	// and this. 0: until they are done.
 	rest  time.Duration
 	until <-chan struct{}
 }
 
-// each works on some members, and returns when all of them are done or patience ends; what is under way then goes on. A member that is being
-// worked on already is left alone. The end of ctx ends the work.
+// each works on some members, and returns when all of them are done or patience ends; what is under
+// way then goes on. A member that is being worked on already is left alone. The end of ctx ends the
+// work.
 func (ms *members) each(ctx context.Context, some []*member, wait patience, work func(context.Context, *member) error) {
 	start := time.Now()
 	done := make(chan error, len(some))
@@ -430,12 +440,14 @@ func (ms *members) one(ctx context.Context, m *member, work func(context.Context
 	return err
 }
 
-// slotTime is how long a step may keep its slot. Who takes longer goes on without one, so that members
-// which hang, as many as there are slots, do not keep the others waiting until they time out.
+// slotTime is how long a step may keep its slot. Who takes longer goes on without one, so that
+// members which hang, as many as there are slots, do not keep the others waiting until they time
+// out.
 const slotTime = 5 * time.Second
 
-// takeSlot waits for one of the Parallel slots. Only what costs this machine something takes one: a login
-// and a transfer; an activation is one line over an open connection. It is given back between two tries.
+// takeSlot waits for one of the Parallel slots. Only what costs this machine something takes one: a
+// login and a transfer; an activation is one line over an open connection. It is given back between
+// two tries.
 func (ms *members) takeSlot(ctx context.Context, m *member) error {
 	m.giveSlotBack()
 	select {
@@ -488,8 +500,9 @@ func (ms *members) close() {
 	ms.wait()
 }
 
-// report writes the new generation to the tags of the volumes that this run has activated it on. Where a program failed the tags say so: whoever looks next
-// knows it, and does not take the member for current.
+// report writes the new generation to the tags of the volumes that this run has activated it on.
+// Where a program failed the tags say so: whoever looks next knows it, and does not take the member
+// for current.
 func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
 	ms.mu.Lock()
 	todo := map[string][]*member{} // by the state to write
@@ -525,7 +538,8 @@ func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
 	return errors.Join(errs...)
 }
 
-// progress counts. During P3 a member is done when it has the tree, otherwise when it is on the generation.
+// progress counts. During P3 a member is done when it has the tree, otherwise when it is on the
+// generation.
 func (ms *members) progress() *Progress {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()

@@ -157,8 +157,8 @@ func ResultOf(code int) string {
 	return ResultFailed
 }
 
-// Sentence is the report in one line: "generation 42 is current: 54/54 members on it (1 gone); 3 launched during the publish, all on
-// generation 42".
+// Sentence is the report in one line: "generation 42 is current: 54/54 members on it (1 gone); 3
+// launched during the publish, all on generation 42".
 func (o Outcome) Sentence() string {
 	if o.Total == 0 {
 		return fmt.Sprintf("generation %d is current: no members yet, instances that launch get it", o.Generation)
@@ -204,7 +204,8 @@ func (o Outcome) Details() (lines []string) {
 	return append(lines, took)
 }
 
-// OneLine is the text of an error, joined ones and another program's own words included, without line breaks and what else moves a terminal.
+// OneLine is the text of an error, joined ones and another program's own words included, without
+// line breaks and what else moves a terminal.
 func OneLine(err error) string {
 	if err == nil {
 		err = errors.New("")

@@ -1,10 +1,12 @@
 // Package publish is one publish, from a folder to a group of machines that all have it.
 //
-// READ SECOND (after internal/boot). The protocol is the list in phases, each phase is a method of run in check.go, make.go and converge.go,
-// and the parts that it works with are the small interfaces below: no AWS, no ssh, no system call here. Why no instance serves a stale
-// release unnoticed: an agent reports (tags), then re-reads the pointer, then opens the gate; the publisher moves the pointer, then lists.
-// An agent that re-reads after the commit sees the new generation. One that re-read before it was a member before the first listing of P5,
-// and P5 can't end without it.
+// READ SECOND (after internal/boot). The protocol is the list in phases, each phase is a method of
+// run in check.go, make.go and converge.go, and the parts that it works with are the small
+// interfaces below: no AWS, no ssh, no system call here. Why no instance serves a stale release
+// unnoticed: an agent reports (tags), then re-reads the pointer, then opens the gate; the publisher
+// moves the pointer, then lists. An agent that re-reads after the commit sees the new generation.
+// One that re-read before it was a member before the first listing of P5, and P5 can't end without
+// it.
 package publish
 
 import (
@@ -33,14 +35,14 @@ type Publisher struct {
 	Hooks     Hooks // nil: none
 	Claim     Claim // nil: nobody else works on the volume, and its store has no id
 	Settings  Settings
-	// Insist is closed when whoever runs this wants an end at once: by a second signal. The end of ctx, the
-	// first one, ends a publish before its commit; after it the members are brought to the generation all
-	// the same, as nobody else would. nil: nobody insists.
+	// Insist is closed when whoever runs this wants an end at once: by a second signal. The end of
+	// ctx, the first one, ends a publish before its commit; after it the members are brought to the
+	// generation all the same, as nobody else would. nil: nobody insists.
 	Insist <-chan struct{}
 	Talk   func(Event) // told what happens, one call at a time; nil: silence
 
-	// Jitter returns the random part of a pause between tries: from 0 up to, but not, what it is given. nil: random; a model check has one that
-	// it can repeat.
+	// Jitter returns the random part of a pause between tries: from 0 up to, but not, what it is
+	// given. nil: random; a model check has one that it can repeat.
 	Jitter func(below time.Duration) time.Duration
 }
 
@@ -68,7 +70,8 @@ type Check struct {
 	Do   func(context.Context) error
 }
 
-// Claim makes the release volume this store's, if it is nobody's, and keeps other publishes out of it until unlock. It returns the id of the store.
+// Claim makes the release volume this store's, if it is nobody's, and keeps other publishes out of
+// it until unlock. It returns the id of the store.
 type Claim func(ctx context.Context) (store string, unlock func() error, err error)
 
 // Store holds the pointer.
@@ -92,7 +95,8 @@ type Tree interface {
 
 // Snapshots of the release volume.
 type Snapshots interface {
-	// Create freezes, snapshots and thaws. frozen is how long writers waited. After an error there is no snapshot.
+	// Create freezes, snapshots and thaws. frozen is how long writers waited. After an error there
+	// is no snapshot.
 	Create(ctx context.Context, generation int64, release string) (id string, frozen time.Duration, err error)
 	WaitCompleted(ctx context.Context, id string, progress func(percent string)) error
 	Delete(ctx context.Context, id string) error
@@ -105,12 +109,14 @@ type Fleet interface {
 	Report(ctx context.Context, volumeIDs []string, generation int64, release, state string) error
 }
 
-// Dialer opens the one connection to a member. ctx is for opening it only: the session lasts until Close.
+// Dialer opens the one connection to a member. ctx is for opening it only: the session lasts until
+// Close.
 type Dialer interface {
 	Dial(ctx context.Context, member fleet.Member) (Session, error)
 }
 
-// Session is a connection to one member. Errors: push.ErrNotReady while its agent boots, push.ErrFenced when it holds a higher generation.
+// Session is a connection to one member. Errors: push.ErrNotReady while its agent boots,
+// push.ErrFenced when it holds a higher generation.
 type Session interface {
 	Stage(ctx context.Context, id, digest, base string, wanted gc.Wanted) (push.Sent, error)
 	Activate(ctx context.Context, id, digest string, generation int64, wanted gc.Wanted) error
@@ -142,7 +148,8 @@ func phases() []phase {
 	}
 }
 
-// Publish makes source the current release of every member. The error carries the exit code; the outcome is filled as far as it got.
+// Publish makes source the current release of every member. The error carries the exit code; the
+// outcome is filled as far as it got.
 func (p *Publisher) Publish(ctx context.Context, source string) (Outcome, error) {
 	return newRun(p, source).do(ctx, phases())
 }

@@ -225,8 +225,9 @@ func TestWhatCannotBeTakenBackIsNamed(t *testing.T) {
 	}
 }
 
-// A signal comes during each call in turn: before the commit the publish ends with 130 and nothing is visible; after it all members are
-// brought to the generation, or, when it comes twice, it ends with 130 and says what is committed.
+// A signal comes during each call in turn: before the commit the publish ends with 130 and nothing
+// is visible; after it all members are brought to the generation, or, when it comes twice, it ends
+// with 130 and says what is committed.
 func TestInterruptAtEveryCall(t *testing.T) {
 	whole := newWorld("a", "b")
 	if _, _, err := whole.run(t); err != nil {
@@ -588,7 +589,8 @@ func (w *world) standing(id string) publish.Standing {
 	return publish.View(w.boxes[id].Member, w.pointer).Standing
 }
 
-// A member whose programs failed may serve the release before: it is not current until they succeed, whichever process looks.
+// A member whose programs failed may serve the release before: it is not current until they
+// succeed, whichever process looks.
 func TestAHookThatFailedIsKnownToTheNextProcess(t *testing.T) {
 	w := newWorld("a", "b")
 	fails := true
@@ -624,7 +626,8 @@ func TestAHookThatFailedIsKnownToTheNextProcess(t *testing.T) {
 	}
 }
 
-// The pointer was restored from an old copy: members of two generations are not all current, and converge cannot bring them together.
+// The pointer was restored from an old copy: members of two generations are not all current, and
+// converge cannot bring them together.
 func TestAheadIsSaidAndNotFought(t *testing.T) {
 	w := newWorld("a")
 	w.launch("b", 3)
@@ -655,7 +658,8 @@ func TestTheSameGenerationOfAnotherReleaseIsNotCurrent(t *testing.T) {
 	}
 }
 
-// Who may tag a volume can write any number there. One that no publish has made must not use the numbers up, nor stand in anybody's way.
+// Who may tag a volume can write any number there. One that no publish has made must not use the
+// numbers up, nor stand in anybody's way.
 func TestAReportThatCannotBeTrueIsNamedAndNotFollowed(t *testing.T) {
 	w := newWorld("a", "b")
 	for want := int64(2); want < 6; want++ {
@@ -681,7 +685,8 @@ func TestAReportThatCannotBeTrueIsNamedAndNotFollowed(t *testing.T) {
 	}
 }
 
-// Pointer and release volume may both be old copies, far below what members truly have: that, an operator says.
+// Pointer and release volume may both be old copies, far below what members truly have: that, an
+// operator says.
 func TestAboveLetsAPublishFollowWhatOnlyMembersKnow(t *testing.T) {
 	w := newWorld("a")
 	w.boxes["a"].Generation, w.boxes["a"].fence = 5000, 5000
@@ -700,7 +705,8 @@ func TestAboveLetsAPublishFollowWhatOnlyMembersKnow(t *testing.T) {
 	}
 }
 
-// Two stores count their generations alike: a member of another one is not current here, and is left alone.
+// Two stores count their generations alike: a member of another one is not current here, and is
+// left alone.
 func TestAMemberOfAnotherStoreIsNotCurrent(t *testing.T) {
 	w := newWorld("a", "b")
 	w.pointer.Store, w.boxes["a"].Store, w.boxes["b"].Store = "0123456789abcdef", "0123456789abcdef", "fedcba9876543210"

@@ -16,9 +16,10 @@ type Target struct {
 	SnapshotID string // a snapshot in which it is current; "": make one
 }
 
-// Rollback makes an older release current: a new generation of a tree that is still on the release volume, and that most members still hold, so that
-// little or nothing is sent. choose is called under the lock with the pointer as it is. A snapshot that choose names is used again: the generation
-// on it is lower than the pointer's, and the agent raises it when it boots from there.
+// Rollback makes an older release current: a new generation of a tree that is still on the release
+// volume, and that most members still hold, so that little or nothing is sent. choose is called
+// under the lock with the pointer as it is. A snapshot that choose names is used again: the
+// generation on it is lower than the pointer's, and the agent raises it when it boots from there.
 func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, pointer.Pointer) (Target, error)) (Outcome, error) {
 	var target Target
 	r := newRun(p, "")
@@ -75,8 +76,8 @@ type Preview struct {
 	Members []Member
 }
 
-// Preview is P0 alone: it takes the lock for as long as it looks, tries everything that could fail later but for the
-// operator's programs, which may change what they like, and changes nothing.
+// Preview is P0 alone: it takes the lock for as long as it looks, tries everything that could fail
+// later but for the operator's programs, which may change what they like, and changes nothing.
 func (p *Publisher) Preview(ctx context.Context) (Preview, error) {
 	r := newRun(p, "")
 	outcome, err := r.do(ctx, []phase{{"P0", "check", (*run).check}})

@@ -11,14 +11,15 @@ import (
 	"ebs-release/internal/push"
 )
 
-// stageTries is how often P3 tries a member, with a pause of about stagePause, growing. What still fails then is tried again in P5.
+// stageTries is how often P3 tries a member, with a pause of about stagePause, growing. What still
+// fails then is tried again in P5.
 const (
 	stageTries = 3
 	stagePause = time.Second
 )
 
-// What is done to one member. Each step has its own MemberTimeout and goes over the member's one connection, which an error closes: the
-// next try opens a new one.
+// What is done to one member. Each step has its own MemberTimeout and goes over the member's one
+// connection, which an error closes: the next try opens a new one.
 
 func (ms *members) connect(ctx context.Context, m *member) error {
 	return ms.step(ctx, m, "connect to", slotted, func(context.Context, Session, fleet.Member) error { return nil })
@@ -61,7 +62,8 @@ func (ms *members) stageWithRetries(ctx context.Context, m *member, next pointer
 	}
 }
 
-// activate makes the release current on the member. wave, if any, is the window that the flip counts in.
+// activate makes the release current on the member. wave, if any, is the window that the flip
+// counts in.
 func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer, wave *Window) error {
 	return ms.step(ctx, m, "activate on", unslotted, func(ctx context.Context, s Session, as fleet.Member) error {
 		ms.mu.Lock()
@@ -72,7 +74,8 @@ func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer
 		hook, isHook := errors.AsType[*push.HookError](err)
 		ms.mu.Lock()
 		if err != nil && !isHook {
-			// It may have lost the tree (its volume was replaced behind the same id): look again next time.
+			// It may have lost the tree (its volume was replaced behind the same id): look again
+			// next time.
 			m.staged = ""
 			ms.mu.Unlock()
 			return err
@@ -98,12 +101,14 @@ const (
 	unslotted = false
 )
 
-// step does something over the member's connection. do is told the member as it was listed when the step began.
+// step does something over the member's connection. do is told the member as it was listed when the
+// step began.
 func (ms *members) step(ctx context.Context, m *member, what string, takesSlot bool, do func(context.Context, Session, fleet.Member) error) error {
 	ms.mu.Lock()
 	as := m.Member
 	ms.mu.Unlock()
-	// With a limit on failures the members flip a few at a time: else all would be begun before one fails.
+	// With a limit on failures the members flip a few at a time: else all would be begun before one
+	// fails.
 	if takesSlot || ms.Settings.MaxFailures.limited || !m.connected(as) {
 		if err := ms.takeSlot(ctx, m); err != nil {
 			return err
@@ -130,8 +135,8 @@ func (ms *members) step(ctx context.Context, m *member, what string, takesSlot b
 	return err
 }
 
-// session returns the member's connection. Only the worker that has the member busy uses it. A member that came back with another address or
-// host key gets a new one.
+// session returns the member's connection. Only the worker that has the member busy uses it. A
+// member that came back with another address or host key gets a new one.
 func (ms *members) session(ctx context.Context, m *member, as fleet.Member) (Session, error) {
 	if m.connected(as) {
 		return m.session, nil
@@ -147,8 +152,8 @@ func (ms *members) session(ctx context.Context, m *member, as fleet.Member) (Ses
 
 func dialed(as fleet.Member) string { return as.Address + " " + as.HostKey }
 
-// connected says that the member has a connection to where it is now. As session, it is for the worker
-// that has the member busy.
+// connected says that the member has a connection to where it is now. As session, it is for the
+// worker that has the member busy.
 func (m *member) connected(as fleet.Member) bool { return m.session != nil && m.dialed == dialed(as) }
 
 func (ms *members) hangUp(m *member) {

@@ -21,7 +21,8 @@ import (
 	"ebs-release/internal/release"
 )
 
-// world is all that a publish works on, in memory. Every call of a part goes through do: it is logged, and hook may make it fail.
+// world is all that a publish works on, in memory. Every call of a part goes through do: it is
+// logged, and hook may make it fail.
 type world struct {
 	mu        sync.Mutex
 	log       []string

@@ -24,7 +24,8 @@ func ofAgent(do string, f wire.Failure) error {
 	}
 }
 
-// sshFailed is the exit code by which ssh itself says that it failed; others are the agent's, or the far shell's.
+// sshFailed is the exit code by which ssh itself says that it failed; others are the agent's, or
+// the far shell's.
 const sshFailed = 255
 
 // whyEnded says why a connection that was good ended.

@@ -17,11 +17,13 @@ import (
 // ErrNoKeygen means that ssh-keygen is not installed, so that CheckKey cannot tell anything.
 var ErrNoKeygen = errors.New("ssh-keygen is not installed, so the ssh key is not checked")
 
-// keyTime is how long ssh-keygen may take to read a key. It takes milliseconds, unless the file is a fifo or on a server that hangs.
+// keyTime is how long ssh-keygen may take to read a key. It takes milliseconds, unless the file is
+// a fifo or on a server that hangs.
 const keyTime = 10 * time.Second
 
-// CheckKey loads a private key as ssh will, without asking anybody for a passphrase. The error has ssh's own words. A key that
-// cannot be loaded is good all the same when ssh's agent holds it: ssh then needs the public half only.
+// CheckKey loads a private key as ssh will, without asking anybody for a passphrase. The error has
+// ssh's own words. A key that cannot be loaded is good all the same when ssh's agent holds it: ssh
+// then needs the public half only.
 func CheckKey(ctx context.Context, file string) error {
 	ctx, cancel := context.WithTimeout(ctx, keyTime)
 	defer cancel()
@@ -42,7 +44,8 @@ func CheckKey(ctx context.Context, file string) error {
 		"mode 0600 and as ssh-keygen wrote it", file, words, file)
 }
 
-// inAgent says whether ssh's agent holds the key. Only its fingerprint is needed, which a public half has, too.
+// inAgent says whether ssh's agent holds the key. Only its fingerprint is needed, which a public
+// half has, too.
 func inAgent(ctx context.Context, file string) bool {
 	if os.Getenv("SSH_AUTH_SOCK") == "" {
 		return false
@@ -59,7 +62,8 @@ func inAgent(ctx context.Context, file string) bool {
 	return err == nil && held
 }
 
-// keyProgram runs one of ssh's programs, which has no terminal to ask at. words is its stderr in one line.
+// keyProgram runs one of ssh's programs, which has no terminal to ask at. words is its stderr in
+// one line.
 func keyProgram(ctx context.Context, stdout io.Writer, name string, args ...string) (words string, err error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C", "SSH_ASKPASS_REQUIRE=never")

@@ -23,7 +23,8 @@ import (
 	"ebs-release/internal/release"
 )
 
-// The test binary is also the agent on the far side: sshd starts it through a script, and it works on a real tree.
+// The test binary is also the agent on the far side: sshd starts it through a script, and it works
+// on a real tree.
 func TestMain(m *testing.M) {
 	if root := os.Getenv("PUSH_TEST_TREE"); root != "" {
 		err := farAgent(release.Tree{Root: root}, os.Args[1:])

@@ -9,8 +9,8 @@ import (
 	"ebs-release/internal/release"
 )
 
-// Parcels works out what a release needs over each base once, for all members: what one more member costs must not depend on the size
-// of the tree.
+// Parcels works out what a release needs over each base once, for all members: what one more member
+// costs must not depend on the size of the tree.
 type Parcels struct {
 	mu      sync.Mutex
 	made    map[parcelKey]func() (*parcel, error)
@@ -28,7 +28,8 @@ type parcel struct {
 	kept func() ([]byte, error) // its files as they are sent, read once
 }
 
-// keptMost is how many bytes of files are kept in memory, instead of being read again for each member.
+// keptMost is how many bytes of files are kept in memory, instead of being read again for each
+// member.
 const keptMost = 16 << 20
 
 // NewParcels returns an empty set.

@@ -1,5 +1,6 @@
-// Package push carries a release to members: one ssh connection per member, and its agent on the far side, which gets what changed and nothing else.
-// OpenSSH is used as a program; every word of the remote command is fixed here or checked, so no shell needs quoting.
+// Package push carries a release to members: one ssh connection per member, and its agent on the
+// far side, which gets what changed and nothing else. OpenSSH is used as a program; every word of
+// the remote command is fixed here or checked, so no shell needs quoting.
 package push
 
 import (
@@ -64,7 +65,8 @@ var (
 	plainPath  = regexp.MustCompile(`^[A-Za-z0-9_./-]+$`)
 )
 
-// complete fills the defaults in and checks all that becomes part of a command or of ssh's configuration.
+// complete fills the defaults in and checks all that becomes part of a command or of ssh's
+// configuration.
 func (o Options) complete() (Options, error) {
 	if o.Port == 0 {
 		o.Port = defaultPort
@@ -129,8 +131,9 @@ type Sent struct {
 	Bytes int64 // on the connection, before ssh's encryption: files and delta
 }
 
-// Stage brings a release to the member, whole and verified, not active. base is the release that the member is known to hold, "" for
-// none; if it doesn't, another one that both sides have is taken, and at last none. wanted is what the member is to keep besides.
+// Stage brings a release to the member, whole and verified, not active. base is the release that
+// the member is known to hold, "" for none; if it doesn't, another one that both sides have is
+// taken, and at last none. wanted is what the member is to keep besides.
 func (s *Session) Stage(ctx context.Context, tree release.Tree, id, digest, base string, wanted gc.Wanted) (Sent, error) {
 	var sent Sent
 	if !release.ValidID(id) || !release.ValidDigest(digest) {
@@ -220,7 +223,8 @@ func (s *Session) choose(tree release.Tree, held []release.Held, tried map[strin
 // latest are the releases that the member needs to know of.
 func latest(w gc.Wanted) []string { return w.Committed[:min(len(w.Committed), max(w.Keep, 2))] } // 2: what a rollback needs is among them
 
-// Activate makes a staged release the current one on the member, which then removes what is not wanted any more. A *HookError says that it is, but that a program there failed.
+// Activate makes a staged release the current one on the member, which then removes what is not
+// wanted any more. A *HookError says that it is, but that a program there failed.
 func (s *Session) Activate(ctx context.Context, id, digest string, generation int64, wanted gc.Wanted) error {
 	if !release.ValidID(id) || !release.ValidDigest(digest) {
 		return fmt.Errorf("activate %q: not a release", id)

@@ -20,7 +20,8 @@ import (
 	"ebs-release/internal/push/wire"
 )
 
-// Names in a session's private folder. ssh runs there and gets them as relative names: no path needs quoting.
+// Names in a session's private folder. ssh runs there and gets them as relative names: no path
+// needs quoting.
 const (
 	configName   = "config"
 	knownHosts   = "known_hosts"
@@ -28,10 +29,12 @@ const (
 	hostAlias    = "member"
 )
 
-// closeGrace is how long the far side may take to hang up; it takes milliseconds unless it still works on something.
+// closeGrace is how long the far side may take to hang up; it takes milliseconds unless it still
+// works on something.
 const closeGrace = time.Second
 
-// Session is a conversation with a member's agent: one ssh process here, one login and one agent there.
+// Session is a conversation with a member's agent: one ssh process here, one login and one agent
+// there.
 type Session struct {
 	target  Target
 	options Options
@@ -45,7 +48,8 @@ type Session struct {
 	close   sync.Once
 }
 
-// Open connects to a member, and waits until its agent listens. ctx is for the life of the session: when it ends, ssh is killed.
+// Open connects to a member, and waits until its agent listens. ctx is for the life of the session:
+// when it ends, ssh is killed.
 func Open(ctx context.Context, target Target, options Options) (*Session, error) {
 	options, err := options.complete()
 	if err != nil {
@@ -69,7 +73,8 @@ func Open(ctx context.Context, target Target, options Options) (*Session, error)
 	return s, nil
 }
 
-// configure writes all that ssh needs to know. With a file of its own, it reads no other one: neither the operator's nor the system's.
+// configure writes all that ssh needs to know. With a file of its own, it reads no other one:
+// neither the operator's nor the system's.
 func (s *Session) configure() error {
 	var b strings.Builder
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(&b, format+"\n", args...) }
@@ -88,7 +93,8 @@ func (s *Session) configure() error {
 	line("ConnectTimeout %d", max(1, int(s.options.ConnectTimeout/time.Second)))
 	line("ServerAliveInterval 5")
 	line("ServerAliveCountMax 3")
-	// OpenSSH 9.2's own first choices cost more: sntrup761 0.07 s of CPU a login, this one 0.012 s; chacha20 1 s for a GiB, AES with the CPU's help less.
+	// OpenSSH 9.2's own first choices cost more: sntrup761 0.07 s of CPU a login, this one 0.012 s;
+	// chacha20 1 s for a GiB, AES with the CPU's help less.
 	line("KexAlgorithms ^curve25519-sha256")
 	line("Ciphers ^aes128-gcm@openssh.com")
 	line("Compression no")
@@ -116,7 +122,8 @@ func (s *Session) write(name, text string) error {
 	return os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600)
 }
 
-// connect starts ssh, and the agent at its other end. The end of our stdin, also by SIGKILL, ends both.
+// connect starts ssh, and the agent at its other end. The end of our stdin, also by SIGKILL, ends
+// both.
 func (s *Session) connect(ctx context.Context) error {
 	s.ctx, s.finish = context.WithCancelCause(ctx)
 	// The words are fixed or checked ones: the far shell takes them as they are.
@@ -204,7 +211,8 @@ func (s *Session) listen(stdout io.Reader) {
 	}
 }
 
-// hello waits for the agent's first line. What comes before it is some shell's talk, which need not end with a newline.
+// hello waits for the agent's first line. What comes before it is some shell's talk, which need not
+// end with a newline.
 func (s *Session) hello() error {
 	timer := time.NewTimer(s.options.GreetingTimeout)
 	defer timer.Stop()
@@ -232,7 +240,8 @@ func (s *Session) hello() error {
 	return fmt.Errorf("%w: its shell talks without end", ErrNoAgent)
 }
 
-// ask sends a request, with what follows its line, and waits for the answer. A session whose request did not get one is of no use any more.
+// ask sends a request, with what follows its line, and waits for the answer. A session whose
+// request did not get one is of no use any more.
 func (s *Session) ask(ctx context.Context, q wire.Request, body func(io.Writer) error, answer any) error {
 	defer context.AfterFunc(ctx, func() { s.finish(context.Cause(ctx)) })()
 	sent := make(chan error, 1)

@@ -24,7 +24,8 @@ func TestVerifyHasTheMemberReadItsFiles(t *testing.T) {
 	}
 }
 
-// What an application reads is what `current` leads to: the tree that the tags name may be whole, and nobody serves it.
+// What an application reads is what `current` leads to: the tree that the tags name may be whole,
+// and nobody serves it.
 func TestVerifyLooksAtWhatIsServed(t *testing.T) {
 	server, f, first, second := two(t, volume(t))
 	s := f.open(t)

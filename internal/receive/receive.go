@@ -1,4 +1,5 @@
-// Package receive is the agent's end of a push: it answers what package push asks, on one connection. What is said is package wire's.
+// Package receive is the agent's end of a push: it answers what package push asks, on one
+// connection. What is said is package wire's.
 package receive
 
 import (
@@ -20,7 +21,8 @@ import (
 	"ebs-release/internal/release"
 )
 
-// How long the publisher may say nothing: between two requests it waits for other members and for a snapshot; what belongs to a request comes at once.
+// How long the publisher may say nothing: between two requests it waits for other members and for a
+// snapshot; what belongs to a request comes at once.
 const (
 	betweenRequests = 2 * time.Hour
 	withinRequest   = time.Minute
@@ -28,8 +30,9 @@ const (
 
 // Receiver serves one connection.
 type Receiver struct {
-	// Ready is the release volume of a member whose boot is over. It is asked for each request: before that, and when the boot begins anew, a push has
-	// to wait, because the boot may still be looking at the volume.
+	// Ready is the release volume of a member whose boot is over. It is asked for each request:
+	// before that, and when the boot begins anew, a push has to wait, because the boot may still be
+	// looking at the volume.
 	Ready   func() (release.Tree, error)
 	Keep    int      // releases on the volume, when the publisher says nothing of it
 	Hooks   hook.Dir // programs to run after an activation
@@ -77,7 +80,8 @@ func (r *Receiver) Run(ctx context.Context, in io.Reader, out io.Writer) (err er
 		if err == nil && request.Do == wire.Activate {
 			r.prune(ctx, request) // now that nobody waits for it
 		}
-		// What a request that failed did not read. It may be a lot: then the publisher has to call again.
+		// What a request that failed did not read. It may be a lot: then the publisher has to call
+		// again.
 		if _, err := io.CopyN(io.Discard, body, min(body.N, 1<<20)); err != nil || body.N > 0 {
 			return errors.Join(err, errors.New("a request failed before all of it was read"))
 		}
@@ -140,8 +144,9 @@ func (r *Receiver) drop() error {
 	return err
 }
 
-// activate flips, runs the programs, and leaves the mark that they have succeeded. An answer without a Hook follows only from the mark; who asks again for
-// the same generation, and finds no mark, has the programs run again.
+// activate flips, runs the programs, and leaves the mark that they have succeeded. An answer
+// without a Hook follows only from the mark; who asks again for the same generation, and finds no
+// mark, has the programs run again.
 func (r *Receiver) activate(ctx context.Context, tree release.Tree, q wire.Request) (any, error) {
 	previous, err := tree.Current()
 	if err != nil {
@@ -150,7 +155,8 @@ func (r *Receiver) activate(ctx context.Context, tree release.Tree, q wire.Reque
 	if err := tree.Activate(ctx, q.Release, q.Digest, q.Generation); err != nil {
 		return nil, fenced(err)
 	}
-	// From here on one after the other: those of an activation whose publisher is gone may still be running.
+	// From here on one after the other: those of an activation whose publisher is gone may still be
+	// running.
 	unlock, err := tree.LockPrograms(ctx)
 	if err != nil {
 		return nil, err
@@ -200,7 +206,8 @@ func (r *Receiver) wanted(q wire.Request) (gc.Wanted, error) {
 	return gc.Wanted{Keep: cmp.Or(q.Keep, r.Keep), Committed: q.Committed}, nil
 }
 
-// prune removes the releases that are not wanted any more. The release is active all the same when it can't.
+// prune removes the releases that are not wanted any more. The release is active all the same when
+// it can't.
 func (r *Receiver) prune(ctx context.Context, q wire.Request) {
 	tree, err := r.Ready()
 	var wanted gc.Wanted
@@ -215,8 +222,9 @@ func (r *Receiver) prune(ctx context.Context, q wire.Request) {
 	}
 }
 
-// Verify reads every file of a release, whose manifest has to have a digest; "": any. With a generation, that and this release have to be what is active
-// here, by the fence and by where `current` leads; 0: the release need not be the current one.
+// Verify reads every file of a release, whose manifest has to have a digest; "": any. With a
+// generation, that and this release have to be what is active here, by the fence and by where
+// `current` leads; 0: the release need not be the current one.
 func Verify(ctx context.Context, tree release.Tree, id, digest string, generation int64) (wire.Verified, error) {
 	answer := wire.Verified{Schema: wire.Schema, State: wire.StateVerified, Release: id, Generation: generation}
 	if generation != 0 {

@@ -20,7 +20,8 @@ import (
 	"ebs-release/internal/release"
 )
 
-// start runs a receiver of an empty volume on what the test writes. All that it said is in out once it ended.
+// start runs a receiver of an empty volume on what the test writes. All that it said is in out once
+// it ended.
 func start(t *testing.T, tree release.Tree) (say io.WriteCloser, out *bytes.Buffer, ended <-chan error) {
 	t.Helper()
 	r := &Receiver{Ready: func() (release.Tree, error) { return tree, nil }, Keep: 3, Log: slog.New(slog.DiscardHandler)}
@@ -156,7 +157,8 @@ func TestAnotherRequestLetsGoOfWhatIsStaged(t *testing.T) {
 	}
 }
 
-// installed is a volume with a release that can be activated, and a folder of programs with one that counts its runs, and fails while a file is there.
+// installed is a volume with a release that can be activated, and a folder of programs with one
+// that counts its runs, and fails while a file is there.
 func installed(t *testing.T) (r *Receiver, tree release.Tree, in release.Ingested, ran func() int, fail string) {
 	t.Helper()
 	tree = volume(t)
@@ -182,7 +184,8 @@ func installed(t *testing.T) (r *Receiver, tree release.Tree, in release.Ingeste
 	}, fail
 }
 
-// A report follows only from the mark that the programs have succeeded: who finds it missing has them run again.
+// A report follows only from the mark that the programs have succeeded: who finds it missing has
+// them run again.
 func TestProgramsRunUntilTheySucceedAndThenNoMore(t *testing.T) {
 	r, tree, in, ran, fail := installed(t)
 	ask := func(n int64) wire.Activated {
@@ -218,7 +221,8 @@ func TestProgramsRunUntilTheySucceedAndThenNoMore(t *testing.T) {
 	if a := ask(1); a.Hook != nil || ran() != 3 {
 		t.Errorf("what is done is done again: %+v, %d runs", a.Hook, ran())
 	}
-	// A boot that finds it under a higher generation takes the mark along; the next push runs them anew.
+	// A boot that finds it under a higher generation takes the mark along; the next push runs them
+	// anew.
 	if err := tree.Raise(t.Context(), in.ID, in.Digest, 2); err != nil || !done() {
 		t.Errorf("%v, done %v", err, done())
 	}
@@ -227,7 +231,8 @@ func TestProgramsRunUntilTheySucceedAndThenNoMore(t *testing.T) {
 	}
 }
 
-// The programs of an activation whose publisher is gone go on. Those of a newer one wait for them, and its flip does not; the older one leaves no mark.
+// The programs of an activation whose publisher is gone go on. Those of a newer one wait for them,
+// and its flip does not; the older one leaves no mark.
 func TestANewerActivationDoesNotWaitToFlip(t *testing.T) {
 	r, tree, in, ran, _ := installed(t)
 	unlock, err := tree.LockPrograms(t.Context()) // as an older activation does

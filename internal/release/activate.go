@@ -19,8 +19,8 @@ import (
 // release. Nothing was changed.
 var ErrFenced = errors.New("a newer generation is active")
 
-// Activate makes `current` point to a release that is here, and raises the generation: a lower one is refused from then on. Once more
-// the same changes nothing.
+// Activate makes `current` point to a release that is here, and raises the generation: a lower one
+// is refused from then on. Once more the same changes nothing.
 func (t Tree) Activate(ctx context.Context, id, digest string, number int64) error {
 	if err := checkID(id); err != nil {
 		return err
@@ -50,7 +50,8 @@ func (t Tree) activate(root *os.Root, id, digest string, number int64) error {
 	if err := t.checkRelease(root, id, digest); err != nil {
 		return err
 	}
-	// The fence first: if the power goes in between, an older activation that comes late is refused, and this one is repeated.
+	// The fence first: if the power goes in between, an older activation that comes late is
+	// refused, and this one is repeated.
 	if have != number {
 		if err := t.writeStamp(root, fenceName, number, id); err != nil {
 			return err
@@ -96,8 +97,9 @@ func (t Tree) link(root *os.Root, target, name string) error {
 	return root.Rename(temporary, name)
 }
 
-// Prune removes the releases that nobody needs, by package gc's rule, and what is left of others. It returns the ids that are gone. A folder of another
-// user can't be removed: then all the rest is, and the error says so.
+// Prune removes the releases that nobody needs, by package gc's rule, and what is left of others.
+// It returns the ids that are gone. A folder of another user can't be removed: then all the rest
+// is, and the error says so.
 func (t Tree) Prune(ctx context.Context, wanted gc.Wanted) ([]string, error) {
 	return t.give(ctx, func(v gc.Volume) (ids []string) {
 		for _, item := range slices.Backward(wanted.Trees(v)) { // what is needed least first

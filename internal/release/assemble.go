@@ -19,9 +19,11 @@ var (
 	errBase = errors.New("base release can't be used")
 )
 
-// assembly makes a tree what a manifest says, out of whatever is in it: nothing, or an older release that nobody needs any more. What is the base's own
-// file already stays, so that a tree which is much like the base costs a look at each file, not a new name for each. What does not belong there goes.
-// Nothing is ever written in place: a file may be a hard link to a release that is in use.
+// assembly makes a tree what a manifest says, out of whatever is in it: nothing, or an older
+// release that nobody needs any more. What is the base's own file already stays, so that a tree
+// which is much like the base costs a look at each file, not a new name for each. What does not
+// belong there goes. Nothing is ever written in place: a file may be a hard link to a release that
+// is in use.
 type assembly struct {
 	manifest Manifest
 	text     []byte // the same, encoded
@@ -30,9 +32,11 @@ type assembly struct {
 	whole    unix.Timespec // when the base was whole. A file of it that was written to later is not taken for what its manifest says
 	spans    spans         // see noteSpan. A file of the base whose ctime is in none of them is hashed before it is taken
 	copies   *os.File      // tree to copy from
-	// copyAs says whether entry i is to be copied, and from which path below copies. What is not is left out.
+	// copyAs says whether entry i is to be copied, and from which path below copies. What is not is
+	// left out.
 	copyAs func(i int) (path string, ok bool)
-	// lost is told which entries can't be made, as their files in the base are not what its manifest says; nil: that is an error.
+	// lost is told which entries can't be made, as their files in the base are not what its
+	// manifest says; nil: that is an error.
 	lost  func(i int)
 	who   owner
 	began unix.Timespec // see justNow. What is written to a file of the new tree from here on is told by its time
@@ -54,7 +58,8 @@ type job struct {
 	place
 }
 
-// folder is a directory of a manifest, with what is right in it: indices, in the order of the names.
+// folder is a directory of a manifest, with what is right in it: indices, in the order of the
+// names.
 type folder struct {
 	path  string
 	entry int // -1: the root
@@ -189,7 +194,8 @@ func (j *job) close() {
 	}
 }
 
-// linkIfRight hashes a file of the base before it gives it a name in the tree, so that one which is wrong keeps its ctime.
+// linkIfRight hashes a file of the base before it gives it a name in the tree, so that one which is
+// wrong keeps its ctime.
 func (a *assembly) linkIfRight(h *hasher, j job) (bool, error) {
 	sum, size, err := h.sum(j.from, nil)
 	if err != nil {
@@ -352,8 +358,9 @@ func (a *assembly) own(p place) error {
 	return unix.Fchownat(p.dir, p.name, a.who.uid, a.who.gid, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// link says whether the file is now the base's own. When not, a copy may do, which is compared with its sha256: the base's file has all the links that
-// a file can have (ext4: 65,000), or is not what it should be.
+// link says whether the file is now the base's own. When not, a copy may do, which is compared with
+// its sha256: the base's file has all the links that a file can have (ext4: 65,000), or is not what
+// it should be.
 func (a *assembly) link(p *place) (bool, error) {
 	from, old := p.base, p.name
 	path := a.steps[p.index].from
@@ -397,7 +404,8 @@ func (a *assembly) link(p *place) (bool, error) {
 	return err == nil, err
 }
 
-// linkLater has a file hashed that somebody may have touched, and then linked. What has attributes that no manifest knows is copied instead.
+// linkLater has a file hashed that somebody may have touched, and then linked. What has attributes
+// that no manifest knows is copied instead.
 func (a *assembly) linkLater(p *place, from int, old, path string, st *unix.Stat_t) (bool, error) {
 	file, err := openFileAt(from, old, path)
 	if otherShape(err) {
@@ -424,7 +432,8 @@ func (a *assembly) linkLater(p *place, from int, old, path string, st *unix.Stat
 	return true, nil
 }
 
-// cannotLink says that a file cannot have another name: it has as many as there can be (ext4: 65,000), is another user's, or no file.
+// cannotLink says that a file cannot have another name: it has as many as there can be (ext4:
+// 65,000), is another user's, or no file.
 func cannotLink(err error) bool {
 	return otherShape(err) || errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EPERM)
 }
@@ -441,7 +450,8 @@ func isAfter(t, than unix.Timespec) bool {
 	return t.Sec > than.Sec || t.Sec == than.Sec && t.Nsec > than.Nsec
 }
 
-// otherShape says that a path could not be opened because the tree is not of the shape that its manifest says.
+// otherShape says that a path could not be opened because the tree is not of the shape that its
+// manifest says.
 func otherShape(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP)
 }
@@ -516,8 +526,9 @@ func (a *assembly) fill(h *hasher, j job) error {
 	return a.complete(j.to, j.entry, st.Mtim)
 }
 
-// justNow is a time that every later write to a file is after, and every earlier one before. The kernel stamps files with a clock that goes in steps of 1
-// to 10 ms (CONFIG_HZ): it waits for the next one. Futimes knows microseconds.
+// justNow is a time that every later write to a file is after, and every earlier one before. The
+// kernel stamps files with a clock that goes in steps of 1 to 10 ms (CONFIG_HZ): it waits for the
+// next one. Futimes knows microseconds.
 func justNow() (unix.Timespec, error) {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {
@@ -530,7 +541,8 @@ func justNow() (unix.Timespec, error) {
 	return unix.NsecToTimespec((step.Nano()/1000 - 1) * 1000), nil
 }
 
-// stepAfter waits until the clock that files are stamped with is past a time that is now, and returns what it shows then.
+// stepAfter waits until the clock that files are stamped with is past a time that is now, and
+// returns what it shows then.
 func stepAfter(now unix.Timespec) (step unix.Timespec, err error) {
 	for tries := 0; tries < 100; tries++ { // the clock may be put back meanwhile
 		if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &step); err != nil || isAfter(step, now) {
@@ -541,9 +553,9 @@ func stepAfter(now unix.Timespec) (step unix.Timespec, err error) {
 	return step, nil
 }
 
-// complete gives a file that was written its owner, mode and time. A file that is written to in place,
-// even while the rest of its tree is still on the way, is told by its time: it is that of the manifest,
-// or, where that has none, not later than the tree was begun.
+// complete gives a file that was written its owner, mode and time. A file that is written to in
+// place, even while the rest of its tree is still on the way, is told by its time: it is that of
+// the manifest, or, where that has none, not later than the tree was begun.
 func (a *assembly) complete(file *os.File, e *Entry, modified unix.Timespec) error {
 	fd := int(file.Fd())
 	if a.who != asIs {

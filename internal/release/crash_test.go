@@ -20,17 +20,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestPowerMayFailAtEveryStepOfAPush: a push to a member that makes its oldest tree into the new one is stopped before each system call that changes
-// something, and its disk is copied as it is then: once as if all until there had come to the disk, once as if nothing had that was not waited for.
-// What a member finds on such a copy after its next boot is a volume on which each release that has a name is whole, and which the same push completes.
+// TestPowerMayFailAtEveryStepOfAPush: a push to a member that makes its oldest tree into the new
+// one is stopped before each system call that changes something, and its disk is copied as it is
+// then: once as if all until there had come to the disk, once as if nothing had that was not waited
+// for. What a member finds on such a copy after its next boot is a volume on which each release
+// that has a name is whole, and which the same push completes.
 func TestPowerMayFailAtEveryStepOfAPush(t *testing.T) {
 	server, far, held, next := fleetOf(t)
 	one := call{Op: "push", ID: next.ID, Digest: next.Digest, Base: held[2].ID, Delta: delta(t, server, held[2].ID, next.ID), Keep: 3, Generation: 4}
 	files := sent(t, server, held[2].ID, next.ID)
 	for name, synced := range map[string]bool{"all on disk": true, "only what was waited for": false} {
 		t.Run(name, func(t *testing.T) {
-			// In a mount namespace of its own, which this thread ends with: any namespace that somebody makes elsewhere has a copy of all mounts, and a file
-			// system that is still mounted there is found again as it was, whatever is written to its device.
+			// In a mount namespace of its own, which this thread ends with: any namespace that
+			// somebody makes elsewhere has a copy of all mounts, and a file system that is still
+			// mounted there is found again as it was, whatever is written to its device.
 			runtime.LockOSThread()
 			if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
 				t.Fatal(err)
@@ -179,7 +182,8 @@ func (d *disk) read(t *testing.T) []byte {
 	}
 }
 
-// traced runs a call in a process of its own, and calls stop before each of its system calls that change something.
+// traced runs a call in a process of its own, and calls stop before each of its system calls that
+// change something.
 func traced(t *testing.T, c call, stdin []byte, stop func(what string)) {
 	t.Helper()
 	runtime.LockOSThread() // a tracee has one thread for a tracer

@@ -7,8 +7,9 @@ import (
 	"io"
 )
 
-// Delta is what makes one manifest out of another. A file counts as changed when its mode did, too: an unchanged file is a hard link to
-// the release before, and a mode belongs to the inode that both would share.
+// Delta is what makes one manifest out of another. A file counts as changed when its mode did, too:
+// an unchanged file is a hard link to the release before, and a mode belongs to the inode that both
+// would share.
 type Delta struct {
 	Added   []Entry
 	Changed []Entry // as they are in the new release
@@ -74,7 +75,8 @@ const (
 	deltaEnd  = "end"                 // and that a connection broke before the end
 )
 
-// Encode writes the delta in the form that ParseDelta reads: "+ ", "~ " and a manifest line, "- " and an escaped path.
+// Encode writes the delta in the form that ParseDelta reads: "+ ", "~ " and a manifest line, "- "
+// and an escaped path.
 func (d Delta) Encode(w io.Writer) error {
 	buffered := bufio.NewWriterSize(w, 64<<10)
 	line := append([]byte(deltaHead), '\n')
@@ -109,7 +111,8 @@ func (d Delta) Encode(w io.Writer) error {
 	return buffered.Flush()
 }
 
-// ParseDelta reads what Encode wrote. Whether it is right only Apply and the digest of its result can tell.
+// ParseDelta reads what Encode wrote. Whether it is right only Apply and the digest of its result
+// can tell.
 func ParseDelta(r io.Reader) (Delta, error) {
 	var d Delta
 	ended := false
@@ -157,7 +160,8 @@ func ParseDelta(r io.Reader) (Delta, error) {
 	return d, nil
 }
 
-// Apply makes a manifest out of base, which stays as it is. The caller compares the digest of the result.
+// Apply makes a manifest out of base, which stays as it is. The caller compares the digest of the
+// result.
 func (d Delta) Apply(base Manifest) (Manifest, error) {
 	next := make(Manifest, 0, len(base)+len(d.Added))
 	added, changed, removed := d.Added, d.Changed, d.Removed

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dirs opens the directories of one tree, each below its parent and never through a symlink, so that no path gets out of the tree. It
-// keeps those on the way to the last path open: in sorted order nearly each next path needs no further open. Not for two goroutines.
+// dirs opens the directories of one tree, each below its parent and never through a symlink, so
+// that no path gets out of the tree. It keeps those on the way to the last path open: in sorted
+// order nearly each next path needs no further open. Not for two goroutines.
 type dirs struct {
 	root *os.File // belongs to the caller
 	open []opened
@@ -23,7 +24,8 @@ type opened struct {
 
 const openDir = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
-// parent returns the open parent directory of path, and the name of path in it. The descriptor is good until the next call.
+// parent returns the open parent directory of path, and the name of path in it. The descriptor is
+// good until the next call.
 func (d *dirs) parent(path string) (fd int, name string, err error) {
 	folder, name := split(path)
 	fd, err = d.folder(folder)
@@ -73,7 +75,8 @@ func (d *dirs) openFile(path string) (*os.File, error) {
 	return openFileAt(fd, name, path)
 }
 
-// openFileAt does not wait for the other end of a fifo that took a file's place (O_NONBLOCK means nothing to a file).
+// openFileAt does not wait for the other end of a fifo that took a file's place (O_NONBLOCK means
+// nothing to a file).
 func openFileAt(fd int, name, path string) (*os.File, error) {
 	file, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -82,7 +85,8 @@ func openFileAt(fd int, name, path string) (*os.File, error) {
 	return os.NewFile(uintptr(file), quote(path)), nil
 }
 
-// walker visits everything below a directory in a fixed order, a directory before what is in it. Symlinks are visited, never followed.
+// walker visits everything below a directory in a fixed order, a directory before what is in it.
+// Symlinks are visited, never followed.
 type walker func(dir int, name, path string, st *unix.Stat_t) error
 
 func (visit walker) walk(ctx context.Context, root *os.File) error {

@@ -8,8 +8,9 @@ import (
 
 const hexDigits = "0123456789abcdef"
 
-// plain says whether a byte stands for itself in a manifest: printable ASCII, but no space and no backslash. Every other one is \xNN,
-// so that a line stays a line and a field a field, whatever bytes a file name has.
+// plain says whether a byte stands for itself in a manifest: printable ASCII, but no space and no
+// backslash. Every other one is \xNN, so that a line stays a line and a field a field, whatever
+// bytes a file name has.
 func plain(c byte) bool { return c > ' ' && c < 0x7f && c != '\\' }
 
 func appendEscaped(to []byte, s string) []byte {
@@ -23,7 +24,8 @@ func appendEscaped(to []byte, s string) []byte {
 	return to
 }
 
-// unescape takes only what appendEscaped makes: with one spelling per name, equal manifests have equal digests.
+// unescape takes only what appendEscaped makes: with one spelling per name, equal manifests have
+// equal digests.
 func unescape(s string) (string, error) {
 	if !strings.Contains(s, `\`) {
 		for i := range len(s) {

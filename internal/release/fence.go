@@ -16,8 +16,9 @@ import (
 
 // Two files of a volume say where it stands, each as a stamp: "42 20261122T231500Z-9f31c0de77aa\n".
 //
-// The fence is the highest generation that was activated here, with its release: a lower one is refused. The mark is the generation whose programs
-// (activate.d) have all succeeded here: where it is not that of the fence, the application may still serve the release before.
+// The fence is the highest generation that was activated here, with its release: a lower one is
+// refused. The mark is the generation whose programs (activate.d) have all succeeded here: where it
+// is not that of the fence, the application may still serve the release before.
 const (
 	fenceName    = "generation"
 	fencePath    = stateDir + "/" + fenceName
@@ -64,7 +65,8 @@ func (t Tree) writeStamp(root *os.Root, name string, n int64, id string) error {
 
 func (t Tree) fence(root *os.Root) (n int64, id string, err error) { return t.stamp(root, fencePath) }
 
-// marked says whether the mark is this one. A mark that cannot be read is none: then the programs run again.
+// marked says whether the mark is this one. A mark that cannot be read is none: then the programs
+// run again.
 func (t Tree) marked(root *os.Root, n int64, id string) (bool, error) {
 	have, of, err := t.stamp(root, markPath)
 	if errors.Is(err, errStamp) {
@@ -79,7 +81,8 @@ func (t Tree) Generation() (int64, error) {
 	return n, err
 }
 
-// Fence returns the highest generation that was activated here, and its release; 0 and "" when there was none.
+// Fence returns the highest generation that was activated here, and its release; 0 and "" when
+// there was none.
 func (t Tree) Fence() (n int64, id string, err error) {
 	root, err := t.open()
 	if err != nil {
@@ -89,7 +92,8 @@ func (t Tree) Fence() (n int64, id string, err error) {
 	return t.fence(root)
 }
 
-// ProgramsDone says whether the programs that follow an activation have all succeeded for what is active here.
+// ProgramsDone says whether the programs that follow an activation have all succeeded for what is
+// active here.
 func (t Tree) ProgramsDone() (bool, error) {
 	root, err := t.open()
 	if err != nil {
@@ -103,7 +107,8 @@ func (t Tree) ProgramsDone() (bool, error) {
 	return t.marked(root, n, id)
 }
 
-// CheckActive says whether this release is the one that is active here, by the fence and by what `current` leads to. ErrFenced: the fence is above it.
+// CheckActive says whether this release is the one that is active here, by the fence and by what
+// `current` leads to. ErrFenced: the fence is above it.
 func (t Tree) CheckActive(id string, n int64) error {
 	root, err := t.open()
 	if err != nil {
@@ -128,7 +133,8 @@ func (t Tree) CheckActive(id string, n int64) error {
 	return nil
 }
 
-// MarkDone says, on disk, that all programs have succeeded for this activation. ErrFenced: something newer is active by now.
+// MarkDone says, on disk, that all programs have succeeded for this activation. ErrFenced:
+// something newer is active by now.
 func (t Tree) MarkDone(ctx context.Context, id string, n int64) error {
 	return t.locked(ctx, func(root *os.Root) error {
 		have, active, err := t.fence(root)
@@ -149,8 +155,9 @@ func (t Tree) mark(root *os.Root, n int64, id string) error {
 	return t.writeStamp(root, markName, n, id)
 }
 
-// LockPrograms waits until no other process runs the programs of an activation, and keeps it so until unlock. It is not the lock of the volume: programs
-// may take minutes, and a newer release is activated meanwhile all the same.
+// LockPrograms waits until no other process runs the programs of an activation, and keeps it so
+// until unlock. It is not the lock of the volume: programs may take minutes, and a newer release is
+// activated meanwhile all the same.
 func (t Tree) LockPrograms(ctx context.Context) (unlock func(), err error) {
 	root, err := t.open()
 	if err != nil {
@@ -170,8 +177,8 @@ func (t Tree) LockPrograms(ctx context.Context) (unlock func(), err error) {
 	return func() { _ = file.Close() }, nil
 }
 
-// Raise raises the fence for a release that is current here already. Nothing changes for the application, so programs that have succeeded need not run
-// again: the mark goes with the fence.
+// Raise raises the fence for a release that is current here already. Nothing changes for the
+// application, so programs that have succeeded need not run again: the mark goes with the fence.
 func (t Tree) Raise(ctx context.Context, id, digest string, n int64) error {
 	if err := errors.Join(checkID(id), generation.Check(n)); err != nil {
 		return fmt.Errorf("raise the fence: %w", err)
@@ -196,8 +203,9 @@ func (t Tree) Raise(ctx context.Context, id, digest string, n int64) error {
 	return nil
 }
 
-// LowerFence sets the fence back to a generation of the release that is current. It is for an operator only: one wrong answer with a high number would
-// refuse every boot and push for ever. Until the next activation, a late one of anything above n would not be refused.
+// LowerFence sets the fence back to a generation of the release that is current. It is for an
+// operator only: one wrong answer with a high number would refuse every boot and push for ever.
+// Until the next activation, a late one of anything above n would not be refused.
 func (t Tree) LowerFence(ctx context.Context, n int64) error {
 	if err := generation.Check(n); err != nil {
 		return fmt.Errorf("lower the fence: %w", err)

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IsRemote tells an rsync source from a folder. It follows rsync's rule: host:path, host::module/path or rsync://…; a colon after a slash belongs to a file name.
+// IsRemote tells an rsync source from a folder. It follows rsync's rule: host:path,
+// host::module/path or rsync://…; a colon after a slash belongs to a file name.
 func IsRemote(source string) bool {
 	if strings.HasPrefix(source, "rsync://") {
 		return true
@@ -24,8 +25,8 @@ func IsRemote(source string) bool {
 	return found && before != "" && !strings.Contains(before, "/")
 }
 
-// fetch gets a remote source into a scratch folder on the volume, and returns that folder. What the current release has is linked there by checksum, not
-// sent.
+// fetch gets a remote source into a scratch folder on the volume, and returns that folder. What the
+// current release has is linked there by checksum, not sent.
 func (t Tree) fetch(ctx context.Context, root *os.Root, source string) (*os.File, error) {
 	if strings.HasPrefix(source, "-") {
 		return nil, errors.New("a source can't begin with a dash")
@@ -44,7 +45,8 @@ func (t Tree) fetch(ctx context.Context, root *os.Root, source string) (*os.File
 	return dir, nil
 }
 
-// scratch makes an empty folder for its owner to write to. Whoever owns the volume can rename it at any time: from here on it is used by its descriptor.
+// scratch makes an empty folder for its owner to write to. Whoever owns the volume can rename it at
+// any time: from here on it is used by its descriptor.
 func (t Tree) scratch(root *os.Root, who owner) (*os.File, error) {
 	name := stateDir + "/" + incoming
 	if err := root.Mkdir(name, 0o700); err != nil {
@@ -68,26 +70,31 @@ func (t Tree) scratch(root *os.Root, who owner) (*os.File, error) {
 	return dir, nil
 }
 
-// removeFetched removes what a fetch left that was killed, or is done with. It is not for sweep, which runs while a fetched tree is taken in, too.
+// removeFetched removes what a fetch left that was killed, or is done with. It is not for sweep,
+// which runs while a fetched tree is taken in, too.
 func removeFetched(root *os.Root) error { return removeTree(root, stateDir+"/"+incoming) }
 
-// mostSilence is how long rsync may say nothing. With --checksum it is silent while either side hashes a file: an hour is 360 GB at
-// 100 MB/s. A server of its own (rsync://) that dies without a word is found by this only.
+// mostSilence is how long rsync may say nothing. With --checksum it is silent while either side
+// hashes a file: an hour is 360 GB at 100 MB/s. A server of its own (rsync://) that dies without a
+// word is found by this only.
 const mostSilence = time.Hour
 
-// endsWithUs starts rsync, beside a shell that reads our end of its stdin: when that closes, however we ended, it kills the process group. The
-// kernel's own signal for that (PR_SET_PDEATHSIG) is lost when rsync takes another user's rights, and reaches neither its receiver nor its ssh.
+// endsWithUs starts rsync, beside a shell that reads our end of its stdin: when that closes,
+// however we ended, it kills the process group. The kernel's own signal for that (PR_SET_PDEATHSIG)
+// is lost when rsync takes another user's rights, and reaches neither its receiver nor its ssh.
 const endsWithUs = `exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & exec "$0" "$@" 3<&-`
 
-// rsync copies a remote source to dir. It finds its way there, and to the current release, by paths: so it may do no more than who owns the volume, and
-// who could have replaced a folder on the way by a link. Its ssh runs as before, with root's keys.
+// rsync copies a remote source to dir. It finds its way there, and to the current release, by
+// paths: so it may do no more than who owns the volume, and who could have replaced a folder on the
+// way by a link. Its ssh runs as before, with root's keys.
 func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.File, who owner) error {
 	// No --times: a link must not depend on them. No -I: --checksum decides.
 	args := []string{"--recursive", "--links", "--perms", "--checksum", "--info=nonreg1", "--timeout=" + fmt.Sprint(int(mostSilence.Seconds()))}
 	if strings.HasPrefix(source, "rsync://") || strings.Contains(source, "::") {
 		args = append(args, "--contimeout=10") // with --rsh, rsync would reach its own servers through ssh, too
 	} else {
-		// ssh asks the other side by itself, so a dead one is found within a minute, however long its rsync is silent.
+		// ssh asks the other side by itself, so a dead one is found within a minute, however long
+		// its rsync is silent.
 		args = append(args, "--rsh=ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 -o ServerAliveCountMax=4")
 	}
 	if who != asIs {
@@ -100,7 +107,8 @@ func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.F
 	if current != "" {
 		args = append(args, "--link-dest="+t.Path(current))
 	}
-	// A slash at the end: what is in the folder, not the folder. "host:" is a home folder, "host:/" would be all of it.
+	// A slash at the end: what is in the folder, not the folder. "host:" is a home folder, "host:/"
+	// would be all of it.
 	if strings.HasSuffix(source, ":") {
 		source += "."
 	}

@@ -26,8 +26,9 @@ type Ingested struct {
 	LeftBehind  []string // what SOURCE has that a release does not carry, a line for each kind
 }
 
-// Ingest takes SOURCE in: a folder, or what rsync can fetch (host:path, rsync://…). Files that the current release has become hard links
-// to it, the others are copied. `current` stays as it is. After an error the volume is as it was, but for releases that had to make room.
+// Ingest takes SOURCE in: a folder, or what rsync can fetch (host:path, rsync://…). Files that the
+// current release has become hard links to it, the others are copied. `current` stays as it is.
+// After an error the volume is as it was, but for releases that had to make room.
 func (t Tree) Ingest(ctx context.Context, source string, now time.Time, wanted gc.Wanted) (Ingested, error) {
 	var result Ingested
 	err := t.locked(ctx, func(root *os.Root) error {
@@ -109,7 +110,8 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	}
 	base := &baseRelease{}
 	if result.Previous != "" {
-		// A current release that can't be read is no reason to stop: without it, everything is copied.
+		// A current release that can't be read is no reason to stop: without it, everything is
+		// copied.
 		if held, err := t.base(root, result.Previous); err == nil {
 			base = held
 			defer base.close()
@@ -176,8 +178,9 @@ func (t Tree) take(ctx context.Context, root *os.Root, result Ingested, a *assem
 	return t.publish(root, result.ID, a)
 }
 
-// withDigest finds a release with this digest whose tree was left alone; the current one if it has it. Publishing the same tree again takes no room,
-// and what was edited in place is not shipped: the same SOURCE then becomes a release anew.
+// withDigest finds a release with this digest whose tree was left alone; the current one if it has
+// it. Publishing the same tree again takes no room, and what was edited in place is not shipped:
+// the same SOURCE then becomes a release anew.
 func (t Tree) withDigest(ctx context.Context, root *os.Root, digest, current string) string {
 	ids, err := t.releases(root)
 	if err != nil {

@@ -149,7 +149,8 @@ func TestIngestOfTheSameTreeReusesTheRelease(t *testing.T) {
 	}
 }
 
-// A hot fix by hand on the release server, in the release itself, must not go out under the name of what SOURCE says.
+// A hot fix by hand on the release server, in the release itself, must not go out under the name of
+// what SOURCE says.
 func TestIngestOfTheSameTreeMakesItAnewWhenTheReleaseWasEdited(t *testing.T) {
 	for what, edit := range map[string]func(t *testing.T, release string){
 		// The same size: only the file's time tells.
@@ -307,7 +308,8 @@ func TestSourceThatChangesIsNoticed(t *testing.T) {
 	}
 }
 
-// What is copied is what counts: content that changes between the first look and the copy must not get in under the old sum.
+// What is copied is what counts: content that changes between the first look and the copy must not
+// get in under the old sum.
 func TestCopyOfAChangedFileIsRefused(t *testing.T) {
 	tree := volume(t)
 	dir := source(t, map[string]string{"a": "1"})
@@ -466,7 +468,8 @@ func rsyncServer(t *testing.T, dir string, more ...string) string {
 	return "rsync://" + address
 }
 
-// A publisher that is killed in a fetch leaves no rsync that goes on, and no folder that a snapshot gets.
+// A publisher that is killed in a fetch leaves no rsync that goes on, and no folder that a snapshot
+// gets.
 func TestAKilledFetchLeavesNothing(t *testing.T) {
 	tree := volume(t)
 	here := source(t, first)
@@ -532,7 +535,8 @@ func marked(t *testing.T, line string) (pids []string) {
 	return pids
 }
 
-// rsync leaves out what it was not told to send, and ends well. One rule for both kinds of SOURCE: it is refused by name.
+// rsync leaves out what it was not told to send, and ends well. One rule for both kinds of SOURCE:
+// it is refused by name.
 func TestWhatRsyncLeavesOutIsRefused(t *testing.T) {
 	bin := t.TempDir()
 	put(t, bin, "0755 ssh", "#!/bin/bash\nwhile [[ $1 == -* ]]; do [[ $1 == -o ]] && shift; shift; done; shift\neval \"$@\"\n")
@@ -550,7 +554,8 @@ func TestWhatRsyncLeavesOutIsRefused(t *testing.T) {
 	}
 }
 
-// With --checksum, the other side is silent for as long as it hashes a large file. Here a minute of rsync's patience is a second.
+// With --checksum, the other side is silent for as long as it hashes a large file. Here a minute of
+// rsync's patience is a second.
 func TestASilentRsyncIsNotADeadOne(t *testing.T) {
 	bin := t.TempDir()
 	said := filepath.Join(bin, "said")
@@ -573,7 +578,8 @@ func TestASilentRsyncIsNotADeadOne(t *testing.T) {
 	}
 }
 
-// The user that the volume belongs to can rename what is in its folders, also the folder that root fetches into, at any time.
+// The user that the volume belongs to can rename what is in its folders, also the folder that root
+// fetches into, at any time.
 func TestWhoOwnsTheVolumeCannotLeadAFetchElsewhere(t *testing.T) {
 	bin := t.TempDir()
 	// Stands for ssh, and lets the other user have its way before and after the transfer.

@@ -12,15 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxMounts is how many bytes of one process's mounts are read: the kernel allows 100,000 mounts in a namespace.
+// maxMounts is how many bytes of one process's mounts are read: the kernel allows 100,000 mounts in
+// a namespace.
 const maxMounts = 64 << 20
 
-// seesAll says whether inUse sees every process of this machine: the kernel shows root all of them, others only where their own are. (Mounts it shows to
-// everybody, unless /proc has hidepid.)
+// seesAll says whether inUse sees every process of this machine: the kernel shows root all of them,
+// others only where their own are. (Mounts it shows to everybody, unless /proc has hidepid.)
 func seesAll() bool { return os.Geteuid() == 0 }
 
-// inUse returns which of some releases a mount in any namespace, or a process, leads into, and which: a container that has the tree bound, a working directory,
-// a root, an open folder. Open and mapped files are none of that: they stay what they are when their names go. When nobody can tell, all are in use.
+// inUse returns which of some releases a mount in any namespace, or a process, leads into, and
+// which: a container that has the tree bound, a working directory, a root, an open folder. Open and
+// mapped files are none of that: they stay what they are when their names go. When nobody can tell,
+// all are in use.
 func (t Tree) inUse(ids []string) map[string]string {
 	used := map[string]string{}
 	s := search{trees: map[uint64]string{}, spaces: map[string]bool{}, used: used}
@@ -81,7 +84,8 @@ func (s *search) note(id, what, pid string) {
 	}
 }
 
-// mounts looks at the mounts that a process sees: fields 3 and 4 are the device and what of it is mounted.
+// mounts looks at the mounts that a process sees: fields 3 and 4 are the device and what of it is
+// mounted.
 func (s *search) mounts(pid string) error {
 	file, err := os.Open(filepath.Join("/proc", pid, "mountinfo"))
 	if err != nil {
@@ -110,8 +114,8 @@ func (s *search) mounts(pid string) error {
 	return nil
 }
 
-// below returns the release that a link of /proc leads into, "" when there is none. It climbs up from there: in a container, or after a tree was
-// renamed, no path would tell.
+// below returns the release that a link of /proc leads into, "" when there is none. It climbs up
+// from there: in a container, or after a tree was renamed, no path would tell.
 func (s *search) below(link string) string {
 	dir, err := unix.Open(link, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	for err == nil {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a file of SOURCE has that a release does not carry. Each is told once for a publish: an application that misses it fails on
-// members only.
+// What a file of SOURCE has that a release does not carry. Each is told once for a publish: an
+// application that misses it fails on members only.
 const (
 	capabilities = "file capabilities"
 	acls         = "ACLs"
@@ -35,7 +35,8 @@ func leftBehind(fd int, st *unix.Stat_t) (what []string) {
 			what = append(what, kind)
 		}
 	}
-	// stat(2) counts blocks of 512 bytes. Fewer than the size needs is a hint only: a file may be compressed.
+	// stat(2) counts blocks of 512 bytes. Fewer than the size needs is a hint only: a file may be
+	// compressed.
 	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Blocks*512 < st.Size {
 		if hole, err := unix.Seek(fd, 0, unix.SEEK_HOLE); err == nil && hole < st.Size {
 			what = append(what, holes)

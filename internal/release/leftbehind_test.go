@@ -46,7 +46,8 @@ func TestIngestTellsWhatIsLeftBehind(t *testing.T) {
 
 	// The value of cap_net_raw+ep, as the kernel's linux/capability.h has it (VFS_CAP_REVISION_2).
 	must(unix.Setxattr(write("bin/ping"), "security.capability", []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, 0))
-	// The value of an ACL with an entry for user 1, as acl(5) and the kernel's posix_acl_xattr.h have it.
+	// The value of an ACL with an entry for user 1, as acl(5) and the kernel's posix_acl_xattr.h
+	// have it.
 	acl := []byte{2, 0, 0, 0}
 	for _, entry := range [][3]byte{{1, 7, 0xff}, {2, 7, 1}, {4, 5, 0xff}, {0x10, 7, 0xff}, {0x20, 5, 0xff}} {
 		id := []byte{entry[2], entry[2], entry[2], entry[2]}

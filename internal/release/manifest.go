@@ -1,5 +1,5 @@
-// Package release holds trees and their manifests: reading a source, taking it in on the release server's volume, staging and activating
-// it on a member's. Nothing here knows EC2 or ssh.
+// Package release holds trees and their manifests: reading a source, taking it in on the release
+// server's volume, staging and activating it on a member's. Nothing here knows EC2 or ssh.
 package release
 
 import (
@@ -22,7 +22,8 @@ import (
 
 // Bounds on what is believed of a manifest or delta that came from elsewhere.
 const (
-	// MaxPath is the longest path in bytes. The kernel takes 4095, and the way to the release goes before it.
+	// MaxPath is the longest path in bytes. The kernel takes 4095, and the way to the release goes
+	// before it.
 	MaxPath = 3840
 
 	maxName     = 255           // of one component, in bytes: ext4, xfs
@@ -48,7 +49,8 @@ type Entry struct {
 	Target   string // of a symlink, as it is
 }
 
-// Manifest lists a tree, sorted by the bytes of Path. Every parent is a directory listed before; the root itself is not in it.
+// Manifest lists a tree, sorted by the bytes of Path. Every parent is a directory listed before;
+// the root itself is not in it.
 type Manifest []Entry
 
 var idFormat = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}$`)
@@ -60,7 +62,8 @@ func NewID(now time.Time, digest string) string {
 	return now.UTC().Format(idTime) + "-" + digest[:12]
 }
 
-// nextID names a release so that it sorts after those that are there: two of one second, or of a clock that was put back a little, are a second apart by name.
+// nextID names a release so that it sorts after those that are there: two of one second, or of a
+// clock that was put back a little, are a second apart by name.
 func nextID(releases []string, now time.Time, digest string) string {
 	const little = time.Minute
 	for _, id := range releases {
@@ -73,7 +76,8 @@ func nextID(releases []string, now time.Time, digest string) string {
 	return NewID(now, digest)
 }
 
-// ValidID says whether id has the form that NewID gives. Only such an id may become part of a path or a command.
+// ValidID says whether id has the form that NewID gives. Only such an id may become part of a path
+// or a command.
 func ValidID(id string) bool { return idFormat.MatchString(id) }
 
 // ValidDigest says whether digest is a sha256 in lower-case hex.
@@ -172,8 +176,8 @@ func (m Manifest) Size() (files int, bytes int64) {
 	return files, bytes
 }
 
-// ParseManifest reads what Encode wrote, and nothing else: no path that leaves the tree or passes through a file or symlink, no second
-// entry for a path, no other order or spelling.
+// ParseManifest reads what Encode wrote, and nothing else: no path that leaves the tree or passes
+// through a file or symlink, no second entry for a path, no other order or spelling.
 func ParseManifest(r io.Reader) (Manifest, error) {
 	var text strings.Builder
 	if sized, ok := r.(interface{ Stat() (fs.FileInfo, error) }); ok {
@@ -225,7 +229,8 @@ func parseManifest(text string) (Manifest, error) {
 	return m, m.validate()
 }
 
-// eachLine gives each line without its newline, bounded in length and number. The slice is good only until do returns.
+// eachLine gives each line without its newline, bounded in length and number. The slice is good
+// only until do returns.
 func eachLine(r io.Reader, do func(number int, line []byte) error) error {
 	lines := bufio.NewReaderSize(r, maxLine)
 	for number := 1; ; number++ {

@@ -11,11 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A volume may come from anywhere, and whoever owns the tree may be less than who reads it. What stands under a name may be a fifo, which would hold a reader
-// until somebody writes into it, a device, or a symlink that leads elsewhere. So everything that is opened by a name of ours goes through openIn; what is
-// below a release's own directory, through dirs and walker, which keep the same rules one name at a time.
+// A volume may come from anywhere, and whoever owns the tree may be less than who reads it. What
+// stands under a name may be a fifo, which would hold a reader until somebody writes into it, a
+// device, or a symlink that leads elsewhere. So everything that is opened by a name of ours goes
+// through openIn; what is below a release's own directory, through dirs and walker, which keep the
+// same rules one name at a time.
 
-// openIn opens a name below root: it does not wait, follows no symlink anywhere on the way, and does not leave root.
+// openIn opens a name below root: it does not wait, follows no symlink anywhere on the way, and
+// does not leave root.
 func openIn(root *os.Root, name string, flags uint64, mode os.FileMode) (*os.File, error) {
 	top, err := root.Open(".") // os.Root does not give its descriptor, and follows symlinks within the root
 	if err != nil {

@@ -15,8 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Row 89: whoever owns the tree puts something else in the place of whatever this package opens there. Nobody who reads or changes the tree, root among
-// them, waits for the other end of a fifo, or goes where a symlink leads to.
+// Row 89: whoever owns the tree puts something else in the place of whatever this package opens
+// there. Nobody who reads or changes the tree, root among them, waits for the other end of a fifo,
+// or goes where a symlink leads to.
 func TestWhatTheOwnerPutsThereHoldsNobodyUp(t *testing.T) {
 	_, far, one, two := pair(t)
 	if err := far.Activate(t.Context(), one.ID, one.Digest, 1); err != nil {

@@ -15,8 +15,10 @@ type Pack struct {
 	Missing []Entry // files whose content the base does not have, in the order in which they have to be sent
 }
 
-// Pack works out what makes release id of release base; base "" is nothing at all. It reads sense only into those lines of the manifests that differ, and
-// keeps only them: what a push costs depends on what changed, not on the size of the tree. Whether it is right the member says, by the digest.
+// Pack works out what makes release id of release base; base "" is nothing at all. It reads sense
+// only into those lines of the manifests that differ, and keeps only them: what a push costs
+// depends on what changed, not on the size of the tree. Whether it is right the member says, by the
+// digest.
 func (t Tree) Pack(base, id string) (p Pack, err error) {
 	root, err := t.open()
 	if err != nil {
@@ -93,8 +95,8 @@ func commonLines(a, b []byte) int {
 	return bytes.LastIndexByte(a[:n], '\n') + 1
 }
 
-// contentNotIn returns the files among some entries whose content no line of an encoded manifest has: what Missing says, without reading sense into
-// every line.
+// contentNotIn returns the files among some entries whose content no line of an encoded manifest
+// has: what Missing says, without reading sense into every line.
 func contentNotIn(base io.Reader, some Manifest) (missing []Entry, err error) {
 	held := make(map[string]bool) // by hex sum: whether the base has it
 	var begins [1 << 12]bool      // what some of them begin with; it spares most lines the look into the map
@@ -138,7 +140,8 @@ func contentNotIn(base io.Reader, some Manifest) (missing []Entry, err error) {
 	return missing, nil
 }
 
-// window is the next part of a manifest, from the beginning of a line on. After fill it has at least one whole line, if there is one left.
+// window is the next part of a manifest, from the beginning of a line on. After fill it has at
+// least one whole line, if there is one left.
 type window struct {
 	from   io.Reader
 	buffer []byte

@@ -16,8 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makeRoom makes a full disk known before anything is written, and gives up releases before that: those that are needed least, one by one, until there is
-// room. What it can't foresee the kernel says later.
+// makeRoom makes a full disk known before anything is written, and gives up releases before that:
+// those that are needed least, one by one, until there is room. What it can't foresee the kernel
+// says later.
 func (t Tree) makeRoom(ctx context.Context, root *os.Root, need int64, wanted gc.Wanted, base string) error {
 	free, err := t.free()
 	if err != nil || need <= free {
@@ -78,8 +79,8 @@ func (t Tree) free() (int64, error) {
 	return int64(st.Bavail) * st.Bsize, nil // the type differs between architectures
 }
 
-// whatIsFull adds to the kernel's "no space left on device" that it was the inodes: every file takes
-// one, ext4 has a fixed number of them, and df shows free bytes. dir is on the file system.
+// whatIsFull adds to the kernel's "no space left on device" that it was the inodes: every file
+// takes one, ext4 has a fixed number of them, and df shows free bytes. dir is on the file system.
 func whatIsFull(dir *os.File, err error) error {
 	var st unix.Statfs_t
 	if !errors.Is(err, unix.ENOSPC) || unix.Fstatfs(int(dir.Fd()), &st) != nil || st.Files == 0 || st.Ffree > 0 {
@@ -89,7 +90,8 @@ func whatIsFull(dir *os.File, err error) error {
 		"Try: keep fewer releases, or make the volume with more inodes", err, st.Files)
 }
 
-// startPartial makes an empty partial tree. What a crash left of any earlier one goes: there is one publish at a time.
+// startPartial makes an empty partial tree. What a crash left of any earlier one goes: there is one
+// publish at a time.
 func (t Tree) startPartial(root *os.Root, id string, who owner) (*os.File, error) {
 	foreign, err := t.sweep(root)
 	if err != nil {
@@ -113,8 +115,9 @@ func (t Tree) startPartial(root *os.Root, id string, who owner) (*os.File, error
 	return openFolder(root, name)
 }
 
-// sweep removes what is not whole: partial trees, temporary files. foreign is what it had to leave, because its folders belong to another user, such as
-// the one that an application runs as: that stops nobody, and Prune reports it.
+// sweep removes what is not whole: partial trees, temporary files. foreign is what it had to leave,
+// because its folders belong to another user, such as the one that an application runs as: that
+// stops nobody, and Prune reports it.
 func (t Tree) sweep(root *os.Root) (foreign, err error) {
 	for _, dir := range []string{releasesDir, stateDir} {
 		entries, err := readFolder(root, dir)
@@ -140,8 +143,9 @@ func (t Tree) sweep(root *os.Root) (foreign, err error) {
 	return foreign, nil
 }
 
-// removeTree removes a file or tree of the volume, also below directories that their owner may not write to. What is another user's stays, with the
-// folders on the way to it, and is an fs.ErrPermission; the rest goes.
+// removeTree removes a file or tree of the volume, also below directories that their owner may not
+// write to. What is another user's stays, with the folders on the way to it, and is an
+// fs.ErrPermission; the rest goes.
 func removeTree(root *os.Root, name string) error {
 	dir, err := openFolder(root, path.Dir(name))
 	if err != nil {
@@ -154,7 +158,8 @@ func removeTree(root *os.Root, name string) error {
 	return nil
 }
 
-// removeAt removes a name in a directory, and what is below it. A symlink is removed, not followed; what is not there is fine.
+// removeAt removes a name in a directory, and what is below it. A symlink is removed, not followed;
+// what is not there is fine.
 func removeAt(dir int, name string) error {
 	err := unix.Unlinkat(dir, name, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
@@ -209,7 +214,8 @@ func empty(dir int) error {
 	return foreign
 }
 
-// openToOwner gives a folder a mode with which its owner can empty it. Not by its name: chmod follows a symlink that took its place.
+// openToOwner gives a folder a mode with which its owner can empty it. Not by its name: chmod
+// follows a symlink that took its place.
 func openToOwner(dir int, name string) error {
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -16,8 +16,9 @@ type step struct {
 	from string // path in the base
 }
 
-// plan says for each entry of next where its content comes from; only files have a step that means something. Content is known by its
-// sha256, so that a file which was moved or copied is not sent again.
+// plan says for each entry of next where its content comes from; only files have a step that means
+// something. Content is known by its sha256, so that a file which was moved or copied is not sent
+// again.
 func plan(base, next Manifest) []step {
 	steps := make([]step, len(next))
 	var strangers []int
@@ -63,7 +64,8 @@ func plan(base, next Manifest) []step {
 	return steps
 }
 
-// Missing returns the files of next whose content no file of base has: what must travel to a member that holds base.
+// Missing returns the files of next whose content no file of base has: what must travel to a member
+// that holds base.
 func Missing(base, next Manifest) []Entry {
 	var missing []Entry
 	for i, s := range plan(base, next) {

@@ -9,15 +9,19 @@ import (
 	"ebs-release/internal/gc"
 )
 
-// recycle puts the folders of a release that nobody needs any more into an empty partial tree, when the volume holds keep releases: most of its files
-// are those of the new release, too, and neither have to be linked anew nor removed later. It returns the release that is gone, "" when there is none
-// to take.
+// recycle puts the folders of a release that nobody needs any more into an empty partial tree, when
+// the volume holds keep releases: most of its files are those of the new release, too, and neither
+// have to be linked anew nor removed later. It returns the release that is gone, "" when there is
+// none to take.
 //
-// Not a byte of it is trusted: assembly looks at each name that it finds, and keeps only what is the base's own inode. Power may fail anywhere: the
-// release loses its name, on disk, before anything else happens to it, and what has no release's name is swept away by the next one that stages.
+// Not a byte of it is trusted: assembly looks at each name that it finds, and keeps only what is
+// the base's own inode. Power may fail anywhere: the release loses its name, on disk, before
+// anything else happens to it, and what has no release's name is swept away by the next one that
+// stages.
 //
-// Nobody who looks into that tree, a container that has it bound or a program that was started there, must see it turn into another release. So it is only done
-// by who can see all of them: root. For others the kernel hides where another user's programs are: they make a new tree.
+// Nobody who looks into that tree, a container that has it bound or a program that was started
+// there, must see it turn into another release. So it is only done by who can see all of them:
+// root. For others the kernel hides where another user's programs are: they make a new tree.
 func (t Tree) recycle(ctx context.Context, root *os.Root, id string, a *assembly, wanted gc.Wanted, base string) (string, error) {
 	old, err := t.spare(root, wanted, base)
 	if err != nil || old == "" {
@@ -53,7 +57,8 @@ func (t Tree) recycle(ctx context.Context, root *os.Root, id string, a *assembly
 	return old, nil
 }
 
-// spare is the release that is needed least, if there is one that nobody needs, and the volume holds as many as are to be kept.
+// spare is the release that is needed least, if there is one that nobody needs, and the volume
+// holds as many as are to be kept.
 func (t Tree) spare(root *os.Root, wanted gc.Wanted, base string) (string, error) {
 	v, err := t.volume(root)
 	if err != nil || len(v.Releases) < max(wanted.Keep, 1) || !seesAll() {

@@ -18,7 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fleetOf is a server and a member that hold the same three releases, the last one current, and a fourth one that only the server has.
+// fleetOf is a server and a member that hold the same three releases, the last one current, and a
+// fourth one that only the server has.
 func fleetOf(t *testing.T) (server, far Tree, held []Ingested, next Ingested) {
 	t.Helper()
 	server = volume(t)
@@ -39,7 +40,8 @@ func fleetOf(t *testing.T) (server, far Tree, held []Ingested, next Ingested) {
 	return server, far, held, publish(t, server, dir, 4)
 }
 
-// pushAs brings a release to a member and makes it current, as root, who sees everybody that may look into a tree. It returns what the staging said.
+// pushAs brings a release to a member and makes it current, as root, who sees everybody that may
+// look into a tree. It returns what the staging said.
 func pushAs(t *testing.T, server, far Tree, base string, in Ingested, generation int64) string {
 	t.Helper()
 	c := call{ID: in.ID, Digest: in.Digest, Base: base, Delta: delta(t, server, base, in.ID), Keep: 3, Generation: generation}
@@ -101,7 +103,8 @@ func TestTheOldestTreeBecomesTheNewOne(t *testing.T) {
 	}
 }
 
-// Whatever somebody did to the tree that becomes the new one: none of it gets into that, and nothing else comes to harm.
+// Whatever somebody did to the tree that becomes the new one: none of it gets into that, and
+// nothing else comes to harm.
 func TestNothingOfAnOddOldTreeGetsIntoTheNewOne(t *testing.T) {
 	outside := t.TempDir()
 	put(t, outside, "victim", "untouched")
@@ -195,7 +198,8 @@ func TestAFileThatWasWrittenInPlaceIsFound(t *testing.T) {
 	same(t, server.Path(next.ID), far.Path(next.ID))
 }
 
-// The manifest is written when all files have come. What was edited before that is no part of the release all the same.
+// The manifest is written when all files have come. What was edited before that is no part of the
+// release all the same.
 func TestAFileThatIsWrittenInPlaceWhileOthersTravelIsFound(t *testing.T) {
 	for name, path := range map[string]string{"linked": "etc/same", "copied": "mode"} {
 		t.Run(name, func(t *testing.T) {
@@ -255,8 +259,9 @@ func TestATreeThatAProgramRunsInIsLeftAlone(t *testing.T) {
 	}
 }
 
-// The owner of the tree can't see where another user's program is, below the release for example. That one must not find itself in the new release: whoever
-// does not see everybody makes a new tree.
+// The owner of the tree can't see where another user's program is, below the release for example.
+// That one must not find itself in the new release: whoever does not see everybody makes a new
+// tree.
 func TestAProgramOfAnotherUserDoesNotFindItselfInTheNewRelease(t *testing.T) {
 	server, far, held, next := fleetOf(t)
 	cmd := exec.CommandContext(t.Context(), "sleep", "60")
@@ -273,7 +278,8 @@ func TestAProgramOfAnotherUserDoesNotFindItselfInTheNewRelease(t *testing.T) {
 	}
 }
 
-// A container has a tree bound, in a mount namespace of its own: neither root nor the owner of the tree touches it.
+// A container has a tree bound, in a mount namespace of its own: neither root nor the owner of the
+// tree touches it.
 func TestATreeThatAContainerHasMountedIsLeftAlone(t *testing.T) {
 	for name, push := range map[string]func(*testing.T, Tree, Tree, string, Ingested, int64) string{"root": pushAs, "owner": pushAsOwner} {
 		t.Run(name, func(t *testing.T) {
@@ -335,7 +341,8 @@ func TestOnlyATreeThatNobodyNeedsIsRecycled(t *testing.T) {
 			t.Errorf("keep %d, %s needed: %q, want %q", tc.keep, tc.needed, got, tc.want)
 		}
 	}
-	// After a rollback to the oldest, the one that was current until then stays, whatever their names say.
+	// After a rollback to the oldest, the one that was current until then stays, whatever their
+	// names say.
 	if err := far.Activate(t.Context(), ids[0], held[0].Digest, 4); err != nil {
 		t.Fatal(err)
 	}
@@ -410,7 +417,8 @@ func TestPushesForLong(t *testing.T) {
 	wholeReleases(t, far, ids...)
 }
 
-// An application that runs as another user may make folders where a release lets everybody write. The owner of the tree can't remove them.
+// An application that runs as another user may make folders where a release lets everybody write.
+// The owner of the tree can't remove them.
 func TestAFolderOfAnotherUserStopsNoLaterPush(t *testing.T) {
 	server, far, held, next := fleetOf(t)
 	for _, old := range held[:2] {

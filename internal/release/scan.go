@@ -12,8 +12,9 @@ import (
 // ErrChanged says that SOURCE was written to while it was read. Nothing was taken in.
 var ErrChanged = errors.New("SOURCE changes while it is read; publish from a folder that nobody writes to meanwhile")
 
-// Scan reads a tree into a manifest. Content is hashed, side by side; times of files decide nothing. What can't be shipped right is
-// refused by name: sockets, fifos, devices, and what its owner can't read.
+// Scan reads a tree into a manifest. Content is hashed, side by side; times of files decide
+// nothing. What can't be shipped right is refused by name: sockets, fifos, devices, and what its
+// owner can't read.
 func Scan(ctx context.Context, dir string) (Manifest, error) {
 	root, err := openSourceDir(dir)
 	if err != nil {
@@ -27,7 +28,8 @@ func Scan(ctx context.Context, dir string) (Manifest, error) {
 	return manifestOf(seen), nil
 }
 
-// openSourceDir opens a SOURCE, through symlinks: it is the operator's word. It does not wait for the other end of a fifo.
+// openSourceDir opens a SOURCE, through symlinks: it is the operator's word. It does not wait for
+// the other end of a fifo.
 func openSourceDir(dir string) (*os.File, error) {
 	return os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 }
@@ -50,7 +52,8 @@ func (s *sighting) same(st *unix.Stat_t) bool {
 	if s.Type != 'l' && s.Mode != st.Mode&maxMode {
 		return false
 	}
-	// A further hard link moves ctime, too: SOURCE may be made of links to the very release that we link to.
+	// A further hard link moves ctime, too: SOURCE may be made of links to the very release that we
+	// link to.
 	return s.changed == st.Ctim || st.Nlink > 1
 }
 

@@ -51,8 +51,8 @@ type Held struct {
 	Digest string `json:"digest"`
 }
 
-// Staging is a release on its way to a member: its tree has all that could be found there, and waits for the rest. Until Close nobody else changes
-// the volume.
+// Staging is a release on its way to a member: its tree has all that could be found there, and
+// waits for the rest. Until Close nobody else changes the volume.
 type Staging struct {
 	tree     Tree
 	id       string
@@ -66,9 +66,10 @@ type Staging struct {
 	done     bool
 }
 
-// Stage makes releases/<id>.partial of what the volume has already: hard links into the base, copies where only the mode changed, all
-// directories and symlinks. It needs no root. With Staged the caller gets a Staging, and has to close it. After an error, and with any other state,
-// nothing is left behind.
+// Stage makes releases/<id>.partial of what the volume has already: hard links into the base,
+// copies where only the mode changed, all directories and symlinks. It needs no root. With Staged
+// the caller gets a Staging, and has to close it. After an error, and with any other state, nothing
+// is left behind.
 func (t Tree) Stage(ctx context.Context, req StageRequest) (result StageResult, staging *Staging, err error) {
 	if err := checkID(req.ID); err != nil {
 		return result, nil, err
@@ -195,7 +196,8 @@ func (s *Staging) sendMore(req StageRequest) error {
 	return nil
 }
 
-// present says whether a release that is here is whole. One that somebody edited is removed and made anew, unless it is served or in use: then it stays.
+// present says whether a release that is here is whole. One that somebody edited is removed and
+// made anew, unless it is served or in use: then it stays.
 func (s *Staging) present(ctx context.Context, req StageRequest) (bool, error) {
 	if err := s.tree.checkRelease(s.root, req.ID, req.Digest); err != nil {
 		return false, err
@@ -214,7 +216,8 @@ func (s *Staging) present(ctx context.Context, req StageRequest) (bool, error) {
 	return false, s.tree.remove(ctx, s.root, req.ID)
 }
 
-// startOver makes the partial tree an empty one. What was recycled goes back under the name that it had when it stopped to be a release.
+// startOver makes the partial tree an empty one. What was recycled goes back under the name that it
+// had when it stopped to be a release.
 func (s *Staging) startOver(id, recycled string) error {
 	_ = s.partial.Close()
 	if err := s.root.Rename(releasesDir+"/"+id+partialExt, releasesDir+"/"+recycled+partialExt); err != nil {
@@ -226,8 +229,9 @@ func (s *Staging) startOver(id, recycled string) error {
 	return err
 }
 
-// Receive takes the files that were missing, as Send sends them, compares each with its sha256 as it is written, and gives the release its name. The
-// tree is then what the manifest says: whatever else is in it was looked at by Stage.
+// Receive takes the files that were missing, as Send sends them, compares each with its sha256 as
+// it is written, and gives the release its name. The tree is then what the manifest says: whatever
+// else is in it was looked at by Stage.
 func (s *Staging) Receive(ctx context.Context, files io.Reader) error {
 	err := s.receive(ctx, files)
 	if err == nil {
@@ -301,7 +305,8 @@ func (t Tree) base(root *os.Root, id string) (*baseRelease, error) {
 	return b, nil
 }
 
-// abandon removes a partial tree that is not to be completed. What it took and gave files in names was ours.
+// abandon removes a partial tree that is not to be completed. What it took and gave files in names
+// was ours.
 func (t Tree) abandon(root *os.Root, a *assembly) error {
 	_, err := t.sweep(root)
 	if err != nil || a == nil || a.hides || a.began == (unix.Timespec{}) {
@@ -311,8 +316,9 @@ func (t Tree) abandon(root *os.Root, a *assembly) error {
 	return nil
 }
 
-// publish gives a partial tree that is complete its name: manifest first, so that a release which is there has one; then everything to
-// disk; then the rename. The manifest's time says since when nothing was written to the tree but what it names.
+// publish gives a partial tree that is complete its name: manifest first, so that a release which
+// is there has one; then everything to disk; then the rename. The manifest's time says since when
+// nothing was written to the tree but what it names.
 func (t Tree) publish(root *os.Root, id string, a *assembly) error {
 	if err := t.replaceFile(root, id+manifestExt, func(file *os.File) error {
 		if _, err := file.Write(a.text); err != nil {

@@ -369,8 +369,9 @@ func TestStageNeverFollowsASymlinkOutOfTheVolume(t *testing.T) {
 	}
 }
 
-// BenchmarkStage brings a tree of 20,000 files of which 1 % changed to a member, as often as the loop says: by a new tree of links, whose oldest is
-// removed, or by the oldest tree made into the new one.
+// BenchmarkStage brings a tree of 20,000 files of which 1 % changed to a member, as often as the
+// loop says: by a new tree of links, whose oldest is removed, or by the oldest tree made into the
+// new one.
 func BenchmarkStage(b *testing.B) {
 	for name, keep := range map[string]int{"links": 0, "recycled": 3} {
 		b.Run(name, func(b *testing.B) { benchmarkStage(b, keep) })
@@ -445,7 +446,8 @@ func benchmarkStage(b *testing.B, keep int) {
 	b.ReportMetric(float64(cpu.Milliseconds())/float64(b.N), "CPU-ms/op")
 }
 
-// cpuTime is what this process has taken. Its wall time says little on a machine that others work on.
+// cpuTime is what this process has taken. Its wall time says little on a machine that others work
+// on.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var used unix.Rusage

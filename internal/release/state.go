@@ -22,7 +22,8 @@ var errHeld = fmt.Errorf("not given up within %v", mostLockWait)
 
 type waits struct{}
 
-// TellWaits makes what waits for the lock of a volume with this ctx say so: tell gets the path of the lock, once a wait, after a second.
+// TellWaits makes what waits for the lock of a volume with this ctx say so: tell gets the path of
+// the lock, once a wait, after a second.
 func TellWaits(ctx context.Context, tell func(lock string)) context.Context {
 	return context.WithValue(ctx, waits{}, tell)
 }
@@ -37,7 +38,8 @@ func (t Tree) locked(ctx context.Context, do func(root *os.Root) error) error {
 	return do(root)
 }
 
-// lock waits until no other process changes this volume, at most for mostLockWait, and keeps it so until unlock. It is flock(2): it ends with the process.
+// lock waits until no other process changes this volume, at most for mostLockWait, and keeps it so
+// until unlock. It is flock(2): it ends with the process.
 func (t Tree) lock(ctx context.Context) (root *os.Root, unlock func(), err error) {
 	if root, err = t.open(); err != nil {
 		return nil, nil, err
@@ -89,7 +91,8 @@ func (t Tree) flock(ctx context.Context, file *os.File, name string) error {
 	}
 }
 
-// owner is who the tree belongs to. Root makes files for that user; others make them for themselves (asIs).
+// owner is who the tree belongs to. Root makes files for that user; others make them for themselves
+// (asIs).
 type owner struct{ uid, gid int }
 
 var asIs = owner{-1, -1}
@@ -154,7 +157,8 @@ func (t Tree) syncDir(root *os.Root, name string) error {
 	return nil
 }
 
-// syncAll brings all that was written to the volume to disk: one call, instead of one for each of 200,000 files.
+// syncAll brings all that was written to the volume to disk: one call, instead of one for each of
+// 200,000 files.
 func (t Tree) syncAll(root *os.Root) error {
 	dir, err := root.Open(".")
 	if err != nil {

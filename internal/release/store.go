@@ -27,7 +27,8 @@ var storeID = regexp.MustCompile(`^[0-9a-f]{16}$`)
 // ErrPublishing says that another publish holds this volume.
 var ErrPublishing = errors.New("another publish to this volume is running")
 
-// StoreID returns the id of the store that the volume belongs to: 16 hex digits; "" when it says none, as before stores had ids.
+// StoreID returns the id of the store that the volume belongs to: 16 hex digits; "" when it says
+// none, as before stores had ids.
 func (t Tree) StoreID() (string, error) {
 	root, err := t.open()
 	if err != nil {
@@ -81,8 +82,10 @@ func (t Tree) SetStore(ctx context.Context, id string) error {
 	})
 }
 
-// LockPublish keeps every other publish out of this volume, until unlock is called or the process ends. It does not wait: ErrPublishing.
-// Ingest, Activate and Prune take a lock of their own (lock), for the time of one step. Holding this one writes nothing, so the volume may be frozen meanwhile.
+// LockPublish keeps every other publish out of this volume, until unlock is called or the process
+// ends. It does not wait: ErrPublishing. Ingest, Activate and Prune take a lock of their own
+// (lock), for the time of one step. Holding this one writes nothing, so the volume may be frozen
+// meanwhile.
 func (t Tree) LockPublish() (unlock func() error, err error) {
 	root, err := t.open()
 	if err != nil {
@@ -103,8 +106,8 @@ func (t Tree) LockPublish() (unlock func() error, err error) {
 	return file.Close, nil
 }
 
-// CheckStore says whether the volume is of a store; an ErrMismatch names both. A volume that says none was made, or pushed to, from before stores had
-// ids: its digest has to do.
+// CheckStore says whether the volume is of a store; an ErrMismatch names both. A volume that says
+// none was made, or pushed to, from before stores had ids: its digest has to do.
 func (t Tree) CheckStore(id string) error {
 	if id == "" {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// StreamSize is how many bytes Send writes. Files travel one after the other, with nothing between them,
-// in the order of their paths: both sides know that and their sizes from the manifests.
+// StreamSize is how many bytes Send writes. Files travel one after the other, with nothing between
+// them, in the order of their paths: both sides know that and their sizes from the manifests.
 func StreamSize(files []Entry) (size int64) {
 	for i := range files {
 		size += files[i].Size
@@ -19,7 +19,8 @@ func StreamSize(files []Entry) (size int64) {
 	return size
 }
 
-// Files returns the entries of some files of a release, by paths as StageResult.More has them, in that order.
+// Files returns the entries of some files of a release, by paths as StageResult.More has them, in
+// that order.
 func (t Tree) Files(id string, paths []string) ([]Entry, error) {
 	m, err := t.Manifest(id)
 	if err != nil {
@@ -37,7 +38,8 @@ func (t Tree) Files(id string, paths []string) ([]Entry, error) {
 	return files, nil
 }
 
-// Send writes files of a release, for Receive. What is in them is not compared: that is for the one who gets them.
+// Send writes files of a release, for Receive. What is in them is not compared: that is for the one
+// who gets them.
 func (t Tree) Send(ctx context.Context, w io.Writer, id string, files []Entry) error {
 	if err := checkID(id); err != nil {
 		return err

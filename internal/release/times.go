@@ -11,13 +11,14 @@ import (
 	"time"
 )
 
-// Why a manifest has times. Programs cache by the time of a file: Python's bytecode names that of its
-// source, a web server makes ETags of it. So a file has one time, on every member, pushed or booted.
+// Why a manifest has times. Programs cache by the time of a file: Python's bytecode names that of
+// its source, a web server makes ETags of it. So a file has one time, on every member, pushed or
+// booted.
 //
 // Which one: a file that did not change keeps that of the release before. A fresh checkout has new
-// times throughout, and a file with a new time would be a new inode, a copy of the whole tree. But where
-// SOURCE has bytecode that is valid for the new time, the file gets it: else that bytecode would be
-// stale at every start on every member (ostree #1469).
+// times throughout, and a file with a new time would be a new inode, a copy of the whole tree. But
+// where SOURCE has bytecode that is valid for the new time, the file gets it: else that bytecode
+// would be stale at every start on every member (ostree #1469).
 
 // ScanOver reads a tree into the manifest that it would get as the release after base.
 func ScanOver(ctx context.Context, dir string, base Manifest, now time.Time) (Manifest, error) {
@@ -62,8 +63,8 @@ func (m Manifest) setTimes(seen []*sighting, base Manifest, source *os.File, now
 	})
 }
 
-// timesIn calls keep for each file that base has, there or elsewhere, with another time: that of the
-// same path first.
+// timesIn calls keep for each file that base has, there or elsewhere, with another time: that of
+// the same path first.
 func (m Manifest) timesIn(base Manifest, keep func(i int, before int64)) {
 	type content struct {
 		sum  [sha256.Size]byte
@@ -124,8 +125,8 @@ func (m Manifest) bytecode() map[string][]string {
 	return of
 }
 
-// validFor says whether one of some files of bytecode names a source of that time, in seconds, and size.
-// What cannot be read as bytecode is none.
+// validFor says whether one of some files of bytecode names a source of that time, in seconds, and
+// size. What cannot be read as bytecode is none.
 func validFor(folders *dirs, bytecode []string, modified, size int64) bool {
 	for _, path := range bytecode {
 		file, err := folders.openFile(path)
@@ -146,8 +147,9 @@ func validFor(folders *dirs, bytecode []string, modified, size int64) bool {
 // those of Python 2 are above 20000 (Lib/importlib/_bootstrap_external.py lists them).
 const firstWithFlags, python2 = 3390, 20000
 
-// names reads the head of a file of bytecode: magic number, flags, and the time and size of its source,
-// 4 bytes each, the lowest first. With a flag set it goes by a hash of its source, and by no time.
+// names reads the head of a file of bytecode: magic number, flags, and the time and size of its
+// source, 4 bytes each, the lowest first. With a flag set it goes by a hash of its source, and by
+// no time.
 func names(head [16]byte, modified, size uint32) bool {
 	word := func(at int) uint32 { return binary.LittleEndian.Uint32(head[at:]) }
 	if head[2] != '\r' || head[3] != '\n' {

@@ -13,10 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Who edits a file of a release in place edits it in every release that shares it, and may set its mtime back (`cp -p`, rsync -t, touch -d). Its ctime
-// nobody can set: the kernel moves it with every change, and with every further name or name less, which is what we give a file and take from it. So each
-// change of ours writes down from when to when it lasted, and a file whose ctime lies in none of these spans was touched by somebody else: it is then hashed
-// before it is believed. Without the list, or a line of it, more is hashed than needs to be, and nothing is believed that should not.
+// Who edits a file of a release in place edits it in every release that shares it, and may set its
+// mtime back (`cp -p`, rsync -t, touch -d). Its ctime nobody can set: the kernel moves it with
+// every change, and with every further name or name less, which is what we give a file and take
+// from it. So each change of ours writes down from when to when it lasted, and a file whose ctime
+// lies in none of these spans was touched by somebody else: it is then hashed before it is
+// believed. Without the list, or a line of it, more is hashed than needs to be, and nothing is
+// believed that should not.
 const (
 	spansName = "own-changes" // "BEGIN END", nanoseconds since 1970, a line each, the latest last
 	spansPath = stateDir + "/" + spansName
@@ -54,8 +57,9 @@ func (t Tree) spans(root *os.Root) (all spans) {
 	return all
 }
 
-// noteSpan writes down that all changes of ctimes from began until now were ours. Not to be called when a file was met that somebody else had touched, and that
-// was not compared with its sha256: its ctime may have moved into the span.
+// noteSpan writes down that all changes of ctimes from began until now were ours. Not to be called
+// when a file was met that somebody else had touched, and that was not compared with its sha256:
+// its ctime may have moved into the span.
 func (t Tree) noteSpan(root *os.Root, began unix.Timespec) error {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {
@@ -80,7 +84,8 @@ func (b *baseRelease) ours(e *Entry, st *unix.Stat_t) bool {
 	return e.untouched(st, b.whole) && b.spans.has(st.Ctim)
 }
 
-// onlyOurs says that each file that a tree shares with others was touched by us alone. When not, the trace must not be lost with the tree's names.
+// onlyOurs says that each file that a tree shares with others was touched by us alone. When not,
+// the trace must not be lost with the tree's names.
 func (t Tree) onlyOurs(ctx context.Context, root *os.Root, name string, known spans) bool {
 	dir, err := openFolder(root, name)
 	if err != nil {
@@ -95,7 +100,8 @@ func (t Tree) onlyOurs(ctx context.Context, root *os.Root, name string, known sp
 	}).walk(ctx, dir) == nil
 }
 
-// hasAttributes says whether a file has extended attributes, which no manifest knows. SELinux's own label is the system's.
+// hasAttributes says whether a file has extended attributes, which no manifest knows. SELinux's own
+// label is the system's.
 func hasAttributes(file *os.File) bool {
 	names := make([]byte, 4<<10)
 	n, err := unix.Flistxattr(int(file.Fd()), names)

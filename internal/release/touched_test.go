@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// secretly edits a file of a release in place, with the same size, mode and mtime, as `cp -p` does: only its ctime tells.
+// secretly edits a file of a release in place, with the same size, mode and mtime, as `cp -p` does:
+// only its ctime tells.
 func secretly(t *testing.T, file string) {
 	t.Helper()
 	info, err := os.Stat(file)
@@ -262,7 +263,8 @@ func volumeOf(t *testing.T, size string) Tree {
 	return tree
 }
 
-// Releases of 30 % of the volume: the fourth fits, as the oldest goes; a third one fits only when nothing is kept for a rollback.
+// Releases of 30 % of the volume: the fourth fits, as the oldest goes; a third one fits only when
+// nothing is kept for a rollback.
 func TestRoomIsMadeBeforeAPublishIsRefused(t *testing.T) {
 	server, far := volumeOf(t, "64M"), volumeOf(t, "64M")
 	var before Ingested
@@ -304,7 +306,8 @@ func TestRoomIsMadeBeforeAPublishIsRefused(t *testing.T) {
 	}
 }
 
-// What members would refuse to read is refused before anything is shipped, and a file of any size in the place of a manifest is not read.
+// What members would refuse to read is refused before anything is shipped, and a file of any size
+// in the place of a manifest is not read.
 func TestAManifestIsBounded(t *testing.T) {
 	if err := errors.Join(checkSize(maxEntries, 1), checkSize(1, maxManifest)); err != nil {
 		t.Error(err)

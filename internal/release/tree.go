@@ -35,7 +35,8 @@ func (t Tree) Path(id string) string { return t.Root + "/" + releasesDir + "/" +
 // PartialPath returns where the tree of a release is made.
 func (t Tree) PartialPath(id string) string { return t.Path(id) + partialExt }
 
-// Init makes the folders of a release volume for an owner, the user that pushes. What is there already stays.
+// Init makes the folders of a release volume for an owner, the user that pushes. What is there
+// already stays.
 func (t Tree) Init(uid, gid int) error {
 	root, err := t.open()
 	if err != nil {
@@ -145,7 +146,8 @@ func (t Tree) manifest(root *os.Root, id string) (Manifest, error) {
 	return m, nil
 }
 
-// ManifestDigest returns the sha256 of a manifest as it is on the volume, without reading sense into it.
+// ManifestDigest returns the sha256 of a manifest as it is on the volume, without reading sense
+// into it.
 func (t Tree) ManifestDigest(id string) (string, error) {
 	root, err := t.open()
 	if err != nil {
@@ -189,9 +191,10 @@ func (mismatch) Is(target error) bool { return target == ErrMismatch }
 
 func (m mismatch) Unwrap() error { return m.error }
 
-// Check says whether the volume is what a pointer names: the manifest has that digest, `current` is that release, and nothing above
-// that generation was ever activated here. It is cheap: contents are not read (Verify does). An ErrMismatch says what is there instead; any other error
-// that it could not be looked at.
+// Check says whether the volume is what a pointer names: the manifest has that digest, `current` is
+// that release, and nothing above that generation was ever activated here. It is cheap: contents
+// are not read (Verify does). An ErrMismatch says what is there instead; any other error that it
+// could not be looked at.
 func (t Tree) Check(id, digest string, wanted int64) error {
 	err := t.check(id, digest, wanted)
 	if errno, ok := errors.AsType[syscall.Errno](err); ok && !slices.Contains(wrongKind, errno) {
@@ -203,10 +206,12 @@ func (t Tree) Check(id, digest string, wanted int64) error {
 	return mismatch{err}
 }
 
-// wrongKind is what the kernel says of a name that is not there, or is something else than a release volume has there.
+// wrongKind is what the kernel says of a name that is not there, or is something else than a
+// release volume has there.
 var wrongKind = []syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, syscall.EINVAL, syscall.EISDIR, syscall.ENXIO}
 
-// ErrOldPointer is of Check: a higher generation was activated here. The pointer is what is wrong, not the volume.
+// ErrOldPointer is of Check: a higher generation was activated here. The pointer is what is wrong,
+// not the volume.
 var ErrOldPointer = errors.New("the pointer that was read is an old one")
 
 func (t Tree) check(id, digest string, wanted int64) error {

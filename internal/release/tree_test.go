@@ -21,7 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ordinary is the user that the trees of these tests belong to: on a real member neither push nor activation has root.
+// ordinary is the user that the trees of these tests belong to: on a real member neither push nor
+// activation has root.
 const ordinary = 23456
 
 // The test binary is also that user's agent, in a process of its own: "op JSON".
@@ -150,7 +151,8 @@ func small(t *testing.T, kib int) Tree {
 	return tree
 }
 
-// source writes a tree: "name": content, "name/": directory, "name -> target": symlink; "0755 name": content with a mode.
+// source writes a tree: "name": content, "name/": directory, "name -> target": symlink; "0755
+// name": content with a mode.
 func source(t testing.TB, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()

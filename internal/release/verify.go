@@ -30,8 +30,8 @@ func (t Tree) Verify(ctx context.Context, id string) error {
 	return nil
 }
 
-// inspect compares a tree with its manifest: that each entry is there, with its type, mode, size, content and target, and that nothing else is. Files that
-// are believed are not read; nil: all are.
+// inspect compares a tree with its manifest: that each entry is there, with its type, mode, size,
+// content and target, and that nothing else is. Files that are believed are not read; nil: all are.
 func inspect(ctx context.Context, root *os.File, manifest Manifest, believed func(*Entry, *unix.Stat_t) bool) error {
 	type job struct {
 		file  *os.File
@@ -75,7 +75,8 @@ func inspect(ctx context.Context, root *os.File, manifest Manifest, believed fun
 	})
 }
 
-// look compares what lstat can see of a tree with its manifest, and that nothing else is in it. Each file is handed to visit.
+// look compares what lstat can see of a tree with its manifest, and that nothing else is in it.
+// Each file is handed to visit.
 func look(ctx context.Context, root *os.File, manifest Manifest, visit func(dir int, name string, e *Entry, st *unix.Stat_t) error) error {
 	index := make(map[string]int, len(manifest))
 	for i := range manifest {
@@ -105,7 +106,8 @@ func look(ctx context.Context, root *os.File, manifest Manifest, visit func(dir 
 	return nil
 }
 
-// Untouched says that a release is what its manifest says, as Verify does, but reads only those files that somebody else may have touched.
+// Untouched says that a release is what its manifest says, as Verify does, but reads only those
+// files that somebody else may have touched.
 func (t Tree) Untouched(ctx context.Context, id string) error {
 	root, err := t.open()
 	if err != nil {

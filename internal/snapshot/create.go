@@ -45,7 +45,8 @@ type Made struct {
 // tries is how often Create freezes anew after an error of EC2 that may pass.
 const tries = 3
 
-// Check asks EC2 by DryRun whether CreateSnapshot would be allowed. It leaves the connection and the credentials warm.
+// Check asks EC2 by DryRun whether CreateSnapshot would be allowed. It leaves the connection and
+// the credentials warm.
 func (m Maker) Check(ctx context.Context) error {
 	in := m.input(1, "")
 	in.DryRun = aws.Bool(true)
@@ -60,8 +61,9 @@ func (m Maker) Check(ctx context.Context) error {
 	return fmt.Errorf("snapshot %s: would not be allowed (ec2:CreateSnapshot, ec2:CreateTags): %w", m.VolumeID, err)
 }
 
-// Create freezes, has EC2 make the snapshot, and thaws. The snapshot is `pending` then, and holds what the file system held: EBS takes the
-// data as of the request. When it returns an error there is no snapshot, or the error names it.
+// Create freezes, has EC2 make the snapshot, and thaws. The snapshot is `pending` then, and holds
+// what the file system held: EBS takes the data as of the request. When it returns an error there
+// is no snapshot, or the error names it.
 func (m Maker) Create(ctx context.Context, generation int64, release string) (Made, error) {
 	pause := m.Pause
 	if pause == 0 {
@@ -92,8 +94,8 @@ func (m Maker) create(ctx context.Context, generation int64, release string) (Ma
 	if err != nil {
 		return Made{}, err
 	}
-	// One request, no retry by the SDK: CreateSnapshot has no client token, a second one would make a second snapshot. It must answer while
-	// the guard still has time to be asked.
+	// One request, no retry by the SDK: CreateSnapshot has no client token, a second one would make
+	// a second snapshot. It must answer while the guard still has time to be asked.
 	callCtx, cancel := context.WithTimeout(ctx, m.Holder.Limit*8/10)
 	out, err := m.EC2.CreateSnapshot(callCtx, m.input(generation, release), func(o *ec2.Options) { o.Retryer = aws.NopRetryer{} })
 	cancel()
@@ -143,8 +145,8 @@ func (m Maker) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// DeleteGeneration deletes all snapshots of the volume that carry the tag of a generation that was never committed: after a request
-// whose answer was lost there may be one whose id nobody knows.
+// DeleteGeneration deletes all snapshots of the volume that carry the tag of a generation that was
+// never committed: after a request whose answer was lost there may be one whose id nobody knows.
 func (m Maker) DeleteGeneration(ctx context.Context, generation int64) error {
 	filter := func(name, value string) types.Filter {
 		return types.Filter{Name: aws.String(name), Values: []string{value}}
@@ -174,8 +176,9 @@ func (m Maker) DeleteGeneration(ctx context.Context, generation int64) error {
 	return errors.Join(errs...)
 }
 
-// mayPass tells errors of EC2 that are worth another freeze: throttling, 5xx, a broken connection, no answer in time, and the limits of
-// snapshots of a volume: one in 15 s, and how many are pending at a time.
+// mayPass tells errors of EC2 that are worth another freeze: throttling, 5xx, a broken connection,
+// no answer in time, and the limits of snapshots of a volume: one in 15 s, and how many are pending
+// at a time.
 func mayPass(err error) bool {
 	var api smithy.APIError
 	limits := []string{"SnapshotCreationPerVolumeRateExceeded", "ConcurrentSnapshotLimitExceeded", "PendingSnapshotLimitExceeded"} // row 50

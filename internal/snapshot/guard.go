@@ -1,8 +1,10 @@
-// Package snapshot makes an EBS snapshot of a mounted file system that is consistent, and never leaves the file system frozen.
+// Package snapshot makes an EBS snapshot of a mounted file system that is consistent, and never
+// leaves the file system frozen.
 //
-// Freezing is the dangerous part: a tool that dies between FIFREEZE and FITHAW leaves every writer of that file system hanging for
-// ever (ec2-consistent-snapshot #96). So the freeze is held by a child process that does nothing else (Guard), and that thaws on
-// every way out: asked to, parent gone, a signal, the limit. The parent (Holder) watches the child in turn.
+// Freezing is the dangerous part: a tool that dies between FIFREEZE and FITHAW leaves every writer
+// of that file system hanging for ever (ec2-consistent-snapshot #96). So the freeze is held by a
+// child process that does nothing else (Guard), and that thaws on every way out: asked to, parent
+// gone, a signal, the limit. The parent (Holder) watches the child in turn.
 package snapshot
 
 import (
@@ -16,7 +18,8 @@ import (
 	"time"
 )
 
-// DefaultLimit is how long a freeze may last at most. CreateSnapshot answers in well under a second on a good day.
+// DefaultLimit is how long a freeze may last at most. CreateSnapshot answers in well under a second
+// on a good day.
 const DefaultLimit = 10 * time.Second
 
 // What guard and holder say to each other, a line each.
@@ -31,7 +34,8 @@ const (
 
 const thawedAsAsked = sayThawed + "asked to"
 
-// Guard holds one file system frozen: the whole work of the freeze guard process. While the freeze lasts it writes nothing but its pipe.
+// Guard holds one file system frozen: the whole work of the freeze guard process. While the freeze
+// lasts it writes nothing but its pipe.
 type Guard struct {
 	Path   string                  // any folder on the file system
 	Limit  time.Duration           // from just before the freeze on
@@ -40,8 +44,9 @@ type Guard struct {
 	Thaw   func(path string) error // FITHAW
 }
 
-// GuardSignals subscribes to the signals that a guard thaws on. SIGKILL and SIGSTOP can't be caught: the holder has its own clock for
-// these. SIGPIPE is ignored, so that a vanished parent can't end the guard before the thaw.
+// GuardSignals subscribes to the signals that a guard thaws on. SIGKILL and SIGSTOP can't be
+// caught: the holder has its own clock for these. SIGPIPE is ignored, so that a vanished parent
+// can't end the guard before the thaw.
 func GuardSignals() <-chan os.Signal {
 	signal.Ignore(syscall.SIGPIPE)
 	ch := make(chan os.Signal, 1)
@@ -50,8 +55,9 @@ func GuardSignals() <-chan os.Signal {
 	return ch
 }
 
-// Run syncs, says "synced", freezes, says "frozen" on out, and thaws when in says "done" or ends, on a signal, or at the limit. The error is for the exit
-// code only: everything worth knowing was said on out.
+// Run syncs, says "synced", freezes, says "frozen" on out, and thaws when in says "done" or ends,
+// on a signal, or at the limit. The error is for the exit code only: everything worth knowing was
+// said on out.
 func (g Guard) Run(in io.Reader, out io.Writer, signals <-chan os.Signal) error {
 	asked := make(chan string, 1)
 	go func() { // ends with in, at the latest with this process

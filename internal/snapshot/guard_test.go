@@ -198,7 +198,8 @@ func TestGuardThawsWhenNobodyListens(t *testing.T) {
 	}
 }
 
-// The more is in memory, the longer a sync takes; writers do not wait for it, so neither the limit nor the length of the freeze counts it.
+// The more is in memory, the longer a sync takes; writers do not wait for it, so neither the limit
+// nor the length of the freeze counts it.
 func TestGuardSyncsBeforeItsLimitBegins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var frozen time.Time

@@ -12,10 +12,12 @@ import (
 	"time"
 )
 
-// syncLimit is how long what is in memory may take to get to the disk, before the freeze: 20 GiB at 125 MiB/s take less than 3 minutes.
+// syncLimit is how long what is in memory may take to get to the disk, before the freeze: 20 GiB at
+// 125 MiB/s take less than 3 minutes.
 const syncLimit = 5 * time.Minute
 
-// grace is how much longer than it should take the holder waits for its guard to thaw, before it does so itself.
+// grace is how much longer than it should take the holder waits for its guard to thaw, before it
+// does so itself.
 const grace = time.Second
 
 // Holder starts freeze guards, and makes up for one that was killed.
@@ -36,7 +38,8 @@ type Hold struct {
 	since  time.Time
 }
 
-// Freeze refuses what must not be frozen, starts a guard, and returns once the file system is frozen.
+// Freeze refuses what must not be frozen, starts a guard, and returns once the file system is
+// frozen.
 func (h Holder) Freeze(ctx context.Context) (*Hold, error) {
 	if err := h.Check(); err != nil {
 		return nil, err
@@ -79,8 +82,8 @@ func (h Holder) Freeze(ctx context.Context) (*Hold, error) {
 	return nil, fmt.Errorf("freeze %s: %w", h.Path, errors.Join(err, hold.end()))
 }
 
-// Release thaws. Its error means that the file system was not frozen all the time, or may still be frozen: a snapshot made meanwhile
-// does not count.
+// Release thaws. Its error means that the file system was not frozen all the time, or may still be
+// frozen: a snapshot made meanwhile does not count.
 func (h *Hold) Release() error {
 	_, err := io.WriteString(h.stdin, sayDone+"\n")
 	if err != nil {
@@ -123,9 +126,10 @@ func (h *Hold) next(ctx context.Context, within time.Duration) (string, error) {
 	}
 }
 
-// end makes sure that nothing is frozen any more and the guard is gone, whatever state the guard is in; nil means just that. The guard
-// sees its input end and thaws. When it can't, because it was killed, the holder thaws itself. The guard is never killed from here: one
-// that still waits for its freeze would leave it behind.
+// end makes sure that nothing is frozen any more and the guard is gone, whatever state the guard is
+// in; nil means just that. The guard sees its input end and thaws. When it can't, because it was
+// killed, the holder thaws itself. The guard is never killed from here: one that still waits for
+// its freeze would leave it behind.
 func (h *Hold) end() error {
 	h.stdin.Close()
 	_ = h.guard.Process.Signal(syscall.SIGCONT) // a stopped guard thaws as well; one that is gone needs none
@@ -171,7 +175,8 @@ func (h *Hold) reap() error {
 	}
 }
 
-// readLines ends when the guard's output does. The guard says four lines at most, so the channel never blocks it.
+// readLines ends when the guard's output does. The guard says four lines at most, so the channel
+// never blocks it.
 func readLines(r io.Reader) <-chan string {
 	lines := make(chan string, 5)
 	go func() {

@@ -17,7 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary plays the other processes, too: the guard, and a publisher that freezes and then hangs.
+// The test binary plays the other processes, too: the guard, and a publisher that freezes and then
+// hangs.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == "play-guard" {
 		os.Exit(playGuard(os.Args[2], os.Args[3]))

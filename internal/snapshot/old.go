@@ -75,7 +75,8 @@ func (m Maker) Usable(ctx context.Context, id string) (bool, error) {
 	return s.State == types.SnapshotStateCompleted, nil
 }
 
-// CheckDelete asks EC2 by DryRun whether DeleteSnapshot would be allowed for a snapshot that exists.
+// CheckDelete asks EC2 by DryRun whether DeleteSnapshot would be allowed for a snapshot that
+// exists.
 func (m Maker) CheckDelete(ctx context.Context, id string) error {
 	_, err := m.EC2.DeleteSnapshot(ctx, &ec2.DeleteSnapshotInput{DryRun: aws.Bool(true), SnapshotId: aws.String(id)})
 	var api smithy.APIError

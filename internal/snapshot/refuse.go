@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Place is something that the publisher may write or must read while a file system is frozen: if it lies on that file system, the
-// publisher could hang on its own freeze.
+// Place is something that the publisher may write or must read while a file system is frozen: if it
+// lies on that file system, the publisher could hang on its own freeze.
 type Place struct {
 	What string // "the log", "the ssh key"
 	Path string // a path that does not exist is no trouble; "" neither
@@ -19,8 +19,9 @@ type Place struct {
 // Check refuses what Freeze would refuse, without freezing.
 func (h Holder) Check() error { return refuse(h.Path, h.Refuse) }
 
-// refuse returns an error when path is on the root file system or shares its file system with this program, its working directory, its
-// standard streams or one of places. File systems are told apart by st_dev.
+// refuse returns an error when path is on the root file system or shares its file system with this
+// program, its working directory, its standard streams or one of places. File systems are told
+// apart by st_dev.
 func refuse(path string, places []Place) error {
 	var frozen unix.Stat_t
 	if err := unix.Stat(path, &frozen); err != nil {

@@ -12,17 +12,20 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// How WaitCompleted polls. The SDK's own waiter polls every 15 s; an incremental snapshot of a small change takes some seconds, a first one of
-// many GiB minutes, so the gap is an eighth of the time waited so far.
+// How WaitCompleted polls. The SDK's own waiter polls every 15 s; an incremental snapshot of a
+// small change takes some seconds, a first one of many GiB minutes, so the gap is an eighth of the
+// time waited so far.
 const (
 	shortestGap = 500 * time.Millisecond
 	longestGap  = 10 * time.Second
-	// unseenFor is how long "no such snapshot" is taken for EC2's eventual consistency (kubernetes #77389).
+	// unseenFor is how long "no such snapshot" is taken for EC2's eventual consistency (kubernetes
+	// #77389).
 	unseenFor = 30 * time.Second
 )
 
-// WaitCompleted returns when the snapshot is completed, which is when volumes made from it have all its data. It fails at once when EC2 says
-// `error`; ctx sets the deadline. progress may be nil; it is told EC2's own figure ("38%") when that changes.
+// WaitCompleted returns when the snapshot is completed, which is when volumes made from it have all
+// its data. It fails at once when EC2 says `error`; ctx sets the deadline. progress may be nil; it
+// is told EC2's own figure ("38%") when that changes.
 func (m Maker) WaitCompleted(ctx context.Context, id string, progress func(percent string)) error {
 	start, last := time.Now(), ""
 	for {

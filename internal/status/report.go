@@ -51,7 +51,8 @@ type Failure struct {
 type Stdout struct {
 	io.Writer
 	Used bool
-	// Lets says that a reader that went away (`| head`) is no error: the exit code tells how it ended.
+	// Lets says that a reader that went away (`| head`) is no error: the exit code tells how it
+	// ended.
 	Lets bool
 }
 
@@ -64,7 +65,8 @@ func (s *Stdout) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Fd is the file descriptor that is written to, for those who ask whether it is a terminal; of something else it is none.
+// Fd is the file descriptor that is written to, for those who ask whether it is a terminal; of
+// something else it is none.
 func (s *Stdout) Fd() uintptr {
 	if f, ok := s.Writer.(interface{ Fd() uintptr }); ok {
 		return f.Fd()
@@ -83,8 +85,8 @@ func PrintJSON(out io.Writer, report any) error {
 	return nil
 }
 
-// Printable makes a space of what moves a terminal or turns the order of a line round, and so of a line break. Names of files and
-// processes, tags and the output of other programs are foreign text.
+// Printable makes a space of what moves a terminal or turns the order of a line round, and so of a
+// line break. Names of files and processes, tags and the output of other programs are foreign text.
 func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
@@ -94,7 +96,8 @@ func Printable(text string) string {
 	}, text)
 }
 
-// PrintTable writes rows for people, columns aligned; the first row may be a header. An empty cell is a dash.
+// PrintTable writes rows for people, columns aligned; the first row may be a header. An empty cell
+// is a dash.
 func PrintTable(out io.Writer, rows [][]string) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, row := range rows {

@@ -1,7 +1,8 @@
-// Package status is what both programs tell people: the files that the agent leaves under /run/ebs-release, and the shapes of reports.
+// Package status is what both programs tell people: the files that the agent leaves under
+// /run/ebs-release, and the shapes of reports.
 //
-// The files are for people and for the application. No program decides by them what to do to the world: EC2's tags, mountinfo and the
-// volume itself are the truth.
+// The files are for people and for the application. No program decides by them what to do to the
+// world: EC2's tags, mountinfo and the volume itself are the truth.
 package status
 
 import (
@@ -112,8 +113,9 @@ func (d Dir) Read() (Status, error) {
 	return s, nil
 }
 
-// WriteEnvironment replaces release.env: what an application's unit may take as its EnvironmentFile. It tells what was booted; a release
-// that is activated later is behind the same path.
+// WriteEnvironment replaces release.env: what an application's unit may take as its
+// EnvironmentFile. It tells what was booted; a release that is activated later is behind the same
+// path.
 func (d Dir) WriteEnvironment(s Status) error {
 	var text strings.Builder
 	for _, v := range [][2]string{

@@ -13,10 +13,12 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// Attach attaches a volume to its owner under a free device name, and returns it with that attachment, which is still `attaching`:
-// whether the disk is here is the kernel's to say. Names in skip are not used. Until ctx ends it waits for an instance that EC2 does
-// not call running yet (dstack #3603: an instance boots before EC2 leaves `pending`) and for a volume that is not available yet
-// (kubernetes #71750). One that never will be, because it failed or is gone, is an ErrFailed.
+// Attach attaches a volume to its owner under a free device name, and returns it with that
+// attachment, which is still `attaching`: whether the disk is here is the kernel's to say. Names in
+// skip are not used. Until ctx ends it waits for an instance that EC2 does not call running yet
+// (dstack #3603: an instance boots before EC2 leaves `pending`) and for a volume that is not
+// available yet (kubernetes #71750). One that never will be, because it failed or is gone, is an
+// ErrFailed.
 func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []string) (Volume, error) {
 	looks := v.looksAt(vol)
 	if err := looks.first(ctx); err != nil {
@@ -83,8 +85,9 @@ func AttachInput(volumeID, instanceID, name string) *ec2.AttachVolumeInput {
 	return &ec2.AttachVolumeInput{VolumeId: aws.String(volumeID), InstanceId: aws.String(instanceID), Device: aws.String(name)}
 }
 
-// attachedTo says whether a volume in use is attached to the instance, by a call of ours whose answer was lost. An answer that knows of no
-// attachment is an old one: EC2 is asked again, for a while.
+// attachedTo says whether a volume in use is attached to the instance, by a call of ours whose
+// answer was lost. An answer that knows of no attachment is an old one: EC2 is asked again, for a
+// while.
 func (v *Volumes) attachedTo(ctx context.Context, volumeID, instanceID string) (Volume, bool) {
 	asked := time.Now()
 	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
@@ -102,8 +105,9 @@ func (v *Volumes) attachedTo(ctx context.Context, volumeID, instanceID string) (
 	}
 }
 
-// DeviceNames are the names to attach by, in order: /dev/xvdaa to /dev/xvddx, but those in skip. Two letters, because people and block device
-// mappings use one, where sdf and xvdf are the same slot (etcd-manager #217). The CSI driver uses the same range.
+// DeviceNames are the names to attach by, in order: /dev/xvdaa to /dev/xvddx, but those in skip.
+// Two letters, because people and block device mappings use one, where sdf and xvdf are the same
+// slot (etcd-manager #217). The CSI driver uses the same range.
 func DeviceNames(skip []string) []string {
 	var names []string
 	for first := 'a'; first <= 'd'; first++ {
@@ -116,8 +120,9 @@ func DeviceNames(skip []string) []string {
 	return names
 }
 
-// Protect has EC2 delete the volume with its instance. EC2 may not see the attachment at once: until ctx ends that is waited for. An
-// attachment without a device name is one that EC2 has not told yet: it is asked for it.
+// Protect has EC2 delete the volume with its instance. EC2 may not see the attachment at once:
+// until ctx ends that is waited for. An attachment without a device name is one that EC2 has not
+// told yet: it is asked for it.
 func (v *Volumes) Protect(ctx context.Context, vol Volume) error {
 	if vol.Attachment.Device == "" {
 		now, err := v.named(ctx, vol)
@@ -142,7 +147,8 @@ func (v *Volumes) Protect(ctx context.Context, vol Volume) error {
 	}
 }
 
-// named waits until EC2 says under which name the volume is attached to the instance of its attachment.
+// named waits until EC2 says under which name the volume is attached to the instance of its
+// attachment.
 func (v *Volumes) named(ctx context.Context, vol Volume) (Volume, error) {
 	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
 		now, err := v.Describe(ctx, vol.ID)
@@ -170,8 +176,8 @@ func ProtectInput(volumeID, instanceID, name string) *ec2.ModifyInstanceAttribut
 	}
 }
 
-// Remove detaches a volume from an instance, if it is attached there, and deletes it. One that is gone already is no error; one that is
-// attached to something else stays, with an error.
+// Remove detaches a volume from an instance, if it is attached there, and deletes it. One that is
+// gone already is no error; one that is attached to something else stays, with an error.
 func (v *Volumes) Remove(ctx context.Context, vol Volume, instanceID string) error {
 	if err := v.remove(ctx, vol, instanceID); err != nil {
 		return fmt.Errorf("remove %s: %w", vol.ID, err)
@@ -189,7 +195,8 @@ func (v *Volumes) remove(ctx context.Context, vol Volume, instanceID string) err
 		}
 		switch {
 		case unknown:
-			// EC2's memory comes and goes; deleting tells. A policy that goes by tags refuses to delete what EC2 does not know.
+			// EC2's memory comes and goes; deleting tells. A policy that goes by tags refuses to
+			// delete what EC2 does not know.
 			err = v.delete(ctx, volumeID)
 			if IsNotFound(err) || IsDenied(err) {
 				if !vol.isNew() || time.Since(vol.answered) > v.timing.Vanished {

@@ -92,7 +92,8 @@ func TestACallWhoseTimeIsUpSaysWhy(t *testing.T) {
 	}
 }
 
-// TestAClockThatIsOff: the first answer refuses the signature and tells the time; the next try is signed with it (row 48).
+// TestAClockThatIsOff: the first answer refuses the signature and tells the time; the next try is
+// signed with it (row 48).
 func TestAClockThatIsOff(t *testing.T) {
 	const empty = `<DescribeVolumesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><volumeSet/></DescribeVolumesResponse>`
 	for _, code := range []string{"RequestExpired", "RequestInTheFuture", "AuthFailure", "SignatureDoesNotMatch", "InvalidSignatureException"} {

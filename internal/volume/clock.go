@@ -14,11 +14,12 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
-// clockTolerance is how far a clock may be off before a signature is in danger: AWS refuses one that is 5 minutes off (row 48).
+// clockTolerance is how far a clock may be off before a signature is in danger: AWS refuses one
+// that is 5 minutes off (row 48).
 const clockTolerance = 4 * time.Minute
 
-// ClockOff is how far the clock of this machine is ahead of AWS's, by the Date of the answer that err came with. It is 0 when there was no
-// answer, or the clocks agree within 4 minutes.
+// ClockOff is how far the clock of this machine is ahead of AWS's, by the Date of the answer that
+// err came with. It is 0 when there was no answer, or the clocks agree within 4 minutes.
 func ClockOff(err error) time.Duration {
 	var answer *smithyhttp.ResponseError
 	if !errors.As(err, &answer) || answer.Response == nil || answer.Response.Response == nil {
@@ -34,14 +35,15 @@ func ClockOff(err error) time.Duration {
 	return 0
 }
 
-// skewedCodes are what AWS says of a signature that is too old or too young. The SDK tries all but the first two again by itself.
+// skewedCodes are what AWS says of a signature that is too old or too young. The SDK tries all but
+// the first two again by itself.
 var skewedCodes = []string{
 	"RequestExpired", "RequestInTheFuture",
 	"AuthFailure", "ExpiredToken", "InvalidSignatureException", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
 }
 
-// RetrySkewed has a call tried again that was refused because the clock of this machine is off: the SDK signs the next try with the time
-// that it has learnt from the answer (aws-sdk-java #519).
+// RetrySkewed has a call tried again that was refused because the clock of this machine is off: the
+// SDK signs the next try with the time that it has learnt from the answer (aws-sdk-java #519).
 func RetrySkewed(err error) aws.Ternary {
 	var api smithy.APIError
 	if errors.As(err, &api) && slices.Contains(skewedCodes, api.ErrorCode()) && ClockOff(err) != 0 {

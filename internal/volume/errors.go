@@ -13,7 +13,8 @@ import (
 
 // What a caller has to tell apart. Errors of this package wrap one of these where it fits.
 var (
-	// ErrSnapshot: the snapshot is not there (deleted, wrong id, not in this Region), or not completed.
+	// ErrSnapshot: the snapshot is not there (deleted, wrong id, not in this Region), or not
+	// completed.
 	ErrSnapshot = errors.New("the snapshot cannot be used")
 	// ErrFailed: EC2 accepted the volume, and then it went to `error`, was deleted, or vanished.
 	ErrFailed = errors.New("the volume failed")
@@ -33,10 +34,12 @@ func says(err error, words string) bool {
 	return errors.As(err, &api) && strings.Contains(api.ErrorMessage(), words)
 }
 
-// IsNotFound says that there is no such volume. Right after CreateVolume it may mean "not yet" (kubernetes #77389).
+// IsNotFound says that there is no such volume. Right after CreateVolume it may mean "not yet"
+// (kubernetes #77389).
 func IsNotFound(err error) bool { return hasCode(err, "InvalidVolume.NotFound") }
 
-// isTokenBurned: the client token was used with other parameters, or its volume is gone; it stays so for about 12 hours (CSI #1951, #2075).
+// isTokenBurned: the client token was used with other parameters, or its volume is gone; it stays
+// so for about 12 hours (CSI #1951, #2075).
 func isTokenBurned(err error) bool { return hasCode(err, "IdempotentParameterMismatch") }
 
 // isSnapshotUnusable: not found, or still pending (velero #1799).
@@ -51,7 +54,8 @@ func isIncorrectState(err error) bool { return hasCode(err, "IncorrectState") }
 // isInstanceNotFound: like IsNotFound, "not yet" when the instance was launched a moment ago.
 func isInstanceNotFound(err error) bool { return hasCode(err, "InvalidInstanceID.NotFound") }
 
-// isNameTaken: the device name is used by another attachment (CSI device_names). The code alone says less.
+// isNameTaken: the device name is used by another attachment (CSI device_names). The code alone
+// says less.
 func isNameTaken(err error) bool {
 	return hasCode(err, "InvalidParameterValue") && says(err, "already in use")
 }
@@ -77,7 +81,8 @@ func IsDenied(err error) bool {
 // IsDryRun says that this is the answer to a DryRun that would have been allowed.
 func IsDryRun(err error) bool { return hasCode(err, "DryRunOperation") }
 
-// deniedWords are in EC2's message, which names the right: CreateVolume with tags needs ec2:CreateTags, too.
+// deniedWords are in EC2's message, which names the right: CreateVolume with tags needs
+// ec2:CreateTags, too.
 var deniedWords = regexp.MustCompile(`not authorized to perform: ([a-z0-9]+:[A-Za-z]+)`)
 
 // DeniedAction is the right that is missing, by EC2's own word, or else action.
@@ -91,11 +96,12 @@ func DeniedAction(err error, action string) string {
 	return action
 }
 
-// encodedReason is what EC2's message of a refusal may end with: hundreds of characters, which only their owner can read.
+// encodedReason is what EC2's message of a refusal may end with: hundreds of characters, which only
+// their owner can read.
 var encodedReason = regexp.MustCompile(`\s*Encoded authorization failure message: (\S+)`)
 
-// Denied is EC2's refusal of an action in its own words, and what to do about it: they say which policy refuses, and that may be one of the
-// organization (woodpecker autoscaler #528).
+// Denied is EC2's refusal of an action in its own words, and what to do about it: they say which
+// policy refuses, and that may be one of the organization (woodpecker autoscaler #528).
 func Denied(err error, action string) string {
 	var api smithy.APIError
 	if !errors.As(err, &api) {
@@ -114,7 +120,8 @@ func Denied(err error, action string) string {
 	return text
 }
 
-// explain turns the SDK's error for an action into words for a person, and keeps it below for errors.As.
+// explain turns the SDK's error for an action into words for a person, and keeps it below for
+// errors.As.
 func explain(action string, err error) error {
 	var api smithy.APIError
 	switch {

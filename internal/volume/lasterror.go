@@ -10,7 +10,8 @@ import (
 // lastErrorKey is where a call keeps the error of its last try.
 type lastErrorKey struct{}
 
-// keepLastError lets a call whose time is up say why it was still being tried: the SDK's retryer says "request canceled" and no more.
+// keepLastError lets a call whose time is up say why it was still being tried: the SDK's retryer
+// says "request canceled" and no more.
 func keepLastError(stack *middleware.Stack) error {
 	err := stack.Initialize.Add(middleware.InitializeMiddlewareFunc("KeepLastError", func(ctx context.Context, in middleware.InitializeInput,
 		next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {

@@ -31,17 +31,19 @@ type Request struct {
 	Not        []string          // ids that are of no use: a client token that leads to one of them is passed over
 }
 
-// Create tries client tokens in the same order each time: a program that starts again walks the same list. A volume that is gone has used its token up for
-// 12 hours. So that an instance whose volumes went one after the other (a KMS key that may not be used) can boot as soon as the reason is gone, the list ends
-// with tokens that are others every ten minutes: more than runs one after the other use up.
+// Create tries client tokens in the same order each time: a program that starts again walks the
+// same list. A volume that is gone has used its token up for 12 hours. So that an instance whose
+// volumes went one after the other (a KMS key that may not be used) can boot as soon as the reason
+// is gone, the list ends with tokens that are others every ten minutes: more than runs one after
+// the other use up.
 const (
 	attempts     = 100
 	lastingOnes  = 8 // the first of them, which depend on nothing but the request
 	tokensChange = 10 * time.Minute
 )
 
-// Create asks for a volume and does not wait until it can be attached: Attach does. When an earlier run made it already, this very volume is returned as
-// it stands, perhaps attached to the owner.
+// Create asks for a volume and does not wait until it can be attached: Attach does. When an earlier
+// run made it already, this very volume is returned as it stands, perhaps attached to the owner.
 func (v *Volumes) Create(ctx context.Context, r Request) (Volume, error) {
 	var err error
 	for try := range attempts {
@@ -65,7 +67,8 @@ func (v *Volumes) Create(ctx context.Context, r Request) (Volume, error) {
 	return Volume{}, fmt.Errorf("create a volume: none of %d client tokens led to one: %w", attempts, err)
 }
 
-// asItStands looks at a volume that an earlier run made. One that EC2 does not know at the moment is as the answer to the create had it.
+// asItStands looks at a volume that an earlier run made. One that EC2 does not know at the moment
+// is as the answer to the create had it.
 func (v *Volumes) asItStands(ctx context.Context, made Volume) (Volume, error) {
 	now, err := v.Describe(ctx, made.ID)
 	switch {
@@ -77,7 +80,8 @@ func (v *Volumes) asItStands(ctx context.Context, made Volume) (Volume, error) {
 	return now, nil
 }
 
-// Make is Create, and waits until the volume is available. With an error, a Volume that has an ID exists all the same.
+// Make is Create, and waits until the volume is available. With an error, a Volume that has an ID
+// exists all the same.
 func (v *Volumes) Make(ctx context.Context, r Request) (Volume, error) {
 	made, err := v.Create(ctx, r)
 	if err != nil || made.State == types.VolumeStateAvailable {
@@ -164,8 +168,9 @@ func createError(r Request, err error) error {
 	return fmt.Errorf("%s: %w", what, explain("CreateVolume", err))
 }
 
-// token is the client token of a try: the same for the same volume, so that a call whose answer was lost makes nothing new. 64 characters.
-// What a setting may change (type, IOPS …) is not in it: EC2 answers with a mismatch, and the next try's is taken.
+// token is the client token of a try: the same for the same volume, so that a call whose answer was
+// lost makes nothing new. 64 characters. What a setting may change (type, IOPS …) is not in it: EC2
+// answers with a mismatch, and the next try's is taken.
 func token(r Request, try int) string {
 	about := fmt.Appendf(nil, "%s\n%s\n%s\n%s\n%d", r.Owner.Role, r.Owner.InstanceID, r.SnapshotID, r.Owner.MountPoint, try)
 	if try >= lastingOnes {

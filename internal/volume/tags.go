@@ -11,8 +11,9 @@ import (
 	"ebs-release/internal/generation"
 )
 
-// The tags through which a volume says whose it is and what it holds. EC2's tags are the shared memory of agent and publisher:
-// the agent writes them in CreateVolume and again when it reports, the publisher after it activated a release on a member.
+// The tags through which a volume says whose it is and what it holds. EC2's tags are the shared
+// memory of agent and publisher: the agent writes them in CreateVolume and again when it reports,
+// the publisher after it activated a release on a member.
 const (
 	TagName       = "Name"
 	TagRole       = "ebs-release:role"        // RoleMember, RoleServer; on a snapshot RoleRelease
@@ -34,7 +35,8 @@ const (
 	StateReady   = "ready"   // reported by the agent, before its last look at the pointer
 	StateLeft    = "left"    // of no use to its instance, whose agent could not remove it: it speaks for nobody, and gc removes it when it is detached
 
-	// StateHookFailed: ready, but for what it holds a program of activate.d has not succeeded (yet). By the publisher after an activation, or by the agent.
+	// StateHookFailed: ready, but for what it holds a program of activate.d has not succeeded
+	// (yet). By the publisher after an activation, or by the agent.
 	StateHookFailed = "hook-failed"
 )
 
@@ -69,8 +71,9 @@ func ParseState(tag string) string {
 // Serves says whether the boot of a member with this state is over: a release is mounted there.
 func Serves(state string) bool { return state == StateReady || state == StateHookFailed }
 
-// ParseGeneration reads the value of TagGeneration. Whoever may tag a volume can write anything there: what is no generation is 0 and not ok.
-// "0" is ok: it is what an agent writes that knows a snapshot only.
+// ParseGeneration reads the value of TagGeneration. Whoever may tag a volume can write anything
+// there: what is no generation is 0 and not ok. "0" is ok: it is what an agent writes that knows a
+// snapshot only.
 func ParseGeneration(tag string) (n int64, ok bool) {
 	if tag == "0" {
 		return 0, true
@@ -89,8 +92,9 @@ const (
 	maxTagValue = 256
 )
 
-// ParseTags reads the setting `tags`, KEY=VALUE,…: tags of the account's own (for costs, or because a policy of the organization demands them),
-// which every volume and snapshot gets in the call that makes it. A value may be empty; a comma cannot be part of one.
+// ParseTags reads the setting `tags`, KEY=VALUE,…: tags of the account's own (for costs, or because
+// a policy of the organization demands them), which every volume and snapshot gets in the call that
+// makes it. A value may be empty; a comma cannot be part of one.
 func ParseTags(setting string) (map[string]string, error) {
 	tags := map[string]string{}
 	for pair := range strings.SplitSeq(setting, ",") {
@@ -119,8 +123,8 @@ func ParseTags(setting string) (map[string]string, error) {
 	return tags, nil
 }
 
-// looksLikeOurs says whether the statement OneSpellingOfOurTags of packaging/iam/*.json refuses the key: it denies
-// what has the shape of our prefix and a capital letter of it in its place.
+// looksLikeOurs says whether the statement OneSpellingOfOurTags of packaging/iam/*.json refuses the
+// key: it denies what has the shape of our prefix and a capital letter of it in its place.
 func looksLikeOurs(key string) bool {
 	const prefix, dash, colon = "ebs-release:", 3, 11
 	if len(key) < len(prefix) || key[dash] != '-' || key[colon] != ':' {

@@ -1,7 +1,9 @@
-// Package volume makes, attaches, protects and removes EBS volumes, and knows which of EC2's errors are final.
+// Package volume makes, attaches, protects and removes EBS volumes, and knows which of EC2's errors
+// are final.
 //
-// A volume that this package made says by its tags whose it is (tags.go), from the very call that makes it. So a program that was killed at
-// any moment finds its volumes again, and makes the same volume at most once (client tokens, see Create).
+// A volume that this package made says by its tags whose it is (tags.go), from the very call that
+// makes it. So a program that was killed at any moment finds its volumes again, and makes the same
+// volume at most once (client tokens, see Create).
 package volume
 
 import (
@@ -74,12 +76,15 @@ func New(api EC2, timing Timing, log *slog.Logger) *Volumes {
 
 // Timing is how often EC2 is asked. The stock waiters of the SDK ask every 15 s.
 type Timing struct {
-	// FirstLook is when a new volume is looked at first, after the create was answered. Half of them are available 1.5 s after it took effect, 99 % after
-	// 4 s (CSI driver); a look takes 0.2 to 0.3 s. docs/performance.md says what comes of other times.
+	// FirstLook is when a new volume is looked at first, after the create was answered. Half of
+	// them are available 1.5 s after it took effect, 99 % after 4 s (CSI driver); a look takes 0.2
+	// to 0.3 s. docs/performance.md says what comes of other times.
 	FirstLook time.Duration
-	// Poll is the pause between looks after that (twice that before the second); in the end it grows up to SlowPoll.
+	// Poll is the pause between looks after that (twice that before the second); in the end it
+	// grows up to SlowPoll.
 	Poll, SlowPoll time.Duration
-	// Vanished is how long EC2 may say "not found" of a volume that it made (kubernetes #77389), before that is believed.
+	// Vanished is how long EC2 may say "not found" of a volume that it made (kubernetes #77389),
+	// before that is believed.
 	Vanished time.Duration
 }
 
@@ -93,11 +98,12 @@ func DefaultTiming() Timing {
 	}
 }
 
-// PerPage is the most that EC2 takes as MaxResults of a Describe. A call without it has a smaller request bucket, and times out in an account
-// that is large (row 42).
+// PerPage is the most that EC2 takes as MaxResults of a Describe. A call without it has a smaller
+// request bucket, and times out in an account that is large (row 42).
 const PerPage = 1000
 
-// Mine returns the volumes that carry the owner's tags, but those being deleted. One call to EC2, more only past a page.
+// Mine returns the volumes that carry the owner's tags, but those being deleted. One call to EC2,
+// more only past a page.
 func (v *Volumes) Mine(ctx context.Context, owner Owner) ([]Volume, error) {
 	in := &ec2.DescribeVolumesInput{MaxResults: aws.Int32(PerPage), Filters: []types.Filter{
 		{Name: aws.String("tag:" + TagRole), Values: []string{owner.Role}},

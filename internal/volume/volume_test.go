@@ -93,7 +93,8 @@ func inTime(t *testing.T, f *fakeEC2, test func(t *testing.T, ctx context.Contex
 	})
 }
 
-// states gives a DescribeVolumes that goes through states, staying at the last; "missing" is not found.
+// states gives a DescribeVolumes that goes through states, staying at the last; "missing" is not
+// found.
 func states(states ...string) func(*ec2.DescribeVolumesInput) ([]types.Volume, error) {
 	return func(in *ec2.DescribeVolumesInput) ([]types.Volume, error) {
 		state := states[0]
@@ -412,7 +413,8 @@ func TestAttach(t *testing.T) {
 	}
 }
 
-// TestAttachLooksAtANewVolumeByAttachingIt: EC2 takes 0.3 s for a call, and so long for the volume as each case says.
+// TestAttachLooksAtANewVolumeByAttachingIt: EC2 takes 0.3 s for a call, and so long for the volume
+// as each case says.
 func TestAttachLooksAtANewVolumeByAttachingIt(t *testing.T) {
 	for _, tc := range []struct {
 		takes            time.Duration

@@ -9,12 +9,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// attachLooks is how often a volume that is being made is looked at by attaching it: one that is accepted has saved a look. After that DescribeVolumes is
-// asked first. It tells `creating` from `error`, and an account has four times as many of those a second.
+// attachLooks is how often a volume that is being made is looked at by attaching it: one that is
+// accepted has saved a look. After that DescribeVolumes is asked first. It tells `creating` from
+// `error`, and an account has four times as many of those a second.
 const attachLooks = 4
 
-// looks is how a volume that is not available yet is waited for. Each look is a call, and a boot shall do with six: five and one look that is refused. So
-// the second look takes its time, too; who needs a third has nothing left to save, and looks sooner.
+// looks is how a volume that is not available yet is waited for. Each look is a call, and a boot
+// shall do with six: five and one look that is refused. So the second look takes its time, too; who
+// needs a third has nothing left to save, and looks sooner.
 type looks struct {
 	volumes   *Volumes
 	since     time.Time     // EC2 may have forgotten it for a while from then on
@@ -31,7 +33,8 @@ func (v *Volumes) looksAt(vol Volume) looks {
 		l.attaching = attachLooks
 	}
 	if vol.isNew() {
-		// EC2 takes about 0.3 s to answer a create; for one that answers in milliseconds the volume is not given a second.
+		// EC2 takes about 0.3 s to answer a create; for one that answers in milliseconds the volume
+		// is not given a second.
 		quick := max(5*vol.answered.Sub(vol.asked), 10*time.Millisecond)
 		l.delay, l.poll, l.since = min(v.timing.FirstLook, quick), min(l.poll, quick), vol.answered
 	}
@@ -47,7 +50,8 @@ func (l *looks) first(ctx context.Context) error {
 	return pause(ctx, l.delay)
 }
 
-// again pauses after a look by attaching that was refused, until the next one is worth it. The volume that it returns may be attached: an earlier run did.
+// again pauses after a look by attaching that was refused, until the next one is worth it. The
+// volume that it returns may be attached: an earlier run did.
 func (l *looks) again(ctx context.Context, vol Volume, owner Owner) (Volume, error) {
 	if err := pause(ctx, l.pause); err != nil {
 		return vol, err
@@ -59,8 +63,8 @@ func (l *looks) again(ctx context.Context, vol Volume, owner Owner) (Volume, err
 	return l.available(ctx, vol, owner)
 }
 
-// available asks until EC2 says that the volume can be attached, or is attached to its owner. One that never will be is an ErrFailed. At first
-// EC2 may not know it.
+// available asks until EC2 says that the volume can be attached, or is attached to its owner. One
+// that never will be is an ErrFailed. At first EC2 may not know it.
 func (l *looks) available(ctx context.Context, made Volume, owner Owner) (Volume, error) {
 	now := made
 	for {
@@ -105,7 +109,8 @@ func isGoing(state types.VolumeState) bool {
 	return slices.Contains([]types.VolumeState{types.VolumeStateDeleting, types.VolumeStateDeleted}, state)
 }
 
-// keyHint names the KMS key: an encrypted volume whose key may not be used is accepted, and then vanishes (CSI #3010, #1916).
+// keyHint names the KMS key: an encrypted volume whose key may not be used is accepted, and then
+// vanishes (CSI #3010, #1916).
 func keyHint(made Volume) string {
 	if !made.Encrypted {
 		return ""

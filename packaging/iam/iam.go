@@ -1,4 +1,5 @@
-// Package iam has the policies of the two roles as they are shipped, for those who evaluate them: the lab.
+// Package iam has the policies of the two roles as they are shipped, for those who evaluate them:
+// the lab.
 package iam
 
 import _ "embed"

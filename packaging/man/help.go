@@ -18,7 +18,8 @@ type help struct {
 // entry is a verb or a flag, with one line about it.
 type entry struct{ name, about string }
 
-// parse reads the help that cobra writes: text, then sections with a heading at the margin and indented lines.
+// parse reads the help that cobra writes: text, then sections with a heading at the margin and
+// indented lines.
 func parse(out string) (help, error) {
 	var h help
 	section := ""

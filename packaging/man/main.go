@@ -1,9 +1,11 @@
-// Command man writes the manual page of one of the two programs, in roff, from what the program itself says about its verbs and flags (--help).
+// Command man writes the manual page of one of the two programs, in roff, from what the program
+// itself says about its verbs and flags (--help).
 //
 //	man PROGRAM VERSION > PROGRAM.8
 //
-// It runs when packages are made: the programs do not carry a generator, and the page cannot tell other things than the program. The date is that of
-// SOURCE_DATE_EPOCH (seconds), so that the same source gives the same page.
+// It runs when packages are made: the programs do not carry a generator, and the page cannot tell
+// other things than the program. The date is that of SOURCE_DATE_EPOCH (seconds), so that the same
+// source gives the same page.
 package main
 
 import (
@@ -52,7 +54,8 @@ func run(ctx context.Context, args []string, epoch string) error {
 	return err
 }
 
-// walk asks every verb below for its help; "completion" and "help" are cobra's own and the same everywhere.
+// walk asks every verb below for its help; "completion" and "help" are cobra's own and the same
+// everywhere.
 func (p *page) walk(ctx context.Context, program string, above help, path []string) error {
 	for _, c := range above.commands {
 		if len(path) == 0 && (c.name == "completion" || c.name == "help") {

@@ -164,7 +164,8 @@ func (p *page) text(line string) {
 	p.out.WriteString(line + "\n")
 }
 
-// escape: a hyphen that is typed as one must not become a dash, or nobody can copy the flag (groff_char(7)).
+// escape: a hyphen that is typed as one must not become a dash, or nobody can copy the flag
+// (groff_char(7)).
 func escape(s string) string {
 	return strings.NewReplacer(`\`, `\e`, "-", `\-`, "…", "...", "–", `\(en`).Replace(s)
 }

@@ -1,5 +1,6 @@
-// Package mkfs makes file systems. It is apart from package filesystem so that the agent does not link it (a test in agent/ holds that):
-// "found nothing, so format" has destroyed data elsewhere (NetApp/trident #418, ember-csi #22).
+// Package mkfs makes file systems. It is apart from package filesystem so that the agent does not
+// link it (a test in agent/ holds that): "found nothing, so format" has destroyed data elsewhere
+// (NetApp/trident #418, ember-csi #22).
 package mkfs
 
 import (
@@ -21,8 +22,9 @@ import (
 // ErrNotBlank is a device that holds something, so that Make refuses it.
 var ErrNotBlank = errors.New("the disk is not blank")
 
-// Make makes a file system of kind (ext4 or xfs) with a label (ext4: at most 16 bytes, xfs: 12) on device, a block device that nobody uses.
-// It proves the device blank first: no superblock that we know, and the first and last MiB all zero. Otherwise ErrNotBlank.
+// Make makes a file system of kind (ext4 or xfs) with a label (ext4: at most 16 bytes, xfs: 12) on
+// device, a block device that nobody uses. It proves the device blank first: no superblock that we
+// know, and the first and last MiB all zero. Otherwise ErrNotBlank.
 func Make(ctx context.Context, device string, kind filesystem.Kind, label string) error {
 	argv, err := command(device, kind, label)
 	if err != nil {
@@ -57,13 +59,15 @@ func Make(ctx context.Context, device string, kind filesystem.Kind, label string
 	return nil
 }
 
-// extFeatures are those of e2fsprogs 1.46: later ones add what an older member's e2fsck and kernel refuse (orphan_file; e2fsprogs #147).
-// They begin with none, as an older mkfs refuses the name of a feature that it does not know, even with ^.
+// extFeatures are those of e2fsprogs 1.46: later ones add what an older member's e2fsck and kernel
+// refuse (orphan_file; e2fsprogs #147). They begin with none, as an older mkfs refuses the name of
+// a feature that it does not know, even with ^.
 const extFeatures = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file," +
 	"dir_nlink,extra_isize,metadata_csum"
 
-// without are the options that switch off what members' kernels may not know. An older mkfs.xfs refuses the name of an option that it
-// does not know, so its usage is asked for those; what is made is looked at afterwards in any case.
+// without are the options that switch off what members' kernels may not know. An older mkfs.xfs
+// refuses the name of an option that it does not know, so its usage is asked for those; what is
+// made is looked at afterwards in any case.
 func without(ctx context.Context) []string {
 	cmd := exec.CommandContext(ctx, "mkfs.xfs")
 	cmd.Env = append(os.Environ(), "LC_ALL=C")

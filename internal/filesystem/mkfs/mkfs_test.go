@@ -54,7 +54,8 @@ func TestMakeOnABlankDisk(t *testing.T) {
 	}
 }
 
-// What mkfs makes by itself follows its version and its mke2fs.conf: a release volume has what the oldest member knows.
+// What mkfs makes by itself follows its version and its mke2fs.conf: a release volume has what the
+// oldest member knows.
 func TestMakeLeavesOutWhatOlderMembersDoNotKnow(t *testing.T) {
 	conf := filepath.Join(t.TempDir(), "mke2fs.conf")
 	if err := os.WriteFile(conf, []byte("[defaults]\n\tbase_features = sparse_super,filetype,ext_attr\n[fs_types]\n\text4 = {\n"+

@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 )
 
-// Run is what a TestMain ends with: it builds packages of this module, each by the name of its folder, says where the programs are, runs the tests, and returns
-// their exit code.
+// Run is what a TestMain ends with: it builds packages of this module, each by the name of its
+// folder, says where the programs are, runs the tests, and returns their exit code.
 func Run(tests interface{ Run() int }, programs map[string]*string) int {
 	dir, err := os.MkdirTemp("", "ebs-release-built-")
 	if err == nil {

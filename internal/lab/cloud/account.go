@@ -1,9 +1,11 @@
-// Package cloud is the account of the lab: what EC2, Auto Scaling and the instance metadata service know, the rules they follow, and the wire
-// protocols they speak. It is meant to be harder than EC2, never kinder; each rule says where it comes from: a page of the AWS documentation, or a row
+// Package cloud is the account of the lab: what EC2, Auto Scaling and the instance metadata service
+// know, the rules they follow, and the wire protocols they speak. It is meant to be harder than
+// EC2, never kinder; each rule says where it comes from: a page of the AWS documentation, or a row
 // of failures.md (cited as "row N").
 //
-// Start reading with query.go (how a request is served), then volumes.go, attachments.go, instances.go and groups.go (one state machine each).
-// store.go explains why a Describe may go back in time, faults.go how a test makes a call fail.
+// Start reading with query.go (how a request is served), then volumes.go, attachments.go,
+// instances.go and groups.go (one state machine each). store.go explains why a Describe may go back
+// in time, faults.go how a test makes a call fail.
 package cloud
 
 import (
@@ -26,14 +28,16 @@ type Options struct {
 	Latency   LatencyTable // zero: every state is left as soon as Hardware is done
 	Hardware  Hardware     // required
 	Policy    Policy       // nil: everything is allowed
-	// AttachLimits says how many volumes an instance type takes, root volume included. 27 for types that are not listed: a Nitro instance has 28
-	// attachments, one of which is its network interface (EC2 User Guide, "Amazon EBS volume limits for Amazon EC2 instances"; row 17).
+	// AttachLimits says how many volumes an instance type takes, root volume included. 27 for types
+	// that are not listed: a Nitro instance has 28 attachments, one of which is its network
+	// interface (EC2 User Guide, "Amazon EBS volume limits for Amazon EC2 instances"; row 17).
 	AttachLimits map[string]int
-	// KMSKeys are the keys that callers may use. A volume with any other key is answered with 200 and vanishes: keys are authenticated asynchronously
-	// (CreateVolume, KmsKeyId; row 3).
+	// KMSKeys are the keys that callers may use. A volume with any other key is answered with 200
+	// and vanishes: keys are authenticated asynchronously (CreateVolume, KmsKeyId; row 3).
 	KMSKeys []string
-	// RequiredTags are keys that a service control policy of the organization demands on every new volume and snapshot (row 47; AWS Organizations User
-	// Guide, "Require a tag on specified created resources").
+	// RequiredTags are keys that a service control policy of the organization demands on every new
+	// volume and snapshot (row 47; AWS Organizations User Guide, "Require a tag on specified
+	// created resources").
 	RequiredTags []string
 	Seed         uint64 // of ids, latencies and lags; 0: from the clock
 	Log          *slog.Logger
@@ -88,7 +92,8 @@ func New(opts Options) (*Account, error) {
 		opts.Subnet = netip.MustParsePrefix("10.0.0.0/16")
 	}
 	if opts.Subnet.Bits() > 28 || !opts.Subnet.Addr().Is4() {
-		// "The allowed block size is between a /28 netmask and /16 netmask" (VPC User Guide, "Subnet CIDR blocks").
+		// "The allowed block size is between a /28 netmask and /16 netmask" (VPC User Guide,
+		// "Subnet CIDR blocks").
 		return nil, fmt.Errorf("new account: subnet %s: want an IPv4 prefix of /28 or wider", opts.Subnet)
 	}
 	if opts.Seed == 0 {
@@ -123,7 +128,8 @@ func New(opts Options) (*Account, error) {
 	return a, nil
 }
 
-// Close ends everything that goes on in the account and waits for it. It terminates no instance and deletes no volume: Hardware's owner does.
+// Close ends everything that goes on in the account and waits for it. It terminates no instance and
+// deletes no volume: Hardware's owner does.
 func (a *Account) Close() {
 	a.mu.Lock()
 	a.closed = true
@@ -138,7 +144,8 @@ func (a *Account) Region() string { return a.opts.Region }
 // Admin returns the long-term access key of the account's owner.
 func (a *Account) Admin() Credentials { return a.admin }
 
-// Changed returns a channel that is closed at the next change of any state: look at the state after taking it, then wait for it.
+// Changed returns a channel that is closed at the next change of any state: look at the state after
+// taking it, then wait for it.
 func (a *Account) Changed() <-chan struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -160,8 +167,8 @@ func (a *Account) Wait(ctx context.Context, ok func() bool) error {
 	}
 }
 
-// Volumes returns the true state of the account, as Snapshots, Instances and Groups do: in the order of
-// creation, no lag, no filters.
+// Volumes returns the true state of the account, as Snapshots, Instances and Groups do: in the
+// order of creation, no lag, no filters.
 func (a *Account) Volumes() []Volume { return all(a, &a.volumes) }
 
 // Snapshots returns all snapshots.
@@ -200,8 +207,8 @@ func (a *Account) spawn(task func(ctx context.Context)) {
 // sample draws a duration. mu is held.
 func (a *Account) sample(d Dist) time.Duration { return d.draw(a.rng) }
 
-// Old has the next reads of volumes served as of a moment (row 5: EC2's answers go back in time). Lag.Max is how long ago that may be: so
-// much is kept.
+// Old has the next reads of volumes served as of a moment (row 5: EC2's answers go back in time).
+// Lag.Max is how long ago that may be: so much is kept.
 func (a *Account) Old(at time.Time, reads int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -222,7 +229,8 @@ func (a *Account) asOf(action string) time.Time {
 	return now
 }
 
-// newID makes a resource id in the long form: 17 hexadecimal digits (EC2 User Guide, "Resource IDs"). mu is held.
+// newID makes a resource id in the long form: 17 hexadecimal digits (EC2 User Guide, "Resource
+// IDs"). mu is held.
 func (a *Account) newID(prefix string) string { return prefix + fmt.Sprintf("0%016x", a.rng.Uint64()) }
 
 // token makes n characters of an AWS unique id: capital letters and digits. mu is held.
@@ -257,7 +265,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// lane lets Hardware calls for one resource follow one another. (A channel, not a sync.Mutex: waiting for it lets the clock of a synctest bubble go on.)
+// lane lets Hardware calls for one resource follow one another. (A channel, not a sync.Mutex:
+// waiting for it lets the clock of a synctest bubble go on.)
 type lane chan struct{}
 
 func newLane() lane { return make(lane, 1) }

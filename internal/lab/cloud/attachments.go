@@ -15,20 +15,23 @@ type attaching struct {
 	done   chan struct{} // closed when it touches nothing any more
 }
 
-// ErrBusy is what Hardware.Detach answers when the disk is still mounted: the attachment is `busy` until it is not (VolumeAttachment, State; "Detach an
-// Amazon EBS volume from an Amazon EC2 instance": a mounted volume "can become stuck in the busy state").
+// ErrBusy is what Hardware.Detach answers when the disk is still mounted: the attachment is `busy`
+// until it is not (VolumeAttachment, State; "Detach an Amazon EBS volume from an Amazon EC2
+// instance": a mounted volume "can become stuck in the busy state").
 var ErrBusy = errors.New("the disk is in use")
 
 // busyRetry is how often a busy detach is tried again.
 const busyRetry = time.Second
 
-// deviceNames are the names that EC2 takes (EC2 User Guide, "Device names for volumes on Amazon EC2 instances", HVM).
+// deviceNames are the names that EC2 takes (EC2 User Guide, "Device names for volumes on Amazon EC2
+// instances", HVM).
 var deviceNames = regexp.MustCompile(`^/dev/(sd[a-z]|sd[a-z][1-9]|xvd[a-z]|xvd[a-d][a-z])$`)
 
 // rootDevice is the name of the root volume.
 const rootDevice = "/dev/xvda"
 
-// alias returns the other spelling of a device name: sdf and xvdf are the same slot to the guest, but not to the API (row 7).
+// alias returns the other spelling of a device name: sdf and xvdf are the same slot to the guest,
+// but not to the API (row 7).
 func alias(device string) string {
 	if rest, ok := strings.CutPrefix(device, "/dev/sd"); ok {
 		return "/dev/xvd" + rest
@@ -36,7 +39,8 @@ func alias(device string) string {
 	return "/dev/sd" + strings.TrimPrefix(device, "/dev/xvd")
 }
 
-// attachedTo returns the volumes attached to an instance at a moment, in any state of attachment. mu is held.
+// attachedTo returns the volumes attached to an instance at a moment, in any state of attachment.
+// mu is held.
 func (a *Account) attachedTo(instanceID string, at time.Time) []Volume {
 	var out []Volume
 	for _, e := range a.volumes.list(at) {
@@ -164,7 +168,8 @@ func (a *Account) attach(volumeID string, fault DiskFault) {
 	})
 }
 
-// onInstance does something with a disk and an instance, when nothing else goes on with either; not once the machine is gone.
+// onInstance does something with a disk and an instance, when nothing else goes on with either; not
+// once the machine is gone.
 func (a *Account) onInstance(ctx context.Context, d *disk, instanceID string, f func() error) error {
 	a.mu.Lock()
 	m := a.machines[instanceID]
@@ -276,8 +281,9 @@ func (a *Account) detach(volumeID string, force bool) {
 	})
 }
 
-// otherAttributes are those of ModifyInstanceAttribute that the lab authorizes, by the parameter of the request, with what EC2 calls each in ec2:Attribute:
-// the parameter's name, as a DryRun on a live instance shows it. Of these it changes UserData only.
+// otherAttributes are those of ModifyInstanceAttribute that the lab authorizes, by the parameter of
+// the request, with what EC2 calls each in ec2:Attribute: the parameter's name, as a DryRun on a
+// live instance shows it. Of these it changes UserData only.
 var otherAttributes = map[string]string{
 	"UserData.Value": "UserData", "InstanceType.Value": "InstanceType", "DisableApiTermination.Value": "DisableApiTermination",
 	"DisableApiStop.Value": "DisableApiStop", "InstanceInitiatedShutdownBehavior.Value": "InstanceInitiatedShutdownBehavior",
@@ -316,8 +322,9 @@ func modifyOther(c *call, instanceID, parameter string) (any, error) {
 	return &done{Return: true}, nil
 }
 
-// modifyInstanceAttribute changes DeleteOnTermination in the block device mapping. Instance and volume are authorized both (Service Authorization
-// Reference: the action has the resource types instance and volume).
+// modifyInstanceAttribute changes DeleteOnTermination in the block device mapping. Instance and
+// volume are authorized both (Service Authorization Reference: the action has the resource types
+// instance and volume).
 func modifyInstanceAttribute(c *call) (any, error) {
 	p := c.params
 	instanceID := p.needID("InstanceId", "instance")

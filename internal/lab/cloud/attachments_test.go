@@ -192,7 +192,8 @@ func TestTerminationOvertakesAttachAndDetach(t *testing.T) {
 	})
 }
 
-// TestModifyInstanceAttributeAsksForInstanceAndVolume: row 40. The policy sees which attribute is changed, and the volume's tags as well.
+// TestModifyInstanceAttributeAsksForInstanceAndVolume: row 40. The policy sees which attribute is
+// changed, and the volume's tags as well.
 func TestModifyInstanceAttributeAsksForInstanceAndVolume(t *testing.T) {
 	var asked []string
 	policy := func(_ context.Context, c Check) bool {

@@ -29,7 +29,8 @@ func (a *Account) Calls() []Call {
 	return slices.Clone(a.calls)
 }
 
-// CallsBy returns the requests of one principal (an instance's id, or "admin"), without the metadata requests.
+// CallsBy returns the requests of one principal (an instance's id, or "admin"), without the
+// metadata requests.
 func (a *Account) CallsBy(principal string) []Call {
 	var out []Call
 	for _, c := range a.Calls() {

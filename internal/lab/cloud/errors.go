@@ -5,8 +5,8 @@ import (
 	"net/http"
 )
 
-// apiError is an error as the wire carries it. Codes and their wording are those of "Error codes for the Amazon EC2 API", or as quoted in the issues that
-// failures.md names.
+// apiError is an error as the wire carries it. Codes and their wording are those of "Error codes
+// for the Amazon EC2 API", or as quoted in the issues that failures.md names.
 type apiError struct {
 	Code, Message string
 	Status        int
@@ -30,7 +30,8 @@ func notFound(kind, id string) *apiError {
 	return fail("InvalidID", "The ID '%s' is not valid", id)
 }
 
-// malformed checks an id's form: prefix, then 8 or 17 hexadecimal digits. EC2 answers differently for a wrong prefix and for wrong digits.
+// malformed checks an id's form: prefix, then 8 or 17 hexadecimal digits. EC2 answers differently
+// for a wrong prefix and for wrong digits.
 func malformed(kind, id string) error {
 	prefix := map[string]string{"volume": "vol-", "snapshot": "snap-", "instance": "i-"}[kind]
 	if len(id) < len(prefix) || id[:len(prefix)] != prefix {

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Fault makes matching calls go wrong. Empty patterns match everything; * and ? are wildcards. Several faults may be armed: each counts the calls that
-// match it, the one armed first that is due takes the call.
+// Fault makes matching calls go wrong. Empty patterns match everything; * and ? are wildcards.
+// Several faults may be armed: each counts the calls that match it, the one armed first that is due
+// takes the call.
 type Fault struct {
 	Action    string // "CreateVolume", "Describe*", "PUT /latest/api/token", "GET /latest/*" (metadata requests have method and path)
 	Principal string // instance id, or "admin"
@@ -44,11 +45,14 @@ type Effect struct {
 	Disk    DiskFault
 }
 
-// DiskFault is what goes wrong behind a call that was answered well. A call that was refused does not count.
+// DiskFault is what goes wrong behind a call that was answered well. A call that was refused does
+// not count.
 type DiskFault struct {
-	// Vanish: the volume that CreateVolume made is gone after this time, as encrypted ones without the right to their key (row 3). 0: does not.
+	// Vanish: the volume that CreateVolume made is gone after this time, as encrypted ones without
+	// the right to their key (row 3). 0: does not.
 	Vanish time.Duration
-	// Error: the volume that CreateVolume made, or the snapshot that CreateSnapshot made, ends in state error (rows 2 and 19).
+	// Error: the volume that CreateVolume made, or the snapshot that CreateSnapshot made, ends in
+	// state error (rows 2 and 19).
 	Error bool
 
 	Stuck    bool          // AttachVolume: the API says attaching for ever (row 6); the device does not come either
@@ -113,8 +117,8 @@ func (a *Account) refused(f *armed) {
 
 func like(pattern, s string) bool { return pattern == "" || wildcard(pattern, s) }
 
-// strike applies the failing part of an effect. It returns the error to answer with, nil to go on, or does not return: a broken connection ends the handler
-// by http.ErrAbortHandler.
+// strike applies the failing part of an effect. It returns the error to answer with, nil to go on,
+// or does not return: a broken connection ends the handler by http.ErrAbortHandler.
 func (e Effect) strike(r *http.Request, a *Account, c Call) *apiError {
 	if e.Do != nil {
 		e.Do(c)

@@ -8,19 +8,21 @@ import (
 	"time"
 )
 
-// filter is one Filter of a Describe call: values are alternatives, several filters must all match, * and ? are wildcards (EC2 User Guide, "List and
-// filter using the CLI and API").
+// filter is one Filter of a Describe call: values are alternatives, several filters must all match,
+// * and ? are wildcards (EC2 User Guide, "List and filter using the CLI and API").
 type filter struct {
 	name   string
 	values []string
 }
 
-// fields says for each filter name of one kind of resource which values it has. tag:KEY, tag-key and tag-value come on top.
+// fields says for each filter name of one kind of resource which values it has. tag:KEY, tag-key
+// and tag-value come on top.
 type fields[T any] map[string]func(T) []string
 
 func one(v string) []string { return []string{v} }
 
-// filters reads Filter.N.Name, Filter.N.Value.M; for Auto Scaling, prefix is Filters.member and value Values.member.
+// filters reads Filter.N.Name, Filter.N.Value.M; for Auto Scaling, prefix is Filters.member and
+// value Values.member.
 func (p params) filters(prefix, value string) []filter {
 	var out []filter
 	values := 0
@@ -29,8 +31,8 @@ func (p params) filters(prefix, value string) []filter {
 		values += len(next.values)
 		out = append(out, next)
 	}
-	// "The maximum number of filter values specified on a single call" is 200 (error code FilterLimitExceeded): of all its filters together
-	// (row 36).
+	// "The maximum number of filter values specified on a single call" is 200 (error code
+	// FilterLimitExceeded): of all its filters together (row 36).
 	if values > 200 {
 		p.wrong(fail("FilterLimitExceeded", "The maximum number of filter values specified on a single call is 200"))
 	}
@@ -114,8 +116,9 @@ func wildcard(pattern, s string) bool {
 	return s == ""
 }
 
-// page cuts one page out of a list. The token says after which resource to go on, so resources that come or go between two pages do not shift the rest.
-// Pages are cut before filters are looked at: a page may be short, even empty, and still have a NextToken (aws-cli #3928).
+// page cuts one page out of a list. The token says after which resource to go on, so resources that
+// come or go between two pages do not shift the rest. Pages are cut before filters are looked at: a
+// page may be short, even empty, and still have a NextToken (aws-cli #3928).
 func page[T any](list []entry[T], max int32, token string) (out []entry[T], next string, err error) {
 	after := 0
 	if token != "" {

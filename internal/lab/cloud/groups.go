@@ -56,8 +56,9 @@ type GroupSpec struct {
 	Tags              map[string]string
 }
 
-// hookLimit: "The maximum amount of time that you can keep an instance in a wait state is 48 hours or 100 times the heartbeat timeout, whichever is
-// smaller" (Auto Scaling User Guide, "How lifecycle hooks work").
+// hookLimit: "The maximum amount of time that you can keep an instance in a wait state is 48 hours
+// or 100 times the heartbeat timeout, whichever is smaller" (Auto Scaling User Guide, "How
+// lifecycle hooks work").
 func hookLimit(timeout time.Duration) time.Duration { return min(48*time.Hour, 100*timeout) }
 
 // CreateGroup makes a group and starts to keep its capacity.
@@ -155,7 +156,8 @@ func (c *call) groupTarget(name string) target {
 	return target{g.ARN, conditions}
 }
 
-// validation turns what the parameter reader found into Auto Scaling's own code ("Common errors": ValidationError).
+// validation turns what the parameter reader found into Auto Scaling's own code ("Common errors":
+// ValidationError).
 func validation(err error) error {
 	var known *apiError
 	if errors.As(err, &known) {

@@ -27,8 +27,9 @@ func updateGroup(c *call) (any, error) {
 	if high >= 0 {
 		g.Max = high
 	}
-	// "If a new value for MinSize is specified without setting a value for DesiredCapacity, and the new MinSize is larger than the current size of the
-	// group, this sets the group's DesiredCapacity to the new MinSize value" (UpdateAutoScalingGroup), and so for MaxSize.
+	// "If a new value for MinSize is specified without setting a value for DesiredCapacity, and the
+	// new MinSize is larger than the current size of the group, this sets the group's
+	// DesiredCapacity to the new MinSize value" (UpdateAutoScalingGroup), and so for MaxSize.
 	if desired < 0 {
 		desired = min(max(g.Desired, g.Min), g.Max)
 	}

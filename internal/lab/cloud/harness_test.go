@@ -155,7 +155,8 @@ func (l *lab) snapshot(volume string) string {
 	return *out.SnapshotId
 }
 
-// state returns the true state of a resource: for a volume that is attached, that of the attachment; "" when it is gone.
+// state returns the true state of a resource: for a volume that is attached, that of the
+// attachment; "" when it is gone.
 func (l *lab) state(id string) string {
 	for _, v := range l.Volumes() {
 		if v.ID == id && v.Attachment != nil {
@@ -188,7 +189,8 @@ func (l *lab) reaches(id, state string) {
 	}
 }
 
-// memory is Hardware in memory. It checks that calls make sense and that those for one resource do not overlap.
+// memory is Hardware in memory. It checks that calls make sense and that those for one resource do
+// not overlap.
 type memory struct {
 	mu       sync.Mutex
 	volumes  map[string]string // id -> instance that has it

@@ -11,11 +11,13 @@ import (
 	"time"
 )
 
-// The instance metadata service, version 2 only (EC2 User Guide, "Use the Instance Metadata Service to access instance metadata"): a session token is PUT
-// with its life in seconds, and every GET carries it; without one the answer is 401, as on an instance with HttpTokens=required.
+// The instance metadata service, version 2 only (EC2 User Guide, "Use the Instance Metadata Service
+// to access instance metadata"): a session token is PUT with its life in seconds, and every GET
+// carries it; without one the answer is 401, as on an instance with HttpTokens=required.
 
-// Life of role credentials. "We make new credentials available at least five minutes before the expiration of the old credentials" (EC2 User Guide,
-// "IAM roles for Amazon EC2"); they live for about six hours.
+// Life of role credentials. "We make new credentials available at least five minutes before the
+// expiration of the old credentials" (EC2 User Guide, "IAM roles for Amazon EC2"); they live for
+// about six hours.
 const (
 	credentialLife  = 6 * time.Hour
 	credentialRenew = time.Hour
@@ -123,7 +125,8 @@ func (a *Account) metadatum(i Instance, m *machine, path string) (string, bool) 
 		"reservation-id":              i.Reservation,
 		"services/domain":             "amazonaws.com",
 		"services/partition":          "aws",
-		// Volumes attached since the last start are not listed ("Instance metadata categories", block-device-mapping/ebsN).
+		// Volumes attached since the last start are not listed ("Instance metadata categories",
+		// block-device-mapping/ebsN).
 		"block-device-mapping/ami":  strings.TrimPrefix(rootDevice, "/dev/"),
 		"block-device-mapping/root": rootDevice,
 	}
@@ -188,7 +191,8 @@ func (a *Account) roleCredentials(i Instance, m *machine) string {
 	})
 }
 
-// targetState is the lifecycle state that a member is on its way to ("Retrieve the target lifecycle state through instance metadata").
+// targetState is the lifecycle state that a member is on its way to ("Retrieve the target lifecycle
+// state through instance metadata").
 func targetState(m Member) string {
 	if m.leaving() {
 		return "Terminated"

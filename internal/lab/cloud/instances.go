@@ -127,8 +127,9 @@ func (a *Account) spec(i Instance) InstanceSpec {
 	}
 }
 
-// freeAddress returns the lowest address that no instance has: addresses are used again, as in a small subnet. The first four and the last one are
-// reserved (VPC User Guide, "Subnet CIDR reservations": .0 network, .1 router, .2 DNS, .3 future use, the broadcast address). mu is held.
+// freeAddress returns the lowest address that no instance has: addresses are used again, as in a
+// small subnet. The first four and the last one are reserved (VPC User Guide, "Subnet CIDR
+// reservations": .0 network, .1 router, .2 DNS, .3 future use, the broadcast address). mu is held.
 func (a *Account) freeAddress() (netip.Addr, bool) {
 	taken := map[netip.Addr]bool{}
 	for _, e := range a.instances.list(time.Now()) {
@@ -143,7 +144,8 @@ func (a *Account) freeAddress() (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// boot gives a pending instance power, and later calls it running: the machine boots while EC2 still says pending (row 1). mu is held.
+// boot gives a pending instance power, and later calls it running: the machine boots while EC2
+// still says pending (row 1). mu is held.
 func (a *Account) boot(i Instance, power func(context.Context) error) {
 	m := a.machines[i.ID]
 	powerAfter, runningAfter := a.sample(a.opts.Latency.Power), a.sample(a.opts.Latency.Running)
@@ -207,8 +209,9 @@ func (a *Account) terminate(id, reason string) {
 	})
 }
 
-// release frees the volumes of an instance that is off for good: those with DeleteOnTermination are deleted, the others become available ("Preserve data
-// when an instance is terminated", EC2 User Guide). mu is held.
+// release frees the volumes of an instance that is off for good: those with DeleteOnTermination are
+// deleted, the others become available ("Preserve data when an instance is terminated", EC2 User
+// Guide). mu is held.
 func (a *Account) release(instanceID string) {
 	for _, v := range a.attachedTo(instanceID, time.Now()) {
 		if run := a.disks[v.ID].attach; run != nil {
@@ -222,7 +225,8 @@ func (a *Account) release(instanceID string) {
 	}
 }
 
-// errState says that an instance is in the wrong state for what is asked (error code IncorrectInstanceState).
+// errState says that an instance is in the wrong state for what is asked (error code
+// IncorrectInstanceState).
 func errState(id, asked string) error {
 	return fail("IncorrectInstanceState", "The instance '%s' is not in a state from which it can be %s.", id, asked)
 }
@@ -281,8 +285,8 @@ func (a *Account) rebootInstance(id string) error {
 	return nil
 }
 
-// TerminateInstance does what the API call of that name does, for tests and demos. So do StopInstance,
-// StartInstance and RebootInstance.
+// TerminateInstance does what the API call of that name does, for tests and demos. So do
+// StopInstance, StartInstance and RebootInstance.
 func (a *Account) TerminateInstance(id string) error {
 	return a.direct(id, func(id string) error { a.terminate(id, reasonUser); return nil })
 }

@@ -85,7 +85,8 @@ func runInstances(c *call) (any, error) {
 	return &out, nil
 }
 
-// move serves the calls that change the state of instances: all ids must be there, or nothing happens.
+// move serves the calls that change the state of instances: all ids must be there, or nothing
+// happens.
 func (c *call) move(change func(a *Account, id string) error) (any, error) {
 	ids := c.params.ids("InstanceId", "instance")
 	if len(ids) == 0 {

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// instanceFields are the filters of DescribeInstances. at is the moment that attachments are shown as of; mu is held while they are used.
+// instanceFields are the filters of DescribeInstances. at is the moment that attachments are shown
+// as of; mu is held while they are used.
 func (a *Account) instanceFields(at time.Time) fields[Instance] {
 	mapped := func(get func(Volume) string) func(Instance) []string {
 		return func(i Instance) []string {

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// Dist is how long something takes: log-normal, given by its median and its 99th percentile. Median alone is a fixed time.
+// Dist is how long something takes: log-normal, given by its median and its 99th percentile. Median
+// alone is a fixed time.
 type Dist struct{ Median, P99 time.Duration }
 
 // Fixed is a time that never varies.
@@ -22,7 +23,8 @@ func (d Dist) draw(rng *rand.Rand) time.Duration {
 	return min(time.Duration(float64(d.Median)*math.Exp(sigma*rng.NormFloat64())), 2*d.P99)
 }
 
-// LatencyTable says how long EC2 takes. The zero table takes no time, has no lag and no request limits; states are still passed one by one.
+// LatencyTable says how long EC2 takes. The zero table takes no time, has no lag and no request
+// limits; states are still passed one by one.
 type LatencyTable struct {
 	Read  Dist // until a Describe call is answered
 	Write Dist // until a call that changes something is answered; it takes effect half way
@@ -40,13 +42,15 @@ type LatencyTable struct {
 	Shutdown Dist // Stop- or TerminateInstances -> stopped, terminated
 	Scaling  Dist // Auto Scaling: a difference from the desired capacity -> acting on it
 
-	// Terminated is how long a terminated instance stays visible; 0 means an hour ("approximately one hour", TerminateInstances).
+	// Terminated is how long a terminated instance stays visible; 0 means an hour ("approximately
+	// one hour", TerminateInstances).
 	Terminated time.Duration
 	Lag        Lag
 	Limits     Limits
 }
 
-// Lag makes reads old: with this chance, a call is served as of a moment up to Max ago (row 5). AWS publishes no figures.
+// Lag makes reads old: with this chance, a call is served as of a moment up to Max ago (row 5). AWS
+// publishes no figures.
 type Lag struct {
 	Chance float64 // 0 to 1
 	Max    time.Duration
@@ -86,8 +90,8 @@ func Realistic() LatencyTable {
 	}
 }
 
-// AWSLimits are the examples of "Request throttling for the Amazon EC2 API", table "Request token bucket sizes and refill rates": per account and Region,
-// each API on its own.
+// AWSLimits are the examples of "Request throttling for the Amazon EC2 API", table "Request token
+// bucket sizes and refill rates": per account and Region, each API on its own.
 func AWSLimits() Limits {
 	return Limits{
 		Read:       Bucket{100, 20}, // "Non-mutating actions"

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// params reads the parameters of a Query request (EC2 developer guide, "Query parameters": lists are Name.1, Name.2, …; Auto Scaling's are
-// Name.member.1, …). It remembers the first thing wrong and which parameters were read: one that nobody read is refused, never ignored.
+// params reads the parameters of a Query request (EC2 developer guide, "Query parameters": lists
+// are Name.1, Name.2, …; Auto Scaling's are Name.member.1, …). It remembers the first thing wrong
+// and which parameters were read: one that nobody read is refused, never ignored.
 type params struct {
 	form   url.Values
 	prefix string // of a structure within the request
@@ -29,7 +30,8 @@ func newParams(form url.Values) params {
 	return p
 }
 
-// end returns the first error, or UnknownParameter for one that nobody read ("Error codes for the Amazon EC2 API").
+// end returns the first error, or UnknownParameter for one that nobody read ("Error codes for the
+// Amazon EC2 API").
 func (p params) end() error {
 	if p.state.err != nil {
 		return p.state.err

@@ -27,14 +27,17 @@ func (p Principal) Name() string {
 	return "admin"
 }
 
-// Check is one question to the policy: may the principal do this to that resource? A call asks as many as EC2 evaluates: CreateVolume from a snapshot with
-// tags asks for the volume, the snapshot and ec2:CreateTags (Service Authorization Reference, "Actions, resources, and condition keys for Amazon EC2").
+// Check is one question to the policy: may the principal do this to that resource? A call asks as
+// many as EC2 evaluates: CreateVolume from a snapshot with tags asks for the volume, the snapshot
+// and ec2:CreateTags (Service Authorization Reference, "Actions, resources, and condition keys for
+// Amazon EC2").
 type Check struct {
 	Principal Principal
 	Action    string // ec2:CreateVolume
 	Resource  string // an ARN, or "*"
-	// Conditions are the condition keys that hold for this action and resource, with their values: aws:RequestTag/KEY, aws:TagKeys, aws:ResourceTag/KEY,
-	// ec2:ResourceTag/KEY, ec2:CreateAction, ec2:SourceInstanceARN and so on.
+	// Conditions are the condition keys that hold for this action and resource, with their values:
+	// aws:RequestTag/KEY, aws:TagKeys, aws:ResourceTag/KEY, ec2:ResourceTag/KEY, ec2:CreateAction,
+	// ec2:SourceInstanceARN and so on.
 	Conditions map[string][]string
 }
 
@@ -47,8 +50,9 @@ type target struct {
 	conditions map[string][]string
 }
 
-// authorize asks the policy about each target, then ends a dry run: "DryRunOperation if you have the required permissions, otherwise
-// UnauthorizedOperation" (DryRun, in every action of the EC2 API reference). It comes after the parameters are read and before any state is looked at.
+// authorize asks the policy about each target, then ends a dry run: "DryRunOperation if you have
+// the required permissions, otherwise UnauthorizedOperation" (DryRun, in every action of the EC2
+// API reference). It comes after the parameters are read and before any state is looked at.
 func (c *call) authorize(targets ...target) error {
 	for _, t := range targets {
 		if err := c.ask(c.service+":"+c.action, t); err != nil {
@@ -92,7 +96,8 @@ func (c *call) ask(action string, t target) error {
 	return unauthorized(c.service, c.principal.ARN, action, t.arn)
 }
 
-// unauthorized is UnauthorizedOperation for EC2 ("Error codes for the Amazon EC2 API"), AccessDenied for the others ("Common errors").
+// unauthorized is UnauthorizedOperation for EC2 ("Error codes for the Amazon EC2 API"),
+// AccessDenied for the others ("Common errors").
 func unauthorized(service, who, action, resource string) *apiError {
 	message := fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s because no identity-based policy allows the %s action", who, action, resource, action)
 	if service == "ec2" {
@@ -101,7 +106,8 @@ func unauthorized(service, who, action, resource string) *apiError {
 	return &apiError{"AccessDenied", message, http.StatusForbidden}
 }
 
-// denied is the refusal by a policy of the organization, with the reason encoded ("DecodeAuthorizationMessage", STS API reference).
+// denied is the refusal by a policy of the organization, with the reason encoded
+// ("DecodeAuthorizationMessage", STS API reference).
 func denied(who, action, resource string) *apiError {
 	message := fmt.Sprintf("You are not authorized to perform this operation. User: %s is not authorized to perform: %s on resource: %s with an explicit deny in a "+
 		"service control policy. Encoded authorization failure message: %s", who, action, resource, strings.Repeat("q3cvVhbd0K8s", 40))
@@ -155,8 +161,8 @@ func requestTags(tags map[string]string) map[string][]string {
 	return out
 }
 
-// authorizeTagging asks for ec2:CreateTags on what a create call makes ("Grant permission to tag Amazon EC2 resources during creation"). It comes before
-// authorize, which ends a dry run.
+// authorizeTagging asks for ec2:CreateTags on what a create call makes ("Grant permission to tag
+// Amazon EC2 resources during creation"). It comes before authorize, which ends a dry run.
 func (c *call) authorizeTagging(kind string, tags map[string]string) error {
 	if len(tags) == 0 {
 		return nil

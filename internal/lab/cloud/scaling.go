@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// The lifecycle of a member (Auto Scaling User Guide, "Amazon EC2 Auto Scaling instance lifecycle"):
+// The lifecycle of a member (Auto Scaling User Guide, "Amazon EC2 Auto Scaling instance
+// lifecycle"):
 //
 //	Pending -> [Pending:Wait -> Pending:Proceed ->] InService -> Terminating -> [Terminating:Wait -> Terminating:Proceed ->] Terminated
 
@@ -34,8 +35,8 @@ func (m *Member) wait(h Hook, token string) {
 	m.Hook, m.HookToken, m.HookStart, m.Deadline = h.Name, token, now, now.Add(h.Timeout)
 }
 
-// proceed ends the wait for a hook. An abandoned launch is terminated; a termination goes on either way ("Both ABANDON and CONTINUE let the instance
-// terminate", "How lifecycle hooks work").
+// proceed ends the wait for a hook. An abandoned launch is terminated; a termination goes on either
+// way ("Both ABANDON and CONTINUE let the instance terminate", "How lifecycle hooks work").
 func (m *Member) proceed(abandon bool) {
 	launching := m.State == "Pending:Wait"
 	m.Hook, m.HookToken, m.Deadline = "", "", time.Time{}
@@ -71,7 +72,8 @@ func (a *Account) scale(ctx context.Context, name string) {
 	}
 }
 
-// waitUntil waits for a moment (never, when it is zero) or for a change. It is false when ctx has ended.
+// waitUntil waits for a moment (never, when it is zero) or for a change. It is false when ctx has
+// ended.
 func waitUntil(ctx context.Context, wake time.Time, changed <-chan struct{}) bool {
 	var timer <-chan time.Time
 	if !wake.IsZero() {
@@ -94,7 +96,8 @@ type scaler struct {
 	failures int       // launches that failed in a row
 }
 
-// step moves each member on, then the number of members. It returns when to look again; zero: at the next change. mu is held.
+// step moves each member on, then the number of members. It returns when to look again; zero: at
+// the next change. mu is held.
 func (a *Account) step(name string, s *scaler) time.Time {
 	var wake time.Time
 	sooner := func(t time.Time) {
@@ -164,7 +167,8 @@ func (a *Account) stepMember(g Group, m Member, s *scaler) (wake time.Time) {
 	}
 	switch {
 	case !m.leaving() && i.State != "pending" && i.State != "running":
-		// "EC2 status checks: … if the instance is in any state other than running, it is considered unhealthy" and replaced ("Health checks").
+		// "EC2 status checks: … if the instance is in any state other than running, it is
+		// considered unhealthy" and replaced ("Health checks").
 		set(func(m *Member) { m.Healthy = false; m.leave("Terminating") })
 	case m.State == "Pending" && i.State == "running":
 		s.failures = 0
@@ -193,7 +197,8 @@ func (a *Account) stepMember(g Group, m Member, s *scaler) (wake time.Time) {
 	return wake
 }
 
-// addMember launches an instance in the zone with the fewest members ("Availability Zone distribution: balanced best effort"). mu is held.
+// addMember launches an instance in the zone with the fewest members ("Availability Zone
+// distribution: balanced best effort"). mu is held.
 func (a *Account) addMember(name string, s *scaler) {
 	g, _ := a.groups.get(name)
 	count := zoneCounts(g)
@@ -227,8 +232,9 @@ func zoneCounts(g Group) map[string]int {
 	return count
 }
 
-// victim chooses whom a scale-in ends: "the default termination policy … selects the Availability Zone with the most instances", then, with one launch
-// template only, it comes down to the billing hour; the lab takes the oldest.
+// victim chooses whom a scale-in ends: "the default termination policy … selects the Availability
+// Zone with the most instances", then, with one launch template only, it comes down to the billing
+// hour; the lab takes the oldest.
 func victim(g Group) string {
 	count := zoneCounts(g)
 	best := -1

@@ -35,11 +35,13 @@ func (a *Account) mint(prefix string, who Principal, expires time.Time) Credenti
 	return c
 }
 
-// skew is how far the date of a request may be off ("within 5 minutes", Elements of an AWS API request signature).
+// skew is how far the date of a request may be off ("within 5 minutes", Elements of an AWS API
+// request signature).
 const skew = 5 * time.Minute
 
-// SetClock puts the clock of an instance ahead of AWS's (behind, when it is negative): seen from there, the Date of every answer differs by as much, and a
-// signature with its own time is refused (row 48). The machine itself keeps its time.
+// SetClock puts the clock of an instance ahead of AWS's (behind, when it is negative): seen from
+// there, the Date of every answer differs by as much, and a signature with its own time is refused
+// (row 48). The machine itself keeps its time.
 func (a *Account) SetClock(instanceID string, ahead time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -61,7 +63,8 @@ func (a *Account) clockOfKey(r *http.Request) time.Duration {
 	return a.clocks[a.keys[id].principal.InstanceID]
 }
 
-// authenticate checks a request's Signature Version 4 (IAM User Guide, "Create a signed AWS API request") and says who sent it, to which service.
+// authenticate checks a request's Signature Version 4 (IAM User Guide, "Create a signed AWS API
+// request") and says who sent it, to which service.
 func (a *Account) authenticate(r *http.Request, body []byte) (who Principal, service string, err error) {
 	algorithm, fields, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	part := map[string]string{}
@@ -82,7 +85,8 @@ func (a *Account) authenticate(r *http.Request, body []byte) (who Principal, ser
 	a.mu.Lock()
 	key, known := a.keys[scope[0]]
 	a.mu.Unlock()
-	// The session token is matched first: a request without it has a key id that nobody knows ("InvalidClientTokenId").
+	// The session token is matched first: a request without it has a key id that nobody knows
+	// ("InvalidClientTokenId").
 	if !known || subtle.ConstantTimeCompare([]byte(key.SessionToken), []byte(r.Header.Get("X-Amz-Security-Token"))) != 1 {
 		return who, service, wrongKey(service)
 	}
@@ -154,8 +158,9 @@ func mac(key []byte, data string) []byte {
 	return m.Sum(nil)
 }
 
-// EC2 says AuthFailure and RequestExpired where the newer services say SignatureDoesNotMatch, InvalidClientTokenId and ExpiredToken ("Error codes for the
-// Amazon EC2 API"; "Common errors" of Auto Scaling and STS).
+// EC2 says AuthFailure and RequestExpired where the newer services say SignatureDoesNotMatch,
+// InvalidClientTokenId and ExpiredToken ("Error codes for the Amazon EC2 API"; "Common errors" of
+// Auto Scaling and STS).
 func wrongKey(service string) *apiError {
 	if service == "ec2" {
 		return &apiError{"AuthFailure", "AWS was not able to validate the provided access credentials", http.StatusUnauthorized}
@@ -170,7 +175,8 @@ func wrongSignature(service string) *apiError {
 	return &apiError{"SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided.", http.StatusForbidden}
 }
 
-// tooOld: what EC2 calls RequestExpired is a SignatureDoesNotMatch for the newer services ("Troubleshoot Signature Version 4 for AWS API requests").
+// tooOld: what EC2 calls RequestExpired is a SignatureDoesNotMatch for the newer services
+// ("Troubleshoot Signature Version 4 for AWS API requests").
 func tooOld(service string, date, now time.Time) *apiError {
 	if service == "ec2" {
 		return expired(service, "")

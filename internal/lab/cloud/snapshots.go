@@ -23,11 +23,12 @@ type Snapshot struct {
 	Tags        map[string]string
 }
 
-// snapshotInterval: "Wait at least 15 seconds between concurrent volume snapshots" (error code SnapshotCreationPerVolumeRateExceeded).
+// snapshotInterval: "Wait at least 15 seconds between concurrent volume snapshots" (error code
+// SnapshotCreationPerVolumeRateExceeded).
 const snapshotInterval = 15 * time.Second
 
-// mostPending is how many snapshots of one volume may be pending ("Quotas for Amazon EBS", concurrent snapshots per volume: 5; 1 for
-// st1 and sc1).
+// mostPending is how many snapshots of one volume may be pending ("Quotas for Amazon EBS",
+// concurrent snapshots per volume: 5; 1 for st1 and sc1).
 func mostPending(volumeType string) int {
 	if volumeType == "st1" || volumeType == "sc1" {
 		return 1
@@ -67,8 +68,9 @@ func createSnapshot(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	// "Snapshots only capture data that has been written to your EBS volume at the time the snapshot command is issued" (EBS User Guide): Hardware takes
-	// the point in time before the answer; what takes long is only its upload.
+	// "Snapshots only capture data that has been written to your EBS volume at the time the
+	// snapshot command is issued" (EBS User Guide): Hardware takes the point in time before the
+	// answer; what takes long is only its upload.
 	err = d.lane.do(a.ctx, func() error { return a.opts.Hardware.CreateSnapshot(a.ctx, s.ID, s.VolumeID) })
 	if err != nil {
 		a.hardwareTrouble("create snapshot", s.ID, err)

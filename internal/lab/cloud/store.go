@@ -2,9 +2,11 @@ package cloud
 
 import "time"
 
-// store keeps the resources of one kind with their recent past, so that a read can be served as of a moment ago: "the EC2 API follows an eventual
-// consistency model … the result of an API command might not be immediately visible to all subsequent commands" (EC2 developer guide, "Eventual
-// consistency in the Amazon EC2 API"; row 5). An id that was not there yet at that moment is not found; a volume may look `available` again.
+// store keeps the resources of one kind with their recent past, so that a read can be served as of
+// a moment ago: "the EC2 API follows an eventual consistency model … the result of an API command
+// might not be immediately visible to all subsequent commands" (EC2 developer guide, "Eventual
+// consistency in the Amazon EC2 API"; row 5). An id that was not there yet at that moment is not
+// found; a volume may look `available` again.
 //
 // Values are immutable: a change puts a new value. The account's mutex guards the store.
 type store[T any] struct {

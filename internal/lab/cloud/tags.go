@@ -38,7 +38,8 @@ func (p params) tagPairs(name string) map[string]string {
 	return tags
 }
 
-// tagSpecification reads the TagSpecification.N of a create call, which must be for the kinds that the call makes.
+// tagSpecification reads the TagSpecification.N of a create call, which must be for the kinds that
+// the call makes.
 func (p params) tagSpecification(kinds ...string) map[string]map[string]string {
 	out := map[string]map[string]string{}
 	for _, spec := range p.each("TagSpecification") {
@@ -95,7 +96,8 @@ func kindOf(id string) string {
 	return ""
 }
 
-// there says whether a resource is visible to a call: it was there at the time that the call is served as of, and it still is. mu is held.
+// there says whether a resource is visible to a call: it was there at the time that the call is
+// served as of, and it still is. mu is held.
 func (c *call) there(kind, id string) bool {
 	seen := func(then, now bool) bool { return then && now }
 	a := c.account

@@ -11,9 +11,10 @@ type bucket struct {
 	at     time.Time
 }
 
-// admit takes a token for a call, or says RequestLimitExceeded ("Request throttling for the Amazon EC2 API": each API has its own bucket, per account and
-// Region; row 16). unfiltered is a DescribeInstances, DescribeSnapshots or DescribeVolumes call "without specifying either pagination or a filter": ids are
-// neither.
+// admit takes a token for a call, or says RequestLimitExceeded ("Request throttling for the Amazon
+// EC2 API": each API has its own bucket, per account and Region; row 16). unfiltered is a
+// DescribeInstances, DescribeSnapshots or DescribeVolumes call "without specifying either
+// pagination or a filter": ids are neither.
 func (a *Account) admit(service, name string, mutates, unfiltered bool) error {
 	limits := a.opts.Latency.Limits
 	limit, own := limits.Actions[name]
@@ -51,8 +52,8 @@ func (a *Account) admit(service, name string, mutates, unfiltered bool) error {
 	return nil
 }
 
-// throttled is the answer to a call too many: EC2's API reference ("Common client error codes": RequestLimitExceeded, answered with 503) and Auto
-// Scaling's "Common errors" (Throttling, 400).
+// throttled is the answer to a call too many: EC2's API reference ("Common client error codes":
+// RequestLimitExceeded, answered with 503) and Auto Scaling's "Common errors" (Throttling, 400).
 func throttled(service string) *apiError {
 	if service == "ec2" {
 		return &apiError{"RequestLimitExceeded", "Request limit exceeded.", http.StatusServiceUnavailable}

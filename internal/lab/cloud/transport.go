@@ -10,10 +10,12 @@ import (
 // ErrConnectionBroken is what a client of Transport sees when the handler broke the connection.
 var ErrConnectionBroken = errors.New("connection reset by peer")
 
-// Transport is an http.RoundTripper that calls handlers without a network: in a testing/synctest bubble, or to listen in on real clients' requests.
+// Transport is an http.RoundTripper that calls handlers without a network: in a testing/synctest
+// bubble, or to listen in on real clients' requests.
 type Transport struct{ Handler http.Handler }
 
-// RoundTrip serves the request in a goroutine of its own, so that a client may leave while the handler goes on.
+// RoundTrip serves the request in a goroutine of its own, so that a client may leave while the
+// handler goes on.
 func (t Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	in := req.Clone(req.Context())
 	if in.Host == "" {

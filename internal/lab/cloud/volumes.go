@@ -77,16 +77,18 @@ func (a *Account) hardwareTrouble(doing, id string, err error) {
 	}
 }
 
-// iops and throughput of the types that have a default (CreateVolume, Iops, Throughput), and how many IOPS a MiB/s of gp3 needs: "0.25 MiB/s per
-// provisioned IOPS" (EBS user guide, "General Purpose SSD volumes").
+// iops and throughput of the types that have a default (CreateVolume, Iops, Throughput), and how
+// many IOPS a MiB/s of gp3 needs: "0.25 MiB/s per provisioned IOPS" (EBS user guide, "General
+// Purpose SSD volumes").
 const (
 	gp3IOPS       = 3000
 	gp3Throughput = 125
 	gp3IOPSPerMiB = 4
 )
 
-// volumeIOPS are the fewest and the most IOPS by type, and how many a GiB takes above the fewest (CreateVolume, Iops; EBS user guide, "General Purpose SSD
-// volumes" and "Provisioned IOPS SSD volumes"). A gp3 volume of any size takes 3,000 (CSI #3021, kops #10843).
+// volumeIOPS are the fewest and the most IOPS by type, and how many a GiB takes above the fewest
+// (CreateVolume, Iops; EBS user guide, "General Purpose SSD volumes" and "Provisioned IOPS SSD
+// volumes"). A gp3 volume of any size takes 3,000 (CSI #3021, kops #10843).
 func volumeIOPS(kind string) (low, high, perGiB int32, ok bool) {
 	switch kind {
 	case "gp3":
@@ -99,8 +101,9 @@ func volumeIOPS(kind string) (low, high, perGiB int32, ok bool) {
 	return 0, 0, 0, false
 }
 
-// checkIOPS refuses IOPS and throughput that the type does not have. The words are EC2's: of the bounds in CSI #809, of the size in rocicorp/mono #4410 (with
-// the code), of the throughput in runs-on #260, which does not tell the code.
+// checkIOPS refuses IOPS and throughput that the type does not have. The words are EC2's: of the
+// bounds in CSI #809, of the size in rocicorp/mono #4410 (with the code), of the throughput in
+// runs-on #260, which does not tell the code.
 func (v Volume) checkIOPS() error {
 	low, high, perGiB, ok := volumeIOPS(v.Type)
 	switch {
@@ -169,7 +172,8 @@ func createVolumeRequest(p params) (v Volume, token string) {
 	case v.IOPS == 0 && (v.Type == "io1" || v.Type == "io2"):
 		p.wrong(fail("MissingParameter", "The request must contain the parameter iops"))
 	case v.InitializationRate != 0 && v.SnapshotID == "":
-		// "This parameter is supported only for volumes created from snapshots" (CreateVolume, VolumeInitializationRate).
+		// "This parameter is supported only for volumes created from snapshots" (CreateVolume,
+		// VolumeInitializationRate).
 		p.wrong(fail("InvalidParameterCombination", "VolumeInitializationRate can only be specified for volumes created from a snapshot."))
 	case v.KMSKeyID != "" && !v.Encrypted:
 		p.wrong(fail("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")) // CreateVolume, KmsKeyId
@@ -278,8 +282,10 @@ func (a *Account) fromSnapshot(c *call, v *Volume) error {
 	return nil
 }
 
-// retried looks a client token up: the same request again is answered as before, another one with the same token is an IdempotentParameterMismatch, and so
-// is one whose volume is gone by now (EC2 developer guide, "Ensuring idempotency"; row 4; crossplane-contrib/provider-aws #1858). mu is held.
+// retried looks a client token up: the same request again is answered as before, another one with
+// the same token is an IdempotentParameterMismatch, and so is one whose volume is gone by now (EC2
+// developer guide, "Ensuring idempotency"; row 4; crossplane-contrib/provider-aws #1858). mu is
+// held.
 func (a *Account) retried(c *call, token string) (id string, found bool, err error) {
 	old, ok := a.tokens[c.action+" "+token]
 	if token == "" || !ok || time.Since(old.at) > tokenLife {

@@ -6,8 +6,11 @@ import (
 	"net/http"
 )
 
-// The three services speak two dialects. EC2: <ActionResponse><requestId/>…fields…</ActionResponse>, lists are <item>s (EC2 developer guide, "EC2 Query
-// API: responses"). Auto Scaling and STS: <ActionResponse><ActionResult>…</ActionResult><ResponseMetadata/></ActionResponse>, lists are <member>s.
+// The three services speak two dialects. EC2:
+// <ActionResponse><requestId/>…fields…</ActionResponse>, lists are <item>s (EC2 developer guide,
+// "EC2 Query API: responses"). Auto Scaling and STS:
+// <ActionResponse><ActionResult>…</ActionResult><ResponseMetadata/></ActionResponse>, lists are
+// <member>s.
 
 // meta is embedded in every answer of EC2.
 type meta struct {

@@ -1,5 +1,6 @@
-// Package debian says how to make a small Debian tree of this machine's own release, from where this machine itself gets its packages: the mirrors and the
-// proxy that its apt uses, and no other host.
+// Package debian says how to make a small Debian tree of this machine's own release, from where
+// this machine itself gets its packages: the mirrors and the proxy that its apt uses, and no other
+// host.
 package debian
 
 import (
@@ -29,7 +30,8 @@ func Suite() (string, error) {
 	return "", errors.New("find this machine's Debian release: /etc/os-release has no VERSION_CODENAME")
 }
 
-// Bootstrap is the command line, of mmdebstrap(1), that makes a tree of a suite from this machine's sources. more are further options.
+// Bootstrap is the command line, of mmdebstrap(1), that makes a tree of a suite from this machine's
+// sources. more are further options.
 func Bootstrap(ctx context.Context, suite, tree string, more ...string) ([]string, error) {
 	sources, err := sources(ctx, suite)
 	if err != nil {
@@ -48,7 +50,8 @@ func Bootstrap(ctx context.Context, suite, tree string, more ...string) ([]strin
 	return append(append(line, suite, tree), sources...), nil
 }
 
-// sources are the files of sources.list(5) that name the suite; all of them when they call it stable or the like.
+// sources are the files of sources.list(5) that name the suite; all of them when they call it
+// stable or the like.
 func sources(ctx context.Context, suite string) ([]string, error) {
 	places, err := output(ctx, "apt-config", "shell", "list", "Dir::Etc::sourcelist/f", "parts", "Dir::Etc::sourceparts/d")
 	if err != nil {
@@ -99,7 +102,8 @@ var (
 	field   = regexp.MustCompile(`(?m)^(\w+):(.*(?:\n[ \t].*)*)$`)
 )
 
-// suitesWithMain are the suites that a file of sources takes the component main of, in either format.
+// suitesWithMain are the suites that a file of sources takes the component main of, in either
+// format.
 func suitesWithMain(text string) (suites []string) {
 	for _, entry := range oneLine.FindAllStringSubmatch(text, -1) {
 		if slices.Contains(strings.Fields(entry[2]), "main") {

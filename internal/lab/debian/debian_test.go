@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// apt lets apt read its settings and its sources from a folder of the test's, as on a machine that has a mirror of its own.
+// apt lets apt read its settings and its sources from a folder of the test's, as on a machine that
+// has a mirror of its own.
 func apt(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -27,7 +28,8 @@ func apt(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// TestTheMachinesOwnSourcesAreUsed: a tree is made from the mirror and through the proxy that this machine has, and from no host that somebody wrote into the code.
+// TestTheMachinesOwnSourcesAreUsed: a tree is made from the mirror and through the proxy that this
+// machine has, and from no host that somebody wrote into the code.
 func TestTheMachinesOwnSourcesAreUsed(t *testing.T) {
 	const deb822 = "# ours\nTypes: deb deb-src\nURIs: http://mirror.invalid/debian\nSuites: bookworm\n bookworm-updates\nComponents: main\n\n" +
 		"Types: deb\nURIs: http://mirror.invalid/security\nSuites: bookworm-security\nComponents: main\n"

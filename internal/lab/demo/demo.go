@@ -1,5 +1,6 @@
-// Package demo is the main job of ebs-release from end to end, on real input, with the real programs, driven as an operator would: publish, boot,
-// publish while the group grows, compare, reboot, scale in. It checks what it shows.
+// Package demo is the main job of ebs-release from end to end, on real input, with the real
+// programs, driven as an operator would: publish, boot, publish while the group grows, compare,
+// reboot, scale in. It checks what it shows.
 package demo
 
 import (
@@ -25,7 +26,8 @@ const (
 	sourceTwo = "/srv/two"        // release two: an edited copy
 )
 
-// latency is cloud.Realistic, but for states that AWS publishes no figure for: these are cut short to keep the demo within its limit.
+// latency is cloud.Realistic, but for states that AWS publishes no figure for: these are cut short
+// to keep the demo within its limit.
 func latency() cloud.LatencyTable {
 	t := cloud.Realistic()
 	t.Snapshot = cloud.Dist{Median: 10 * time.Second, P99: 14 * time.Second}
@@ -43,7 +45,8 @@ type demo struct {
 	started time.Time
 }
 
-// Run shows it on out. source is release one. It takes everything down before it ends; an error says what was not as it should be.
+// Run shows it on out. source is release one. It takes everything down before it ends; an error
+// says what was not as it should be.
 func Run(ctx context.Context, opts lab.Options, source string, out io.Writer) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the demo took more than %s", limit))
 	defer cancel()

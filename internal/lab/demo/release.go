@@ -15,7 +15,8 @@ import (
 	"ebs-release/internal/lab/host"
 )
 
-// edit makes release two on the release server: a copy of release one, edited in every way that a release can differ.
+// edit makes release two on the release server: a copy of release one, edited in every way that a
+// release can differ.
 func edit(ctx context.Context, server *host.Host) error {
 	if _, err := server.Run(ctx, "cp", "-a", sourceOne, sourceTwo); err != nil {
 		return err
@@ -51,7 +52,8 @@ func editTree(root string) error {
 	)
 }
 
-// sameSizeAndTime turns one byte of a file around and keeps size and mtime: what rsync alone would miss.
+// sameSizeAndTime turns one byte of a file around and keeps size and mtime: what rsync alone would
+// miss.
 func sameSizeAndTime(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -100,8 +102,8 @@ func someFiles(root string, n int) ([]string, error) {
 	return some, nil
 }
 
-// compare walks the source on the server and /release/current on the member. It looks from outside, through the kernel's view of each host's mounts: no
-// program of ours takes part.
+// compare walks the source on the server and /release/current on the member. It looks from outside,
+// through the kernel's view of each host's mounts: no program of ours takes part.
 func compare(ctx context.Context, server *host.Host, source string, member *host.Host) (entries int, differences []string, err error) {
 	target, err := os.Readlink(member.Path("/release/current"))
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// scaleTo changes the size of the group and waits until all members are in service and booted on generation.
+// scaleTo changes the size of the group and waits until all members are in service and booted on
+// generation.
 func (d *demo) scaleTo(ctx context.Context, n int32, generation int64) error {
 	if err := d.lab.Account.SetDesired(group, n); err != nil {
 		return err
@@ -41,7 +42,8 @@ func (d *demo) scaleTo(ctx context.Context, n int32, generation int64) error {
 	return nil
 }
 
-// publishWhileGrowing publishes release two and scales out as soon as the snapshot is taken: at least one instance launches on the old pointer.
+// publishWhileGrowing publishes release two and scales out as soon as the snapshot is taken: at
+// least one instance launches on the old pointer.
 func (d *demo) publishWhileGrowing(ctx context.Context) error {
 	before := len(d.snapshotCalls())
 	published := make(chan error, 1)
@@ -99,7 +101,8 @@ func (d *demo) snapshotCalls() []cloud.Call {
 	})
 }
 
-// inspect compares every member with the source, and with what it says of itself. It counts those that are right, and those on another generation.
+// inspect compares every member with the source, and with what it says of itself. It counts those
+// that are right, and those on another generation.
 func (d *demo) inspect(ctx context.Context, generation int64) (good, stale int, err error) {
 	d.say("compare /release/current of every member with the source: content, mode, link")
 	listed, err := d.status(ctx)
@@ -179,7 +182,8 @@ func (d *demo) reboot(ctx context.Context) error {
 	return nil
 }
 
-// scaleIn leaves one member, and counts the volumes of the others that are still there once these are gone.
+// scaleIn leaves one member, and counts the volumes of the others that are still there once these
+// are gone.
 func (d *demo) scaleIn(ctx context.Context) (orphans int, err error) {
 	d.say("scale %s in to 1", group)
 	if err := d.lab.Account.SetDesired(group, 1); err != nil {

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clone makes dst hold the bytes that src holds now: by a reflink, which is instant and takes no space, else by a copy of src's data without its holes.
-// Only the reflink is a point in time while someone writes to src.
+// clone makes dst hold the bytes that src holds now: by a reflink, which is instant and takes no
+// space, else by a copy of src's data without its holes. Only the reflink is a point in time while
+// someone writes to src.
 func clone(dst, src *os.File) error {
 	err := unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EINVAL) {

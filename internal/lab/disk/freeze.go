@@ -17,14 +17,16 @@ const (
 	fiThaw   = 0xC0045878
 )
 
-// freeze is one of a store. A child holds it and thaws when its input ends: it outlives a test that is killed, after which nobody else could.
+// freeze is one of a store. A child holds it and thaws when its input ends: it outlives a test that
+// is killed, after which nobody else could.
 type freeze struct {
 	guard *exec.Cmd
 	hold  io.Closer
 }
 
-// Freeze lets no write to any disk come to an end, until Thaw: whoever waits for one waits in the kernel, and not even SIGKILL ends that. So does a call of
-// the store that changes something. Only a store on a file system of its own can do that.
+// Freeze lets no write to any disk come to an end, until Thaw: whoever waits for one waits in the
+// kernel, and not even SIGKILL ends that. So does a call of the store that changes something. Only
+// a store on a file system of its own can do that.
 func (s *Store) Freeze() error {
 	s.freezing.Lock()
 	defer s.freezing.Unlock()

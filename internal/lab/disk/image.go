@@ -14,8 +14,9 @@ import (
 // imageBytes is the size of the sparse file behind a store. Only what is written takes space.
 const imageBytes = 256 << 30
 
-// image is an xfs of our own in a sparse file without a name, mounted nowhere: a file descriptor holds the mount (fsmount(2)). When that is closed, or
-// when the process dies, mount, loop device and file are gone.
+// image is an xfs of our own in a sparse file without a name, mounted nowhere: a file descriptor
+// holds the mount (fsmount(2)). When that is closed, or when the process dies, mount, loop device
+// and file are gone.
 type image struct {
 	device *Device
 	mount  *os.File
@@ -35,7 +36,8 @@ func newImage(ctx context.Context, dir, label string) (*image, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A small log, since it is zeroed at mkfs; no discard (-K), since a new file has nothing to discard.
+	// A small log, since it is zeroed at mkfs; no discard (-K), since a new file has nothing to
+	// discard.
 	mkfs := exec.CommandContext(ctx, "mkfs.xfs", "-q", "-K", "-m", "reflink=1", "-d", "agcount=8", "-l", "size=64m", device.Path)
 	if out, err := mkfs.CombinedOutput(); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w: %s", strings.Join(mkfs.Args, " "), err, out), device.Close())

@@ -12,7 +12,8 @@ import (
 
 // Device is a file shown as a block device. Whoever got one closes it.
 //
-// The kernel frees it once its last user is gone (LO_FLAGS_AUTOCLEAR): closed here and no longer mounted anywhere. So a lab that is killed leaves none.
+// The kernel frees it once its last user is gone (LO_FLAGS_AUTOCLEAR): closed here and no longer
+// mounted anywhere. So a lab that is killed leaves none.
 type Device struct {
 	Path         string // /dev/loop7
 	Major, Minor uint32
@@ -30,7 +31,8 @@ func (d *Device) Close() error {
 	return nil
 }
 
-// Announce makes the kernel send a uevent ("add", "change", "remove") about the device. It reaches every network namespace of the machine.
+// Announce makes the kernel send a uevent ("add", "change", "remove") about the device. It reaches
+// every network namespace of the machine.
 func (d *Device) Announce(action string) error {
 	path := fmt.Sprintf("/sys/dev/block/%d:%d/uevent", d.Major, d.Minor)
 	if err := os.WriteFile(path, []byte(action), 0); err != nil {
@@ -51,8 +53,8 @@ func (d *Device) Gone(ctx context.Context) error {
 	return nil
 }
 
-// inUse says whether the kernel still has our file behind the device: once free, its number may go to anyone, whose file may well have the same path in a
-// namespace of his.
+// inUse says whether the kernel still has our file behind the device: once free, its number may go
+// to anyone, whose file may well have the same path in a namespace of his.
 func (d *Device) inUse() bool {
 	device, err := os.Open(d.Path)
 	if err != nil {
@@ -72,7 +74,8 @@ func fileOf(f *os.File) (file, error) {
 	return file{st.Dev, st.Ino}, err
 }
 
-// attach shows a file as a block device. The label (63 bytes at most) stands in the device's own record, for a sweep of what a dead lab may leave.
+// attach shows a file as a block device. The label (63 bytes at most) stands in the device's own
+// record, for a sweep of what a dead lab may leave.
 func attach(volume *os.File, label string, flags uint32) (*Device, error) {
 	info, err := volume.Stat()
 	if err != nil {
@@ -84,7 +87,8 @@ func attach(volume *os.File, label string, flags uint32) (*Device, error) {
 	}
 	defer control.Close()
 
-	// Sectors of 512 bytes, as EBS has them. Left open, the kernel takes what suits the folder's disk, and an xfs made on one volume does not mount on the next.
+	// Sectors of 512 bytes, as EBS has them. Left open, the kernel takes what suits the folder's
+	// disk, and an xfs made on one volume does not mount on the next.
 	config := unix.LoopConfig{Fd: uint32(volume.Fd()), Size: 512, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR | flags}}
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], label)
 	for range 100 { // another process may take the free device that the kernel named: ask for the next one

@@ -1,7 +1,9 @@
-// Package disk is the lab's EBS hardware: volumes and snapshots are sparse files, an attached volume is a loop device.
+// Package disk is the lab's EBS hardware: volumes and snapshots are sparse files, an attached
+// volume is a loop device.
 //
-// A snapshot is a reflink of its volume's file and a volume from a snapshot another one: both take milliseconds and no space, whatever their size, and
-// a snapshot is a point in time even while someone writes.
+// A snapshot is a reflink of its volume's file and a volume from a snapshot another one: both take
+// milliseconds and no space, whatever their size, and a snapshot is a point in time even while
+// someone writes.
 package disk
 
 import (
@@ -18,7 +20,8 @@ import (
 
 const gib = 1 << 30
 
-// Store holds the files of one lab. Its methods may be called side by side; calls for one volume come one after the other.
+// Store holds the files of one lab. Its methods may be called side by side; calls for one volume
+// come one after the other.
 type Store struct {
 	label string
 	image *image // nil: plain files in a folder
@@ -31,8 +34,9 @@ type Store struct {
 	frozen   *freeze // nil: it is not
 }
 
-// Open makes an empty store that keeps its data below dir, in a file without a name. Without mkfs.xfs it uses a folder in dir, and snapshots are copies.
-// label names the lab in the records of its loop devices.
+// Open makes an empty store that keeps its data below dir, in a file without a name. Without
+// mkfs.xfs it uses a folder in dir, and snapshots are copies. label names the lab in the records of
+// its loop devices.
 func Open(ctx context.Context, dir, label string, log *slog.Logger) (*Store, error) {
 	s := &Store{label: label}
 	folder, err := os.MkdirTemp(dir, "disks-*")
@@ -58,7 +62,8 @@ func Open(ctx context.Context, dir, label string, log *slog.Logger) (*Store, err
 	return s, nil
 }
 
-// Close forgets all volumes and snapshots. It waits until ctx ends for devices that are still mounted, and names those that stay.
+// Close forgets all volumes and snapshots. It waits until ctx ends for devices that are still
+// mounted, and names those that stay.
 func (s *Store) Close(ctx context.Context) error {
 	thawed := s.Thaw()
 	s.mu.Lock()
@@ -126,8 +131,9 @@ func (s *Store) DeleteSnapshot(snapshotID string) error {
 	return s.root.Remove(snapshotPath(snapshotID))
 }
 
-// OpenVolume opens the bytes of a volume that no device shows: for a virtual machine, and for tests that want a damaged one. It waits until ctx ends for a
-// device of it that was closed and is still mounted.
+// OpenVolume opens the bytes of a volume that no device shows: for a virtual machine, and for tests
+// that want a damaged one. It waits until ctx ends for a device of it that was closed and is still
+// mounted.
 func (s *Store) OpenVolume(ctx context.Context, volumeID string) (*os.File, error) {
 	s.mu.Lock()
 	devices := slices.Clone(s.devices)

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Free frees the loop devices of a dead store by its label. There are some only when a file system was frozen while the lab was killed: nobody can reach it
-// any more, and it holds its device. A new mount reaches it: it is thawed and, with that mount, goes.
+// Free frees the loop devices of a dead store by its label. There are some only when a file system
+// was frozen while the lab was killed: nobody can reach it any more, and it holds its device. A new
+// mount reaches it: it is thawed and, with that mount, goes.
 func Free(label string) error {
 	devices, err := filepath.Glob("/sys/block/loop*/loop")
 	if err != nil {

@@ -55,7 +55,8 @@ func (h *Host) start(o order) (*boot, error) {
 	return b, nil
 }
 
-// follow reads what the first process tells until it is gone, and with it all processes of its PID namespace.
+// follow reads what the first process tells until it is gone, and with it all processes of its PID
+// namespace.
 func (b *boot) follow(events io.ReadCloser) {
 	defer events.Close()
 	lines := json.NewDecoder(events)
@@ -85,7 +86,8 @@ func (b *boot) follow(events io.ReadCloser) {
 	close(b.ended)
 }
 
-// Booted waits until the boot that is going on is through. Its error says what failed; see the console for more.
+// Booted waits until the boot that is going on is through. Its error says what failed; see the
+// console for more.
 func (h *Host) Booted(ctx context.Context) error {
 	b := h.boot()
 	if b == nil {
@@ -102,7 +104,8 @@ func (h *Host) Booted(ctx context.Context) error {
 	return nil
 }
 
-// Notices are the messages that services of the boot that is going on, those with Notify, sent to their manager (sd_notify), one string each: READY=1.
+// Notices are the messages that services of the boot that is going on, those with Notify, sent to
+// their manager (sd_notify), one string each: READY=1.
 func (h *Host) Notices() []string {
 	b := h.boot()
 	if b == nil {

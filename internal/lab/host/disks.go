@@ -23,7 +23,8 @@ type Disk struct {
 // model is what a volume answers to "Identify Controller" on EC2, padded as sysfs shows it.
 const model = "Amazon Elastic Block Store              "
 
-// Plug makes a disk appear in the host's /dev and /sys, complete at once, and returns its kernel name. A disk that has the name already is replaced.
+// Plug makes a disk appear in the host's /dev and /sys, complete at once, and returns its kernel
+// name. A disk that has the name already is replaced.
 func (h *Host) Plug(d Disk) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -71,8 +72,9 @@ func (h *Host) plug(d Disk) (string, error) {
 	)
 }
 
-// Unplug takes a disk out of the host's /dev and /sys. It waits while the host has it mounted, as EC2 does ("busy"); by force it makes every
-// further access to the disk fail instead. A disk that is not there is no error.
+// Unplug takes a disk out of the host's /dev and /sys. It waits while the host has it mounted, as
+// EC2 does ("busy"); by force it makes every further access to the disk fail instead. A disk that
+// is not there is no error.
 func (h *Host) Unplug(ctx context.Context, name string, force bool) error {
 	for h.mounted(name) {
 		if force {

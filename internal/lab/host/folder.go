@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makeFolder makes the folder of a host: the upper layer of its root, its /dev, and its view of /sys.
+// makeFolder makes the folder of a host: the upper layer of its root, its /dev, and its view of
+// /sys.
 func makeFolder(dir string) error {
 	for _, d := range []string{"upper", "work", "root", "dev/pts", "dev/shm", "sys/block", "sys/class", "sys/dev"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {

@@ -20,10 +20,12 @@ const loopMajor = 7
 // mounts are open root folders of mounted disks.
 type mounts []*os.File
 
-// diskMounts opens the disks that are mounted in the mount namespace of pid. They stay mounted until close.
+// diskMounts opens the disks that are mounted in the mount namespace of pid. They stay mounted
+// until close.
 //
-// A machine that loses its power takes its frozen state with it. A file system in a dying mount namespace does not: nobody could reach it any more, and it
-// would stay frozen, with its loop device in use, until the machine under the lab restarts.
+// A machine that loses its power takes its frozen state with it. A file system in a dying mount
+// namespace does not: nobody could reach it any more, and it would stay frozen, with its loop
+// device in use, until the machine under the lab restarts.
 func diskMounts(pid int) mounts {
 	if pid == 0 {
 		return nil // no power
@@ -50,7 +52,8 @@ type mountLine struct {
 	onLoop        bool // its device is a loop device
 }
 
-// readMounts reads /proc/PID/mountinfo (proc(5)): id, parent, major:minor, root, mount point, options, optional fields, "-", type, …
+// readMounts reads /proc/PID/mountinfo (proc(5)): id, parent, major:minor, root, mount point,
+// options, optional fields, "-", type, …
 func readMounts(pid string) ([]mountLine, error) {
 	table, err := os.ReadFile("/proc/" + pid + "/mountinfo")
 	if err != nil {
@@ -77,7 +80,8 @@ func (m mounts) thaw() {
 	}
 }
 
-// shutdown makes every further access to the file systems of a device fail, as when the disk is pulled out.
+// shutdown makes every further access to the file systems of a device fail, as when the disk is
+// pulled out.
 func (m mounts) shutdown(device uint64) {
 	for _, dir := range m {
 		var st unix.Stat_t

@@ -15,7 +15,8 @@ import (
 	"ebs-release/internal/lab/netns"
 )
 
-// Host is one machine of a rack. Its disk and its network stay while it is switched off and on; Destroy takes all of it down.
+// Host is one machine of a rack. Its disk and its network stay while it is switched off and on;
+// Destroy takes all of it down.
 //
 // The methods that switch it come one after the other; the rest may be called at any time.
 type Host struct {
@@ -103,7 +104,8 @@ func (h *Host) PowerOn() error {
 	return nil
 }
 
-// Shutdown asks the host to end its programs, and cuts the power when it has not done so after the grace time.
+// Shutdown asks the host to end its programs, and cuts the power when it has not done so after the
+// grace time.
 func (h *Host) Shutdown(ctx context.Context, grace time.Duration) error {
 	if b := h.boot(); b != nil {
 		b.process.Process.Signal(syscall.SIGTERM) // gone already: fine
@@ -118,7 +120,8 @@ func (h *Host) Shutdown(ctx context.Context, grace time.Duration) error {
 	return h.PowerOff()
 }
 
-// PowerOff cuts the power: every process of the host is gone when it returns. Disks, files and network stay.
+// PowerOff cuts the power: every process of the host is gone when it returns. Disks, files and
+// network stay.
 func (h *Host) PowerOff() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -136,7 +139,8 @@ func (h *Host) PowerOff() error {
 	return nil
 }
 
-// Destroy cuts the power and takes the host out of the rack: files, network, all of it. Its console stays. Once is enough; twice is no error.
+// Destroy cuts the power and takes the host out of the rack: files, network, all of it. Its console
+// stays. Once is enough; twice is no error.
 func (h *Host) Destroy(ctx context.Context) error {
 	errs := []error{h.PowerOff()}
 	h.mu.Lock()
@@ -202,7 +206,8 @@ func (h *Host) PID() int {
 	return 0
 }
 
-// Path is where the machine finds a file of the running host: /proc/PID/root/release. Absolute symbolic links on the way lead out of the host.
+// Path is where the machine finds a file of the running host: /proc/PID/root/release. Absolute
+// symbolic links on the way lead out of the host.
 func (h *Host) Path(path string) string { return fmt.Sprintf("/proc/%d/root%s", h.PID(), path) }
 
 func (h *Host) boot() *boot {

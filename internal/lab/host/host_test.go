@@ -39,7 +39,8 @@ func sayReady() int {
 	return 0
 }
 
-// get is a shell line that prints the body of http://ADDRESS/ for an ADDRESS/PORT. The hosts have what Debian has: no curl.
+// get is a shell line that prints the body of http://ADDRESS/ for an ADDRESS/PORT. The hosts have
+// what Debian has: no curl.
 func get(address string) string {
 	return `bash -c 'exec 3<>/dev/tcp/` + address + `; printf "GET / HTTP/1.0\r\n\r\n" >&3; tr -d "\r" <&3 | sed "1,/^$/d"'`
 }

@@ -19,12 +19,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// initArgs are the arguments of a host's first process, which is the lab's own program again. A program that does not call RunInit first thing in main
-// ends with "flag provided but not defined" instead of doing whatever it does.
+// initArgs are the arguments of a host's first process, which is the lab's own program again. A
+// program that does not call RunInit first thing in main ends with "flag provided but not defined"
+// instead of doing whatever it does.
 var initArgs = []string{"ebs-lab-init", "-ebs-lab-init"}
 
-// RunInit is the first process of a host, and does not return, when the program was started as one. Programs and tests that make hosts call it first
-// thing in main or TestMain.
+// RunInit is the first process of a host, and does not return, when the program was started as one.
+// Programs and tests that make hosts call it first thing in main or TestMain.
 func RunInit() {
 	if !slices.Equal(os.Args, initArgs) || os.Getpid() != 1 {
 		return
@@ -39,7 +40,8 @@ func RunInit() {
 	os.Exit(0)
 }
 
-// initProcess is PID 1 of a host: it mounts, runs the services, reaps what dies, and ends on SIGTERM. When it ends the kernel ends all the others.
+// initProcess is PID 1 of a host: it mounts, runs the services, reaps what dies, and ends on
+// SIGTERM. When it ends the kernel ends all the others.
 type initProcess struct {
 	events  *json.Encoder // to the lab; used by one goroutine at a time
 	started time.Time
@@ -136,7 +138,8 @@ func (m *initProcess) bootServices(services []Service) error {
 	return nil
 }
 
-// waitPort waits until something listens on a TCP port, without a connection, which that would have to serve.
+// waitPort waits until something listens on a TCP port, without a connection, which that would have
+// to serve.
 func waitPort(port int, limit time.Duration) error {
 	listening := regexp.MustCompile(fmt.Sprintf(`(?m)^ *\d+: [0-9A-F]+:%04X [0-9A-F]+:0000 0A `, port)) // proc_net_tcp: 0A is TCP_LISTEN
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
@@ -191,7 +194,8 @@ func (m *initProcess) reap() {
 	}
 }
 
-// shutdown asks all processes to end and waits for that; the lab cuts the power when it takes too long.
+// shutdown asks all processes to end and waits for that; the lab cuts the power when it takes too
+// long.
 func (m *initProcess) shutdown() error {
 	m.say("shutting down")
 	syscall.Kill(-1, syscall.SIGTERM)

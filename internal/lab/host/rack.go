@@ -1,7 +1,9 @@
-// Package host is the lab's machines: an instance is a process tree in namespaces of its own, with a root file system, a network address and disks.
+// Package host is the lab's machines: an instance is a process tree in namespaces of its own, with
+// a root file system, a network address and disks.
 //
-// A Rack is the place where hosts stand: a switch, and a folder that only this lab sees. Nothing of it outlives the process, however that ends: the
-// namespaces belong to a thread of it, and the hosts' first processes die with that thread.
+// A Rack is the place where hosts stand: a switch, and a folder that only this lab sees. Nothing of
+// it outlives the process, however that ends: the namespaces belong to a thread of it, and the
+// hosts' first processes die with that thread.
 package host
 
 import (
@@ -25,8 +27,9 @@ import (
 
 const bridge = "switch"
 
-// bridgeMAC is fixed: a bridge that was given no address takes the lowest of its ports', which changes as hosts come and go, and then the hosts talk to an
-// address that nobody has any more, for seconds, until they ask again.
+// bridgeMAC is fixed: a bridge that was given no address takes the lowest of its ports', which
+// changes as hosts come and go, and then the hosts talk to an address that nobody has any more, for
+// seconds, until they ask again.
 const bridgeMAC = "02:eb:5e:00:00:01"
 
 // Rack holds the hosts of one lab.
@@ -39,8 +42,8 @@ type Rack struct {
 	ports    atomic.Int64
 }
 
-// NewRack makes an empty rack below dir (an absolute path), with a switch that has the first address of subnet. Racks do not see each other: two may
-// use the same addresses.
+// NewRack makes an empty rack below dir (an absolute path), with a switch that has the first
+// address of subnet. Racks do not see each other: two may use the same addresses.
 func NewRack(ctx context.Context, dir string, subnet netip.Prefix) (*Rack, error) {
 	r := &Rack{subnet: subnet.Masked(), dir: filepath.Join(dir, "rack"), consoles: filepath.Join(dir, "console")}
 	if err := errors.Join(os.MkdirAll(r.dir, 0o755), os.MkdirAll(r.consoles, 0o755)); err != nil {
@@ -77,8 +80,9 @@ func (r *Rack) setup() error {
 	return err
 }
 
-// dropDisks unmounts what is mounted from loop devices, here only: a mount namespace begins as a copy, and a copy of someone else's mount would keep his device
-// in use after he has unmounted it. Read-only images (squashfs) stay: programs may come from there.
+// dropDisks unmounts what is mounted from loop devices, here only: a mount namespace begins as a
+// copy, and a copy of someone else's mount would keep his device in use after he has unmounted it.
+// Read-only images (squashfs) stay: programs may come from there.
 func dropDisks() error {
 	table, err := readMounts("thread-self")
 	if err != nil {
@@ -97,8 +101,9 @@ func dropDisks() error {
 // Gateway is the rack's own address: the first one of the subnet.
 func (r *Rack) Gateway() netip.Addr { return r.subnet.Addr().Next() }
 
-// Network is the rack's network namespace, and the name of the bridge in it that all hosts are connected to: whatever else shall be in their network is
-// connected there. The rack closes the file.
+// Network is the rack's network namespace, and the name of the bridge in it that all hosts are
+// connected to: whatever else shall be in their network is connected there. The rack closes the
+// file.
 func (r *Rack) Network() (namespace *os.File, bridgeName string) { return r.network, bridge }
 
 // Listen listens on a port of the rack's own address, for the hosts to reach.
@@ -122,8 +127,9 @@ func (r *Rack) Close() error {
 	return r.network.Close()
 }
 
-// Path is where the machine finds a file of the rack's folder, which is memory that goes with the rack. Layers of hosts stand there: a folder of the machine's
-// root file system can't be one, since that root is the lowest layer.
+// Path is where the machine finds a file of the rack's folder, which is memory that goes with the
+// rack. Layers of hosts stand there: a folder of the machine's root file system can't be one, since
+// that root is the lowest layer.
 func (r *Rack) Path(elem ...string) string {
 	return fmt.Sprintf("/proc/%d/task/%d/root%s", os.Getpid(), r.thread.id, filepath.Join(append([]string{r.dir}, elem...)...))
 }
@@ -137,7 +143,8 @@ func (r *Rack) start(cmd *exec.Cmd, ns *os.File) error {
 	return r.thread.do(func() error { return netns.Do(ns, cmd.Start) })
 }
 
-// ip runs commands of ip(8) in the network namespace ns. A peer namespace is /proc/self/fd/3 to them.
+// ip runs commands of ip(8) in the network namespace ns. A peer namespace is /proc/self/fd/3 to
+// them.
 func (r *Rack) ip(ctx context.Context, ns, peer *os.File, commands ...string) error {
 	cmd := exec.CommandContext(ctx, "ip", "-batch", "-")
 	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n") + "\n")

@@ -16,8 +16,10 @@ type mount struct {
 	data                   string
 }
 
-// enterRoot gives the calling process, the first of a host, a root of its own: an overlay over the machine's root, so that all its programs are there and
-// nothing that the host writes leaves it; then its own /dev, /proc, /sys, /run and /tmp. It is in a new mount namespace, without propagation.
+// enterRoot gives the calling process, the first of a host, a root of its own: an overlay over the
+// machine's root, so that all its programs are there and nothing that the host writes leaves it;
+// then its own /dev, /proc, /sys, /run and /tmp. It is in a new mount namespace, without
+// propagation.
 func enterRoot(o order) error {
 	root := filepath.Join(o.Folder, "root")
 	var layers []string
@@ -33,7 +35,8 @@ func enterRoot(o order) error {
 		{"tmpfs", root + "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
 		{"proc", root + "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"sysfs", root + "/sys", "sysfs", unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
-		// The host sees its own disks only, under the names that they would have on EC2. The view is a plain folder: the lab fills it.
+		// The host sees its own disks only, under the names that they would have on EC2. The view
+		// is a plain folder: the lab fills it.
 		{filepath.Join(o.Folder, "sys/block"), root + "/sys/block", "", unix.MS_BIND, ""},
 		{filepath.Join(o.Folder, "sys/class"), root + "/sys/class/block", "", unix.MS_BIND, ""},
 		{filepath.Join(o.Folder, "sys/dev"), root + "/sys/dev/block", "", unix.MS_BIND, ""},
@@ -50,7 +53,8 @@ func enterRoot(o order) error {
 			return err
 		}
 	}
-	// pivot_root(2), "pivot_root(".", ".")": the old root lies over the new one for a moment and is then taken away.
+	// pivot_root(2), "pivot_root(".", ".")": the old root lies over the new one for a moment and is
+	// then taken away.
 	if err := unix.Chdir(root); err != nil {
 		return err
 	}
@@ -71,7 +75,8 @@ func enterRoot(o order) error {
 	return nil
 }
 
-// overlayPath is a path in the options of an overlay, where a comma ends the option and a colon the path.
+// overlayPath is a path in the options of an overlay, where a comma ends the option and a colon the
+// path.
 func overlayPath(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `,`, `\,`, `:`, `\:`).Replace(path)
 }

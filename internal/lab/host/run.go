@@ -22,8 +22,8 @@ type Output struct {
 	Code           int // exit code; -1 when it did not exit by itself
 }
 
-// Run runs a command in the host as root, with the host's environment, and waits for its end. A command that fails gives an error that holds its
-// stderr, and its Output. The end of ctx kills it.
+// Run runs a command in the host as root, with the host's environment, and waits for its end. A
+// command that fails gives an error that holds its stderr, and its Output. The end of ctx kills it.
 func (h *Host) Run(ctx context.Context, argv ...string) (Output, error) {
 	return h.RunWith(ctx, Command{Argv: argv})
 }
@@ -33,8 +33,9 @@ type Command struct {
 	Argv  []string
 	Env   []string  // besides the host's
 	Stdin io.Reader // nil: empty
-	// Stdout and Stderr get what the command says while it says it, besides Output. When they are the same writer the command has one stream for both, so
-	// that the order is kept, and Output holds it twice.
+	// Stdout and Stderr get what the command says while it says it, besides Output. When they are
+	// the same writer the command has one stream for both, so that the order is kept, and Output
+	// holds it twice.
 	Stdout, Stderr io.Writer
 }
 
@@ -83,7 +84,8 @@ func (h *Host) command(ctx context.Context, c Command) (*exec.Cmd, error) {
 	cmd.Env = append(append([]string{}, h.spec.Env...), c.Env...)
 	cmd.Dir = "/"
 	cmd.Stdin = c.Stdin
-	// nsenter forks into the PID namespace: kill both, and do not wait for ever for a grandchild that keeps the pipes open.
+	// nsenter forks into the PID namespace: kill both, and do not wait for ever for a grandchild
+	// that keeps the pipes open.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error {
 		if err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL); !errors.Is(err, unix.ESRCH) {

@@ -10,8 +10,9 @@ import (
 
 var errClosed = errors.New("the rack is closed")
 
-// thread is one operating system thread in namespaces of its own, which runs one function after the other. Namespaces belong to threads, and so does the
-// death signal of the children that it starts (PR_SET_PDEATHSIG): they live as long as the thread. It ends with close, or with the process.
+// thread is one operating system thread in namespaces of its own, which runs one function after the
+// other. Namespaces belong to threads, and so does the death signal of the children that it starts
+// (PR_SET_PDEATHSIG): they live as long as the thread. It ends with close, or with the process.
 type thread struct {
 	id    int
 	calls chan func()
@@ -30,7 +31,8 @@ func newThread(setup func() error) (*thread, error) {
 func (t *thread) loop(setup func() error, ready chan<- error) {
 	runtime.LockOSThread() // never unlocked: Go ends the thread with the goroutine
 	if t.id = unix.Gettid(); t.id == os.Getpid() {
-		// The process's first thread never ends, and /proc/PID speaks for it: leave it alone. While it is locked here, the next goroutine gets another one.
+		// The process's first thread never ends, and /proc/PID speaks for it: leave it alone. While
+		// it is locked here, the next goroutine gets another one.
 		next := make(chan error)
 		go t.loop(setup, next)
 		err := <-next

@@ -13,7 +13,8 @@ import (
 // own is the network namespace of the thread that opens it.
 const own = "/proc/thread-self/ns/net"
 
-// New makes a network namespace, in which nothing is up. It lives as long as the file, its sockets and its processes.
+// New makes a network namespace, in which nothing is up. It lives as long as the file, its sockets
+// and its processes.
 func New() (ns *os.File, err error) {
 	err = abroad(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
@@ -25,7 +26,8 @@ func New() (ns *os.File, err error) {
 	return ns, err
 }
 
-// Do runs f with the calling thread in the network namespace ns, and brings the thread back. Sockets and processes that f makes stay in ns.
+// Do runs f with the calling thread in the network namespace ns, and brings the thread back.
+// Sockets and processes that f makes stay in ns.
 func Do(ns *os.File, f func() error) error {
 	return abroad(func() error {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// condition is one key of one operator, with its values, of which one must match: "AWS evaluates the condition using a logical OR operation"
-// (elements_condition).
+// condition is one key of one operator, with its values, of which one must match: "AWS evaluates
+// the condition using a logical OR operation" (elements_condition).
 type condition struct {
 	key      string // lower case
 	compare  func(value, given string, facts facts) bool
@@ -24,7 +24,8 @@ const (
 	ifExists     = "IfExists"
 )
 
-// compares are the operators (elements_condition_operators): does the value in the request, given, match the value in the policy?
+// compares are the operators (elements_condition_operators): does the value in the request, given,
+// match the value in the policy?
 func compares() map[string]func(value, given string, facts facts) bool {
 	text := func(wild bool) func(string, string, facts) bool {
 		return func(value, given string, facts facts) bool {
@@ -109,9 +110,10 @@ func checkTruth(operator, key string, values []string) error {
 
 // holds evaluates the condition.
 //
-// A key that is not in the request: no match; with IfExists a match; with ForAllValues a match, too (true when there are no
-// keys in the request: condition-single-vs-multi-valued-context-keys), with ForAnyValue none. Several values for a key without ForAllValues or ForAnyValue never match:
-// IAM asks for one of the two there.
+// A key that is not in the request: no match; with IfExists a match; with ForAllValues a match, too
+// (true when there are no keys in the request: condition-single-vs-multi-valued-context-keys), with
+// ForAnyValue none. Several values for a key without ForAllValues or ForAnyValue never match: IAM
+// asks for one of the two there.
 func (c condition) holds(facts facts) bool {
 	given := facts[c.key]
 	if c.null { // true asks that the key is missing, false that it is there

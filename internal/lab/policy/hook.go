@@ -9,8 +9,9 @@ import (
 	"ebs-release/internal/lab/cloud"
 )
 
-// Roles are the policies of an account: its roles by name, each with one document. It answers for cloud.Options.Policy, and remembers which statements
-// decided. It is safe for use by many goroutines.
+// Roles are the policies of an account: its roles by name, each with one document. It answers for
+// cloud.Options.Policy, and remembers which statements decided. It is safe for use by many
+// goroutines.
 type Roles struct {
 	documents map[string]Document
 
@@ -24,7 +25,8 @@ func NewRoles(documents map[string]Document) *Roles {
 	return &Roles{documents: maps.Clone(documents), used: map[string]map[string]int{}}
 }
 
-// Allow decides one check. The account's owner may do everything; a role without a document nothing.
+// Allow decides one check. The account's owner may do everything; a role without a document
+// nothing.
 func (r *Roles) Allow(_ context.Context, check cloud.Check) bool {
 	if check.Principal.InstanceID == "" {
 		return true
@@ -45,7 +47,8 @@ func (r *Roles) Allow(_ context.Context, check cloud.Check) bool {
 	return decision.Allowed
 }
 
-// Unused returns the Sids of a role's statements that have decided nothing so far, in the order of the document.
+// Unused returns the Sids of a role's statements that have decided nothing so far, in the order of
+// the document.
 func (r *Roles) Unused(role string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -53,8 +53,9 @@ type rawStatement struct {
 	Condition map[string]map[string]words
 }
 
-// Parse reads a policy. It is stricter than IAM: every statement has a Sid of its own, and what this package would not evaluate (NotAction, Principal,
-// other operators, other keys of the document) is an error, as is a key given twice.
+// Parse reads a policy. It is stricter than IAM: every statement has a Sid of its own, and what
+// this package would not evaluate (NotAction, Principal, other operators, other keys of the
+// document) is an error, as is a key given twice.
 func Parse(data []byte) (Document, error) {
 	if err := refuseDuplicates(json.NewDecoder(bytes.NewReader(data)), "the document"); err != nil {
 		return Document{}, fmt.Errorf("read policy: %w", err)
@@ -127,7 +128,8 @@ func (rs rawStatement) parse() (statement, error) {
 	return s, nil
 }
 
-// refuseDuplicates walks one JSON value. encoding/json lets the last of two equal keys win: a second "StringEquals" would lose the first one's conditions.
+// refuseDuplicates walks one JSON value. encoding/json lets the last of two equal keys win: a
+// second "StringEquals" would lose the first one's conditions.
 func refuseDuplicates(dec *json.Decoder, where string) error {
 	token, err := dec.Token()
 	if err != nil {

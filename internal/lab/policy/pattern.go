@@ -7,9 +7,11 @@ import (
 	"strings"
 )
 
-// facts are the condition keys of a request, by their names in lower case: "Key names are case-insensitive" (reference_policies_variables), and
-// in aws:ResourceTag/KEY the tag's key is not case-sensitive either (reference_policies_condition-keys, aws:ResourceTag). Of two tags whose keys differ only
-// in case IAM compares one, "but not both", and does not say which: here it is the one that a program of ours would not have set.
+// facts are the condition keys of a request, by their names in lower case: "Key names are
+// case-insensitive" (reference_policies_variables), and in aws:ResourceTag/KEY the tag's key is not
+// case-sensitive either (reference_policies_condition-keys, aws:ResourceTag). Of two tags whose
+// keys differ only in case IAM compares one, "but not both", and does not say which: here it is the
+// one that a program of ours would not have set.
 type facts map[string][]string
 
 func newFacts(context map[string][]string) facts {
@@ -67,9 +69,11 @@ func (p pattern) match(s string) bool {
 	return s == ""
 }
 
-// expand reads a value with policy variables (reference_policies_variables): ${key}, ${key, 'default'}, and ${*}, ${?}, ${$} for those characters. What a
-// variable stands for is text: a * in it is no wildcard (the reference is silent there; this is the reading that grants less). Wildcards outside of variables
-// are wildcards when wild is set. A variable without a value has "no equal or like value": ok is false. A multivalued key cannot be a variable.
+// expand reads a value with policy variables (reference_policies_variables): ${key}, ${key,
+// 'default'}, and ${*}, ${?}, ${$} for those characters. What a variable stands for is text: a * in
+// it is no wildcard (the reference is silent there; this is the reading that grants less).
+// Wildcards outside of variables are wildcards when wild is set. A variable without a value has "no
+// equal or like value": ok is false. A multivalued key cannot be a variable.
 func expand(s string, facts facts, wild bool) (p pattern, ok bool) {
 	for s != "" {
 		before, rest, found := strings.Cut(s, "${")
@@ -122,9 +126,10 @@ func checkVariables(s string) error {
 	}
 }
 
-// arn is a pattern over ARNs, compared segment by segment: each of the six components between colons is checked on its own and may hold wildcards
-// (elements_condition_operators, ARN). In the Resource element IAM lets a * at the end of a segment go on beyond the colon (elements_resource); comparing
-// segments there, too, grants less, and is the same for ARNs of EC2.
+// arn is a pattern over ARNs, compared segment by segment: each of the six components between
+// colons is checked on its own and may hold wildcards (elements_condition_operators, ARN). In the
+// Resource element IAM lets a * at the end of a segment go on beyond the colon (elements_resource);
+// comparing segments there, too, grants less, and is the same for ARNs of EC2.
 type arn struct {
 	any      bool // "*"
 	segments [6]string
@@ -142,7 +147,8 @@ func parseARN(s string) (arn, error) {
 		return arn{}, fmt.Errorf("%q is neither an ARN nor *", s)
 	}
 	for _, p := range parts[:5] {
-		// "You can't use a variable to replace parts of the ARN before the fifth colon" (reference_policies_variables).
+		// "You can't use a variable to replace parts of the ARN before the fifth colon"
+		// (reference_policies_variables).
 		if strings.Contains(p, "$") {
 			return arn{}, fmt.Errorf("%q has a policy variable before the resource", s)
 		}

@@ -1,11 +1,13 @@
-// Package policy decides calls by IAM policy documents, so that every test in the lab runs under the policies that the project ships.
+// Package policy decides calls by IAM policy documents, so that every test in the lab runs under
+// the policies that the project ships.
 //
-// It knows identity-based policies only, and of their language what those two use: a document that needs more is refused, never half understood.
-// The rules are those of the IAM User Guide, "IAM JSON policy reference"; each is cited by its page ("elements_condition_operators" stands for
+// It knows identity-based policies only, and of their language what those two use: a document that
+// needs more is refused, never half understood. The rules are those of the IAM User Guide, "IAM
+// JSON policy reference"; each is cited by its page ("elements_condition_operators" stands for
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html).
 //
-// Start reading with Evaluate; parse.go reads a document, condition.go the Condition element, pattern.go wildcards and policy variables, hook.go puts
-// documents before the lab's account.
+// Start reading with Evaluate; parse.go reads a document, condition.go the Condition element,
+// pattern.go wildcards and policy variables, hook.go puts documents before the lab's account.
 package policy
 
 import (
@@ -27,8 +29,9 @@ type statement struct {
 	when      []condition
 }
 
-// Request is one question: this action on this one resource. A call that is about several resources asks once for each, and all must be allowed
-// (Service Authorization Reference, "Actions, resources, and condition keys for Amazon EC2", required resource types).
+// Request is one question: this action on this one resource. A call that is about several resources
+// asks once for each, and all must be allowed (Service Authorization Reference, "Actions,
+// resources, and condition keys for Amazon EC2", required resource types).
 type Request struct {
 	Action   string              // ec2:AttachVolume
 	Resource string              // an ARN; "*" for an action without resource types
@@ -41,8 +44,9 @@ type Decision struct {
 	Sid     string // of the statement that allowed or denied; "" when none matched, which denies ("implicit deny")
 }
 
-// Evaluate decides: denied by default, "an explicit allow overrides the default. An explicit deny overrides any allows" (EC2 User Guide, "Policy syntax"; IAM
-// User Guide, "Policy evaluation logic"). The first statement that allows gives its Sid.
+// Evaluate decides: denied by default, "an explicit allow overrides the default. An explicit deny
+// overrides any allows" (EC2 User Guide, "Policy syntax"; IAM User Guide, "Policy evaluation
+// logic"). The first statement that allows gives its Sid.
 func (d Document) Evaluate(r Request) Decision {
 	facts := newFacts(r.Context)
 	var decision Decision
@@ -60,7 +64,8 @@ func (d Document) Evaluate(r Request) Decision {
 	return decision
 }
 
-// matches says whether the statement is about the request: action, resource and every condition (elements_condition: "a logical AND operation").
+// matches says whether the statement is about the request: action, resource and every condition
+// (elements_condition: "a logical AND operation").
 func (s statement) matches(r Request, facts facts) bool {
 	if !matchesAction(s.actions, r.Action) || !matchesResource(s.resources, r.Resource, facts) {
 		return false
@@ -73,7 +78,8 @@ func (s statement) matches(r Request, facts facts) bool {
 	return true
 }
 
-// matchesAction compares without regard to case: prefix and name of an action are case-insensitive (elements_action).
+// matchesAction compares without regard to case: prefix and name of an action are case-insensitive
+// (elements_action).
 func matchesAction(patterns []string, action string) bool {
 	for _, p := range patterns {
 		if wildcards(p).match(strings.ToLower(action)) {
@@ -106,7 +112,8 @@ func (d Document) Denies(sid string) bool {
 	return slices.ContainsFunc(d.statements, func(s statement) bool { return s.sid == sid && s.deny })
 }
 
-// Actions returns the actions of all statements, in lower case, in the order of the document, repetitions left out.
+// Actions returns the actions of all statements, in lower case, in the order of the document,
+// repetitions left out.
 func (d Document) Actions() []string {
 	var actions []string
 	seen := map[string]bool{}
@@ -121,7 +128,8 @@ func (d Document) Actions() []string {
 	return actions
 }
 
-// Without returns the document less one statement: a test that takes each away in turn shows that none is dead.
+// Without returns the document less one statement: a test that takes each away in turn shows that
+// none is dead.
 func (d Document) Without(sid string) Document {
 	var rest []statement
 	for _, s := range d.statements {

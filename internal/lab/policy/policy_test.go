@@ -13,7 +13,8 @@ const (
 	tagSelf = "i-0aaaaaaaaaaaaaaaa"
 )
 
-// one is a document with one statement: Allow of the action on the resource, under the condition (JSON, "" for none).
+// one is a document with one statement: Allow of the action on the resource, under the condition
+// (JSON, "" for none).
 func one(t *testing.T, action, resource, condition string) Document {
 	t.Helper()
 	if condition == "" {

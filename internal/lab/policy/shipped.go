@@ -7,7 +7,8 @@ import (
 	"ebs-release/packaging/iam"
 )
 
-// Shipped are the two roles with the policies that the packages come with; without takes statements out, each as role/Sid.
+// Shipped are the two roles with the policies that the packages come with; without takes statements
+// out, each as role/Sid.
 func Shipped(without ...string) (*Roles, error) {
 	documents := map[string]Document{}
 	for role, text := range map[string]string{"ebs-release-agent": iam.Agent, "ebs-release-publisher": iam.Publisher} {

@@ -9,7 +9,8 @@ import (
 	"sync"
 )
 
-// serial is what one serial port of a machine said, over all boots: a file for people, and the text of the current boot for those who wait.
+// serial is what one serial port of a machine said, over all boots: a file for people, and the text
+// of the current boot for those who wait.
 type serial struct {
 	path string
 	file *os.File
@@ -27,7 +28,8 @@ func newSerial(path string) (*serial, error) {
 	return &serial{path: path, file: file, changed: make(chan struct{})}, nil
 }
 
-// Write takes what the machine says. It never fails, since qemu would stop talking: a full disk shows in the file only.
+// Write takes what the machine says. It never fails, since qemu would stop talking: a full disk
+// shows in the file only.
 func (s *serial) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,7 +63,8 @@ func (s *serial) read() (string, <-chan struct{}) {
 	return string(escapes.ReplaceAll(s.text, nil)), s.changed
 }
 
-// mark waits for a whole line in what the machine has said since its last power on. ended is closed when it says no more.
+// mark waits for a whole line in what the machine has said since its last power on. ended is closed
+// when it says no more.
 func (s *serial) mark(ctx context.Context, line string, ended <-chan struct{}) error {
 	_, err := s.wait(ctx, markPattern(line), ended)
 	return err
@@ -76,7 +79,8 @@ func markPattern(line string) *regexp.Regexp {
 	return regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(line) + "\n")
 }
 
-// wait returns the first match of pattern in what the machine has said since its last power on. ended is closed when it says no more.
+// wait returns the first match of pattern in what the machine has said since its last power on.
+// ended is closed when it says no more.
 func (s *serial) wait(ctx context.Context, pattern *regexp.Regexp, ended <-chan struct{}) (string, error) {
 	for {
 		over := false

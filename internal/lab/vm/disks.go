@@ -18,11 +18,13 @@ type Disk struct {
 
 func (d *Disk) node() string { return "disk-" + digest(d.Name)[:16] } // at most 31 characters
 
-// blockdev describes the file to qemu. Writes that qemu has acknowledged are in the file, for readers of the file too, and survive the end of qemu: as
-// on EBS, where an acknowledged write survives the end of the instance. What the guest holds in its own page cache is lost, a write under way may be
-// torn.
+// blockdev describes the file to qemu. Writes that qemu has acknowledged are in the file, for
+// readers of the file too, and survive the end of qemu: as on EBS, where an acknowledged write
+// survives the end of the instance. What the guest holds in its own page cache is lost, a write
+// under way may be torn.
 func (d *Disk) blockdev() map[string]any {
-	// A path in /proc, since the file may lie on a file system that is mounted nowhere, or may have no name.
+	// A path in /proc, since the file may lie on a file system that is mounted nowhere, or may have
+	// no name.
 	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), d.File.Fd())
 	return map[string]any{
 		"driver": "raw", "node-name": d.node(), "discard": "unmap", "cache": noFlush,
@@ -71,8 +73,9 @@ func (m *Machine) Plug(ctx context.Context, d Disk) error {
 	return fmt.Errorf("plug %s into %s: %w", d.Name, m.ID, err)
 }
 
-// Unplug takes the disk out of the machine, mounted or not, and closes its file; the guest sees its file system fail. It returns when the guest has let go
-// of the controller. A disk that is not there is no error.
+// Unplug takes the disk out of the machine, mounted or not, and closes its file; the guest sees its
+// file system fail. It returns when the guest has let go of the controller. A disk that is not
+// there is no error.
 func (m *Machine) Unplug(ctx context.Context, name string) error {
 	for {
 		m.mu.Lock()
@@ -103,7 +106,8 @@ func (m *Machine) Unplug(ctx context.Context, name string) error {
 	}
 }
 
-// unplugAgain is how long qemu keeps a request that the guest did not answer, for instance since it was still booting.
+// unplugAgain is how long qemu keeps a request that the guest did not answer, for instance since it
+// was still booting.
 const unplugAgain = 2 * time.Second
 
 func (b *boot) unplug(ctx context.Context, d *Disk) error {
@@ -142,7 +146,8 @@ func (m *Machine) Disks() []string {
 	return names
 }
 
-// ReverseDisks turns the order of the slots round, so that the kernel finds the disks in the other order at the next power on: EC2 promises none.
+// ReverseDisks turns the order of the slots round, so that the kernel finds the disks in the other
+// order at the next power on: EC2 promises none.
 func (m *Machine) ReverseDisks() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

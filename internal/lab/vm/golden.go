@@ -29,8 +29,11 @@ var recipe embed.FS
 // layout is part of the recipe's name: raise it when writeDisk changes.
 const layout = 1
 
-// Golden is the disk that all machines are made from: this machine's own Debian release, from its own package sources, with the cloud kernel, systemd, sshd,
-// rsync, and nothing of ours. The first call builds it, in about a minute (a slow mirror or a busy machine: ten), and keeps it in the cache folder under a name that follows from the recipe; the next calls, of other processes too, find it there.
+// Golden is the disk that all machines are made from: this machine's own Debian release, from its
+// own package sources, with the cloud kernel, systemd, sshd, rsync, and nothing of ours. The first
+// call builds it, in about a minute (a slow mirror or a busy machine: ten), and keeps it in the
+// cache folder under a name that follows from the recipe; the next calls, of other processes too,
+// find it there.
 func Golden(ctx context.Context, log *slog.Logger) (*Image, error) {
 	cache := cacheFolder()
 	image, err := golden(ctx, cache, log)
@@ -97,7 +100,8 @@ func golden(ctx context.Context, cache string, log *slog.Logger) (*Image, error)
 	return image, nil
 }
 
-// recipeName is "golden-" and a digest of all that decides what is on the disk, but for the day's state of Debian's packages.
+// recipeName is "golden-" and a digest of all that decides what is on the disk, but for the day's
+// state of Debian's packages.
 func recipeName(suite string) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, layout, suite, diskBytes, partUUID)
@@ -159,7 +163,8 @@ func build(ctx context.Context, dir, suite string) error {
 	return errors.Join(os.RemoveAll(tree), os.Remove(hook))
 }
 
-// command is a program in mount and PID namespaces of its own: its mounts and children end with it, and it ends with this process.
+// command is a program in mount and PID namespaces of its own: its mounts and children end with it,
+// and it ends with this process.
 func command(ctx context.Context, argv ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Unshareflags: unix.CLONE_NEWNS}

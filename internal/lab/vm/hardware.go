@@ -16,7 +16,8 @@ import (
 	"ebs-release/internal/lab/cloud"
 )
 
-// shutdownGrace is how long a machine may take to switch itself off before its power is cut. EC2 gives minutes.
+// shutdownGrace is how long a machine may take to switch itself off before its power is cut. EC2
+// gives minutes.
 const shutdownGrace = 4 * time.Minute
 
 // Store holds the volumes; *disk.Store does.
@@ -24,7 +25,8 @@ type Store interface {
 	OpenVolume(ctx context.Context, volumeID string) (*os.File, error)
 }
 
-// Hardware is an account's virtual machines. Its methods are those of cloud.Hardware that are about instances.
+// Hardware is an account's virtual machines. Its methods are those of cloud.Hardware that are about
+// instances.
 type Hardware struct {
 	store Store
 	spec  func(cloud.InstanceSpec) (Spec, error)
@@ -33,7 +35,8 @@ type Hardware struct {
 	machines map[string]*Machine // by instance id, terminated ones left out
 }
 
-// NewHardware makes it, without a machine yet. spec says what an instance is made of; it need not set ID and Address. Close ends it.
+// NewHardware makes it, without a machine yet. spec says what an instance is made of; it need not
+// set ID and Address. Close ends it.
 func NewHardware(store Store, spec func(cloud.InstanceSpec) (Spec, error)) *Hardware {
 	return &Hardware{store: store, spec: spec, machines: map[string]*Machine{}}
 }
@@ -61,7 +64,8 @@ func (hw *Hardware) Attach(ctx context.Context, a cloud.AttachSpec) error {
 	return nil
 }
 
-// Detach unplugs the volume's disk, mounted or not: a virtual machine's kernel lets go of a controller that goes, whatever is on it.
+// Detach unplugs the volume's disk, mounted or not: a virtual machine's kernel lets go of a
+// controller that goes, whatever is on it.
 func (hw *Hardware) Detach(ctx context.Context, volumeID, instanceID string, _ bool) error {
 	m, err := hw.machine(instanceID)
 	if err != nil {
@@ -148,7 +152,8 @@ func (hw *Hardware) Get(instanceID string) *Machine {
 	return hw.machines[instanceID]
 }
 
-// MetadataOf picks the metadata service of the machine with this address, for Switch.ServeMetadata; of is the account's IMDSHandler.
+// MetadataOf picks the metadata service of the machine with this address, for Switch.ServeMetadata;
+// of is the account's IMDSHandler.
 func (hw *Hardware) MetadataOf(of func(instanceID string) http.Handler) func(netip.Addr) http.Handler {
 	return func(address netip.Addr) http.Handler {
 		hw.mu.Lock()

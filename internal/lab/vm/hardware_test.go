@@ -14,8 +14,9 @@ import (
 	"ebs-release/internal/lab/disk"
 )
 
-// An account's life with one instance: a volume is attached while the machine boots, the power fails in the middle of that boot, a snapshot is taken of the
-// volume in use, the volume moves on when the instance is stopped.
+// An account's life with one instance: a volume is attached while the machine boots, the power
+// fails in the middle of that boot, a snapshot is taken of the volume in use, the volume moves on
+// when the instance is stopped.
 func TestAccountKeepsAVolumeAttachedWhateverTheMachineDoes(t *testing.T) {
 	dir := t.TempDir()
 	sw := newSwitch(t)

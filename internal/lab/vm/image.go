@@ -13,7 +13,8 @@ import (
 	"strings"
 )
 
-// Image is what a machine boots from, as an AMI is. Machines write to an overlay of their own, so that one image serves many at a time.
+// Image is what a machine boots from, as an AMI is. Machines write to an overlay of their own, so
+// that one image serves many at a time.
 type Image struct {
 	Disk   string // file with a partition table and one ext4
 	Kernel string
@@ -38,7 +39,8 @@ const (
 	diskBytes   = 3 << 30 // size of the root file system; the file is sparse
 	diskOffset  = 1 << 20 // where it starts on the disk
 	sectorBytes = 512
-	// signature names the disk; the kernel finds root by it, whatever number its controller gets beside other disks.
+	// signature names the disk; the kernel finds root by it, whatever number its controller gets
+	// beside other disks.
 	signature = 0xeb5eb5e1
 	partUUID  = "eb5eb5e1-01"
 )
@@ -71,8 +73,9 @@ func writePartition(f *os.File) error {
 	return err
 }
 
-// Install makes a new image in dir (a folder of the caller's, which it removes when no machine runs from the image any more): this one and the extras. It
-// takes a second or two and, with no more in it than its base, 400 MB.
+// Install makes a new image in dir (a folder of the caller's, which it removes when no machine runs
+// from the image any more): this one and the extras. It takes a second or two and, with no more in
+// it than its base, 400 MB.
 func (i *Image) Install(ctx context.Context, dir string, extras Extras) (*Image, error) {
 	image, err := i.install(ctx, dir, extras)
 	if err != nil {

@@ -1,8 +1,11 @@
-// Package vm is the lab's virtual machines: a real kernel with systemd as PID 1, a real sshd, and NVMe disks that come and go while it runs. qemu
-// emulates the processor, so that it works wherever the lab does.
+// Package vm is the lab's virtual machines: a real kernel with systemd as PID 1, a real sshd, and
+// NVMe disks that come and go while it runs. qemu emulates the processor, so that it works wherever
+// the lab does.
 //
-// A Machine boots an Image (Golden, perhaps with Extras installed), keeps its disks over a power cut, and has its cable in a Switch, beside the lab's hosts.
-// Nothing outlives the process, however that ends: qemu dies with it, and the network device with qemu. Files lie in folders of the caller.
+// A Machine boots an Image (Golden, perhaps with Extras installed), keeps its disks over a power
+// cut, and has its cable in a Switch, beside the lab's hosts. Nothing outlives the process, however
+// that ends: qemu dies with it, and the network device with qemu. Files lie in folders of the
+// caller.
 package vm
 
 import (
@@ -26,8 +29,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MarkPort is a serial port to which neither kernel nor systemd write a word: it belongs to the programs of tests. What one of them writes to it with one
-// write(2), and a newline at its end, arrives as one line, a mark. On the console lines of many writers mix, even in the middle of one.
+// MarkPort is a serial port to which neither kernel nor systemd write a word: it belongs to the
+// programs of tests. What one of them writes to it with one write(2), and a newline at its end,
+// arrives as one line, a mark. On the console lines of many writers mix, even in the middle of one.
 const MarkPort = "/dev/ttyS1"
 
 // bootedMark comes from a unit of the golden disk (golden/customize.sh), after multi-user.target.
@@ -50,7 +54,8 @@ type Spec struct {
 	Slots       int      // how many disks can be plugged, besides root; default 4
 }
 
-// Machine is one virtual machine. Its disks and its address stay while it is switched off and on; Destroy takes all of it down.
+// Machine is one virtual machine. Its disks and its address stay while it is switched off and on;
+// Destroy takes all of it down.
 //
 // The methods that switch it come one after the other; the rest may be called at any time.
 type Machine struct {
@@ -61,7 +66,8 @@ type Machine struct {
 	dir     string
 	console *serial
 	marks   *serial
-	// patience is how long the machine may be silent after power on: four that start on two cores say their first word after 10 s.
+	// patience is how long the machine may be silent after power on: four that start on two cores
+	// say their first word after 10 s.
 	patience time.Duration
 	logins   chan struct{} // holds one token: who has it may open the ssh connection
 
@@ -137,7 +143,8 @@ func Start(ctx context.Context, spec Spec) (*Machine, error) {
 	return m, nil
 }
 
-// PowerOn starts the machine, with all disks that are plugged. It returns when the processor runs; Booted and Run wait for more.
+// PowerOn starts the machine, with all disks that are plugged. It returns when the processor runs;
+// Booted and Run wait for more.
 func (m *Machine) PowerOn(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -162,8 +169,9 @@ func (m *Machine) PowerOn(ctx context.Context) error {
 	return nil
 }
 
-// watch resets a machine that has nothing to say. Once in some hundred boots on a busy machine an emulated kernel gets so far behind its timer interrupts
-// before its first word that it does nothing else any more; nothing of a boot has happened then. Each time it has twice as long.
+// watch resets a machine that has nothing to say. Once in some hundred boots on a busy machine an
+// emulated kernel gets so far behind its timer interrupts before its first word that it does
+// nothing else any more; nothing of a boot has happened then. Each time it has twice as long.
 func (m *Machine) watch(b *boot, patience time.Duration) {
 	for resets := 0; ; patience *= 2 {
 		text, changed := m.console.read()
@@ -257,8 +265,9 @@ func (m *Machine) Booted(ctx context.Context) error {
 	return m.WaitMark(ctx, bootedMark)
 }
 
-// PowerCut switches the machine off without a word to it. What its programs had written but not synced is lost as on a real power cut; what its kernel had
-// handed to a disk is not (see Disk). The machine keeps its disks.
+// PowerCut switches the machine off without a word to it. What its programs had written but not
+// synced is lost as on a real power cut; what its kernel had handed to a disk is not (see Disk).
+// The machine keeps its disks.
 func (m *Machine) PowerCut() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -276,7 +285,8 @@ func (m *Machine) cut() {
 	}
 }
 
-// Shutdown presses the power button (ACPI), and cuts the power when the machine is not off after the grace time.
+// Shutdown presses the power button (ACPI), and cuts the power when the machine is not off after
+// the grace time.
 func (m *Machine) Shutdown(ctx context.Context, grace time.Duration) error {
 	defer m.PowerCut()
 	m.mu.Lock()
@@ -301,8 +311,9 @@ func (m *Machine) Shutdown(ctx context.Context, grace time.Duration) error {
 	}
 }
 
-// Reboot runs "systemctl reboot" in the machine and returns when its processor starts anew. A machine that reboots without this goes off, and PowerOn is the
-// way on: qemu ends at each reset, since an emulated machine that is reset in place boots three times as slowly as a new one.
+// Reboot runs "systemctl reboot" in the machine and returns when its processor starts anew. A
+// machine that reboots without this goes off, and PowerOn is the way on: qemu ends at each reset,
+// since an emulated machine that is reset in place boots three times as slowly as a new one.
 func (m *Machine) Reboot(ctx context.Context) error {
 	off := m.Off()
 	out, err := m.Run(ctx, "systemctl", "reboot")
@@ -317,8 +328,8 @@ func (m *Machine) Reboot(ctx context.Context) error {
 	}
 }
 
-// Bake makes an image of the disk of a machine that was shut down, as Packer makes an AMI of an instance. The machine must stay, switched off, as long
-// as others run from it.
+// Bake makes an image of the disk of a machine that was shut down, as Packer makes an AMI of an
+// instance. The machine must stay, switched off, as long as others run from it.
 func (m *Machine) Bake() (*Image, error) {
 	if m.On() {
 		return nil, fmt.Errorf("bake %s: it is on", m.ID)
@@ -326,7 +337,8 @@ func (m *Machine) Bake() (*Image, error) {
 	return &Image{Disk: m.overlay(), Kernel: m.spec.Image.Kernel, format: "qcow2"}, nil
 }
 
-// Destroy cuts the power and removes the machine's disk. Plugged disks keep their bytes; console and marks stay. Once is enough; twice is no error.
+// Destroy cuts the power and removes the machine's disk. Plugged disks keep their bytes; console
+// and marks stay. Once is enough; twice is no error.
 func (m *Machine) Destroy() error {
 	m.PowerCut()
 	m.mu.Lock()
@@ -383,7 +395,8 @@ func (m *Machine) Console() string {
 	return text
 }
 
-// WaitConsole waits until a line on the console, since the last power on, matches, and returns the match. It ends early when the machine goes off.
+// WaitConsole waits until a line on the console, since the last power on, matches, and returns the
+// match. It ends early when the machine goes off.
 func (m *Machine) WaitConsole(ctx context.Context, pattern *regexp.Regexp) (string, error) {
 	return m.console.wait(ctx, pattern, m.Off())
 }
@@ -391,7 +404,8 @@ func (m *Machine) WaitConsole(ctx context.Context, pattern *regexp.Regexp) (stri
 // MarksFile keeps the marks of all boots.
 func (m *Machine) MarksFile() string { return m.dir + ".marks" }
 
-// WaitMark waits for a mark, a whole line on MarkPort since the last power on. It ends early when the machine goes off.
+// WaitMark waits for a mark, a whole line on MarkPort since the last power on. It ends early when
+// the machine goes off.
 func (m *Machine) WaitMark(ctx context.Context, line string) error {
 	ended := m.Off()
 	if b := m.current(); b != nil {
@@ -400,7 +414,8 @@ func (m *Machine) WaitMark(ctx context.Context, line string) error {
 	return m.marks.mark(ctx, line, ended)
 }
 
-// Marked says whether the mark has come since the last power on, also when the machine has gone off.
+// Marked says whether the mark has come since the last power on, also when the machine has gone
+// off.
 func (m *Machine) Marked(line string) bool { return m.marks.marked(line) }
 
 func (m *Machine) current() *boot {

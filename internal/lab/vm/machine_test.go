@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// bootTime is long for a boot, which takes seconds: what it ends is a test that would wait for ever, on a machine however busy.
+// bootTime is long for a boot, which takes seconds: what it ends is a test that would wait for
+// ever, on a machine however busy.
 const bootTime = 5 * time.Minute
 
 // One machine goes through its life, since each boot of an emulated machine takes many seconds.
@@ -59,7 +60,8 @@ func TestMachineKeepsDisksOverPowerCutAndShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("boot to multi-user: %.1f s", time.Since(began).Seconds())
-	// A unit reached the metadata service, which knows the machine by its address, and has the machine's environment.
+	// A unit reached the metadata service, which knows the machine by its address, and has the
+	// machine's environment.
 	if err := m.WaitMark(within(t, time.Minute), "you are 10.44.0.9 endpoint=http://10.44.0.1:4566"); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +92,8 @@ func TestMachineKeepsDisksOverPowerCutAndShutdown(t *testing.T) {
 	}
 	must(t, m, "sh", "-ec", "mkfs.ext4 -q /dev/nvme1n1; mount /dev/nvme1n1 /mnt; echo kept >/mnt/synced; sync /mnt/synced; sync /mnt; sync -f /mnt; sync -f /; echo lost >/mnt/unsynced")
 
-	// What was synced outlives a power cut, on the volume and on root; what was not does not. A second disk was plugged meanwhile; they come in the other order.
+	// What was synced outlives a power cut, on the volume and on root; what was not does not. A
+	// second disk was plugged meanwhile; they come in the other order.
 	m.PowerCut()
 	if m.On() {
 		t.Error("the machine is on after a power cut")

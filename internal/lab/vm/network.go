@@ -24,7 +24,8 @@ type Switch struct {
 	Gateway   netip.Prefix // the bridge's own address, with the length of the subnet: 10.0.0.1/16
 }
 
-// tap makes a network device and plugs it into the bridge. It lives as long as the file, and as qemu, which gets the file: nothing to clean up.
+// tap makes a network device and plugs it into the bridge. It lives as long as the file, and as
+// qemu, which gets the file: nothing to clean up.
 func (s Switch) tap() (*os.File, error) {
 	var tap *os.File
 	err := netns.Do(s.Namespace, func() (err error) {
@@ -85,7 +86,8 @@ func mac(address netip.Addr) string {
 	return fmt.Sprintf("02:00:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3])
 }
 
-// Metadata is the instance metadata service of all machines on a switch, at its real address. It knows a machine by the address that it calls from.
+// Metadata is the instance metadata service of all machines on a switch, at its real address. It
+// knows a machine by the address that it calls from.
 type Metadata struct {
 	sw     Switch
 	server *http.Server
@@ -93,8 +95,9 @@ type Metadata struct {
 
 const metadataAddress = "169.254.169.254"
 
-// ServeMetadata answers http://169.254.169.254/ on the switch. Machines send what is not for their subnet to the gateway, which is the switch's
-// namespace, and there the address is local. handler says who answers a machine with this address, nil for nobody. Close ends it.
+// ServeMetadata answers http://169.254.169.254/ on the switch. Machines send what is not for their
+// subnet to the gateway, which is the switch's namespace, and there the address is local. handler
+// says who answers a machine with this address, nil for nobody. Close ends it.
 func (s Switch) ServeMetadata(ctx context.Context, handler func(machine netip.Addr) http.Handler) (*Metadata, error) {
 	if err := s.ip(ctx, "addr", "replace", metadataAddress+"/32", "dev", s.Bridge); err != nil {
 		return nil, fmt.Errorf("metadata service: %w", err)

@@ -16,8 +16,9 @@ type process struct {
 	err  error         // of its end; valid once done is closed
 }
 
-// start starts cmd in the network namespace ns, nil for the caller's own. The death signal that the kernel sends to a child (PR_SET_PDEATHSIG) comes when
-// the thread that started it ends, so that a goroutine of its own holds this thread until the child is gone.
+// start starts cmd in the network namespace ns, nil for the caller's own. The death signal that the
+// kernel sends to a child (PR_SET_PDEATHSIG) comes when the thread that started it ends, so that a
+// goroutine of its own holds this thread until the child is gone.
 func start(cmd *exec.Cmd, ns *os.File) (*process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

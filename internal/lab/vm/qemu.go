@@ -11,13 +11,15 @@ import (
 	"strings"
 )
 
-// kernelArgs make an emulated kernel boot fast. None of them changes what a program sees of disks, mounts, units or the network: mitigations and profilers
-// cost emulated time, expedited RCU saves real waits.
+// kernelArgs make an emulated kernel boot fast. None of them changes what a program sees of disks,
+// mounts, units or the network: mitigations and profilers cost emulated time, expedited RCU saves
+// real waits.
 const kernelArgs = "console=ttyS0 quiet systemd.show_status=1 root=PARTUUID=" + partUUID + " rootwait rw panic=-1 net.ifnames=0 " +
 	"mitigations=off nokaslr no5lvl tsc=reliable no_timer_check nowatchdog cryptomgr.notests rcupdate.rcu_expedited=1 audit=0 " +
 	"systemd.status_unit_format=name" // for people: with descriptions systemd shortens both
 
-// arguments of qemu-system-x86_64. File descriptor 3 is the monitor's socket, 4 the tap, 5 where marks go; stdout is the console.
+// arguments of qemu-system-x86_64. File descriptor 3 is the monitor's socket, 4 the tap, 5 where
+// marks go; stdout is the console.
 func (m *Machine) arguments() ([]string, error) {
 	root, err := json.Marshal(map[string]any{
 		"driver": "qcow2", "node-name": "root", "discard": "unmap", "cache": noFlush,
@@ -29,7 +31,8 @@ func (m *Machine) arguments() ([]string, error) {
 	arguments := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-M", "q35,vmport=off,smbus=off,sata=off,usb=off",
-		// Not "max": what newer processors can do is slow to emulate. rdrand spares the kernel its wait for randomness.
+		// Not "max": what newer processors can do is slow to emulate. rdrand spares the kernel its
+		// wait for randomness.
 		"-accel", "tcg,thread=multi", "-cpu", "Nehalem,+rdrand",
 		"-smp", fmt.Sprint(m.spec.CPUs), "-m", fmt.Sprint(m.spec.MemoryMiB),
 		// What dmidecode shows on EC2.
@@ -61,15 +64,17 @@ func (m *Machine) arguments() ([]string, error) {
 	return arguments, nil
 }
 
-// noFlush: a flush of the guest ends in the page cache of the machine that runs the lab, not on its disk. The page cache outlives a killed qemu, so a
-// power cut is as honest as with real flushes, and many times faster.
+// noFlush: a flush of the guest ends in the page cache of the machine that runs the lab, not on its
+// disk. The page cache outlives a killed qemu, so a power cut is as honest as with real flushes,
+// and many times faster.
 var noFlush = map[string]any{"no-flush": true, "direct": false}
 
 func port(slot int) string { return fmt.Sprintf("port%d", slot) }
 
 func (m *Machine) commandLine() string {
 	words := []string{kernelArgs,
-		// dracut's syntax, which systemd-network-generator reads: address, peer, gateway, netmask, host name, device, method.
+		// dracut's syntax, which systemd-network-generator reads: address, peer, gateway, netmask,
+		// host name, device, method.
 		fmt.Sprintf("ip=%s::%s:%s::eth0:none", m.spec.Address, m.spec.Switch.Gateway.Addr(), netmask(m.spec.Switch.Gateway)),
 		"systemd.hostname=" + m.spec.Hostname, "systemd.machine_id=" + machineID(m.spec.ID),
 	}
@@ -89,8 +94,9 @@ func netmask(p netip.Prefix) string {
 
 var megahertz = regexp.MustCompile(`(?m)^cpu MHz\s*: ([0-9.]+)$`)
 
-// counterRate is how fast this machine's time stamp counter runs, which is the guest's, too; 0 when it is not known. A guest that has to find out by itself
-// errs when it is not given the processor meanwhile: its clock ran 200 times too fast, and every deadline in it was over at once.
+// counterRate is how fast this machine's time stamp counter runs, which is the guest's, too; 0 when
+// it is not known. A guest that has to find out by itself errs when it is not given the processor
+// meanwhile: its clock ran 200 times too fast, and every deadline in it was over at once.
 func counterRate() (khz int) {
 	data, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil || !bytes.Contains(data, []byte(" hypervisor ")) { // on bare metal that line is the speed of the moment

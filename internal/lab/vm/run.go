@@ -30,8 +30,9 @@ type Command struct {
 	Stdout, Stderr io.Writer
 }
 
-// Run runs a command in the machine as root over ssh, with the machine's environment, and waits for its end. It waits for a machine that is still booting.
-// A command that fails gives an error that holds its stderr, and its Output. The end of ctx ends the wait; the command may go on.
+// Run runs a command in the machine as root over ssh, with the machine's environment, and waits for
+// its end. It waits for a machine that is still booting. A command that fails gives an error that
+// holds its stderr, and its Output. The end of ctx ends the wait; the command may go on.
 func (m *Machine) Run(ctx context.Context, argv ...string) (Output, error) {
 	return m.RunWith(ctx, Command{Argv: argv})
 }
@@ -79,8 +80,9 @@ func (m *Machine) runWith(ctx context.Context, c Command) (Output, error) {
 	return out, nil
 }
 
-// ssh is a command that runs in the machine's folder, where the socket of the shared connection lies: a relative path, since a socket's has 107 bytes.
-// A machine of the lab is who it says it is: its host key is nobody's business here.
+// ssh is a command that runs in the machine's folder, where the socket of the shared connection
+// lies: a relative path, since a socket's has 107 bytes. A machine of the lab is who it says it is:
+// its host key is nobody's business here.
 func (m *Machine) ssh(ctx context.Context, arguments ...string) *exec.Cmd {
 	words := []string{"-F", "none", "-i", m.spec.KeyFile, "-S", "ssh", "-q",
 		"-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
@@ -92,7 +94,8 @@ func (m *Machine) ssh(ctx context.Context, arguments ...string) *exec.Cmd {
 	return cmd
 }
 
-// login is an open connection to a machine, which each Run shares: a login takes an emulated machine half a second.
+// login is an open connection to a machine, which each Run shares: a login takes an emulated
+// machine half a second.
 type login struct {
 	boot    *boot
 	process *process
@@ -104,7 +107,8 @@ func (l *login) close() {
 	l.process.kill()
 }
 
-// logIn sees to it that there is a connection to the boot that is going on, and returns that boot. It tries until ctx ends, since sshd starts late in a boot.
+// logIn sees to it that there is a connection to the boot that is going on, and returns that boot.
+// It tries until ctx ends, since sshd starts late in a boot.
 func (m *Machine) logIn(ctx context.Context) (*boot, error) {
 	select {
 	case <-m.logins:
@@ -135,7 +139,8 @@ func (m *Machine) logIn(ctx context.Context) (*boot, error) {
 	}
 }
 
-// loginTimeout ends an attempt to log in that leads nowhere, for instance since the machine went off right after it had answered.
+// loginTimeout ends an attempt to log in that leads nowhere, for instance since the machine went
+// off right after it had answered.
 const loginTimeout = 40 * time.Second
 
 func (m *Machine) logInOnce(ctx context.Context, b *boot) error {

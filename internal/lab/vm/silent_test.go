@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// A machine that says nothing is reset, in place, and boots then; for those who wait for it, it was never off.
+// A machine that says nothing is reset, in place, and boots then; for those who wait for it, it was
+// never off.
 func TestSilentMachineIsReset(t *testing.T) {
 	m, err := New(t.Context(), Spec{ID: "i-0123456789abcdef1", Image: goldenImage(t), Dir: t.TempDir(), Switch: newSwitch(t), Address: netip.MustParseAddr("10.44.0.10")})
 	if err != nil {

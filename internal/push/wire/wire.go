@@ -1,8 +1,10 @@
-// Package wire is what publisher and agent say to each other over a member's one ssh connection. The publisher starts `ebs-release-agent receive`
-// there, which says Hello; then the publisher asks and the agent answers, one after the other, each with a line of JSON. What has to be sent with a
+// Package wire is what publisher and agent say to each other over a member's one ssh connection.
+// The publisher starts `ebs-release-agent receive` there, which says Hello; then the publisher asks
+// and the agent answers, one after the other, each with a line of JSON. What has to be sent with a
 // request, as it is, comes behind its line. The end of the input ends the agent.
 //
-// A later version of either side has to get along with this one, or to say that it can't: by Schema.
+// A later version of either side has to get along with this one, or to say that it can't: by
+// Schema.
 package wire
 
 import (
@@ -54,11 +56,13 @@ type Request struct {
 	Generation int64  `json:"generation,omitempty"` // of activate; of verify: it and the release have to be active, 0: not looked at
 	Bytes      int64  `json:"bytes,omitempty"`      // that follow the line
 
-	// Of stage and activate: how many releases to keep, and those of the generations that were committed, the latest first. 0: the agent's own number
-	// counts, as a publisher asks that knows nothing of it.
+	// Of stage and activate: how many releases to keep, and those of the generations that were
+	// committed, the latest first. 0: the agent's own number counts, as a publisher asks that knows
+	// nothing of it.
 	Keep      int      `json:"keep,omitempty"`
 	Committed []string `json:"committed,omitempty"`
-	// Of stage: the publisher can send files besides those that the base does not have, as Staged names them.
+	// Of stage: the publisher can send files besides those that the base does not have, as Staged
+	// names them.
 	More bool `json:"more,omitempty"`
 }
 

@@ -18,15 +18,18 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
-// How many calls of EC2 a boot makes when nothing goes wrong. Five are needed: look for volumes, create, attach, protect, report. The attach is the look at
-// the new volume, too: each one that comes before the volume is available is refused, and is a call.
+// How many calls of EC2 a boot makes when nothing goes wrong. Five are needed: look for volumes,
+// create, attach, protect, report. The attach is the look at the new volume, too: each one that
+// comes before the volume is available is refused, and is a call.
 
-// TestSixCallsOfEC2WithPublishedLatencies: what the agent does with its volume, many times, with an EC2 that takes as long as is published. Volumes are
-// available after 1.5 s (median; 99 %: 4 s), and a look that comes later than that costs time: of the whole, the agent may add 5 % (median).
+// TestSixCallsOfEC2WithPublishedLatencies: what the agent does with its volume, many times, with an
+// EC2 that takes as long as is published. Volumes are available after 1.5 s (median; 99 %: 4 s),
+// and a look that comes later than that costs time: of the whole, the agent may add 5 % (median).
 func TestSixCallsOfEC2WithPublishedLatencies(t *testing.T) {
 	t.Parallel()
 	const accounts, boots = 4, 1000
-	// The rest of the agent, in ms, as the benchmark shows it: process, disk, mount, verification (docs/performance.md).
+	// The rest of the agent, in ms, as the benchmark shows it: process, disk, mount, verification
+	// (docs/performance.md).
 	const rest = 50 * time.Millisecond
 	var calls []int
 	var shares []float64
@@ -94,7 +97,8 @@ func (m *members) reached(t *testing.T, id, state string) time.Time {
 	return time.Now()
 }
 
-// boot does what the stages of a boot do with EC2. Own is what is not spent waiting for an answer, for the volume to be available, or for the disk.
+// boot does what the stages of a boot do with EC2. Own is what is not spent waiting for an answer,
+// for the volume to be available, or for the disk.
 func (m *members) boot(t *testing.T) (calls int, own, took time.Duration) {
 	ctx := t.Context()
 	id, err := m.account.RunInstance(ctx, cloud.RunSpec{})

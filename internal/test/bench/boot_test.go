@@ -52,10 +52,12 @@ func (r *boots) running(id string) bool {
 	return slices.ContainsFunc(r.lab.Account.Instances(), func(i cloud.Instance) bool { return i.ID == id && i.State == "running" })
 }
 
-// batch is how many instances are launched at once: their way to `running` takes longer than a boot.
+// batch is how many instances are launched at once: their way to `running` takes longer than a
+// boot.
 const batch = 5
 
-// host is an instance that runs, and has no volume yet. A new one for each run: client tokens are used once.
+// host is an instance that runs, and has no volume yet. A new one for each run: client tokens are
+// used once.
 func (r *boots) host() *host.Host {
 	r.Helper()
 	if len(r.spare) == 0 {
@@ -147,7 +149,8 @@ func (r *boots) terminate(h *host.Host) {
 	must(r.B, r.lab.Account.TerminateInstance(h.ID))
 }
 
-// BenchmarkBoot is the agent alone, from the start of its process to its end, which READY=1 comes just before: nothing goes wrong, EC2 takes no time, or as long as is published.
+// BenchmarkBoot is the agent alone, from the start of its process to its end, which READY=1 comes
+// just before: nothing goes wrong, EC2 takes no time, or as long as is published.
 func BenchmarkBoot(b *testing.B) {
 	for name, latency := range map[string]cloud.LatencyTable{"zero": {}, "realistic": cloud.Realistic()} {
 		b.Run(name, func(b *testing.B) {
@@ -178,7 +181,8 @@ func BenchmarkBoot(b *testing.B) {
 	}
 }
 
-// BenchmarkBesideTheScript runs the agent and the shell script in pairs, in turns, with an EC2 that takes no time.
+// BenchmarkBesideTheScript runs the agent and the shell script in pairs, in turns, with an EC2 that
+// takes no time.
 func BenchmarkBesideTheScript(b *testing.B) {
 	r := newBoots(b, cloud.LatencyTable{})
 	var agent, script, ratio, agentCPU, scriptCPU []float64

@@ -78,8 +78,8 @@ func (w *watched) names(m measured) string {
 	return strings.Join(names, ", ")
 }
 
-// waited is how long, of a run, the lab made the agent wait: a call was not answered yet, the volume was not available yet, the disk was not there yet.
-// Times that overlap count once.
+// waited is how long, of a run, the lab made the agent wait: a call was not answered yet, the
+// volume was not available yet, the disk was not there yet. Times that overlap count once.
 func (w *watched) waited(m measured) time.Duration {
 	w.mu.Lock()
 	available, device := w.available, w.device
@@ -116,7 +116,8 @@ func union(spans []span, from time.Time) (sum time.Duration) {
 	return sum
 }
 
-// lags is how long after the volume was available, and after the disk was there, the agent called EC2 again: what its looks came too late.
+// lags is how long after the volume was available, and after the disk was there, the agent called
+// EC2 again: what its looks came too late.
 func (w *watched) lags(m measured) (volume, disk time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

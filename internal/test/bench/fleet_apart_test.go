@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// BenchmarkFleetApart shows what 50 members cost when they have processors of their own, which they do everywhere but here: first how long a push to a lone
-// member takes, then a fleet whose agents take just that long, and nothing of the two cores that the release server has.
+// BenchmarkFleetApart shows what 50 members cost when they have processors of their own, which they
+// do everywhere but here: first how long a push to a lone member takes, then a fleet whose agents
+// take just that long, and nothing of the two cores that the release server has.
 func BenchmarkFleetApart(b *testing.B) {
 	for _, files := range []int{20_000, 200_000} {
 		const changed = 200

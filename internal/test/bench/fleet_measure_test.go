@@ -20,8 +20,9 @@ type figures struct {
 	converged time.Duration // of that wall: P3 and P5
 }
 
-// measure runs a script on the release server, between two readings of the meters. The script's CPU is what bash says it and all its children
-// took, ssh and rsync included (times: getrusage(2), which counts a child when it was waited for; all of them are).
+// measure runs a script on the release server, between two readings of the meters. The script's CPU
+// is what bash says it and all its children took, ssh and rsync included (times: getrusage(2),
+// which counts a child when it was waited for; all of them are).
 func (f *fleet) measure(script string) (figures, string) {
 	f.Helper()
 	bytes, members := f.bytes(), f.membersCPU()
@@ -44,7 +45,8 @@ func (f *fleet) measure(script string) (figures, string) {
 	return got, out.Stdout
 }
 
-// bytes are what the release server's network card has received and sent. Its calls of EC2 and the pointer are in it.
+// bytes are what the release server's network card has received and sent. Its calls of EC2 and the
+// pointer are in it.
 func (f *fleet) bytes() int64 {
 	f.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", f.server.PID()))
@@ -70,7 +72,8 @@ func (f *fleet) membersCPU() (sum time.Duration) {
 	return sum
 }
 
-// cpuOf adds up what the processes of a host and their children that are gone have taken; in steps of 10 ms for each process.
+// cpuOf adds up what the processes of a host and their children that are gone have taken; in steps
+// of 10 ms for each process.
 func cpuOf(h *host.Host) (sum time.Duration) {
 	stats, _ := filepath.Glob(h.Path("/proc/[0-9]*/stat"))
 	for _, name := range stats {

@@ -11,7 +11,8 @@ type method struct {
 	run  func(f *fleet) figures
 }
 
-// ours, whole: scan and hash of the source, snapshot of the volume, transfer, verification, commit, activation, report.
+// ours, whole: scan and hash of the source, snapshot of the volume, transfer, verification, commit,
+// activation, report.
 var publishing = method{"`ebs-release publish`, all of it", func(f *fleet) figures {
 	f.change(ourSource)
 	got, stdout := f.measure("ebs-release publish --output json " + ourSource + " 2>/dev/null")

@@ -18,18 +18,21 @@ import (
 // deploy is the user id of lab.SSHUser: it owns the sources, so that no method has owners to mend.
 const deploy = 61200
 
-// memory is where the disks of the lab are: on EC2 the members' volumes are disks of their own, not files on one disk that all of them sync.
-// What a killed benchmark leaves there the next lab removes.
+// memory is where the disks of the lab are: on EC2 the members' volumes are disks of their own, not
+// files on one disk that all of them sync. What a killed benchmark leaves there the next lab
+// removes.
 const memory = "/dev/shm"
 
-// Folders of the release server. Ours and the others' source begin as equals, and each is changed before each measurement.
+// Folders of the release server. Ours and the others' source begin as equals, and each is changed
+// before each measurement.
 const (
 	ourSource   = "/srv/ours"
 	theirSource = "/srv/theirs"
 	sshFolder   = "/srv/ssh"
 )
 
-// Folders on the members that the others write to. They are on the release volume, too, and come with the snapshot.
+// Folders on the members that the others write to. They are on the release volume, too, and come
+// with the snapshot.
 const (
 	plainFolder  = "/release/plain"  // what a plain rsync keeps up to date in place
 	atomicFolder = "/release/atomic" // trees, and `current`: the same layout and the same switch as ours
@@ -52,7 +55,8 @@ func newFleet(tb testing.TB, members, files, changed int) *fleet {
 	ctx := within(tb, 10*time.Minute)
 	l, err := lab.Start(ctx, lab.Options{
 		Agent: programs.agent, Publisher: programs.publisher, Dir: memory, Seed: 1,
-		// Two listings of the members this far apart end a publish. It is a wait that nobody works in; the default is 5 s.
+		// Two listings of the members this far apart end a publish. It is a wait that nobody works
+		// in; the default is 5 s.
 		PublisherSettings: map[string]string{"settle": "100ms"},
 	})
 	must(tb, err)
@@ -68,8 +72,9 @@ func newFleet(tb testing.TB, members, files, changed int) *fleet {
 	// Hard links: rsync replaces files, it does not write into them.
 	f.sh(`umask 022; mkdir -p ` + atomicFolder + ` && cp -al /release/current/. ` + plainFolder + `/ && cp -al ` + plainFolder + ` ` + atomicFolder + `/0 &&
 		ln -s 0 ` + atomicFolder + `/current && chown -h deploy:deploy ` + atomicFolder + ` ` + atomicFolder + `/current && chown deploy:deploy ` + plainFolder + ` ` + atomicFolder + `/0`)
-	// The snapshot has all that in it, and as many releases as a member keeps: the first pushes to a volume with fewer make a tree of hard links,
-	// later ones make the oldest tree into the new one.
+	// The snapshot has all that in it, and as many releases as a member keeps: the first pushes to
+	// a volume with fewer make a tree of hard links, later ones make the oldest tree into the new
+	// one.
 	for range 2 {
 		f.change(ourSource)
 		f.sh(`ebs-release publish ` + ourSource + ` 2>&1`)
@@ -107,7 +112,8 @@ func text(chance *rand.Rand, size int) []byte {
 	return []byte(b.String())
 }
 
-// change writes some files of a source anew, others each time, from all over the tree. A file is replaced, as an editor or a build does it.
+// change writes some files of a source anew, others each time, from all over the tree. A file is
+// replaced, as an editor or a build does it.
 func (f *fleet) change(source string) {
 	f.Helper()
 	f.round++
@@ -121,7 +127,8 @@ func (f *fleet) change(source string) {
 	}
 }
 
-// configureSSH gives the others what an operator has: a key, known hosts, and a choice of ssh's own defaults or better ones.
+// configureSSH gives the others what an operator has: a key, known hosts, and a choice of ssh's own
+// defaults or better ones.
 func (f *fleet) configureSSH() {
 	f.Helper()
 	var known, hosts strings.Builder

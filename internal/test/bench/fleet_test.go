@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// TestFleetSmoke runs each way once, small, and checks that each has brought the change to every member: else its figures mean nothing.
+// TestFleetSmoke runs each way once, small, and checks that each has brought the change to every
+// member: else its figures mean nothing.
 func TestFleetSmoke(t *testing.T) {
 	f := newFleet(t, 8, 500, 5)
 	for _, m := range []method{publishing, converging} {
@@ -26,7 +27,8 @@ func TestFleetSmoke(t *testing.T) {
 	f.same(atomicFolder+"/current", theirSource)
 }
 
-// BenchmarkFleet prints what docs/performance.md shows. Each way is measured as often as -benchtime Nx says, in turn; the table has medians.
+// BenchmarkFleet prints what docs/performance.md shows. Each way is measured as often as -benchtime
+// Nx says, in turn; the table has medians.
 func BenchmarkFleet(b *testing.B) {
 	all := []method{loop("plain"), loop("tuned"), atomicLoop, parallel("plain", ""), parallel("tuned", ""), parallel("tuned", "8"), login, publishing, converging}
 	few := []method{loop("plain"), loop("tuned"), login, publishing, converging}

@@ -1,5 +1,5 @@
-// Package bench measures the two programs as they ship, on the hosts of a lab, beside what people do without them. Its benchmarks print the tables
-// of docs/performance.md.
+// Package bench measures the two programs as they ship, on the hosts of a lab, beside what people
+// do without them. Its benchmarks print the tables of docs/performance.md.
 package bench
 
 import (

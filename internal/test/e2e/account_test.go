@@ -8,8 +8,9 @@ import (
 	"ebs-release/internal/lab"
 )
 
-// TestAnAccountThatDemandsTags: row 47. A policy of the organization refuses volumes and snapshots without its tag. Both programs say so in EC2's words, and
-// with the setting all that they make has the tag from the first call on.
+// TestAnAccountThatDemandsTags: row 47. A policy of the organization refuses volumes and snapshots
+// without its tag. Both programs say so in EC2's words, and with the setting all that they make has
+// the tag from the first call on.
 func TestAnAccountThatDemandsTags(t *testing.T) {
 	r := newRig(t, func(o *lab.Options) {
 		o.RequiredTags = []string{"CostCenter"}
@@ -43,7 +44,8 @@ func TestAnAccountThatDemandsTags(t *testing.T) {
 	}
 }
 
-// TestAClockThatIsOff: row 48. An hour is no reason to fail, ahead or behind, in either program; doctor names the clock.
+// TestAClockThatIsOff: row 48. An hour is no reason to fail, ahead or behind, in either program;
+// doctor names the clock.
 func TestAClockThatIsOff(t *testing.T) {
 	r := published(t, nil)
 	for _, off := range []time.Duration{time.Hour, -time.Hour} {

@@ -17,9 +17,11 @@ type crashPoint struct {
 	setup func(r *rig, s *supervised) (disarm func())
 }
 
-// TestAgentCrashMatrix kills the agent at each effect that it has on the world, runs it again, and once more after a reboot. The points are recorded
-// from a run: every request to EC2 and to the metadata service (before it takes effect, and after it with the answer lost), and every system call that
-// writes, renames, sends or mounts; and from a run whose first volume ends in error, every request. A new effect is a new point by itself.
+// TestAgentCrashMatrix kills the agent at each effect that it has on the world, runs it again, and
+// once more after a reboot. The points are recorded from a run: every request to EC2 and to the
+// metadata service (before it takes effect, and after it with the answer lost), and every system
+// call that writes, renames, sends or mounts; and from a run whose first volume ends in error,
+// every request. A new effect is a new point by itself.
 func TestAgentCrashMatrix(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "60s" })
 	p := r.pointerNow()
@@ -49,7 +51,8 @@ func TestAgentCrashMatrix(t *testing.T) {
 	t.Logf("%d points, %d of them beyond the end of their run, %s", len(points), len(missed), time.Since(started).Round(time.Second))
 }
 
-// recordCrashPoints runs the agent twice: once when all goes well, for system calls and requests, and once when it has to replace its first volume.
+// recordCrashPoints runs the agent twice: once when all goes well, for system calls and requests,
+// and once when it has to replace its first volume.
 func (r *rig) recordCrashPoints() (points []crashPoint) {
 	r.Helper()
 	h := r.machine()
@@ -84,7 +87,8 @@ func (r *rig) recordCrashPoints() (points []crashPoint) {
 	return points
 }
 
-// requestPoints are a point before and one after each of the requests of a run in which a fault was armed.
+// requestPoints are a point before and one after each of the requests of a run in which a fault was
+// armed.
 func requestPoints(requests []cloud.Call, name string, armed cloud.Fault) (points []crashPoint) {
 	for n, c := range requests {
 		for _, after := range []bool{false, true} {
@@ -105,7 +109,8 @@ func requestPoints(requests []cloud.Call, name string, armed cloud.Fault) (point
 	return points
 }
 
-// crash kills the agent at a point and checks all that must hold from then on; crashed: it did not end before.
+// crash kills the agent at a point and checks all that must hold from then on; crashed: it did not
+// end before.
 func (r *rig) crash(ctx context.Context, h *host.Host, point crashPoint, served func(readies int) error) (crashed bool, err error) {
 	s := &supervised{host: h}
 	disarm := point.setup(r, s)

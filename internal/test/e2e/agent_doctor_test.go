@@ -199,7 +199,8 @@ func TestDoctorNamesWhatIsBroken(t *testing.T) {
 	})
 }
 
-// TestDoctorBeforeAnyRelease: a host whose role, network and mount point are right; nothing is published, and there is no volume.
+// TestDoctorBeforeAnyRelease: a host whose role, network and mount point are right; nothing is
+// published, and there is no volume.
 func TestDoctorBeforeAnyRelease(t *testing.T) {
 	r := newRig(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "500ms" })
 	h := r.strandedMember()
@@ -253,7 +254,8 @@ func TestDryRunTellsThePlanAndChangesNothing(t *testing.T) {
 	says(plan(h), "mounted at /release", "generation 2")
 }
 
-// TestDoctorSeesWhatHindersWriting: a release volume that was frozen, or that the kernel made read-only. Readers notice nothing, and a push would fail or hang.
+// TestDoctorSeesWhatHindersWriting: a release volume that was frozen, or that the kernel made
+// read-only. Readers notice nothing, and a push would fail or hang.
 func TestDoctorSeesWhatHindersWriting(t *testing.T) {
 	r := published(t, nil)
 	h := r.machine()

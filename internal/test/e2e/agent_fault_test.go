@@ -38,15 +38,17 @@ var faultKinds = []faultKind{
 	{"unauthorized", cloud.Unauthorized, false, false},
 }
 
-// Deadlines of the agent in the matrix: one that a single call without an answer (it is given up after 10 s) fits into, and one to run into.
+// Deadlines of the agent in the matrix: one that a single call without an answer (it is given up
+// after 10 s) fits into, and one to run into.
 const (
 	faultOnce   = 20 * time.Second
 	faultAlways = 4 * time.Second
 	faultSlack  = 1500 * time.Millisecond // of a busy machine
 )
 
-// TestAgentFaultMatrix makes each request of a recorded boot go wrong in each way, once and for good. The boot ends ready, or within its deadline with a
-// line that names stage, cause and next step; and the next boot finds its way from whatever that left.
+// TestAgentFaultMatrix makes each request of a recorded boot go wrong in each way, once and for
+// good. The boot ends ready, or within its deadline with a line that names stage, cause and next
+// step; and the next boot finds its way from whatever that left.
 func TestAgentFaultMatrix(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "30s" })
 	started := time.Now()

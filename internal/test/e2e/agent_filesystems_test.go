@@ -8,7 +8,8 @@ import (
 	"ebs-release/internal/lab"
 )
 
-// TestAgentFileSystems boots from snapshots of real file systems in every condition: the release is served, or refused, in time and by a line that says why.
+// TestAgentFileSystems boots from snapshots of real file systems in every condition: the release is
+// served, or refused, in time and by a line that says why.
 func TestAgentFileSystems(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.Policy = nil })
 	const (
@@ -55,7 +56,8 @@ func TestAgentFileSystems(t *testing.T) {
 	}
 }
 
-// bootFrom boots from a snapshot as if it were the published one: it is served, or refused by a line with certain words.
+// bootFrom boots from a snapshot as if it were the published one: it is served, or refused by a
+// line with certain words.
 func (r *rig) bootFrom(snapshot string, fsck bool, says ...string) {
 	r.Helper()
 	p := r.pointerNow()
@@ -82,9 +84,10 @@ func (r *rig) bootFrom(snapshot string, fsck bool, says ...string) {
 	must(r, r.gone(within(r, 20*time.Second), h))
 }
 
-// TestAgentFileSystemsInMidWrite boots from snapshots that were taken while somebody wrote to the file system, without a freeze: a snapshot made by hand, or by
-// another tool. The journal is dirty in the way it is then: some of it is written through, some is not. The mount replays it, and the release that was there
-// before the writing is whole.
+// TestAgentFileSystemsInMidWrite boots from snapshots that were taken while somebody wrote to the
+// file system, without a freeze: a snapshot made by hand, or by another tool. The journal is dirty
+// in the way it is then: some of it is written through, some is not. The mount replays it, and the
+// release that was there before the writing is whole.
 func TestAgentFileSystemsInMidWrite(t *testing.T) {
 	r := published(t, nil)
 	for _, c := range []struct {
@@ -97,7 +100,8 @@ func TestAgentFileSystemsInMidWrite(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := r.in(t)
-			// As a push does: a tree beside the current one, file by file, some of it on its way out again. Each file is synced.
+			// As a push does: a tree beside the current one, file by file, some of it on its way
+			// out again. Each file is synced.
 			snapshot := r.snapshotOf(c.mkfs+` $dev; mkdir -p /mnt/f; mount $dev /mnt/f; cp -a /release/. /mnt/f/; sync; mkdir /mnt/f/releases/new.partial
 				cat > /run/writer <<'EOF'
 				cd /mnt/f/releases/new.partial

@@ -27,16 +27,19 @@ type hangPoint struct {
 
 const (
 	hangDeadline = 6 * time.Second
-	// hangSlack is what a boot that is late may take beyond its deadline: to give up a process that hangs, on a busy machine.
+	// hangSlack is what a boot that is late may take beyond its deadline: to give up a process that
+	// hangs, on a busy machine.
 	hangSlack = 15 * time.Second
 )
 
 // stageLine is the line that a boot ends with when it fails.
 var stageLine = regexp.MustCompile(`^(<3>)?ebs-release-agent: [a-z -]+: .*Try: `)
 
-// TestAgentHangMatrix blocks each thing that a boot waits for, in turn, for as long as the boot lives: every request, every system call of the child that
-// touches the disk, every output, and the locks of others. The points are recorded from a run, as those of the crash matrix. Every boot ends within its
-// deadline, ready or with the line of a stage, and lets go of its lock: the next one is ready.
+// TestAgentHangMatrix blocks each thing that a boot waits for, in turn, for as long as the boot
+// lives: every request, every system call of the child that touches the disk, every output, and the
+// locks of others. The points are recorded from a run, as those of the crash matrix. Every boot
+// ends within its deadline, ready or with the line of a stage, and lets go of its lock: the next
+// one is ready.
 func TestAgentHangMatrix(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "60s" })
 	p := r.pointerNow()
@@ -85,7 +88,8 @@ func (r *rig) recordHangPoints() (points []hangPoint) {
 	return points
 }
 
-// diskTracer sees what the child of the agent waits for that the disk, or the kernel for it, may not do. It gets no further than holdAt.
+// diskTracer sees what the child of the agent waits for that the disk, or the kernel for it, may
+// not do. It gets no further than holdAt.
 func diskTracer(holdAt int) *tracer {
 	return &tracer{program: "ebs-release-agent", effect: diskEffect, killAt: holdAt, hold: true}
 }
@@ -248,7 +252,8 @@ func (r *rig) hang(ctx context.Context, h *host.Host, point hangPoint, served fu
 	return r.gone(ctx, h)
 }
 
-// Row 80: the disk takes no writes any more while a boot mounts it, and nothing can end a process that waits for it.
+// Row 80: the disk takes no writes any more while a boot mounts it, and nothing can end a process
+// that waits for it.
 func TestAgentOutlivesADiskThatStopsAnswering(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "60s" })
 	p := r.pointerNow()
@@ -277,7 +282,8 @@ func TestAgentOutlivesADiskThatStopsAnswering(t *testing.T) {
 		frozen(t, h)
 		for _, what := range []string{"the first up", "the next up"} { // which finds the lock free
 			out := agent(ctx, h, "--deadline", "10s")
-			// What the first one mounted may still be there: then the next one waits for the lock of the child that hangs.
+			// What the first one mounted may still be there: then the next one waits for the lock
+			// of the child that hangs.
 			says := strings.Contains(out.last(), "does not come to an end") || strings.Contains(out.last(), "context deadline exceeded")
 			if out.Code != 1 || !stageLine.MatchString(out.last()) || !says || out.took > 10*time.Second+hangSlack {
 				t.Errorf("%s: exit %d after %v: %s", what, out.Code, out.took, out.Stderr)
@@ -318,8 +324,8 @@ func TestAgentOutlivesADiskThatStopsAnswering(t *testing.T) {
 	})
 }
 
-// stuck counts the children of the agent on a host that the kernel does not let go of. One that was killed has no command line any more, but its name, that of
-// /proc/self/exe.
+// stuck counts the children of the agent on a host that the kernel does not let go of. One that was
+// killed has no command line any more, but its name, that of /proc/self/exe.
 func stuck(t *testing.T, h *host.Host) (n int) {
 	t.Helper()
 	want, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", h.PID()))

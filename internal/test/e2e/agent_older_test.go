@@ -9,8 +9,9 @@ import (
 	"ebs-release/internal/lab/host"
 )
 
-// TestAgentRefusesAnOlderPointer: the release server comes back with an older release.json (a restore, a cache). A member that serves, one that reboots and one
-// that was stopped keep the newer volume, and say so; with --older the operator has what the pointer names.
+// TestAgentRefusesAnOlderPointer: the release server comes back with an older release.json (a
+// restore, a cache). A member that serves, one that reboots and one that was stopped keep the newer
+// volume, and say so; with --older the operator has what the pointer names.
 func TestAgentRefusesAnOlderPointer(t *testing.T) {
 	r := published(t, nil)
 	old := r.pointerNow()
@@ -60,7 +61,8 @@ func TestAgentRefusesAnOlderPointer(t *testing.T) {
 	}
 }
 
-// TestAgentLockIsRootsAlone: no other user can hold up a boot or a push, and the ssh user still sees that a boot goes on.
+// TestAgentLockIsRootsAlone: no other user can hold up a boot or a push, and the ssh user still
+// sees that a boot goes on.
 func TestAgentLockIsRootsAlone(t *testing.T) {
 	r := published(t, nil)
 	h := r.machine()

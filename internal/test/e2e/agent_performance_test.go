@@ -7,8 +7,9 @@ import (
 	"ebs-release/internal/lab/cloud"
 )
 
-// TestAgentVolumePerformance: the settings reach EC2 through the shipped policy, and one that changed between two boots makes no second volume, also when
-// the first boot died before it learned of its volume. What the snapshot's size does not take, EC2 refuses.
+// TestAgentVolumePerformance: the settings reach EC2 through the shipped policy, and one that
+// changed between two boots makes no second volume, also when the first boot died before it learned
+// of its volume. What the snapshot's size does not take, EC2 refuses.
 func TestAgentVolumePerformance(t *testing.T) {
 	r := published(t, nil)
 	p := r.pointerNow()

@@ -10,7 +10,8 @@ import (
 	"ebs-release/internal/lab/host"
 )
 
-// watch looks at /release all the time, as an application would, until stop; what it saw that was not allowed is in the error.
+// watch looks at /release all the time, as an application would, until stop; what it saw that was
+// not allowed is in the error.
 func watch(h *host.Host, allowed func(version string) bool) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
@@ -35,8 +36,9 @@ func watch(h *host.Host, allowed func(version string) bool) (stop func() error) 
 	return func() error { cancel(); return <-result }
 }
 
-// TestAgentReplacesAnOlderRelease: a boot that finds an older generation, on a disk or mounted, ends on the current one; the old volume is gone, and
-// at no moment after the boot began was the old release there to be served.
+// TestAgentReplacesAnOlderRelease: a boot that finds an older generation, on a disk or mounted,
+// ends on the current one; the old volume is gone, and at no moment after the boot began was the
+// old release there to be served.
 func TestAgentReplacesAnOlderRelease(t *testing.T) {
 	r := published(t, nil)
 	hosts := map[string]*host.Host{}
@@ -122,7 +124,8 @@ func TestAgentReplacesAnOlderRelease(t *testing.T) {
 				if got, err := visible(h); err != nil || got != "two" {
 					t.Errorf("copied by a user: /release shows %q (%v)", got, err)
 				}
-				// The kernel holds the old volume as long as the copy is there. It is left, and goes with the instance, or with the next start.
+				// The kernel holds the old volume as long as the copy is there. It is left, and
+				// goes with the instance, or with the next start.
 				for _, v := range r.lab.VolumesFor(h.ID) {
 					if v.ID == old && (v.Tags["ebs-release:state"] != "left" || v.Attachment == nil || !v.Attachment.DeleteOnTermination) {
 						t.Errorf("copied by a user: the old volume is %s, with the tags %v", show([]cloud.Volume{v}), v.Tags)

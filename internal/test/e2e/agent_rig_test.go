@@ -59,7 +59,8 @@ type outcome struct {
 // last is the line that an operator reads first.
 func (o outcome) last() string { return lastLine(o.Stderr) }
 
-// agent runs `up`, with more arguments, as the unit does: what it tells systemd arrives in the host's notices.
+// agent runs `up`, with more arguments, as the unit does: what it tells systemd arrives in the
+// host's notices.
 func agent(ctx context.Context, h *host.Host, args ...string) outcome {
 	return (&supervised{host: h}).up(ctx, args...)
 }
@@ -183,7 +184,8 @@ func mounts(h *host.Host) (lines []string) {
 	return lines
 }
 
-// visible says what an application would see: "" while nothing is mounted, else what the release's file `version` says.
+// visible says what an application would see: "" while nothing is mounted, else what the release's
+// file `version` says.
 func visible(h *host.Host) (string, error) {
 	if len(mounts(h)) == 0 {
 		return "", nil
@@ -200,8 +202,9 @@ func (r *rig) pointerNow() pointer.Pointer {
 	return p
 }
 
-// served is nil when the member is as a boot that went well leaves it: one volume, attached, deleted with the instance, and reported; one mount, of
-// this very volume and the right release; and READY=1 as often as said so far.
+// served is nil when the member is as a boot that went well leaves it: one volume, attached,
+// deleted with the instance, and reported; one mount, of this very volume and the right release;
+// and READY=1 as often as said so far.
 func (r *rig) served(h *host.Host, p pointer.Pointer, version string, readies int) error {
 	volumes := r.lab.VolumesFor(h.ID)
 	if len(volumes) != 1 {
@@ -252,8 +255,9 @@ func (r *rig) served(h *host.Host, p pointer.Pointer, version string, readies in
 	return nil
 }
 
-// readyCount is how often READY=1 was said in this boot. Notices take a moment from the host to us, in the order in which they were sent: with a last one
-// from here, all that were sent before it have come.
+// readyCount is how often READY=1 was said in this boot. Notices take a moment from the host to us,
+// in the order in which they were sent: with a last one from here, all that were sent before it
+// have come.
 func readyCount(h *host.Host) (int, error) {
 	conn, err := net.Dial("unixgram", h.Path("/run/systemd/notify"))
 	if err != nil {
@@ -322,7 +326,8 @@ func (r *rig) requests(h *host.Host) (calls []cloud.Call) {
 	return calls
 }
 
-// count says how often an instance made a call; code narrows it to calls that were answered with that error ("-": with success).
+// count says how often an instance made a call; code narrows it to calls that were answered with
+// that error ("-": with success).
 func (r *rig) count(instance, action, code string) (n int) {
 	for _, c := range r.lab.Account.CallsBy(instance) {
 		if c.Action == action && (code == "" || code == c.Code || code == "-" && c.Code == "") {

@@ -26,12 +26,14 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// TestAgentMoreRowsGoneVolumes: row 02, a volume that ends behind the agent's back, before it is available or before it is attached.
+// TestAgentMoreRowsGoneVolumes: row 02, a volume that ends behind the agent's back, before it is
+// available or before it is attached.
 func TestAgentMoreRowsGoneVolumes(t *testing.T) {
 	r := published(t, func(o *lab.Options) { // with the policy of the package: it goes by tags, and refuses whatever is done to a volume that is gone
 		o.Latency.DeleteVolume = cloud.Fixed(3 * time.Second) // so long EC2 says `deleting`; then it does not know the volume
 	})
-	// deleted deletes the volume that a call is about, and waits until EC2 calls it that ("": gone).
+	// deleted deletes the volume that a call is about, and waits until EC2 calls it that ("":
+	// gone).
 	deleted := func(state string) func(cloud.Call) {
 		return func(c cloud.Call) {
 			ctx := within(t, 20*time.Second)
@@ -72,7 +74,8 @@ func TestAgentMoreRowsGoneVolumes(t *testing.T) {
 	}
 }
 
-// TestAgentMoreRowsSnapshots: row 19, a pointer that names a snapshot which is pending, or in error.
+// TestAgentMoreRowsSnapshots: row 19, a pointer that names a snapshot which is pending, or in
+// error.
 func TestAgentMoreRowsSnapshots(t *testing.T) {
 	const pending = 3 * time.Second
 	r := published(t, func(o *lab.Options) {
@@ -151,7 +154,8 @@ func TestAgentMoreRowsSnapshots(t *testing.T) {
 	}
 }
 
-// TestAgentMoreRowsPointer: row 26, a server of the pointer that hangs, is slow, or cuts its answer off; and a metadata service that is late.
+// TestAgentMoreRowsPointer: row 26, a server of the pointer that hangs, is slow, or cuts its answer
+// off; and a metadata service that is late.
 func TestAgentMoreRowsPointer(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.Policy = nil })
 	document := r.pointerNow().Render()
@@ -266,7 +270,8 @@ func TestAgentMoreRowsPointer(t *testing.T) {
 func TestAgentMoreRows(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.Policy = nil })
 	t.Run("row 07 device name aliases", func(t *testing.T) {
-		// sdf and xvdf are one slot of the guest: EC2 takes the second, and its disk never comes. People and images use one letter.
+		// sdf and xvdf are one slot of the guest: EC2 takes the second, and its disk never comes.
+		// People and images use one letter.
 		slot := regexp.MustCompile(`^/dev/(?:sd|xvd)([a-z][1-9]?)$`)
 		ours := volume.DeviceNames(nil)
 		for _, name := range ours {
@@ -390,7 +395,8 @@ func TestAgentMoreRows(t *testing.T) {
 	})
 }
 
-// paged answers as EC2 may answer any list: in pages, of which the first two are empty, because the filters are applied to each page.
+// paged answers as EC2 may answer any list: in pages, of which the first two are empty, because the
+// filters are applied to each page.
 func paged(account http.Handler, pages *atomic.Int32) http.Handler {
 	token := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 	next := map[string]string{"": token("after 0"), token("after 0"): token("after 00")} // the account's tokens, for all that comes after nothing

@@ -19,8 +19,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
-// row is one way in which EC2 breaks: what the agent does, what it says, how long it takes, and what is left in the account. The numbers are those of
-// the list of known failures in docs/, with their sources; the lab cites them beside its rules.
+// row is one way in which EC2 breaks: what the agent does, what it says, how long it takes, and
+// what is left in the account. The numbers are those of the list of known failures in docs/, with
+// their sources; the lab cites them beside its rules.
 type row struct {
 	name     string
 	fault    cloud.Fault                           // of this instance
@@ -36,8 +37,8 @@ type row struct {
 
 const soon = 3 * time.Second // nothing to wait for
 
-// busy is what all may take longer when both processors are taken by something else. What a bound is there to tell apart (another try, a pause of
-// EC2's waiters, the deadline of a boot) is longer.
+// busy is what all may take longer when both processors are taken by something else. What a bound
+// is there to tell apart (another try, a pause of EC2's waiters, the deadline of a boot) is longer.
 const busy = 4 * time.Second
 
 func (c row) run(t *testing.T, shared *rig) {
@@ -92,8 +93,9 @@ func (c row) run(t *testing.T, shared *rig) {
 	must(t, r.gone(within(t, 20*time.Second), h))
 }
 
-// called checks how often the instance made a call, and how often it was answered with a code ("-": with success). An attach that came before the volume
-// was available does not count: it is a look, and how many there are is a matter of time.
+// called checks how often the instance made a call, and how often it was answered with a code ("-":
+// with success). An attach that came before the volume was available does not count: it is a look,
+// and how many there are is a matter of time.
 func called(action string, all int, code string, so int) func(*rig, *host.Host, outcome) {
 	return func(r *rig, h *host.Host, _ outcome) {
 		n := r.count(h.ID, action, "")
@@ -138,7 +140,8 @@ func TestAgentRows(t *testing.T) {
 		},
 		{
 			name: "row 04 client token used up", prepare: func(r *rig, h *host.Host) {
-				// A volume of this instance was made and is gone: its token stays burned, and the next one in the list is taken, again and again.
+				// A volume of this instance was made and is gone: its token stays burned, and the
+				// next one in the list is taken, again and again.
 				for range 2 {
 					must(r, failed(agent(within(r, 30*time.Second), h)))
 					r.unmountAndRemove(h)
@@ -267,7 +270,8 @@ func TestAgentRows(t *testing.T) {
 		s.up(within(t, 30*time.Second))
 		must(t, r.lab.Account.TerminateInstance(h.ID))
 		must(t, r.lab.Account.Wait(within(t, 20*time.Second), func() bool { return r.stateOf(h.ID) == "terminated" }))
-		// EC2 gives the volume back. Its tags, from the very call that made it, say that `gc` may have it.
+		// EC2 gives the volume back. Its tags, from the very call that made it, say that `gc` may
+		// have it.
 		left := r.lab.VolumesFor(h.ID)
 		if len(left) != 1 || left[0].State != "available" || left[0].Tags["ebs-release:mount-point"] != "/release" {
 			t.Errorf("left: %s", show(left))
@@ -442,7 +446,8 @@ func TestAgentSlowRows(t *testing.T) {
 	}
 }
 
-// TestAgentRow05OldAnswersOnAServingMember: EC2 answers as it was before the volume was attached, or made at all. The kernel knows better.
+// TestAgentRow05OldAnswersOnAServingMember: EC2 answers as it was before the volume was attached,
+// or made at all. The kernel knows better.
 func TestAgentRow05OldAnswersOnAServingMember(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.Latency = cloud.LatencyTable{Lag: cloud.Lag{Max: 10 * time.Minute}} })
 	h, err := r.launch(within(t, 30*time.Second), r.idle())
@@ -528,7 +533,8 @@ func (r *rig) snapshotState(id string) string {
 	return ""
 }
 
-// TestAgentRow19: the snapshot that the pointer names is deleted, in error, or still pending. The pointer is read again for a while.
+// TestAgentRow19: the snapshot that the pointer names is deleted, in error, or still pending. The
+// pointer is read again for a while.
 func TestAgentRow19Snapshots(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.Policy = nil })
 	good := r.pointerNow()

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// agentTracer sees what the agent, and its children (the one that works on disks, and e2fsck below that), change outside of themselves.
+// agentTracer sees what the agent, and its children (the one that works on disks, and e2fsck below
+// that), change outside of themselves.
 func agentTracer(killAt int) *tracer {
 	return &tracer{program: "ebs-release-agent", effect: agentEffect, killAt: killAt, killAll: true}
 }

@@ -149,7 +149,8 @@ func TestBadSnapshotStopsTheBoot(t *testing.T) {
 	}
 }
 
-// snapshotOf makes a snapshot of a disk that a script has written to: $dev. What runs after it ends what the script has left running.
+// snapshotOf makes a snapshot of a disk that a script has written to: $dev. What runs after it ends
+// what the script has left running.
 func (r *rig) snapshotOf(script, after string) (snapshot string) {
 	r.Helper()
 	r.onVolume("", script+"; sync; blockdev --flushbufs $dev", func(id string) {
@@ -165,7 +166,8 @@ func (r *rig) snapshotOf(script, after string) (snapshot string) {
 	return snapshot
 }
 
-// onVolume runs a script on the release server with a volume as $dev: a blank one, or one made from a snapshot. Then the volume goes again.
+// onVolume runs a script on the release server with a volume as $dev: a blank one, or one made from
+// a snapshot. Then the volume goes again.
 func (r *rig) onVolume(snapshot, script string, then func(id string)) {
 	r.Helper()
 	ctx := within(r, 60*time.Second)

@@ -10,7 +10,8 @@ import (
 	"ebs-release/internal/lab/host"
 )
 
-// unchanged runs a publish that must be refused with code and words, and checks that nothing came of it.
+// unchanged runs a publish that must be refused with code and words, and checks that nothing came
+// of it.
 func (r *rig) unchanged(run func() host.Output, code int, want ...string) {
 	r.Helper()
 	state := func() string {
@@ -45,7 +46,8 @@ func TestBadSourceIsRefused(t *testing.T) {
 	}
 	t.Run("unreadable in one file", func(t *testing.T) {
 		r := r.in(t)
-		// Root reads everything, so the publisher runs without that right here. Of the volume, it would then miss the lock alone, which is its owner's.
+		// Root reads everything, so the publisher runs without that right here. Of the volume, it
+		// would then miss the lock alone, which is its owner's.
 		r.sh("chmod 0644 /release/.ebs-release/lock; mkdir -p /srv/secret/sub; echo a > /srv/secret/a; echo b > /srv/secret/sub/hidden; chown -R nobody /srv/secret; chmod 0600 /srv/secret/sub/hidden")
 		r.unchanged(func() host.Output {
 			out, _ := r.server.Run(within(r, 30*time.Second), "setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search", "ebs-release", "publish", "/srv/secret")

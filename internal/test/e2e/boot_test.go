@@ -77,8 +77,9 @@ func TestBootServesTheRelease(t *testing.T) {
 	}
 }
 
-// TestAFirstBootTakesSixCallsOfEC2: as often as the agent has to look at its new volume. It takes no time here, but what the lab needs to make one; the
-// benchmarks have a test with latencies as they are published.
+// TestAFirstBootTakesSixCallsOfEC2: as often as the agent has to look at its new volume. It takes
+// no time here, but what the lab needs to make one; the benchmarks have a test with latencies as
+// they are published.
 func TestAFirstBootTakesSixCallsOfEC2(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.Latency.Write = cloud.Fixed(20 * time.Millisecond) })
 	h, err := r.member()

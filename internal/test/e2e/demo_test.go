@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// TestDemo runs the demo as README says it, on real input: the whole main job, with the real programs.
+// TestDemo runs the demo as README says it, on real input: the whole main job, with the real
+// programs.
 func TestDemo(t *testing.T) {
 	cmd := exec.CommandContext(within(t, 5*time.Minute), programs.lab, "demo", "--agent", programs.agent, "--publisher", programs.publisher)
 	out, err := cmd.CombinedOutput()

@@ -1,4 +1,5 @@
-// Package e2e holds the tests of the whole: the built programs, as they ship, on the hosts of a lab.
+// Package e2e holds the tests of the whole: the built programs, as they ship, on the hosts of a
+// lab.
 package e2e
 
 import (
@@ -9,7 +10,8 @@ import (
 	"ebs-release/internal/lab/host"
 )
 
-// programs are where TestMain has built them: the agent and the publisher as they ship, and the lab's own.
+// programs are where TestMain has built them: the agent and the publisher as they ship, and the
+// lab's own.
 var programs struct{ agent, publisher, lab string }
 
 func TestMain(m *testing.M) {

@@ -12,8 +12,8 @@ import (
 	"ebs-release/packaging/iam"
 )
 
-// TestNoStatementOfThePoliciesIsDead: a life that uses all rights goes through under the shipped policies with nothing refused, and with any one
-// statement taken out something is refused.
+// TestNoStatementOfThePoliciesIsDead: a life that uses all rights goes through under the shipped
+// policies with nothing refused, and with any one statement taken out something is refused.
 func TestNoStatementOfThePoliciesIsDead(t *testing.T) {
 	t.Run("all statements", func(t *testing.T) {
 		roles := shippedPolicies(t)
@@ -48,7 +48,8 @@ func TestNoStatementOfThePoliciesIsDead(t *testing.T) {
 	}
 }
 
-// life is a release server and a member, from init to the end, with what goes wrong at times. It ends at the first step that fails.
+// life is a release server and a member, from init to the end, with what goes wrong at times. It
+// ends at the first step that fails.
 func life(t *testing.T, roles *policy.Roles) error {
 	r := newRig(t, func(o *lab.Options) {
 		o.Policy = roles.Allow

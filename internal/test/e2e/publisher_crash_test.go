@@ -49,17 +49,20 @@ func (c publisherCrash) String() string {
 	return fmt.Sprintf("at call %d: %s", c.call, c.kind)
 }
 
-// The matrix takes every kind of effect, at its first occurrence, and of those that come again a sample.
+// The matrix takes every kind of effect, at its first occurrence, and of those that come again a
+// sample.
 const (
 	publisherCrashSeed = 20261123
 	publisherCrashLabs = 2  // side by side: what one waits for, another uses
 	publisherCrashMost = 50 // points per lab
 )
 
-// TestPublisherCrashMatrix kills the publisher with SIGKILL before each of its effects: calls to EC2 and the metadata service (those that change something
-// also after their effect, with the answer lost), children that it starts, freeze and thaw, and all that it changes on /release and in the pointer store. After
-// each of them: /release can be written to within 11 s, the pointer is the old one or the new one, whole, and names a snapshot that is there; and the next
-// publish of the same source ends well, on the member, too.
+// TestPublisherCrashMatrix kills the publisher with SIGKILL before each of its effects: calls to
+// EC2 and the metadata service (those that change something also after their effect, with the
+// answer lost), children that it starts, freeze and thaw, and all that it changes on /release and
+// in the pointer store. After each of them: /release can be written to within 11 s, the pointer is
+// the old one or the new one, whole, and names a snapshot that is there; and the next publish of
+// the same source ends well, on the member, too.
 func TestPublisherCrashMatrix(t *testing.T) {
 	t.Parallel()
 	started := time.Now()
@@ -180,7 +183,8 @@ func (r *rig) signalPublisher(signal string) {
 	}
 }
 
-// crashPublisher kills a publish and checks what must hold from then on. reached: it did not end before.
+// crashPublisher kills a publish and checks what must hold from then on. reached: it did not end
+// before.
 func (r *rig) crashPublisher(c publisherCrash, version string) (reached bool, err error) {
 	r.Helper()
 	before := r.readPointer()
@@ -251,7 +255,8 @@ func (r *rig) readPointer() (p pointer.Pointer) {
 	return p
 }
 
-// pointerIsOneOf says what is wrong with the pointer after a crash: it has to be the one from before, or a whole new one that names a completed snapshot.
+// pointerIsOneOf says what is wrong with the pointer after a crash: it has to be the one from
+// before, or a whole new one that names a completed snapshot.
 func (r *rig) pointerIsOneOf(before pointer.Pointer, version string) error {
 	data, err := os.ReadFile(r.server.Path(lab.PointerStore + "/release.json"))
 	if err != nil {
@@ -299,7 +304,8 @@ func (r *rig) allSnapshotsAreKnown() {
 	}
 }
 
-// gaps writes to the release volume all the time until stop, which says how long a write took at most.
+// gaps writes to the release volume all the time until stop, which says how long a write took at
+// most.
 func (r *rig) gaps() (stop func() time.Duration) {
 	r.Helper()
 	r.sh("touch /run/probing")

@@ -7,8 +7,9 @@ import (
 	"ebs-release/internal/lab/cloud"
 )
 
-// TestMemberThatGoesBetweenActivationAndReport: its volume goes with it, and EC2 refuses to tag all volumes of that call: under the shipped policies, whose
-// conditions are on a volume's tags, as UnauthorizedOperation. The others are reported all the same, and the member is gone, not failed.
+// TestMemberThatGoesBetweenActivationAndReport: its volume goes with it, and EC2 refuses to tag all
+// volumes of that call: under the shipped policies, whose conditions are on a volume's tags, as
+// UnauthorizedOperation. The others are reported all the same, and the member is gone, not failed.
 func TestMemberThatGoesBetweenActivationAndReport(t *testing.T) {
 	r := published(t, nil)
 	r.scale(3)

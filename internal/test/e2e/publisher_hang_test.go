@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// The sshd of three of six members is stopped, and there are two slots: the other three have the release, flipped together right after the commit, and
-// only those that hang are named.
+// The sshd of three of six members is stopped, and there are two slots: the other three have the
+// release, flipped together right after the commit, and only those that hang are named.
 func TestMembersThatHangKeepNobodyWaiting(t *testing.T) {
 	r := published(t, nil)
 	hosts := r.scale(6)
@@ -37,7 +37,8 @@ func TestMembersThatHangKeepNobodyWaiting(t *testing.T) {
 	}
 	for i, h := range hosts {
 		after, did := flipped[h.ID]
-		// Far above what a flip takes, on a machine that others work on too, and far below what a member that hangs may take (5 minutes).
+		// Far above what a flip takes, on a machine that others work on too, and far below what a
+		// member that hangs may take (5 minutes).
 		if did != (i >= 3) || after > 5*time.Second {
 			t.Errorf("%s flipped: %v, %v after the commit", h.ID, did, after)
 		}

@@ -38,7 +38,8 @@ func TestAddressThatANewMemberGetsAgain(t *testing.T) {
 	}
 }
 
-// TestAnotherHostBehindAMembersAddress: a machine that is no member has the address of one. Nothing is said to it but a refusal.
+// TestAnotherHostBehindAMembersAddress: a machine that is no member has the address of one. Nothing
+// is said to it but a refusal.
 func TestAnotherHostBehindAMembersAddress(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.PublisherSettings["converge-deadline"] = "3s" })
 	hosts := r.scale(2)

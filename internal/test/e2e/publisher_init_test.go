@@ -4,7 +4,8 @@ import (
 	"testing"
 )
 
-// TestEncryptionGoesFromTheReleaseVolumeToTheMembers: one flag of init is all that is to be done about it.
+// TestEncryptionGoesFromTheReleaseVolumeToTheMembers: one flag of init is all that is to be done
+// about it.
 func TestEncryptionGoesFromTheReleaseVolumeToTheMembers(t *testing.T) {
 	r := newRig(t, nil)
 	const key = "arn:aws:kms:us-east-1:123456789012:key/0123abcd-12ab-34cd-56ef-0123456789ab"

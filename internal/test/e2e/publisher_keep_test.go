@@ -10,7 +10,8 @@ import (
 	"ebs-release/internal/lab/host"
 )
 
-// What a rollback needs is there after publishes that failed, whose trees are younger, and gc says why it keeps what it keeps.
+// What a rollback needs is there after publishes that failed, whose trees are younger, and gc says
+// why it keeps what it keeps.
 func TestWhatARollbackNeedsOutlivesFailedPublishes(t *testing.T) {
 	r := published(t, nil)
 	h := r.scale(1)[0]
@@ -47,7 +48,8 @@ func TestWhatARollbackNeedsOutlivesFailedPublishes(t *testing.T) {
 	}
 }
 
-// An edit in place that left size and mtime as they were (cp -p) is neither sent nor snapshotted, and a rollback to it is refused.
+// An edit in place that left size and mtime as they were (cp -p) is neither sent nor snapshotted,
+// and a rollback to it is refused.
 func TestWhatWasEditedInPlaceIsNotShipped(t *testing.T) {
 	r := published(t, nil)
 	h := r.scale(1)[0]
@@ -77,7 +79,8 @@ func TestWhatWasEditedInPlaceIsNotShipped(t *testing.T) {
 	}
 }
 
-// A container on a member has a release bound: that one is not removed, and shows no other one, however many are published.
+// A container on a member has a release bound: that one is not removed, and shows no other one,
+// however many are published.
 func TestAReleaseThatAContainerHasMountedStays(t *testing.T) {
 	r := published(t, nil)
 	h := r.scale(1)[0]

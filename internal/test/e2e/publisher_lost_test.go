@@ -11,8 +11,9 @@ import (
 	"ebs-release/internal/lab/cloud"
 )
 
-// TestReleaseServerIsReplaced follows the manual (docs/operations.md, "The release server died") word by word: with the volume that the old one left, and
-// with nothing but the snapshot of the release that the members are on.
+// TestReleaseServerIsReplaced follows the manual (docs/operations.md, "The release server died")
+// word by word: with the volume that the old one left, and with nothing but the snapshot of the
+// release that the members are on.
 func TestReleaseServerIsReplaced(t *testing.T) {
 	for _, tc := range []struct {
 		name string

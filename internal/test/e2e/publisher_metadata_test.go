@@ -8,8 +8,8 @@ import (
 	"ebs-release/internal/lab/host"
 )
 
-// TestSlowMetadataStopsNoPublish: region and keys of the release server come from a metadata service that needs longer than the SDK's own 0.5 s, loses an answer,
-// or has no keys for a moment.
+// TestSlowMetadataStopsNoPublish: region and keys of the release server come from a metadata
+// service that needs longer than the SDK's own 0.5 s, loses an answer, or has no keys for a moment.
 func TestSlowMetadataStopsNoPublish(t *testing.T) {
 	r := published(t, nil)
 	r.scale(1)

@@ -15,8 +15,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// TestDeadFullAndSlowMembersChangeNothingForTheRest: of six members one has no power, one has a full disk, one hangs. The other three have the release as soon as
-// they would have it alone; the three are named, each with its cause; and once they are mended, converge brings them on.
+// TestDeadFullAndSlowMembersChangeNothingForTheRest: of six members one has no power, one has a
+// full disk, one hangs. The other three have the release as soon as they would have it alone; the
+// three are named, each with its cause; and once they are mended, converge brings them on.
 func TestDeadFullAndSlowMembersChangeNothingForTheRest(t *testing.T) {
 	r := published(t, func(o *lab.Options) {
 		o.PublisherSettings["converge-deadline"] = "8s"
@@ -155,7 +156,8 @@ func TestHooksOfMembersRunAfterTheFlip(t *testing.T) {
 			t.Errorf("%+v", m)
 		}
 	}
-	// It may serve the release before: nothing calls that current until the programs have succeeded.
+	// It may serve the release before: nothing calls that current until the programs have
+	// succeeded.
 	bad := "hook failed"
 	r.stand(hosts[0].ID, bad)
 	refused(t, r.publisher("converge"), 5, hosts[0].ID, "50-reload", "no such service")
@@ -187,7 +189,8 @@ func (r *rig) stand(id, want string) {
 	}
 }
 
-// A member is current by generation and release; a tag that cannot be true is named, and heals; and verify looks at what is served.
+// A member is current by generation and release; a tag that cannot be true is named, and heals; and
+// verify looks at what is served.
 func TestWhatIsCurrent(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.PublisherSettings["converge-deadline"] = "10s" })
 	hosts := r.scale(2)

@@ -8,7 +8,8 @@ import (
 	"ebs-release/internal/lab/host"
 )
 
-// A terminal that closes, and a reader that goes away, end no publish that is committed: its members would stay behind. Who means it says it twice.
+// A terminal that closes, and a reader that goes away, end no publish that is committed: its
+// members would stay behind. Who means it says it twice.
 func TestSignalsAfterTheCommit(t *testing.T) {
 	r := published(t, nil)
 	hosts := r.scale(2)

@@ -15,8 +15,10 @@ import (
 // published30 is how many generations the soak publishes.
 const published30 = 30
 
-// TestSoakOfPublishesUnderScaling publishes 30 times while the group's capacity changes all the time, with an EC2 whose reads are often old. At the end of each publish
-// no member is stale: all that it counts are on the generation, and so says each machine itself. In the end there is one volume per instance, and no other.
+// TestSoakOfPublishesUnderScaling publishes 30 times while the group's capacity changes all the
+// time, with an EC2 whose reads are often old. At the end of each publish no member is stale: all
+// that it counts are on the generation, and so says each machine itself. In the end there is one
+// volume per instance, and no other.
 func TestSoakOfPublishesUnderScaling(t *testing.T) {
 	const most = 5
 	r := published(t, func(o *lab.Options) {
@@ -49,7 +51,8 @@ func TestSoakOfPublishesUnderScaling(t *testing.T) {
 	t.Logf("%d publishes in %v, %d members launched and %d left meanwhile", published30, time.Since(started).Round(time.Millisecond), launched, gone)
 }
 
-// scaleAround changes the desired capacity, at times of its own, until the function that it returns is called.
+// scaleAround changes the desired capacity, at times of its own, until the function that it returns
+// is called.
 func (r *rig) scaleAround(least, most int) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	rng := rand.New(rand.NewPCG(4, 2))
@@ -112,7 +115,8 @@ func (r *rig) publishJSON(args ...string) (report publishReport) {
 	return report
 }
 
-// noneStale looks at the machines themselves: whatever of them serves a release serves this one. A machine that has begun to end is no member any more.
+// noneStale looks at the machines themselves: whatever of them serves a release serves this one. A
+// machine that has begun to end is no member any more.
 func (r *rig) noneStale(generation int64, version string) {
 	r.Helper()
 	staying := map[string]bool{}
@@ -133,7 +137,8 @@ func (r *rig) noneStale(generation int64, version string) {
 	}
 }
 
-// noneOrphaned checks the account, once all is quiet: one volume per member, none of an instance that is gone.
+// noneOrphaned checks the account, once all is quiet: one volume per member, none of an instance
+// that is gone.
 func (r *rig) noneOrphaned(members int) {
 	r.Helper()
 	var volumes []string

@@ -9,7 +9,8 @@ import (
 	"ebs-release/internal/volume"
 )
 
-// TestOneVolumeOneStore: two pointer stores on one volume would ship each other's releases, and gc of one would delete the other's snapshots (row 57).
+// TestOneVolumeOneStore: two pointer stores on one volume would ship each other's releases, and gc
+// of one would delete the other's snapshots (row 57).
 func TestOneVolumeOneStore(t *testing.T) {
 	r := published(t, nil)
 	store := r.sh("cat /release/.ebs-release/store")

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// publisherTracer sees what the publisher and its freeze guard do for others to see: the children that it starts, freeze and thaw, and all that it changes on
-// /release and in the pointer store. What ssh and rsync do is theirs. The guard goes on when the publisher is killed.
+// publisherTracer sees what the publisher and its freeze guard do for others to see: the children
+// that it starts, freeze and thaw, and all that it changes on /release and in the pointer store.
+// What ssh and rsync do is theirs. The guard goes on when the publisher is killed.
 func publisherTracer(killAt int) *tracer {
 	return &tracer{program: "ebs-release", effect: publisherEffect, follow: isGuard, orphans: true, killAt: killAt}
 }

@@ -232,7 +232,8 @@ func TestGCRemovesWhatNobodyNeeds(t *testing.T) {
 	if got := r.ok("gc", "--keep", "2", "--grace", "0s"); got != "nothing to remove\n" {
 		t.Errorf("once more: %s", got)
 	}
-	// The one that removed something is in the history: not the dry run, nor those that found nothing.
+	// The one that removed something is in the history: not the dry run, nor those that found
+	// nothing.
 	entries := r.history()
 	e := entries[0]
 	if e.Verb != "gc" || entries[1].Verb == "gc" || e.Result != "done" || e.Committed || e.Generation != 4 || !strings.Contains(e.Who, "@") || time.Since(e.Time) > time.Minute ||
@@ -290,7 +291,8 @@ func (r *rig) orphan(instance string) string {
 	return *made.VolumeId
 }
 
-// hold runs a publish that stays in P2: EC2 throttles its snapshot, and it tries again for half a minute.
+// hold runs a publish that stays in P2: EC2 throttles its snapshot, and it tries again for half a
+// minute.
 func (r *rig) hold() (out <-chan host.Output) {
 	r.Helper()
 	c := make(chan host.Output, 1)
@@ -370,7 +372,8 @@ func TestThawAfterADisaster(t *testing.T) {
 	refused(t, r.publisher("thaw", "--mount-point", "/bare"), 3, "nothing is mounted at /bare")
 }
 
-// TestFrozenVolumeHangsNobody: some killed tool left /release frozen. Whoever would write to it says so, with the next step, and leaves nothing behind.
+// TestFrozenVolumeHangsNobody: some killed tool left /release frozen. Whoever would write to it
+// says so, with the next step, and leaves nothing behind.
 func TestFrozenVolumeHangsNobody(t *testing.T) {
 	r := published(t, nil)
 	r.publishAs("two")

@@ -121,7 +121,8 @@ func (r *rig) on(h *host.Host, script string) string {
 	return strings.TrimSuffix(out.Stdout, "\n")
 }
 
-// member launches one instance outside any group and waits for the end of its boot, which the error tells about.
+// member launches one instance outside any group and waits for the end of its boot, which the error
+// tells about.
 func (r *rig) member() (*host.Host, error) {
 	r.Helper()
 	id, err := r.lab.Account.RunInstance(r.Context(), r.lab.Member())

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tracer follows a program, by ptrace(2), and sees each of its effects just before it happens. The program is the shipped one and knows nothing of it.
+// tracer follows a program, by ptrace(2), and sees each of its effects just before it happens. The
+// program is the shipped one and knows nothing of it.
 type tracer struct {
 	program string                    // what counts begins when the process becomes this program
 	effect  func(syscallEntry) string // what a system call changes for others to see; "": nothing
@@ -44,8 +45,9 @@ func (t *tracer) attach(pid int) error {
 	return <-ready
 }
 
-// onBareThread runs do on a thread of its own that has started no process: a tracer is a thread, its wait4 would
-// take the end of such a process from whoever waits for it, and PR_SET_PDEATHSIG would kill it when the thread ends.
+// onBareThread runs do on a thread of its own that has started no process: a tracer is a thread,
+// its wait4 would take the end of such a process from whoever waits for it, and PR_SET_PDEATHSIG
+// would kill it when the thread ends.
 func onBareThread(do func()) {
 	go func() {
 		runtime.LockOSThread()

@@ -13,7 +13,8 @@ import (
 	"ebs-release/internal/lab/vm"
 )
 
-// volume makes one of 1 GiB, a blank one when there is no snapshot, and returns its id when it is available.
+// volume makes one of 1 GiB, a blank one when there is no snapshot, and returns its id when it is
+// available.
 func (r *rig) volume(snapshotID string) string {
 	r.Helper()
 	in := &ec2.CreateVolumeInput{AvailabilityZone: aws.String(r.lab.Account.Region() + "a"), Size: aws.Int32(1)}
@@ -35,7 +36,8 @@ func (r *rig) waitVolume(id, state string) {
 	}))
 }
 
-// snapshot takes one of a volume as it is now, tagged as a release's, and returns its id when it is completed.
+// snapshot takes one of a volume as it is now, tagged as a release's, and returns its id when it is
+// completed.
 func (r *rig) snapshot(volumeID string) string {
 	r.Helper()
 	out, err := r.lab.EC2().CreateSnapshot(r.Context(), &ec2.CreateSnapshotInput{VolumeId: &volumeID, TagSpecifications: []types.TagSpecification{{

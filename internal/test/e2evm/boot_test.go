@@ -68,7 +68,8 @@ func TestVMBoots(t *testing.T) {
 	})
 }
 
-// wentDown looks up in the journal how the boot before this one ended: the application had stopped when /release was unmounted, and nothing failed.
+// wentDown looks up in the journal how the boot before this one ended: the application had stopped
+// when /release was unmounted, and nothing failed.
 func (r *rig) wentDown(m *vm.Machine) {
 	r.Helper()
 	const stopped = "journalctl --quiet --boot=-1 --output=cat --output-fields=UNIT _PID=1 JOB_TYPE=stop JOB_RESULT=done UNIT=application.service UNIT=release.mount"
@@ -82,7 +83,8 @@ func (r *rig) wentDown(m *vm.Machine) {
 	}
 }
 
-// inOrder fails unless the agent was ready, then the target was reached, then the application started, with no help from systemd.
+// inOrder fails unless the agent was ready, then the target was reached, then the application
+// started, with no help from systemd.
 func (r *rig) inOrder(m *vm.Machine) {
 	r.Helper()
 	at := func(unit, property string) int64 {

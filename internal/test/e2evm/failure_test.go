@@ -42,8 +42,9 @@ func TestVMAgentFailure(t *testing.T) {
 	})
 }
 
-// failed waits for the end of a boot whose agent fails: for its reason in the journal, and for a word of it on the console, where EC2's get-console-output
-// finds it. The application has not started, and all else has.
+// failed waits for the end of a boot whose agent fails: for its reason in the journal, and for a
+// word of it on the console, where EC2's get-console-output finds it. The application has not
+// started, and all else has.
 func (r *rig) failed(m *vm.Machine, word string, reason ...string) {
 	r.Helper()
 	must(r, m.Booted(within(r, bootTime)))

@@ -21,7 +21,8 @@ func TestVMFileSystems(t *testing.T) {
 			}
 			t.Run("two disks with one file system, in the other order", func(t *testing.T) {
 				r := r.in(t)
-				// Another volume from the same snapshot: the same UUID. It is mounted at boot, before the agent's.
+				// Another volume from the same snapshot: the same UUID. It is mounted at boot,
+				// before the agent's.
 				data := r.volume(r.current())
 				r.attach(data, m.ID, "/dev/sdf")
 				link := "/dev/disk/by-id/nvme-QEMU_NVMe_Ctrl_" + cloud.SerialOf(data)

@@ -18,8 +18,10 @@ const (
 	serverVM = "ami-0000000000000f002"
 )
 
-// application is what release trees of these tests have as bin/server, which the README's unit starts: it says which release it began with, and which one it
-// still sees when it is told to end. It says that by itself, in one write: all processes of a unit that is stopped are told to end, children too.
+// application is what release trees of these tests have as bin/server, which the README's unit
+// starts: it says which release it began with, and which one it still sees when it is told to end.
+// It says that by itself, in one write: all processes of a unit that is stopped are told to end,
+// children too.
 const application = `#!/bin/sh
 say() { read -r version </release/current/version; echo "application $1 release $version"; }
 trap 'say "ends on"; exit 0' TERM
@@ -28,7 +30,8 @@ sleep infinity &
 wait
 `
 
-// starts is the mark of an application that has started on a release, ends that of one that was told to end.
+// starts is the mark of an application that has started on a release, ends that of one that was
+// told to end.
 func starts(release string) string { return "application starts on release " + release }
 func ends(release string) string   { return "application ends on release " + release }
 

@@ -1,4 +1,5 @@
-// Package e2evm holds the tests of the whole on virtual machines: the packages, installed as Packer does, under a kernel and a systemd of their own.
+// Package e2evm holds the tests of the whole on virtual machines: the packages, installed as Packer
+// does, under a kernel and a systemd of their own.
 package e2evm
 
 import (
@@ -82,7 +83,8 @@ func build() error {
 	return err
 }
 
-// makePackages makes both packages, the agent's in two versions, and takes the programs out of them.
+// makePackages makes both packages, the agent's in two versions, and takes the programs out of
+// them.
 func makePackages(ctx context.Context) error {
 	for _, v := range []string{version, nextVersion} {
 		cmd := exec.CommandContext(ctx, "../../../packaging/dev/packages", filepath.Join(built.dir, v))

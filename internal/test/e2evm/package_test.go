@@ -10,7 +10,8 @@ import (
 	"ebs-release/internal/lab/vm"
 )
 
-// TestVMBake makes an image on a running instance, as Packer does with packaging/packer, with a reboot in between, and boots from it.
+// TestVMBake makes an image on a running instance, as Packer does with packaging/packer, with a
+// reboot in between, and boots from it.
 func TestVMBake(t *testing.T) {
 	r := newRig(t, setup{})
 	builder := r.launch(cloud.RunSpec{ImageID: bareVM})
@@ -52,7 +53,8 @@ func TestVMBake(t *testing.T) {
 	r.ready(r.launch(spec), "one")
 }
 
-// TestVMUpgradeWhileMounted installs a newer agent under a running application; the next publish and the next boot are the newer agent's.
+// TestVMUpgradeWhileMounted installs a newer agent under a running application; the next publish
+// and the next boot are the newer agent's.
 func TestVMUpgradeWhileMounted(t *testing.T) {
 	r := newRig(t, setup{})
 	must(t, r.lab.Account.SetDesired("web", 1))

@@ -21,8 +21,10 @@ type request struct {
 	at   time.Duration // since the first one
 }
 
-// TestVMPowerCuts cuts the power of machines while their agents run, each at another point, and switches them on again. The points are spread evenly over the
-// time of an undisturbed run, from its first request to the start of the application, so that waits and work on disks are hit as well as requests.
+// TestVMPowerCuts cuts the power of machines while their agents run, each at another point, and
+// switches them on again. The points are spread evenly over the time of an undisturbed run, from
+// its first request to the start of the application, so that waits and work on disks are hit as
+// well as requests.
 func TestVMPowerCuts(t *testing.T) {
 	r := newRig(t, setup{latency: cloud.Realistic()})
 	if *seed == 0 {
@@ -74,7 +76,8 @@ func (r *rig) undisturbed() (requests []request, end time.Duration) {
 	return requests, now.Sub(first)
 }
 
-// cut cuts the power so long after request n (from 0) of the machine. A boot that makes fewer requests is cut when its application has started.
+// cut cuts the power so long after request n (from 0) of the machine. A boot that makes fewer
+// requests is cut when its application has started.
 func (r *rig) cut(m *vm.Machine, n int, wait time.Duration) {
 	r.Helper()
 	reached := make(chan struct{})

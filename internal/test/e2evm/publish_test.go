@@ -10,7 +10,8 @@ import (
 	"ebs-release/internal/lab/vm"
 )
 
-// TestVMLaunchDuringAPublish holds a boot at its first change of the world, which is for release one, until release two is committed.
+// TestVMLaunchDuringAPublish holds a boot at its first change of the world, which is for release
+// one, until release two is committed.
 func TestVMLaunchDuringAPublish(t *testing.T) {
 	r := newRig(t, setup{})
 	reached, goOn := make(chan struct{}), make(chan struct{})
@@ -39,7 +40,8 @@ func TestVMLaunchDuringAPublish(t *testing.T) {
 	}
 }
 
-// TestVMPublishesToOthers has nothing but virtual machines: a release server, set up as the README's quick start says, and two members.
+// TestVMPublishesToOthers has nothing but virtual machines: a release server, set up as the
+// README's quick start says, and two members.
 func TestVMPublishesToOthers(t *testing.T) {
 	r := newRig(t, setup{})
 	server := r.launch(cloud.RunSpec{ImageID: serverVM, Role: "ebs-release-publisher", Tags: map[string]string{"Name": "release-server"}})

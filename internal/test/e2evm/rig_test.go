@@ -18,8 +18,9 @@ import (
 	"ebs-release/internal/lab/vm"
 )
 
-// How long things may take on emulated machines that share two processors with other tests, and with whatever else this machine does. A boot alone takes about
-// seven seconds. These only end a test that would wait for ever.
+// How long things may take on emulated machines that share two processors with other tests, and
+// with whatever else this machine does. A boot alone takes about seven seconds. These only end a
+// test that would wait for ever.
 const (
 	bootTime = 6 * time.Minute
 	stepTime = 3 * time.Minute
@@ -149,7 +150,8 @@ func (r *rig) marked(m *vm.Machine, mark string) {
 	must(r, m.WaitMark(within(r, bootTime), mark))
 }
 
-// onConsole waits until the machine's console shows the word: no more than one, since many write there.
+// onConsole waits until the machine's console shows the word: no more than one, since many write
+// there.
 func (r *rig) onConsole(m *vm.Machine, word string) {
 	r.Helper()
 	_, err := m.WaitConsole(within(r, bootTime), regexp.MustCompile(regexp.QuoteMeta(word)))
@@ -174,8 +176,9 @@ func (r *rig) inJournal(m *vm.Machine, unit, text string) {
 // reboot reboots a machine from inside.
 func (r *rig) reboot(m *vm.Machine) { r.Helper(); must(r, m.Reboot(within(r, bootTime))) }
 
-// ready waits for the application of the boot that is going on, and fails unless all is as a boot that went well leaves it: one volume, attached,
-// reported, deleted with the instance; one mount, of this volume; the agent's and the application's units active, and nothing else failed.
+// ready waits for the application of the boot that is going on, and fails unless all is as a boot
+// that went well leaves it: one volume, attached, reported, deleted with the instance; one mount,
+// of this volume; the agent's and the application's units active, and nothing else failed.
 func (r *rig) ready(m *vm.Machine, release string) {
 	r.Helper()
 	r.marked(m, starts(release))

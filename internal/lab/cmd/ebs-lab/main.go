@@ -1,4 +1,5 @@
-// Command ebs-lab runs the lab, an EC2 on one machine: `up` for a person to play with, `demo` for the main job of ebs-release from end to end.
+// Command ebs-lab runs the lab, an EC2 on one machine: `up` for a person to play with, `demo` for
+// the main job of ebs-release from end to end.
 package main
 
 import (
