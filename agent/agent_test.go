@@ -27,7 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// agent is the program with streams and folders of a test.
+// agent is the program with streams and directories of a test.
 type agent struct {
 	program
 	out, err bytes.Buffer

@@ -44,8 +44,8 @@ func nvme(t *testing.T, mkfs ...string) *machine {
 	write("size", "65536")
 	write("dev", fmt.Sprintf("%d:%d", unix.Major(node.Rdev), unix.Minor(node.Rdev)))
 	point := filepath.Join(dir, "release")
-	for _, folder := range []string{filepath.Join(dir, "dev"), point} {
-		if err := os.Mkdir(folder, 0o755); err != nil {
+	for _, directory := range []string{filepath.Join(dir, "dev"), point} {
+		if err := os.Mkdir(directory, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

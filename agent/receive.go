@@ -46,7 +46,7 @@ the next activation of the same generation runs all of them again. Once all have
 		return r.Run(cmd.Context(), p.stdin, p.stdout)
 	}
 	cmd.Flags().IntVar(&r.Keep, "keep", 3, "how many releases to keep on the volume, for a publisher that does not say it")
-	cmd.Flags().StringVar(&r.Hooks.Path, "hooks", "/etc/ebs-release/activate.d", "folder with programs to run after an activation")
+	cmd.Flags().StringVar(&r.Hooks.Path, "hooks", "/etc/ebs-release/activate.d", "directory with programs to run after an activation")
 	cmd.Flags().DurationVar(&r.Hooks.Timeout, "hook-timeout", time.Minute, "for each of them")
 	return cmd
 }

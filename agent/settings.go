@@ -69,7 +69,7 @@ func zeroOr(low, high int, unit string) func(string) error {
 	}
 }
 
-// A gp3 volume has so many IOPS when none are asked for, and takes a MiB/s for every four: 0.25
+// A gp3 volume has this many IOPS when none are asked for, and takes a MiB/s for every four: 0.25
 // MiB/s per IOPS (CreateVolume, Iops; EBS user guide, "General Purpose SSD volumes"). That a GiB
 // takes 500 IOPS, EC2 says: the size is the snapshot's.
 const (

@@ -89,16 +89,16 @@ func TestEveryCommandInTheDocumentsIsReal(t *testing.T) {
 		}
 	}
 	if seen["ebs-release"] < 30 || seen["ebs-release-agent"] < 10 {
-		t.Errorf("only so many commands were found: %v", seen)
+		t.Errorf("only these commands were found: %v", seen)
 	}
 }
 
 func build(t *testing.T) map[string]string {
 	t.Helper()
 	programs := map[string]string{}
-	for name, folder := range map[string]string{"ebs-release": "../publisher", "ebs-release-agent": "../agent"} {
+	for name, directory := range map[string]string{"ebs-release": "../publisher", "ebs-release-agent": "../agent"} {
 		programs[name] = filepath.Join(t.TempDir(), name)
-		if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", programs[name], folder).CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", programs[name], directory).CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", name, err, out)
 		}
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 )
 
-// example is a folder of HCL: what it declares and what it refers to. The references have the form
-// in which a declaration is named: var.region, local.hook, data.aws_partition.current,
+// example is a directory of HCL: what it declares and what it refers to. The references have the
+// form in which a declaration is named: var.region, local.hook, data.aws_partition.current,
 // aws_instance.server.
 type example struct {
 	declared  map[string]hcl.Range
@@ -150,13 +150,13 @@ func TestExamplesAreClosed(t *testing.T) {
 	}
 }
 
-// parseExample reads all files of a folder with the given end.
-func parseExample(t *testing.T, folder, end string) example {
+// parseExample reads all files of a directory with the given end.
+func parseExample(t *testing.T, directory, end string) example {
 	t.Helper()
 	e := example{map[string]hcl.Range{}, map[string]hcl.Range{}, map[string]*hclsyntax.Block{}, map[string]hcl.Range{}, nil}
-	files, err := filepath.Glob(filepath.Join(folder, "*"+end))
+	files, err := filepath.Glob(filepath.Join(directory, "*"+end))
 	if err != nil || len(files) == 0 {
-		t.Fatalf("there are no files %s in %s: %v", end, folder, err)
+		t.Fatalf("there are no files %s in %s: %v", end, directory, err)
 	}
 	parser := hclparse.NewParser()
 	for _, path := range files {
@@ -169,7 +169,7 @@ func parseExample(t *testing.T, folder, end string) example {
 		}
 		for _, block := range file.Body.(*hclsyntax.Body).Blocks {
 			e.declare(block)
-			if diags := hclsyntax.Walk(block, &walker{&e, folder}); diags.HasErrors() {
+			if diags := hclsyntax.Walk(block, &walker{&e, directory}); diags.HasErrors() {
 				t.Fatal(diags)
 			}
 		}
@@ -219,8 +219,8 @@ func (e *example) check(t *testing.T) {
 
 // walker collects references, literal strings and templatefile calls.
 type walker struct {
-	e      *example
-	folder string
+	e         *example
+	directory string
 }
 
 func (w *walker) Enter(node hclsyntax.Node) hcl.Diagnostics {
@@ -258,7 +258,7 @@ func (w *walker) file(call *hclsyntax.FunctionCallExpr) hcl.Diagnostics {
 	if !ok {
 		return wrong("%s is not called with \"${path.module}/…\"", call.Name)
 	}
-	name := filepath.Join(w.folder, end.Val.AsString())
+	name := filepath.Join(w.directory, end.Val.AsString())
 	if _, err := os.Stat(name); err != nil {
 		return wrong("%s: %v", call.Name, err)
 	}

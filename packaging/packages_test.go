@@ -30,7 +30,7 @@ func TestPackages(t *testing.T) {
 		again := build(t, elsewhere, t.TempDir(), "1.0")
 		for name, path := range v1 {
 			if a, b := digest(t, path), digest(t, again[name]); a != b {
-				t.Errorf("%s: built in another folder at another time it is another file: %s, %s", filepath.Base(path), a, b)
+				t.Errorf("%s: built in another directory at another time it is another file: %s, %s", filepath.Base(path), a, b)
 			}
 		}
 	})
@@ -187,8 +187,8 @@ func build(t *testing.T, source, out, version string) map[string]string {
 	return made
 }
 
-// copyTree copies what the packages are made of to another folder; times and permissions as another
-// checkout would have them.
+// copyTree copies what the packages are made of to another directory; times and permissions as
+// another checkout would have them.
 func copyTree(t *testing.T) string {
 	t.Helper()
 	to := filepath.Join(t.TempDir(), "another", "checkout")

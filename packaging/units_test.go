@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// distributions are the folders of testdata/cloud-init: their README files say where each ordering
-// comes from.
+// distributions are the directories of testdata/cloud-init: their README files say where each
+// ordering comes from.
 var distributions = []string{"debian-12", "ubuntu-24.04", "amazon-2023", "rhel-9"}
 
 // ourUnits are the unit files as the two packages install them.

@@ -58,7 +58,7 @@ tree      releases on the release volume, but those of the latest --keep committ
 snapshot  snapshots of the release volume, but one for each of these --keep releases, those of the pointer, and of members that boot.
           Those of publishes that never committed go first
 volume    volumes of members whose instance is gone, attached to nothing, in any group
-record    files of connections to members (addresses, host keys) that a killed publisher left in the temporary folder
+record    files of connections to members (addresses, host keys) that a killed publisher left in the temporary directory
 
 Let --grace be longer than the slowest boot: an instance may just make its volume from an older snapshot. Exit 4: a publish is running.`,
 		Args: cobra.NoArgs,
@@ -90,7 +90,7 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 		return before(ctx, err)
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	s := survey{grace: grace, now: time.Now()}
+	s := inventory{grace: grace, now: time.Now()}
 	if err := parts.look(ctx, &s); err != nil {
 		return before(ctx, err)
 	}
@@ -139,7 +139,7 @@ func (p *parts) remove(ctx context.Context, items []gcItem) {
 }
 
 // entry is the line of the history.
-func (r gcReport) entry(ctx context.Context, s survey) pointer.Entry {
+func (r gcReport) entry(ctx context.Context, s inventory) pointer.Entry {
 	err := r.err(ctx)
 	e := pointer.Entry{
 		Verb: verbGC, Message: "removed " + r.removed(), Result: ended(err), Generation: s.pointer.Generation, Took: time.Since(s.now).Milliseconds(),

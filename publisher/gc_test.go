@@ -21,10 +21,10 @@ func releaseOf(day int) string { return fmt.Sprintf("202601%02dT000000Z-00000000
 
 func dayOf(day int) time.Time { return time.Date(2026, 1, day, 0, 0, 0, 0, time.UTC) }
 
-// newSurvey has generations 1 to 9, one a day; it is the tenth, and the pointer is back at
+// newInventory has generations 1 to 9, one a day; it is the tenth, and the pointer is back at
 // generation 9 with the release of the third.
-func newSurvey() *survey {
-	s := &survey{now: dayOf(10), grace: 36 * time.Hour, keep: 2, volume: gc.Volume{Current: releaseOf(3)}}
+func newInventory() *inventory {
+	s := &inventory{now: dayOf(10), grace: 36 * time.Hour, keep: 2, volume: gc.Volume{Current: releaseOf(3)}}
 	for day := 1; day <= 9; day++ {
 		id := fmt.Sprintf("snap-%d", day)
 		s.volume.Releases = append(s.volume.Releases, releaseOf(day))
@@ -50,7 +50,7 @@ func kinds(items []gcItem, kind string) string {
 }
 
 func TestGCKeepsWhatIsNeeded(t *testing.T) {
-	s := newSurvey()
+	s := newInventory()
 	s.members = []fleet.Member{{InstanceID: "i-1", State: "ready", Release: releaseOf(1)}, {InstanceID: "i-2", State: "booting", Release: releaseOf(2)}, {InstanceID: "i-3", State: "unknown"}}
 	s.keep = 4
 	// Trees: those of the latest generations stay (10 is a rollback to 3; 9, 8, 7), and the
@@ -70,7 +70,7 @@ func TestGCKeepsWhatIsNeeded(t *testing.T) {
 }
 
 func TestGCLeavesTheYoungAlone(t *testing.T) {
-	s := newSurvey()
+	s := newInventory()
 	s.orphans = []fleet.Orphan{{VolumeID: "vol-old", InstanceID: "i-9", Created: dayOf(8)}, {VolumeID: "vol-young", InstanceID: "i-8", Created: dayOf(9)}}
 	s.records = []gcItem{{Kind: kindRecord, ID: "/tmp/old", Created: dayOf(1)}, {Kind: kindRecord, ID: "/tmp/young", Created: dayOf(10)}}
 	if got := kinds(s.plan(), kindVolume) + " " + kinds(s.plan(), kindRecord); got != "vol-old /tmp/old" {
@@ -86,7 +86,7 @@ func TestGCLeavesTheYoungAlone(t *testing.T) {
 
 // Row 85: its instance may live on, and the words say so.
 func TestGCRemovesAVolumeThatWasLeft(t *testing.T) {
-	s := newSurvey()
+	s := newInventory()
 	s.members = []fleet.Member{{InstanceID: "i-9", State: "ready", Release: releaseOf(3)}}
 	s.orphans = []fleet.Orphan{
 		{VolumeID: "vol-left", InstanceID: "i-9", Created: dayOf(8), Left: true}, {VolumeID: "vol-young", InstanceID: "i-9", Created: dayOf(9), Left: true},
@@ -102,7 +102,7 @@ func TestGCRemovesAVolumeThatWasLeft(t *testing.T) {
 }
 
 func TestGCWithoutAHistoryTakesNothingForUncommitted(t *testing.T) {
-	s := newSurvey()
+	s := newInventory()
 	s.history = s.history[len(s.history)-1:] // it was bounded, or the store is older than this program
 	s.keep = 3
 	if got := kinds(s.plan(), kindSnapshot); got != "7 6 5 4 2 1" { // the pointer's 3, 9 and 8 stay
@@ -116,7 +116,7 @@ func TestGCWithoutAHistoryTakesNothingForUncommitted(t *testing.T) {
 }
 
 func TestGCLeavesSnapshotsOfOthersAlone(t *testing.T) {
-	s := newSurvey()
+	s := newInventory()
 	s.store = "1111111111111111"
 	for i := range s.snapshots {
 		switch s.snapshots[i].ID {

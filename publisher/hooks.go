@@ -11,7 +11,7 @@ import (
 	"ebs-release/internal/publish"
 )
 
-// hooksFolder holds the folders `before` and `after` with the operator's programs.
+// hooksFolder holds the directories `before` and `after` with the operator's programs.
 const hooksFolder = "/etc/ebs-release/publish.d"
 
 // hooks is publish.Hooks: the programs in publish.d/before run when all checks have passed and
@@ -19,9 +19,9 @@ const hooksFolder = "/etc/ebs-release/publish.d"
 // publish.d/after run once the generation is committed, whatever came of it: see
 // EBS_RELEASE_RESULT.
 type hooks struct {
-	folder  string
-	timeout time.Duration // for each program
-	path    string        // of the release on this machine
+	directory string
+	timeout   time.Duration // for each program
+	path      string        // of the release on this machine
 }
 
 // Before is publish.Hooks's.
@@ -39,7 +39,7 @@ func (h hooks) After(ctx context.Context, o publish.Outcome) error {
 }
 
 func (h hooks) run(ctx context.Context, when string, env ...string) error {
-	dir := hook.Dir{Path: filepath.Join(h.folder, when), Timeout: h.timeout, Env: append(env, "EBS_RELEASE_HOOK="+when, "EBS_RELEASE_PATH="+h.path)}
+	dir := hook.Dir{Path: filepath.Join(h.directory, when), Timeout: h.timeout, Env: append(env, "EBS_RELEASE_HOOK="+when, "EBS_RELEASE_PATH="+h.path)}
 	if err := dir.Run(ctx); err != nil {
 		return fmt.Errorf("%s: %w", dir.Path, err)
 	}

@@ -38,7 +38,7 @@ func (p *program) initCommand() *cobra.Command {
 		Use:   "init",
 		Short: "Make the release volume of this release server, and mount it",
 		Long: `Make the release volume of this release server: create and attach an EBS volume, prove it blank, make a file system on it, mount it,
-write it into /etc/fstab, and make the folders of the release tree. What is done already is left alone, so it can be run again at any time.
+write it into /etc/fstab, and make the directories of the release tree. What is done already is left alone, so it can be run again at any time.
 It never formats a disk that is not blank.
 
 A release server that takes the place of one that was lost gets the old one's volume with --volume, or a copy of it from the snapshot of a release
@@ -62,7 +62,7 @@ with --snapshot. Then ` + "`ebs-release publish /release/releases/ID`" + `, with
 	flags.StringVar(&f.volumeID, "volume", "", "take this volume, which is blank or was made by init, instead of a new one")
 	flags.StringVar(&f.snapshot, "snapshot", "", "make the volume from this snapshot of a release, instead of a blank one")
 	flags.StringVar(&f.device, "device", "", "take the volume that is attached as this disk, such as /dev/nvme1n1, instead of a new one")
-	flags.StringVar(&f.store, "store", "", "the pointer store takes the place of the store with this `ID`, which the volume belongs to and whose folder is lost")
+	flags.StringVar(&f.store, "store", "", "the pointer store takes the place of the store with this `ID`, which the volume belongs to and whose directory is lost")
 	flags.StringVar(&f.owner, "owner", "", "user that the release tree belongs to (default: the ssh-user)")
 	flags.StringVar(&f.fstab, "fstab", fstabFile, "file to write the mount into")
 	_ = errors.Join( // these fail only for a flag that is not there

@@ -24,7 +24,7 @@ import (
 )
 
 // server is a release server: an EC2 with volumes, whose disks are loop devices that show up under
-// other names in folders of the test.
+// other names in directories of the test.
 type server struct {
 	volume.EC2 // nil: a call that init does not make
 	t          *testing.T
@@ -43,7 +43,7 @@ func newServer(t *testing.T, size int64) *server {
 
 func (s *server) initializer(flags initFlags) *initializer {
 	who := instance.Identity{InstanceID: "i-server", AvailabilityZone: "eu-central-1a", Region: "eu-central-1"}
-	point := filepath.Join(s.dev, "..", "release") // beside the folders of this test
+	point := filepath.Join(s.dev, "..", "release") // beside the directories of this test
 	point = filepath.Clean(point)
 	if flags.fileSystem == "" {
 		flags.fileSystem = "ext4"

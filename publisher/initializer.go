@@ -75,14 +75,14 @@ func (i *initializer) run(ctx context.Context) (initReport, error) {
 	if err != nil {
 		return i.report, err
 	}
-	folder, store, err := i.findStore(ctx)
+	directory, store, err := i.findStore(ctx)
 	if err != nil {
 		return i.report, err
 	}
 	if err := i.makeTree(); err != nil {
 		return i.report, err
 	}
-	if store, err = i.setStore(ctx, folder, store); err != nil {
+	if store, err = i.setStore(ctx, directory, store); err != nil {
 		return i.report, err
 	}
 	changed, err := i.volumes.mark(ctx, i.report.VolumeID, store)
@@ -105,7 +105,7 @@ func (i *initializer) run(ctx context.Context) (initReport, error) {
 	return i.report, nil
 }
 
-// makeMountPoint: nobody can write into the bare folder, so that nothing lands there while the
+// makeMountPoint: nobody can write into the bare directory, so that nothing lands there while the
 // volume is not mounted.
 func (i *initializer) makeMountPoint() error {
 	_, err := os.Lstat(i.mountPoint)
@@ -118,7 +118,7 @@ func (i *initializer) makeMountPoint() error {
 	if err := os.Mkdir(i.mountPoint, 0o555); err != nil {
 		return fmt.Errorf("make the mount point: %w", err)
 	}
-	i.did("made the folder %s", i.mountPoint)
+	i.did("made the directory %s", i.mountPoint)
 	return nil
 }
 
@@ -270,7 +270,7 @@ func (i *initializer) givenDevice(ctx context.Context) (device.Device, string, e
 // findStore says which store the volume is of, or is going to be; "": a new one. A volume that was
 // named, or made from a snapshot that was named, brings its store along to a pointer store that has
 // no id: this server takes the place of another one.
-func (i *initializer) findStore(ctx context.Context) (*pointer.Folder, string, error) {
+func (i *initializer) findStore(ctx context.Context) (*pointer.Directory, string, error) {
 	tag, err := i.volumes.store(ctx, i.report.VolumeID)
 	if err != nil {
 		return nil, "", err
@@ -279,7 +279,7 @@ func (i *initializer) findStore(ctx context.Context) (*pointer.Folder, string, e
 	if err != nil {
 		return nil, "", err
 	}
-	o := ownership{folder: i.pointerStore, volumeID: i.report.VolumeID, file: file, tag: tag}
+	o := ownership{directory: i.pointerStore, volumeID: i.report.VolumeID, file: file, tag: tag}
 	on := cmp.Or(file, tag)
 	if i.flags.store != "" && i.flags.store != on {
 		return nil, "", fmt.Errorf("--store %s: %s belongs to %s", i.flags.store, i.report.VolumeID, cmp.Or(on, "no store"))
@@ -287,11 +287,11 @@ func (i *initializer) findStore(ctx context.Context) (*pointer.Folder, string, e
 	if info, err := os.Stat(i.pointerStore); i.pointerStore == "" || err != nil || !info.IsDir() {
 		return nil, "", nil // publish says what is wrong with it
 	}
-	folder, err := pointer.NewFolder(i.pointerStore)
+	directory, err := pointer.NewFolder(i.pointerStore)
 	if err != nil {
 		return nil, "", err
 	}
-	if o.own, err = folder.ID(ctx); err != nil {
+	if o.own, err = directory.ID(ctx); err != nil {
 		return nil, "", err
 	}
 	takes := i.flags.store != "" || i.flags.snapshot != "" || i.flags.volumeID != "" || i.flags.device != ""
@@ -299,16 +299,16 @@ func (i *initializer) findStore(ctx context.Context) (*pointer.Folder, string, e
 		o.own = on
 	}
 	store, err := o.decide()
-	return folder, store, err
+	return directory, store, err
 }
 
 // setStore writes whose volume it is.
-func (i *initializer) setStore(ctx context.Context, folder *pointer.Folder, store string) (string, error) {
-	if folder == nil {
+func (i *initializer) setStore(ctx context.Context, directory *pointer.Directory, store string) (string, error) {
+	if directory == nil {
 		return "", nil
 	}
 	tree := release.Tree{Root: i.mountPoint}
-	own, err := folder.ID(ctx)
+	own, err := directory.ID(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -316,13 +316,13 @@ func (i *initializer) setStore(ctx context.Context, folder *pointer.Folder, stor
 	if err != nil || own != "" && own == on {
 		return own, err
 	}
-	if store, err = writeStore(ctx, store, folder, tree); err == nil {
+	if store, err = writeStore(ctx, store, directory, tree); err == nil {
 		i.did("the volume and %s belong to store %s", i.pointerStore, store)
 	}
 	return store, err
 }
 
-// makeTree makes the folders of a release tree, or gives them to another owner.
+// makeTree makes the directories of a release tree, or gives them to another owner.
 func (i *initializer) makeTree() error {
 	tree := release.Tree{Root: i.mountPoint}
 	var st unix.Stat_t

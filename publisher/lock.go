@@ -28,7 +28,7 @@ func (p *program) lockCommand() *cobra.Command {
 		Use:   "release",
 		Short: "Ask the publish that holds the lock to end, and wait until it has",
 		Long: `Ask the publish that holds the lock to end (SIGTERM), and wait until it has. Before its commit it takes back what it did; after, ` + "`ebs-release converge`" + `
-brings the members on. A lock never outlives its process, so there is nothing to take away by force. Exit 4: it is still held.`,
+brings the members up to date. A lock never outlives its process, so there is nothing to take away by force. Exit 4: it is still held.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, err := p.store()
@@ -78,7 +78,7 @@ brings the members on. A lock never outlives its process, so there is nothing to
 }
 
 // recordStop writes into the history who ended somebody's publish, or tried to.
-func (p *program) recordStop(ctx context.Context, store *pointer.Folder, holder pointer.Holder, err error) {
+func (p *program) recordStop(ctx context.Context, store *pointer.Directory, holder pointer.Holder, err error) {
 	e := pointer.Entry{Verb: verbLockRelease, Message: "of " + holder.String(), Result: ended(err)}
 	if err != nil {
 		e.Error = publish.OneLine(err)
@@ -87,7 +87,7 @@ func (p *program) recordStop(ctx context.Context, store *pointer.Folder, holder 
 }
 
 // store opens the pointer store alone.
-func (p *program) store() (*pointer.Folder, error) {
+func (p *program) store() (*pointer.Directory, error) {
 	values, err := p.settings("pointer-store")
 	if err != nil {
 		return nil, err

@@ -1,4 +1,4 @@
-// Command ebs-release publishes a folder to Auto Scaling groups: it makes the snapshot that new
+// Command ebs-release publishes a directory to Auto Scaling groups: it makes the snapshot that new
 // instances boot from, and brings the running ones to the same release. It runs on the release
 // server, which has the release volume mounted.
 package main

@@ -54,7 +54,7 @@ func TestUsageErrorsEndWith2AndOneLine(t *testing.T) {
 	}{
 		{"unknown verb", []string{"publsh"}, `unknown command "publsh"`},
 		{"unknown flag", []string{"status", "--fast"}, "unknown flag: --fast; see `ebs-release status --help`"},
-		{"missing argument", []string{"publish"}, "publish wants one SOURCE, the folder to release, and got 0; see `ebs-release publish --help`"},
+		{"missing argument", []string{"publish"}, "publish wants one SOURCE, the directory to release, and got 0; see `ebs-release publish --help`"},
 		{"bad format", []string{"status", "--output", "xml"}, "--output is"},
 		{"no group", []string{"publish", "/x"}, "groups is not set"},
 		{"bad duration", []string{"status", "--groups", "web", "--settle", "soon"}, "setting settle"},
@@ -117,12 +117,12 @@ func TestConfigShowSaysWhereValuesComeFrom(t *testing.T) {
 // TestCompletion asks as the scripts of the shells do.
 func TestCompletion(t *testing.T) {
 	store := t.TempDir()
-	folder, err := pointer.NewFolder(store)
+	directory, err := pointer.NewFolder(store)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range []pointer.Entry{{Verb: "publish", Committed: true, Generation: 1, Message: "one"}, {Verb: "publish"}, {Verb: "publish", Committed: true, Generation: 3, Message: "three"}} {
-		if err := folder.Record(t.Context(), e); err != nil {
+		if err := directory.Record(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -133,7 +133,7 @@ func TestCompletion(t *testing.T) {
 		{[]string{"roll"}, "rollback\t"},
 		{[]string{"status", "--output", ""}, "text\njson\nndjson\n:4\n"},
 		{[]string{"init", "--file-system", ""}, "ext4\nxfs\n:4\n"},
-		{[]string{"publish", ""}, ":16\n"},                            // folders
+		{[]string{"publish", ""}, ":16\n"},                            // directories
 		{[]string{"status", ""}, ":4\n"},                              // no files
 		{[]string{"status", "--config", ""}, ":0\n"},                  // files
 		{[]string{"rollback", "--to", ""}, "3\tthree\n1\tone\n:36\n"}, // no files, in this order

@@ -42,7 +42,7 @@ type parts struct {
 	*publish.Publisher
 	values  config.Values
 	checks  preflight
-	store   *pointer.Folder
+	store   *pointer.Directory
 	tree    release.Tree
 	maker   *snapshot.Maker
 	ec2     *ec2.Client
@@ -116,7 +116,7 @@ func needed(values config.Values, configFile string) []snapshot.Place {
 		{What: "the pointer store", Path: values.Get("pointer-store")},
 		{What: "the ssh key", Path: values.Get("ssh-key")},
 		{What: "the configuration", Path: configFile},
-		{What: "the home folder", Path: home},
+		{What: "the home directory", Path: home},
 	}
 	for _, env := range []string{"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CA_BUNDLE"} {
 		places = append(places, snapshot.Place{What: "the file of $" + env, Path: os.Getenv(env)})

@@ -24,8 +24,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A release volume with less left than this can't take a release in, however little changed. What a
-// release needs in the end is known only while it is taken in; running out of space there changes
+// A release volume with less left than this cannot take a release in, however little changed. What
+// a release needs in the end is known only while it is taken in; running out of space there changes
 // nothing either.
 const (
 	leastBytes  = 16 << 20
@@ -38,7 +38,7 @@ type preflight struct {
 	values  config.Values
 	verb    string
 	source  string // of a publish
-	store   *pointer.Folder
+	store   *pointer.Directory
 	tree    release.Tree
 	ec2     *ec2.Client
 	volumes *volume.Volumes
@@ -79,7 +79,7 @@ func (c preflight) root(context.Context) error {
 	return nil
 }
 
-// sourceThere looks at a folder. An rsync source (host:path, rsync://) is rsync's business.
+// sourceThere looks at a directory. An rsync source (host:path, rsync://) is rsync's business.
 func (c preflight) sourceThere(context.Context) error {
 	if release.IsRemote(c.source) {
 		return nil
@@ -89,7 +89,7 @@ func (c preflight) sourceThere(context.Context) error {
 	case err != nil:
 		return err
 	case !info.IsDir():
-		return fmt.Errorf("%s is not a folder", c.source)
+		return fmt.Errorf("%s is not a directory", c.source)
 	}
 	entries, err := os.ReadDir(c.source)
 	if err != nil {

@@ -33,8 +33,8 @@ func (p *program) publishCommand() *cobra.Command {
 	var dryRun, rollback bool
 	cmd := &cobra.Command{
 		Use:   "publish SOURCE",
-		Short: "Make a folder the current release of every member and of every instance to come",
-		Long: `Make a folder (or any rsync source) the current release of every member, and of every instance that launches from now on.
+		Short: "Make a directory the current release of every member and of every instance to come",
+		Long: `Make a directory (or any rsync source) the current release of every member, and of every instance that launches from now on.
 
 P0 check      lock, and try everything that could fail later
 P1 ingest     take SOURCE in, as a release on the release volume
@@ -50,7 +50,7 @@ Publishing the release that is current once more is allowed: it is a new generat
   sudo ebs-release publish ci@build.internal:/srv/builds/812/`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return fmt.Errorf("publish wants one SOURCE, the folder to release, and got %d", len(args))
+				return fmt.Errorf("publish wants one SOURCE, the directory to release, and got %d", len(args))
 			}
 			return nil
 		},

@@ -113,7 +113,7 @@ func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) 
 
 // otherWays names the generations whose releases are still on the release volume.
 func (p *parts) otherWays(commits []pointer.Entry, current pointer.Pointer) string {
-	there, _ := p.tree.Releases() // if they can't be read, that is not what went wrong
+	there, _ := p.tree.Releases() // if they cannot be read, that is not what went wrong
 	var ways []string
 	for _, e := range commits {
 		if e.Release != current.Release && slices.Contains(there, e.Release) {

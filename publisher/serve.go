@@ -38,15 +38,15 @@ func (p *program) serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			folder := values.Get("pointer-store")
-			if _, err := pointer.NewFolder(folder); err != nil {
+			directory := values.Get("pointer-store")
+			if _, err := pointer.NewFolder(directory); err != nil {
 				return exit.With(exit.Usage, err)
 			}
 			listeners, err := listeners(listen)
 			if err != nil {
 				return err
 			}
-			return p.serve(cmd.Context(), folder, listeners)
+			return p.serve(cmd.Context(), directory, listeners)
 		},
 	}
 	cmd.Flags().StringVar(&listen, "listen", "", "address and port to listen on (default "+defaultListen+", or the sockets that systemd passes)")
@@ -74,9 +74,9 @@ func listeners(listen string) ([]net.Listener, error) {
 }
 
 // serve answers until ctx ends, which is its normal end.
-func (p *program) serve(ctx context.Context, folder string, listeners []net.Listener) error {
+func (p *program) serve(ctx context.Context, directory string, listeners []net.Listener) error {
 	server := &http.Server{
-		Handler:           pointerHandler(folder),
+		Handler:           pointerHandler(directory),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      10 * time.Second,
@@ -85,7 +85,7 @@ func (p *program) serve(ctx context.Context, folder string, listeners []net.List
 	}
 	ended := make(chan error, len(listeners))
 	for _, l := range listeners {
-		fmt.Fprintf(p.stderr, "serving %s on http://%s\n", folder, l.Addr())
+		fmt.Fprintf(p.stderr, "serving %s on http://%s\n", directory, l.Addr())
 		go func() { ended <- server.Serve(l) }()
 	}
 	if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
@@ -117,7 +117,7 @@ func (p *program) serve(ctx context.Context, folder string, listeners []net.List
 
 // pointerHandler gives out the two files of a pointer store, read anew each time, and lets nobody
 // keep them.
-func pointerHandler(folder string) http.Handler {
+func pointerHandler(directory string) http.Handler {
 	types := map[string]string{"/release.json": "application/json", "/snap.txt": "text/plain; charset=utf-8"}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
@@ -132,13 +132,13 @@ func pointerHandler(folder string) http.Handler {
 			http.Error(w, "GET and HEAD only", http.StatusMethodNotAllowed)
 			return
 		}
-		data, err := readPointerFile(filepath.Join(folder, r.URL.Path))
+		data, err := readPointerFile(filepath.Join(directory, r.URL.Path))
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 			http.Error(w, "nothing has been published yet", http.StatusNotFound)
 			return
 		case err != nil:
-			http.Error(w, "the pointer can't be read: "+err.Error(), http.StatusInternalServerError)
+			http.Error(w, "the pointer cannot be read: "+err.Error(), http.StatusInternalServerError)
 			return
 		}
 		w.Header().Set("Content-Type", contentType)

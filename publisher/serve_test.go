@@ -18,18 +18,18 @@ import (
 
 func pointerFolder(t *testing.T) string {
 	t.Helper()
-	folder := t.TempDir()
+	directory := t.TempDir()
 	for name, text := range map[string]string{"release.json": "{\"schema\":1}\n", "snap.txt": "snap-1\n", ".lock": "secret", "other.txt": "secret"} {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(directory, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return folder
+	return directory
 }
 
 func TestServeGivesOutTheTwoFilesOnly(t *testing.T) {
-	folder := pointerFolder(t)
-	server := httptest.NewServer(pointerHandler(folder))
+	directory := pointerFolder(t)
+	server := httptest.NewServer(pointerHandler(directory))
 	defer server.Close()
 	for _, tc := range []struct {
 		method, path string
@@ -71,20 +71,20 @@ func TestServeGivesOutTheTwoFilesOnly(t *testing.T) {
 }
 
 func TestServeReadsThePointerAnew(t *testing.T) {
-	folder := pointerFolder(t)
-	handler := pointerHandler(folder)
+	directory := pointerFolder(t)
+	handler := pointerHandler(directory)
 	get := func() (int, string) {
 		rec := httptest.NewRecorder()
 		handler.ServeHTTP(rec, httptest.NewRequest("GET", "/snap.txt", nil))
 		return rec.Code, rec.Body.String()
 	}
-	if err := os.WriteFile(filepath.Join(folder, "snap.txt"), []byte("snap-2\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(directory, "snap.txt"), []byte("snap-2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if code, body := get(); code != 200 || body != "snap-2\n" {
 		t.Errorf("%d %q", code, body)
 	}
-	if err := os.Remove(filepath.Join(folder, "snap.txt")); err != nil {
+	if err := os.Remove(filepath.Join(directory, "snap.txt")); err != nil {
 		t.Fatal(err)
 	}
 	if code, body := get(); code != 404 || !strings.Contains(body, "nothing has been published") {

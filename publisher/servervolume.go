@@ -99,7 +99,7 @@ func (s serverVolumes) attach(ctx context.Context, id string) (name string, atta
 	case v.Attachment.InstanceID != "":
 		return "", false, fmt.Errorf("%s is attached to %s", id, v.Attachment.InstanceID)
 	case v.Zone != s.owner.Zone:
-		return "", false, fmt.Errorf("%s is in %s, this instance in %s: EBS volumes can't cross zones", id, v.Zone, s.owner.Zone)
+		return "", false, fmt.Errorf("%s is in %s, this instance in %s: EBS volumes cannot cross zones", id, v.Zone, s.owner.Zone)
 	}
 	v, err = s.Attach(ctx, v, s.owner, nil)
 	return v.Attachment.Device, true, err

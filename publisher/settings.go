@@ -22,7 +22,7 @@ const defaultConfigFile = "/etc/ebs-release/publisher.toml"
 // settingsTable names everything that can be configured.
 func settingsTable() []config.Setting {
 	return []config.Setting{
-		{Key: "pointer-store", Env: "EBS_RELEASE_POINTER_STORE", Check: absoluteOrEmpty, Usage: "folder with the pointer, served over HTTP"},
+		{Key: "pointer-store", Env: "EBS_RELEASE_POINTER_STORE", Check: absoluteOrEmpty, Usage: "directory with the pointer, served over HTTP"},
 		{Key: "groups", Env: "EBS_RELEASE_GROUPS", Usage: "Auto Scaling groups that the pointer feeds, separated by commas"},
 		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release", Check: absolute, Usage: "where the release volume is mounted, here and on the members"},
 		{Key: "ssh-user", Env: "EBS_RELEASE_SSH_USER", Usage: "user to log in as on the members, the owner of the release tree (default: the one who runs this)"},

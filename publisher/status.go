@@ -72,7 +72,7 @@ func (p *program) statusCommand() *cobra.Command {
 
 // statusSource is where status looks.
 type statusSource struct {
-	store   *pointer.Folder
+	store   *pointer.Directory
 	members members
 }
 
@@ -183,7 +183,7 @@ func (r statusReport) next() (lines []string) {
 		standing publish.Standing
 		words    string
 	}{
-		{publish.StandsBehind, "%d of them are behind: `ebs-release converge` brings them on, or says what is wrong with them"},
+		{publish.StandsBehind, "%d of them are behind: `ebs-release converge` brings them up to date, or says what is wrong with them"},
 		{publish.StandsHookFailed, "%d of them have it, but a program of activate.d has not succeeded there: `ebs-release converge` runs it again, and says what it said"},
 		{publish.StandsOtherStore, "%d of them belong to another pointer store: look at `pointer` in the settings of their agents"},
 		{publish.StandsAhead, "%d of them are ahead of it: the pointer is an old copy, or somebody wrote their tags: `ebs-release publish` again goes above them"},

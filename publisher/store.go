@@ -27,7 +27,7 @@ const anyStore = "0000000000000000"
 
 // ownership is all that says whose a release volume is.
 type ownership struct {
-	folder    string   // the pointer store
+	directory string   // the pointer store
 	own       string   // its id; "": none yet
 	volumeID  string   // empty: not known
 	file, tag string   // what the volume says, in two places; "": nothing
@@ -45,17 +45,17 @@ func (o ownership) decide() (string, error) {
 			vol, o.file, o.tag, volume.TagStore)
 	case on != "" && o.own == "":
 		return "", fmt.Errorf("%s belongs to store %s, and the pointer store %s is not that store. Try: correct pointer-store;"+
-			" or, if the folder of store %s is lost and this one takes its place, `ebs-release init --store %s`", vol, on, o.folder, on, on)
+			" or, if the directory of store %s is lost and this one takes its place, `ebs-release init --store %s`", vol, on, o.directory, on, on)
 	case on != "" && o.own != on:
 		return "", fmt.Errorf("%s belongs to store %s, and the pointer store %s is store %s. Try: correct pointer-store or mount-point, or give this store a volume of its own:"+
-			" unmount this one, and run `ebs-release init`", vol, on, o.folder, o.own)
+			" unmount this one, and run `ebs-release init`", vol, on, o.directory, o.own)
 	case on != "":
 		return on, nil
 	}
 	for _, other := range o.snapshots {
 		if other != "" && other != o.own {
 			return "", fmt.Errorf("%s says no store, but it has snapshots of store %s, and the pointer store %s is %s. Try: correct pointer-store, or give this store a volume of its own",
-				vol, other, o.folder, cmp.Or(o.own, "none yet"))
+				vol, other, o.directory, cmp.Or(o.own, "none yet"))
 		}
 	}
 	return o.own, nil
@@ -63,7 +63,7 @@ func (o ownership) decide() (string, error) {
 
 // ownership looks at the pointer store and at the volume, whose tag the caller has seen.
 func (c preflight) ownership(ctx context.Context, tag string) (o ownership, err error) {
-	o = ownership{folder: c.values.Get("pointer-store"), volumeID: c.maker.VolumeID, tag: tag}
+	o = ownership{directory: c.values.Get("pointer-store"), volumeID: c.maker.VolumeID, tag: tag}
 	if o.own, err = c.store.ID(ctx); err != nil {
 		return o, err
 	}
@@ -136,13 +136,13 @@ func (p *parts) take(ctx context.Context) (string, error) {
 // writeStore writes the id to the pointer store and to the volume; "" makes one. The pointer store
 // comes first: a crash in between leaves a store with an id and a volume without one, which is
 // claimed by that id the next time.
-func writeStore(ctx context.Context, store string, folder *pointer.Folder, tree release.Tree) (string, error) {
+func writeStore(ctx context.Context, store string, directory *pointer.Directory, tree release.Tree) (string, error) {
 	if store == "" {
 		random := make([]byte, 8)
 		_, _ = rand.Read(random) // it never fails
 		store = hex.EncodeToString(random)
 	}
-	if err := folder.SetID(ctx, store); err != nil {
+	if err := directory.SetID(ctx, store); err != nil {
 		return "", err
 	}
 	return store, tree.SetStore(ctx, store)
@@ -150,7 +150,7 @@ func writeStore(ctx context.Context, store string, folder *pointer.Folder, tree 
 
 // ownSnapshots are those that gc may look at: of this store by their tag; and of those that have
 // none, from before stores had ids, the ones that this store's history names.
-func (s *survey) ownSnapshots() {
+func (s *inventory) ownSnapshots() {
 	known := map[string]bool{}
 	for _, e := range s.history {
 		for _, id := range e.Snapshots {

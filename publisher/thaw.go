@@ -65,8 +65,8 @@ func (p *program) thaw(ctx context.Context, values config.Values) error {
 	return err
 }
 
-func (p *program) recordThaw(ctx context.Context, folder, point string) {
-	store, err := pointer.NewFolder(folder)
+func (p *program) recordThaw(ctx context.Context, directory, point string) {
+	store, err := pointer.NewFolder(directory)
 	if err != nil {
 		fmt.Fprintf(p.stderr, "warning: this is not in the history: %v\n", err)
 		return

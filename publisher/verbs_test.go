@@ -60,7 +60,7 @@ func TestUsageErrorsOfVerbsEndWith2(t *testing.T) {
 }
 
 // storeWith is a pointer store with two generations, the second of a publisher that was killed.
-func storeWith(t *testing.T) (env map[string]string, store *pointer.Folder) {
+func storeWith(t *testing.T) (env map[string]string, store *pointer.Directory) {
 	t.Helper()
 	dir := t.TempDir()
 	store, err := pointer.NewFolder(dir)

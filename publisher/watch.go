@@ -38,7 +38,7 @@ func (p *program) watch(ctx context.Context, source statusSource, interval time.
 		}
 		if err != nil {
 			text.Reset()
-			fmt.Fprintf(&text, "can't tell: %s\n", publish.OneLine(err))
+			fmt.Fprintf(&text, "cannot tell: %s\n", publish.OneLine(err))
 		}
 		if err := s.show(text.String(), time.Now()); err != nil {
 			return fmt.Errorf("write the status: %w", err)

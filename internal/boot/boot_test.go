@@ -723,7 +723,7 @@ func TestStuckAttachmentIsReplacedUnderAnotherName(t *testing.T) {
 
 func TestAVolumeThatEC2DoesNotKeepIsReplaced(t *testing.T) {
 	for _, tc := range []struct {
-		lost int // so many of the first volumes
+		lost int // this many of the first volumes
 		ok   bool
 	}{{1, true}, {2, true}, {3, false}} {
 		t.Run(fmt.Sprint(tc.lost), func(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 )
 
 // The kernel's uevents wake a look; a look now and then makes up for events that do not come (a
-// network namespace of a container, a full socket buffer). It is the listing of one folder, so it
-// may come often.
+// network namespace of a container, a full socket buffer). It is the listing of one directory, so
+// it may come often.
 const (
 	firstLook = time.Millisecond
 	lastLook  = 50 * time.Millisecond

@@ -19,6 +19,6 @@ func TestWhyNotMountedNamesTheFeatures(t *testing.T) {
 		t.Errorf("a file system that all know: %v", err)
 	}
 	if err := info.WhyNotMounted(unix.EIO); err != unix.EIO {
-		t.Errorf("a disk that can't be read: %v", err)
+		t.Errorf("a disk that cannot be read: %v", err)
 	}
 }

@@ -153,7 +153,7 @@ func TestWhatIsNoFileSystemIsToldApart(t *testing.T) {
 	}
 }
 
-// A snapshot is of one volume: what needs a second device can't be mounted where only the
+// A snapshot is of one volume: what needs a second device cannot be mounted where only the
 // snapshot's copy is.
 func TestAFileSystemOnTwoDevicesIsRefused(t *testing.T) {
 	other := image(t, 128<<20)

@@ -62,7 +62,7 @@ func TestOrphansAreVolumesOfInstancesThatAreGone(t *testing.T) {
 	}
 	for _, o.failing = range []string{"volumes", "instances"} {
 		if found, err := fleet.Orphans(t.Context(), o); err == nil || found != nil {
-			t.Errorf("%s can't be listed: %+v, %v: without the whole picture nothing is an orphan", o.failing, found, err)
+			t.Errorf("%s cannot be listed: %+v, %v: without the whole picture nothing is an orphan", o.failing, found, err)
 		}
 	}
 }

@@ -23,7 +23,7 @@ type Tagger interface {
 
 const (
 	resourcesOfTag = 1000 // in one call (CreateTags, API reference)
-	mostRefused    = 4    // so many volumes refused one by one are no accident: a right is missing
+	mostRefused    = 4    // this many volumes refused one by one are no accident: a right is missing
 )
 
 // Report writes onto members' volumes that they are on generation now, and in which state, "": the

@@ -1,4 +1,4 @@
-// Package hook runs the programs in a folder such as /etc/ebs-release/activate.d, one after the
+// Package hook runs the programs in a directory such as /etc/ebs-release/activate.d, one after the
 // other, in the order of their names.
 package hook
 
@@ -19,13 +19,13 @@ import (
 	"ebs-release/internal/output"
 )
 
-// Dir is a folder with programs. One that does not exist is an empty one.
+// Dir is a directory with programs. One that does not exist is an empty one.
 //
 // As run-parts(8), it runs executable files only, and skips what is hidden or looks like an
 // editor's or a package manager's copy. Unlike that, it takes names with dots in them
-// (50-reload.sh). A folder or program that everybody may write to, or that belongs to somebody else
-// than root or the user who runs it, is a failure: skipped in silence it would be missed, run it
-// would be a hole.
+// (50-reload.sh). A directory or program that everybody may write to, or that belongs to somebody
+// else than root or the user who runs it, is a failure: skipped in silence it would be missed, run
+// it would be a hole.
 type Dir struct {
 	Path    string
 	Timeout time.Duration // for each program

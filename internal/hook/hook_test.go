@@ -11,8 +11,8 @@ import (
 	"ebs-release/internal/hook"
 )
 
-// folder is a folder with programs, by name; a name that ends in ! is not executable.
-func folder(t *testing.T, programs map[string]string) string {
+// directory is a directory with programs, by name; a name that ends in ! is not executable.
+func directory(t *testing.T, programs map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range programs {
@@ -30,10 +30,10 @@ func folder(t *testing.T, programs map[string]string) string {
 func TestProgramsRunInTheOrderOfTheirNames(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	say := `echo "$(basename "$0") $EBS_RELEASE_GENERATION" >> ` + log
-	dir := folder(t, map[string]string{
+	dir := directory(t, map[string]string{
 		"20-b.sh": say, "10-a": say, "9": say, "README!": say, "10-a~": say, "10-a.dpkg-old": say, ".hidden": say, "x.rpmsave": say, "with blank": say,
 	})
-	if err := os.Mkdir(filepath.Join(dir, "folder"), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, "directory"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := (hook.Dir{Path: dir, Timeout: 10 * time.Second, Env: []string{"EBS_RELEASE_GENERATION=7"}}).Run(t.Context()); err != nil {
@@ -53,7 +53,7 @@ func TestNoFolderIsNoProgram(t *testing.T) {
 
 func TestFailureNamesProgramCodeAndLastLine(t *testing.T) {
 	after := filepath.Join(t.TempDir(), "after")
-	dir := folder(t, map[string]string{"10-reload": "echo first; echo no such service >&2; echo; exit 3", "20-after": "touch " + after})
+	dir := directory(t, map[string]string{"10-reload": "echo first; echo no such service >&2; echo; exit 3", "20-after": "touch " + after})
 	err := (hook.Dir{Path: dir, Timeout: 10 * time.Second}).Run(t.Context())
 	f, ok := errors.AsType[*hook.Failure](err)
 	if !ok || *f != (hook.Failure{Name: "10-reload", Code: 3, Line: "no such service"}) {
@@ -65,7 +65,7 @@ func TestFailureNamesProgramCodeAndLastLine(t *testing.T) {
 }
 
 func TestProgramThatHangsIsKilled(t *testing.T) {
-	dir := folder(t, map[string]string{"10-hang": "echo waiting; sleep 60"})
+	dir := directory(t, map[string]string{"10-hang": "echo waiting; sleep 60"})
 	start := time.Now()
 	err := (hook.Dir{Path: dir, Timeout: 3 * time.Second}).Run(t.Context())
 	f, ok := errors.AsType[*hook.Failure](err)
@@ -75,7 +75,7 @@ func TestProgramThatHangsIsKilled(t *testing.T) {
 }
 
 func TestProgramMayLeaveADaemonBehind(t *testing.T) {
-	dir := folder(t, map[string]string{"10-start": "sleep 5 & exit 0"})
+	dir := directory(t, map[string]string{"10-start": "sleep 5 & exit 0"})
 	if err := (hook.Dir{Path: dir, Timeout: 10 * time.Second}).Run(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -83,13 +83,13 @@ func TestProgramMayLeaveADaemonBehind(t *testing.T) {
 
 func TestProgramThatOthersMayWriteIsNotRun(t *testing.T) {
 	for name, spoil := range map[string]func(dir, file string) error{
-		"writable":        func(_, file string) error { return os.Chmod(file, 0o757) },
-		"folder writable": func(dir, _ string) error { return os.Chmod(dir, 0o777) },
-		"stranger's":      func(_, file string) error { return os.Chown(file, 12345, 0) },
+		"writable":           func(_, file string) error { return os.Chmod(file, 0o757) },
+		"directory writable": func(dir, _ string) error { return os.Chmod(dir, 0o777) },
+		"stranger's":         func(_, file string) error { return os.Chown(file, 12345, 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			ran := filepath.Join(t.TempDir(), "ran")
-			dir := folder(t, map[string]string{"10-a": "touch " + ran})
+			dir := directory(t, map[string]string{"10-a": "touch " + ran})
 			if err := spoil(dir, filepath.Join(dir, "10-a")); err != nil {
 				t.Fatal(err)
 			}

@@ -16,8 +16,8 @@ import (
 // deployID is the user and group id of the ssh user.
 const deployID = 61200
 
-// images are the folders that lie over this machine's own root in a host: base in all of them, then
-// member or server.
+// images are the directories that lie over this machine's own root in a host: base in all of them,
+// then member or server.
 type images struct {
 	dir  string
 	opts Options

@@ -11,7 +11,7 @@
 // their packages install them; they find the lab as they find EC2.
 //
 // A program that uses it calls host.RunInit first thing in main, and Close at the end. When it is
-// killed instead, all goes but a temporary folder, which the next lab removes.
+// killed instead, all goes but a temporary directory, which the next lab removes.
 package lab
 
 import (
@@ -53,10 +53,10 @@ type Options struct {
 	Groups            []string          // names of the groups that the publisher feeds; default "web"
 	AgentSettings     map[string]string // more lines for agent.toml: deadline -> 30s
 	PublisherSettings map[string]string // more lines for publisher.toml
-	ServerBinds       []host.Bind       // folders of this machine that the release server sees, read-only: see MachineFiles
+	ServerBinds       []host.Bind       // directories of this machine that the release server sees, read-only: see MachineFiles
 	ServerKey         string            // file of the release server's private ssh key, which virtual machines know by their image; default: a new one
 
-	Dir string // where the lab's temporary folder goes; default os.TempDir()
+	Dir string // where the lab's temporary directory goes; default os.TempDir()
 	Log *slog.Logger
 }
 
@@ -248,6 +248,6 @@ func (l *Lab) EC2() *ec2.Client {
 	})
 }
 
-// Dir is the lab's temporary folder; consoles are in its folder console, those of virtual machines
-// in its folder vm.
+// Dir is the lab's temporary directory; consoles are in its directory console, those of virtual
+// machines in its directory vm.
 func (l *Lab) Dir() string { return l.dir.path }

@@ -11,8 +11,8 @@ import (
 	"ebs-release/internal/lab/disk"
 )
 
-// workDir is the temporary folder of a lab: the only thing that a killed one leaves. It says whose
-// it is.
+// workDir is the temporary directory of a lab: the only thing that a killed one leaves. It says
+// whose it is.
 type workDir struct{ path string }
 
 const (
@@ -20,7 +20,8 @@ const (
 	ownerFile  = "owner.json"
 )
 
-// owner is the process that a folder belongs to. A process id alone may have been given out again.
+// owner is the process that a directory belongs to. A process id alone may have been given out
+// again.
 type owner struct {
 	PID   int    `json:"pid"`
 	Start string `json:"start"` // field 22 of /proc/PID/stat: clock ticks since the machine's boot
@@ -40,7 +41,7 @@ func newWorkDir(parent string) (*workDir, error) {
 		return nil, err
 	}
 	d := &workDir{path: path}
-	// 0755: the roots of hosts lie over folders in here, and not everyone in a host is root.
+	// 0755: the roots of hosts lie over directories in here, and not everyone in a host is root.
 	if err := errors.Join(os.WriteFile(filepath.Join(path, ownerFile), record, 0o600), os.Chmod(path, 0o755)); err != nil {
 		return nil, errors.Join(err, d.remove())
 	}
@@ -52,8 +53,8 @@ func (d *workDir) name() string { return filepath.Base(d.path) }
 
 func (d *workDir) remove() error { return os.RemoveAll(d.path) }
 
-// sweep removes the folders of labs in parent whose process is gone, and frees the disks that such
-// a lab left frozen.
+// sweep removes the directories of labs in parent whose process is gone, and frees the disks that
+// such a lab left frozen.
 func sweep(parent string) error {
 	found, err := filepath.Glob(filepath.Join(parent, dirPattern))
 	if err != nil {
@@ -71,8 +72,8 @@ func sweep(parent string) error {
 	return errors.Join(errs...)
 }
 
-// dead says whether the folder belongs to a lab whose process is gone. A folder that does not say
-// whose it is is left alone.
+// dead says whether the directory belongs to a lab whose process is gone. A directory that does not
+// say whose it is is left alone.
 func dead(path string) bool {
 	var o owner
 	data, err := os.ReadFile(filepath.Join(path, ownerFile))

@@ -40,7 +40,7 @@ const TryWriteVerb = "try-write"
 var ErrStuck = errors.New("a write does not come through")
 
 // Writable makes sure that writes to the file system at point come through within limit: else it is
-// an ErrStuck. Nothing says of a file system that it is frozen, and a write to one can't be
+// an ErrStuck. Nothing says of a file system that it is frozen, and a write to one cannot be
 // interrupted or killed: a child process tries. One that hangs ends with the thaw, and has changed
 // nothing then; as long as one does, it is the answer, and no further one is started.
 func Writable(ctx context.Context, point string, limit time.Duration) error {
@@ -112,7 +112,7 @@ func stuckProbe(point string, limit time.Duration) (pid int) {
 
 // TryWrite waits until writes to the file system at path are let through, and writes nothing:
 // unlink(2) asks for the right to write before it looks the name up, and the name is none. While
-// the file system is frozen the calling thread can't be killed, so that it is for a process of its
+// the file system is frozen the calling thread cannot be killed, so that it is for a process of its
 // own (Writable).
 func TryWrite(path string) error {
 	err := unix.Unlink(filepath.Join(path, fmt.Sprintf(".ebs-release-none-%d", os.Getpid())))

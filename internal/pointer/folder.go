@@ -20,28 +20,28 @@ const (
 	lockName  = ".lock"        // flock: one publish at a time; holds the Holder
 )
 
-// Folder is a store in a folder that a web server gives out: release.json and snap.txt, both always
-// whole.
-type Folder struct{ dir string }
+// Directory is a store in a directory that a web server gives out: release.json and snap.txt, both
+// always whole.
+type Directory struct{ dir string }
 
 // NewFolder opens the store in dir, which has to be there.
-func NewFolder(dir string) (*Folder, error) {
+func NewFolder(dir string) (*Directory, error) {
 	info, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("pointer store %s: there is no such folder; make it, or correct pointer-store", dir)
+		return nil, fmt.Errorf("pointer store %s: there is no such directory; make it, or correct pointer-store", dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("pointer store: %w", err)
 	}
 	if !info.IsDir() {
-		return nil, fmt.Errorf("pointer store %s is not a folder", dir)
+		return nil, fmt.Errorf("pointer store %s is not a directory", dir)
 	}
-	return &Folder{dir: dir}, nil
+	return &Directory{dir: dir}, nil
 }
 
 // Read returns the pointer; a zero one when nothing is published yet. A release.json that is there
 // but not valid is an error: going on from zero would give its generation out twice.
-func (f *Folder) Read(context.Context) (Pointer, error) {
+func (f *Directory) Read(context.Context) (Pointer, error) {
 	name := filepath.Join(f.dir, jsonName)
 	file, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -66,7 +66,7 @@ func (f *Folder) Read(context.Context) (Pointer, error) {
 }
 
 // CompareAndSwap replaces the pointer if its generation still is from.
-func (f *Folder) CompareAndSwap(ctx context.Context, from int64, next Pointer) error {
+func (f *Directory) CompareAndSwap(ctx context.Context, from int64, next Pointer) error {
 	next.Schema = Schema
 	if err := next.validate(); err != nil {
 		return fmt.Errorf("write pointer: it is not valid: %w", err)
@@ -107,7 +107,7 @@ func (f *Folder) CompareAndSwap(ctx context.Context, from int64, next Pointer) e
 // write replaces both files. Both are on disk before the first one gets its name: a full disk then
 // changes nothing. release.json goes first, because it is what counts; a crash in between leaves an
 // older snap.txt, which Lock puts right.
-func (f *Folder) write(data, plain []byte) error {
+func (f *Directory) write(data, plain []byte) error {
 	main, err := f.pending(jsonName, data, 0o644)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (f *Folder) write(data, plain []byte) error {
 	return f.sync()
 }
 
-func (f *Folder) pending(name string, data []byte, mode os.FileMode) (*renameio.PendingFile, error) {
+func (f *Directory) pending(name string, data []byte, mode os.FileMode) (*renameio.PendingFile, error) {
 	file, err := renameio.NewPendingFile(filepath.Join(f.dir, name), renameio.WithTempDir(f.dir), renameio.WithStaticPermissions(mode))
 	if err != nil {
 		return nil, fmt.Errorf("write pointer: %w", err)
@@ -143,7 +143,7 @@ func (f *Folder) pending(name string, data []byte, mode os.FileMode) (*renameio.
 }
 
 // sync makes the renames last over a power cut.
-func (f *Folder) sync() error {
+func (f *Directory) sync() error {
 	dir, err := os.Open(f.dir)
 	if err != nil {
 		return fmt.Errorf("write pointer: %w", err)
@@ -156,7 +156,7 @@ func (f *Folder) sync() error {
 }
 
 // repair makes snap.txt and the history say what release.json says, after a crash in between.
-func (f *Folder) repair(ctx context.Context) error {
+func (f *Directory) repair(ctx context.Context) error {
 	p, err := f.Read(ctx)
 	if err != nil || p.Generation == 0 {
 		return err
@@ -183,11 +183,11 @@ func (f *Folder) repair(ctx context.Context) error {
 	return f.sync()
 }
 
-// plainLine is snap.txt. It has room for one snapshot, and a script can't tell which region that
+// plainLine is snap.txt. It has room for one snapshot, and a script cannot tell which region that
 // one is for.
 func plainLine(p Pointer) ([]byte, error) {
 	if len(p.Snapshots) != 1 {
-		return nil, fmt.Errorf("a folder store takes one region, the pointer has %d", len(p.Snapshots))
+		return nil, fmt.Errorf("a directory store takes one region, the pointer has %d", len(p.Snapshots))
 	}
 	for _, id := range p.Snapshots {
 		return []byte(id + "\n"), nil

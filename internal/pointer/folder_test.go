@@ -32,7 +32,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func folder(t *testing.T) (*Folder, string) {
+func directory(t *testing.T) (*Directory, string) {
 	t.Helper()
 	dir := t.TempDir()
 	store, err := NewFolder(dir)
@@ -42,7 +42,7 @@ func folder(t *testing.T) (*Folder, string) {
 	return store, dir
 }
 
-func swap(t *testing.T, store *Folder, from int64, next Pointer) {
+func swap(t *testing.T, store *Directory, from int64, next Pointer) {
 	t.Helper()
 	if err := store.CompareAndSwap(t.Context(), from, next); err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func swap(t *testing.T, store *Folder, from int64, next Pointer) {
 
 func TestFolderServesBothFilesToEverybody(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077)) // an operator's tight umask
-	store, dir := folder(t)
+	store, dir := directory(t)
 	if p, err := store.Read(t.Context()); err != nil || p.Generation != 0 {
 		t.Fatalf("empty store: %+v, %v", p, err)
 	}
@@ -76,7 +76,7 @@ func TestFolderServesBothFilesToEverybody(t *testing.T) {
 }
 
 func TestCompareAndSwapRefusesAMovedPointer(t *testing.T) {
-	store, _ := folder(t)
+	store, _ := directory(t)
 	swap(t, store, 0, sample(5))
 	for _, tc := range []struct{ from, next int64 }{{0, 1}, {4, 6}, {6, 7}, {5, 5}, {5, 4}} {
 		err := store.CompareAndSwap(t.Context(), tc.from, sample(tc.next))
@@ -90,7 +90,7 @@ func TestCompareAndSwapRefusesAMovedPointer(t *testing.T) {
 }
 
 func TestOneOfManyPublishersWinsEachGeneration(t *testing.T) {
-	store, _ := folder(t)
+	store, _ := directory(t)
 	var won atomic.Int32
 	var wg sync.WaitGroup
 	for range 8 {
@@ -110,7 +110,7 @@ func TestOneOfManyPublishersWinsEachGeneration(t *testing.T) {
 }
 
 func TestCompareAndSwapRefusesAnInvalidPointer(t *testing.T) {
-	store, dir := folder(t)
+	store, dir := directory(t)
 	bad := sample(1)
 	bad.Digest = "none"
 	two := sample(1)
@@ -126,7 +126,7 @@ func TestCompareAndSwapRefusesAnInvalidPointer(t *testing.T) {
 }
 
 func TestAStoreThatCannotBeReadIsNotTakenForAnEmptyOne(t *testing.T) {
-	store, dir := folder(t)
+	store, dir := directory(t)
 	for _, text := range []string{"", "{", "snap-01234567\n"} {
 		if err := os.WriteFile(filepath.Join(dir, "release.json"), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -141,7 +141,7 @@ func TestAStoreThatCannotBeReadIsNotTakenForAnEmptyOne(t *testing.T) {
 }
 
 func TestFullDiskLeavesTheOldPointerWhole(t *testing.T) {
-	store, dir := folder(t)
+	store, dir := directory(t)
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestFullDiskLeavesTheOldPointerWhole(t *testing.T) {
 }
 
 func TestLockNamesItsHolderAndEndsWithIt(t *testing.T) {
-	store, dir := folder(t)
+	store, dir := directory(t)
 	if _, held, err := store.Holder(t.Context()); held || err != nil {
 		t.Fatalf("fresh store: held %v, %v", held, err)
 	}
@@ -221,7 +221,7 @@ func TestLockNamesItsHolderAndEndsWithIt(t *testing.T) {
 }
 
 func TestLockRepairsSnapTxtAfterACrashBetweenTheTwo(t *testing.T) {
-	store, dir := folder(t)
+	store, dir := directory(t)
 	swap(t, store, 0, sample(1))
 	next := sample(2)
 	next.Snapshots = map[string]string{"eu-west-1": "snap-0fedcba9876543210"}
@@ -251,7 +251,7 @@ func TestNewFolderWantsAFolder(t *testing.T) {
 }
 
 func TestPointerThatNobodyCouldReadIsNotWritten(t *testing.T) {
-	store, _ := folder(t)
+	store, _ := directory(t)
 	swap(t, store, 0, sample(1))
 	next := sample(2)
 	next.Message = strings.Repeat("\x01", MaxSize/6) // six bytes each in JSON
@@ -269,7 +269,7 @@ func TestPointerThatNobodyCouldReadIsNotWritten(t *testing.T) {
 }
 
 func TestLocksAndHistoryAreTheOwnersAlone(t *testing.T) {
-	store, dir := folder(t)
+	store, dir := directory(t)
 	if err := os.WriteFile(filepath.Join(dir, ".lock"), nil, 0o644); err != nil { // an older version's
 		t.Fatal(err)
 	}
@@ -296,7 +296,7 @@ func TestALockIsARegularFile(t *testing.T) {
 		"fifo":    func(path, _ string) error { return syscall.Mkfifo(path, 0o600) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			store, dir := folder(t)
+			store, dir := directory(t)
 			target := filepath.Join(t.TempDir(), "target")
 			if err := errors.Join(os.WriteFile(target, []byte("mine"), 0o644), plant(filepath.Join(dir, ".lock"), target)); err != nil {
 				t.Fatal(err)

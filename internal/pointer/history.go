@@ -49,7 +49,7 @@ type Entry struct {
 // History returns what happened, the latest last. Every generation that was committed is in it
 // once, as far back as a thousand lines go: the store writes a line with the pointer itself, and
 // what Record adds later about the same commit replaces that line here.
-func (f *Folder) History(ctx context.Context) ([]Entry, error) {
+func (f *Directory) History(ctx context.Context) ([]Entry, error) {
 	lines, err := f.history()
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (f *Folder) History(ctx context.Context) ([]Entry, error) {
 }
 
 // Record adds how something ended.
-func (f *Folder) Record(ctx context.Context, e Entry) error {
+func (f *Directory) Record(ctx context.Context, e Entry) error {
 	unlock, err := f.flock(ctx, swapName)
 	if err != nil {
 		return fmt.Errorf("history: %w", err)
@@ -104,7 +104,7 @@ func withCommit(lines []Entry, p Pointer) []Entry {
 }
 
 // noteCommit writes the line of the pointer, if it is not there. The caller holds a lock.
-func (f *Folder) noteCommit(p Pointer) error {
+func (f *Directory) noteCommit(p Pointer) error {
 	lines, err := f.history()
 	if err != nil {
 		return err
@@ -115,9 +115,9 @@ func (f *Folder) noteCommit(p Pointer) error {
 	return nil
 }
 
-// history reads the lines as they are. One that can't be read is passed over: it is no reason not
+// history reads the lines as they are. One that cannot be read is passed over: it is no reason not
 // to publish.
-func (f *Folder) history() ([]Entry, error) {
+func (f *Directory) history() ([]Entry, error) {
 	file, err := os.Open(filepath.Join(f.dir, historyName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -155,7 +155,7 @@ func newest(lines []Entry) []Entry {
 }
 
 // writeHistory replaces the file: whole or not at all.
-func (f *Folder) writeHistory(lines []Entry) error {
+func (f *Directory) writeHistory(lines []Entry) error {
 	lines = newest(lines)
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -165,7 +165,7 @@ func (f *Folder) writeHistory(lines []Entry) error {
 			return fmt.Errorf("history: %w", err)
 		}
 	}
-	file, err := f.pending(historyName, b.Bytes(), 0o600) // the folder may be a web server's
+	file, err := f.pending(historyName, b.Bytes(), 0o600) // the directory may be a web server's
 	if err != nil {
 		return err
 	}

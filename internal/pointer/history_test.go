@@ -10,7 +10,7 @@ import (
 )
 
 // results are the entries in short: generation, verb, result.
-func results(t *testing.T, store *Folder) string {
+func results(t *testing.T, store *Directory) string {
 	t.Helper()
 	entries, err := store.History(t.Context())
 	if err != nil {
@@ -23,7 +23,7 @@ func results(t *testing.T, store *Folder) string {
 	return strings.Join(words, ", ")
 }
 
-func record(t *testing.T, store *Folder, e Entry) {
+func record(t *testing.T, store *Directory, e Entry) {
 	t.Helper()
 	if err := store.Record(t.Context(), e); err != nil {
 		t.Fatal(err)
@@ -31,7 +31,7 @@ func record(t *testing.T, store *Folder, e Entry) {
 }
 
 func TestHistoryHasEveryCommitOnceWithItsOutcome(t *testing.T) {
-	store, _ := folder(t)
+	store, _ := directory(t)
 	if got := results(t, store); got != "" {
 		t.Fatalf("an empty store has %s", got)
 	}
@@ -55,7 +55,7 @@ func TestHistoryHasEveryCommitOnceWithItsOutcome(t *testing.T) {
 }
 
 func TestLockPutsTheHistoryRight(t *testing.T) {
-	store, dir := folder(t)
+	store, dir := directory(t)
 	swap(t, store, 0, sample(1))
 	name := filepath.Join(dir, historyName)
 	// Killed between the pointer and the history.
@@ -82,7 +82,7 @@ func TestLockPutsTheHistoryRight(t *testing.T) {
 }
 
 func TestDamagedLinesOfTheHistoryStopNobody(t *testing.T) {
-	store, dir := folder(t)
+	store, dir := directory(t)
 	swap(t, store, 0, sample(1))
 	name := filepath.Join(dir, historyName)
 	data, err := os.ReadFile(name)
@@ -99,7 +99,7 @@ func TestDamagedLinesOfTheHistoryStopNobody(t *testing.T) {
 }
 
 func TestHistoryIsBounded(t *testing.T) {
-	store, dir := folder(t)
+	store, dir := directory(t)
 	lines := make([]Entry, mostEntries)
 	for i := range lines {
 		lines[i] = Entry{Schema: Schema, Generation: int64(i + 1), Verb: "publish", Committed: true, Result: "converged"}
@@ -118,7 +118,7 @@ func TestHistoryIsBounded(t *testing.T) {
 }
 
 func TestNamesOfWhatGCRemovedAreBounded(t *testing.T) {
-	store, _ := folder(t)
+	store, _ := directory(t)
 	removed := make([]string, mostRemoved+3)
 	for i := range removed {
 		removed[i] = fmt.Sprintf("volume vol-%d", i)
@@ -134,7 +134,7 @@ func TestNamesOfWhatGCRemovedAreBounded(t *testing.T) {
 }
 
 func TestFailuresDoNotDriveCommitsOutOfTheHistory(t *testing.T) {
-	store, _ := folder(t)
+	store, _ := directory(t)
 	swap(t, store, 0, sample(1))
 	lines, err := store.history()
 	if err != nil {

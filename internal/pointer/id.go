@@ -17,7 +17,7 @@ const idName = ".store"
 
 // ID returns the id of the store: 16 hex digits; "" when it has none yet. A pointer that says
 // another one is an error: one of them was copied here.
-func (f *Folder) ID(ctx context.Context) (string, error) {
+func (f *Directory) ID(ctx context.Context) (string, error) {
 	p, err := f.Read(ctx)
 	if err != nil {
 		return "", err
@@ -40,14 +40,14 @@ func (f *Folder) ID(ctx context.Context) (string, error) {
 	case !storeID.MatchString(id):
 		return "", fmt.Errorf("pointer store: %s holds %s, want 16 hex digits. Try: restore it, or remove it: the pointer has the id, too", name, excerpt(data))
 	case p.Store != "" && p.Store != id:
-		return "", fmt.Errorf("the pointer in %s is of store %s, and %s says store %s: one of the two was copied here. Try: put the folder's own files back",
+		return "", fmt.Errorf("the pointer in %s is of store %s, and %s says store %s: one of the two was copied here. Try: put the directory's own files back",
 			f.dir, p.Store, name, id)
 	}
 	return id, nil
 }
 
 // SetID gives the store its id, once and on disk.
-func (f *Folder) SetID(ctx context.Context, id string) error {
+func (f *Directory) SetID(ctx context.Context, id string) error {
 	if !storeID.MatchString(id) {
 		return fmt.Errorf("pointer store: %q is no id of a store", id)
 	}

@@ -22,7 +22,7 @@ const (
 // Lock takes dir/.lock by flock(2), so that it ends with the process, however that ends, and leaves
 // its name in the file. It does not wait for another publish: ErrLocked says whose it is. The file
 // is never removed; that would let two hold it.
-func (f *Folder) Lock(ctx context.Context, who string) (release func() error, err error) {
+func (f *Directory) Lock(ctx context.Context, who string) (release func() error, err error) {
 	name := filepath.Join(f.dir, lockName)
 	file, err := openLock(name)
 	if errors.Is(err, os.ErrPermission) {
@@ -86,7 +86,7 @@ func openLock(name string) (*os.File, error) {
 }
 
 // Holder says who holds the lock now. It looks by trying a shared lock for an instant.
-func (f *Folder) Holder(context.Context) (holder Holder, held bool, err error) {
+func (f *Directory) Holder(context.Context) (holder Holder, held bool, err error) {
 	file, err := os.OpenFile(filepath.Join(f.dir, lockName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return Holder{}, false, nil
@@ -138,7 +138,7 @@ func writeHolder(file *os.File, who string) error {
 
 // flock waits for an exclusive lock on a file of the store until ctx ends. It is for short work:
 // whoever has it needs milliseconds.
-func (f *Folder) flock(ctx context.Context, name string) (unlock func(), err error) {
+func (f *Directory) flock(ctx context.Context, name string) (unlock func(), err error) {
 	file, err := openLock(filepath.Join(f.dir, name))
 	if err != nil {
 		return nil, err

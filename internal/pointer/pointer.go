@@ -1,6 +1,6 @@
 // Package pointer is the small document that says which generation, release, digest and snapshot
 // are current: parse, validate, render it; fetch it over HTTP (Fetcher, the agent's side) and keep
-// it in a store with compare-and-swap (Folder, the publisher's side).
+// it in a store with compare-and-swap (Directory, the publisher's side).
 package pointer
 
 import (

@@ -17,11 +17,11 @@ import (
 const lockPoll = 100 * time.Millisecond
 
 // Stop asks the publish that holds the lock to end (SIGTERM: it takes back what it did, and thaws),
-// and waits until the lock is free or ctx ends. The lock itself can't be taken away: it is
+// and waits until the lock is free or ctx ends. The lock itself cannot be taken away: it is
 // flock(2), which goes with its process and not before. stopped says that there was a holder. A
 // holder that is not a process of this machine, or did not leave its name, is left alone:
 // ErrLocked.
-func (f *Folder) Stop(ctx context.Context) (holder Holder, stopped bool, err error) {
+func (f *Directory) Stop(ctx context.Context) (holder Holder, stopped bool, err error) {
 	holder, held, err := f.Holder(ctx)
 	if err != nil || !held {
 		return holder, false, err
@@ -61,7 +61,7 @@ func (f *Folder) Stop(ctx context.Context) (holder Holder, stopped bool, err err
 // holds says whether the process has the lock, going by what the kernel says of its open files
 // (proc_pid_fdinfo(5)). A name in the file proves nothing: its number may be another host's, or
 // another process's by now.
-func (f *Folder) holds(pid int) (bool, error) {
+func (f *Directory) holds(pid int) (bool, error) {
 	lock, err := os.Stat(filepath.Join(f.dir, lockName))
 	if err != nil {
 		return false, fmt.Errorf("publish lock: %w", err)

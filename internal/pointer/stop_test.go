@@ -37,7 +37,7 @@ func holding(t *testing.T, dir string, argv ...string) *exec.Cmd {
 }
 
 func TestStopEndsTheProcessThatHoldsTheLock(t *testing.T) {
-	store, dir := folder(t)
+	store, dir := directory(t)
 	if _, stopped, err := store.Stop(t.Context()); err != nil || stopped {
 		t.Fatalf("nobody holds it: %v, %v", stopped, err)
 	}
@@ -61,7 +61,7 @@ func TestStopEndsTheProcessThatHoldsTheLock(t *testing.T) {
 
 // A publish after Ctrl-Z holds its lock, and would not see SIGTERM before it goes on.
 func TestStopEndsAProcessThatIsStopped(t *testing.T) {
-	store, dir := folder(t)
+	store, dir := directory(t)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func TestStopEndsAProcessThatIsStopped(t *testing.T) {
 }
 
 func TestStopLeavesStrangersAlone(t *testing.T) {
-	store, dir := folder(t)
+	store, dir := directory(t)
 	other := holding(t, dir, "flock", filepath.Join(dir, lockName), "sh", "-c", "echo held; read x")
 	_, _, err := store.Stop(t.Context())
 	if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), "no publish on this machine") {

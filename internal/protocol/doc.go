@@ -14,7 +14,7 @@
 // pointer, (5) lists the members, and ends only after two listings, `settle` apart, in which nobody
 // is behind. Either (2) comes after (4): the agent sees the new generation and starts over, with
 // the gate shut. Or (2) comes before (4): then (1) came before (5), the listing shows the member,
-// and (5) goes on until it is brought on. A late activation changes nothing, as each volume has a
+// and (5) goes on until it is up to date. A late activation changes nothing, as each volume has a
 // fence: the highest generation that was active on it.
 //
 // # What is assumed of a listing

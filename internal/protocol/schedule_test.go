@@ -222,7 +222,7 @@ const longest = 6 * time.Second
 // key tells states apart. Two prefixes of runs with the same key have the same futures, so one is
 // enough: what is shared is equal (shared), and an actor is a deterministic program, so what it
 // does next follows from what it was told so far, in order (saw), and when, if it looks at the
-// clock. Boots don't: their budgets are longer than a run.
+// clock. Boots do not: their budgets are longer than a run.
 func (s *scheduler) key(shared string) [32]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -34,7 +34,7 @@ type world struct {
 	back     bool // somebody restores an older pointer: a member that holds a newer generation does not boot on it
 	servers  int  // publishers in all
 	reboots  bool // there are reboots
-	losses   int  // so many volumes end in error
+	losses   int  // this many volumes end in error
 	programs bool // the programs of an activation are a step of their own
 	failing  int  // so often they fail
 	grain    grain

@@ -155,7 +155,7 @@ func (r *run) unlessForced(err error) error {
 const slowConnect = 2 * time.Second
 
 // reach connects to the members that could take the release now. No member is fine, and so is one
-// that can't be reached; if that is true of all of them, the mistake is more likely here (a wrong
+// that cannot be reached; if that is true of all of them, the mistake is more likely here (a wrong
 // key, a firewall), and only force goes on.
 func (r *run) reach(ctx context.Context) error {
 	ready := r.members.having(StandsBehind, StandsCurrent, StandsAhead, StandsHookFailed)

@@ -45,7 +45,7 @@ func (r *run) converge(ctx context.Context) error {
 		case listErr != nil || behind > 0:
 			clean = time.Time{}
 			if listErr == nil && r.members.open() == 0 {
-				wait = 0 // all were brought on: look at once whether that is all
+				wait = 0 // all are up to date: look at once whether that is all
 			}
 			gap = min(gap*3/2, longestGap)
 			if time.Since(told) >= tellEvery {
@@ -94,7 +94,7 @@ func (r *run) round(ctx context.Context) (behind int, err error) {
 	if err := r.members.tooMany(); err != nil {
 		r.members.wait() // those under way are not stopped
 		if err := r.members.tooMany(); err != nil {
-			return 0, exit.With(exit.NotConverged, fmt.Errorf("generation %d is committed, but %w; `ebs-release converge` goes on", r.next.Generation, err))
+			return 0, exit.With(exit.NotConverged, fmt.Errorf("generation %d is committed, but %w; run `ebs-release converge` to go on", r.next.Generation, err))
 		}
 	}
 	behind = r.members.open()
@@ -162,12 +162,12 @@ func (r *run) left() error {
 func (r *run) notConverged(listErr error) error {
 	behind := r.members.having(append(slices.Clone(openStandings), StandsAhead, StandsOtherStore, StandsBooting)...)
 	p := r.members.progress()
-	err := fmt.Errorf("generation %d is committed, but after %v only %d/%d members are on it; behind: %s; `ebs-release converge` goes on",
+	err := fmt.Errorf("generation %d is committed, but after %v only %d/%d members are on it; behind: %s; run `ebs-release converge` to go on",
 		r.next.Generation, r.Settings.ConvergeDeadline, p.Done, p.Total, group(behind))
 	if len(behind) == 0 && listErr != nil {
-		err = fmt.Errorf("generation %d is committed, but the members could not be listed, or reported, to the end: %w; `ebs-release converge` goes on", r.next.Generation, listErr)
+		err = fmt.Errorf("generation %d is committed, but the members could not be listed, or reported, to the end: %w; run `ebs-release converge` to go on", r.next.Generation, listErr)
 	} else if len(behind) == 0 {
-		err = fmt.Errorf("generation %d is committed, but within %v no two listings %v apart showed all members on it; `ebs-release converge` goes on",
+		err = fmt.Errorf("generation %d is committed, but within %v no two listings %v apart showed all members on it; run `ebs-release converge` to go on",
 			r.next.Generation, r.Settings.ConvergeDeadline, r.Settings.Settle)
 	}
 	return err

@@ -14,7 +14,7 @@ import (
 )
 
 // How long a member is left alone after a try that failed. What passes by itself (a lost
-// connection) is tried again soon; what a person has to mend (a full disk, a wrong host key) more
+// connection) is tried again soon; what a person has to fix (a full disk, a wrong host key) more
 // and more seldom.
 const (
 	shortRest   = 500 * time.Millisecond
@@ -23,7 +23,7 @@ const (
 	longestWait = time.Minute
 )
 
-// rest is the pause after so many tries in a row that failed, with jitter.
+// rest is the pause after this many failed tries in a row, with jitter.
 func (p *Publisher) rest(tries int, err error) time.Duration {
 	first, most := shortRest, longestRest
 	if isFinal(err) {
@@ -40,7 +40,7 @@ func (p *Publisher) jitter(below time.Duration) time.Duration {
 	return rand.N(below)
 }
 
-// isFinal tells errors that another try a moment later won't mend.
+// isFinal tells errors that another try a moment later will not fix.
 func isFinal(err error) bool {
 	for _, final := range []error{
 		push.ErrNoHostKey, push.ErrHostKey, push.ErrLogin, push.ErrNoAgent, push.ErrNoSpace, push.ErrFenced,

@@ -45,7 +45,7 @@ func TestMaxFailuresAfterTheCommitBeginsNoNewMember(t *testing.T) {
 			if exit.Code(err) != exit.NotConverged || !o.Committed || o.Generation != 2 || o.Result != publish.ResultNotConverged {
 				t.Fatalf("code %d, %v, %+v", exit.Code(err), err, o)
 			}
-			for _, want := range []string{"generation 2 is committed", "2 of 5, --max-failures " + value, "a, b: boom", "`ebs-release converge` goes on"} {
+			for _, want := range []string{"generation 2 is committed", "2 of 5, --max-failures " + value, "a, b: boom", "run `ebs-release converge` to go on"} {
 				if !strings.Contains(err.Error(), want) {
 					t.Errorf("%v, want %q in it", err, want)
 				}
@@ -143,7 +143,7 @@ func TestTransferIsTriedAgainAfterGrowingPauses(t *testing.T) {
 }
 
 // After the commit a member that fails is tried again at the first listing after its pause, which
-// doubles: up to 5 s for what may pass by itself, up to a minute for what a person has to mend.
+// doubles: up to 5 s for what may pass by itself, up to a minute for what a person has to fix.
 // Listings are 5 s apart at most.
 func TestMemberThatFailsIsTriedMoreAndMoreSeldom(t *testing.T) {
 	const listing = 5 * time.Second

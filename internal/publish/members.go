@@ -220,7 +220,7 @@ func (ms *members) take(found []fleet.Member, wanted target) (ignored []fleet.Me
 			m = &member{first: !ms.listed}
 			ms.all[f.InstanceID] = m
 		}
-		if m.Address != f.Address || m.HostKey != f.HostKey || m.VolumeID != f.VolumeID { // what was wrong may be mended
+		if m.Address != f.Address || m.HostKey != f.HostKey || m.VolumeID != f.VolumeID { // what was wrong may be fixed
 			m.tries, m.again = 0, time.Time{}
 		}
 		if f.Ignored != "" && f.Ignored != m.Ignored {

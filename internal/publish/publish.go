@@ -1,11 +1,11 @@
-// Package publish is one publish, from a folder to a group of machines that all have it.
+// Package publish is one publish, from a directory to a group of machines that all have it.
 //
 // READ SECOND (after internal/boot). The protocol is the list in phases, each phase is a method of
 // run in check.go, make.go and converge.go, and the parts that it works with are the small
 // interfaces below: no AWS, no ssh, no system call here. Why no instance serves a stale release
 // unnoticed: an agent reports (tags), then re-reads the pointer, then opens the gate; the publisher
 // moves the pointer, then lists. An agent that re-reads after the commit sees the new generation.
-// One that re-read before it was a member before the first listing of P5, and P5 can't end without
+// One that re-read before it was a member before the first listing of P5, and P5 cannot end without
 // it.
 package publish
 

@@ -46,7 +46,7 @@ func whyEnded(code int, stderr string, err error) error {
 // whyNot makes one clear error of what ssh said about a connection that did not come about.
 func whyNot(code int, stderr, stdout string, o Options) error {
 	line := said(stderr)
-	if o.KeyFile != "" { // ssh knows it by the name that it has in the session's folder
+	if o.KeyFile != "" { // ssh knows it by the name that it has in the session's directory
 		line = strings.NewReplacer(`"`+identityName+`"`, o.KeyFile, "'"+identityName+"'", o.KeyFile).Replace(line)
 	}
 	has := func(words string) bool { return strings.Contains(stderr, words) }
@@ -68,7 +68,7 @@ func whyNot(code int, stderr, stdout string, o Options) error {
 		}
 		return fmt.Errorf("%w: user %s with %s: %s", ErrLogin, o.User, key, line)
 	case line == "":
-		return fmt.Errorf("%w: it hung up without a word", ErrUnreachable)
+		return fmt.Errorf("%w: it closed the connection and said nothing", ErrUnreachable)
 	default:
 		return fmt.Errorf("%w: %s", ErrUnreachable, line)
 	}

@@ -26,7 +26,7 @@ var (
 	ErrLogin       = errors.New("ssh login refused")
 	ErrUnreachable = errors.New("not reachable by ssh")
 	ErrLost        = errors.New("ssh connection lost")
-	ErrNoAgent     = errors.New("ebs-release-agent can't be run there")
+	ErrNoAgent     = errors.New("ebs-release-agent cannot be run there")
 	ErrNoSpace     = errors.New("its disk is full")
 	ErrNotReady    = errors.New("it is still booting")
 	ErrFenced      = errors.New("it refuses: a newer generation is active there")

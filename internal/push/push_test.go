@@ -354,7 +354,7 @@ func TestFarSideThatCannot(t *testing.T) {
 		want string
 	}{
 		{"no agent", func() { f.options.AgentPath = f.script + "-none" }, ErrNoAgent, "agent-none"},
-		{"agent can't be executed", func() { _ = os.Chmod(f.script, 0o644) }, ErrNoAgent, "Permission denied"},
+		{"agent cannot be executed", func() { _ = os.Chmod(f.script, 0o644) }, ErrNoAgent, "Permission denied"},
 		{"agent that is too old", script("echo 'unknown command \"receive\"' >&2; exit 2"), ErrNoAgent, `unknown command "receive"`},
 		{"agent that is too new", script(`echo '{"schema":99,"state":"listening","agent":"9.9"}'; cat >/dev/null`), ErrNoAgent, "its version 9.9 speaks protocol 99"},
 		{"greeting after talk without a newline", script(`printf 'hi {you} '; echo '{"schema":99,"state":"listening","agent":"9.9"}'; cat >/dev/null`),
@@ -465,7 +465,7 @@ func TestFullMemberIsItsOwnError(t *testing.T) {
 	})
 }
 
-// children lists the processes of this test that run in a folder.
+// children lists the processes of this test that run in a directory.
 func running(t *testing.T, dir string) []int {
 	t.Helper()
 	found, _ := filepath.Glob("/proc/[0-9]*/cwd")

@@ -20,7 +20,7 @@ import (
 	"ebs-release/internal/push/wire"
 )
 
-// Names in a session's private folder. ssh runs there and gets them as relative names: no path
+// Names in a session's private directory. ssh runs there and gets them as relative names: no path
 // needs quoting.
 const (
 	configName   = "config"
@@ -269,7 +269,7 @@ func (s *Session) ask(ctx context.Context, q wire.Request, body func(io.Writer) 
 		return notSent
 	}
 	if err := json.Unmarshal(line, answer); err != nil {
-		return fmt.Errorf("its agent's answer to %s can't be read: %w", q.Do, err)
+		return fmt.Errorf("its agent's answer to %s cannot be read: %w", q.Do, err)
 	}
 	return nil
 }

@@ -207,7 +207,7 @@ func (r *Receiver) wanted(q wire.Request) (gc.Wanted, error) {
 }
 
 // prune removes the releases that are not wanted any more. The release is active all the same when
-// it can't.
+// it cannot.
 func (r *Receiver) prune(ctx context.Context, q wire.Request) {
 	tree, err := r.Ready()
 	var wanted gc.Wanted

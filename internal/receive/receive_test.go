@@ -157,7 +157,7 @@ func TestAnotherRequestLetsGoOfWhatIsStaged(t *testing.T) {
 	}
 }
 
-// installed is a volume with a release that can be activated, and a folder of programs with one
+// installed is a volume with a release that can be activated, and a directory of programs with one
 // that counts its runs, and fails while a file is there.
 func installed(t *testing.T) (r *Receiver, tree release.Tree, in release.Ingested, ran func() int, fail string) {
 	t.Helper()

@@ -98,8 +98,8 @@ func (t Tree) link(root *os.Root, target, name string) error {
 }
 
 // Prune removes the releases that nobody needs, by package gc's rule, and what is left of others.
-// It returns the ids that are gone. A folder of another user can't be removed: then all the rest
-// is, and the error says so.
+// It returns the ids that are gone. A directory of another user cannot be removed: then all the
+// rest is, and the error says so.
 func (t Tree) Prune(ctx context.Context, wanted gc.Wanted) ([]string, error) {
 	return t.give(ctx, func(v gc.Volume) (ids []string) {
 		for _, item := range slices.Backward(wanted.Trees(v)) { // what is needed least first
@@ -194,7 +194,7 @@ func (t Tree) remove(ctx context.Context, root *os.Root, id string) error {
 	if err := root.Remove(stateDir + "/" + id + manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// What another user's folder keeps is no release any more: sweep says so.
+	// What another user's directory keeps is no release any more: sweep says so.
 	if err := removeTree(root, name+partialExt); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}

@@ -16,7 +16,7 @@ var (
 	// errOrigin: a file that was to be copied is not what its manifest says.
 	errOrigin = errors.New("is not what its manifest says")
 	// errBase: the base release is damaged or not the one that the delta was made for.
-	errBase = errors.New("base release can't be used")
+	errBase = errors.New("base release cannot be used")
 )
 
 // assembly makes a tree what a manifest says, out of whatever is in it: nothing, or an older
@@ -35,7 +35,7 @@ type assembly struct {
 	// copyAs says whether entry i is to be copied, and from which path below copies. What is not is
 	// left out.
 	copyAs func(i int) (path string, ok bool)
-	// lost is told which entries can't be made, as their files in the base are not what its
+	// lost is told which entries cannot be made, as their files in the base are not what its
 	// manifest says; nil: that is an error.
 	lost  func(i int)
 	who   owner
@@ -48,8 +48,8 @@ type assembly struct {
 	mu                            sync.Mutex
 	again                         []place // of jobs that could not be done; guarded by mu
 	// After it:
-	ajar  []int // directories whose mode is not yet that of the manifest
-	hides bool  // an edit of somebody else may have lost its trace here: no noteSpan
+	pendingModes []int // directories whose mode is not yet that of the manifest
+	hides        bool  // an edit of somebody else may have lost its trace here: no noteSpan
 }
 
 // job is a file to copy or, without to, one of the base to link if it is what the manifest says.
@@ -58,17 +58,17 @@ type job struct {
 	place
 }
 
-// folder is a directory of a manifest, with what is right in it: indices, in the order of the
+// directory is a directory of a manifest, with what is right in it: indices, in the order of the
 // names.
-type folder struct {
+type directory struct {
 	path  string
 	entry int // -1: the root
 	below []int
 }
 
-// folders come before those that are in them.
-func (m Manifest) folders() []folder {
-	all := []folder{{entry: -1}}
+// directories come before those that are in them.
+func (m Manifest) directories() []directory {
+	all := []directory{{entry: -1}}
 	at := map[string]int{"": 0}
 	before, in := "", 0 // the parent of the entry before is mostly that of the next, too
 	for i := range m {
@@ -78,7 +78,7 @@ func (m Manifest) folders() []folder {
 		all[in].below = append(all[in].below, i)
 		if m[i].Type == 'd' {
 			at[m[i].Path] = len(all)
-			all = append(all, folder{path: m[i].Path, entry: i})
+			all = append(all, directory{path: m[i].Path, entry: i})
 		}
 	}
 	return all
@@ -104,11 +104,11 @@ func (a *assembly) build(ctx context.Context, partial *os.File) error {
 
 // all goes through the manifest.
 func (a *assembly) all(ctx context.Context) error {
-	for _, f := range a.manifest.folders() {
+	for _, f := range a.manifest.directories() {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := a.folder(f); err != nil {
+		if err := a.directory(f); err != nil {
 			return err
 		}
 	}
@@ -157,7 +157,7 @@ func (a *assembly) lose(p place) {
 
 // work lets produce hand out jobs.
 func (a *assembly) work(ctx context.Context, produce func() error) error {
-	return sideBySide(ctx, func(hand func(job) error) error {
+	return parallel(ctx, func(hand func(job) error) error {
 		a.hand = hand
 		return produce()
 	}, func() func(job) error {
@@ -214,9 +214,9 @@ func (a *assembly) linkIfRight(h *hasher, j job) (bool, error) {
 	return err == nil, err
 }
 
-// folder makes one directory right, not what is below its own directories.
-func (a *assembly) folder(f folder) error {
-	fd, err := a.to.folder(f.path)
+// directory makes one directory right, not what is below its own directories.
+func (a *assembly) directory(f directory) error {
+	fd, err := a.to.directory(f.path)
 	if err != nil {
 		return err
 	}
@@ -262,7 +262,7 @@ func (a *assembly) folder(f folder) error {
 }
 
 // openUp lets the owner write to a directory that it may not write to as a part of a release.
-func (a *assembly) openUp(fd int, f folder) error {
+func (a *assembly) openUp(fd int, f directory) error {
 	if f.entry < 0 {
 		return nil // startPartial made it
 	}
@@ -274,7 +274,7 @@ func (a *assembly) openUp(fd int, f folder) error {
 	if mode&0o700 == 0o700 && mode == a.manifest[f.entry].Mode {
 		return nil
 	}
-	a.ajar = append(a.ajar, f.entry)
+	a.pendingModes = append(a.pendingModes, f.entry)
 	if mode&0o700 == 0o700 {
 		return nil
 	}
@@ -286,7 +286,7 @@ func (a *assembly) inBase(path string) (fd int, names []name, err error) {
 	if a.base == nil {
 		return -1, nil, nil
 	}
-	if fd, err = a.from.folder(path); err == nil {
+	if fd, err = a.from.directory(path); err == nil {
 		names, err = a.names.list(fd)
 	}
 	if otherShape(err) {
@@ -299,10 +299,10 @@ func (a *assembly) inBase(path string) (fd int, names []name, err error) {
 type place struct {
 	index int // in the manifest
 	entry *Entry
-	dir   int // its folder
+	dir   int // its directory
 	name  string
 	is    *name // what is there; nil: nothing
-	base  int   // the folder of the same path in the base
+	base  int   // the directory of the same path in the base
 	held  *name // what is there; nil: nothing
 }
 
@@ -579,11 +579,11 @@ func (a *assembly) complete(file *os.File, e *Entry, modified unix.Timespec) err
 
 // seal gives directories the modes of the manifest, once nothing more has to be put into them.
 func (a *assembly) seal(partial *os.File) error {
-	folders := &dirs{root: partial}
-	defer folders.close()
-	for n := len(a.ajar) - 1; n >= 0; n-- { // what is below a directory before itself
-		e := &a.manifest[a.ajar[n]]
-		fd, err := folders.folder(e.Path)
+	directories := &dirs{root: partial}
+	defer directories.close()
+	for n := len(a.pendingModes) - 1; n >= 0; n-- { // what is below a directory before itself
+		e := &a.manifest[a.pendingModes[n]]
+		fd, err := directories.directory(e.Path)
 		if err != nil {
 			return err
 		}

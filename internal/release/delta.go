@@ -71,7 +71,7 @@ func Diff(base, next Manifest) Delta {
 }
 
 const (
-	deltaHead = "ebs-release delta 1" // an agent baked into an old AMI must see that it can't read a later form
+	deltaHead = "ebs-release delta 1" // an agent baked into an old AMI must see that it cannot read a later form
 	deltaEnd  = "end"                 // and that a connection broke before the end
 )
 

@@ -27,15 +27,15 @@ const openDir = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOE
 // parent returns the open parent directory of path, and the name of path in it. The descriptor is
 // good until the next call.
 func (d *dirs) parent(path string) (fd int, name string, err error) {
-	folder, name := split(path)
-	fd, err = d.folder(folder)
+	directory, name := split(path)
+	fd, err = d.directory(directory)
 	return fd, name, err
 }
 
-// folder returns an open directory, "" for the root. The descriptor is good until the next call.
-func (d *dirs) folder(folder string) (fd int, err error) {
+// directory returns an open directory, "" for the root. The descriptor is good until the next call.
+func (d *dirs) directory(directory string) (fd int, err error) {
 	for n := len(d.open); n > 0; n-- {
-		if top := d.open[n-1].path; folder == top || strings.HasPrefix(folder, top) && folder[len(top)] == '/' {
+		if top := d.open[n-1].path; directory == top || strings.HasPrefix(directory, top) && directory[len(top)] == '/' {
 			break
 		}
 		_ = unix.Close(d.open[n-1].fd)
@@ -45,8 +45,8 @@ func (d *dirs) folder(folder string) (fd int, err error) {
 	if n := len(d.open); n > 0 {
 		fd, have = d.open[n-1].fd, d.open[n-1].path
 	}
-	for have != folder {
-		rest := strings.TrimPrefix(folder[len(have):], "/")
+	for have != directory {
+		rest := strings.TrimPrefix(directory[len(have):], "/")
 		next, _, _ := strings.Cut(rest, "/")
 		below, err := unix.Openat(fd, next, openDir, 0)
 		if err != nil {
@@ -90,10 +90,10 @@ func openFileAt(fd int, name, path string) (*os.File, error) {
 type walker func(dir int, name, path string, st *unix.Stat_t) error
 
 func (visit walker) walk(ctx context.Context, root *os.File) error {
-	return visit.folder(ctx, int(root.Fd()), "")
+	return visit.directory(ctx, int(root.Fd()), "")
 }
 
-func (visit walker) folder(ctx context.Context, dir int, path string) error {
+func (visit walker) directory(ctx context.Context, dir int, path string) error {
 	names, err := new(lister).list(dir)
 	if err != nil {
 		return &os.PathError{Op: "read directory", Path: quote(path + "/"), Err: err}
@@ -133,5 +133,5 @@ func (visit walker) below(ctx context.Context, dir int, name, path string) error
 		return &os.PathError{Op: "open", Path: quote(path), Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	return visit.folder(ctx, fd, path)
+	return visit.directory(ctx, fd, path)
 }

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IsRemote tells an rsync source from a folder. It follows rsync's rule: host:path,
+// IsRemote tells an rsync source from a directory. It follows rsync's rule: host:path,
 // host::module/path or rsync://…; a colon after a slash belongs to a file name.
 func IsRemote(source string) bool {
 	if strings.HasPrefix(source, "rsync://") {
@@ -25,11 +25,11 @@ func IsRemote(source string) bool {
 	return found && before != "" && !strings.Contains(before, "/")
 }
 
-// fetch gets a remote source into a scratch folder on the volume, and returns that folder. What the
-// current release has is linked there by checksum, not sent.
+// fetch gets a remote source into a scratch directory on the volume, and returns that directory.
+// What the current release has is linked there by checksum, not sent.
 func (t Tree) fetch(ctx context.Context, root *os.Root, source string) (*os.File, error) {
 	if strings.HasPrefix(source, "-") {
-		return nil, errors.New("a source can't begin with a dash")
+		return nil, errors.New("a source cannot begin with a dash")
 	}
 	who, err := t.owner(root)
 	if err != nil {
@@ -45,8 +45,8 @@ func (t Tree) fetch(ctx context.Context, root *os.Root, source string) (*os.File
 	return dir, nil
 }
 
-// scratch makes an empty folder for its owner to write to. Whoever owns the volume can rename it at
-// any time: from here on it is used by its descriptor.
+// scratch makes an empty directory for its owner to write to. Whoever owns the volume can rename it
+// at any time: from here on it is used by its descriptor.
 func (t Tree) scratch(root *os.Root, who owner) (*os.File, error) {
 	name := stateDir + "/" + incoming
 	if err := root.Mkdir(name, 0o700); err != nil {
@@ -85,8 +85,8 @@ const mostSilence = time.Hour
 const endsWithUs = `exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) >/dev/null 2>&1 & exec "$0" "$@" 3<&-`
 
 // rsync copies a remote source to dir. It finds its way there, and to the current release, by
-// paths: so it may do no more than who owns the volume, and who could have replaced a folder on the
-// way by a link. Its ssh runs as before, with root's keys.
+// paths: so it may do no more than who owns the volume, and who could have replaced a directory on
+// the way by a link. Its ssh runs as before, with root's keys.
 func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.File, who owner) error {
 	// No --times: a link must not depend on them. No -I: --checksum decides.
 	args := []string{"--recursive", "--links", "--perms", "--checksum", "--info=nonreg1", "--timeout=" + fmt.Sprint(int(mostSilence.Seconds()))}
@@ -107,8 +107,8 @@ func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.F
 	if current != "" {
 		args = append(args, "--link-dest="+t.Path(current))
 	}
-	// A slash at the end: what is in the folder, not the folder. "host:" is a home folder, "host:/"
-	// would be all of it.
+	// A slash at the end: what is in the directory, not the directory. "host:" is a home directory,
+	// "host:/" would be all of it.
 	if strings.HasSuffix(source, ":") {
 		source += "."
 	}
@@ -136,7 +136,7 @@ func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.F
 		said, _, _ := strings.Cut(stderr.String(), "\n")
 		return fmt.Errorf("rsync from there: %s (%w)", strings.TrimSpace(said), err)
 	}
-	// What rsync leaves out without an error is refused, as it is in a folder.
+	// What rsync leaves out without an error is refused, as it is in a directory.
 	if _, name, found := strings.Cut(skipped.String(), "skipping non-regular file "); found {
 		name, _, _ = strings.Cut(name, "\n")
 		return fmt.Errorf("%s is a fifo, socket or device: only files, directories and symlinks can be released", name)

@@ -26,8 +26,8 @@ type Ingested struct {
 	LeftBehind  []string // what SOURCE has that a release does not carry, a line for each kind
 }
 
-// Ingest takes SOURCE in: a folder, or what rsync can fetch (host:path, rsync://…). Files that the
-// current release has become hard links to it, the others are copied. `current` stays as it is.
+// Ingest takes SOURCE in: a directory, or what rsync can fetch (host:path, rsync://…). Files that
+// the current release has become hard links to it, the others are copied. `current` stays as it is.
 // After an error the volume is as it was, but for releases that had to make room.
 func (t Tree) Ingest(ctx context.Context, source string, now time.Time, wanted gc.Wanted) (Ingested, error) {
 	var result Ingested
@@ -66,7 +66,7 @@ func (t Tree) openSource(ctx context.Context, root *os.Root, source string) (*os
 	return openSourceDir(source)
 }
 
-// checkSource refuses what can't be meant.
+// checkSource refuses what cannot be meant.
 func (t Tree) checkSource(source string) error {
 	dir, err := filepath.EvalSymlinks(source)
 	if err != nil {
@@ -77,7 +77,7 @@ func (t Tree) checkSource(source string) error {
 		return err
 	}
 	if !info.IsDir() {
-		return errors.New("it is not a folder")
+		return errors.New("it is not a directory")
 	}
 	volume, err := filepath.EvalSymlinks(t.Root)
 	if err != nil {
@@ -110,7 +110,7 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	}
 	base := &baseRelease{}
 	if result.Previous != "" {
-		// A current release that can't be read is no reason to stop: without it, everything is
+		// A current release that cannot be read is no reason to stop: without it, everything is
 		// copied.
 		if held, err := t.base(root, result.Previous); err == nil {
 			base = held

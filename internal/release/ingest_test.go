@@ -207,7 +207,7 @@ func TestIngestRefusesWhatCannotBeShippedByName(t *testing.T) {
 			t.Cleanup(func() { _ = l.Close() })
 		}, "sub/sock is a socket"},
 		{"device", func(t *testing.T, dir string) { _ = unix.Mknod(dir+"/sub/null", unix.S_IFCHR|0o644, 259) }, "sub/null is a device"},
-		{"unreadable file", func(t *testing.T, dir string) { put(t, dir, "0000 sub/secret", "x") }, "sub/secret: a file of mode 0000 can't be read"},
+		{"unreadable file", func(t *testing.T, dir string) { put(t, dir, "0000 sub/secret", "x") }, "sub/secret: a file of mode 0000 cannot be read"},
 		{"closed directory", func(t *testing.T, dir string) { _ = os.Chmod(dir+"/sub", 0o400) }, "sub: a directory of mode 0400"},
 		{"path too long", func(t *testing.T, dir string) {
 			// Longer than one system call takes: step by step.
@@ -250,11 +250,11 @@ func TestIngestRefusesSourcesThatCannotBeMeant(t *testing.T) {
 	file := filepath.Join(source(t, map[string]string{"f": ""}), "f")
 	for name, tc := range map[string]struct{ source, want string }{
 		"missing":                 {file + "-not", "no such file or directory"},
-		"a file":                  {file, "it is not a folder"},
+		"a file":                  {file, "it is not a directory"},
 		"empty":                   {t.TempDir(), "there are no files in it"},
-		"only folders":            {source(t, map[string]string{"a/b/": ""}), "there are no files in it"},
+		"only directories":        {source(t, map[string]string{"a/b/": ""}), "there are no files in it"},
 		"the volume":              {tree.Root, "it holds the release volume"},
-		"a folder above":          {"/", "it holds the release volume"},
+		"a directory above":       {"/", "it holds the release volume"},
 		"a remote one, no server": {"rsync://127.0.0.1:1/x", "rsync from there: rsync: [Receiver] failed to connect"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -266,7 +266,7 @@ func TestIngestRefusesSourcesThatCannotBeMeant(t *testing.T) {
 			}
 		})
 	}
-	// A symlink to a folder is meant: /srv/app/current.
+	// A symlink to a directory is meant: /srv/app/current.
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(source(t, first), link); err != nil {
 		t.Fatal(err)
@@ -468,8 +468,8 @@ func rsyncServer(t *testing.T, dir string, more ...string) string {
 	return "rsync://" + address
 }
 
-// A publisher that is killed in a fetch leaves no rsync that goes on, and no folder that a snapshot
-// gets.
+// A publisher that is killed in a fetch leaves no rsync that goes on, and no directory that a
+// snapshot gets.
 func TestAKilledFetchLeavesNothing(t *testing.T) {
 	tree := volume(t)
 	here := source(t, first)
@@ -578,8 +578,8 @@ func TestASilentRsyncIsNotADeadOne(t *testing.T) {
 	}
 }
 
-// The user that the volume belongs to can rename what is in its folders, also the folder that root
-// fetches into, at any time.
+// The user that the volume belongs to can rename what is in its directories, also the directory
+// that root fetches into, at any time.
 func TestWhoOwnsTheVolumeCannotLeadAFetchElsewhere(t *testing.T) {
 	bin := t.TempDir()
 	// Stands for ssh, and lets the other user have its way before and after the transfer.

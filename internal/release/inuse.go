@@ -21,9 +21,9 @@ const maxMounts = 64 << 20
 func seesAll() bool { return os.Geteuid() == 0 }
 
 // inUse returns which of some releases a mount in any namespace, or a process, leads into, and
-// which: a container that has the tree bound, a working directory, a root, an open folder. Open and
-// mapped files are none of that: they stay what they are when their names go. When nobody can tell,
-// all are in use.
+// which: a container that has the tree bound, a working directory, a root, an open directory. Open
+// and mapped files are none of that: they stay what they are when their names go. When nobody can
+// tell, all are in use.
 func (t Tree) inUse(ids []string) map[string]string {
 	used := map[string]string{}
 	s := search{trees: map[uint64]string{}, spaces: map[string]bool{}, used: used}

@@ -69,7 +69,7 @@ func leftBehindAt(dir int, name, path string) ([]string, error) {
 }
 
 // tellLeftBehind has one line for each kind, with the first path that has it and how many more do.
-func tellLeftBehind(seen []*sighting) (lines []string) {
+func tellLeftBehind(seen []*scanned) (lines []string) {
 	type inode struct{ device, number uint64 }
 	first, count := map[string]string{}, map[string]int{}
 	note := func(kind, path string) {

@@ -91,7 +91,7 @@ func parseSum(s string) (sum [sha256.Size]byte, ok bool) {
 	if len(s) != 2*sha256.Size {
 		return sum, false
 	}
-	const small = 0x20 // a bit that digits and small letters have, and capital letters don't
+	const small = 0x20 // a bit that digits and small letters have, and capital letters do not
 	bits := byte(small)
 	for i := range len(s) {
 		bits &= s[i]
@@ -333,7 +333,7 @@ func parseMode(s string) (mode uint32, err error) {
 }
 
 func (m Manifest) validate() error {
-	folders := map[string]bool{"": true}
+	directories := map[string]bool{"": true}
 	before := "" // parent of the entry before: mostly of this one, too
 	for i := range m {
 		e := &m[i]
@@ -344,13 +344,13 @@ func (m Manifest) validate() error {
 			return fmt.Errorf("%s comes after %s: not sorted, or twice the same", quote(e.Path), quote(m[i-1].Path))
 		}
 		if parent, _ := split(e.Path); parent != before {
-			if !folders[parent] {
+			if !directories[parent] {
 				return fmt.Errorf("%s: its parent is not a directory of this release", quote(e.Path))
 			}
 			before = parent
 		}
 		if e.Type == 'd' {
-			folders[e.Path] = true
+			directories[e.Path] = true
 		}
 	}
 	return nil
@@ -366,9 +366,9 @@ func (e *Entry) check() error {
 		return fmt.Errorf("%s: mode %o", quote(e.Path), e.Mode)
 	// The tree belongs to an ordinary user on the members, who has to read it to verify it.
 	case e.Type == 'f' && e.Mode&0o400 == 0:
-		return fmt.Errorf("%s: a file of mode %04o can't be read by its owner", quote(e.Path), e.Mode)
+		return fmt.Errorf("%s: a file of mode %04o cannot be read by its owner", quote(e.Path), e.Mode)
 	case e.Type == 'd' && e.Mode&0o500 != 0o500:
-		return fmt.Errorf("%s: a directory of mode %04o can't be read and entered by its owner", quote(e.Path), e.Mode)
+		return fmt.Errorf("%s: a directory of mode %04o cannot be read and entered by its owner", quote(e.Path), e.Mode)
 	case e.Type == 'l' && (e.Target == "" || len(e.Target) > maxTarget || strings.IndexByte(e.Target, 0) >= 0):
 		return fmt.Errorf("%s: the target of this symlink has %d bytes or a NUL", quote(e.Path), len(e.Target))
 	}

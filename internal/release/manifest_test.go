@@ -90,8 +90,8 @@ func TestHostileManifestsAreRefused(t *testing.T) {
 		{"raw byte", file("a\x80"), "not escaped"},
 		{"mode too wide", "d 17777 a\n", "not a mode"},
 		{"mode in letters", "d rwxr a\n", "not a mode"},
-		{"unreadable file", "f 0244 0 " + emptySum + " a\n", "can't be read by its owner"},
-		{"closed directory", "d 0655 a\n", "can't be read and entered"},
+		{"unreadable file", "f 0244 0 " + emptySum + " a\n", "cannot be read by its owner"},
+		{"closed directory", "d 0655 a\n", "cannot be read and entered"},
 		{"negative size", "f 0644 -1 " + emptySum + " a\n", "not a size"},
 		{"size with a zero before it", "f 0644 01 " + emptySum + " a\n", "not a size"},
 		{"size too large", "f 0644 99999999999999999999 " + emptySum + " a\n", "not a size"},
@@ -152,10 +152,10 @@ func TestIDsSortByAge(t *testing.T) {
 func randomTree(r *rand.Rand, n int) Manifest {
 	names := []string{"a", "a-b", "a.b", "a b", "b", "\xff", "a\n"}
 	m := Manifest{}
-	folders := []string{""}
+	directories := []string{""}
 	seen := map[string]bool{}
 	for range n {
-		path := strings.TrimPrefix(folders[r.IntN(len(folders))]+"/"+names[r.IntN(len(names))], "/")
+		path := strings.TrimPrefix(directories[r.IntN(len(directories))]+"/"+names[r.IntN(len(names))], "/")
 		if seen[path] {
 			continue
 		}
@@ -164,7 +164,7 @@ func randomTree(r *rand.Rand, n int) Manifest {
 		switch r.IntN(4) {
 		case 0:
 			e.Type, e.Mode = 'd', 0o755
-			folders = append(folders, path)
+			directories = append(directories, path)
 		case 1:
 			e.Type, e.Target = 'l', names[r.IntN(len(names))]
 		default:
@@ -304,7 +304,7 @@ func FuzzDelta(f *testing.F) {
 	})
 }
 
-// large is a manifest of files in folders of 100, as a tree of sources has them.
+// large is a manifest of files in directories of 100, as a tree of sources has them.
 func large(files int) Manifest {
 	m := make(Manifest, 0, files+files/100+files/5000)
 	for i := range files {

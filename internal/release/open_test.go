@@ -44,19 +44,19 @@ func TestWhatTheOwnerPutsThereHoldsNobodyUp(t *testing.T) {
 	writers := []string{"activate", "init", "prune", "stage"} // each has a tree of its own
 	first := manifest(t, far, one.ID)
 	file := slices.IndexFunc(first, func(e Entry) bool { return e.Type == 'f' })
-	folder := slices.IndexFunc(first, func(e Entry) bool { return e.Type == 'd' })
+	directory := slices.IndexFunc(first, func(e Entry) bool { return e.Type == 'd' })
 	for name, feltBy := range map[string][]string{ // the verbs that must fail of it
-		releasesDir:                             {"releases", "verify", "check", "activate", "init"},
-		releasesDir + "/" + one.ID:              {"verify", "check", "activate"},
-		far.below(one.ID, first[file].Path):     {"verify"},
-		far.below(one.ID, first[folder].Path):   {"verify"},
-		stateDir:                                {"generation", "manifest", "check", "activate", "init", "prune", "stage"},
-		lockPath:                                {"activate", "prune", "stage", "init"},
-		fencePath:                               {"generation", "check", "activate"},
-		stateDir + "/" + one.ID + manifestExt:   {"manifest", "check", "verify"},
-		stateDir + "/." + currentName:           nil, // left of a flip that was cut off
-		stateDir + "/" + incoming:               nil,
-		releasesDir + "/" + two.ID + partialExt: nil,
+		releasesDir:                              {"releases", "verify", "check", "activate", "init"},
+		releasesDir + "/" + one.ID:               {"verify", "check", "activate"},
+		far.below(one.ID, first[file].Path):      {"verify"},
+		far.below(one.ID, first[directory].Path): {"verify"},
+		stateDir:                                 {"generation", "manifest", "check", "activate", "init", "prune", "stage"},
+		lockPath:                                 {"activate", "prune", "stage", "init"},
+		fencePath:                                {"generation", "check", "activate"},
+		stateDir + "/" + one.ID + manifestExt:    {"manifest", "check", "verify"},
+		stateDir + "/." + currentName:            nil, // left of a flip that was cut off
+		stateDir + "/" + incoming:                nil,
+		releasesDir + "/" + two.ID + partialExt:  nil,
 	} {
 		for plant, put := range map[string]func(path, moved string) error{
 			"fifo":           func(path, _ string) error { return unix.Mkfifo(path, 0o666) },

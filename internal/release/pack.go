@@ -15,7 +15,7 @@ type Pack struct {
 	Missing []Entry // files whose content the base does not have, in the order in which they have to be sent
 }
 
-// Pack works out what makes release id of release base; base "" is nothing at all. It reads sense
+// Pack works out what makes release id of release base; base "" is nothing at all. It parses
 // only into those lines of the manifests that differ, and keeps only them: what a push costs
 // depends on what changed, not on the size of the tree. Whether it is right the member says, by the
 // digest.

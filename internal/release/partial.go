@@ -17,7 +17,7 @@ import (
 )
 
 // makeRoom makes a full disk known before anything is written, and gives up releases before that:
-// those that are needed least, one by one, until there is room. What it can't foresee the kernel
+// those that are needed least, one by one, until there is room. What it cannot foresee the kernel
 // says later.
 func (t Tree) makeRoom(ctx context.Context, root *os.Root, need int64, wanted gc.Wanted, base string) error {
 	free, err := t.free()
@@ -116,7 +116,7 @@ func (t Tree) startPartial(root *os.Root, id string, who owner) (*os.File, error
 }
 
 // sweep removes what is not whole: partial trees, temporary files. foreign is what it had to leave,
-// because its folders belong to another user, such as the one that an application runs as: that
+// because its directories belong to another user, such as the one that an application runs as: that
 // stops nobody, and Prune reports it.
 func (t Tree) sweep(root *os.Root) (foreign, err error) {
 	for _, dir := range []string{releasesDir, stateDir} {
@@ -144,7 +144,7 @@ func (t Tree) sweep(root *os.Root) (foreign, err error) {
 }
 
 // removeTree removes a file or tree of the volume, also below directories that their owner may not
-// write to. What is another user's stays, with the folders on the way to it, and is an
+// write to. What is another user's stays, with the directories on the way to it, and is an
 // fs.ErrPermission; the rest goes.
 func removeTree(root *os.Root, name string) error {
 	dir, err := openFolder(root, path.Dir(name))
@@ -214,7 +214,7 @@ func empty(dir int) error {
 	return foreign
 }
 
-// openToOwner gives a folder a mode with which its owner can empty it. Not by its name: chmod
+// openToOwner gives a directory a mode with which its owner can empty it. Not by its name: chmod
 // follows a symlink that took its place.
 func openToOwner(dir int, name string) error {
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

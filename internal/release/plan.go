@@ -6,9 +6,9 @@ import "crypto/sha256"
 type origin byte
 
 const (
-	fromAfar origin = iota // its content is nowhere in the base: it has to be sent, or copied from the source
-	byLink                 // the very file of the base: same content, same mode
-	byCopy                 // same content with another mode or time: a link would change the base's
+	isMissing origin = iota // its content is nowhere in the base: it has to be sent, or copied from the source
+	byLink                  // the very file of the base: same content, same mode
+	byCopy                  // same content with another mode or time: a link would change the base's
 )
 
 type step struct {
@@ -21,7 +21,7 @@ type step struct {
 // again.
 func plan(base, next Manifest) []step {
 	steps := make([]step, len(next))
-	var strangers []int
+	var unmatched []int
 	for i, j := 0, 0; i < len(next); i++ {
 		for j < len(base) && base[j].Path < next[i].Path {
 			j++
@@ -31,10 +31,10 @@ func plan(base, next Manifest) []step {
 		case j < len(base) && base[j] == next[i]:
 			steps[i] = step{byLink, base[j].Path}
 		default:
-			strangers = append(strangers, i)
+			unmatched = append(unmatched, i)
 		}
 	}
-	if len(strangers) == 0 {
+	if len(unmatched) == 0 {
 		return steps
 	}
 	type content struct {
@@ -43,9 +43,9 @@ func plan(base, next Manifest) []step {
 		modified int64
 	}
 	any := func(sum [sha256.Size]byte) content { return content{sum: sum, mode: ^uint32(0)} }
-	held := make(map[content]string, 2*len(strangers))
-	wanted := make(map[[sha256.Size]byte]bool, len(strangers))
-	for _, i := range strangers {
+	held := make(map[content]string, 2*len(unmatched))
+	wanted := make(map[[sha256.Size]byte]bool, len(unmatched))
+	for _, i := range unmatched {
 		wanted[next[i].SHA256] = true
 	}
 	for j := range base {
@@ -54,7 +54,7 @@ func plan(base, next Manifest) []step {
 			held[any(base[j].SHA256)] = base[j].Path
 		}
 	}
-	for _, i := range strangers {
+	for _, i := range unmatched {
 		if path, ok := held[content{next[i].SHA256, next[i].Mode, next[i].Modified}]; ok {
 			steps[i] = step{byLink, path}
 		} else if path, ok := held[any(next[i].SHA256)]; ok {
@@ -69,7 +69,7 @@ func plan(base, next Manifest) []step {
 func Missing(base, next Manifest) []Entry {
 	var missing []Entry
 	for i, s := range plan(base, next) {
-		if next[i].Type == 'f' && s.how == fromAfar {
+		if next[i].Type == 'f' && s.how == isMissing {
 			missing = append(missing, next[i])
 		}
 	}

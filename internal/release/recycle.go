@@ -9,10 +9,10 @@ import (
 	"ebs-release/internal/gc"
 )
 
-// recycle puts the folders of a release that nobody needs any more into an empty partial tree, when
-// the volume holds keep releases: most of its files are those of the new release, too, and neither
-// have to be linked anew nor removed later. It returns the release that is gone, "" when there is
-// none to take.
+// recycle puts the directories of a release that nobody needs any more into an empty partial tree,
+// when the volume holds keep releases: most of its files are those of the new release, too, and
+// neither have to be linked anew nor removed later. It returns the release that is gone, "" when
+// there is none to take.
 //
 // Not a byte of it is trusted: assembly looks at each name that it finds, and keeps only what is
 // the base's own inode. Power may fail anywhere: the release loses its name, on disk, before
@@ -46,7 +46,7 @@ func (t Tree) recycle(ctx context.Context, root *os.Root, id string, a *assembly
 		if !e.IsDir() {
 			continue
 		}
-		// Its owner may not move a folder that it may not write to.
+		// Its owner may not move a directory that it may not write to.
 		if err := root.Rename(from+"/"+e.Name(), to+"/"+e.Name()); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return "", err
 		}

@@ -85,7 +85,7 @@ func TestTheOldestTreeBecomesTheNewOne(t *testing.T) {
 		t.Error(err)
 	}
 	if inode(t, far.Path(next.ID)+"/bin") != moved {
-		t.Error("its folders were made anew")
+		t.Error("its directories were made anew")
 	}
 	if inode(t, far.Path(next.ID)+"/bin/run") != inode(t, far.Path(held[2].ID)+"/bin/run") {
 		t.Error("an unchanged file is not the one of the release before")
@@ -124,9 +124,9 @@ func TestNothingOfAnOddOldTreeGetsIntoTheNewOne(t *testing.T) {
 		},
 		"a file that changed since": func(t *testing.T, old string) { put(t, old, "etc/conf", "colour=sad\n") },
 		"a file is gone":            func(t *testing.T, old string) { remove(t, old, "bin/run") },
-		"a folder is gone":          func(t *testing.T, old string) { remove(t, old, "bin") },
+		"a directory is gone":       func(t *testing.T, old string) { remove(t, old, "bin") },
 		"a file too many":           func(t *testing.T, old string) { put(t, old, "bin/more", "x"); put(t, old, "more", "x") },
-		"folders too many": func(t *testing.T, old string) {
+		"directories too many": func(t *testing.T, old string) {
 			put(t, old, "bin/more/and/more", "x")
 			put(t, old, "more/and/more", "x")
 			if err := errors.Join(os.Chmod(old+"/bin/more/and", 0), os.Chmod(old+"/more", 0o500)); err != nil {
@@ -134,15 +134,15 @@ func TestNothingOfAnOddOldTreeGetsIntoTheNewOne(t *testing.T) {
 			}
 		},
 		"files too many, at the end": func(t *testing.T, old string) { put(t, old, "bin/zz", "x"); put(t, old, "zz", "x") },
-		"a file is a folder":         func(t *testing.T, old string) { remove(t, old, "bin/run"); put(t, old, "bin/run/x/y", "x") },
-		"a folder is a file":         func(t *testing.T, old string) { remove(t, old, "bin"); put(t, old, "bin", "x") },
-		"a folder leads out":         func(t *testing.T, old string) { remove(t, old, "sub"); put(t, old, "sub -> "+outside+"/sub", "") },
+		"a file is a directory":      func(t *testing.T, old string) { remove(t, old, "bin/run"); put(t, old, "bin/run/x/y", "x") },
+		"a directory is a file":      func(t *testing.T, old string) { remove(t, old, "bin"); put(t, old, "bin", "x") },
+		"a directory leads out":      func(t *testing.T, old string) { remove(t, old, "sub"); put(t, old, "sub -> "+outside+"/sub", "") },
 		"a file leads out": func(t *testing.T, old string) {
 			remove(t, old, "bin/run")
 			put(t, old, "bin/run -> "+outside+"/victim", "")
 		},
-		"a symlink leads out":   func(t *testing.T, old string) { remove(t, old, "out"); put(t, old, "out -> "+outside, "") },
-		"a symlink is a folder": func(t *testing.T, old string) { remove(t, old, "out"); put(t, old, "out/x", "x") },
+		"a symlink leads out":      func(t *testing.T, old string) { remove(t, old, "out"); put(t, old, "out -> "+outside, "") },
+		"a symlink is a directory": func(t *testing.T, old string) { remove(t, old, "out"); put(t, old, "out/x", "x") },
 		"other modes": func(t *testing.T, old string) {
 			if err := errors.Join(os.Chmod(old+"/bin", 0o700), os.Chmod(old+"/etc", 0), os.Chmod(old+"/lib", 0o2777)); err != nil {
 				t.Fatal(err)
@@ -184,7 +184,7 @@ func TestNothingOfAnOddOldTreeGetsIntoTheNewOne(t *testing.T) {
 	}
 }
 
-// Hard links share what is written in place: the release before has it, too, and can't be a base.
+// Hard links share what is written in place: the release before has it, too, and cannot be a base.
 func TestAFileThatWasWrittenInPlaceIsFound(t *testing.T) {
 	server, far, held, next := fleetOf(t)
 	put(t, far.Path(held[0].ID), "etc/same", "the SAME\n")
@@ -231,14 +231,14 @@ func TestAFileThatIsWrittenInPlaceWhileOthersTravelIsFound(t *testing.T) {
 
 func TestATreeThatAProgramRunsInIsLeftAlone(t *testing.T) {
 	for name, start := range map[string]func(t *testing.T, cmd *exec.Cmd, old string){
-		"in its own folder": func(t *testing.T, cmd *exec.Cmd, old string) { cmd.Dir = old },
-		"in a folder of it": func(t *testing.T, cmd *exec.Cmd, old string) { cmd.Dir = old + "/gone/deep" },
-		"with an open folder": func(t *testing.T, cmd *exec.Cmd, old string) {
-			folder, err := os.Open(old + "/gone")
+		"in its own directory": func(t *testing.T, cmd *exec.Cmd, old string) { cmd.Dir = old },
+		"in a directory of it": func(t *testing.T, cmd *exec.Cmd, old string) { cmd.Dir = old + "/gone/deep" },
+		"with an open directory": func(t *testing.T, cmd *exec.Cmd, old string) {
+			directory, err := os.Open(old + "/gone")
 			if err != nil {
 				t.Fatal(err)
 			}
-			cmd.ExtraFiles = []*os.File{folder}
+			cmd.ExtraFiles = []*os.File{directory}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -259,7 +259,7 @@ func TestATreeThatAProgramRunsInIsLeftAlone(t *testing.T) {
 	}
 }
 
-// The owner of the tree can't see where another user's program is, below the release for example.
+// The owner of the tree cannot see where another user's program is, below the release for example.
 // That one must not find itself in the new release: whoever does not see everybody makes a new
 // tree.
 func TestAProgramOfAnotherUserDoesNotFindItselfInTheNewRelease(t *testing.T) {
@@ -417,8 +417,8 @@ func TestPushesForLong(t *testing.T) {
 	wholeReleases(t, far, ids...)
 }
 
-// An application that runs as another user may make folders where a release lets everybody write.
-// The owner of the tree can't remove them.
+// An application that runs as another user may make directories where a release lets everybody
+// write. The owner of the tree cannot remove them.
 func TestAFolderOfAnotherUserStopsNoLaterPush(t *testing.T) {
 	server, far, held, next := fleetOf(t)
 	for _, old := range held[:2] {
@@ -426,7 +426,7 @@ func TestAFolderOfAnotherUserStopsNoLaterPush(t *testing.T) {
 	}
 	pushAsOwner(t, server, far, held[2].ID, next, 4)
 	be(t, call{Op: "prune", Root: far.Root, Keep: 3}, "")
-	holds := func(want ...string) { // but for the one with a folder too many
+	holds := func(want ...string) { // but for the one with a directory too many
 		t.Helper()
 		if ids, err := far.Releases(); err != nil || strings.Join(ids, " ") != strings.Join(want, " ") {
 			t.Fatalf("releases: %v, %v; want %v", ids, err, want)
@@ -441,7 +441,7 @@ func TestAFolderOfAnotherUserStopsNoLaterPush(t *testing.T) {
 				t.Errorf("%s is not in %q", old.ID, said)
 			}
 			if left, err := os.ReadDir(far.PartialPath(old.ID)); err != nil || len(left) != 1 {
-				t.Errorf("more is left than the folder and the way to it: %v, %v", left, err)
+				t.Errorf("more is left than the directory and the way to it: %v, %v", left, err)
 			}
 		}
 	}

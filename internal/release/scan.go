@@ -10,11 +10,11 @@ import (
 )
 
 // ErrChanged says that SOURCE was written to while it was read. Nothing was taken in.
-var ErrChanged = errors.New("SOURCE changes while it is read; publish from a folder that nobody writes to meanwhile")
+var ErrChanged = errors.New("SOURCE changes while it is read; publish from a directory that nobody writes to meanwhile")
 
 // Scan reads a tree into a manifest. Content is hashed, side by side; times of files decide
-// nothing. What can't be shipped right is refused by name: sockets, fifos, devices, and what its
-// owner can't read.
+// nothing. What cannot be shipped right is refused by name: sockets, fifos, devices, and what its
+// owner cannot read.
 func Scan(ctx context.Context, dir string) (Manifest, error) {
 	root, err := openSourceDir(dir)
 	if err != nil {
@@ -34,8 +34,8 @@ func openSourceDir(dir string) (*os.File, error) {
 	return os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
 }
 
-// sighting is an entry, and the marks by which a later look can tell that it changed.
-type sighting struct {
+// scanned is an entry, and the marks by which a later look can tell that it changed.
+type scanned struct {
 	Entry
 	device, inode uint64
 	size          int64
@@ -45,7 +45,7 @@ type sighting struct {
 	leftBehind    []string // see tellLeftBehind
 }
 
-func (s *sighting) same(st *unix.Stat_t) bool {
+func (s *scanned) same(st *unix.Stat_t) bool {
 	if s.device != st.Dev || s.inode != st.Ino || s.size != st.Size || s.modified != st.Mtim {
 		return false
 	}
@@ -57,7 +57,7 @@ func (s *sighting) same(st *unix.Stat_t) bool {
 	return s.changed == st.Ctim || st.Nlink > 1
 }
 
-func manifestOf(seen []*sighting) Manifest {
+func manifestOf(seen []*scanned) Manifest {
 	m := make(Manifest, len(seen))
 	for i, s := range seen {
 		m[i] = s.Entry
@@ -67,12 +67,12 @@ func manifestOf(seen []*sighting) Manifest {
 }
 
 // scan returns what is below root in the order of walker.
-func scan(ctx context.Context, root *os.File) ([]*sighting, error) {
+func scan(ctx context.Context, root *os.File) ([]*scanned, error) {
 	type job struct {
 		file *os.File
-		seen *sighting
+		seen *scanned
 	}
-	var all []*sighting
+	var all []*scanned
 	produce := func(hand func(job) error) error {
 		return walker(func(dir int, name, path string, st *unix.Stat_t) error {
 			seen, err := sight(dir, name, path, st)
@@ -98,7 +98,7 @@ func scan(ctx context.Context, root *os.File) ([]*sighting, error) {
 			return nil
 		}).walk(ctx, root)
 	}
-	err := sideBySide(ctx, produce, func() func(job) error {
+	err := parallel(ctx, produce, func() func(job) error {
 		h := newHasher()
 		return func(j job) error {
 			defer func() { _ = j.file.Close() }()
@@ -112,8 +112,8 @@ func scan(ctx context.Context, root *os.File) ([]*sighting, error) {
 }
 
 // sight makes an entry of what lstat says; the content of a file comes later.
-func sight(dir int, name, path string, st *unix.Stat_t) (*sighting, error) {
-	s := &sighting{
+func sight(dir int, name, path string, st *unix.Stat_t) (*scanned, error) {
+	s := &scanned{
 		Entry:  Entry{Path: path, Mode: st.Mode & maxMode},
 		device: st.Dev, inode: st.Ino, size: st.Size, modified: st.Mtim, changed: st.Ctim,
 		links: uint64(st.Nlink),
@@ -156,7 +156,7 @@ func kind(mode uint32) string {
 }
 
 // read hashes a file that was seen, and makes sure that it is still the same one afterwards.
-func (h *hasher) read(file *os.File, seen *sighting) error {
+func (h *hasher) read(file *os.File, seen *scanned) error {
 	sum, size, err := h.sum(file, nil)
 	if err != nil {
 		return err
@@ -174,7 +174,7 @@ func (h *hasher) read(file *os.File, seen *sighting) error {
 }
 
 // unchanged looks again at all that scan saw.
-func unchanged(ctx context.Context, root *os.File, seen []*sighting) error {
+func unchanged(ctx context.Context, root *os.File, seen []*scanned) error {
 	i := 0
 	err := walker(func(_ int, _, path string, st *unix.Stat_t) error {
 		if i == len(seen) || seen[i].Path != path || !seen[i].same(st) {

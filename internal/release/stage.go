@@ -21,7 +21,7 @@ type StageState string
 const (
 	Staged   StageState = "staged"    // the partial tree waits for what has to be sent: see Staging
 	Present  StageState = "present"   // the release is there, whole
-	NeedBase StageState = "need-base" // the base is not there or can't be used: choose one of Releases, or none
+	NeedBase StageState = "need-base" // the base is not there or cannot be used: choose one of Releases, or none
 )
 
 // StageRequest asks for a release to be prepared on a member.
@@ -143,7 +143,7 @@ func (s *Staging) begin(ctx context.Context, req StageRequest, delta Delta) (rec
 		if next[i].Type == 'f' && steps[i].how != byLink {
 			need += next[i].Size
 		}
-		if next[i].Type == 'f' && steps[i].how == fromAfar {
+		if next[i].Type == 'f' && steps[i].how == isMissing {
 			s.missing = append(s.missing, i)
 		}
 	}
@@ -159,7 +159,7 @@ func (s *Staging) begin(ctx context.Context, req StageRequest, delta Delta) (rec
 	}
 	s.assembly = &assembly{
 		manifest: next, text: s.text, steps: steps, base: base.tree, whole: base.whole, spans: base.spans, copies: base.tree, who: who,
-		copyAs: func(i int) (string, bool) { return steps[i].from, steps[i].how != fromAfar },
+		copyAs: func(i int) (string, bool) { return steps[i].from, steps[i].how != isMissing },
 		lost:   func(i int) { s.lost = append(s.lost, i) },
 	}
 	if req.Wanted.Keep > 0 {
@@ -168,7 +168,7 @@ func (s *Staging) begin(ctx context.Context, req StageRequest, delta Delta) (rec
 		}
 	}
 	err = s.assembly.build(ctx, s.partial)
-	if recycled != "" && errors.Is(err, fs.ErrPermission) { // what belongs to another user can't be made into anything
+	if recycled != "" && errors.Is(err, fs.ErrPermission) { // what belongs to another user cannot be made into anything
 		if err = s.startOver(req.ID, recycled); err == nil {
 			recycled, err = "", s.assembly.build(ctx, s.partial)
 		}
@@ -225,7 +225,7 @@ func (s *Staging) startOver(id, recycled string) error {
 	}
 	var err error
 	s.partial, err = s.tree.startPartial(s.root, id, s.assembly.who)
-	s.assembly.ajar = nil
+	s.assembly.pendingModes = nil
 	return err
 }
 
@@ -260,7 +260,7 @@ func (s *Staging) Close() error {
 	return err
 }
 
-// held lists the releases that can be a base. One whose manifest can't be read can't.
+// held lists the releases that can be a base. One whose manifest cannot be read cannot.
 func (t Tree) held(root *os.Root) []Held {
 	ids, err := t.releases(root)
 	if err != nil {

@@ -157,7 +157,7 @@ func TestStageAsksForABaseThatItHas(t *testing.T) {
 		"no manifest": func(far Tree, one Ingested) error {
 			return os.Remove(far.Root + "/.ebs-release/" + one.ID + ".manifest")
 		},
-		"manifest is a folder": func(far Tree, one Ingested) error {
+		"manifest is a directory": func(far Tree, one Ingested) error {
 			return os.RemoveAll(far.Root + "/.ebs-release/" + one.ID + ".manifest")
 		},
 		"other manifest": func(far Tree, one Ingested) error {
@@ -171,7 +171,7 @@ func TestStageAsksForABaseThatItHas(t *testing.T) {
 		"a file was changed where it is, to the same size": func(far Tree, one Ingested) error {
 			return os.WriteFile(far.Path(one.ID)+"/etc/same", []byte("the SAME\n"), 0o644)
 		},
-		"a folder is a symlink": func(far Tree, one Ingested) error {
+		"a directory is a symlink": func(far Tree, one Ingested) error {
 			etc := far.Path(one.ID) + "/etc"
 			return errors.Join(os.Rename(etc, etc+"2"), os.Symlink("etc2", etc))
 		},

@@ -109,7 +109,7 @@ func (t Tree) owner(root *os.Root) (owner, error) {
 	return owner{int(st.Uid), int(st.Gid)}, nil
 }
 
-// replaceFile writes a file of the state folder, always whole.
+// replaceFile writes a file of the state directory, always whole.
 func (t Tree) replaceFile(root *os.Root, name string, write func(*os.File) error) error {
 	who, err := t.owner(root)
 	if err != nil {

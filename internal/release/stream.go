@@ -54,21 +54,21 @@ func (t Tree) Send(ctx context.Context, w io.Writer, id string, files []Entry) e
 		return fmt.Errorf("release %s: %w", id, err)
 	}
 	defer func() { _ = tree.Close() }()
-	folders := &dirs{root: tree}
-	defer folders.close()
+	directories := &dirs{root: tree}
+	defer directories.close()
 	for i := range files {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := send(w, folders, &files[i]); err != nil {
+		if err := send(w, directories, &files[i]); err != nil {
 			return fmt.Errorf("send %s: %w", quote(files[i].Path), err)
 		}
 	}
 	return nil
 }
 
-func send(w io.Writer, folders *dirs, e *Entry) error {
-	file, err := folders.openFile(e.Path)
+func send(w io.Writer, directories *dirs, e *Entry) error {
+	file, err := directories.openFile(e.Path)
 	if err != nil {
 		return err
 	}
@@ -85,8 +85,8 @@ func send(w io.Writer, folders *dirs, e *Entry) error {
 }
 
 func (s *Staging) receive(ctx context.Context, r io.Reader) error {
-	folders := &dirs{root: s.partial}
-	defer folders.close()
+	directories := &dirs{root: s.partial}
+	defer directories.close()
 	from := bufio.NewReaderSize(r, 64<<10)
 	h := newHasher()
 	for _, i := range s.missing {
@@ -94,15 +94,15 @@ func (s *Staging) receive(ctx context.Context, r io.Reader) error {
 			return err
 		}
 		e := &s.assembly.manifest[i]
-		if err := s.receiveFile(from, h, folders, e); err != nil {
+		if err := s.receiveFile(from, h, directories, e); err != nil {
 			return pathError("write", e.Path, err)
 		}
 	}
 	return nil
 }
 
-func (s *Staging) receiveFile(from *bufio.Reader, h *hasher, folders *dirs, e *Entry) (err error) {
-	dir, name, err := folders.parent(e.Path)
+func (s *Staging) receiveFile(from *bufio.Reader, h *hasher, directories *dirs, e *Entry) (err error) {
+	dir, name, err := directories.parent(e.Path)
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func ScanOver(ctx context.Context, dir string, base Manifest, now time.Time) (Ma
 }
 
 // setTimes gives each file its time. source is where seen was seen; a time to come is now.
-func (m Manifest) setTimes(seen []*sighting, base Manifest, source *os.File, now time.Time) {
+func (m Manifest) setTimes(seen []*scanned, base Manifest, source *os.File, now time.Time) {
 	times := make(map[string]int64, len(seen))
 	for _, s := range seen {
 		times[s.Path] = min(max(s.modified.Sec, 1), now.Unix(), maxModified)
@@ -47,15 +47,15 @@ func (m Manifest) setTimes(seen []*sighting, base Manifest, source *os.File, now
 			m[i].Modified = times[m[i].Path]
 		}
 	}
-	folders := &dirs{root: source}
-	defer folders.close()
+	directories := &dirs{root: source}
+	defer directories.close()
 	var bytecode map[string][]string // made when it is first asked for
 	m.timesIn(base, func(i int, before int64) {
 		if strings.HasSuffix(m[i].Path, ".py") {
 			if bytecode == nil {
 				bytecode = m.bytecode()
 			}
-			if validFor(folders, bytecode[m[i].Path], m[i].Modified, m[i].Size) {
+			if validFor(directories, bytecode[m[i].Path], m[i].Modified, m[i].Size) {
 				return
 			}
 		}
@@ -127,9 +127,9 @@ func (m Manifest) bytecode() map[string][]string {
 
 // validFor says whether one of some files of bytecode names a source of that time, in seconds, and
 // size. What cannot be read as bytecode is none.
-func validFor(folders *dirs, bytecode []string, modified, size int64) bool {
+func validFor(directories *dirs, bytecode []string, modified, size int64) bool {
 	for _, path := range bytecode {
-		file, err := folders.openFile(path)
+		file, err := directories.openFile(path)
 		if err != nil {
 			continue
 		}

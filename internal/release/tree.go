@@ -35,7 +35,7 @@ func (t Tree) Path(id string) string { return t.Root + "/" + releasesDir + "/" +
 // PartialPath returns where the tree of a release is made.
 func (t Tree) PartialPath(id string) string { return t.Path(id) + partialExt }
 
-// Init makes the folders of a release volume for an owner, the user that pushes. What is there
+// Init makes the directories of a release volume for an owner, the user that pushes. What is there
 // already stays.
 func (t Tree) Init(uid, gid int) error {
 	root, err := t.open()

@@ -97,7 +97,7 @@ func be(t *testing.T, c call, stdin string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The binary lies in a folder that only root can enter: hand it over as a descriptor.
+	// The binary lies in a directory that only root can enter: hand it over as a descriptor.
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)

@@ -56,7 +56,7 @@ func inspect(ctx context.Context, root *os.File, manifest Manifest, believed fun
 			return nil
 		})
 	}
-	return sideBySide(ctx, produce, func() func(job) error {
+	return parallel(ctx, produce, func() func(job) error {
 		h := newHasher()
 		return func(j job) error {
 			defer func() { _ = j.file.Close() }()

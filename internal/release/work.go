@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// sideBySide lets produce hand jobs to as many workers as there are cores. A job that hand took is
+// parallel lets produce hand jobs to as many workers as there are cores. A job that hand took is
 // done, or ends with an error, in a worker; one that it did not take stays with produce. The first
 // error ends all.
-func sideBySide[T any](ctx context.Context, produce func(hand func(T) error) error, newWorker func() func(T) error) error {
+func parallel[T any](ctx context.Context, produce func(hand func(T) error) error, newWorker func() func(T) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	jobs := make(chan T)
 	for range runtime.GOMAXPROCS(0) {

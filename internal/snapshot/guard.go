@@ -37,16 +37,16 @@ const thawedAsAsked = sayThawed + "asked to"
 // Guard holds one file system frozen: the whole work of the freeze guard process. While the freeze
 // lasts it writes nothing but its pipe.
 type Guard struct {
-	Path   string                  // any folder on the file system
+	Path   string                  // any directory on the file system
 	Limit  time.Duration           // from just before the freeze on
 	Sync   func(path string) error // syncfs(2), before the freeze and its limit: it may take minutes, and stops no writer
 	Freeze func(path string) error // FIFREEZE
 	Thaw   func(path string) error // FITHAW
 }
 
-// GuardSignals subscribes to the signals that a guard thaws on. SIGKILL and SIGSTOP can't be
+// GuardSignals subscribes to the signals that a guard thaws on. SIGKILL and SIGSTOP cannot be
 // caught: the holder has its own clock for these. SIGPIPE is ignored, so that a vanished parent
-// can't end the guard before the thaw.
+// cannot end the guard before the thaw.
 func GuardSignals() <-chan os.Signal {
 	signal.Ignore(syscall.SIGPIPE)
 	ch := make(chan os.Signal, 1)

@@ -157,7 +157,7 @@ func TestFreezeIsRefused(t *testing.T) {
 	t.Run("no such path", func(t *testing.T) {
 		refused(t, holder("/does/not/exist", time.Second), "no such file")
 	})
-	t.Run("a file system that can't be frozen", func(t *testing.T) {
+	t.Run("a file system that cannot be frozen", func(t *testing.T) {
 		refused(t, holder("/proc", time.Second), "freeze /proc")
 	})
 	t.Run("cancelled before", func(t *testing.T) {

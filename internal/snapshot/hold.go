@@ -23,9 +23,9 @@ const grace = time.Second
 // Holder starts freeze guards, and makes up for one that was killed.
 type Holder struct {
 	Command []string                // the guard: this program and its hidden verb, with the path and limit in it
-	Path    string                  // any folder on the file system
+	Path    string                  // any directory on the file system
 	Limit   time.Duration           // the guard's limit
-	Thaw    func(path string) error // FITHAW, for when the guard can't any more
+	Thaw    func(path string) error // FITHAW, for when the guard cannot any more
 	Refuse  []Place                 // what must not lie on the file system
 }
 
@@ -127,7 +127,7 @@ func (h *Hold) next(ctx context.Context, within time.Duration) (string, error) {
 }
 
 // end makes sure that nothing is frozen any more and the guard is gone, whatever state the guard is
-// in; nil means just that. The guard sees its input end and thaws. When it can't, because it was
+// in; nil means just that. The guard sees its input end and thaws. When it cannot, because it was
 // killed, the holder thaws itself. The guard is never killed from here: one that still waits for
 // its freeze would leave it behind.
 func (h *Hold) end() error {

@@ -41,7 +41,7 @@ func refuse(path string, places []Place) error {
 		{"the working directory", cwd},
 		{"standard output", "/proc/self/fd/1"},
 		{"the log", "/proc/self/fd/2"},
-		{"the temporary folder", os.TempDir()},
+		{"the temporary directory", os.TempDir()},
 	}, places...)
 	for _, p := range places {
 		if p.Path == "" {

@@ -59,7 +59,8 @@ type Stage struct {
 // Dir is where the files are: /run/ebs-release.
 type Dir string
 
-// Run is the folder on a real machine. It is in memory, so that no AMI is baked with a stale one.
+// Run is the directory on a real machine. It is in memory, so that no AMI is baked with a stale
+// one.
 const Run Dir = "/run/ebs-release"
 
 // Path returns the path of status.json.
@@ -68,7 +69,7 @@ func (d Dir) Path() string { return filepath.Join(string(d), "status.json") }
 // LockPath returns the path of the file that `up` holds a flock on.
 func (d Dir) LockPath() string { return filepath.Join(string(d), "lock") }
 
-// Make makes the folder. Everybody may look into it, whatever the umask is.
+// Make makes the directory. Everybody may look into it, whatever the umask is.
 func (d Dir) Make() error {
 	err := os.MkdirAll(string(d), 0o755)
 	if info, statErr := os.Lstat(string(d)); err == nil && (statErr != nil || !info.IsDir()) {
@@ -79,7 +80,7 @@ func (d Dir) Make() error {
 		err = errors.Join(os.Lchown(string(d), os.Geteuid(), os.Getegid()), os.Chmod(string(d), 0o755))
 	}
 	if err != nil {
-		return fmt.Errorf("make the folder for the status: %w", err)
+		return fmt.Errorf("make the directory for the status: %w", err)
 	}
 	return nil
 }

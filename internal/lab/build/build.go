@@ -9,7 +9,7 @@ import (
 )
 
 // Run is what a TestMain ends with: it builds packages of this module, each by the name of its
-// folder, says where the programs are, runs the tests, and returns their exit code.
+// directory, says where the programs are, runs the tests, and returns their exit code.
 func Run(tests interface{ Run() int }, programs map[string]*string) int {
 	dir, err := os.MkdirTemp("", "ebs-release-built-")
 	if err == nil {
@@ -24,12 +24,12 @@ func Run(tests interface{ Run() int }, programs map[string]*string) int {
 }
 
 func build(dir string, programs map[string]*string) error {
-	for folder, path := range programs {
-		*path = filepath.Join(dir, filepath.Base(folder))
-		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", *path, "ebs-release/"+folder)
+	for directory, path := range programs {
+		*path = filepath.Join(dir, filepath.Base(directory))
+		cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", *path, "ebs-release/"+directory)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build %s: %w\n%s", folder, err, out)
+			return fmt.Errorf("build %s: %w\n%s", directory, err, out)
 		}
 	}
 	return nil

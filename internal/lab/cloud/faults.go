@@ -13,8 +13,8 @@ type Fault struct {
 	Action    string // "CreateVolume", "Describe*", "PUT /latest/api/token", "GET /latest/*" (metadata requests have method and path)
 	Principal string // instance id, or "admin"
 	Resource  string // the id that the call is about (Call.Resource)
-	Skip      int    // let so many matching calls pass first
-	Times     int    // then take so many; 0: all
+	Skip      int    // let this many matching calls pass first
+	Times     int    // then take this many; 0: all
 	Effect    Effect
 }
 

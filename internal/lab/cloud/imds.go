@@ -102,7 +102,7 @@ func (a *Account) metadata(instanceID string, r *http.Request) (status int, body
 	return http.StatusOK, body, nil
 }
 
-// metadatum returns one entry; a folder is the list of what is in it. mu is held.
+// metadatum returns one entry; a directory is the list of what is in it. mu is held.
 func (a *Account) metadatum(i Instance, m *machine, path string) (string, bool) {
 	switch path {
 	case "/latest/user-data":
@@ -156,8 +156,8 @@ func (a *Account) metadatum(i Instance, m *machine, path string) (string, bool) 
 	entries := map[string]bool{}
 	for leaf := range leaves {
 		if rest, ok := strings.CutPrefix(leaf, name); ok {
-			first, _, folder := strings.Cut(rest, "/")
-			if folder {
+			first, _, directory := strings.Cut(rest, "/")
+			if directory {
 				first += "/"
 			}
 			entries[first] = true

@@ -63,7 +63,7 @@ type Limits struct {
 	AutoScaling             Bucket
 }
 
-// Bucket is a token bucket: so many calls at once, then so many a second.
+// Bucket is a token bucket: this many calls at once, then this many a second.
 type Bucket struct{ Capacity, PerSecond float64 }
 
 // Realistic is the published timing of EC2 (failures.md, last paragraph), where there is any.

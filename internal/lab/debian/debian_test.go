@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// apt lets apt read its settings and its sources from a folder of the test's, as on a machine that
-// has a mirror of its own.
+// apt lets apt read its settings and its sources from a directory of the test's, as on a machine
+// that has a mirror of its own.
 func apt(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -39,7 +39,7 @@ func editTree(root string) error {
 			return err
 		}
 	}
-	for i, path := range files[120:128] { // added, next to others and in a folder of their own
+	for i, path := range files[120:128] { // added, next to others and in a directory of their own
 		added := fmt.Sprintf("%s/release-two/%d/file with a blank.txt", root, i)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(added), 0o755), os.WriteFile(added, []byte("added\n"), 0o644), os.WriteFile(path+".added", nil, 0o600)); err != nil {
 			return err
@@ -48,7 +48,7 @@ func editTree(root string) error {
 	return errors.Join(
 		sameSizeAndTime(files[128]),
 		os.Chmod(files[129], 0o755),
-		os.Symlink("release-two/0", filepath.Join(root, "link-to-folder")),
+		os.Symlink("release-two/0", filepath.Join(root, "link-to-directory")),
 	)
 }
 
@@ -148,7 +148,7 @@ func compareTrees(ctx context.Context, source, copied string) (entries int, diff
 	return entries, differences, nil
 }
 
-// entry is one file, folder or link of a tree.
+// entry is one file, directory or link of a tree.
 type entry struct {
 	path string
 	mode fs.FileMode

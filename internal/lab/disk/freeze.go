@@ -32,7 +32,7 @@ func (s *Store) Freeze() error {
 	defer s.freezing.Unlock()
 	switch {
 	case s.image == nil:
-		return errors.New("freeze the disks: they are files in a folder of this machine. Try: install mkfs.xfs")
+		return errors.New("freeze the disks: they are files in a directory of this machine. Try: install mkfs.xfs")
 	case s.frozen != nil:
 		return nil
 	}

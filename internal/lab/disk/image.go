@@ -49,7 +49,7 @@ func newImage(ctx context.Context, dir, label string) (*image, error) {
 	return &image{device: device, mount: mount}, nil
 }
 
-// path is the root folder of the image, for this process alone.
+// path is the root directory of the image, for this process alone.
 func (i *image) path() string { return fmt.Sprintf("/proc/self/fd/%d", i.mount.Fd()) }
 
 func (i *image) close(ctx context.Context) error {

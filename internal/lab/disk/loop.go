@@ -87,7 +87,7 @@ func attach(volume *os.File, label string, flags uint32) (*Device, error) {
 	}
 	defer control.Close()
 
-	// Sectors of 512 bytes, as EBS has them. Left open, the kernel takes what suits the folder's
+	// Sectors of 512 bytes, as EBS has them. Left open, the kernel takes what suits the directory's
 	// disk, and an xfs made on one volume does not mount on the next.
 	config := unix.LoopConfig{Fd: uint32(volume.Fd()), Size: 512, Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR | flags}}
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], label)

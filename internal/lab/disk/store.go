@@ -24,7 +24,7 @@ const gib = 1 << 30
 // come one after the other.
 type Store struct {
 	label string
-	image *image // nil: plain files in a folder
+	image *image // nil: plain files in a directory
 	root  *os.Root
 
 	mu      sync.Mutex
@@ -35,24 +35,24 @@ type Store struct {
 }
 
 // Open makes an empty store that keeps its data below dir, in a file without a name. Without
-// mkfs.xfs it uses a folder in dir, and snapshots are copies. label names the lab in the records of
-// its loop devices.
+// mkfs.xfs it uses a directory in dir, and snapshots are copies. label names the lab in the records
+// of its loop devices.
 func Open(ctx context.Context, dir, label string, log *slog.Logger) (*Store, error) {
 	s := &Store{label: label}
-	folder, err := os.MkdirTemp(dir, "disks-*")
+	directory, err := os.MkdirTemp(dir, "disks-*")
 	if err != nil {
 		return nil, fmt.Errorf("disk store: %w", err)
 	}
 	s.image, err = newImage(ctx, dir, label+"/store")
 	switch {
 	case err == nil:
-		folder = s.image.path()
+		directory = s.image.path()
 	case ctx.Err() != nil:
 		return nil, fmt.Errorf("disk store: %w", err)
 	default:
 		log.Warn("disk store without reflinks: snapshots are copies, and not a point in time while someone writes", "error", err)
 	}
-	s.root, err = os.OpenRoot(folder)
+	s.root, err = os.OpenRoot(directory)
 	if err == nil {
 		err = errors.Join(s.root.Mkdir("volumes", 0o700), s.root.Mkdir("snapshots", 0o700))
 	}

@@ -55,14 +55,14 @@ func (h *Host) plug(d Disk) (string, error) {
 		"queue/rotational": "0", "queue/read_ahead_kb": "128",
 		"uevent": fmt.Sprintf("MAJOR=%d\nMINOR=%d\nDEVNAME=%s\nDEVTYPE=disk", d.Major, d.Minor, name),
 	}
-	view, hidden := filepath.Join(h.folder(), "sys"), filepath.Join(h.folder(), "sys/hidden-"+name)
+	view, hidden := filepath.Join(h.directory(), "sys"), filepath.Join(h.directory(), "sys/hidden-"+name)
 	for file, text := range files {
 		path := filepath.Join(hidden, file)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text+"\n"), 0o644)); err != nil {
 			return "", err
 		}
 	}
-	if err := makeNode(filepath.Join(h.folder(), "dev", name), unix.S_IFBLK|0o660, d.Major, d.Minor); err != nil {
+	if err := makeNode(filepath.Join(h.directory(), "dev", name), unix.S_IFBLK|0o660, d.Major, d.Minor); err != nil {
 		return "", err
 	}
 	return name, errors.Join(
@@ -101,16 +101,16 @@ func (h *Host) Unplug(ctx context.Context, name string, force bool) error {
 // Disks are the serials of the plugged disks by kernel name.
 func (h *Host) Disks() map[string]string {
 	disks := map[string]string{}
-	entries, _ := os.ReadDir(filepath.Join(h.folder(), "sys/block")) // a destroyed host has none
+	entries, _ := os.ReadDir(filepath.Join(h.directory(), "sys/block")) // a destroyed host has none
 	for _, e := range entries {
-		serial, _ := os.ReadFile(filepath.Join(h.folder(), "sys/block", e.Name(), "device/serial"))
+		serial, _ := os.ReadFile(filepath.Join(h.directory(), "sys/block", e.Name(), "device/serial"))
 		disks[e.Name()] = strings.TrimSpace(string(serial))
 	}
 	return disks
 }
 
 func (h *Host) remove(name string) error {
-	view := filepath.Join(h.folder(), "sys")
+	view := filepath.Join(h.directory(), "sys")
 	number, err := os.ReadFile(filepath.Join(view, "block", name, "dev"))
 	if err != nil {
 		return err
@@ -121,7 +121,7 @@ func (h *Host) remove(name string) error {
 		os.Remove(filepath.Join(view, "dev", strings.TrimSpace(string(number)))),
 		os.Rename(filepath.Join(view, "block", name), hidden), // gone as a whole
 		os.RemoveAll(hidden),
-		os.Remove(filepath.Join(h.folder(), "dev", name)),
+		os.Remove(filepath.Join(h.directory(), "dev", name)),
 	)
 }
 
@@ -142,13 +142,13 @@ func (h *Host) pull(name string) {
 // deviceOf is the device number of a disk, 0 when it is not there.
 func (h *Host) deviceOf(name string) uint64 {
 	var st unix.Stat_t
-	if err := unix.Stat(filepath.Join(h.folder(), "dev", name), &st); err != nil {
+	if err := unix.Stat(filepath.Join(h.directory(), "dev", name), &st); err != nil {
 		return 0
 	}
 	return st.Rdev
 }
 
 func (h *Host) has(name string) bool {
-	_, err := os.Lstat(filepath.Join(h.folder(), "sys/block", name))
+	_, err := os.Lstat(filepath.Join(h.directory(), "sys/block", name))
 	return err == nil
 }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// makeFolder makes the folder of a host: the upper layer of its root, its /dev, and its view of
+// makeFolder makes the directory of a host: the upper layer of its root, its /dev, and its view of
 // /sys.
 func makeFolder(dir string) error {
 	for _, d := range []string{"upper", "work", "root", "dev/pts", "dev/shm", "sys/block", "sys/class", "sys/dev"} {

@@ -17,7 +17,7 @@ const (
 // loopMajor is the major number of loop devices: the disks of hosts.
 const loopMajor = 7
 
-// mounts are open root folders of mounted disks.
+// mounts are open root directories of mounted disks.
 type mounts []*os.File
 
 // diskMounts opens the disks that are mounted in the mount namespace of pid. They stay mounted

@@ -48,7 +48,7 @@ func (r *Rack) NewHost(ctx context.Context, spec Spec) (*Host, error) {
 }
 
 func (h *Host) assemble(ctx context.Context) error {
-	if err := makeFolder(h.folder()); err != nil {
+	if err := makeFolder(h.directory()); err != nil {
 		return err
 	}
 	var err error
@@ -91,7 +91,7 @@ func (h *Host) PowerOn() error {
 	if h.boots == 0 {
 		services = append(append([]Service{}, h.spec.FirstBoot...), services...)
 	}
-	o := order{Hostname: h.spec.Hostname, Folder: filepath.Join(h.rack.dir, "hosts", h.ID), Binds: h.spec.Binds, Env: h.spec.Env, Boot: services}
+	o := order{Hostname: h.spec.Hostname, Directory: filepath.Join(h.rack.dir, "hosts", h.ID), Binds: h.spec.Binds, Env: h.spec.Env, Boot: services}
 	for _, layer := range h.spec.Layers {
 		o.Layers = append(o.Layers, filepath.Join(h.rack.dir, layer))
 	}
@@ -158,7 +158,7 @@ func (h *Host) Destroy(ctx context.Context) error {
 		errs = append(errs, h.console.Close())
 	}
 	h.metadata, h.network, h.console, h.cabled = nil, nil, nil, false
-	errs = append(errs, os.RemoveAll(h.folder()))
+	errs = append(errs, os.RemoveAll(h.directory()))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("destroy host %s: %w", h.ID, err)
 	}
@@ -216,4 +216,4 @@ func (h *Host) boot() *boot {
 	return h.current
 }
 
-func (h *Host) folder() string { return h.rack.Path("hosts", h.ID) }
+func (h *Host) directory() string { return h.rack.Path("hosts", h.ID) }

@@ -1,8 +1,8 @@
 // Package host is the lab's machines: an instance is a process tree in namespaces of its own, with
 // a root file system, a network address and disks.
 //
-// A Rack is the place where hosts stand: a switch, and a folder that only this lab sees. Nothing of
-// it outlives the process, however that ends: the namespaces belong to a thread of it, and the
+// A Rack is the place where hosts stand: a switch, and a directory that only this lab sees. Nothing
+// of it outlives the process, however that ends: the namespaces belong to a thread of it, and the
 // hosts' first processes die with that thread.
 package host
 
@@ -35,7 +35,7 @@ const bridgeMAC = "02:eb:5e:00:00:01"
 // Rack holds the hosts of one lab.
 type Rack struct {
 	subnet   netip.Prefix
-	dir      string // the folder that only the rack's thread sees (a tmpfs over a folder of the lab)
+	dir      string // the directory that only the rack's thread sees (a tmpfs over a directory of the lab)
 	consoles string
 	thread   *thread
 	network  *os.File
@@ -127,9 +127,9 @@ func (r *Rack) Close() error {
 	return r.network.Close()
 }
 
-// Path is where the machine finds a file of the rack's folder, which is memory that goes with the
-// rack. Layers of hosts stand there: a folder of the machine's root file system can't be one, since
-// that root is the lowest layer.
+// Path is where the machine finds a file of the rack's directory, which is memory that goes with
+// the rack. Layers of hosts stand there: a directory of the machine's root file system cannot be
+// one, since that root is the lowest layer.
 func (r *Rack) Path(elem ...string) string {
 	return fmt.Sprintf("/proc/%d/task/%d/root%s", os.Getpid(), r.thread.id, filepath.Join(append([]string{r.dir}, elem...)...))
 }

@@ -21,25 +21,25 @@ type mount struct {
 // then its own /dev, /proc, /sys, /run and /tmp. It is in a new mount namespace, without
 // propagation.
 func enterRoot(o order) error {
-	root := filepath.Join(o.Folder, "root")
+	root := filepath.Join(o.Directory, "root")
 	var layers []string
 	for _, layer := range append(o.Layers, "/") {
 		layers = append(layers, overlayPath(layer))
 	}
 	overlay := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", strings.Join(layers, ":"),
-		overlayPath(filepath.Join(o.Folder, "upper")), overlayPath(filepath.Join(o.Folder, "work")))
+		overlayPath(filepath.Join(o.Directory, "upper")), overlayPath(filepath.Join(o.Directory, "work")))
 	table := []mount{
 		{"overlay", root, "overlay", 0, overlay},
-		{filepath.Join(o.Folder, "dev"), root + "/dev", "", unix.MS_BIND, ""},
+		{filepath.Join(o.Directory, "dev"), root + "/dev", "", unix.MS_BIND, ""},
 		{"devpts", root + "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"},
 		{"tmpfs", root + "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
 		{"proc", root + "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"sysfs", root + "/sys", "sysfs", unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		// The host sees its own disks only, under the names that they would have on EC2. The view
-		// is a plain folder: the lab fills it.
-		{filepath.Join(o.Folder, "sys/block"), root + "/sys/block", "", unix.MS_BIND, ""},
-		{filepath.Join(o.Folder, "sys/class"), root + "/sys/class/block", "", unix.MS_BIND, ""},
-		{filepath.Join(o.Folder, "sys/dev"), root + "/sys/dev/block", "", unix.MS_BIND, ""},
+		// is a plain directory: the lab fills it.
+		{filepath.Join(o.Directory, "sys/block"), root + "/sys/block", "", unix.MS_BIND, ""},
+		{filepath.Join(o.Directory, "sys/class"), root + "/sys/class/block", "", unix.MS_BIND, ""},
+		{filepath.Join(o.Directory, "sys/dev"), root + "/sys/dev/block", "", unix.MS_BIND, ""},
 		{"tmpfs", root + "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
 		{"tmpfs", root + "/tmp", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
 	}
@@ -88,7 +88,7 @@ func (m mount) do() error {
 	return nil
 }
 
-// bind shows the folder source at target, read-only, with what is mounted below it.
+// bind shows the directory source at target, read-only, with what is mounted below it.
 func bind(source, target string) error {
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return err

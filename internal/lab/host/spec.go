@@ -7,11 +7,11 @@ import (
 
 // Spec says what a host is made of.
 type Spec struct {
-	ID       string // its instance id: the name of its folder and its console
+	ID       string // its instance id: the name of its directory and its console
 	Hostname string
 	Address  netip.Addr   // in the rack's subnet
-	Layers   []string     // folders below Rack.Path, laid over the machine's own root file system, the first one on top
-	Binds    []Bind       // folders of the machine that the host sees
+	Layers   []string     // directories below Rack.Path, laid over the machine's own root file system, the first one on top
+	Binds    []Bind       // directories of the machine that the host sees
 	Env      []string     // environment of all that the host runs, as NAME=value
 	Metadata http.Handler // answers http://169.254.169.254/, nil without one
 
@@ -19,7 +19,7 @@ type Spec struct {
 	Boot      []Service // run one after the other at each boot
 }
 
-// Bind shows a folder of the machine, read-only, at a place in the host.
+// Bind shows a directory of the machine, read-only, at a place in the host.
 type Bind struct{ Source, Target string }
 
 // Service is a program that a boot runs, like a unit of systemd.
@@ -34,12 +34,12 @@ type Service struct {
 
 // order is what the lab tells the first process of a host.
 type order struct {
-	Hostname string
-	Folder   string // the host's folder, as the rack's thread sees it
-	Layers   []string
-	Binds    []Bind
-	Env      []string
-	Boot     []Service
+	Hostname  string
+	Directory string // the host's directory, as the rack's thread sees it
+	Layers    []string
+	Binds     []Bind
+	Env       []string
+	Boot      []Service
 }
 
 // event is what the first process of a host tells the lab, one JSON line each.

@@ -32,8 +32,8 @@ const layout = 1
 // Golden is the disk that all machines are made from: this machine's own Debian release, from its
 // own package sources, with the cloud kernel, systemd, sshd, rsync, and nothing of ours. The first
 // call builds it, in about a minute (a slow mirror or a busy machine: ten), and keeps it in the
-// cache folder under a name that follows from the recipe; the next calls, of other processes too,
-// find it there.
+// cache directory under a name that follows from the recipe; the next calls, of other processes
+// too, find it there.
 func Golden(ctx context.Context, log *slog.Logger) (*Image, error) {
 	cache := cacheFolder()
 	image, err := golden(ctx, cache, log)
@@ -212,7 +212,7 @@ func lockFile(ctx context.Context, path string) (*os.File, error) {
 		select {
 		case <-ctx.Done():
 			return nil, errors.Join(fmt.Errorf("lock %s, which another build holds: %w", path, context.Cause(ctx)), f.Close())
-		case <-time.After(200 * time.Millisecond): // flock(2) can't wait with a deadline
+		case <-time.After(200 * time.Millisecond): // flock(2) cannot wait with a deadline
 		}
 	}
 }

@@ -29,7 +29,7 @@ type Extras struct {
 	Commands      []string        // shell, run as root in the tree after all else, without systemd running: "systemctl enable app"
 }
 
-// File is a file of root's; folders on its way are made.
+// File is a file of root's; directories on its way are made.
 type File struct {
 	Data string
 	Mode fs.FileMode // 0 means 0644
@@ -73,9 +73,9 @@ func writePartition(f *os.File) error {
 	return err
 }
 
-// Install makes a new image in dir (a folder of the caller's, which it removes when no machine runs
-// from the image any more): this one and the extras. It takes a second or two and, with no more in
-// it than its base, 400 MB.
+// Install makes a new image in dir (a directory of the caller's, which it removes when no machine
+// runs from the image any more): this one and the extras. It takes a second or two and, with no
+// more in it than its base, 400 MB.
 func (i *Image) Install(ctx context.Context, dir string, extras Extras) (*Image, error) {
 	image, err := i.install(ctx, dir, extras)
 	if err != nil {
@@ -86,7 +86,7 @@ func (i *Image) Install(ctx context.Context, dir string, extras Extras) (*Image,
 
 func (i *Image) install(ctx context.Context, parent string, extras Extras) (_ *Image, err error) {
 	if i.format != "raw" {
-		return nil, errors.New("a baked image can't be changed: boot it, change it, bake it again")
+		return nil, errors.New("a baked image cannot be changed: boot it, change it, bake it again")
 	}
 	dir, err := os.MkdirTemp(parent, "image-")
 	if err != nil {
@@ -141,7 +141,7 @@ func (e Extras) stage(root string) error {
 		files["/root/.ssh/authorized_keys"], files["/home/deploy/.ssh/authorized_keys"] = key, key
 		for _, home := range []string{"root/.ssh", "home/deploy/.ssh"} {
 			dir := filepath.Join(root, home)
-			if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o700)); err != nil { // the copy of the folder takes its mode along
+			if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o700)); err != nil { // the copy of the directory takes its mode along
 				return err
 			}
 		}

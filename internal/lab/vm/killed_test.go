@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// victim names the folder that this test program, run again, makes a machine in until it is killed.
+// victim names the directory that this test program, run again, makes a machine in until it is
+// killed.
 const victim = "EBS_LAB_VM_VICTIM"
 
 func TestNothingOutlivesAKilledLab(t *testing.T) {

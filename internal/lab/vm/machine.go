@@ -4,7 +4,7 @@
 //
 // A Machine boots an Image (Golden, perhaps with Extras installed), keeps its disks over a power
 // cut, and has its cable in a Switch, beside the lab's hosts. Nothing outlives the process, however
-// that ends: qemu dies with it, and the network device with qemu. Files lie in folders of the
+// that ends: qemu dies with it, and the network device with qemu. Files lie in directories of the
 // caller.
 package vm
 
@@ -39,9 +39,9 @@ const bootedMark = "multi-user.target"
 
 // Spec says what a machine is made of.
 type Spec struct {
-	ID      string // its instance id: names its folder and its files
+	ID      string // its instance id: names its directory and its files
 	Image   *Image
-	Dir     string // an existing folder of the caller's: the machine makes ID/, ID.console and ID.marks in it
+	Dir     string // an existing directory of the caller's: the machine makes ID/, ID.console and ID.marks in it
 	Switch  Switch
 	Address netip.Addr // in the switch's subnet
 	KeyFile string     // private key that root accepts (Extras.AuthorizedKey): the lab's own way in

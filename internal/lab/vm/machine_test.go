@@ -167,7 +167,7 @@ func TestMachineKeepsDisksOverPowerCutAndShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, m.ID)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the machine's folder is still there: %v", err)
+		t.Errorf("the machine's directory is still there: %v", err)
 	}
 }
 
@@ -199,6 +199,6 @@ func TestNewRefusesWhatCanNotBoot(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat(filepath.Join(dir, "taken")); err != nil {
-		t.Errorf("another machine's folder is gone: %v", err)
+		t.Errorf("another machine's directory is gone: %v", err)
 	}
 }

@@ -80,7 +80,7 @@ func (m *Machine) runWith(ctx context.Context, c Command) (Output, error) {
 	return out, nil
 }
 
-// ssh is a command that runs in the machine's folder, where the socket of the shared connection
+// ssh is a command that runs in the machine's directory, where the socket of the shared connection
 // lies: a relative path, since a socket's has 107 bytes. A machine of the lab is who it says it is:
 // its host key is nobody's business here.
 func (m *Machine) ssh(ctx context.Context, arguments ...string) *exec.Cmd {

@@ -3,7 +3,7 @@
 // and the agent answers, one after the other, each with a line of JSON. What has to be sent with a
 // request, as it is, comes behind its line. The end of the input ends the agent.
 //
-// A later version of either side has to get along with this one, or to say that it can't: by
+// A later version of either side has to get along with this one, or to say that it cannot: by
 // Schema.
 package wire
 

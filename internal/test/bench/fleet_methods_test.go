@@ -21,7 +21,7 @@ var publishing = method{"`ebs-release publish`, all of it", func(f *fleet) figur
 	return got
 }}
 
-// ours, without what the others don't do: the release is on the release volume, and committed.
+// ours, without what the others do not do: the release is on the release volume, and committed.
 var converging = method{"`ebs-release converge`: transfer, verification, activation", func(f *fleet) figures { return converge(f, "") }}
 
 func converge(f *fleet, flags string) figures {

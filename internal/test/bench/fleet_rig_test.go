@@ -15,7 +15,7 @@ import (
 	"ebs-release/internal/lab/host"
 )
 
-// deploy is the user id of lab.SSHUser: it owns the sources, so that no method has owners to mend.
+// deploy is the user id of lab.SSHUser: it owns the sources, so that no method has owners to fix.
 const deploy = 61200
 
 // memory is where the disks of the lab are: on EC2 the members' volumes are disks of their own, not
@@ -86,7 +86,7 @@ func newFleet(tb testing.TB, members, files, changed int) *fleet {
 	return f
 }
 
-// makeSource makes a tree of small files, 100 in a folder, 2.5 KiB each on average.
+// makeSource makes a tree of small files, 100 in a directory, 2.5 KiB each on average.
 func (f *fleet) makeSource(files int) {
 	f.Helper()
 	root := f.server.Path(ourSource)
@@ -158,8 +158,8 @@ func (f *fleet) sh(script string) string {
 	return out.Stdout
 }
 
-// same checks that a folder of every member is what a source is.
-func (f *fleet) same(folder, source string) {
+// same checks that a directory of every member is what a source is.
+func (f *fleet) same(directory, source string) {
 	f.Helper()
 	const sum = `cd "$1/" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum`
 	list := func(h *host.Host, dir string) string {
@@ -169,8 +169,8 @@ func (f *fleet) same(folder, source string) {
 	}
 	want := list(f.server, source)
 	for _, h := range f.members {
-		if got := list(h, folder); got != want {
-			f.Errorf("%s: %s is not what %s is", h.ID, folder, source)
+		if got := list(h, directory); got != want {
+			f.Errorf("%s: %s is not what %s is", h.ID, directory, source)
 		}
 	}
 }

@@ -44,7 +44,7 @@ func TestAgentFileSystems(t *testing.T) {
 		{"manifest is a device", ext4 + `rm $m; mknod $m c 1 5; ` + done, []string{"verify: ", "manifest"}, false},
 		{"manifest is huge", ext4 + `truncate -s 100G $m; ` + done, []string{"verify: "}, false},
 		{"manifest of another release", ext4 + `echo "d 0755 other" > $m; ` + done, []string{"verify: "}, false},
-		{"state folder is a symbolic link that stays inside", ext4 + `mv .ebs-release s; ln -s s .ebs-release; ` + done, []string{"verify: ", "symbolic link"}, false},
+		{"state directory is a symbolic link that stays inside", ext4 + `mv .ebs-release s; ln -s s .ebs-release; ` + done, []string{"verify: ", "symbolic link"}, false},
 		{"generation is a fifo", ext4 + `rm .ebs-release/generation; mkfifo .ebs-release/generation; ` + done, []string{"verify: "}, false},
 		{"lock is a fifo", ext4 + `rm -f .ebs-release/lock; mkfifo .ebs-release/lock; ` + done, nil, false},
 		{"releases leads out", ext4 + `mv releases r; ln -s /etc releases; ` + done, []string{"verify: "}, false},

@@ -210,7 +210,7 @@ func (r *rig) crashPublisher(c publisherCrash, version string) (reached bool, er
 	}
 	err = r.writable()
 	if waited := time.Since(killed); err != nil || reached && waited > frozenAtMost {
-		return reached, fmt.Errorf("/release can't be written to after %v: %w", waited, err)
+		return reached, fmt.Errorf("/release cannot be written to after %v: %w", waited, err)
 	}
 	if err := r.pointerIsOneOf(before, version); err != nil {
 		return reached, err
@@ -380,7 +380,7 @@ func TestStoppedPublisherDoesNotKeepReleaseFrozen(t *testing.T) {
 	<-stopped
 	start := time.Now()
 	if err := r.writable(); err != nil || time.Since(start) > frozenAtMost {
-		t.Errorf("/release can't be written to after %v: %v", time.Since(start), err)
+		t.Errorf("/release cannot be written to after %v: %v", time.Since(start), err)
 	}
 	r.signalPublisher("KILL")
 	<-done

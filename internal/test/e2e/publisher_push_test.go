@@ -17,7 +17,7 @@ import (
 
 // TestDeadFullAndSlowMembersChangeNothingForTheRest: of six members one has no power, one has a
 // full disk, one hangs. The other three have the release as soon as they would have it alone; the
-// three are named, each with its cause; and once they are mended, converge brings them on.
+// three are named, each with its cause; and once they are fixed, converge brings them up to date.
 func TestDeadFullAndSlowMembersChangeNothingForTheRest(t *testing.T) {
 	r := published(t, func(o *lab.Options) {
 		o.PublisherSettings["converge-deadline"] = "8s"

@@ -90,7 +90,7 @@ func TestMemberRefusesAVolumeOfAnotherStore(t *testing.T) {
 	r.notServed(h)
 }
 
-// TestStoreFolderIsLost: the volume is there, and a new folder takes the place of the old one.
+// TestStoreFolderIsLost: the volume is there, and a new directory takes the place of the old one.
 func TestStoreFolderIsLost(t *testing.T) {
 	r := published(t, nil)
 	store := r.sh("cat /release/.ebs-release/store")

@@ -148,7 +148,7 @@ func TestPublishRollsBackByItself(t *testing.T) {
 		r.on(hosts[1], "kill $(cat /run/sshd.pid)")
 		out := r.publisher("publish", "/srv/source", "--rollback")
 		refused(t, out, 5, "; rolled back, but: converge (P5): generation 7 is committed", hosts[1].ID)
-		if got := r.ok("status"); !strings.Contains(got, "generation 7 is current: 1/2 members on it") || !strings.Contains(got, "1 of them are behind: `ebs-release converge` brings them on") {
+		if got := r.ok("status"); !strings.Contains(got, "generation 7 is current: 1/2 members on it") || !strings.Contains(got, "1 of them are behind: `ebs-release converge` brings them up to date") {
 			t.Error(got)
 		}
 	})
@@ -262,7 +262,7 @@ func TestGCRemovesWhatNobodyNeeds(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	})
-	t.Run("members that can't be listed", func(t *testing.T) {
+	t.Run("members that cannot be listed", func(t *testing.T) {
 		r := r.in(t)
 		defer r.lab.Account.Fault(cloud.Fault{Action: "DescribeAutoScalingGroups", Effect: cloud.Effect{Fail: cloud.Unauthorized}})()
 		r.unchanged(func() host.Output { return r.publisher("gc", "--keep", "1", "--grace", "0s") }, 3, "list the members")

@@ -29,6 +29,6 @@ func demoCommand(opts *lab.Options) *cobra.Command {
 			return demo.Run(cmd.Context(), *opts, source, cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().StringVar(&source, "source", "", "folder to publish (default: the Go toolchain's own source tree)")
+	cmd.Flags().StringVar(&source, "source", "", "directory to publish (default: the Go toolchain's own source tree)")
 	return cmd
 }

@@ -21,9 +21,9 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-// survey is what gc looks at, all of it taken under the publish lock: no publish of this store is
-// running.
-type survey struct {
+// inventory is what gc looks at, all of it taken under the publish lock: no publish of this store
+// is running.
+type inventory struct {
 	now   time.Time
 	grace time.Duration
 	keep  int
@@ -38,8 +38,8 @@ type survey struct {
 	records   []gcItem
 }
 
-// look fills the survey. Without all of it nothing is removed.
-func (p *parts) look(ctx context.Context, s *survey) (err error) {
+// look fills the inventory. Without all of it nothing is removed.
+func (p *parts) look(ctx context.Context, s *inventory) (err error) {
 	s.keep = p.Settings.Keep
 	if s.pointer, err = p.store.Read(ctx); err != nil {
 		return err
@@ -74,8 +74,8 @@ func (p *parts) look(ctx context.Context, s *survey) (err error) {
 	return err
 }
 
-// plan says what is kept and what nobody needs, and why. It decides from the survey alone.
-func (s *survey) plan() []gcItem {
+// plan says what is kept and what nobody needs, and why. It decides from the inventory alone.
+func (s *inventory) plan() []gcItem {
 	items := append(s.planTrees(), s.planSnapshots()...)
 	for _, o := range s.orphans {
 		why := "attached to nothing, and its instance " + o.InstanceID + " is gone"
@@ -91,7 +91,7 @@ func (s *survey) plan() []gcItem {
 }
 
 // unlessYoung keeps what is younger than the grace.
-func (s *survey) unlessYoung(item gcItem) gcItem {
+func (s *inventory) unlessYoung(item gcItem) gcItem {
 	if s.young(item.Created) {
 		item.Kept = true
 		item.Why += ", but younger than --grace"
@@ -99,9 +99,9 @@ func (s *survey) unlessYoung(item gcItem) gcItem {
 	return item
 }
 
-func (s *survey) young(made time.Time) bool { return s.now.Sub(made) < s.grace }
+func (s *inventory) young(made time.Time) bool { return s.now.Sub(made) < s.grace }
 
-func (s *survey) planTrees() (items []gcItem) {
+func (s *inventory) planTrees() (items []gcItem) {
 	held := map[string]string{s.pointer.Release: "the pointer names it"}
 	for _, m := range s.members {
 		if m.Release != "" {
@@ -119,7 +119,7 @@ func (s *survey) planTrees() (items []gcItem) {
 	return items
 }
 
-func (s *survey) planSnapshots() (items []gcItem) {
+func (s *inventory) planSnapshots() (items []gcItem) {
 	facts := gc.Snapshots{Committed: publish.Committed(s.history), Booting: map[string]string{}, Keep: s.keep, Young: s.young}
 	started := map[string]time.Time{}
 	for _, old := range s.snapshots {
@@ -152,8 +152,8 @@ func releaseTime(id string) time.Time {
 	return made
 }
 
-// recordsPattern are the private folders of ssh connections (push.Open): configuration, host key,
-// socket.
+// recordsPattern are the private directories of ssh connections (push.Open): configuration, host
+// key, socket.
 const recordsPattern = "ebs-release-push-*"
 
 func records(dir string) ([]gcItem, error) {
