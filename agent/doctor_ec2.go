@@ -152,21 +152,45 @@ func (d *bootChecks) describeSnapshot(ctx context.Context) doctor.Finding {
 }
 
 // kmsKey names the key: no DryRun tells whether it may be used, and a volume whose key may not is
-// accepted and then vanishes (CSI #3010).
-func (d *bootChecks) kmsKey(context.Context) doctor.Finding {
+// accepted and then vanishes (CSI #3010). An account may encrypt every new volume (row 41).
+func (d *bootChecks) kmsKey(ctx context.Context) doctor.Finding {
 	for _, v := range d.mine {
 		if v.Encrypted {
 			return doctor.Fine("%s is encrypted with %s, which works", v.ID, v.KMSKeyID)
 		}
 	}
-	switch {
-	case d.encrypted:
-		return doctor.Warning("let the key's policy and this role allow kms:CreateGrant, kms:Decrypt, kms:DescribeKey, kms:GenerateDataKeyWithoutPlaintext and kms:ReEncrypt*",
-			"%s is encrypted with %s, and whether this role may use that cannot be tried", d.snapshot, d.key)
-	case d.snapshot == "":
-		return doctor.Fine("no snapshot, no key")
+	if d.encrypted {
+		return mayUse(d.snapshot+" is encrypted", d.key)
 	}
-	return doctor.Fine("the snapshot is not encrypted; an account that encrypts by default encrypts the volume all the same, with a key that this role must be allowed to use")
+	if f, ready := d.ready(); !ready {
+		return f
+	}
+	byDefault, err := d.api.GetEbsEncryptionByDefault(ctx, &ec2.GetEbsEncryptionByDefaultInput{})
+	if err != nil {
+		return unknownKey("ec2:GetEbsEncryptionByDefault", err)
+	}
+	if !aws.ToBool(byDefault.EbsEncryptionByDefault) {
+		return doctor.Fine("none is used: neither the snapshot nor the account asks for encryption")
+	}
+	key, err := d.api.GetEbsDefaultKmsKeyId(ctx, &ec2.GetEbsDefaultKmsKeyIdInput{})
+	if err != nil {
+		return unknownKey("ec2:GetEbsDefaultKmsKeyId", err)
+	}
+	if id := aws.ToString(key.KmsKeyId); id != "alias/aws/ebs" { // AWS's own: whoever may make volumes may use it
+		return mayUse("this account encrypts every new volume", id)
+	}
+	return doctor.Fine("this account encrypts every new volume, with AWS's own key")
+}
+
+// mayUse is the finding about a key whose use cannot be tried.
+func mayUse(what, key string) doctor.Finding {
+	return doctor.Warning("let the key's policy and this role allow kms:CreateGrant, kms:Decrypt, kms:DescribeKey, "+
+		"kms:GenerateDataKeyWithoutPlaintext and kms:ReEncrypt*", "%s, with %s, and whether this role may use that cannot be tried", what, key)
+}
+
+func unknownKey(action string, err error) doctor.Finding {
+	return doctor.Warning("allow "+action+" (only the doctor uses it)",
+		"whether this account encrypts every new volume is not known (%s)", refusalWords(err, action))
 }
 
 func (d *bootChecks) createVolume(ctx context.Context) doctor.Finding {

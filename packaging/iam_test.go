@@ -156,6 +156,8 @@ func TestAgentMayTouchOnlyItsOwn(t *testing.T) {
 	server := existing(volume.TagRole, volume.RoleServer, volume.TagInstance, me)
 	asks := []ask{
 		{"look", "ec2:DescribeVolumes", "*", from(me), "SeeVolumes"},
+		{"look whether all is encrypted", "ec2:GetEbsEncryptionByDefault", "*", from(me), "SeeVolumes"},
+		{"look with which key", "ec2:GetEbsDefaultKmsKeyId", "*", from(me), "SeeVolumes"},
 		{"make a volume", "ec2:CreateVolume", newVolume, from(me, like("gp3", aSnapshot), giving(volume.TagRole, volume.RoleMember, volume.TagInstance, me, volume.TagState, "booting")), "MakeOwnVolume"},
 		{"with tags of the account", "ec2:CreateVolume", newVolume, from(me, like("gp3", aSnapshot), giving(volume.TagRole, volume.RoleMember, volume.TagInstance, me, "CostCenter", "42", "my key", "")), "MakeOwnVolume"},
 		{"tag it with those", "ec2:CreateTags", newVolume, from(me, creating("CreateVolume"), giving(volume.TagRole, volume.RoleMember, "CostCenter", "42")), "TagWhatItMakes"},

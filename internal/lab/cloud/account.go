@@ -52,26 +52,27 @@ type Account struct {
 	stop    context.CancelFunc
 	tasks   sync.WaitGroup
 
-	mu        sync.Mutex // guards all below; never held while waiting or while Hardware works
-	closed    bool
-	rng       *rand.Rand
-	changed   chan struct{} // closed and replaced at every change of state
-	oldAt     time.Time     // what Old said
-	oldReads  int
-	volumes   store[Volume]
-	snapshots store[Snapshot]
-	instances store[Instance]
-	groups    store[Group]
-	disks     map[string]*disk
-	machines  map[string]*machine
-	images    map[string]*sync.WaitGroup // snapshot id -> volumes that are being filled from it
-	tokens    map[string]clientToken
-	keys      map[string]accessKey
-	buckets   map[string]*bucket
-	faults    []*armed
-	calls     []Call
-	admin     Credentials
-	clocks    map[string]time.Duration // by instance: how far its clock is ahead
+	mu         sync.Mutex // guards all below; never held while waiting or while Hardware works
+	closed     bool
+	rng        *rand.Rand
+	defaultKey string        // of EncryptByDefault
+	changed    chan struct{} // closed and replaced at every change of state
+	oldAt      time.Time     // what Old said
+	oldReads   int
+	volumes    store[Volume]
+	snapshots  store[Snapshot]
+	instances  store[Instance]
+	groups     store[Group]
+	disks      map[string]*disk
+	machines   map[string]*machine
+	images     map[string]*sync.WaitGroup // snapshot id -> volumes that are being filled from it
+	tokens     map[string]clientToken
+	keys       map[string]accessKey
+	buckets    map[string]*bucket
+	faults     []*armed
+	calls      []Call
+	admin      Credentials
+	clocks     map[string]time.Duration // by instance: how far its clock is ahead
 }
 
 // New makes an account.

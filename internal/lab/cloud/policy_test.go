@@ -140,6 +140,14 @@ func TestDryRunOfEveryCall(t *testing.T) {
 				_, err := l.ec2.DescribeAvailabilityZones(ctx, &ec2.DescribeAvailabilityZonesInput{DryRun: yes})
 				return err
 			},
+			"GetEbsEncryptionByDefault": func() error {
+				_, err := l.ec2.GetEbsEncryptionByDefault(ctx, &ec2.GetEbsEncryptionByDefaultInput{DryRun: yes})
+				return err
+			},
+			"GetEbsDefaultKmsKeyId": func() error {
+				_, err := l.ec2.GetEbsDefaultKmsKeyId(ctx, &ec2.GetEbsDefaultKmsKeyIdInput{DryRun: yes})
+				return err
+			},
 			"DescribeRegions": func() error { _, err := l.ec2.DescribeRegions(ctx, &ec2.DescribeRegionsInput{DryRun: yes}); return err },
 		}
 		for name := range l.actions {

@@ -54,6 +54,8 @@ func actions() map[string]action {
 		"ec2:DescribeTags":              {pages: true, do: describeTags},
 		"ec2:DescribeAvailabilityZones": {do: describeAvailabilityZones},
 		"ec2:DescribeRegions":           {do: describeRegions},
+		"ec2:GetEbsEncryptionByDefault": {do: getEbsEncryptionByDefault},
+		"ec2:GetEbsDefaultKmsKeyId":     {do: getEbsDefaultKmsKeyId},
 
 		"autoscaling:DescribeAutoScalingGroups":           {do: describeGroups},
 		"autoscaling:DescribeAutoScalingInstances":        {do: describeMembers},

@@ -103,10 +103,10 @@ func (a *Account) snapshotable(c *call, s *Snapshot) (*disk, error) {
 	pending := 0
 	for _, e := range a.snapshots.list(time.Now()) {
 		o := e.value
-		if o.VolumeID != v.ID || o.State != "pending" {
+		if o.VolumeID != v.ID || o.State == "completed" { // "an incomplete state, such as error" counts (re:Post, "ebs-snapshot-stuck")
 			continue
 		}
-		if time.Since(o.Started) < snapshotInterval {
+		if o.State == "pending" && time.Since(o.Started) < snapshotInterval {
 			return nil, fail("SnapshotCreationPerVolumeRateExceeded",
 				"The maximum per volume CreateSnapshot request rate has been exceeded. Use an increasing or variable sleep interval between requests.")
 		}

@@ -232,6 +232,7 @@ func createVolume(c *call) (any, error) {
 	if err := a.fromSnapshot(c, &v); err != nil {
 		return nil, err
 	}
+	a.encrypt(&v)
 	if low, high, _ := volumeSizes(v.Type); v.SizeGiB < low || v.SizeGiB > high {
 		return nil, fail("InvalidParameterValue", "Volume of %dGiB is invalid; sizes of %s volumes are %d to %d GiB.", v.SizeGiB, v.Type, low, high)
 	}

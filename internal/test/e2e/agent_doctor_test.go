@@ -146,6 +146,18 @@ func TestDoctorNamesWhatIsBroken(t *testing.T) {
 		defer allowed.deny()
 		r.in(t).diagnosed(h, "warn", "ec2:DescribeSnapshots", []string{"allow ec2:DescribeSnapshots"})
 	})
+	t.Run("an account that encrypts by default", func(t *testing.T) {
+		r, key := r.in(t), "arn:aws:kms:us-east-1:123456789012:key/ebs"
+		r.diagnosed(h, "ok", "KMS key", []string{"none is used"})
+		r.lab.Account.EncryptByDefault(key)
+		defer r.lab.Account.EncryptByDefault("")
+		r.diagnosed(h, "warn", "KMS key", []string{"encrypts every new volume, with " + key, "kms:CreateGrant"})
+		for _, action := range []string{"ec2:GetEbsEncryptionByDefault", "ec2:GetEbsDefaultKmsKeyId"} {
+			allowed.deny(action)
+			r.diagnosed(h, "warn", "KMS key", []string{"is not known", "allow " + action})
+		}
+		allowed.deny()
+	})
 	t.Run("metadata service", func(t *testing.T) {
 		defer fault("GET /latest/dynamic/*", cloud.NotFound)()
 		r.in(t).diagnosed(h, "FAIL", "metadata service", []string{"identity document", "IMDSv2"})
