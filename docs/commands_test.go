@@ -104,3 +104,29 @@ func build(t *testing.T) map[string]string {
 	}
 	return programs
 }
+
+// TestEverySettingIsInTheReference: what `config show` lists is in the table, with its variable.
+func TestEverySettingIsInTheReference(t *testing.T) {
+	reference, err := os.ReadFile("reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, program := range build(t) {
+		out, err := exec.Command(program, "config", "show").Output()
+		if err != nil {
+			t.Fatalf("%s config show: %v", name, err)
+		}
+		settings := 0
+		for line := range strings.Lines(string(out)) {
+			key, _, _ := strings.Cut(line, " ")
+			settings++
+			row := "| `" + key + "`, `EBS_RELEASE_" + strings.ToUpper(strings.ReplaceAll(key, "-", "_")) + "` |"
+			if !strings.Contains(string(reference), row) {
+				t.Errorf("%s has the setting %s; there is no row %s", name, key, row)
+			}
+		}
+		if settings < 8 {
+			t.Errorf("%s shows %d settings:\n%s", name, settings, out)
+		}
+	}
+}
