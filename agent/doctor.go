@@ -39,6 +39,7 @@ type bootChecks struct {
 	me        *instance.Identity // after the metadata service
 	pointer   *pointer.Pointer
 	snapshot  string // id; empty: not known
+	seen      bool   // the snapshot was: encrypted and key are known
 	encrypted bool
 	key       string
 	mine      []volume.Volume

@@ -144,7 +144,7 @@ func (d *bootChecks) describeSnapshot(ctx context.Context) doctor.Finding {
 		return doctor.Failure("publish again", "EC2 answered with %d snapshots for %s", len(out.Snapshots), d.snapshot)
 	}
 	snap := out.Snapshots[0]
-	d.encrypted, d.key = aws.ToBool(snap.Encrypted), aws.ToString(snap.KmsKeyId)
+	d.seen, d.encrypted, d.key = true, aws.ToBool(snap.Encrypted), aws.ToString(snap.KmsKeyId)
 	if snap.State != types.SnapshotStateCompleted {
 		return doctor.Failure("publish again (a publish commits a completed snapshot only)", "%s is `%s` (%s)", d.snapshot, snap.State, aws.ToString(snap.Progress))
 	}
@@ -164,6 +164,9 @@ func (d *bootChecks) kmsKey(ctx context.Context) doctor.Finding {
 	}
 	if f, ready := d.ready(); !ready {
 		return f
+	}
+	if d.snapshot != "" && !d.seen {
+		return doctor.Warning("see ec2:DescribeSnapshots", "whether %s is encrypted is not known", d.snapshot)
 	}
 	byDefault, err := d.api.GetEbsEncryptionByDefault(ctx, &ec2.GetEbsEncryptionByDefaultInput{})
 	if err != nil {
@@ -189,6 +192,9 @@ func mayUse(what, key string) doctor.Finding {
 }
 
 func unknownKey(action string, err error) doctor.Finding {
+	if !volume.IsDenied(err) {
+		return doctor.Warning("run the doctor again", "whether this account encrypts every new volume is not known (%s)", short(err))
+	}
 	return doctor.Warning("allow "+action+" (only the doctor uses it)",
 		"whether this account encrypts every new volume is not known (%s)", refusalWords(err, action))
 }

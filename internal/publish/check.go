@@ -178,7 +178,7 @@ func (r *run) reach(ctx context.Context) error {
 		failed = r.members.staying(failed)
 	}
 	if len(failed) > 0 && len(failed) == len(ready) {
-		if err := r.unlessForced(fmt.Errorf("none of %d members can be reached, such as %w", len(failed), failed[0].named())); err != nil {
+		if err := r.unlessForced(fmt.Errorf("none of %d members can be reached, such as %w", len(failed), r.members.trouble(failed[0]))); err != nil {
 			return err
 		}
 	}

@@ -77,7 +77,7 @@ func (r *run) tellWaiting(end time.Time) {
 	if len(waiting) == 0 {
 		return
 	}
-	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("waiting for %s; %v more at most", group(waiting), time.Until(end).Round(time.Second))})
+	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("waiting for %s; %v more at most", r.members.group(waiting), time.Until(end).Round(time.Second))})
 }
 
 // round is one listing and the work that follows from it. It returns how many members were behind
@@ -143,14 +143,14 @@ func (r *run) left() error {
 	hook, ahead := r.members.having(StandsHookFailed), r.members.having(StandsAhead)
 	var words []string
 	if len(hook) > 0 {
-		words = append(words, fmt.Sprintf("a hook failed on %d of them: %s; `ebs-release converge` runs it again", len(hook), group(hook)))
+		words = append(words, fmt.Sprintf("a hook failed on %d of them: %s; `ebs-release converge` runs it again", len(hook), r.members.group(hook)))
 	}
 	if len(ahead) > 0 {
 		words = append(words, fmt.Sprintf("%d of them are ahead of it: %s; the pointer is an old copy, or somebody wrote the tag %s; "+
-			"`ebs-release publish` again goes above them", len(ahead), group(ahead), volume.TagGeneration))
+			"`ebs-release publish` again goes above them", len(ahead), r.members.group(ahead), volume.TagGeneration))
 	}
 	if other := r.members.having(StandsOtherStore); len(other) > 0 {
-		words = append(words, fmt.Sprintf("%d of them belong to another pointer store: %s; look at `pointer` in their agent's settings", len(other), group(other)))
+		words = append(words, fmt.Sprintf("%d of them belong to another pointer store: %s; look at `pointer` in their agent's settings", len(other), r.members.group(other)))
 	}
 	if len(words) == 0 {
 		return nil
@@ -163,7 +163,7 @@ func (r *run) notConverged(listErr error) error {
 	behind := r.members.having(append(slices.Clone(openStandings), StandsAhead, StandsOtherStore, StandsBooting)...)
 	p := r.members.progress()
 	err := fmt.Errorf("generation %d is committed, but after %v only %d/%d members are on it; behind: %s; run `ebs-release converge` to go on",
-		r.next.Generation, r.Settings.ConvergeDeadline, p.Done, p.Total, group(behind))
+		r.next.Generation, r.Settings.ConvergeDeadline, p.Done, p.Total, r.members.group(behind))
 	if len(behind) == 0 && listErr != nil {
 		err = fmt.Errorf("generation %d is committed, but the members could not be listed, or reported, to the end: %w; run `ebs-release converge` to go on", r.next.Generation, listErr)
 	} else if len(behind) == 0 {

@@ -121,11 +121,14 @@ func (ms *members) tooMany() error {
 	if !ms.Settings.MaxFailures.exceeded(p.Failed, p.Total) {
 		return nil
 	}
-	return fmt.Errorf("%w (%d of %d, --max-failures %s): %s", errTooMany, p.Failed, p.Total, ms.Settings.MaxFailures, group(ms.having(StandsFailed)))
+	return fmt.Errorf("%w (%d of %d, --max-failures %s): %s", errTooMany, p.Failed, p.Total, ms.Settings.MaxFailures, ms.group(ms.having(StandsFailed)))
 }
 
-// group names members and what is wrong with them, those with the same trouble together.
-func group(some []*member) string {
+// group names members and what is wrong with them, those with the same trouble together. They may be
+// worked on meanwhile.
+func (ms *members) group(some []*member) string {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
 	var order []string
 	same := map[string][]*member{}
 	for _, m := range some {

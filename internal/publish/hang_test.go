@@ -71,3 +71,36 @@ func TestTheFlipWaitsForNobodyWhoHangs(t *testing.T) {
 		}
 	}
 }
+
+// P5 says again and again who is waited for, why, and for how long at most, also while they are tried.
+func TestWhoIsWaitedForIsTold(t *testing.T) {
+	w := newWorld("a", "b", "c", "d", "e")
+	var start time.Time
+	for _, id := range []string{"b", "c", "d"} {
+		w.boxes[id].activate = func(ctx context.Context) error {
+			if start.IsZero() || time.Since(start) < 50*time.Second {
+				return fmt.Errorf("%s: connection refused", id)
+			}
+			return nil
+		}
+	}
+	w.hook = func(call string) error {
+		if call == "commit" {
+			start = time.Now()
+		}
+		return nil
+	}
+	o, err := w.publishWith(t, func(*publish.Publisher) {})
+	if err != nil || o.OnIt != 5 {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	var told []string
+	for _, e := range w.events {
+		if strings.HasPrefix(e.Text, "waiting for ") {
+			told = append(told, e.Text)
+		}
+	}
+	if len(told) < 3 || !strings.Contains(told[0], "connection refused") || !strings.Contains(told[0], "more at most") {
+		t.Errorf("told %q", told)
+	}
+}

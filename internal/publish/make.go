@@ -162,7 +162,7 @@ func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
 		return err
 	}
 	if failed = r.members.failed(failed); len(failed) > 0 {
-		return r.unlessForced(fmt.Errorf("none of %d members could take the release, such as %w", len(failed), failed[0].named()))
+		return r.unlessForced(fmt.Errorf("none of %d members could take the release, such as %w", len(failed), r.members.trouble(failed[0])))
 	}
 	return nil
 }

@@ -112,6 +112,16 @@ func (m *member) why() string {
 	return m.InstanceID + ": " + m.reason()
 }
 
+// trouble is the member's last error, or, when it came through meanwhile, where it stands.
+func (ms *members) trouble(m *member) error {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if m.err == nil {
+		return errors.New(m.why())
+	}
+	return m.named()
+}
+
 // named is the error of the last try, with the member's name if it has none.
 func (m *member) named() error {
 	if strings.Contains(m.err.Error(), m.InstanceID) {
