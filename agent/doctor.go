@@ -98,14 +98,10 @@ One line each: ok, warn (the boot may go through all the same) or FAIL, with wha
 // diagnose makes the checks and prints each line as it is known.
 func (p *program) diagnose(ctx context.Context, d *bootChecks) error {
 	var writeErr error
-	colours := doctor.Colours(p.stdout, p.getenv)
+	write := doctor.Printer(p.stdout, p.getenv)
 	report, err := doctor.Run(ctx, d.checks(), d.timeout, func(f doctor.Finding) {
 		if p.output != status.JSON && writeErr == nil {
-			line := status.Printable(f.String())
-			if colours {
-				line = f.Coloured(line)
-			}
-			_, writeErr = fmt.Fprintln(p.stdout, line)
+			writeErr = write(f)
 		}
 	})
 	if err != nil {

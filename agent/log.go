@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
-	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 
 	"github.com/coreos/go-systemd/v22/journal"
 )
@@ -151,7 +151,7 @@ func (t talk) Handle(_ context.Context, r slog.Record) error {
 	if len(about) > 0 {
 		text += " (" + strings.Join(about, ", ") + ")"
 	}
-	return t.write(r.Level, status.Printable(text), fields)
+	return t.write(r.Level, words.Printable(text), fields)
 }
 
 // WithAttrs is of slog.Handler.

@@ -15,6 +15,7 @@ import (
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 
 	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/spf13/cobra"
@@ -132,5 +133,5 @@ func complete(root *cobra.Command) {
 
 // oneLine makes one line of an error, whatever a file name or another program put into it.
 func oneLine(err error) string {
-	return strings.Join(strings.Fields(status.Printable(err.Error())), " ")
+	return strings.Join(strings.Fields(words.Printable(err.Error())), " ")
 }

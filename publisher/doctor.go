@@ -47,15 +47,11 @@ func (p *program) doctor(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	colours := doctor.Colours(p.stdout, p.getenv)
+	write := doctor.Printer(p.stdout, p.getenv)
 	account := check(checkAccount, nil, func(context.Context) (string, error) { return "Region " + cfg.Region, awsErr })
 	report, err := doctor.Run(ctx, append([]doctor.Check{account}, parts.doctorChecks()...), checkTime, func(f doctor.Finding) {
 		if p.output != status.JSON {
-			line := status.Printable(f.String())
-			if colours {
-				line = f.Coloured(line)
-			}
-			fmt.Fprintln(p.stdout, line)
+			_ = write(f) // a reader that is gone: the exit code still tells
 		}
 	})
 	if err != nil {

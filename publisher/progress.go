@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,10 +11,10 @@ import (
 	"time"
 
 	"ebs-release/internal/publish"
+	"ebs-release/internal/words"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
 )
 
 // talker tells a person what a publish does: a line per phase and, on a terminal, one live line
@@ -52,10 +51,8 @@ const failureTime = time.Second
 // newTalker talks to out; close it. terminal is what $TERM says of it.
 func newTalker(out io.Writer, terminal string) *talker {
 	t := &talker{out: out}
-	// A dumb terminal (an editor's, a console of a build) shows the live line's escapes as they
-	// are.
-	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && terminal != "dumb" && terminal != "" {
-		t.bar = mpb.New(mpb.WithOutput(f), mpb.WithAutoRefresh())
+	if words.Escapes(out, terminal) {
+		t.bar = mpb.New(mpb.WithOutput(out), mpb.WithAutoRefresh())
 		t.out = t.bar // lines go above the live one
 		t.row = t.bar.New(0, mpb.NopStyle(), mpb.BarRemoveOnComplete(), mpb.PrependDecorators(decor.Any(func(decor.Statistics) string {
 			t.mu.Lock()

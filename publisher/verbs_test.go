@@ -18,6 +18,7 @@ import (
 	"ebs-release/internal/mount"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
+	"ebs-release/internal/status"
 
 	"golang.org/x/sys/unix"
 )
@@ -264,5 +265,28 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 	p := &program{stdout: io.Discard}
 	if err := p.watch(ctx, statusSource{store: store}, time.Hour); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestWatchDrawsOnATerminal(t *testing.T) {
+	_, store := storeWith(t)
+	master, terminal := pseudoTerminal(t)
+	defer func() { _ = terminal.Close() }()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	first := make(chan string, 1)
+	go func() { // ends with the first thing that is drawn, or the terminal
+		some := make([]byte, len(home))
+		_, _ = io.ReadFull(master, some)
+		first <- string(some)
+		cancel()
+		_, _ = io.Copy(io.Discard, master)
+	}()
+	p := &program{stdout: &status.Stdout{Writer: terminal, Lets: true}} // what run makes of its stdout
+	if err := p.watch(ctx, statusSource{store: store}, time.Hour); err != nil {
+		t.Error(err)
+	}
+	if got := <-first; got != home {
+		t.Errorf("it drew %q, want the cursor home first", got)
 	}
 }

@@ -5,11 +5,11 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
 	"ebs-release/internal/publish"
+	"ebs-release/internal/words"
 
 	"golang.org/x/term"
 )
@@ -19,8 +19,8 @@ import (
 // again.
 func (p *program) watch(ctx context.Context, source statusSource, interval time.Duration) error {
 	s := screen{out: p.stdout}
-	if f, ok := p.stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		s.size = func() (int, int, error) { return term.GetSize(int(f.Fd())) }
+	if fd, ok := words.Terminal(p.stdout); ok {
+		s.size = func() (int, int, error) { return term.GetSize(fd) }
 	}
 	if s.size != nil {
 		defer fmt.Fprintln(p.stdout) // the shell's prompt comes below

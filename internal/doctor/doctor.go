@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
+	"ebs-release/internal/words"
 )
 
 // State is what a check came to.
@@ -58,18 +58,19 @@ func (f Finding) String() string {
 	return line
 }
 
-// Coloured gives the state, with which a line of String begins, its colour.
-func (f Finding) Coloured(line string) string {
-	colour := map[State]string{OK: "32", Warn: "33", Fail: "31"}[f.State] // SGR: green, yellow, red
-	return "\x1b[" + colour + "m" + string(f.State) + "\x1b[0m" + strings.TrimPrefix(line, string(f.State))
-}
-
-// Colours says whether out is a terminal whose user wants colours: not with NO_COLOR (no-color.org)
-// or TERM=dumb.
-func Colours(out io.Writer, getenv func(string) string) bool {
-	f, ok := out.(interface{ Fd() uintptr })
-	terminal := getenv("TERM")
-	return ok && getenv("NO_COLOR") == "" && terminal != "" && terminal != "dumb" && term.IsTerminal(int(f.Fd()))
+// Printer prints the line of each finding to out, and gives the state its colour on a terminal whose
+// user wants that: not with NO_COLOR (no-color.org) or TERM=dumb.
+func Printer(out io.Writer, getenv func(string) string) func(Finding) error {
+	colours := getenv("NO_COLOR") == "" && words.Escapes(out, getenv("TERM"))
+	return func(f Finding) error {
+		line := words.Printable(f.String())
+		if colours {
+			colour := map[State]string{OK: "32", Warn: "33", Fail: "31"}[f.State] // SGR: green, yellow, red
+			line = "\x1b[" + colour + "m" + string(f.State) + "\x1b[0m" + strings.TrimPrefix(line, string(f.State))
+		}
+		_, err := fmt.Fprintln(out, line)
+		return err
+	}
 }
 
 // Check looks at one thing, and changes nothing.

@@ -73,34 +73,42 @@ func TestTheEndOfCtxEndsARun(t *testing.T) {
 }
 
 func TestColoursAreForTerminalsThatWantThem(t *testing.T) {
-	f := doctor.Failure("look", "it is broken")
+	const plain, coloured = "FAIL  disk: it is broken. Try: look\n", "\x1b[31mFAIL\x1b[0m  disk: it is broken. Try: look\n"
+	f := doctor.Failure("look", "it is\nbroken") // foreign text breaks no line
 	f.Name = "disk"
-	if got, want := f.Coloured(f.String()), "\x1b[31mFAIL\x1b[0m  disk: it is broken. Try: look"; got != want {
-		t.Errorf("%q, want %q", got, want)
-	}
 	master, terminal, err := openTerminal()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _, _ = master.Close(), terminal.Close() }()
+	var said bytes.Buffer
 	for _, tc := range []struct {
 		out  io.Writer
 		env  map[string]string
-		want bool
+		want string
 	}{
-		{terminal, map[string]string{"TERM": "xterm"}, true},
-		{&status.Stdout{Writer: terminal}, map[string]string{"TERM": "xterm"}, true}, // what both programs write to
-		{&status.Stdout{Writer: &bytes.Buffer{}}, map[string]string{"TERM": "xterm"}, false},
-		{terminal, map[string]string{"TERM": "xterm", "NO_COLOR": "1"}, false},
-		{terminal, map[string]string{"TERM": "dumb"}, false},
-		{terminal, nil, false},
-		{&bytes.Buffer{}, map[string]string{"TERM": "xterm"}, false},
+		{onTerminal{&said, terminal}, map[string]string{"TERM": "xterm"}, coloured},
+		{&status.Stdout{Writer: onTerminal{&said, terminal}}, map[string]string{"TERM": "xterm"}, coloured}, // what both programs write to
+		{&status.Stdout{Writer: &said}, map[string]string{"TERM": "xterm"}, plain},
+		{onTerminal{&said, terminal}, map[string]string{"TERM": "xterm", "NO_COLOR": "1"}, plain},
+		{onTerminal{&said, terminal}, map[string]string{"TERM": "dumb"}, plain},
+		{onTerminal{&said, terminal}, nil, plain},
+		{&said, map[string]string{"TERM": "xterm"}, plain},
 	} {
-		if got := doctor.Colours(tc.out, func(key string) string { return tc.env[key] }); got != tc.want {
-			t.Errorf("%T, %v: %v", tc.out, tc.env, got)
+		said.Reset()
+		if err := doctor.Printer(tc.out, func(key string) string { return tc.env[key] })(f); err != nil || said.String() != tc.want {
+			t.Errorf("%T, %v: %q, %v; want %q", tc.out, tc.env, said.String(), err, tc.want)
 		}
 	}
 }
+
+// onTerminal keeps what is written to a terminal.
+type onTerminal struct {
+	*bytes.Buffer
+	terminal *os.File
+}
+
+func (o onTerminal) Fd() uintptr { return o.terminal.Fd() }
 
 // openTerminal opens a pseudo-terminal.
 func openTerminal() (master, terminal *os.File, err error) {

@@ -10,7 +10,6 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/pointer"
-	"ebs-release/internal/status"
 	"ebs-release/internal/words"
 )
 
@@ -216,5 +215,5 @@ func OneLine(err error) string {
 			lines = append(lines, line)
 		}
 	}
-	return status.Printable(strings.Join(lines, "; "))
+	return words.Printable(strings.Join(lines, "; "))
 }

@@ -8,7 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"text/tabwriter"
-	"unicode"
+
+	"ebs-release/internal/words"
 )
 
 // The formats of --output.
@@ -85,17 +86,6 @@ func PrintJSON(out io.Writer, report any) error {
 	return nil
 }
 
-// Printable makes a space of what moves a terminal or turns the order of a line round, and so of a
-// line break. Names of files and processes, tags and the output of other programs are foreign text.
-func Printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
-			return ' '
-		}
-		return r
-	}, text)
-}
-
 // PrintTable writes rows for people, columns aligned; the first row may be a header. An empty cell
 // is a dash.
 func PrintTable(out io.Writer, rows [][]string) error {
@@ -103,7 +93,7 @@ func PrintTable(out io.Writer, rows [][]string) error {
 	for _, row := range rows {
 		cells := make([]string, len(row))
 		for i, cell := range row {
-			cells[i] = Printable(cell)
+			cells[i] = words.Printable(cell)
 			if cell == "" {
 				cells[i] = "-"
 			}

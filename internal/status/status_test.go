@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 )
 
 var ready = status.Status{
@@ -100,7 +101,7 @@ func TestForeignTextMovesNoTerminal(t *testing.T) {
 		if err := status.PrintTable(&out, [][]string{{text, "end"}}); err != nil {
 			t.Fatal(err)
 		}
-		if got := status.Printable(text); got != want || !strings.HasPrefix(out.String(), want) {
+		if got := words.Printable(text); got != want || !strings.HasPrefix(out.String(), want) {
 			t.Errorf("%q, in a table %q, want %q", got, out.String(), want)
 		}
 	}

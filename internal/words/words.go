@@ -1,7 +1,15 @@
-// Package words writes numbers as a person reads them. JSON keeps the numbers.
+// Package words is for what a person reads: sizes and counts in words, foreign text that moves no
+// terminal, and what a terminal takes. JSON keeps the numbers.
 package words
 
-import "fmt"
+import (
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+
+	"golang.org/x/term"
+)
 
 // Count is "1 member", "2 members". thing is a regular noun.
 func Count(n int, thing string) string {
@@ -22,4 +30,32 @@ func Bytes(n int64) string {
 		size, unit = size/(1<<10), unit+1
 	}
 	return fmt.Sprintf("%.1f %ciB", size, units[unit])
+}
+
+// Printable makes a space of what moves a terminal or turns the order of a line round, and so of a
+// line break. Names of files and processes, tags and the output of other programs are foreign text.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp) {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
+// Terminal says whether out is a terminal, and its file descriptor.
+func Terminal(out io.Writer) (fd int, ok bool) {
+	f, ok := out.(interface{ Fd() uintptr })
+	if !ok {
+		return -1, false
+	}
+	fd = int(f.Fd())
+	return fd, term.IsTerminal(fd)
+}
+
+// Escapes says whether out is a terminal that follows escape sequences, by what $TERM says of it. A
+// dumb one (an editor's, a console of a build) shows them as they are.
+func Escapes(out io.Writer, terminal string) bool {
+	_, ok := Terminal(out)
+	return ok && terminal != "" && terminal != "dumb"
 }
