@@ -151,6 +151,9 @@ func (t talk) Handle(_ context.Context, r slog.Record) error {
 	if len(about) > 0 {
 		text += " (" + strings.Join(about, ", ") + ")"
 	}
+	for field, value := range fields {
+		fields[field] = words.Printable(value)
+	}
 	return t.write(r.Level, words.Printable(text), fields)
 }
 

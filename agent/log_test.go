@@ -43,10 +43,12 @@ func TestJournalEntriesCarryWhereTheBootIs(t *testing.T) {
 	where.set("attach", boot.Facts{Generation: 7, SnapshotID: "snap-7", VolumeID: "vol-1"})
 	log.Info("attach started", "stage", "attach")
 	log.Warn("deleted", "volume", "vol-2")
+	log.Warn("foreign", "volume", "vol-\x1b[31m3")
 	want := []map[string]string{
 		{},
 		{fieldStage: "attach", fieldGeneration: "7", fieldSnapshot: "snap-7", fieldVolume: "vol-1"},
 		{fieldStage: "attach", fieldGeneration: "7", fieldSnapshot: "snap-7", fieldVolume: "vol-2"},
+		{fieldStage: "attach", fieldGeneration: "7", fieldSnapshot: "snap-7", fieldVolume: "vol- [31m3"},
 	}
 	for i, w := range want {
 		if fmt.Sprint(got[i].fields) != fmt.Sprint(w) {
