@@ -132,9 +132,8 @@ func (d *bootChecks) describeSnapshot(ctx context.Context) doctor.Finding {
 		return doctor.Warning("see the pointer", "no snapshot to look at")
 	}
 	out, err := d.api.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{d.snapshot}})
-	var api smithy.APIError
 	switch {
-	case errors.As(err, &api) && strings.HasPrefix(api.ErrorCode(), "InvalidSnapshot"):
+	case volume.IsSnapshotNotFound(err):
 		return doctor.Failure("publish again; a snapshot is of one Region and one account (is it shared with this one?)", "%s does not exist in %s", d.snapshot, d.cfg.Region)
 	case volume.IsDenied(err):
 		return doctor.Warning("allow ec2:DescribeSnapshots (only the doctor uses it)", "not allowed to look at %s (%s)", d.snapshot, refusalWords(err, "ec2:DescribeSnapshots"))

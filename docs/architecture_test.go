@@ -93,3 +93,22 @@ func TestDependenciesGoOneWay(t *testing.T) {
 		}
 	}
 }
+
+// TestErrorCodesAreInOnePlace: what EC2's codes mean, and who says so, is in volume/codes.go.
+func TestErrorCodesAreInOnePlace(t *testing.T) {
+	for _, p := range packages(t) {
+		dir := strings.TrimPrefix(p.ImportPath, module)
+		if dir == "internal/volume" || below(dir, "internal/lab") || below(dir, "internal/test") {
+			continue
+		}
+		for _, name := range p.GoFiles {
+			text, err := os.ReadFile(path.Join("..", dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(text), "ErrorCode()") {
+				t.Errorf("%s/%s looks at an error code itself", dir, name)
+			}
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/status"
+	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -126,7 +127,7 @@ func (p *parts) remove(ctx context.Context, items []gcItem) {
 			err = p.maker.Delete(ctx, item.ID)
 		case kindVolume:
 			_, err = p.ec2.DeleteVolume(ctx, &ec2.DeleteVolumeInput{VolumeId: aws.String(item.ID)})
-			if isNoVolume(err) {
+			if volume.IsNotFound(err) {
 				err = nil
 			}
 		case kindRecord:

@@ -20,7 +20,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/smithy-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -210,9 +209,8 @@ func (c preflight) dryRuns(ctx context.Context) error {
 
 // allowed: EC2 answers a DryRun that would have been allowed with the error DryRunOperation.
 func allowed(action string, err error) error {
-	var api smithy.APIError
 	switch {
-	case errors.As(err, &api) && api.ErrorCode() == "DryRunOperation":
+	case volume.IsDryRun(err):
 		return nil
 	case err == nil:
 		return fmt.Errorf("%s: EC2 answered a DryRun as if it was none", action)

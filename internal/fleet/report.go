@@ -12,7 +12,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/smithy-go"
 )
 
 // Tagger is what Report needs of EC2.
@@ -118,6 +117,5 @@ func (r *reporter) there(ctx context.Context, volumeIDs []string) (there []strin
 
 // isRefused: EC2 changed nothing, for a reason that may be that of one volume.
 func isRefused(err error) bool {
-	var api smithy.APIError
-	return errors.As(err, &api) && (api.ErrorCode() == "InvalidVolume.NotFound" || api.ErrorCode() == "UnauthorizedOperation")
+	return volume.IsNotFound(err) || volume.IsDenied(err)
 }

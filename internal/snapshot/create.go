@@ -15,7 +15,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/smithy-go"
 )
 
 // EC2 is what this package asks of EC2, with the SDK's own signatures.
@@ -51,11 +50,10 @@ func (m Maker) Check(ctx context.Context) error {
 	in := m.input(1, "")
 	in.DryRun = aws.Bool(true)
 	_, err := m.EC2.CreateSnapshot(ctx, in)
-	var api smithy.APIError
 	switch {
 	case err == nil:
 		return fmt.Errorf("snapshot %s: EC2 answered a DryRun as if it was none", m.VolumeID)
-	case errors.As(err, &api) && api.ErrorCode() == "DryRunOperation":
+	case volume.IsDryRun(err):
 		return nil
 	}
 	return fmt.Errorf("snapshot %s: would not be allowed (ec2:CreateSnapshot, ec2:CreateTags): %w", m.VolumeID, err)
@@ -139,7 +137,7 @@ func (m Maker) input(generation int64, release string) *ec2.CreateSnapshotInput 
 // Delete deletes a snapshot; one that is gone already is fine.
 func (m Maker) Delete(ctx context.Context, id string) error {
 	_, err := m.EC2.DeleteSnapshot(ctx, &ec2.DeleteSnapshotInput{SnapshotId: aws.String(id)})
-	if err != nil && !notFound(err) {
+	if err != nil && !volume.IsSnapshotNotFound(err) {
 		return fmt.Errorf("delete snapshot %s: %w", id, err)
 	}
 	return nil
@@ -180,17 +178,7 @@ func (m Maker) DeleteGeneration(ctx context.Context, generation int64) error {
 // no answer in time, and the limits of snapshots of a volume: one in 15 s, and how many are pending
 // at a time.
 func mayPass(err error) bool {
-	var api smithy.APIError
-	limits := []string{"SnapshotCreationPerVolumeRateExceeded", "ConcurrentSnapshotLimitExceeded", "PendingSnapshotLimitExceeded"} // row 50
-	if errors.As(err, &api) && slices.Contains(limits, api.ErrorCode()) {
-		return true
-	}
-	return errors.Is(err, context.DeadlineExceeded) || retry.NewStandard().IsErrorRetryable(err)
-}
-
-func notFound(err error) bool {
-	var api smithy.APIError
-	return errors.As(err, &api) && api.ErrorCode() == "InvalidSnapshot.NotFound"
+	return volume.IsSnapshotLimit(err) || errors.Is(err, context.DeadlineExceeded) || retry.NewStandard().IsErrorRetryable(err)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -13,7 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"github.com/aws/smithy-go"
 )
 
 // Old is a snapshot that an earlier publish made.
@@ -79,11 +78,10 @@ func (m Maker) Usable(ctx context.Context, id string) (bool, error) {
 // exists.
 func (m Maker) CheckDelete(ctx context.Context, id string) error {
 	_, err := m.EC2.DeleteSnapshot(ctx, &ec2.DeleteSnapshotInput{DryRun: aws.Bool(true), SnapshotId: aws.String(id)})
-	var api smithy.APIError
 	switch {
 	case err == nil:
 		return fmt.Errorf("delete snapshot %s: EC2 answered a DryRun as if it was none", id)
-	case errors.As(err, &api) && api.ErrorCode() == "DryRunOperation":
+	case volume.IsDryRun(err):
 		return nil
 	}
 	return fmt.Errorf("delete snapshot %s: would not be allowed (ec2:DeleteSnapshot): %w", id, err)

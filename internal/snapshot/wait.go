@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"ebs-release/internal/volume"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -61,7 +63,7 @@ var errUnseen = errors.New("EC2 knows no such snapshot (deleted by someone?)")
 func (m Maker) describe(ctx context.Context, id string) (types.Snapshot, error) {
 	out, err := m.EC2.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{id}})
 	switch {
-	case err != nil && notFound(err), err == nil && len(out.Snapshots) == 0:
+	case volume.IsSnapshotNotFound(err), err == nil && len(out.Snapshots) == 0:
 		return types.Snapshot{}, errUnseen
 	case err != nil:
 		return types.Snapshot{}, err

@@ -237,7 +237,7 @@ func (v *Volumes) delete(ctx context.Context, volumeID string) error {
 
 func (v *Volumes) detach(ctx context.Context, volumeID, instanceID string) error {
 	_, err := v.api.DetachVolume(ctx, &ec2.DetachVolumeInput{VolumeId: aws.String(volumeID), InstanceId: aws.String(instanceID)})
-	if err == nil || isIncorrectState(err) || hasCode(err, "InvalidAttachment.NotFound") { // detaching, or detached already
+	if err == nil || isNotAttached(err) {
 		return nil
 	}
 	return explain("DetachVolume", err)

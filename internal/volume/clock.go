@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -35,18 +33,10 @@ func ClockOff(err error) time.Duration {
 	return 0
 }
 
-// skewedCodes are what AWS says of a signature that is too old or too young. The SDK tries all but
-// the first two again by itself.
-var skewedCodes = []string{
-	"RequestExpired", "RequestInTheFuture",
-	"AuthFailure", "ExpiredToken", "InvalidSignatureException", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
-}
-
 // RetrySkewed has a call tried again that was refused because the clock of this machine is off: the
 // SDK signs the next try with the time that it has learnt from the answer (aws-sdk-java #519).
 func RetrySkewed(err error) aws.Ternary {
-	var api smithy.APIError
-	if errors.As(err, &api) && slices.Contains(skewedCodes, api.ErrorCode()) && ClockOff(err) != 0 {
+	if hasCode(err, skewedCodes...) && ClockOff(err) != 0 {
 		return aws.TrueTernary
 	}
 	return aws.UnknownTernary

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/aws/smithy-go"
@@ -21,65 +20,6 @@ var (
 	// ErrLimit: the instance cannot take one more volume.
 	ErrLimit = errors.New("the attachment limit of the instance is reached")
 )
-
-// hasCode says whether EC2 answered with one of codes
-// (https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html).
-func hasCode(err error, codes ...string) bool {
-	var api smithy.APIError
-	return errors.As(err, &api) && slices.Contains(codes, api.ErrorCode())
-}
-
-func says(err error, words string) bool {
-	var api smithy.APIError
-	return errors.As(err, &api) && strings.Contains(api.ErrorMessage(), words)
-}
-
-// IsNotFound says that there is no such volume. Right after CreateVolume it may mean "not yet"
-// (kubernetes #77389).
-func IsNotFound(err error) bool { return hasCode(err, "InvalidVolume.NotFound") }
-
-// isTokenBurned: the client token was used with other parameters, or its volume is gone; it stays
-// so for about 12 hours (CSI #1951, #2075).
-func isTokenBurned(err error) bool { return hasCode(err, "IdempotentParameterMismatch") }
-
-// isSnapshotUnusable: not found, or still pending (velero #1799).
-func isSnapshotUnusable(err error) bool {
-	return hasCode(err, "InvalidSnapshot.NotFound", "InvalidSnapshotID.Malformed") ||
-		hasCode(err, "IncorrectState") && says(err, "napshot")
-}
-
-// isIncorrectState: the volume or the instance is not in a state for this yet, or any more.
-func isIncorrectState(err error) bool { return hasCode(err, "IncorrectState") }
-
-// isInstanceNotFound: like IsNotFound, "not yet" when the instance was launched a moment ago.
-func isInstanceNotFound(err error) bool { return hasCode(err, "InvalidInstanceID.NotFound") }
-
-// isNameTaken: the device name is used by another attachment (CSI device_names). The code alone
-// says less.
-func isNameTaken(err error) bool {
-	return hasCode(err, "InvalidParameterValue") && says(err, "already in use")
-}
-
-// isInUse: the volume is attached, perhaps by an earlier call of ours whose answer was lost.
-func isInUse(err error) bool { return hasCode(err, "VolumeInUse") }
-
-// isLimit: looks like a stuck attach if it is retried (CSI #1163, #1258).
-func isLimit(err error) bool {
-	return hasCode(err, "AttachmentLimitExceeded", "InstanceLimitExceeded") || says(err, "TooManyAttachments")
-}
-
-// isNotMapped: ModifyInstanceAttribute does not see the attachment yet.
-func isNotMapped(err error) bool {
-	return hasCode(err, "InvalidInstanceAttributeValue") && says(err, "No device is currently mapped")
-}
-
-// IsDenied says that the role lacks a right.
-func IsDenied(err error) bool {
-	return hasCode(err, "UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "Client.UnauthorizedOperation")
-}
-
-// IsDryRun says that this is the answer to a DryRun that would have been allowed.
-func IsDryRun(err error) bool { return hasCode(err, "DryRunOperation") }
 
 // deniedWords are in EC2's message, which names the right: CreateVolume with tags needs
 // ec2:CreateTags, too.
