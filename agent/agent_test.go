@@ -20,6 +20,7 @@ import (
 
 	"ebs-release/internal/boot"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
@@ -218,11 +219,11 @@ func (a *agent) receive(t *testing.T, said string) (answers []map[string]any) {
 
 func TestReceiveStagesAndActivates(t *testing.T) {
 	a, point := member(t)
-	manifest := release.Manifest{{Path: "hello", Type: 'f', Mode: 0o644, Size: 5, SHA256: sha256.Sum256([]byte("world"))}}
-	digest := manifest.Digest()
-	id := release.NewID(time.Now(), digest)
+	m := manifest.Manifest{{Path: "hello", Type: 'f', Mode: 0o644, Size: 5, SHA256: sha256.Sum256([]byte("world"))}}
+	digest := m.Digest()
+	id := manifest.NewID(time.Now(), digest)
 	var delta bytes.Buffer
-	if err := release.Diff(nil, manifest).Encode(&delta); err != nil {
+	if err := manifest.Diff(nil, m).Encode(&delta); err != nil {
 		t.Fatal(err)
 	}
 	activate := func(generation int) string {

@@ -14,6 +14,7 @@ import (
 	"ebs-release/internal/boot"
 	"ebs-release/internal/device"
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
 
@@ -196,7 +197,7 @@ func TestVolumeOfAnOlderSetupHoldsNothingThatWeKnow(t *testing.T) {
 	if generation, id, _ := p.Holding(ctx); generation != 0 || id != "" {
 		t.Errorf("holds %d %q", generation, id)
 	}
-	if err := p.Check(ctx, boot.Wanted{Generation: 1, Release: release.NewID(time.Now(), strings.Repeat("a", 64)), Digest: strings.Repeat("a", 64)}); err == nil {
+	if err := p.Check(ctx, boot.Wanted{Generation: 1, Release: manifest.NewID(time.Now(), strings.Repeat("a", 64)), Digest: strings.Repeat("a", 64)}); err == nil {
 		t.Error("an empty volume passes the check")
 	}
 }

@@ -5,9 +5,9 @@ import (
 	"fmt"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/receive"
-	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
@@ -50,9 +50,9 @@ Exit 1: the release is damaged, or not here. Exit 3: the boot of this member is 
 	}
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		switch {
-		case id != "" && !release.ValidID(id):
+		case id != "" && !manifest.ValidID(id):
 			return exit.With(exit.Usage, errors.New("--release is no release id"))
-		case digest != "" && !release.ValidDigest(digest):
+		case digest != "" && !manifest.ValidDigest(digest):
 			return exit.With(exit.Usage, errors.New("--digest is not 64 lower-case hex digits"))
 		default:
 			return nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
@@ -64,7 +65,7 @@ func (p *program) preview(ctx context.Context, j job) error {
 
 // difference compares the source with the current release.
 func (p *parts) difference(ctx context.Context, source, base string) (*previewFiles, string, error) {
-	var old release.Manifest
+	var old manifest.Manifest
 	if base != "" {
 		var err error
 		if old, err = p.tree.Manifest(base); err != nil {
@@ -75,7 +76,7 @@ func (p *parts) difference(ctx context.Context, source, base string) (*previewFi
 	if err != nil {
 		return nil, "", err
 	}
-	delta := release.Diff(old, next)
+	delta := manifest.Diff(old, next)
 	files := &previewFiles{Added: []string{}, Changed: []string{}, Removed: slices.Concat([]string{}, delta.Removed)}
 	for _, e := range delta.Added {
 		files.Added = append(files.Added, e.Path)

@@ -13,9 +13,9 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/generation"
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
-	"ebs-release/internal/release"
 
 	"github.com/spf13/cobra"
 )
@@ -33,7 +33,7 @@ Without --to it is the latest earlier generation that had another release than t
 with exit code 0, as a publish does; 6 is for a publish that rolled back by itself (publish --rollback).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if to != "" && !isGeneration(to) && !release.ValidID(to) {
+			if to != "" && !isGeneration(to) && !manifest.ValidID(to) {
 				return exit.With(exit.Usage, fmt.Errorf("--to is %q, want a generation or a release id, see `ebs-release history`", to))
 			}
 			return p.runJob(cmd.Context(), j, rollingBack(to))

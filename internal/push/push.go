@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 )
@@ -136,7 +137,7 @@ type Sent struct {
 // taken, and at last none. wanted is what the member is to keep besides.
 func (s *Session) Stage(ctx context.Context, tree release.Tree, id, digest, base string, wanted gc.Wanted) (Sent, error) {
 	var sent Sent
-	if !release.ValidID(id) || !release.ValidDigest(digest) {
+	if !manifest.ValidID(id) || !manifest.ValidDigest(digest) {
 		return sent, fmt.Errorf("stage %q: not a release", id)
 	}
 	tried := map[string]bool{}
@@ -226,7 +227,7 @@ func latest(w gc.Wanted) []string { return w.Committed[:min(len(w.Committed), ma
 // Activate makes a staged release the current one on the member, which then removes what is not
 // wanted any more. A *HookError says that it is, but that a program there failed.
 func (s *Session) Activate(ctx context.Context, id, digest string, generation int64, wanted gc.Wanted) error {
-	if !release.ValidID(id) || !release.ValidDigest(digest) {
+	if !manifest.ValidID(id) || !manifest.ValidDigest(digest) {
 		return fmt.Errorf("activate %q: not a release", id)
 	}
 	var answer wire.Activated

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/release"
 
 	"golang.org/x/sys/unix"
@@ -31,7 +32,7 @@ func same(t *testing.T, a, b string) {
 		t.Fatal(err)
 	}
 	if ma.Digest() != mb.Digest() {
-		t.Fatalf("%s and %s differ: %+v", a, b, release.Diff(ma, mb))
+		t.Fatalf("%s and %s differ: %+v", a, b, manifest.Diff(ma, mb))
 	}
 }
 

@@ -4,15 +4,15 @@ import (
 	"context"
 	"fmt"
 
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/push/wire"
-	"ebs-release/internal/release"
 )
 
 // Verify has the member's agent read every file of a release that it holds, and compare all of the
 // tree with its manifest, whose digest has to be digest. It has to be what is active there, as that
 // generation. It returns how many files were read. Nothing is changed there.
 func (s *Session) Verify(ctx context.Context, id, digest string, generation int64) (files int, err error) {
-	if !release.ValidID(id) || !release.ValidDigest(digest) {
+	if !manifest.ValidID(id) || !manifest.ValidDigest(digest) {
 		return 0, fmt.Errorf("verify %q: not a release", id)
 	}
 	var answer wire.Verified

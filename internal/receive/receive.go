@@ -17,6 +17,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/hook"
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 )
@@ -199,7 +200,7 @@ func (r *Receiver) wanted(q wire.Request) (gc.Wanted, error) {
 		return gc.Wanted{}, exit.With(exit.Usage, fmt.Errorf("a request to keep %d releases that names %d", q.Keep, len(q.Committed)))
 	}
 	for _, id := range q.Committed {
-		if !release.ValidID(id) {
+		if !manifest.ValidID(id) {
 			return gc.Wanted{}, exit.With(exit.Usage, fmt.Errorf("a request to keep %.40q, which is no release", id))
 		}
 	}

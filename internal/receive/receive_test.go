@@ -16,6 +16,7 @@ import (
 
 	"ebs-release/internal/gc"
 	"ebs-release/internal/hook"
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 )
@@ -87,13 +88,13 @@ func TestWhatIsNoRequestEndsTheConversation(t *testing.T) {
 // stageRequest stages a release with one file, which then is missing.
 func stageRequest(t *testing.T) string {
 	t.Helper()
-	manifest := release.Manifest{{Path: "a", Type: 'f', Mode: 0o644, Size: 1}}
+	m := manifest.Manifest{{Path: "a", Type: 'f', Mode: 0o644, Size: 1}}
 	var delta bytes.Buffer
-	if err := release.Diff(nil, manifest).Encode(&delta); err != nil {
+	if err := manifest.Diff(nil, m).Encode(&delta); err != nil {
 		t.Fatal(err)
 	}
-	id := release.NewID(time.Now(), manifest.Digest())
-	return fmt.Sprintf("{\"do\":\"stage\",\"release\":%q,\"digest\":%q,\"bytes\":%d}\n%s", id, manifest.Digest(), delta.Len(), delta.String())
+	id := manifest.NewID(time.Now(), m.Digest())
+	return fmt.Sprintf("{\"do\":\"stage\",\"release\":%q,\"digest\":%q,\"bytes\":%d}\n%s", id, m.Digest(), delta.Len(), delta.String())
 }
 
 // A publisher that goes away between stage and files leaves nothing behind, and no lock.

@@ -13,6 +13,7 @@ import (
 
 	"ebs-release/internal/gc"
 	"ebs-release/internal/generation"
+	"ebs-release/internal/manifest"
 )
 
 // ErrFenced says that a higher generation is active here already, or this generation with another
@@ -22,7 +23,7 @@ var ErrFenced = errors.New("a newer generation is active")
 // Activate makes `current` point to a release that is here, and raises the generation: a lower one
 // is refused from then on. Once more the same changes nothing.
 func (t Tree) Activate(ctx context.Context, id, digest string, number int64) error {
-	if err := checkID(id); err != nil {
+	if err := manifest.CheckID(id); err != nil {
 		return err
 	}
 	if err := generation.Check(number); err != nil {
@@ -212,7 +213,7 @@ func (t Tree) removeLoneManifests(root *os.Root) error {
 	}
 	for _, e := range entries {
 		id, ok := strings.CutSuffix(e.Name(), manifestExt)
-		if !ok || !ValidID(id) {
+		if !ok || !manifest.ValidID(id) {
 			continue
 		}
 		if _, err := root.Lstat(releasesDir + "/" + id); !errors.Is(err, fs.ErrNotExist) {

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"ebs-release/internal/manifest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -25,7 +27,7 @@ var (
 // belong there goes. Nothing is ever written in place: a file may be a hard link to a release that
 // is in use.
 type assembly struct {
-	manifest Manifest
+	manifest manifest.Manifest
 	text     []byte // the same, encoded
 	steps    []step
 	base     *os.File      // tree to link from; nil: there is none
@@ -67,12 +69,12 @@ type directory struct {
 }
 
 // directories come before those that are in them.
-func (m Manifest) directories() []directory {
+func directoriesOf(m manifest.Manifest) []directory {
 	all := []directory{{entry: -1}}
 	at := map[string]int{"": 0}
 	before, in := "", 0 // the parent of the entry before is mostly that of the next, too
 	for i := range m {
-		if parent, _ := split(m[i].Path); parent != before {
+		if parent, _ := manifest.Split(m[i].Path); parent != before {
 			before, in = parent, at[parent]
 		}
 		all[in].below = append(all[in].below, i)
@@ -104,7 +106,7 @@ func (a *assembly) build(ctx context.Context, partial *os.File) error {
 
 // all goes through the manifest.
 func (a *assembly) all(ctx context.Context) error {
-	for _, f := range a.manifest.directories() {
+	for _, f := range directoriesOf(a.manifest) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -232,7 +234,7 @@ func (a *assembly) directory(f directory) error {
 		return err
 	}
 	for _, i := range f.below {
-		_, name := split(a.manifest[i].Path)
+		_, name := manifest.Split(a.manifest[i].Path)
 		for len(have) > 0 && have[0].name < name {
 			if err := removeAt(fd, have[0].name); err != nil {
 				return pathError("remove", f.path+"/"+have[0].name, err)
@@ -270,7 +272,7 @@ func (a *assembly) openUp(fd int, f directory) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	mode := st.Mode & maxMode
+	mode := st.Mode & manifest.MaxMode
 	if mode&0o700 == 0o700 && mode == a.manifest[f.entry].Mode {
 		return nil
 	}
@@ -298,7 +300,7 @@ func (a *assembly) inBase(path string) (fd int, names []name, err error) {
 // place is where an entry has to be.
 type place struct {
 	index int // in the manifest
-	entry *Entry
+	entry *manifest.Entry
 	dir   int // its directory
 	name  string
 	is    *name // what is there; nil: nothing
@@ -383,7 +385,7 @@ func (a *assembly) link(p *place) (bool, error) {
 	} else if err != nil {
 		return false, err
 	}
-	if !p.entry.matches(&st) || !p.entry.untouched(&st, a.whole) {
+	if !matches(p.entry, &st) || !untouched(p.entry, &st, a.whole) {
 		return false, nil
 	}
 	if p.is != nil && p.is.inode != st.Ino {
@@ -439,7 +441,7 @@ func cannotLink(err error) bool {
 }
 
 // untouched says that a file of a tree that was whole at some time was not written to since.
-func (e *Entry) untouched(st *unix.Stat_t, whole unix.Timespec) bool {
+func untouched(e *manifest.Entry, st *unix.Stat_t, whole unix.Timespec) bool {
 	if e.Modified != 0 {
 		return st.Mtim == unix.Timespec{Sec: e.Modified}
 	}
@@ -457,12 +459,12 @@ func otherShape(err error) bool {
 }
 
 // matches compares what lstat can see.
-func (e *Entry) matches(st *unix.Stat_t) bool {
+func matches(e *manifest.Entry, st *unix.Stat_t) bool {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return e.Type == 'f' && st.Mode&maxMode == e.Mode && st.Size == e.Size
+		return e.Type == 'f' && st.Mode&manifest.MaxMode == e.Mode && st.Size == e.Size
 	case unix.S_IFDIR:
-		return e.Type == 'd' && st.Mode&maxMode == e.Mode
+		return e.Type == 'd' && st.Mode&manifest.MaxMode == e.Mode
 	case unix.S_IFLNK:
 		return e.Type == 'l'
 	default:
@@ -504,7 +506,7 @@ func create(dir int, name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), quote(name)), nil
+	return os.NewFile(uintptr(fd), manifest.Quote(name)), nil
 }
 
 // fill copies a file, hashes what it copies, and wants that to be what the manifest says.
@@ -553,13 +555,18 @@ func stepAfter(now unix.Timespec) (step unix.Timespec, err error) {
 	return step, nil
 }
 
-// complete gives a file that was written its owner, mode and time. A file that is written to in
+// complete gives a file that was written what the manifest says.
+func (a *assembly) complete(file *os.File, e *manifest.Entry, modified unix.Timespec) error {
+	return finishFile(file, e, a.who, a.began, modified)
+}
+
+// finishFile gives a file that was written its owner, mode and time. A file that is written to in
 // place, even while the rest of its tree is still on the way, is told by its time: it is that of
 // the manifest, or, where that has none, not later than the tree was begun.
-func (a *assembly) complete(file *os.File, e *Entry, modified unix.Timespec) error {
+func finishFile(file *os.File, e *manifest.Entry, who owner, began, modified unix.Timespec) error {
 	fd := int(file.Fd())
-	if a.who != asIs {
-		if err := unix.Fchown(fd, a.who.uid, a.who.gid); err != nil {
+	if who != asIs {
+		if err := unix.Fchown(fd, who.uid, who.gid); err != nil {
 			return err
 		}
 	}
@@ -570,8 +577,8 @@ func (a *assembly) complete(file *os.File, e *Entry, modified unix.Timespec) err
 	switch {
 	case e.Modified != 0:
 		modified = unix.Timespec{Sec: e.Modified}
-	case isAfter(modified, a.began):
-		modified = a.began
+	case isAfter(modified, began):
+		modified = began
 	}
 	tv := unix.NsecToTimeval(modified.Nano())
 	return unix.Futimes(fd, []unix.Timeval{tv, tv})
@@ -595,7 +602,7 @@ func (a *assembly) seal(partial *os.File) error {
 }
 
 func targetOf(dir int, name string) string {
-	target := make([]byte, maxTarget+1)
+	target := make([]byte, manifest.MaxTarget+1)
 	n, err := unix.Readlinkat(dir, name, target)
 	if err != nil {
 		return ""
@@ -611,5 +618,5 @@ func pathError(op, path string, err error) error {
 	if _, ok := errors.AsType[*os.PathError](err); ok {
 		return err
 	}
-	return fmt.Errorf("%s %s: %w", op, quote(path), err)
+	return fmt.Errorf("%s %s: %w", op, manifest.Quote(path), err)
 }

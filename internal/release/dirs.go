@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 
+	"ebs-release/internal/manifest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -27,7 +29,7 @@ const openDir = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOE
 // parent returns the open parent directory of path, and the name of path in it. The descriptor is
 // good until the next call.
 func (d *dirs) parent(path string) (fd int, name string, err error) {
-	directory, name := split(path)
+	directory, name := manifest.Split(path)
 	fd, err = d.directory(directory)
 	return fd, name, err
 }
@@ -50,7 +52,7 @@ func (d *dirs) directory(directory string) (fd int, err error) {
 		next, _, _ := strings.Cut(rest, "/")
 		below, err := unix.Openat(fd, next, openDir, 0)
 		if err != nil {
-			return -1, &os.PathError{Op: "open", Path: quote(strings.TrimPrefix(have+"/"+next, "/")), Err: err}
+			return -1, &os.PathError{Op: "open", Path: manifest.Quote(strings.TrimPrefix(have+"/"+next, "/")), Err: err}
 		}
 		have = strings.TrimPrefix(have+"/"+next, "/")
 		fd = below
@@ -80,9 +82,9 @@ func (d *dirs) openFile(path string) (*os.File, error) {
 func openFileAt(fd int, name, path string) (*os.File, error) {
 	file, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: quote(path), Err: err}
+		return nil, &os.PathError{Op: "open", Path: manifest.Quote(path), Err: err}
 	}
-	return os.NewFile(uintptr(file), quote(path)), nil
+	return os.NewFile(uintptr(file), manifest.Quote(path)), nil
 }
 
 // walker visits everything below a directory in a fixed order, a directory before what is in it.
@@ -96,7 +98,7 @@ func (visit walker) walk(ctx context.Context, root *os.File) error {
 func (visit walker) directory(ctx context.Context, dir int, path string) error {
 	names, err := new(lister).list(dir)
 	if err != nil {
-		return &os.PathError{Op: "read directory", Path: quote(path + "/"), Err: err}
+		return &os.PathError{Op: "read directory", Path: manifest.Quote(path + "/"), Err: err}
 	}
 	for _, n := range names {
 		if err := ctx.Err(); err != nil {
@@ -107,12 +109,12 @@ func (visit walker) directory(ctx context.Context, dir int, path string) error {
 			below = path + "/" + n.name
 		}
 		// Before it is opened: a tree of endless depth must end somewhere.
-		if len(below) > MaxPath {
-			return fmt.Errorf("%s…: a path of more than %d bytes", quote(below[:60]), MaxPath)
+		if len(below) > manifest.MaxPath {
+			return fmt.Errorf("%s…: a path of more than %d bytes", manifest.Quote(below[:60]), manifest.MaxPath)
 		}
 		var st unix.Stat_t
 		if err := unix.Fstatat(dir, n.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return &os.PathError{Op: "lstat", Path: quote(below), Err: err}
+			return &os.PathError{Op: "lstat", Path: manifest.Quote(below), Err: err}
 		}
 		if err := visit(dir, n.name, below, &st); err != nil {
 			return err
@@ -130,7 +132,7 @@ func (visit walker) directory(ctx context.Context, dir int, path string) error {
 func (visit walker) below(ctx context.Context, dir int, name, path string) error {
 	fd, err := unix.Openat(dir, name, openDir, 0)
 	if err != nil {
-		return &os.PathError{Op: "open", Path: quote(path), Err: err}
+		return &os.PathError{Op: "open", Path: manifest.Quote(path), Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
 	return visit.directory(ctx, fd, path)

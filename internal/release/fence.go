@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"ebs-release/internal/generation"
+	"ebs-release/internal/manifest"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,6 +25,7 @@ const (
 	fencePath    = stateDir + "/" + fenceName
 	markName     = "activated"
 	markPath     = stateDir + "/" + markName
+	maxFence     = 4096                         // bytes of one of them
 	programsLock = stateDir + "/activated.lock" // flock: the programs of one activation at a time
 )
 
@@ -46,7 +48,7 @@ func (t Tree) stamp(root *os.Root, name string) (n int64, id string, err error) 
 	}
 	number, id, _ := strings.Cut(strings.TrimSuffix(string(data), "\n"), " ")
 	n, err = generation.Parse(number)
-	if err != nil || !ValidID(id) {
+	if err != nil || !manifest.ValidID(id) {
 		return 0, "", fmt.Errorf("%s/%s holds %.40q: %w. Try: ebs-release-agent fence", t.Root, name, data, errStamp)
 	}
 	return n, id, nil
@@ -180,7 +182,7 @@ func (t Tree) LockPrograms(ctx context.Context) (unlock func(), err error) {
 // Raise raises the fence for a release that is current here already. Nothing changes for the
 // application, so programs that have succeeded need not run again: the mark goes with the fence.
 func (t Tree) Raise(ctx context.Context, id, digest string, n int64) error {
-	if err := errors.Join(checkID(id), generation.Check(n)); err != nil {
+	if err := errors.Join(manifest.CheckID(id), generation.Check(n)); err != nil {
 		return fmt.Errorf("raise the fence: %w", err)
 	}
 	err := t.locked(ctx, func(root *os.Root) error {

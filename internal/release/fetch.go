@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/output"
 
 	"golang.org/x/sys/unix"
@@ -59,7 +60,7 @@ func (t Tree) scratch(root *os.Root, who owner) (*os.File, error) {
 	var st unix.Stat_t
 	err = unix.Fstat(int(dir.Fd()), &st)
 	if err == nil && (int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0) {
-		err = fmt.Errorf("%s/%s was replaced as soon as it was made: it belongs to user %d, mode %04o", t.Root, name, st.Uid, st.Mode&maxMode)
+		err = fmt.Errorf("%s/%s was replaced as soon as it was made: it belongs to user %d, mode %04o", t.Root, name, st.Uid, st.Mode&manifest.MaxMode)
 	}
 	if err == nil && who != asIs {
 		err = dir.Chown(who.uid, who.gid)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
 )
 
 // Ingested is a release that is on the release server's volume, whole, and not active yet.
@@ -19,7 +20,7 @@ type Ingested struct {
 	Files       int   // in the release
 	Bytes       int64 // in the release
 	CopiedFiles int   // that were not linked to the release before
-	Changes     Changes
+	Changes     manifest.Changes
 	CopiedBytes int64
 	Previous    string   // the current release; "" when this is the first one
 	Reused      bool     // the volume had a release with this digest already: ID is that one's
@@ -98,7 +99,7 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 		return Ingested{}, err
 	}
 	next := manifestOf(seen)
-	if err := next.validate(); err != nil {
+	if err := next.Validate(); err != nil {
 		return Ingested{}, err
 	}
 	result := Ingested{LeftBehind: tellLeftBehind(seen)}
@@ -117,12 +118,12 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 			defer base.close()
 		}
 	}
-	next.setTimes(seen, base.manifest, source, now)
-	text := next.text()
-	if err := checkSize(len(next), len(text)); err != nil { // members could not read it
+	setTimes(next, seen, base.manifest, source, now)
+	text := next.Text()
+	if err := manifest.CheckSize(len(next), len(text)); err != nil { // members could not read it
 		return Ingested{}, err
 	}
-	result.Digest = digestOf(text)
+	result.Digest = manifest.DigestOf(text)
 	if id := t.withDigest(ctx, root, result.Digest, result.Previous); id != "" {
 		result.ID, result.Reused = id, true
 		return result, unchanged(ctx, source, seen)
@@ -131,9 +132,9 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	if err != nil {
 		return Ingested{}, err
 	}
-	result.ID = nextID(releases, now, result.Digest)
+	result.ID = manifest.NextID(releases, now, result.Digest)
 
-	result.Changes = changes(base.manifest, next)
+	result.Changes = manifest.Count(base.manifest, next)
 	steps := plan(base.manifest, next)
 	for i := range next {
 		if next[i].Type == 'f' && steps[i].how != byLink {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
 
 	"golang.org/x/sys/unix"
 )
@@ -104,7 +105,7 @@ func TestIngestShipsTheTreeAndLinksWhatStayed(t *testing.T) {
 	// The first release is as it was.
 	after, err := Scan(t.Context(), tree.Path(one.ID))
 	if err != nil || after.Digest() != before.Digest() || inode(t, tree.Path(one.ID)+"/mode") != mode {
-		t.Fatalf("the release before changed: %v, %+v", err, Diff(before, after))
+		t.Fatalf("the release before changed: %v, %+v", err, manifest.Diff(before, after))
 	}
 	for _, id := range []string{one.ID, two.ID} {
 		if err := tree.Verify(t.Context(), id); err != nil {
@@ -328,7 +329,7 @@ func TestCopyOfAChangedFileIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = from.Close() }()
-	in := Ingested{ID: NewID(second, m.Digest()), Digest: m.Digest()}
+	in := Ingested{ID: manifest.NewID(second, m.Digest()), Digest: m.Digest()}
 	a := &assembly{manifest: m, steps: plan(nil, m), copies: from, copyAs: func(i int) (string, bool) { return m[i].Path, true }}
 	err = tree.take(t.Context(), root, in, a, func() error { return nil })
 	if !errors.Is(err, ErrChanged) {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"ebs-release/internal/manifest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -80,7 +82,7 @@ func (s *search) process(pid string) error {
 func (s *search) note(id, what, pid string) {
 	if s.used[id] == "" {
 		name, _ := os.ReadFile(filepath.Join("/proc", pid, "comm")) // gone: then without it
-		s.used[id] = fmt.Sprintf("%s %s (%s)", what, pid, quote(strings.TrimSpace(string(name))))
+		s.used[id] = fmt.Sprintf("%s %s (%s)", what, pid, manifest.Quote(strings.TrimSpace(string(name))))
 	}
 }
 
@@ -101,7 +103,7 @@ func (s *search) mounts(pid string) error {
 			continue
 		}
 		_, below, ok := strings.Cut(fields[3], "/"+releasesDir+"/")
-		if id, _, _ := strings.Cut(below, "/"); ok && ValidID(id) {
+		if id, _, _ := strings.Cut(below, "/"); ok && manifest.ValidID(id) {
 			s.note(id, "a mount of process", pid)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"ebs-release/internal/manifest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -94,9 +96,9 @@ func tellLeftBehind(seen []*scanned) (lines []string) {
 	for _, kind := range []string{capabilities, acls, attributes, hardLinks, holes} {
 		switch n := count[kind]; {
 		case n == 1:
-			lines = append(lines, fmt.Sprintf("a release does not carry %s: %s has them", kind, quote(first[kind])))
+			lines = append(lines, fmt.Sprintf("a release does not carry %s: %s has them", kind, manifest.Quote(first[kind])))
 		case n > 1:
-			lines = append(lines, fmt.Sprintf("a release does not carry %s: %s and %d more have them", kind, quote(first[kind]), n-1))
+			lines = append(lines, fmt.Sprintf("a release does not carry %s: %s and %d more have them", kind, manifest.Quote(first[kind]), n-1))
 		}
 	}
 	return lines

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,9 +43,9 @@ func TestWhatTheOwnerPutsThereHoldsNobodyUp(t *testing.T) {
 		},
 	}
 	writers := []string{"activate", "init", "prune", "stage"} // each has a tree of its own
-	first := manifest(t, far, one.ID)
-	file := slices.IndexFunc(first, func(e Entry) bool { return e.Type == 'f' })
-	directory := slices.IndexFunc(first, func(e Entry) bool { return e.Type == 'd' })
+	first := manifestAt(t, far, one.ID)
+	file := slices.IndexFunc(first, func(e manifest.Entry) bool { return e.Type == 'f' })
+	directory := slices.IndexFunc(first, func(e manifest.Entry) bool { return e.Type == 'd' })
 	for name, feltBy := range map[string][]string{ // the verbs that must fail of it
 		releasesDir:                              {"releases", "verify", "check", "activate", "init"},
 		releasesDir + "/" + one.ID:               {"verify", "check", "activate"},

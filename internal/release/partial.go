@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/words"
 
 	"golang.org/x/sys/unix"
@@ -204,7 +205,7 @@ func empty(dir int) error {
 	for _, n := range names {
 		err := removeAt(dir, n.name)
 		if err != nil {
-			err = fmt.Errorf("%s: %w", quote(n.name), err)
+			err = fmt.Errorf("%s: %w", manifest.Quote(n.name), err)
 		}
 		if err != nil && !errors.Is(err, fs.ErrPermission) {
 			return err

@@ -1,6 +1,10 @@
 package release
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+
+	"ebs-release/internal/manifest"
+)
 
 // How a file of a new release comes to be.
 type origin byte
@@ -19,7 +23,7 @@ type step struct {
 // plan says for each entry of next where its content comes from; only files have a step that means
 // something. Content is known by its sha256, so that a file which was moved or copied is not sent
 // again.
-func plan(base, next Manifest) []step {
+func plan(base, next manifest.Manifest) []step {
 	steps := make([]step, len(next))
 	var unmatched []int
 	for i, j := 0, 0; i < len(next); i++ {
@@ -66,8 +70,8 @@ func plan(base, next Manifest) []step {
 
 // Missing returns the files of next whose content no file of base has: what must travel to a member
 // that holds base.
-func Missing(base, next Manifest) []Entry {
-	var missing []Entry
+func Missing(base, next manifest.Manifest) []manifest.Entry {
+	var missing []manifest.Entry
 	for i, s := range plan(base, next) {
 		if next[i].Type == 'f' && s.how == isMissing {
 			missing = append(missing, next[i])

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"ebs-release/internal/manifest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -15,7 +17,7 @@ var ErrChanged = errors.New("SOURCE changes while it is read; publish from a dir
 // Scan reads a tree into a manifest. Content is hashed, side by side; times of files decide
 // nothing. What cannot be shipped right is refused by name: sockets, fifos, devices, and what its
 // owner cannot read.
-func Scan(ctx context.Context, dir string) (Manifest, error) {
+func Scan(ctx context.Context, dir string) (manifest.Manifest, error) {
 	root, err := openSourceDir(dir)
 	if err != nil {
 		return nil, err
@@ -36,7 +38,7 @@ func openSourceDir(dir string) (*os.File, error) {
 
 // scanned is an entry, and the marks by which a later look can tell that it changed.
 type scanned struct {
-	Entry
+	manifest.Entry
 	device, inode uint64
 	size          int64
 	modified      unix.Timespec
@@ -49,7 +51,7 @@ func (s *scanned) same(st *unix.Stat_t) bool {
 	if s.device != st.Dev || s.inode != st.Ino || s.size != st.Size || s.modified != st.Mtim {
 		return false
 	}
-	if s.Type != 'l' && s.Mode != st.Mode&maxMode {
+	if s.Type != 'l' && s.Mode != st.Mode&manifest.MaxMode {
 		return false
 	}
 	// A further hard link moves ctime, too: SOURCE may be made of links to the very release that we
@@ -57,12 +59,12 @@ func (s *scanned) same(st *unix.Stat_t) bool {
 	return s.changed == st.Ctim || st.Nlink > 1
 }
 
-func manifestOf(seen []*scanned) Manifest {
-	m := make(Manifest, len(seen))
+func manifestOf(seen []*scanned) manifest.Manifest {
+	m := make(manifest.Manifest, len(seen))
 	for i, s := range seen {
 		m[i] = s.Entry
 	}
-	m.sort()
+	m.Sort()
 	return m
 }
 
@@ -114,7 +116,7 @@ func scan(ctx context.Context, root *os.File) ([]*scanned, error) {
 // sight makes an entry of what lstat says; the content of a file comes later.
 func sight(dir int, name, path string, st *unix.Stat_t) (*scanned, error) {
 	s := &scanned{
-		Entry:  Entry{Path: path, Mode: st.Mode & maxMode},
+		Entry:  manifest.Entry{Path: path, Mode: st.Mode & manifest.MaxMode},
 		device: st.Dev, inode: st.Ino, size: st.Size, modified: st.Mtim, changed: st.Ctim,
 		links: uint64(st.Nlink),
 	}
@@ -126,16 +128,16 @@ func sight(dir int, name, path string, st *unix.Stat_t) (*scanned, error) {
 		s.Size = st.Size
 	case unix.S_IFLNK:
 		s.Type, s.Mode = 'l', 0
-		target := make([]byte, maxTarget+1)
+		target := make([]byte, manifest.MaxTarget+1)
 		n, err := unix.Readlinkat(dir, name, target)
 		if err != nil {
-			return nil, &os.PathError{Op: "readlink", Path: quote(path), Err: err}
+			return nil, &os.PathError{Op: "readlink", Path: manifest.Quote(path), Err: err}
 		}
 		s.Target = string(target[:n])
 	default:
-		return nil, fmt.Errorf("%s is a %s: only files, directories and symlinks can be released", quote(path), kind(st.Mode))
+		return nil, fmt.Errorf("%s is a %s: only files, directories and symlinks can be released", manifest.Quote(path), kind(st.Mode))
 	}
-	return s, s.check()
+	return s, s.Check()
 }
 
 func kind(mode uint32) string {
@@ -178,13 +180,13 @@ func unchanged(ctx context.Context, root *os.File, seen []*scanned) error {
 	i := 0
 	err := walker(func(_ int, _, path string, st *unix.Stat_t) error {
 		if i == len(seen) || seen[i].Path != path || !seen[i].same(st) {
-			return fmt.Errorf("%w: %s", ErrChanged, quote(path))
+			return fmt.Errorf("%w: %s", ErrChanged, manifest.Quote(path))
 		}
 		i++
 		return nil
 	}).walk(ctx, root)
 	if err == nil && i != len(seen) {
-		err = fmt.Errorf("%w: %s is gone", ErrChanged, quote(seen[i].Path))
+		err = fmt.Errorf("%w: %s is gone", ErrChanged, manifest.Quote(seen[i].Path))
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,16 +72,16 @@ type Staging struct {
 // the caller gets a Staging, and has to close it. After an error, and with any other state, nothing
 // is left behind.
 func (t Tree) Stage(ctx context.Context, req StageRequest) (result StageResult, staging *Staging, err error) {
-	if err := checkID(req.ID); err != nil {
+	if err := manifest.CheckID(req.ID); err != nil {
 		return result, nil, err
 	}
 	if req.Base != "" {
-		if err := checkID(req.Base); err != nil {
+		if err := manifest.CheckID(req.Base); err != nil {
 			return result, nil, err
 		}
 	}
 	// All of it is read before the answer, or the sender would get a broken pipe instead.
-	delta, err := ParseDelta(req.Delta)
+	delta, err := manifest.ParseDelta(req.Delta)
 	if err != nil {
 		return result, nil, fmt.Errorf("stage %s: %w", req.ID, err)
 	}
@@ -111,12 +112,12 @@ func (t Tree) Stage(ctx context.Context, req StageRequest) (result StageResult, 
 	}
 	result.State, result.Files = Staged, len(s.missing)-len(s.lost)
 	for _, i := range s.lost {
-		result.More = append(result.More, string(appendEscaped(nil, s.assembly.manifest[i].Path)))
+		result.More = append(result.More, string(manifest.AppendEscaped(nil, s.assembly.manifest[i].Path)))
 	}
 	return result, s, nil
 }
 
-func (s *Staging) begin(ctx context.Context, req StageRequest, delta Delta) (recycled string, err error) {
+func (s *Staging) begin(ctx context.Context, req StageRequest, delta manifest.Delta) (recycled string, err error) {
 	base := &baseRelease{}
 	if req.Base != "" {
 		if base, err = s.tree.base(s.root, req.Base); err != nil {
@@ -126,8 +127,8 @@ func (s *Staging) begin(ctx context.Context, req StageRequest, delta Delta) (rec
 	}
 	next, err := delta.Apply(base.manifest)
 	if err == nil {
-		s.text = next.text()
-		if digest := digestOf(s.text); digest != req.Digest {
+		s.text = next.Text()
+		if digest := manifest.DigestOf(s.text); digest != req.Digest {
 			err = fmt.Errorf("delta gives digest %s, want %s", digest, req.Digest)
 		}
 	}
@@ -187,10 +188,10 @@ func (s *Staging) sendMore(req StageRequest) error {
 	slices.Sort(s.lost)
 	size := 0
 	for _, i := range s.lost {
-		size += len(appendEscaped(nil, s.assembly.manifest[i].Path)) + len(`"",`)
+		size += len(manifest.AppendEscaped(nil, s.assembly.manifest[i].Path)) + len(`"",`)
 	}
 	if size > 0 && !req.More || size > mostMore {
-		return fmt.Errorf("%w: %s: %s and %d more %w", errBase, req.Base, quote(s.assembly.manifest[s.lost[0]].Path), len(s.lost)-1, errOrigin)
+		return fmt.Errorf("%w: %s: %s and %d more %w", errBase, req.Base, manifest.Quote(s.assembly.manifest[s.lost[0]].Path), len(s.lost)-1, errOrigin)
 	}
 	s.missing = append(s.missing, s.lost...)
 	return nil
@@ -277,7 +278,7 @@ func (t Tree) held(root *os.Root) []Held {
 
 // baseRelease is the release that a new one is made from.
 type baseRelease struct {
-	manifest Manifest
+	manifest manifest.Manifest
 	tree     *os.File
 	whole    unix.Timespec // the last time at which its files were written: see publish
 	spans    spans
@@ -296,7 +297,7 @@ func (t Tree) base(root *os.Root, id string) (*baseRelease, error) {
 		return nil, fmt.Errorf("manifest of %s: %w", id, err)
 	}
 	b := &baseRelease{whole: unix.NsecToTimespec(info.ModTime().UnixNano()), spans: t.spans(root)} // see publish
-	if b.manifest, err = ParseManifest(file); err != nil {
+	if b.manifest, err = manifest.Parse(file); err != nil {
 		return nil, fmt.Errorf("release %s: %w", id, err)
 	}
 	if b.tree, err = openFolder(root, releasesDir+"/"+id); err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,7 @@ func copyTo(t *testing.T, of, to Tree) {
 	}
 }
 
-func manifest(t *testing.T, tree Tree, id string) Manifest {
+func manifestAt(t *testing.T, tree Tree, id string) manifest.Manifest {
 	t.Helper()
 	if id == "" {
 		return nil
@@ -49,7 +50,7 @@ func manifest(t *testing.T, tree Tree, id string) Manifest {
 func delta(t *testing.T, tree Tree, base, id string) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := Diff(manifest(t, tree, base), manifest(t, tree, id)).Encode(&b); err != nil {
+	if err := manifest.Diff(manifestAt(t, tree, base), manifestAt(t, tree, id)).Encode(&b); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -59,7 +60,7 @@ func delta(t *testing.T, tree Tree, base, id string) string {
 func sent(t *testing.T, from Tree, base, id string) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	missing := Missing(manifest(t, from, base), manifest(t, from, id))
+	missing := Missing(manifestAt(t, from, base), manifestAt(t, from, id))
 	if err := from.Send(t.Context(), &b, id, missing); err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +195,7 @@ func TestStageAsksForABaseThatItHas(t *testing.T) {
 		})
 	}
 	server, far, one, two := pair(t)
-	result, _ := stage(t, far, NewID(second, two.Digest), two, delta(t, server, one.ID, two.ID))
+	result, _ := stage(t, far, manifest.NewID(second, two.Digest), two, delta(t, server, one.ID, two.ID))
 	if len(result.Releases) != 1 || result.Releases[0] != (Held{one.ID, one.Digest}) {
 		t.Fatalf("%+v", result)
 	}
@@ -206,7 +207,7 @@ func TestStageRefusesADeltaThatGivesAnotherDigest(t *testing.T) {
 	for name, bad := range map[string]string{
 		"cut off":      strings.TrimSuffix(delta(t, server, "", two.ID), "end\n"),
 		"of another":   delta(t, server, "", one.ID),
-		"hostile":      "ebs-release delta 1\n+ f 0644 0 " + emptySum + " ../../x\nend\n",
+		"hostile":      "ebs-release delta 1\n+ f 0644 0 " + strings.Repeat("0", 64) + " ../../x\nend\n",
 		"empty":        "",
 		"not a delta":  "hello\n",
 		"endless line": strings.Repeat("x", 1<<20),
@@ -248,7 +249,7 @@ func TestWhatWasNotSentRightIsRefused(t *testing.T) {
 
 func TestSendRefusesAFileThatIsNotWhatItsManifestSays(t *testing.T) {
 	server, _, one, two := pair(t)
-	missing := Missing(manifest(t, server, one.ID), manifest(t, server, two.ID))
+	missing := Missing(manifestAt(t, server, one.ID), manifestAt(t, server, two.ID))
 	put(t, server.Path(two.ID), "etc/conf", "colour=red and blue\n")
 	wantError(t, server.Send(t.Context(), io.Discard, two.ID, missing), "send etc/conf: it has 20 bytes")
 	remove(t, server.Path(two.ID), "etc")
@@ -259,7 +260,7 @@ func TestSendRefusesAFileThatIsNotWhatItsManifestSays(t *testing.T) {
 // Who owns the volume may put a symlink where a release was; who publishes is root.
 func TestSendAndVerifyDoNotFollowALinkInPlaceOfARelease(t *testing.T) {
 	server, _, one, two := pair(t)
-	missing := Missing(manifest(t, server, one.ID), manifest(t, server, two.ID))
+	missing := Missing(manifestAt(t, server, one.ID), manifestAt(t, server, two.ID))
 	outside := t.TempDir()
 	copyTo(t, Tree{server.Path(two.ID)}, Tree{outside})
 	remove(t, server.Root, "releases/"+two.ID)
@@ -401,7 +402,7 @@ func benchmarkStage(b *testing.B, keep int) {
 	var cpu time.Duration
 	push := func() {
 		b.StopTimer()
-		next := append(Manifest(nil), base...)
+		next := append(manifest.Manifest(nil), base...)
 		for i := range next {
 			if next[i].Type == 'f' && i%100 == int(generation)%100 {
 				next[i].SHA256 = sha256.Sum256(fmt.Append(nil, "new", generation, i))
@@ -410,7 +411,7 @@ func benchmarkStage(b *testing.B, keep int) {
 			}
 		}
 		var encoded, stream bytes.Buffer
-		if err := Diff(base, next).Encode(&encoded); err != nil {
+		if err := manifest.Diff(base, next).Encode(&encoded); err != nil {
 			b.Fatal(err)
 		}
 		for i := range next {
@@ -419,7 +420,7 @@ func benchmarkStage(b *testing.B, keep int) {
 			}
 		}
 		digest := next.Digest()
-		id := NewID(second.Add(time.Duration(generation)*time.Second), digest)
+		id := manifest.NewID(second.Add(time.Duration(generation)*time.Second), digest)
 		b.StartTimer()
 		before := cpuTime(b)
 		result, staging, err := far.Stage(b.Context(), StageRequest{ID: id, Digest: digest, Base: baseID, Delta: &encoded, Wanted: gc.Wanted{Keep: keep}})

@@ -8,11 +8,13 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"ebs-release/internal/manifest"
 )
 
 // StreamSize is how many bytes Send writes. Files travel one after the other, with nothing between
 // them, in the order of their paths: both sides know that and their sizes from the manifests.
-func StreamSize(files []Entry) (size int64) {
+func StreamSize(files []manifest.Entry) (size int64) {
 	for i := range files {
 		size += files[i].Size
 	}
@@ -21,17 +23,17 @@ func StreamSize(files []Entry) (size int64) {
 
 // Files returns the entries of some files of a release, by paths as StageResult.More has them, in
 // that order.
-func (t Tree) Files(id string, paths []string) ([]Entry, error) {
+func (t Tree) Files(id string, paths []string) ([]manifest.Entry, error) {
 	m, err := t.Manifest(id)
 	if err != nil {
 		return nil, err
 	}
-	files := make([]Entry, 0, len(paths))
+	files := make([]manifest.Entry, 0, len(paths))
 	for _, escaped := range paths {
-		path, err := unescape(escaped)
-		i, found := slices.BinarySearchFunc(m, path, func(e Entry, path string) int { return strings.Compare(e.Path, path) })
+		path, err := manifest.Unescape(escaped)
+		i, found := slices.BinarySearchFunc(m, path, func(e manifest.Entry, path string) int { return strings.Compare(e.Path, path) })
 		if err != nil || !found || m[i].Type != 'f' {
-			return nil, fmt.Errorf("release %s has no file %s", id, quote(escaped))
+			return nil, fmt.Errorf("release %s has no file %s", id, manifest.Quote(escaped))
 		}
 		files = append(files, m[i])
 	}
@@ -40,8 +42,8 @@ func (t Tree) Files(id string, paths []string) ([]Entry, error) {
 
 // Send writes files of a release, for Receive. What is in them is not compared: that is for the one
 // who gets them.
-func (t Tree) Send(ctx context.Context, w io.Writer, id string, files []Entry) error {
-	if err := checkID(id); err != nil {
+func (t Tree) Send(ctx context.Context, w io.Writer, id string, files []manifest.Entry) error {
+	if err := manifest.CheckID(id); err != nil {
 		return err
 	}
 	root, err := t.open()
@@ -61,13 +63,13 @@ func (t Tree) Send(ctx context.Context, w io.Writer, id string, files []Entry) e
 			return err
 		}
 		if err := send(w, directories, &files[i]); err != nil {
-			return fmt.Errorf("send %s: %w", quote(files[i].Path), err)
+			return fmt.Errorf("send %s: %w", manifest.Quote(files[i].Path), err)
 		}
 	}
 	return nil
 }
 
-func send(w io.Writer, directories *dirs, e *Entry) error {
+func send(w io.Writer, directories *dirs, e *manifest.Entry) error {
 	file, err := directories.openFile(e.Path)
 	if err != nil {
 		return err
@@ -101,7 +103,7 @@ func (s *Staging) receive(ctx context.Context, r io.Reader) error {
 	return nil
 }
 
-func (s *Staging) receiveFile(from *bufio.Reader, h *hasher, directories *dirs, e *Entry) (err error) {
+func (s *Staging) receiveFile(from *bufio.Reader, h *hasher, directories *dirs, e *manifest.Entry) (err error) {
 	dir, name, err := directories.parent(e.Path)
 	if err != nil {
 		return err

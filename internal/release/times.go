@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"ebs-release/internal/manifest"
 )
 
 // Why a manifest has times. Programs cache by the time of a file: Python's bytecode names that of
@@ -21,7 +23,7 @@ import (
 // would be stale at every start on every member (ostree #1469).
 
 // ScanOver reads a tree into the manifest that it would get as the release after base.
-func ScanOver(ctx context.Context, dir string, base Manifest, now time.Time) (Manifest, error) {
+func ScanOver(ctx context.Context, dir string, base manifest.Manifest, now time.Time) (manifest.Manifest, error) {
 	root, err := os.Open(dir)
 	if err != nil {
 		return nil, err
@@ -32,15 +34,15 @@ func ScanOver(ctx context.Context, dir string, base Manifest, now time.Time) (Ma
 		return nil, fmt.Errorf("read %s: %w", dir, err)
 	}
 	m := manifestOf(seen)
-	m.setTimes(seen, base, root, now)
+	setTimes(m, seen, base, root, now)
 	return m, nil
 }
 
 // setTimes gives each file its time. source is where seen was seen; a time to come is now.
-func (m Manifest) setTimes(seen []*scanned, base Manifest, source *os.File, now time.Time) {
+func setTimes(m manifest.Manifest, seen []*scanned, base manifest.Manifest, source *os.File, now time.Time) {
 	times := make(map[string]int64, len(seen))
 	for _, s := range seen {
-		times[s.Path] = min(max(s.modified.Sec, 1), now.Unix(), maxModified)
+		times[s.Path] = min(max(s.modified.Sec, 1), now.Unix(), manifest.MaxModified)
 	}
 	for i := range m {
 		if m[i].Type == 'f' {
@@ -50,10 +52,10 @@ func (m Manifest) setTimes(seen []*scanned, base Manifest, source *os.File, now 
 	directories := &dirs{root: source}
 	defer directories.close()
 	var bytecode map[string][]string // made when it is first asked for
-	m.timesIn(base, func(i int, before int64) {
+	timesIn(m, base, func(i int, before int64) {
 		if strings.HasSuffix(m[i].Path, ".py") {
 			if bytecode == nil {
-				bytecode = m.bytecode()
+				bytecode = bytecodeOf(m)
 			}
 			if validFor(directories, bytecode[m[i].Path], m[i].Modified, m[i].Size) {
 				return
@@ -65,7 +67,7 @@ func (m Manifest) setTimes(seen []*scanned, base Manifest, source *os.File, now 
 
 // timesIn calls keep for each file that base has, there or elsewhere, with another time: that of
 // the same path first.
-func (m Manifest) timesIn(base Manifest, keep func(i int, before int64)) {
+func timesIn(m manifest.Manifest, base manifest.Manifest, keep func(i int, before int64)) {
 	type content struct {
 		sum  [sha256.Size]byte
 		mode uint32
@@ -103,16 +105,16 @@ func (m Manifest) timesIn(base Manifest, keep func(i int, before int64)) {
 
 // bytecode lists the files of a tree that may be the bytecode of a source, by the path of that:
 // dir/__pycache__/name.cpython-312.pyc (PEP 3147) and dir/name.pyc, of dir/name.py.
-func (m Manifest) bytecode() map[string][]string {
+func bytecodeOf(m manifest.Manifest) map[string][]string {
 	of := map[string][]string{}
 	for i := range m {
 		path := m[i].Path
 		if m[i].Type != 'f' || !strings.HasSuffix(path, ".pyc") {
 			continue
 		}
-		dir, name := split(path)
+		dir, name := manifest.Split(path)
 		name = strings.TrimSuffix(name, ".pyc")
-		if above, last := split(dir); last == "__pycache__" {
+		if above, last := manifest.Split(dir); last == "__pycache__" {
 			dir = above
 			name, _, _ = strings.Cut(name, ".")
 		}

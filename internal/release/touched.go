@@ -10,6 +10,8 @@ import (
 	"path"
 	"strings"
 
+	"ebs-release/internal/manifest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -80,8 +82,8 @@ func (t Tree) noteSpan(root *os.Root, began unix.Timespec) error {
 }
 
 // ours says that nobody but us touched a file since it was made.
-func (b *baseRelease) ours(e *Entry, st *unix.Stat_t) bool {
-	return e.untouched(st, b.whole) && b.spans.has(st.Ctim)
+func (b *baseRelease) ours(e *manifest.Entry, st *unix.Stat_t) bool {
+	return untouched(e, st, b.whole) && b.spans.has(st.Ctim)
 }
 
 // onlyOurs says that each file that a tree shares with others was touched by us alone. When not,

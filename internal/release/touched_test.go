@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
 
 	"golang.org/x/sys/unix"
 )
@@ -117,7 +118,7 @@ func TestWhatNobodyTouchedIsNotReadAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = look(t.Context(), held.tree, held.manifest, func(_ int, _ string, e *Entry, st *unix.Stat_t) error {
+		err = look(t.Context(), held.tree, held.manifest, func(_ int, _ string, e *manifest.Entry, st *unix.Stat_t) error {
 			if !held.ours(e, st) {
 				t.Errorf("%s: %s would be read again", id, e.Path)
 			}
@@ -309,14 +310,14 @@ func TestRoomIsMadeBeforeAPublishIsRefused(t *testing.T) {
 // What members would refuse to read is refused before anything is shipped, and a file of any size
 // in the place of a manifest is not read.
 func TestAManifestIsBounded(t *testing.T) {
-	if err := errors.Join(checkSize(maxEntries, 1), checkSize(1, maxManifest)); err != nil {
+	if err := errors.Join(manifest.CheckSize(manifest.MaxEntries, 1), manifest.CheckSize(1, manifest.MaxSize)); err != nil {
 		t.Error(err)
 	}
-	wantError(t, checkSize(maxEntries+1, 1), "4000001 files", "at most 4000000")
-	wantError(t, checkSize(1, maxManifest+1), "at most 4000000, and 512.0 MiB")
+	wantError(t, manifest.CheckSize(manifest.MaxEntries+1, 1), "4000001 files", "at most 4000000")
+	wantError(t, manifest.CheckSize(1, manifest.MaxSize+1), "at most 4000000, and 512.0 MiB")
 	tree := volume(t)
 	one := publish(t, tree, source(t, first), 1)
-	if err := os.Truncate(tree.Root+"/"+stateDir+"/"+one.ID+manifestExt, maxManifest+1); err != nil {
+	if err := os.Truncate(tree.Root+"/"+stateDir+"/"+one.ID+manifestExt, manifest.MaxSize+1); err != nil {
 		t.Fatal(err)
 	}
 	_, err := tree.Manifest(one.ID)

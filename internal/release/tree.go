@@ -1,3 +1,5 @@
+// Package release holds the trees of a release volume: reading a source, taking it in on the release
+// server, staging and activating it on a member. Nothing here knows EC2 or ssh.
 package release
 
 import (
@@ -10,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"ebs-release/internal/manifest"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,7 +97,7 @@ func (t Tree) current(root *os.Root) (string, error) {
 		return "", fmt.Errorf("%s/%s: %w", t.Root, currentName, err)
 	}
 	id, ok := strings.CutPrefix(target, releasesDir+"/")
-	if !ok || !ValidID(id) {
+	if !ok || !manifest.ValidID(id) {
 		return "", fmt.Errorf("%s/%s points to %q, which is no release", t.Root, currentName, target)
 	}
 	return id, nil
@@ -116,7 +120,7 @@ func (t Tree) releases(root *os.Root) ([]string, error) {
 	}
 	var ids []string
 	for _, e := range entries {
-		if e.IsDir() && ValidID(e.Name()) {
+		if e.IsDir() && manifest.ValidID(e.Name()) {
 			ids = append(ids, e.Name())
 		}
 	}
@@ -124,7 +128,7 @@ func (t Tree) releases(root *os.Root) ([]string, error) {
 }
 
 // Manifest reads the manifest of a release.
-func (t Tree) Manifest(id string) (Manifest, error) {
+func (t Tree) Manifest(id string) (manifest.Manifest, error) {
 	root, err := t.open()
 	if err != nil {
 		return nil, err
@@ -133,13 +137,13 @@ func (t Tree) Manifest(id string) (Manifest, error) {
 	return t.manifest(root, id)
 }
 
-func (t Tree) manifest(root *os.Root, id string) (Manifest, error) {
+func (t Tree) manifest(root *os.Root, id string) (manifest.Manifest, error) {
 	file, err := t.openManifest(root, id)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
-	m, err := ParseManifest(file)
+	m, err := manifest.Parse(file)
 	if err != nil {
 		return nil, fmt.Errorf("release %s: %w", id, err)
 	}
@@ -171,10 +175,10 @@ func (t Tree) manifestDigest(root *os.Root, id string) (string, error) {
 }
 
 func (t Tree) openManifest(root *os.Root, id string) (*os.File, error) {
-	if err := checkID(id); err != nil {
+	if err := manifest.CheckID(id); err != nil {
 		return nil, err
 	}
-	file, err := openPlain(root, stateDir+"/"+id+manifestExt, maxManifest)
+	file, err := openPlain(root, stateDir+"/"+id+manifestExt, manifest.MaxSize)
 	if err != nil {
 		return nil, fmt.Errorf("manifest of %s: %w", id, err)
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
 
 	"golang.org/x/sys/unix"
 )
@@ -226,7 +227,7 @@ func same(t *testing.T, a, b string) {
 		t.Fatal(err)
 	}
 	if ma.Digest() != mb.Digest() {
-		t.Fatalf("%s and %s differ: %+v", a, b, Diff(ma, mb))
+		t.Fatalf("%s and %s differ: %+v", a, b, manifest.Diff(ma, mb))
 	}
 }
 
@@ -246,7 +247,7 @@ func listing(t *testing.T, tree Tree) string {
 			return err
 		}
 		st := info.Sys().(*syscall.Stat_t)
-		_, err = fmt.Fprintln(&b, quote(strings.TrimPrefix(path, tree.Root)), info.Mode(), st.Ino, st.Uid, st.Nlink)
+		_, err = fmt.Fprintln(&b, manifest.Quote(strings.TrimPrefix(path, tree.Root)), info.Mode(), st.Ino, st.Uid, st.Nlink)
 		return err
 	})
 	if err != nil {
@@ -323,7 +324,7 @@ func TestActivateIsAFence(t *testing.T) {
 	}
 	check(one.ID, 6)
 	wantError(t, tree.Activate(t.Context(), one.ID, two.Digest, 7), "has digest")
-	wantError(t, tree.Activate(t.Context(), NewID(second, strings.Repeat("0", 64)), two.Digest, 7), "is not on")
+	wantError(t, tree.Activate(t.Context(), manifest.NewID(second, strings.Repeat("0", 64)), two.Digest, 7), "is not on")
 	wantError(t, tree.Activate(t.Context(), "../x", two.Digest, 7), "is not a release id")
 	wantError(t, tree.Activate(t.Context(), one.ID, one.Digest, 0), "generation 0")
 	check(one.ID, 6)
@@ -359,7 +360,7 @@ func TestCheckComparesWithThePointer(t *testing.T) {
 	other := strings.Repeat("0", 64)
 	wantError(t, tree.Check(one.ID, one.Digest, 2), "generation 3 was activated here, the pointer says 2")
 	wantError(t, tree.Check(one.ID, other, 3), "has digest "+one.Digest)
-	wantError(t, tree.Check(NewID(second, other), other, 3), "current is")
+	wantError(t, tree.Check(manifest.NewID(second, other), other, 3), "current is")
 	manifest := filepath.Join(tree.Root, ".ebs-release", one.ID+".manifest")
 	if err := os.Truncate(manifest, 10); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 
+	"ebs-release/internal/manifest"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -32,18 +34,18 @@ func (t Tree) Verify(ctx context.Context, id string) error {
 
 // inspect compares a tree with its manifest: that each entry is there, with its type, mode, size,
 // content and target, and that nothing else is. Files that are believed are not read; nil: all are.
-func inspect(ctx context.Context, root *os.File, manifest Manifest, believed func(*Entry, *unix.Stat_t) bool) error {
+func inspect(ctx context.Context, root *os.File, want manifest.Manifest, believed func(*manifest.Entry, *unix.Stat_t) bool) error {
 	type job struct {
 		file  *os.File
-		entry *Entry
+		entry *manifest.Entry
 	}
 	produce := func(hand func(job) error) error {
-		return look(ctx, root, manifest, func(dir int, name string, e *Entry, st *unix.Stat_t) error {
+		return look(ctx, root, want, func(dir int, name string, e *manifest.Entry, st *unix.Stat_t) error {
 			if believed != nil && believed(e, st) {
 				return nil
 			}
-			if believed != nil && e.Modified != 0 && !e.untouched(st, unix.Timespec{}) {
-				return fmt.Errorf("%s: it was given another mtime", quote(e.Path))
+			if believed != nil && e.Modified != 0 && !untouched(e, st, unix.Timespec{}) {
+				return fmt.Errorf("%s: it was given another mtime", manifest.Quote(e.Path))
 			}
 			file, err := openFileAt(dir, name, e.Path)
 			if err != nil {
@@ -65,10 +67,10 @@ func inspect(ctx context.Context, root *os.File, manifest Manifest, believed fun
 				return err
 			}
 			if sum != j.entry.SHA256 || size != j.entry.Size {
-				return fmt.Errorf("%s: its content has another sha256", quote(j.entry.Path))
+				return fmt.Errorf("%s: its content has another sha256", manifest.Quote(j.entry.Path))
 			}
 			if believed != nil && hasAttributes(j.file) {
-				return fmt.Errorf("%s: it was given extended attributes", quote(j.entry.Path))
+				return fmt.Errorf("%s: it was given extended attributes", manifest.Quote(j.entry.Path))
 			}
 			return nil
 		}
@@ -77,20 +79,20 @@ func inspect(ctx context.Context, root *os.File, manifest Manifest, believed fun
 
 // look compares what lstat can see of a tree with its manifest, and that nothing else is in it.
 // Each file is handed to visit.
-func look(ctx context.Context, root *os.File, manifest Manifest, visit func(dir int, name string, e *Entry, st *unix.Stat_t) error) error {
-	index := make(map[string]int, len(manifest))
-	for i := range manifest {
-		index[manifest[i].Path] = i
+func look(ctx context.Context, root *os.File, want manifest.Manifest, visit func(dir int, name string, e *manifest.Entry, st *unix.Stat_t) error) error {
+	index := make(map[string]int, len(want))
+	for i := range want {
+		index[want[i].Path] = i
 	}
-	found := make([]bool, len(manifest))
+	found := make([]bool, len(want))
 	err := walker(func(dir int, name, path string, st *unix.Stat_t) error {
 		i, ok := index[path]
 		if !ok {
-			return fmt.Errorf("%s does not belong there", quote(path))
+			return fmt.Errorf("%s does not belong there", manifest.Quote(path))
 		}
 		found[i] = true
-		e := &manifest[i]
-		if err := e.compare(dir, name, st); err != nil || e.Type != 'f' {
+		e := &want[i]
+		if err := compare(e, dir, name, st); err != nil || e.Type != 'f' {
 			return err
 		}
 		return visit(dir, name, e, st)
@@ -100,7 +102,7 @@ func look(ctx context.Context, root *os.File, manifest Manifest, visit func(dir 
 	}
 	for i := range found {
 		if !found[i] {
-			return fmt.Errorf("%s is missing", quote(manifest[i].Path))
+			return fmt.Errorf("%s is missing", manifest.Quote(want[i].Path))
 		}
 	}
 	return nil
@@ -129,20 +131,20 @@ func (t Tree) untouched(ctx context.Context, root *os.Root, id string) error {
 	return nil
 }
 
-func (e *Entry) compare(dir int, name string, st *unix.Stat_t) error {
-	if !e.matches(st) {
-		return fmt.Errorf("%s: a %s of mode %04o and %d bytes, want %s", quote(e.Path), kind(st.Mode), st.Mode&maxMode, st.Size, e.describe())
+func compare(e *manifest.Entry, dir int, name string, st *unix.Stat_t) error {
+	if !matches(e, st) {
+		return fmt.Errorf("%s: a %s of mode %04o and %d bytes, want %s", manifest.Quote(e.Path), kind(st.Mode), st.Mode&manifest.MaxMode, st.Size, describe(e))
 	}
 	if e.Type != 'l' {
 		return nil
 	}
 	if target := targetOf(dir, name); target != e.Target {
-		return fmt.Errorf("%s: a symlink to %q, want %q", quote(e.Path), target, e.Target)
+		return fmt.Errorf("%s: a symlink to %q, want %q", manifest.Quote(e.Path), target, e.Target)
 	}
 	return nil
 }
 
-func (e *Entry) describe() string {
+func describe(e *manifest.Entry) string {
 	switch e.Type {
 	case 'f':
 		return fmt.Sprintf("a file of mode %04o and %d bytes", e.Mode, e.Size)

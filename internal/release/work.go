@@ -3,6 +3,7 @@ package release
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"hash"
 	"io"
@@ -71,3 +72,5 @@ func (h *hasher) sum(from io.Reader, w io.Writer) (sum [sha256.Size]byte, size i
 		}
 	}
 }
+
+func hexSum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 )
@@ -61,7 +62,7 @@ func run(in *bufio.Reader, out io.Writer) error {
 func answer(q wire.Request, body io.Reader, work time.Duration) (any, error) {
 	switch q.Do {
 	case wire.Stage:
-		delta, err := release.ParseDelta(body)
+		delta, err := manifest.ParseDelta(body)
 		// Each file of the benchmark that differs has a new content.
 		result := release.StageResult{State: release.Staged, Release: q.Release, Files: len(delta.Added) + len(delta.Changed)}
 		return wire.Staged{Schema: wire.Schema, StageResult: result}, err

@@ -1,4 +1,4 @@
-package release
+package manifest
 
 import (
 	"bufio"
@@ -24,7 +24,8 @@ func (c Changes) String() string {
 	return fmt.Sprintf("%d added, %d changed, %d removed", c.Added, c.Changed, c.Removed)
 }
 
-func changes(base, next Manifest) (c Changes) {
+// Count counts what makes next out of base.
+func Count(base, next Manifest) (c Changes) {
 	delta := Diff(base, next)
 	gone := map[string]bool{}
 	for _, path := range delta.Removed {
@@ -92,14 +93,14 @@ func (d Delta) Encode(w io.Writer) error {
 		entries []Entry
 	}{{"+ ", d.Added}, {"~ ", d.Changed}} {
 		for i := range part.entries {
-			line = appendEntry(append(line[:0], part.mark...), &part.entries[i])
+			line = AppendEntry(append(line[:0], part.mark...), &part.entries[i])
 			if err := put(); err != nil {
 				return err
 			}
 		}
 	}
 	for _, path := range d.Removed {
-		line = append(appendEscaped(append(line[:0], "- "...), path), '\n')
+		line = append(AppendEscaped(append(line[:0], "- "...), path), '\n')
 		if err := put(); err != nil {
 			return err
 		}
@@ -116,7 +117,7 @@ func (d Delta) Encode(w io.Writer) error {
 func ParseDelta(r io.Reader) (Delta, error) {
 	var d Delta
 	ended := false
-	err := eachLine(r, func(number int, raw []byte) error {
+	err := EachLine(r, func(number int, raw []byte) error {
 		line := string(raw)
 		switch {
 		case number == 1 && line != deltaHead:
@@ -135,13 +136,13 @@ func ParseDelta(r io.Reader) (Delta, error) {
 		var err error
 		switch line[0] {
 		case '+':
-			e, err = parseEntry(line[2:])
+			e, err = ParseEntry(line[2:])
 			d.Added = append(d.Added, e)
 		case '~':
-			e, err = parseEntry(line[2:])
+			e, err = ParseEntry(line[2:])
 			d.Changed = append(d.Changed, e)
 		case '-':
-			e.Path, err = unescape(line[2:])
+			e.Path, err = Unescape(line[2:])
 			d.Removed = append(d.Removed, e.Path)
 		default:
 			err = errors.New("unknown mark")
@@ -185,7 +186,7 @@ func (d Delta) Apply(base Manifest) (Manifest, error) {
 		return nil, errors.New("delta changes files that its base does not have, or is not sorted")
 	}
 	next = append(next, added...)
-	if err := next.validate(); err != nil {
+	if err := next.Validate(); err != nil {
 		return nil, fmt.Errorf("delta: %w", err)
 	}
 	return next, nil

@@ -1,4 +1,4 @@
-package release
+package manifest
 
 import (
 	"bytes"
@@ -35,7 +35,7 @@ func TestManifestKeepsEveryByteOfAName(t *testing.T) {
 		{Path: string(all[:200]), Type: 'f', Mode: 0o4644, Size: 7, SHA256: sha256.Sum256([]byte("x"))},
 		{Path: string(all[200:]), Type: 'f', Mode: 0o600},
 	}
-	m.sort()
+	m.Sort()
 	encoded := text(t, m)
 	if lines := strings.Count(encoded, "\n"); lines != len(m) {
 		t.Fatalf("%d lines for %d entries:\n%s", lines, len(m), encoded)
@@ -45,7 +45,7 @@ func TestManifestKeepsEveryByteOfAName(t *testing.T) {
 			t.Fatalf("byte %#x in a manifest", c)
 		}
 	}
-	back, err := ParseManifest(strings.NewReader(encoded))
+	back, err := Parse(strings.NewReader(encoded))
 	if err != nil || !reflect.DeepEqual(back, m) {
 		t.Fatalf("%v\n%v\n%v", err, back, m)
 	}
@@ -105,7 +105,7 @@ func TestHostileManifestsAreRefused(t *testing.T) {
 		{"long path", file(strings.Repeat("a/", 2000) + "a"), "a path of 4001 bytes"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			m, err := ParseManifest(strings.NewReader(tc.data))
+			m, err := Parse(strings.NewReader(tc.data))
 			if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "\n") {
 				t.Fatalf("got %v, %v; want one line with %q", m, err, tc.want)
 			}
@@ -141,7 +141,7 @@ func TestIDsSortByAge(t *testing.T) {
 		{"of a clock that was wrong", []string{"20991231T235959Z-ffffffffffff"}, "20261123T001500Z-000000000000"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := nextID(tc.releases, now, low); got != tc.want {
+			if got := NextID(tc.releases, now, low); got != tc.want {
 				t.Errorf("%s, want %s", got, tc.want)
 			}
 		})
@@ -173,7 +173,7 @@ func randomTree(r *rand.Rand, n int) Manifest {
 		}
 		m = append(m, e)
 	}
-	m.sort()
+	m.Sort()
 	return m
 }
 
@@ -234,40 +234,12 @@ func TestDeltaOfALaterFormIsRefused(t *testing.T) {
 	}
 }
 
-func TestPlanSendsOnlyContentThatTheBaseHasNot(t *testing.T) {
-	sum := func(s string) [32]byte { return sha256.Sum256([]byte(s)) }
-	base := Manifest{
-		{Path: "mode", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("m")},
-		{Path: "old-name", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("n")},
-		{Path: "same", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("s")},
-		{Path: "same-size", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("a")},
-	}
-	next := Manifest{
-		{Path: "mode", Type: 'f', Mode: 0o755, Size: 1, SHA256: sum("m")},
-		{Path: "new", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("x")},
-		{Path: "new-name", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("n")},
-		{Path: "same", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("s")},
-		{Path: "same-size", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("b")},
-	}
-	want := []step{{byCopy, "mode"}, {}, {byLink, "old-name"}, {byLink, "same"}, {}}
-	if got := plan(base, next); !reflect.DeepEqual(got, want) {
-		t.Fatalf("got %v, want %v", got, want)
-	}
-	var names []string
-	for _, e := range Missing(base, next) {
-		names = append(names, e.Path)
-	}
-	if !reflect.DeepEqual(names, []string{"new", "same-size"}) {
-		t.Fatalf("missing: %v", names)
-	}
-}
-
 func FuzzManifest(f *testing.F) {
 	f.Add([]byte("d 0755 a\nf 0644 0 " + emptySum + " a/b\\x20c\nl ../x a/l\n"))
 	f.Add([]byte("f 0644 0 " + emptySum + " ../x\n"))
 	f.Add([]byte("l a\\x00b x\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, err := ParseManifest(bytes.NewReader(data))
+		m, err := Parse(bytes.NewReader(data))
 		if err != nil {
 			if strings.ContainsAny(err.Error(), "\n\x00") {
 				t.Fatalf("not one line: %q", err)
@@ -298,7 +270,7 @@ func FuzzDelta(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if _, err := ParseManifest(strings.NewReader(text(t, m))); err != nil {
+		if _, err := Parse(strings.NewReader(text(t, m))); err != nil {
 			t.Fatalf("Apply made what ParseManifest refuses: %v", err)
 		}
 	})
@@ -317,7 +289,7 @@ func large(files int) Manifest {
 		}
 		m = append(m, Entry{Path: fmt.Sprintf("%s/file%d.txt", dir, i), Type: 'f', Mode: 0o644, Size: int64(i), SHA256: sha256.Sum256(fmt.Append(nil, i))})
 	}
-	m.sort()
+	m.Sort()
 	return m
 }
 
@@ -344,7 +316,6 @@ func BenchmarkManifest(b *testing.B) {
 				b.Fatal(err)
 			}
 		},
-		"plan": func() { _ = plan(base, next) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

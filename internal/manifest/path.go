@@ -1,10 +1,36 @@
-package release
+package manifest
 
 import (
 	"fmt"
 	"strconv"
 	"strings"
 )
+
+// CheckPath says whether a path stays inside of a release, and is in its one form.
+func CheckPath(path string) error {
+	if path == "" || len(path) > MaxPath {
+		return fmt.Errorf("%s…: a path of %d bytes, want 1 to %d", Quote(path[:min(len(path), 60)]), len(path), MaxPath)
+	}
+	if strings.IndexByte(path, 0) >= 0 {
+		return fmt.Errorf("%s: a NUL in a path", Quote(path))
+	}
+	for rest, more := path, true; more; {
+		var name string
+		name, rest, more = strings.Cut(rest, "/")
+		if name == "" || name == "." || name == ".." || len(name) > maxName {
+			return fmt.Errorf("%s: the path leaves the release, or is not in its plain form", Quote(path))
+		}
+	}
+	return nil
+}
+
+// Split cuts a path into the path of its parent, "" for the root, and its last name.
+func Split(path string) (parent, name string) {
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		return path[:i], path[i+1:]
+	}
+	return "", path
+}
 
 const hexDigits = "0123456789abcdef"
 
@@ -13,7 +39,8 @@ const hexDigits = "0123456789abcdef"
 // bytes a file name has.
 func plain(c byte) bool { return c > ' ' && c < 0x7f && c != '\\' }
 
-func appendEscaped(to []byte, s string) []byte {
+// AppendEscaped adds a path or target as it stands in a line.
+func AppendEscaped(to []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; plain(c) {
 			to = append(to, c)
@@ -24,9 +51,9 @@ func appendEscaped(to []byte, s string) []byte {
 	return to
 }
 
-// unescape takes only what appendEscaped makes: with one spelling per name, equal manifests have
+// Unescape takes only what AppendEscaped makes: with one spelling per name, equal manifests have
 // equal digests.
-func unescape(s string) (string, error) {
+func Unescape(s string) (string, error) {
 	if !strings.Contains(s, `\`) {
 		for i := range len(s) {
 			if !plain(s[i]) {
@@ -58,8 +85,8 @@ func unescape(s string) (string, error) {
 	return string(out), nil
 }
 
-// quote makes a path fit for a one-line message.
-func quote(path string) string {
+// Quote makes a path fit for a one-line message.
+func Quote(path string) string {
 	for i := range len(path) {
 		if !plain(path[i]) {
 			return strconv.Quote(path)
