@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/smithy-go/middleware"
+	smithytime "github.com/aws/smithy-go/time"
 )
 
 // Asking the instance metadata service, which may be late: for the region, and for the keys of the
@@ -77,9 +78,7 @@ func keys(outer context.Context, cfg aws.Config) error {
 		if err == nil {
 			return nil
 		}
-		select {
-		case <-time.After(keysPause):
-		case <-ctx.Done():
+		if smithytime.SleepWithContext(ctx, keysPause) != nil {
 			if outer.Err() != nil {
 				return outer.Err()
 			}

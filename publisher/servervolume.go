@@ -10,6 +10,7 @@ import (
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	smithytime "github.com/aws/smithy-go/time"
 )
 
 // volumeTime is for EC2 to create a volume, for it to attach one, and for each look at one: seconds
@@ -136,10 +137,8 @@ func (s serverVolumes) known(ctx context.Context, id string) (volume.Volume, err
 		if !volume.IsNotFound(err) {
 			return v, err
 		}
-		select {
-		case <-ctx.Done():
+		if smithytime.SleepWithContext(ctx, time.Second) != nil {
 			return v, err
-		case <-time.After(time.Second):
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	smithytime "github.com/aws/smithy-go/time"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,13 +47,7 @@ func (u uevents) close() {
 // ctx's.
 func (u uevents) wait(ctx context.Context, pause time.Duration) error {
 	if u.socket == nil {
-		timer := time.NewTimer(pause)
-		defer timer.Stop()
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
-		}
-		return ctx.Err()
+		return smithytime.SleepWithContext(ctx, pause)
 	}
 	if err := u.socket.SetReadDeadline(time.Now().Add(pause)); err != nil {
 		return err

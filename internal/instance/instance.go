@@ -21,6 +21,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/logging"
+	smithytime "github.com/aws/smithy-go/time"
 )
 
 // Identity is what the instance identity document says
@@ -106,7 +107,7 @@ func Identify(ctx context.Context, client *imds.Client, log *slog.Logger) (Ident
 			return identity, nil
 		}
 		log.Debug("the metadata service did not answer, trying again", "error", err, "pause", pause)
-		if !sleep(ctx, pause/2+rand.N(pause/2)) {
+		if smithytime.SleepWithContext(ctx, pause/2+rand.N(pause/2)) != nil {
 			return Identity{}, fmt.Errorf("ask the instance metadata service who this is: %w: %w. Try: is this an EC2 instance, with IMDS switched on?", context.Cause(ctx), err)
 		}
 		pause = min(2*pause, lastPause)
@@ -148,16 +149,5 @@ func shorten(err error) error {
 			return err
 		}
 		err = op.Err
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }

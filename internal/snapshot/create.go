@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	smithytime "github.com/aws/smithy-go/time"
 )
 
 // EC2 is what this package asks of EC2, with the SDK's own signatures.
@@ -78,7 +79,7 @@ func (m Maker) Create(ctx context.Context, generation int64, release string) (Ma
 		if m.Note != nil {
 			m.Note(fmt.Sprintf("%v; another freeze in %v", err, pause))
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := smithytime.SleepWithContext(ctx, pause); err != nil {
 			return Made{}, err
 		}
 	}
@@ -179,15 +180,4 @@ func (m Maker) DeleteGeneration(ctx context.Context, generation int64) error {
 // at a time.
 func mayPass(err error) bool {
 	return volume.IsSnapshotLimit(err) || errors.Is(err, context.DeadlineExceeded) || retry.NewStandard().IsErrorRetryable(err)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	clock := time.NewTimer(d)
-	defer clock.Stop()
-	select {
-	case <-clock.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	smithytime "github.com/aws/smithy-go/time"
 )
 
 // How WaitCompleted polls. The SDK's own waiter polls every 15 s; an incremental snapshot of a
@@ -52,7 +53,7 @@ func (m Maker) WaitCompleted(ctx context.Context, id string, progress func(perce
 			return fmt.Errorf("wait for snapshot %s to be completed: %w", id, err)
 		}
 		gap := min(max(time.Since(start)/8, shortestGap), longestGap)
-		if err := sleep(ctx, gap*3/4+rand.N(gap/2)); err != nil {
+		if err := smithytime.SleepWithContext(ctx, gap*3/4+rand.N(gap/2)); err != nil {
 			return fmt.Errorf("wait for snapshot %s to be completed (%s so far): %w", id, orElse(last, "nothing known"), err)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	smithytime "github.com/aws/smithy-go/time"
 )
 
 // EC2 is what this package asks of EC2, with the SDK's own signatures.
@@ -181,12 +182,5 @@ func from(d types.Volume) Volume {
 
 // pause waits for d, a quarter more or less, or until ctx ends: then it returns ctx's error.
 func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d*3/4 + rand.N(max(d/2, 1)))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
+	return smithytime.SleepWithContext(ctx, d*3/4+rand.N(max(d/2, 1)))
 }
