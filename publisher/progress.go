@@ -42,9 +42,6 @@ func (t *talker) say(format string, args ...any) {
 	fmt.Fprintf(t.out, format, args...)
 }
 
-// worthTelling: a phase that took less has nothing to explain.
-const worthTelling = 100 * time.Millisecond
-
 // failureTime is how long failures wait for others of the same cause.
 const failureTime = time.Second
 
@@ -88,8 +85,8 @@ func (t *talker) event(e publish.Event) {
 		t.mu.Unlock()
 		t.say("%s %s\n", e.Phase, e.Text)
 	case publish.KindDone:
-		if took := time.Duration(e.Milliseconds) * time.Millisecond; took >= worthTelling {
-			t.say("   done in %.1fs\n", took.Seconds())
+		if took := publish.Took(*e.Milliseconds); took != "" {
+			t.say("   done in %s\n", took)
 		}
 	case publish.KindNote, publish.KindWindow:
 		t.say("   %s\n", e.Text)

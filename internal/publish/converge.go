@@ -32,7 +32,6 @@ func (r *run) converge(ctx context.Context) error {
 	var listErr error
 	var clean time.Time // the first of the listings in a row that show no member behind
 	told := time.Now()
-	end, _ := ctx.Deadline()
 	for gap := firstGap; ; {
 		listed := time.Now()
 		var behind int
@@ -50,7 +49,7 @@ func (r *run) converge(ctx context.Context) error {
 			gap = min(gap*3/2, longestGap)
 			if time.Since(told) >= tellEvery {
 				told = time.Now()
-				r.tellWaiting(end)
+				r.tellWaiting(ctx)
 			}
 		case clean.IsZero():
 			clean, wait = listed, r.Settings.Settle
@@ -72,12 +71,14 @@ func (r *run) converge(ctx context.Context) error {
 }
 
 // tellWaiting says who is waited for, why, and for how long at most.
-func (r *run) tellWaiting(end time.Time) {
+func (r *run) tellWaiting(ctx context.Context) {
 	waiting := r.members.having(append(slices.Clone(openStandings), StandsBooting)...)
 	if len(waiting) == 0 {
 		return
 	}
-	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("waiting for %s; %v more at most", r.members.group(waiting), time.Until(end).Round(time.Second))})
+	end, _ := ctx.Deadline()
+	more := time.Until(end).Round(time.Second)
+	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("waiting for %s; %v more at most", r.members.group(waiting), more)})
 }
 
 // round is one listing and the work that follows from it. It returns how many members were behind
@@ -141,21 +142,21 @@ func (r *run) mixed() (wave Window) {
 // more for them.
 func (r *run) left() error {
 	hook, ahead := r.members.having(StandsHookFailed), r.members.having(StandsAhead)
-	var words []string
+	var others []string
 	if len(hook) > 0 {
-		words = append(words, fmt.Sprintf("a hook failed on %d of them: %s; `ebs-release converge` runs it again", len(hook), r.members.group(hook)))
+		others = append(others, fmt.Sprintf("a hook failed on %d of them: %s; `ebs-release converge` runs it again", len(hook), r.members.group(hook)))
 	}
 	if len(ahead) > 0 {
-		words = append(words, fmt.Sprintf("%d of them are ahead of it: %s; the pointer is an old copy, or somebody wrote the tag %s; "+
+		others = append(others, fmt.Sprintf("%d of them are ahead of it: %s; the pointer is an old copy, or somebody wrote the tag %s; "+
 			"`ebs-release publish` again goes above them", len(ahead), r.members.group(ahead), volume.TagGeneration))
 	}
 	if other := r.members.having(StandsOtherStore); len(other) > 0 {
-		words = append(words, fmt.Sprintf("%d of them belong to another pointer store: %s; look at `pointer` in their agent's settings", len(other), r.members.group(other)))
+		others = append(others, fmt.Sprintf("%d of them belong to another pointer store: %s; look at `pointer` in their agent's settings", len(other), r.members.group(other)))
 	}
-	if len(words) == 0 {
+	if len(others) == 0 {
 		return nil
 	}
-	return exit.With(exit.NotConverged, fmt.Errorf("no member is behind generation %d, but %s", r.next.Generation, strings.Join(words, "; ")))
+	return exit.With(exit.NotConverged, fmt.Errorf("no member is behind generation %d, but %s", r.next.Generation, strings.Join(others, "; ")))
 }
 
 // notConverged names the members that are behind, those of one cause together.

@@ -35,7 +35,7 @@ type Event struct {
 	Window   *Window   `json:"window,omitempty"`
 	Outcome  *Outcome  `json:"outcome,omitempty"`
 
-	Milliseconds int64 `json:"milliseconds,omitempty"` // KindDone only
+	Milliseconds *int64 `json:"milliseconds,omitempty"` // KindDone only
 }
 
 // Progress counts members by where they stand in the phase.

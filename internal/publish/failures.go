@@ -141,19 +141,19 @@ func (ms *members) group(some []*member) string {
 		}
 		same[key] = append(same[key], m)
 	}
-	var words []string
+	var parts []string
 	for _, key := range order {
 		if alike := same[key]; len(alike) == 1 {
-			words = append(words, alike[0].why())
+			parts = append(parts, alike[0].why())
 		} else {
 			text := fmt.Sprintf("%s: %s", names(alike), key)
 			if alike[0].err != nil && cause(alike[0].err) != OneLine(alike[0].err) { // what was said there, too
 				text += ", such as " + alike[0].why()
 			}
-			words = append(words, text)
+			parts = append(parts, text)
 		}
 	}
-	return strings.Join(words, "; ")
+	return strings.Join(parts, "; ")
 }
 
 // names lists members, not more than a person reads.
@@ -198,6 +198,7 @@ func (ms *members) note(ctx context.Context, m *member, err error) {
 			told = &Event{Kind: KindFailed, Member: m.InstanceID, Cause: why, Text: OneLine(m.named())}
 		}
 	}
+	m.giveSlotBack() // only now: who takes it next must know of the failure
 	ms.mu.Unlock()
 	if told != nil {
 		ms.say(*told)

@@ -192,16 +192,26 @@ func (o Outcome) Details() (lines []string) {
 	}
 	var phases []string
 	for _, p := range o.Phases {
-		if p.Milliseconds >= 100 {
-			phases = append(phases, fmt.Sprintf("%s %.1fs", p.Title, float64(p.Milliseconds)/1000))
+		if took := Took(p.Milliseconds); took != "" {
+			phases = append(phases, p.Title+" "+took)
 		}
 	}
-	took := fmt.Sprintf("took %.1fs", float64(o.Milliseconds)/1000)
+	took := "took " + seconds(o.Milliseconds)
 	if len(phases) > 0 {
 		took += ": " + strings.Join(phases, ", ")
 	}
 	return append(lines, took)
 }
+
+// Took is how long a phase took, for a person. It is "" for one too short to explain anything.
+func Took(milliseconds int64) string {
+	if milliseconds < 100 {
+		return ""
+	}
+	return seconds(milliseconds)
+}
+
+func seconds(milliseconds int64) string { return fmt.Sprintf("%.1fs", float64(milliseconds)/1000) }
 
 // OneLine is the text of an error, joined ones and another program's own words included, without
 // line breaks and what else moves a terminal.

@@ -231,7 +231,7 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 			err = fmt.Errorf("%s (%s): %w", ph.title, ph.name, err)
 			break
 		}
-		r.say(Event{Kind: KindDone, Milliseconds: took})
+		r.say(Event{Kind: KindDone, Milliseconds: &took})
 	}
 	interrupted := outer.Err()
 	if r.moved() {

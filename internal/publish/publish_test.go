@@ -2,6 +2,7 @@ package publish_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -41,6 +42,29 @@ func TestPublishRunsInTheOrderThatMakesItSafe(t *testing.T) {
 	}
 	if w.boxes["a"].fence != 2 || w.boxes["b"].fence != 2 || o.Sent.Files != 4 || o.Sent.Bytes != 40 || o.Frozen != 300 {
 		t.Errorf("outcome %+v", o)
+	}
+}
+
+// TestEachPhaseSaysHowLongItTook: in this world every phase takes less than a millisecond, and 0 is
+// a figure, too.
+func TestEachPhaseSaysHowLongItTook(t *testing.T) {
+	w := newWorld("a")
+	o, _, err := w.run(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := 0
+	for _, e := range w.events {
+		if e.Kind != publish.KindDone {
+			continue
+		}
+		ended++
+		if text, err := json.Marshal(e); err != nil || !strings.Contains(string(text), `"milliseconds":`) {
+			t.Errorf("%s, %v", text, err)
+		}
+	}
+	if ended == 0 || ended != len(o.Phases) {
+		t.Errorf("%d of %d phases said that they are done", ended, len(o.Phases))
 	}
 }
 

@@ -1,0 +1,149 @@
+package publish
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/volume"
+)
+
+// Standing is where a member stands towards the generation that is wanted.
+type Standing string
+
+// The standings, as reports have them.
+const (
+	StandsCurrent    Standing = "current"     // on generation and release of the pointer: its agent or this run said so
+	StandsBehind     Standing = "behind"      // ready, on an older generation, or on this one with another release
+	StandsAhead      Standing = "ahead"       // ready, on a higher generation: the pointer is an old one, or the report is wrong
+	StandsOtherStore Standing = "other store" // its volume holds releases of another pointer store: its agent reads another pointer
+	StandsHookFailed Standing = "hook failed" // on it, but a program of activate.d has not succeeded: it may serve the release before
+	StandsBooting    Standing = "booting"     // its agent has not reported: it is waited for
+	StandsFailed     Standing = "failed"      // behind, and the last try on it failed
+	StandsLeaving    Standing = "leaving"     // not current, and on its way out of the group: worked on, not waited for
+	StandsGone       Standing = "gone"        // not in the last listing
+)
+
+// openStandings are those of a member that P5 works on until it stands otherwise.
+var openStandings = []Standing{StandsBehind, StandsHookFailed, StandsFailed}
+
+// member is what this run knows of one member. Its fields are guarded by members.mu.
+type member struct {
+	fleet.Member        // as last listed
+	wanted       target // to be on
+	first        bool   // it was there when the run began
+	gone         bool   // it is not in the last listing
+	staged       string // the volume that has the tree
+	active       string // the volume that this run has activated on, with all programs
+	half         string // the volume that this run has activated on, but a program failed
+	reported     bool   // that was written to the volume's tags
+	session      Session
+	dialed       string    // address and host key of the session
+	busy         bool      // somebody works on it
+	begun        bool      // that work has had its first slot: it is not stopped by the failures of others
+	err          error     // of the last try
+	told         string    // cause of a failure that was told last
+	tries        int       // that failed in a row
+	again        time.Time // when to try again
+	hook         error     // of the program that failed after this run has activated on half
+	slot         func()    // gives its slot back; nil when it has none. Used as session is
+}
+
+// target is what members shall be on: of the pointer, generation and release.
+type target struct {
+	generation int64
+	release    string
+	store      string // ""; a pointer from before stores had ids
+}
+
+func targetOf(p pointer.Pointer) target { return target{p.Generation, p.Release, p.Store} }
+
+// standing goes by what this run has done, then by what the member reported. It compares for
+// equality: a higher generation, or another release under the same one, is as little what the
+// pointer names as an older one.
+func (m *member) standing() Standing {
+	serves, onIt := volume.Serves(m.State), m.Generation == m.wanted.generation && m.Release == m.wanted.release && m.Ignored == ""
+	switch {
+	case m.gone:
+		return StandsGone
+	case m.VolumeID != "" && m.active == m.VolumeID, !m.elsewhere() && onIt && m.State == volume.StateReady && !m.failedHere():
+		return StandsCurrent
+	case isLeaving(m.LifecycleState):
+		return StandsLeaving
+	case m.elsewhere():
+		return StandsOtherStore
+	case !serves:
+		return StandsBooting
+	case m.failedHere():
+		return StandsHookFailed
+	case m.err != nil && !passes(m.err):
+		return StandsFailed
+	case onIt:
+		return StandsHookFailed
+	case m.Generation > m.wanted.generation && m.Ignored == "":
+		return StandsAhead
+	}
+	return StandsBehind
+}
+
+// elsewhere: two stores may count alike, so that generation and release say nothing.
+func (m *member) elsewhere() bool {
+	return m.Store != "" && m.wanted.store != "" && m.Store != m.wanted.store
+}
+
+// failedHere: this run has activated, and a program failed. It is not tried again: that is for the
+// next run.
+func (m *member) failedHere() bool { return m.VolumeID != "" && m.half == m.VolumeID }
+
+// why names the member and the reason that it is behind, for a person.
+func (m *member) why() string {
+	if m.err != nil {
+		return OneLine(m.named())
+	}
+	return m.InstanceID + ": " + m.reason()
+}
+
+// trouble is the member's last error, or, when it came through meanwhile, where it stands.
+func (ms *members) trouble(m *member) error {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if m.err == nil {
+		return errors.New(m.why())
+	}
+	return m.named()
+}
+
+// named is the error of the last try, with the member's name if it has none.
+func (m *member) named() error {
+	if strings.Contains(m.err.Error(), m.InstanceID) {
+		return m.err
+	}
+	return fmt.Errorf("%s: %w", m.InstanceID, m.err)
+}
+
+func (m *member) reason() string {
+	switch {
+	case m.elsewhere():
+		return fmt.Sprintf("its volume is of the pointer store %s, and this is %s", m.Store, m.wanted.store)
+	case !volume.Serves(m.State):
+		return "its agent has not reported ready, see `ebs-release-agent status` there"
+	case m.busy:
+		return "still being worked on"
+	case m.hook != nil && m.failedHere():
+		return OneLine(m.hook)
+	case m.standing() == StandsHookFailed:
+		return "a program of activate.d has not succeeded there"
+	case m.Generation == m.wanted.generation:
+		return fmt.Sprintf("on generation %d, but with release %q", m.Generation, m.Release)
+	}
+	return fmt.Sprintf("on generation %d", m.Generation)
+}
+
+// isLeaving: the lifecycle states of Auto Scaling in which an instance does not come back into
+// service.
+func isLeaving(state string) bool {
+	return strings.HasPrefix(state, "Terminat") || strings.HasPrefix(state, "Detach")
+}

@@ -1,0 +1,109 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/volume"
+	"ebs-release/internal/words"
+)
+
+// report writes the new generation to the tags of the volumes that this run has activated it on.
+// Where a program failed the tags say so: whoever looks next knows it, and does not take the member
+// for current.
+func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
+	ms.mu.Lock()
+	todo := map[string][]*member{} // by the state to write
+	for _, m := range ms.all {
+		switch {
+		case m.gone || m.reported || m.VolumeID == "":
+		case m.failedHere():
+			todo[volume.StateHookFailed] = append(todo[volume.StateHookFailed], m)
+		case m.active == m.VolumeID && m.State == volume.StateHookFailed:
+			todo[volume.StateReady] = append(todo[volume.StateReady], m)
+		case m.active == m.VolumeID:
+			todo[""] = append(todo[""], m)
+		}
+	}
+	ms.mu.Unlock()
+	var errs []error
+	for state, some := range todo {
+		var volumes []string
+		for _, m := range some {
+			volumes = append(volumes, m.VolumeID)
+		}
+		slices.Sort(volumes)
+		if err := ms.Fleet.Report(ctx, volumes, next.Generation, next.Release, state); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		ms.mu.Lock()
+		for _, m := range some {
+			m.reported = true
+		}
+		ms.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// progress counts. During P3 a member is done when it has the tree, otherwise when it is on the
+// generation.
+func (ms *members) progress() *Progress {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	p := &Progress{Snapshot: ms.percent}
+	for _, m := range ms.all {
+		stands := m.standing()
+		if stands == StandsGone || stands == StandsLeaving {
+			p.Gone++
+			continue
+		}
+		p.Total++
+		switch {
+		case ms.phase == "P3" && m.staged != "" && m.staged == m.VolumeID, ms.phase != "P3" && stands == StandsCurrent:
+			p.Done++
+		case m.busy:
+			p.Working++
+		case stands == StandsFailed:
+			p.Failed++
+		default:
+			p.Waiting++
+		}
+	}
+	return p
+}
+
+func (ms *members) count() string {
+	p := ms.progress()
+	if p.Total == 0 {
+		return "no members"
+	}
+	booting := len(ms.having(StandsBooting))
+	if booting == 0 {
+		return words.Count(p.Total, "member")
+	}
+	return fmt.Sprintf("%s, %d of them booting", words.Count(p.Total, "member"), booting)
+}
+
+func (ms *members) snapshotProgress(percent string) {
+	ms.mu.Lock()
+	ms.percent = percent
+	ms.mu.Unlock()
+	ms.say(Event{Kind: KindProgress, Progress: ms.progress()})
+}
+
+func (ms *members) say(e Event) {
+	if ms.Talk == nil {
+		return
+	}
+	ms.talk.Lock()
+	defer ms.talk.Unlock()
+	ms.mu.Lock()
+	e.Schema, e.Time, e.Phase = 1, time.Now().UTC(), ms.phase
+	ms.mu.Unlock()
+	ms.Talk(e)
+}
