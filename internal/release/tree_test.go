@@ -39,9 +39,9 @@ func TestMain(m *testing.M) {
 }
 
 type call struct {
-	Op, Root, Source, ID, Digest, Base, Delta string
-	Generation                                int64
-	Keep                                      int
+	Op, Root, Source, ID, Digest, Base, BaseDigest, Delta string
+	Generation                                            int64
+	Keep                                                  int
 }
 
 func asOrdinary(op string) error {
@@ -65,6 +65,9 @@ func asOrdinary(op string) error {
 	case "ingest":
 		_, err := tree.Ingest(ctx, c.Source, time.Now(), gc.Wanted{})
 		return err
+	case "catch up":
+		err := catchUp(ctx, tree, Ingested{ID: c.Base, Digest: c.BaseDigest}, Ingested{ID: c.ID, Digest: c.Digest}, os.Stdin)
+		return errors.Join(err, tree.Activate(ctx, c.ID, c.Digest, c.Generation))
 	case "activate":
 		return tree.Activate(ctx, c.ID, c.Digest, c.Generation)
 	case "prune":

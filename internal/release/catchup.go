@@ -1,0 +1,545 @@
+package release
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"strconv"
+
+	"ebs-release/internal/manifest"
+	"ebs-release/internal/words"
+
+	"golang.org/x/sys/unix"
+)
+
+// Catching up in place: the tree that a volume holds becomes the next release, by a pack. Only what
+// changed is touched, as each first read of a volume that comes from a snapshot is slow.
+//
+//  1. Everything that can fail for want of something comes first, beside the tree, which stays as
+//     it is: the new manifest is made and its digest compared, contents are written and compared
+//     with their sha256, files that only move get a further name. All of it is brought to disk.
+//  2. A journal says that this is so. From here on there is one way, which needs neither network nor
+//     room: the tree loses its name, each thing that was prepared is renamed to its place, what is
+//     to go goes, all of it is brought to disk, and the tree gets its new name.
+//
+// Each step of the second part may be done twice. Whoever finds the journal does it again
+// (FinishCatchUp), and removes it. Before the journal nothing has happened.
+//
+// The caller sees to it that nobody serves this volume, or keeps a file of it open.
+const (
+	catchUpDir  = stateDir + "/catch-up" // 0, 1, …: what change 0, 1, … puts into the tree
+	changesPath = catchUpDir + "/changes"
+	mergedPath  = catchUpDir + "/manifest"
+	journalPath = catchUpDir + "/journal"
+	ballastPath = catchUpDir + "/ballast" // room that the second part may need, in directories
+	changingExt = ".changing"             // the tree, while it has no name
+	maxJournal  = 4096
+	minBallast  = 64 << 10             // bytes
+	perChange   = 4 << 10              // bytes: at most one more block of a directory for each
+	maxChanges  = 2 * manifest.MaxSize // bytes: all of one manifest gone, all of another one new
+)
+
+// PackReader is a pack that is being read: what leads from one release to the next. Package pack
+// has it.
+type PackReader interface {
+	Changes() iter.Seq2[manifest.Change, error]   // once, to their end; then
+	Content(e *manifest.Entry) (io.Reader, error) // for each that HasContent, in their order; then
+	End() error                                   // whether that was all of it
+}
+
+// Step is one pack, and the two releases.
+type Step struct {
+	From, FromDigest string // on the volume
+	To, ToDigest     string
+}
+
+// journal is what the second part needs to know.
+type journal struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
+// CatchUp makes release s.From into s.To, in place, and removes the first. `current` and the fence
+// are the caller's: see Activate. An error before the journal leaves the volume as it was; after it,
+// FinishCatchUp is the only way on.
+func (t Tree) CatchUp(ctx context.Context, s Step, pack PackReader) error {
+	if err := errors.Join(manifest.CheckID(s.From), manifest.CheckID(s.To)); err != nil {
+		return fmt.Errorf("catch up: %w", err)
+	}
+	err := t.locked(ctx, func(root *os.Root) error {
+		if _, err := t.finish(ctx, root); err != nil {
+			return err
+		}
+		if _, err := root.Lstat(releasesDir + "/" + s.To); err == nil {
+			return fmt.Errorf("%w: it can be activated as it is", fs.ErrExist)
+		}
+		began, err := justNow()
+		if err != nil {
+			return err
+		}
+		hides, err := t.prepare(ctx, root, s, pack, began)
+		if err != nil {
+			return errors.Join(whatIsFullAt(root, err), removeTree(root, catchUpDir))
+		}
+		if _, err := t.finish(ctx, root); err != nil || hides {
+			return err
+		}
+		return t.noteSpan(root, began)
+	})
+	if err != nil {
+		return fmt.Errorf("catch up from release %s to %s: %w", s.From, s.To, err)
+	}
+	return nil
+}
+
+// FinishCatchUp ends a CatchUp that was cut off after its journal was written. It returns the
+// release that came out; "": there was none to end.
+func (t Tree) FinishCatchUp(ctx context.Context) (id string, err error) {
+	err = t.locked(ctx, func(root *os.Root) error {
+		id, err = t.finish(ctx, root)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("finish catching up on %s: %w", t.Root, err)
+	}
+	return id, nil
+}
+
+// prepare is the first part. hides: see assembly.
+func (t Tree) prepare(ctx context.Context, root *os.Root, s Step, pack PackReader, began unix.Timespec) (hides bool, err error) {
+	if err := t.checkRelease(root, s.From, s.FromDigest); err != nil {
+		return false, err
+	}
+	if err := root.Mkdir(catchUpDir, 0o700); err != nil {
+		return false, err
+	}
+	need, err := t.merge(ctx, root, s, pack)
+	if err != nil {
+		return false, err
+	}
+	free, err := t.free()
+	if err != nil {
+		return false, err
+	}
+	if need > free {
+		return false, fmt.Errorf("%s has %s free, the release needs %s more: %w. Try: a larger volume, or keep fewer releases",
+			t.Root, words.Bytes(free), words.Bytes(need), unix.ENOSPC)
+	}
+	if hides, err = t.bring(ctx, root, s, pack, began); err != nil {
+		return false, err
+	}
+	if err := errors.Join(pack.End(), t.syncAll(root)); err != nil {
+		return false, err
+	}
+	return hides, t.writeJournal(root, journal{From: s.From, To: s.To})
+}
+
+// writeJournal gives the journal its name when it is whole and on disk.
+func (t Tree) writeJournal(root *os.Root, j journal) error {
+	err := writeNew(root, journalPath+".new", func(w io.Writer) error { return json.NewEncoder(w).Encode(j) })
+	if err == nil {
+		err = root.Rename(journalPath+".new", journalPath)
+	}
+	return errors.Join(err, t.syncDir(root, catchUpDir), t.syncDir(root, stateDir))
+}
+
+// merge makes the new manifest, writes the changes down, and sets the ballast aside. need is how
+// many bytes there must be room for.
+func (t Tree) merge(ctx context.Context, root *os.Root, s Step, pack PackReader) (need int64, err error) {
+	base, err := t.openManifest(root, s.From)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = base.Close() }()
+	sum, ballast := sha256.New(), int64(minBallast)
+	err = writeNew(root, changesPath, func(changes io.Writer) error {
+		var line []byte
+		told := func(yield func(manifest.Change, error) bool) {
+			for c, err := range pack.Changes() {
+				if err == nil {
+					ballast += perChange
+					if c.How == manifest.Copy || c.HasContent() {
+						need += c.Entry.Size
+					}
+					line = c.AppendLine(line[:0])
+					_, err = changes.Write(line)
+				}
+				if !yield(c, err) || err != nil {
+					return
+				}
+			}
+		}
+		return writeNew(root, mergedPath, func(merged io.Writer) error {
+			return manifest.Merge(ctx, io.MultiWriter(merged, sum), base, told)
+		})
+	})
+	if err == nil && hexSum(sum) != s.ToDigest {
+		err = fmt.Errorf("the pack gives digest %s, want %s", hexSum(sum), s.ToDigest)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return need, setAside(root, ballastPath, ballast)
+}
+
+// bring makes what goes into the tree, beside it.
+func (t Tree) bring(ctx context.Context, root *os.Root, s Step, pack PackReader, began unix.Timespec) (hides bool, err error) {
+	tree, err := openFolder(root, releasesDir+"/"+s.From)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = tree.Close() }()
+	into, err := openFolder(root, catchUpDir)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = into.Close() }()
+	who, err := t.owner(root)
+	if err != nil {
+		return false, err
+	}
+	p := provider{
+		who: who, began: began, into: int(into.Fd()), hash: newHasher(), pack: pack, spans: t.spans(root),
+		base: &dirs{root: tree}, source: &dirs{root: tree},
+	}
+	defer p.base.close()
+	defer p.source.close()
+	if err := eachChange(ctx, root, p.provide); err != nil {
+		return false, err
+	}
+	return p.hides, t.stampMerged(root, who, began)
+}
+
+// stampMerged gives the new manifest what every manifest has: see publish.
+func (t Tree) stampMerged(root *os.Root, who owner, began unix.Timespec) error {
+	file, err := openPlain(root, mergedPath, manifest.MaxSize)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	if who != asIs {
+		if err := file.Chown(who.uid, who.gid); err != nil {
+			return err
+		}
+	}
+	if err := file.Chmod(0o644); err != nil {
+		return err
+	}
+	tv := unix.NsecToTimeval(began.Nano())
+	return unix.Futimes(int(file.Fd()), []unix.Timeval{tv, tv})
+}
+
+// provider makes files and symlinks in the catch-up directory, under the number of their change.
+type provider struct {
+	who    owner
+	began  unix.Timespec
+	into   int
+	base   *dirs // the tree as it is
+	source *dirs // the same, for what comes from another path
+	hash   *hasher
+	pack   PackReader
+	spans  spans
+	hides  bool // what goes has other names, and somebody touched it: see assembly
+}
+
+// leave looks at what the tree loses.
+func (p *provider) leave(path string) error {
+	dir, name, err := p.base.parent(path)
+	var st unix.Stat_t
+	if err == nil {
+		err = unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if otherShape(err) {
+		return nil
+	}
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 && !p.spans.has(st.Ctim) {
+		p.hides = true
+	}
+	return err
+}
+
+func (p *provider) provide(number int, c *manifest.Change) error {
+	if err := p.leave(c.Entry.Path); err != nil {
+		return err
+	}
+	name := strconv.Itoa(number)
+	switch {
+	case c.How == manifest.Gone:
+		return nil
+	case c.Entry.Type == 'd':
+		err := unix.Mkdirat(p.into, name, 0o700)
+		if err == nil && p.who != asIs {
+			err = unix.Fchownat(p.into, name, p.who.uid, p.who.gid, unix.AT_SYMLINK_NOFOLLOW)
+		}
+		return err
+	case c.Entry.Type == 'l':
+		err := unix.Symlinkat(c.Entry.Target, p.into, name)
+		if err == nil && p.who != asIs {
+			err = unix.Fchownat(p.into, name, p.who.uid, p.who.gid, unix.AT_SYMLINK_NOFOLLOW)
+		}
+		return err
+	case c.How == manifest.New:
+		from, err := p.pack.Content(&c.Entry)
+		if err != nil {
+			return err
+		}
+		return p.write(name, c, from)
+	}
+	from, err := p.source.openFile(c.From)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = from.Close() }()
+	if info, err := from.Stat(); err != nil || !info.Mode().IsRegular() {
+		return errors.Join(err, fmt.Errorf("%s %w", manifest.Quote(c.From), errOrigin))
+	}
+	if c.How == manifest.Link {
+		linked, err := p.link(name, c, from)
+		if linked || err != nil {
+			return err
+		}
+	}
+	return p.write(name, c, from)
+}
+
+// write makes a file, and compares it with its sha256.
+func (p *provider) write(name string, c *manifest.Change, from io.Reader) error {
+	to, err := create(p.into, name)
+	if err != nil {
+		return err
+	}
+	sum, size, err := p.hash.sum(from, to)
+	switch {
+	case err != nil:
+	case sum == c.Entry.SHA256 && size == c.Entry.Size:
+		err = finishFile(to, &c.Entry, p.who, p.began, p.began)
+	case c.From != "":
+		err = fmt.Errorf("%s of the release here %w", manifest.Quote(c.From), errOrigin)
+	default:
+		err = errors.New("its content has another sha256")
+	}
+	return errors.Join(err, to.Close())
+}
+
+// link gives the base's file a further name, if it is what the change says that it is.
+func (p *provider) link(name string, c *manifest.Change, from *os.File) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(from.Fd()), &st); err != nil {
+		return false, err
+	}
+	if !matches(&c.Entry, &st) || !untouched(&c.Entry, &st, p.began) || hasAttributes(from) {
+		return false, nil
+	}
+	sum, _, err := p.hash.sum(from, nil)
+	if err != nil {
+		return false, err
+	}
+	if sum != c.Entry.SHA256 {
+		return false, fmt.Errorf("%s of the release here %w", manifest.Quote(c.From), errOrigin)
+	}
+	err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", from.Fd()), p.into, name, unix.AT_SYMLINK_FOLLOW)
+	if cannotLink(err) {
+		_, err = from.Seek(0, io.SeekStart)
+		return false, err
+	}
+	return err == nil, err
+}
+
+// finish is the second part: everything in it may have been done before. id is what came out; "":
+// there was nothing to do.
+func (t Tree) finish(ctx context.Context, root *os.Root) (id string, err error) {
+	j, err := t.journal(root)
+	if err != nil {
+		return "", err
+	}
+	if j.To == "" { // what a first part left that was cut off, if any
+		return "", removeTree(root, catchUpDir)
+	}
+	if err := root.Remove(ballastPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	from, changing, to := releasesDir+"/"+j.From, releasesDir+"/"+j.To+changingExt, releasesDir+"/"+j.To
+	if _, err := root.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+		if err := root.Rename(from, changing); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		if err := t.syncDir(root, releasesDir); err != nil {
+			return "", err
+		}
+		if err := t.change(ctx, root, changing); err != nil {
+			return "", err
+		}
+		if err := root.Rename(mergedPath, stateDir+"/"+j.To+manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+		if err := t.syncAll(root); err != nil {
+			return "", err
+		}
+		if err := root.Rename(changing, to); err != nil {
+			return "", err
+		}
+	} else if err != nil {
+		return "", err
+	}
+	if err := root.Remove(stateDir + "/" + j.From + manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	if err := errors.Join(t.syncDir(root, releasesDir), t.syncDir(root, stateDir)); err != nil {
+		return "", err
+	}
+	if err := root.Remove(journalPath); err != nil { // first: without it the rest is only litter
+		return "", err
+	}
+	return j.To, removeTree(root, catchUpDir)
+}
+
+// journal is zero when there is none.
+func (t Tree) journal(root *os.Root) (j journal, err error) {
+	file, err := openPlain(root, journalPath, maxJournal)
+	if errors.Is(err, fs.ErrNotExist) {
+		return j, nil
+	}
+	if err != nil {
+		return j, err
+	}
+	defer func() { _ = file.Close() }()
+	err = json.NewDecoder(io.LimitReader(file, maxJournal)).Decode(&j)
+	if err = errors.Join(err, manifest.CheckID(j.From), manifest.CheckID(j.To)); err != nil {
+		return journal{}, fmt.Errorf("%s/%s: %w", t.Root, journalPath, err)
+	}
+	return j, nil
+}
+
+// change puts what was prepared into the tree, and takes away what is to go.
+func (t Tree) change(ctx context.Context, root *os.Root, name string) error {
+	tree, err := openFolder(root, name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tree.Close() }()
+	prepared, err := openFolder(root, catchUpDir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = prepared.Close() }()
+	p := placer{from: int(prepared.Fd()), to: &dirs{root: tree}}
+	defer func() { p.to.close() }()
+	if err := eachChange(ctx, root, p.place); err != nil {
+		return err
+	}
+	p.to.close() // it may hold directories that are gone
+	p.to = &dirs{root: tree}
+	return eachChange(ctx, root, p.mode)
+}
+
+// placer works on the tree. Only root can: a directory may not be its owner's to write to.
+type placer struct {
+	from int // the catch-up directory
+	to   *dirs
+}
+
+func (p *placer) place(number int, c *manifest.Change) error {
+	dir, name, err := p.to.parent(c.Entry.Path)
+	if c.How == manifest.Gone && otherShape(err) {
+		return nil // with its directory
+	}
+	if err != nil {
+		return err
+	}
+	if c.How == manifest.Gone {
+		return removeAt(dir, name)
+	}
+	move := func() error { return unix.Renameat(p.from, strconv.Itoa(number), dir, name) }
+	err = move()
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil // it was placed before
+	case c.Entry.Type == 'd' && (errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST)):
+		return nil // there is one, which gets another mode
+	case errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTDIR): // something else was there
+		return errors.Join(removeAt(dir, name), move())
+	}
+	return err
+}
+
+// mode gives directories theirs, when nothing more is put into them.
+func (p *placer) mode(_ int, c *manifest.Change) error {
+	if c.How == manifest.Gone || c.Entry.Type != 'd' {
+		return nil
+	}
+	fd, err := p.to.directory(c.Entry.Path)
+	if err != nil {
+		return err
+	}
+	return unix.Fchmod(fd, c.Entry.Mode)
+}
+
+// eachChange reads the changes that were written down.
+func eachChange(ctx context.Context, root *os.Root, do func(number int, c *manifest.Change) error) error {
+	file, err := openPlain(root, changesPath, maxChanges)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	return manifest.EachLine(file, func(number int, line []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		c, err := manifest.ParseChange(string(line))
+		if err == nil {
+			err = do(number-1, &c)
+		}
+		if err != nil {
+			return pathError("make", c.Entry.Path, err)
+		}
+		return nil
+	})
+}
+
+// setAside takes room that nobody else can use until the file is gone.
+func setAside(root *os.Root, name string, bytes int64) error {
+	file, err := openRegular(root, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600, 0)
+	if err != nil {
+		return err
+	}
+	err = unix.Fallocate(int(file.Fd()), 0, 0, bytes)
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		err = fmt.Errorf("set %s aside: %w", words.Bytes(bytes), err)
+	} else {
+		err = nil
+	}
+	return errors.Join(err, file.Close())
+}
+
+// writeNew makes a file, and brings it to disk.
+func writeNew(root *os.Root, name string, write func(io.Writer) error) error {
+	file, err := openRegular(root, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600, 0)
+	if err != nil {
+		return err
+	}
+	w := bufio.NewWriterSize(file, 64<<10)
+	if err = write(w); err == nil {
+		err = w.Flush()
+	}
+	if err == nil {
+		err = file.Sync()
+	}
+	return errors.Join(err, file.Close())
+}
+
+// whatIsFullAt is whatIsFull for the volume.
+func whatIsFullAt(root *os.Root, err error) error {
+	top, openErr := root.Open(".")
+	if openErr != nil {
+		return err
+	}
+	defer func() { _ = top.Close() }()
+	return whatIsFull(top, err)
+}
