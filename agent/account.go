@@ -181,13 +181,16 @@ func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) erro
 func (a *account) bootVolume(v volume.Volume) boot.Volume {
 	a.seen[v.ID] = v
 	attaching := v.Attachment.State == types.VolumeAttachmentStateAttaching || v.Attachment.State == types.VolumeAttachmentStateAttached
+	elsewhere := v.Attachment.InstanceID != "" && !attaching
 	generation, _ := volume.ParseGeneration(v.Tags[volume.TagGeneration]) // a hint: one that is none is 0
 	return boot.Volume{
-		ID: v.ID, SnapshotID: v.SnapshotID, Attached: attaching, Device: v.Attachment.Device, Protected: attaching && v.Attachment.DeleteOnTermination,
-		Leaving: v.State == types.VolumeStateError || v.Attachment.InstanceID != "" && !attaching || v.Tags[volume.TagState] == volume.StateLeft,
-		Store:   v.Tags[volume.TagStore],
+		ID: v.ID, SnapshotID: v.SnapshotID, Attached: attaching, Device: v.Attachment.Device,
+		Protected: attaching && v.Attachment.DeleteOnTermination,
+		Leaving:   v.State == types.VolumeStateError || elsewhere || v.Tags[volume.TagState] == volume.StateLeft,
+		Store:     v.Tags[volume.TagStore],
 		Reported: boot.Report{
-			Ready: volume.Serves(v.Tags[volume.TagState]), Pending: v.Tags[volume.TagState] == volume.StateHookFailed, Generation: generation, Release: v.Tags[volume.TagRelease], HostKey: v.Tags[volume.TagHostKey],
+			Ready: volume.Serves(v.Tags[volume.TagState]), Pending: v.Tags[volume.TagState] == volume.StateHookFailed,
+			Generation: generation, Release: v.Tags[volume.TagRelease], HostKey: v.Tags[volume.TagHostKey],
 		},
 	}
 }

@@ -107,9 +107,10 @@ func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
 		}
 	}()
 	answers := json.NewEncoder(out)
-	w := &diskWork{log: slog.New(talk{level: slog.LevelInfo, where: &whereabouts{}, write: func(level slog.Level, text string, _ map[string]string) error {
+	tell := func(level slog.Level, text string, _ map[string]string) error {
 		return answers.Encode(diskAnswer{Log: text, Level: level})
-	}})}
+	}
+	w := &diskWork{log: slog.New(talk{level: slog.LevelInfo, where: &whereabouts{}, write: tell})}
 	for r := range requests {
 		answer, err := w.do(ctx, r)
 		if err != nil {
@@ -166,7 +167,8 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		err = patiently(ctx, func() error { return mount.Unmount(r.Point) })
 		if _, busy := errors.AsType[*mount.BusyError](err); busy {
 			if pid := pushUnderWay(); pid != 0 {
-				err = fmt.Errorf("unmount %s: a push to this member is under way (process %d). Try: start the agent again when it is over", r.Point, pid)
+				err = fmt.Errorf("unmount %s: a push to this member is under way (process %d). Try: start the agent again when it is over",
+					r.Point, pid)
 			}
 		}
 	default:

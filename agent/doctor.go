@@ -81,15 +81,17 @@ func (p *program) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Look at everything that a boot needs, and say what to do; exit 1 when something is wrong",
-		Long: `Look at everything that a boot needs: the metadata service, the role's rights (by DryRun), the pointer, the snapshot, the mount point, the unit.
-One line each: ok, warn (the boot may go through all the same) or FAIL, with what to do. It changes nothing, and works before a release exists.`,
+		Long: `Look at everything that a boot needs: the metadata service, the role's rights (by DryRun), the pointer, the
+snapshot, the mount point, the unit. One line each: ok, warn (the boot may go through all the same) or FAIL, with what
+to do. It changes nothing, and works before a release exists.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			values, err := p.settings()
 			if err != nil {
 				return err
 			}
-			d := &bootChecks{values: values, runDir: p.runDir, root: "/", run: runProgram, space: mountNamespace, timeout: checkTimeout, log: slog.New(slog.DiscardHandler)}
+			d := &bootChecks{values: values, runDir: p.runDir, root: "/",
+				run: runProgram, space: mountNamespace, timeout: checkTimeout, log: slog.New(slog.DiscardHandler)}
 			return p.diagnose(cmd.Context(), d)
 		},
 	}

@@ -51,7 +51,8 @@ func (d *bootChecks) region(context.Context) doctor.Finding {
 		d.cfg = nil
 		return doctor.Warning("see the metadata service, or set AWS_REGION", "not known")
 	case d.me != nil && d.me.Region != d.cfg.Region:
-		return doctor.Failure("take AWS_REGION out of the agent's environment", "%s is set, and this instance is in %s: a volume cannot be attached across Regions", d.cfg.Region, d.me.Region)
+		return doctor.Failure("take AWS_REGION out of the agent's environment",
+			"%s is set, and this instance is in %s: a volume cannot be attached across Regions", d.cfg.Region, d.me.Region)
 	}
 	return doctor.Fine("%s", d.cfg.Region)
 }
@@ -79,7 +80,8 @@ func (d *bootChecks) readPointer(ctx context.Context) doctor.Finding {
 	p, err := fetcher.Fetch(ctx)
 	if err != nil {
 		if strings.Contains(err.Error(), "404 Not Found") {
-			return doctor.Warning("publish a release (ebs-release publish), or correct the URL", "%s: 404 Not Found: nothing is published there yet, or the URL is wrong", fetcher.URL())
+			return doctor.Warning("publish a release (ebs-release publish), or correct the URL",
+				"%s: 404 Not Found: nothing is published there yet, or the URL is wrong", fetcher.URL())
 		}
 		return doctor.Failure("curl -v "+fetcher.URL(), "%s", short(err))
 	}
@@ -116,7 +118,8 @@ func (d *bootChecks) describeVolumes(ctx context.Context) doctor.Finding {
 	case 1:
 		return doctor.Fine("allowed; the release volume is %s", words[0])
 	}
-	return doctor.Warning("ebs-release-agent up (it keeps one and removes the others)", "this instance has %d release volumes: %s", len(mine), strings.Join(words, ", "))
+	return doctor.Warning("ebs-release-agent up (it keeps one and removes the others)",
+		"this instance has %d release volumes: %s", len(mine), strings.Join(words, ", "))
 }
 
 func (d *bootChecks) owner() volume.Owner {
@@ -134,9 +137,11 @@ func (d *bootChecks) describeSnapshot(ctx context.Context) doctor.Finding {
 	out, err := d.api.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{d.snapshot}})
 	switch {
 	case volume.IsSnapshotNotFound(err):
-		return doctor.Failure("publish again; a snapshot is of one Region and one account (is it shared with this one?)", "%s does not exist in %s", d.snapshot, d.cfg.Region)
+		return doctor.Failure("publish again; a snapshot is of one Region and one account (is it shared with this one?)",
+			"%s does not exist in %s", d.snapshot, d.cfg.Region)
 	case volume.IsDenied(err):
-		return doctor.Warning("allow ec2:DescribeSnapshots (only the doctor uses it)", "not allowed to look at %s (%s)", d.snapshot, refusalWords(err, "ec2:DescribeSnapshots"))
+		return doctor.Warning("allow ec2:DescribeSnapshots (only the doctor uses it)",
+			"not allowed to look at %s (%s)", d.snapshot, refusalWords(err, "ec2:DescribeSnapshots"))
 	case err != nil:
 		return d.refusal("ec2:DescribeSnapshots", err)
 	case len(out.Snapshots) != 1:
@@ -145,7 +150,8 @@ func (d *bootChecks) describeSnapshot(ctx context.Context) doctor.Finding {
 	snap := out.Snapshots[0]
 	d.seen, d.encrypted, d.key = true, aws.ToBool(snap.Encrypted), aws.ToString(snap.KmsKeyId)
 	if snap.State != types.SnapshotStateCompleted {
-		return doctor.Failure("publish again (a publish commits a completed snapshot only)", "%s is `%s` (%s)", d.snapshot, snap.State, aws.ToString(snap.Progress))
+		return doctor.Failure("publish again (a publish commits a completed snapshot only)",
+			"%s is `%s` (%s)", d.snapshot, snap.State, aws.ToString(snap.Progress))
 	}
 	return doctor.Fine("%s is completed, %d GiB", d.snapshot, aws.ToInt32(snap.VolumeSize))
 }
@@ -226,7 +232,8 @@ func (d *bootChecks) attachVolume(ctx context.Context) doctor.Finding {
 }
 
 func (d *bootChecks) modifyInstance(ctx context.Context) doctor.Finding {
-	return d.onVolume("ec2:ModifyInstanceAttribute", func(id, name string) error { return dryRuns{d.api}.protect(ctx, id, d.me.InstanceID, name) })
+	return d.onVolume("ec2:ModifyInstanceAttribute",
+		func(id, name string) error { return dryRuns{d.api}.protect(ctx, id, d.me.InstanceID, name) })
 }
 
 func (d *bootChecks) createTags(ctx context.Context) doctor.Finding {
@@ -267,7 +274,8 @@ func (d *bootChecks) dryRun(action string, err error, real bool) doctor.Finding 
 	case err == nil:
 		return doctor.Failure("is this EC2?", "EC2 answered a DryRun as if it was none")
 	case volume.IsDenied(err) && !real:
-		return doctor.Warning("allow "+volume.DeniedAction(err, action)+" in the role of this instance, unless it does so for volumes with the tag "+volume.TagInstance,
+		advice := "allow " + volume.DeniedAction(err, action) + " in the role of this instance"
+		return doctor.Warning(advice+", unless it does so for volumes with the tag "+volume.TagInstance,
 			"not allowed on a volume without tags; this instance has none of its own to try it on (%s)", refusalWords(err, action))
 	case volume.IsNotFound(err) && !real:
 		return doctor.Warning("run the doctor again when the instance has a release volume", "cannot be tried before there is a volume")

@@ -76,7 +76,8 @@ func (d *bootChecks) mountPoint(context.Context) doctor.Finding {
 		}
 	}
 	if d.api == nil || d.denied {
-		return doctor.Warning("see ec2:DescribeVolumes", "%s is mounted (%s), and whether that is this instance's volume is not known", point, mounted)
+		return doctor.Warning("see ec2:DescribeVolumes",
+			"%s is mounted (%s), and whether that is this instance's volume is not known", point, mounted)
 	}
 	return doctor.Failure("umount "+point, "%s is mounted, and is no release volume of this instance: %s", point, mounted)
 }
@@ -85,8 +86,9 @@ func mountNamespace(pid string) (string, error) { return os.Readlink("/proc/" + 
 
 // namespaceOptions give a unit a mount namespace of its own, which hides what it mounts (systemd
 // #9873).
-const namespaceOptions = "PrivateMounts,PrivateTmp,PrivateDevices,PrivateIPC,PrivateNetwork,PrivateUsers,ProtectSystem,ProtectHome,ProtectControlGroups," +
-	"ProtectKernelTunables,ProtectKernelLogs,ProtectKernelModules,ProtectHostname,ProtectProc,ProcSubset,DynamicUser,RootDirectory,RootImage," +
+const namespaceOptions = "PrivateMounts,PrivateTmp,PrivateDevices,PrivateIPC,PrivateNetwork,PrivateUsers," +
+	"ProtectSystem,ProtectHome,ProtectControlGroups,ProtectKernelTunables,ProtectKernelLogs,ProtectKernelModules," +
+	"ProtectHostname,ProtectProc,ProcSubset,DynamicUser,RootDirectory,RootImage," +
 	"TemporaryFileSystem,BindPaths,BindReadOnlyPaths,ReadOnlyPaths,ReadWritePaths,InaccessiblePaths,NoExecPaths,ExecPaths"
 
 // mountPropagation: a mount made here, and one made by the unit, is seen by everybody.
@@ -100,7 +102,8 @@ func (d *bootChecks) mountPropagation(ctx context.Context) doctor.Finding {
 		return doctor.Warning("run the doctor as root", "PID 1's mount namespace cannot be seen: %v", err)
 	}
 	if own != first {
-		return doctor.Failure("run it outside of the container, or of the unit that hides mounts", "this program is in another mount namespace than PID 1: nobody sees what it mounts")
+		return doctor.Failure("run it outside of the container, or of the unit that hides mounts",
+			"this program is in another mount namespace than PID 1: nobody sees what it mounts")
 	}
 	if !d.systemd() {
 		return doctor.Fine("this program is in PID 1's mount namespace")
@@ -116,7 +119,8 @@ func (d *bootChecks) mountPropagation(ctx context.Context) doctor.Finding {
 		}
 	}
 	if slices.Sort(bad); len(bad) > 0 {
-		return doctor.Failure("take it out of the unit's drop-ins: systemctl edit "+agentUnit, "the unit has %s, so nobody sees what the agent mounts", strings.Join(bad, ", "))
+		return doctor.Failure("take it out of the unit's drop-ins: systemctl edit "+agentUnit,
+			"the unit has %s, so nobody sees what the agent mounts", strings.Join(bad, ", "))
 	}
 	return doctor.Fine("the unit mounts in PID 1's namespace")
 }
@@ -182,19 +186,23 @@ func judgeApplication(target map[string]string) doctor.Finding {
 	started = slices.DeleteFunc(started, func(u string) bool { return u == agentUnit })
 	for _, u := range started {
 		if !slices.Contains(gated, u) || !slices.Contains(ordered, u) {
-			return doctor.Failure("give it Requires="+releaseTarget+" and After="+releaseTarget, "%s is started by %s but does not wait for it: it may start without a release", u, releaseTarget)
+			return doctor.Failure("give it Requires="+releaseTarget+" and After="+releaseTarget,
+				"%s is started by %s but does not wait for it: it may start without a release", u, releaseTarget)
 		}
 	}
 	for _, u := range gated {
 		if !slices.Contains(ordered, u) {
-			return doctor.Failure("give it After="+releaseTarget, "%s requires %s but is not ordered after it: it may start without a release", u, releaseTarget)
+			return doctor.Failure("give it After="+releaseTarget,
+				"%s requires %s but is not ordered after it: it may start without a release", u, releaseTarget)
 		}
 		if !slices.Contains(started, u) {
-			return doctor.Warning("give it WantedBy="+releaseTarget+" in [Install], then systemctl reenable "+u, "%s waits for %s, but is not started when only a later try succeeds", u, releaseTarget)
+			return doctor.Warning("give it WantedBy="+releaseTarget+" in [Install], then systemctl reenable "+u,
+				"%s waits for %s, but is not started when only a later try succeeds", u, releaseTarget)
 		}
 	}
 	if len(gated) == 0 {
-		return doctor.Warning("give the application's unit Requires="+releaseTarget+", After="+releaseTarget+" and WantedBy="+releaseTarget, "no unit waits for %s", releaseTarget)
+		return doctor.Warning("give the application's unit Requires="+releaseTarget+", After="+releaseTarget+" and WantedBy="+releaseTarget,
+			"no unit waits for %s", releaseTarget)
 	}
 	return doctor.Fine("%s wait for %s", strings.Join(gated, ", "), releaseTarget)
 }
@@ -227,7 +235,8 @@ func (d *bootChecks) ordering(ctx context.Context) doctor.Finding {
 	}
 	lines.End()
 	if left != "" {
-		return doctor.Failure("journalctl -b _PID=1 | grep 'ordering cycle'; then drop an After= or Before= of it", "systemd left a unit out of this boot: %s", left)
+		return doctor.Failure("journalctl -b _PID=1 | grep 'ordering cycle'; then drop an After= or Before= of it",
+			"systemd left a unit out of this boot: %s", left)
 	}
 	return doctor.Fine("no ordering cycle in this boot")
 }

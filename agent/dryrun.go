@@ -57,5 +57,6 @@ func (d dryRuns) remove(ctx context.Context, volumeID string) error {
 
 // releaseVolumeOf is whom the release volume of an instance is for.
 func releaseVolumeOf(instanceID, instanceType, zone string, values config.Values) volume.Owner {
-	return volume.Owner{Role: volume.RoleMember, InstanceID: instanceID, InstanceType: instanceType, Zone: zone, MountPoint: values.Get("mount-point")}
+	return volume.Owner{Role: volume.RoleMember, InstanceID: instanceID,
+		InstanceType: instanceType, Zone: zone, MountPoint: values.Get("mount-point")}
 }

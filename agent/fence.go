@@ -26,12 +26,14 @@ func (p *program) fenceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fence [--lower-to GENERATION]",
 		Short: "Say which generation the volume here is fenced at, or lower that",
-		Long: `Say which is the highest generation that was ever activated on the volume here: nothing below it is accepted, by a boot or by a push.
+		Long: `Say which is the highest generation that was ever activated on the volume here: nothing below it is accepted,
+by a boot or by a push.
 
-With --lower-to the fence is set to a lower generation, of the release that "current" leads to. This is for one case only: a wrong pointer was read once,
-with a generation that no publish made, and now everything is refused as too old. See that the pointer is right again, that no publish is running, and
-take the generation that "ebs-release status" shows for it. Afterwards run "ebs-release-agent up" here, and "ebs-release converge" on the release server.
-It needs root, or the owner of the tree.`,
+With --lower-to the fence is set to a lower generation, of the release that "current" leads to. This is for one case
+only: a wrong pointer was read once, with a generation that no publish made, and now everything is refused as too old.
+See that the pointer is right again, that no publish is running, and take the generation that "ebs-release status" shows
+for it. Afterwards run "ebs-release-agent up" here, and "ebs-release converge" on the release server. It needs root, or
+the owner of the tree.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.fence(cmd.Context(), lowerTo) },
 	}
@@ -72,6 +74,7 @@ func (p *program) fence(ctx context.Context, lowerTo string) error {
 	if p.output == status.JSON {
 		return status.PrintJSON(p.stdout, report)
 	}
-	_, err = fmt.Fprintf(p.stdout, "generation %d, release %s; programs of activate.d done: %v\n", report.Generation, report.Release, report.ProgramsDone)
+	_, err = fmt.Fprintf(p.stdout,
+		"generation %d, release %s; programs of activate.d done: %v\n", report.Generation, report.Release, report.ProgramsDone)
 	return err
 }

@@ -30,7 +30,8 @@ func hostKey(dir string) (string, error) {
 		}
 		key := words[0] + " " + words[1]
 		if len(key) > maxTagValue {
-			failures = append(failures, fmt.Errorf("the key in %s has %d characters, a tag holds %d. Try: ssh-keygen -A (it makes an ed25519 key)", path, len(key), maxTagValue))
+			failures = append(failures, fmt.Errorf("the key in %s has %d characters, a tag holds %d. Try: ssh-keygen -A (it makes an ed25519 key)",
+				path, len(key), maxTagValue))
 			continue
 		}
 		return key, nil

@@ -32,7 +32,8 @@ func takeLock(ctx context.Context, path string) (*os.File, error) {
 		select {
 		case <-ctx.Done():
 			f.Close()
-			return nil, exit.With(lockCode(ctx), fmt.Errorf("wait for another `up` that holds %s: %w. Try: ebs-release-agent status (where it is)", path, ctx.Err()))
+			return nil, exit.With(lockCode(ctx),
+				fmt.Errorf("wait for another `up` that holds %s: %w. Try: ebs-release-agent status (where it is)", path, ctx.Err()))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -104,7 +104,9 @@ func behind(o *outlet, write func(slog.Level, string, map[string]string) error) 
 }
 
 // toJournal sends entries with fields; when the journal does not take them, stderr has to do.
-func toJournal(out io.Writer, send func(string, journal.Priority, map[string]string) error) func(slog.Level, string, map[string]string) error {
+func toJournal(
+	out io.Writer, send func(string, journal.Priority, map[string]string) error,
+) func(slog.Level, string, map[string]string) error {
 	return func(level slog.Level, text string, fields map[string]string) error {
 		if err := send(text, priority(level), fields); err != nil {
 			_, err = fmt.Fprintf(out, "<%d>%s\n", priority(level), text)

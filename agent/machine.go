@@ -71,7 +71,8 @@ func (m *machine) look(mine []boot.Volume) (*boot.Mounted, error) {
 	if err != nil || mounted == nil {
 		return nil, err
 	}
-	found := boot.Mounted{What: fmt.Sprintf("%s: %s", m.point, mounted), Disk: boot.Disk{Path: mounted.Source, Kind: mounted.Kind}, Tree: mountedTree{m}}
+	found := boot.Mounted{What: fmt.Sprintf("%s: %s", m.point, mounted),
+		Disk: boot.Disk{Path: mounted.Source, Kind: mounted.Kind}, Tree: mountedTree{m}}
 	name, serial, err := m.finder.Which(mounted.Major, mounted.Minor)
 	if err != nil {
 		m.log.Debug("what is mounted is no disk of an EBS volume", "mounted", mounted, "error", err)

@@ -154,7 +154,8 @@ func (d *dry) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error)
 
 func (d *dry) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
 	r := d.account.request(me, want)
-	err := d.dryRun(boot.StageCreate, "CreateVolume", d.tries().create(ctx, r), true, "makes a %s volume from %s in %s", r.Type, want.SnapshotID, me.Zone)
+	err := d.dryRun(boot.StageCreate, "CreateVolume", d.tries().create(ctx, r), true,
+		"makes a %s volume from %s in %s", r.Type, want.SnapshotID, me.Zone)
 	return boot.Volume{ID: noVolume, SnapshotID: want.SnapshotID}, err
 }
 

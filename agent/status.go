@@ -76,7 +76,8 @@ func observeVolume(s *status.Status) error {
 		return fmt.Errorf("nothing is mounted at %s any more. Try: ebs-release-agent up", s.MountPoint)
 	}
 	if why := mounted.ReadOnly(); why != "" { // it is served, and readers see no difference
-		s.Warning = fmt.Sprintf("nothing can be written to %s (%s): no other release can be pushed to it. Try: ebs-release-agent doctor", s.MountPoint, why)
+		s.Warning = fmt.Sprintf("nothing can be written to %s (%s): no other release can be pushed to it. Try: ebs-release-agent doctor",
+			s.MountPoint, why)
 	}
 	if s.Generation == 0 {
 		return nil // a volume of an older setup, that says nothing

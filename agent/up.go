@@ -23,11 +23,13 @@ func (p *program) upCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Bring the current release to the mount point, and say ready",
-		Long: `Bring the current release to the mount point: find or make the volume, attach, check, mount and verify it, report it, and say ready to systemd.
-Once more on a machine that is ready changes nothing. Killed at any point, it goes on where it was when it is started again.
+		Long: `Bring the current release to the mount point: find or make the volume, attach, check, mount and verify it,
+report it, and say ready to systemd. Once more on a machine that is ready changes nothing. Killed at any point, it goes
+on where it was when it is started again.
 
-A pointer that names an older generation than this machine holds fails, and changes nothing. With --older the volume here is replaced by one of the
-pointer's snapshot, and with it goes the record of the higher generation: do that only when the pointer is right.`,
+A pointer that names an older generation than this machine holds fails, and changes nothing. With --older the volume
+here is replaced by one of the pointer's snapshot, and with it goes the record of the higher generation: do that only
+when the pointer is right.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			values, err := p.bootSettings()
@@ -120,7 +122,8 @@ func runBoot(ctx context.Context, parts boot.Parts, r *reporter, log *slog.Logge
 	case err := <-ended:
 		return err
 	case <-time.After(patience):
-		return fmt.Errorf("%s: %w: %w. Try: dmesg, and where the process hangs: cat /proc/%d/task/*/stack", r.where.get()[fieldStage], errNoEnd, ctx.Err(), os.Getpid())
+		return fmt.Errorf("%s: %w: %w. Try: dmesg, and where the process hangs: cat /proc/%d/task/*/stack",
+			r.where.get()[fieldStage], errNoEnd, ctx.Err(), os.Getpid())
 	}
 }
 

@@ -44,12 +44,14 @@ func (d *bootChecks) writing(ctx context.Context) doctor.Finding {
 		return doctor.Fine("nothing is mounted at %s", point)
 	}
 	if why := mounted.ReadOnly(); why != "" {
-		return doctor.Failure("dmesg (the kernel does that after errors); "+renew, "nothing can be written to %s: it is %s in mountinfo", point, why)
+		return doctor.Failure("dmesg (the kernel does that after errors); "+renew,
+			"nothing can be written to %s: it is %s in mountinfo", point, why)
 	}
 	err = mount.Writable(ctx, point, min(frozenTime, d.timeout/2))
 	switch {
 	case errors.Is(err, mount.ErrStuck):
-		return doctor.Failure("fsfreeze --unfreeze "+point+" (a backup may have frozen it); was it not frozen: dmesg, its disk does not answer", "%s", short(err))
+		thaw := "fsfreeze --unfreeze " + point + " (a backup may have frozen it)"
+		return doctor.Failure(thaw+"; was it not frozen: dmesg, its disk does not answer", "%s", short(err))
 	case err != nil:
 		return doctor.Failure("dmesg; "+renew, "%s", short(err))
 	}

@@ -124,7 +124,8 @@ func (b *boot) newerByTags(mine []Volume, seen string) error {
 		if b.Older || v.ID == seen || b.foreign(v) || b.removed[v.ID] || b.want.Generation == 0 || v.Reported.Generation <= b.want.Generation {
 			continue
 		}
-		return olderPointer(fmt.Errorf("%s was reported with generation %d, the pointer says %d: %w", v.ID, v.Reported.Generation, b.want.Generation, ErrOlder))
+		return olderPointer(fmt.Errorf("%s was reported with generation %d, the pointer says %d: %w",
+			v.ID, v.Reported.Generation, b.want.Generation, ErrOlder))
 	}
 	return nil
 }
@@ -205,7 +206,8 @@ func (b *boot) dispose(ctx context.Context, v Volume) {
 // holds.
 func (b *boot) leaveBehind(ctx context.Context, v Volume, why error) {
 	b.removed[v.ID] = true
-	b.log.Warn("a volume that is not wanted is left behind: it goes with a later start, with `ebs-release gc` when it is detached, or with the instance",
+	b.log.Warn("a volume that is not wanted is left behind: "+
+		"it goes with a later start, with `ebs-release gc` when it is detached, or with the instance",
 		"volume", v.ID, "error", why)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), marking)
 	defer cancel()

@@ -107,7 +107,10 @@ func unknown(failed *Error) bool {
 const (
 	maxSilent = 1 // this many disks may not answer, before the boot gives up
 	maxNames  = 2 // this many device names may turn out to be stuck, before the boot gives up
-	maxLost   = 3 // this many volumes may fail, vanish or be deleted: the third time it is no accident (a KMS key that may not be used, somebody's clean-up)
+
+	// This many volumes may fail, vanish or be deleted: the third time it is no accident (a KMS key
+	// that may not be used, somebody's clean-up).
+	maxLost = 3
 )
 
 // A failed boot has CleanUp to put things in order, and one with a deadline keeps an eighth of its

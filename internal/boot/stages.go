@@ -177,7 +177,8 @@ func (b *boot) reread(ctx context.Context) error {
 	if now.Generation < b.want.Generation && !b.Older {
 		return olderPointer(fmt.Errorf("generation %d was read first, now the pointer says %d: %w", b.want.Generation, now.Generation, ErrOlder))
 	}
-	why := fmt.Sprintf("the pointer moved from generation %d (%s) to %d (%s) meanwhile", b.want.Generation, b.want.SnapshotID, now.Generation, now.SnapshotID)
+	why := fmt.Sprintf("the pointer moved from generation %d (%s) to %d (%s) meanwhile",
+		b.want.Generation, b.want.SnapshotID, now.Generation, now.SnapshotID)
 	b.forget(ctx)
 	b.pointer = nil
 	return &back{to: StageResolve, why: why}

@@ -64,7 +64,8 @@ func runE2fsck(ctx context.Context, device string, log *slog.Logger) error {
 // cancelled, 128 library error. A signal gives -1.
 func judgeE2fsck(code int, words string) error {
 	if code < 0 || code&^3 != 0 {
-		return fmt.Errorf("exit code %d, the file system is not repaired (%s). Try: publish again, from a volume that e2fsck -f finds clean", code, words)
+		return fmt.Errorf("exit code %d, the file system is not repaired (%s). Try: publish again, from a volume that e2fsck -f finds clean",
+			code, words)
 	}
 	return nil
 }

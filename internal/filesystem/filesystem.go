@@ -83,7 +83,8 @@ func Probe(disk io.ReaderAt, size int64) (Info, error) {
 		return Info{}, err
 	}
 	if info.Bytes > size {
-		return Info{}, fmt.Errorf("%w: %s of %d bytes on %d bytes: the disk or its snapshot is cut off", ErrTruncated, info.Kind, info.Bytes, size)
+		return Info{}, fmt.Errorf("%w: %s of %d bytes on %d bytes: the disk or its snapshot is cut off",
+			ErrTruncated, info.Kind, info.Bytes, size)
 	}
 	return info, nil
 }
@@ -175,7 +176,8 @@ func damaged(kind Kind, format string, args ...any) error {
 // notAlone is about a file system that needs a second device, which no snapshot of the volume has.
 // option is the one of mkfs that made it so.
 func notAlone(kind Kind, what, option string) error {
-	return fmt.Errorf("%s: %s, and a snapshot is of one volume. Try: a new volume, with a file system made by mkfs.%s without %s", kind, what, kind, option)
+	return fmt.Errorf("%s: %s, and a snapshot is of one volume. Try: a new volume, with a file system made by mkfs.%s without %s",
+		kind, what, kind, option)
 }
 
 func formatUUID(u []byte) string {

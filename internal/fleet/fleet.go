@@ -45,7 +45,8 @@ const StateUnknown = "unknown"
 
 // Groups is what List needs of Auto Scaling.
 type Groups interface {
-	DescribeAutoScalingGroups(context.Context, *autoscaling.DescribeAutoScalingGroupsInput, ...func(*autoscaling.Options)) (*autoscaling.DescribeAutoScalingGroupsOutput, error)
+	DescribeAutoScalingGroups(context.Context, *autoscaling.DescribeAutoScalingGroupsInput,
+		...func(*autoscaling.Options)) (*autoscaling.DescribeAutoScalingGroupsOutput, error)
 }
 
 // Machines is what List needs of EC2.
@@ -126,7 +127,8 @@ func membership(ctx context.Context, asg Groups, groups []string) ([]Member, err
 	}
 	for _, name := range groups {
 		if missing[name] {
-			return nil, fmt.Errorf("there is no Auto Scaling group %q in this account and Region: check --groups ($EBS_RELEASE_GROUPS) and the Region", name)
+			return nil, fmt.Errorf("there is no Auto Scaling group %q in this account and Region: "+
+				"check --groups ($EBS_RELEASE_GROUPS) and the Region", name)
 		}
 	}
 	return members, nil
@@ -196,7 +198,8 @@ func readReport(v types.Volume) (report, bool) {
 	}
 	r := report{
 		instance: tags[volume.TagInstance], volumeID: aws.ToString(v.VolumeId),
-		release: volume.ParseRelease(tags[volume.TagRelease]), store: volume.ParseStore(tags[volume.TagStore]), state: volume.ParseState(tags[volume.TagState]), hostKey: tags[volume.TagHostKey],
+		release: volume.ParseRelease(tags[volume.TagRelease]), store: volume.ParseStore(tags[volume.TagStore]),
+		state: volume.ParseState(tags[volume.TagState]), hostKey: tags[volume.TagHostKey],
 	}
 	attached := slices.ContainsFunc(v.Attachments, func(a types.VolumeAttachment) bool { return aws.ToString(a.InstanceId) == r.instance })
 	if !attached || r.state == volume.StateLeft {
@@ -213,7 +216,8 @@ func readReport(v types.Volume) (report, bool) {
 // generation speaks.
 func (m *Member) take(r report) {
 	// Of two of one generation the one that is served speaks: the other is on its way off.
-	if m.VolumeID != "" && (m.Generation > r.generation || m.Generation == r.generation && (volume.Serves(m.State) || !volume.Serves(r.state))) {
+	speaks := m.Generation == r.generation && (volume.Serves(m.State) || !volume.Serves(r.state))
+	if m.VolumeID != "" && (m.Generation > r.generation || speaks) {
 		return
 	}
 	m.VolumeID, m.Generation, m.Ignored, m.Release, m.Store, m.HostKey = r.volumeID, r.generation, r.ignored, r.release, r.store, r.hostKey

@@ -40,8 +40,8 @@ func (r *run) check(ctx context.Context) error {
 	// nothing that took a generation ever has to take a lower one.
 	highest := max(r.before.Generation, fence, r.Settings.Above, r.members.highest())
 	if highest > generation.Max-2 { // one more is for taking back
-		return fmt.Errorf("generation %d cannot be followed by another one: the pointer has %d, the release volume %d; somebody wrote a number that no publish made",
-			highest, r.before.Generation, fence)
+		return fmt.Errorf("generation %d cannot be followed by another one: the pointer has %d, the release volume %d; "+
+			"somebody wrote a number that no publish made", highest, r.before.Generation, fence)
 	}
 	r.next.Generation = highest + 1
 	if r.next.Store == "" {
@@ -114,7 +114,8 @@ func (r *run) lockAndRead(ctx context.Context) error {
 	r.past = Committed(entries)
 	r.members.keep(r.wanted())
 	if only := r.Settings.IfGeneration; only != nil && r.before.Generation != *only {
-		return exit.With(exit.Conflict, fmt.Errorf("%w: it is at generation %d, not %d; nothing was changed; see `ebs-release history`", pointer.ErrConflict, r.before.Generation, *only))
+		return exit.With(exit.Conflict, fmt.Errorf("%w: it is at generation %d, not %d; nothing was changed; see `ebs-release history`",
+			pointer.ErrConflict, r.before.Generation, *only))
 	}
 	return nil
 }
@@ -136,7 +137,8 @@ func (r *run) enoughFiles() error {
 	if r.Settings.OpenFiles == 0 || r.Settings.OpenFiles >= wanted {
 		return nil
 	}
-	return fmt.Errorf("%d members want %d open files, and this process may have %d. Try: ulimit -n %d in the shell that starts it, or LimitNOFILE=%[4]d in its unit",
+	return fmt.Errorf("%d members want %d open files, and this process may have %d. "+
+		"Try: ulimit -n %d in the shell that starts it, or LimitNOFILE=%[4]d in its unit",
 		count, wanted, r.Settings.OpenFiles, wanted)
 }
 
@@ -178,10 +180,12 @@ func (r *run) reach(ctx context.Context) error {
 		failed = r.members.staying(failed)
 	}
 	if len(failed) > 0 && len(failed) == len(ready) {
-		if err := r.unlessForced(fmt.Errorf("none of %d members can be reached, such as %w", len(failed), r.members.trouble(failed[0]))); err != nil {
+		none := fmt.Errorf("none of %d members can be reached, such as %w", len(failed), r.members.trouble(failed[0]))
+		if err := r.unlessForced(none); err != nil {
 			return err
 		}
 	}
-	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("generation %d is current, %d is next; %s", r.before.Generation, r.next.Generation, r.members.count())})
+	r.say(Event{Kind: KindNote,
+		Text: fmt.Sprintf("generation %d is current, %d is next; %s", r.before.Generation, r.next.Generation, r.members.count())})
 	return nil
 }

@@ -86,7 +86,8 @@ func (r *run) tellWaiting(ctx context.Context) {
 func (r *run) round(ctx context.Context) (behind int, err error) {
 	is, err := r.Store.Read(ctx)
 	if err == nil && is.Generation > r.next.Generation {
-		return 0, exit.With(exit.Conflict, fmt.Errorf("generation %d was published meanwhile by %s, which has to converge now", is.Generation, is.By))
+		return 0, exit.With(exit.Conflict,
+			fmt.Errorf("generation %d was published meanwhile by %s, which has to converge now", is.Generation, is.By))
 	}
 	if err := r.members.list(ctx, r.next); err != nil {
 		r.say(Event{Kind: KindWarning, Text: err.Error()})
@@ -95,12 +96,14 @@ func (r *run) round(ctx context.Context) (behind int, err error) {
 	if err := r.members.tooMany(); err != nil {
 		r.members.wait() // those under way are not stopped
 		if err := r.members.tooMany(); err != nil {
-			return 0, exit.With(exit.NotConverged, fmt.Errorf("generation %d is committed, but %w; run `ebs-release converge` to go on", r.next.Generation, err))
+			return 0, exit.With(exit.NotConverged,
+				fmt.Errorf("generation %d is committed, but %w; run `ebs-release converge` to go on", r.next.Generation, err))
 		}
 	}
 	behind = r.members.open()
 	r.firstWave(ctx)
-	r.members.each(ctx, r.members.due(append(slices.Clone(openStandings), StandsLeaving)...), patience{most: roundTime}, func(ctx context.Context, m *member) error {
+	due := r.members.due(append(slices.Clone(openStandings), StandsLeaving)...)
+	r.members.each(ctx, due, patience{most: roundTime}, func(ctx context.Context, m *member) error {
 		if err := r.members.stage(ctx, m, r.next); err != nil {
 			return err
 		}
@@ -124,7 +127,8 @@ func (r *run) firstWave(ctx context.Context) {
 		return r.members.activate(ctx, m, r.next, r.window)
 	})
 	if wave := r.mixed(); wave.Members > 0 {
-		r.say(Event{Kind: KindWindow, Window: &wave, Text: fmt.Sprintf("%s flipped within %v", words.Count(wave.Members, "member"), time.Duration(wave.Milliseconds)*time.Millisecond)})
+		r.say(Event{Kind: KindWindow, Window: &wave,
+			Text: fmt.Sprintf("%s flipped within %v", words.Count(wave.Members, "member"), time.Duration(wave.Milliseconds)*time.Millisecond)})
 	}
 }
 
@@ -144,14 +148,16 @@ func (r *run) left() error {
 	hook, ahead := r.members.having(StandsHookFailed), r.members.having(StandsAhead)
 	var others []string
 	if len(hook) > 0 {
-		others = append(others, fmt.Sprintf("a hook failed on %d of them: %s; `ebs-release converge` runs it again", len(hook), r.members.group(hook)))
+		others = append(others,
+			fmt.Sprintf("a hook failed on %d of them: %s; `ebs-release converge` runs it again", len(hook), r.members.group(hook)))
 	}
 	if len(ahead) > 0 {
 		others = append(others, fmt.Sprintf("%d of them are ahead of it: %s; the pointer is an old copy, or somebody wrote the tag %s; "+
 			"`ebs-release publish` again goes above them", len(ahead), r.members.group(ahead), volume.TagGeneration))
 	}
 	if other := r.members.having(StandsOtherStore); len(other) > 0 {
-		others = append(others, fmt.Sprintf("%d of them belong to another pointer store: %s; look at `pointer` in their agent's settings", len(other), r.members.group(other)))
+		others = append(others, fmt.Sprintf("%d of them belong to another pointer store: %s; look at `pointer` in their agent's settings",
+			len(other), r.members.group(other)))
 	}
 	if len(others) == 0 {
 		return nil
@@ -166,10 +172,11 @@ func (r *run) notConverged(listErr error) error {
 	err := fmt.Errorf("generation %d is committed, but after %v only %d/%d members are on it; behind: %s; run `ebs-release converge` to go on",
 		r.next.Generation, r.Settings.ConvergeDeadline, p.Done, p.Total, r.members.group(behind))
 	if len(behind) == 0 && listErr != nil {
-		err = fmt.Errorf("generation %d is committed, but the members could not be listed, or reported, to the end: %w; run `ebs-release converge` to go on", r.next.Generation, listErr)
+		err = fmt.Errorf("generation %d is committed, but the members could not be listed, or reported, to the end: %w; "+
+			"run `ebs-release converge` to go on", r.next.Generation, listErr)
 	} else if len(behind) == 0 {
-		err = fmt.Errorf("generation %d is committed, but within %v no two listings %v apart showed all members on it; run `ebs-release converge` to go on",
-			r.next.Generation, r.Settings.ConvergeDeadline, r.Settings.Settle)
+		err = fmt.Errorf("generation %d is committed, but within %v no two listings %v apart showed all members on it; "+
+			"run `ebs-release converge` to go on", r.next.Generation, r.Settings.ConvergeDeadline, r.Settings.Settle)
 	}
 	return err
 }

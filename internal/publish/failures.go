@@ -121,7 +121,8 @@ func (ms *members) tooMany() error {
 	if !ms.Settings.MaxFailures.exceeded(p.Failed, p.Total) {
 		return nil
 	}
-	return fmt.Errorf("%w (%d of %d, --max-failures %s): %s", errTooMany, p.Failed, p.Total, ms.Settings.MaxFailures, ms.group(ms.having(StandsFailed)))
+	return fmt.Errorf("%w (%d of %d, --max-failures %s): %s",
+		errTooMany, p.Failed, p.Total, ms.Settings.MaxFailures, ms.group(ms.having(StandsFailed)))
 }
 
 // group names members and what is wrong with them, those with the same trouble together. They may be
@@ -182,7 +183,8 @@ func (ms *members) note(ctx context.Context, m *member, err error) {
 	ms.mu.Lock()
 	m.busy = false
 	interrupted := ctx.Err() != nil
-	if !errors.Is(err, errTooMany) && !errors.Is(err, errNotBegun) && (!interrupted || m.err == nil) { // an interrupt must not hide what was wrong
+	begun := !errors.Is(err, errTooMany) && !errors.Is(err, errNotBegun)
+	if begun && (!interrupted || m.err == nil) { // an interrupt must not hide what was wrong
 		m.err = err
 	}
 	var told *Event

@@ -36,7 +36,8 @@ func (r *run) ingest(ctx context.Context) error {
 	for _, line := range r.tree.LeftBehind {
 		r.say(Event{Kind: KindWarning, Text: line})
 	}
-	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("release %s: %s, %s; %s", r.tree.ID, words.Count(r.tree.Files, "file"), words.Bytes(r.tree.Bytes), r.tree.Changes)})
+	r.say(Event{Kind: KindNote,
+		Text: fmt.Sprintf("release %s: %s, %s; %s", r.tree.ID, words.Count(r.tree.Files, "file"), words.Bytes(r.tree.Bytes), r.tree.Changes)})
 	return nil
 }
 
@@ -186,7 +187,8 @@ func (r *run) commit(ctx context.Context) error {
 		is, readErr := r.Store.Read(ctx)
 		if readErr != nil {
 			r.undo = nil // the pointer may name the snapshot
-			return exit.With(exit.Failed, fmt.Errorf("it is not known whether generation %d is committed, look with `ebs-release status`: %w", r.next.Generation, errors.Join(err, readErr)))
+			return exit.With(exit.Failed, fmt.Errorf("it is not known whether generation %d is committed, look with `ebs-release status`: %w",
+				r.next.Generation, errors.Join(err, readErr)))
 		}
 		if is.Generation != r.next.Generation || is.Snapshots[r.Settings.Region] != r.next.Snapshots[r.Settings.Region] {
 			return err
@@ -194,6 +196,7 @@ func (r *run) commit(ctx context.Context) error {
 	}
 	r.committed, r.undo = true, nil
 	r.members.keep(r.wanted())
-	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("generation %d is current: release %s, snapshot %s", r.next.Generation, r.next.Release, r.next.Snapshots[r.Settings.Region])})
+	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("generation %d is current: release %s, snapshot %s",
+		r.next.Generation, r.next.Release, r.next.Snapshots[r.Settings.Region])})
 	return nil
 }

@@ -69,8 +69,9 @@ func (ms *members) list(ctx context.Context, next pointer.Pointer) error {
 		return fmt.Errorf("list the members: %w", err)
 	}
 	for _, f := range ms.take(found, wanted) {
-		ms.say(Event{Kind: KindWarning, Member: f.InstanceID, Text: fmt.Sprintf("%s: the tag %s of %s says %.40q, which no publish has made (highest known: %d); it counts as behind",
-			f.InstanceID, volume.TagGeneration, f.VolumeID, f.Ignored, ms.limit-slack)})
+		ms.say(Event{Kind: KindWarning, Member: f.InstanceID,
+			Text: fmt.Sprintf("%s: the tag %s of %s says %.40q, which no publish has made (highest known: %d); it counts as behind",
+				f.InstanceID, volume.TagGeneration, f.VolumeID, f.Ignored, ms.limit-slack)})
 	}
 	return nil
 }

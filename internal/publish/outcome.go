@@ -82,7 +82,8 @@ func (m *member) view() Member {
 		InstanceID: m.InstanceID, Group: m.Group, LifecycleState: m.LifecycleState, Address: m.Address, VolumeID: m.VolumeID,
 		Generation: m.Generation, Release: m.Release, State: m.State, Standing: m.standing(),
 	}
-	if v.Standing == StandsAhead || v.Standing == StandsOtherStore || v.Standing == StandsHookFailed || v.Standing == StandsBehind && m.Ignored != "" {
+	if odd := []Standing{StandsAhead, StandsOtherStore, StandsHookFailed}; slices.Contains(odd, v.Standing) ||
+		v.Standing == StandsBehind && m.Ignored != "" {
 		v.Error = m.reason()
 	}
 	if m.standing() != StandsCurrent && m.err != nil {

@@ -125,8 +125,10 @@ type Session interface {
 
 // Hooks are the programs of the release server's operator around a publish.
 type Hooks interface {
-	Before(ctx context.Context, source string, next pointer.Pointer) error // the last step of P0; an error stops the publish
-	After(ctx context.Context, o Outcome) error                            // once the generation is committed, whatever came of it; an error is reported
+	// Before is the last step of P0. An error stops the publish.
+	Before(ctx context.Context, source string, next pointer.Pointer) error
+	// After comes once the generation is committed, whatever came of it. An error is reported.
+	After(ctx context.Context, o Outcome) error
 }
 
 // phase is one of P0 to P6.
@@ -313,7 +315,8 @@ func (r *run) code(interrupted, err, left error) error {
 	case left != nil:
 		return exit.With(exit.Failed, fmt.Errorf("%w; and this could not be taken back: %w", err, left))
 	case interrupted != nil && r.committed:
-		return exit.With(exit.Interrupted, fmt.Errorf("interrupted; generation %d is committed, `ebs-release converge` brings the members to it: %w", r.next.Generation, err))
+		return exit.With(exit.Interrupted,
+			fmt.Errorf("interrupted; generation %d is committed, `ebs-release converge` brings the members to it: %w", r.next.Generation, err))
 	case interrupted != nil:
 		return exit.With(exit.Interrupted, fmt.Errorf("interrupted, nothing was changed: %w", err))
 	case errors.As(err, &coded):

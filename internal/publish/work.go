@@ -101,9 +101,11 @@ const (
 	unslotted = false
 )
 
-// step does something over the member's connection. do is told the member as it was listed when the
-// step began.
-func (ms *members) step(ctx context.Context, m *member, what string, takesSlot bool, do func(context.Context, Session, fleet.Member) error) error {
+// stepFunc is told the member as it was listed when the step began.
+type stepFunc func(context.Context, Session, fleet.Member) error
+
+// step does something over the member's connection.
+func (ms *members) step(ctx context.Context, m *member, what string, takesSlot bool, do stepFunc) error {
 	ms.mu.Lock()
 	as := m.Member
 	ms.mu.Unlock()

@@ -22,8 +22,9 @@ import (
 
 // What can be wrong with a member. Each comes wrapped, with the member and what was said.
 var (
-	ErrNoHostKey   = errors.New("its agent has not reported an ssh host key yet")
-	ErrHostKey     = errors.New("it shows another ssh host key than its agent reported: another machine may have its address now, or its key was changed (`ebs-release-agent up` on it reports the new one)")
+	ErrNoHostKey = errors.New("its agent has not reported an ssh host key yet")
+	ErrHostKey   = errors.New("it shows another ssh host key than its agent reported: another machine may have its address now, " +
+		"or its key was changed (`ebs-release-agent up` on it reports the new one)")
 	ErrLogin       = errors.New("ssh login refused")
 	ErrUnreachable = errors.New("not reachable by ssh")
 	ErrLost        = errors.New("ssh connection lost")
@@ -199,7 +200,8 @@ func (s *Session) Stage(ctx context.Context, tree release.Tree, id, digest, base
 
 func (s *Session) stage(ctx context.Context, p *parcel, digest, base string, wanted gc.Wanted) (answer wire.Staged, err error) {
 	err = s.ask(ctx, wire.Request{
-		Do: wire.Stage, Release: p.id, Digest: digest, Base: base, Bytes: int64(len(p.Delta)), More: true, Keep: wanted.Keep, Committed: latest(wanted),
+		Do: wire.Stage, Release: p.id, Digest: digest, Base: base,
+		Bytes: int64(len(p.Delta)), More: true, Keep: wanted.Keep, Committed: latest(wanted),
 	}, func(w io.Writer) error {
 		_, err := w.Write(p.Delta)
 		return err

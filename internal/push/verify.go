@@ -22,7 +22,8 @@ func (s *Session) Verify(ctx context.Context, id, digest string, generation int6
 	case answer.State != wire.StateVerified || answer.Digest != digest:
 		err = fmt.Errorf("its agent answers %q", answer.State)
 	case answer.Generation != generation:
-		err = fmt.Errorf("its agent is too old to say what `current` leads to; the files of %s are as published. Try: update ebs-release-agent there", id)
+		err = fmt.Errorf("its agent is too old to say what `current` leads to; the files of %s are as published. "+
+			"Try: update ebs-release-agent there", id)
 	}
 	if err != nil {
 		return 0, s.failed("verify "+id, err)

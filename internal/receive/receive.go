@@ -122,7 +122,8 @@ func (r *Receiver) stage(ctx context.Context, tree release.Tree, q wire.Request,
 	if err != nil {
 		return nil, err
 	}
-	result, staging, err := tree.Stage(ctx, release.StageRequest{ID: q.Release, Digest: q.Digest, Base: q.Base, Delta: delta, Wanted: wanted, More: q.More})
+	result, staging, err := tree.Stage(ctx,
+		release.StageRequest{ID: q.Release, Digest: q.Digest, Base: q.Base, Delta: delta, Wanted: wanted, More: q.More})
 	r.staging = staging
 	return wire.Staged{Schema: wire.Schema, StageResult: result}, err
 }

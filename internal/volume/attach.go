@@ -41,7 +41,8 @@ func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []st
 			}
 			return vol, err
 		case isLimit(err):
-			return vol, fmt.Errorf("%w: %w: a %s takes no more volumes. Try: a larger instance type, or fewer volumes", err, ErrLimit, owner.InstanceType)
+			return vol, fmt.Errorf("%w: %w: a %s takes no more volumes. Try: a larger instance type, or fewer volumes",
+				err, ErrLimit, owner.InstanceType)
 		case IsNotFound(err), isIncorrectState(err) && says(err, vol.ID), IsDenied(err) && !looks.seen:
 			if IsDenied(err) { // a policy that goes by tags refuses what EC2 does not know, or not yet: the volume may have vanished
 				looks.attaching = 0
@@ -158,10 +159,12 @@ func (v *Volumes) named(ctx context.Context, vol Volume) (Volume, error) {
 		case at.InstanceID == vol.Attachment.InstanceID && at.Device != "":
 			return now, nil
 		case at.InstanceID != "" && at.InstanceID != vol.Attachment.InstanceID:
-			return vol, fmt.Errorf("set DeleteOnTermination of %s: EC2 says that it is attached to %s, not to %s", vol.ID, at.InstanceID, vol.Attachment.InstanceID)
+			return vol, fmt.Errorf("set DeleteOnTermination of %s: EC2 says that it is attached to %s, not to %s",
+				vol.ID, at.InstanceID, vol.Attachment.InstanceID)
 		}
 		if ended := pause(ctx, wait); ended != nil {
-			return vol, fmt.Errorf("set DeleteOnTermination of %s: EC2 does not say that it is attached to %s: %w", vol.ID, vol.Attachment.InstanceID, ended)
+			return vol, fmt.Errorf("set DeleteOnTermination of %s: EC2 does not say that it is attached to %s: %w",
+				vol.ID, vol.Attachment.InstanceID, ended)
 		}
 	}
 }
@@ -171,7 +174,8 @@ func ProtectInput(volumeID, instanceID, name string) *ec2.ModifyInstanceAttribut
 	return &ec2.ModifyInstanceAttributeInput{
 		InstanceId: aws.String(instanceID),
 		BlockDeviceMappings: []types.InstanceBlockDeviceMappingSpecification{{
-			DeviceName: aws.String(name), Ebs: &types.EbsInstanceBlockDeviceSpecification{VolumeId: aws.String(volumeID), DeleteOnTermination: aws.Bool(true)},
+			DeviceName: aws.String(name),
+			Ebs:        &types.EbsInstanceBlockDeviceSpecification{VolumeId: aws.String(volumeID), DeleteOnTermination: aws.Bool(true)},
 		}},
 	}
 }

@@ -68,5 +68,6 @@ func ClockWords(off time.Duration) string {
 	if off < 0 {
 		way = "behind"
 	}
-	return fmt.Sprintf("the clock of this machine is %v %s AWS's. Try: `timedatectl`, and chrony with the server 169.254.169.123", off.Abs().Round(time.Minute), way)
+	return fmt.Sprintf("the clock of this machine is %v %s AWS's. Try: `timedatectl`, and chrony with the server 169.254.169.123",
+		off.Abs().Round(time.Minute), way)
 }

@@ -146,7 +146,8 @@ func (v *Volumes) create(ctx context.Context, r Request, try int) (Volume, error
 	}
 	return Volume{
 		ID: aws.ToString(out.VolumeId), State: out.State, Zone: aws.ToString(out.AvailabilityZone), SnapshotID: aws.ToString(out.SnapshotId),
-		SizeGiB: aws.ToInt32(out.Size), Encrypted: aws.ToBool(out.Encrypted), KMSKeyID: aws.ToString(out.KmsKeyId), Created: aws.ToTime(out.CreateTime),
+		SizeGiB: aws.ToInt32(out.Size), Encrypted: aws.ToBool(out.Encrypted),
+		KMSKeyID: aws.ToString(out.KmsKeyId), Created: aws.ToTime(out.CreateTime),
 		Tags: r.tags(), asked: asked, answered: time.Now(),
 	}, nil
 }
@@ -160,10 +161,12 @@ func createError(r Request, err error) error {
 		return fmt.Errorf("%s: %w: %w", what, ErrSnapshot, explain("CreateVolume", err))
 	}
 	if IsDenied(err) && r.SnapshotID != "" { // the policy goes by the snapshot's tag, and what is gone has none
-		return fmt.Errorf("%s: %w; or see whether %s is still there, with the tag %s=%s", what, explain("CreateVolume", err), r.SnapshotID, TagRole, RoleRelease)
+		return fmt.Errorf("%s: %w; or see whether %s is still there, with the tag %s=%s",
+			what, explain("CreateVolume", err), r.SnapshotID, TagRole, RoleRelease)
 	}
 	if says(err, "Iops to volume size ratio") {
-		return fmt.Errorf("%s: %w. Try: a smaller volume-iops, or a larger release volume: a GiB takes 500 IOPS", what, explain("CreateVolume", err))
+		return fmt.Errorf("%s: %w. Try: a smaller volume-iops, or a larger release volume: a GiB takes 500 IOPS",
+			what, explain("CreateVolume", err))
 	}
 	return fmt.Errorf("%s: %w", what, explain("CreateVolume", err))
 }

@@ -33,7 +33,10 @@ const (
 	RoleRelease  = "release" // a snapshot that publish made
 	StateBooting = "booting" // from CreateVolume on
 	StateReady   = "ready"   // reported by the agent, before its last look at the pointer
-	StateLeft    = "left"    // of no use to its instance, whose agent could not remove it: it speaks for nobody, and gc removes it when it is detached
+
+	// StateLeft: of no use to its instance, whose agent could not remove it. It speaks for nobody,
+	// and gc removes it when it is detached.
+	StateLeft = "left"
 
 	// StateHookFailed: ready, but for what it holds a program of activate.d has not succeeded
 	// (yet). By the publisher after an activation, or by the agent.

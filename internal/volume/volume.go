@@ -24,7 +24,8 @@ type EC2 interface {
 	DescribeVolumes(context.Context, *ec2.DescribeVolumesInput, ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error)
 	CreateVolume(context.Context, *ec2.CreateVolumeInput, ...func(*ec2.Options)) (*ec2.CreateVolumeOutput, error)
 	AttachVolume(context.Context, *ec2.AttachVolumeInput, ...func(*ec2.Options)) (*ec2.AttachVolumeOutput, error)
-	ModifyInstanceAttribute(context.Context, *ec2.ModifyInstanceAttributeInput, ...func(*ec2.Options)) (*ec2.ModifyInstanceAttributeOutput, error)
+	ModifyInstanceAttribute(context.Context, *ec2.ModifyInstanceAttributeInput,
+		...func(*ec2.Options)) (*ec2.ModifyInstanceAttributeOutput, error)
 	DetachVolume(context.Context, *ec2.DetachVolumeInput, ...func(*ec2.Options)) (*ec2.DetachVolumeOutput, error)
 	DeleteVolume(context.Context, *ec2.DeleteVolumeInput, ...func(*ec2.Options)) (*ec2.DeleteVolumeOutput, error)
 	CreateTags(context.Context, *ec2.CreateTagsInput, ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error)
@@ -173,7 +174,8 @@ func from(d types.Volume) Volume {
 	for _, a := range d.Attachments {
 		if a.State != types.VolumeAttachmentStateDetached {
 			v.Attachment = Attachment{
-				InstanceID: aws.ToString(a.InstanceId), Device: aws.ToString(a.Device), State: a.State, DeleteOnTermination: aws.ToBool(a.DeleteOnTermination),
+				InstanceID: aws.ToString(a.InstanceId), Device: aws.ToString(a.Device),
+				State: a.State, DeleteOnTermination: aws.ToBool(a.DeleteOnTermination),
 			}
 		}
 	}

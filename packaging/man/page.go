@@ -28,7 +28,8 @@ func pages() map[string]about {
 		return append(append(codes, more...), entry{fmt.Sprint(exit.Interrupted), "interrupted"})
 	}
 	aws := []entry{
-		{"AWS_REGION, AWS_PROFILE, AWS_CA_BUNDLE, AWS_USE_FIPS_ENDPOINT and the other variables of the AWS SDKs", "Region and credentials; without them the instance's own"},
+		{"AWS_REGION, AWS_PROFILE, AWS_CA_BUNDLE, AWS_USE_FIPS_ENDPOINT and the other variables of the AWS SDKs",
+			"Region and credentials; without them the instance's own"},
 		{"HTTPS_PROXY, NO_PROXY", "a proxy; NO_PROXY needs 169.254.169.254 then, and the host of the pointer"},
 	}
 	return map[string]about{
@@ -98,7 +99,8 @@ func (p *page) render() string {
 		p.entries(v.flags)
 	}
 	p.macro("SH", "OPTIONS")
-	p.text("These flags are for every command; [$NAME] is the environment variable that does the same, and the name of a flag is its name in the configuration file.")
+	p.text("These flags are for every command; [$NAME] is the environment variable that does the same, " +
+		"and the name of a flag is its name in the configuration file.")
 	p.entries(p.top.flags)
 	p.macro("SH", "FILES")
 	p.entries(p.about.files)

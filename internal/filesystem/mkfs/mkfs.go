@@ -53,7 +53,8 @@ func Make(ctx context.Context, device string, kind filesystem.Kind, label string
 		return fmt.Errorf("read %s back after mkfs: %s %q, want %s %q", device, info.Kind, info.Label, kind, label)
 	}
 	if info.Newer != "" {
-		return fmt.Errorf("%s made a %s with features that a member on an older system cannot mount: %s. Try: another version of it, on another blank volume",
+		return fmt.Errorf("%s made a %s with features that a member on an older system cannot mount: %s. "+
+			"Try: another version of it, on another blank volume",
 			argv[0], kind, info.Newer)
 	}
 	return nil
