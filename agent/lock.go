@@ -94,7 +94,8 @@ func isLocked(path string) (bool, error) {
 	return false, nil
 }
 
-// holdsFlock looks for "1: FLOCK  ADVISORY  WRITE 917 00:19:1234 0 EOF". One who waits has "->" behind the number.
+// holdsFlock looks for "1: FLOCK  ADVISORY  WRITE 917 00:19:1234 0 EOF". One who waits has "->"
+// behind the number.
 func holdsFlock(locks, file string) bool {
 	for line := range strings.Lines(locks) {
 		if f := strings.Fields(line); len(f) > 5 && f[1] == "FLOCK" && f[5] == file {

@@ -1,7 +1,8 @@
 // Package boot is the boot of a member, and the place to start reading the agent. One sentence, in
 // this order:
 //
-//	identify -> resolve -> adopt -> create -> attach -> protect -> find device -> check -> mount -> verify -> report -> re-read -> ready
+//	identify -> resolve -> adopt -> create -> attach -> protect -> find device ->
+//	check -> mount -> verify -> report -> re-read -> ready
 //
 // Here is the order, the time that each stage may take, and what follows from a failure. What the
 // stages do to the world is behind the small interfaces of parts.go; agent/ puts AWS, the kernel
@@ -9,10 +10,12 @@
 //
 // Two orders matter most:
 //
-//   - Report comes before re-read. The publisher moves the pointer and then lists members; this program reports itself and then reads
-//     the pointer again. Whichever is first, one of them sees the other, so no member serves an older release unnoticed.
-//   - The release becomes visible last. mount makes a detached mount, which nobody else sees; verify looks inside; and only ready, after
-//     the pointer was read again, moves it to the mount point and opens the gate.
+//   - Report comes before re-read. The publisher moves the pointer and then lists members; this
+//     program reports itself and then reads the pointer again. Whichever is first, one of them sees
+//     the other, so no member serves an older release unnoticed.
+//   - The release becomes visible last. mount makes a detached mount, which nobody else sees; verify
+//     looks inside; and only ready, after the pointer was read again, moves it to the mount point
+//     and opens the gate.
 //
 // A generation never goes back: when the pointer names an older one than a volume here holds, the
 // boot fails and leaves that volume and its mount alone (ErrOlder).

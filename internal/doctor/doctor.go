@@ -58,8 +58,8 @@ func (f Finding) String() string {
 	return line
 }
 
-// Printer prints the line of each finding to out, and gives the state its colour on a terminal whose
-// user wants that: not with NO_COLOR (no-color.org) or TERM=dumb.
+// Printer prints the line of each finding to out, and gives the state its colour on a terminal
+// whose user wants that: not with NO_COLOR (no-color.org) or TERM=dumb.
 func Printer(out io.Writer, getenv func(string) string) func(Finding) error {
 	colours := getenv("NO_COLOR") == "" && words.Escapes(out, getenv("TERM"))
 	return func(f Finding) error {

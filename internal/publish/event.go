@@ -20,7 +20,7 @@ const (
 // Event is something that happened during a publish. `--output ndjson` prints one JSON object a
 // line, of this form, with "schema": 1:
 //
-//	{"schema":1,"time":"2026-11-23T02:00:00.123Z","phase":"P5","kind":"failed","member":"i-…","cause":"its disk is full","text":"…"}
+//	{"schema":1,"time":"…","phase":"P5","kind":"failed","member":"i-…","cause":"its disk is full"}
 //
 // A reader skips kinds and fields that it does not know.
 type Event struct {

@@ -125,8 +125,8 @@ func (ms *members) tooMany() error {
 		errTooMany, p.Failed, p.Total, ms.Settings.MaxFailures, ms.group(ms.having(StandsFailed)))
 }
 
-// group names members and what is wrong with them, those with the same trouble together. They may be
-// worked on meanwhile.
+// group names members and what is wrong with them, those with the same trouble together. They may
+// be worked on meanwhile.
 func (ms *members) group(some []*member) string {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()

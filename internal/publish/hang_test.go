@@ -72,7 +72,8 @@ func TestTheFlipWaitsForNobodyWhoHangs(t *testing.T) {
 	}
 }
 
-// P5 says again and again who is waited for, why, and for how long at most, also while they are tried.
+// P5 says again and again who is waited for, why, and for how long at most, also while they are
+// tried.
 func TestWhoIsWaitedForIsTold(t *testing.T) {
 	w := newWorld("a", "b", "c", "d", "e")
 	var start time.Time

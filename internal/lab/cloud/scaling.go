@@ -11,7 +11,8 @@ import (
 // The lifecycle of a member (Auto Scaling User Guide, "Amazon EC2 Auto Scaling instance
 // lifecycle"):
 //
-//	Pending -> [Pending:Wait -> Pending:Proceed ->] InService -> Terminating -> [Terminating:Wait -> Terminating:Proceed ->] Terminated
+//	Pending -> [Pending:Wait -> Pending:Proceed ->] InService ->
+//	Terminating -> [Terminating:Wait -> Terminating:Proceed ->] Terminated
 
 // leaving says whether a member does not count for the capacity any more.
 func (m Member) leaving() bool { return strings.HasPrefix(m.State, "Terminating") }
