@@ -15,6 +15,7 @@ import (
 	"ebs-release/internal/config"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/freeze"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/status"
 )
@@ -132,7 +133,7 @@ func (d *bootChecks) propagationCheck() func(context.Context) doctor.Finding {
 
 // The test binary plays the child that the doctor starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == mount.TryWriteVerb || os.Args[1] == diskWorkVerb) {
+	if len(os.Args) > 1 && (os.Args[1] == freeze.TryWriteVerb || os.Args[1] == diskWorkVerb) {
 		main()
 	}
 	os.Exit(m.Run())

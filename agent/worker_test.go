@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/freeze"
 	"ebs-release/internal/mount"
 
 	"golang.org/x/sys/unix"
@@ -40,14 +41,14 @@ func TestADiskThatStopsAnsweringHoldsNobody(t *testing.T) {
 	t.Cleanup(func() { command("losetup", "--detach", loop) })
 
 	m := nvme(t, "true")
-	if err := mount.Freeze(below); err != nil {
+	if err := freeze.Freeze(below); err != nil {
 		t.Fatal(err)
 	}
 	thawed := false
 	thaw := func() {
 		if !thawed {
 			thawed = true
-			if err := mount.Thaw(below); err != nil {
+			if err := freeze.Thaw(below); err != nil {
 				t.Error(err)
 			}
 		}

@@ -11,19 +11,20 @@ import (
 	"ebs-release/internal/device"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/freeze"
 	"ebs-release/internal/mount"
 
 	"github.com/spf13/cobra"
 )
 
-// tryWriteCommand is the child process of mount.Writable.
+// tryWriteCommand is the child process of freeze.Writable.
 func (p *program) tryWriteCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    mount.TryWriteVerb + " PATH",
+		Use:    freeze.TryWriteVerb + " PATH",
 		Short:  "Wait until a file system can be written to",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
-		RunE:   func(_ *cobra.Command, args []string) error { return exit.With(exit.Failed, mount.TryWrite(args[0])) },
+		RunE:   func(_ *cobra.Command, args []string) error { return exit.With(exit.Failed, freeze.TryWrite(args[0])) },
 	}
 }
 
@@ -47,9 +48,9 @@ func (d *bootChecks) writing(ctx context.Context) doctor.Finding {
 		return doctor.Failure("dmesg (the kernel does that after errors); "+renew,
 			"nothing can be written to %s: it is %s in mountinfo", point, why)
 	}
-	err = mount.Writable(ctx, point, min(frozenTime, d.timeout/2))
+	err = freeze.Writable(ctx, point, min(frozenTime, d.timeout/2))
 	switch {
-	case errors.Is(err, mount.ErrStuck):
+	case errors.Is(err, freeze.ErrStuck):
 		thaw := "fsfreeze --unfreeze " + point + " (a backup may have frozen it)"
 		return doctor.Failure(thaw+"; was it not frozen: dmesg, its disk does not answer", "%s", short(err))
 	case err != nil:

@@ -7,32 +7,31 @@ import (
 	"time"
 
 	"ebs-release/internal/exit"
-	"ebs-release/internal/mount"
-	"ebs-release/internal/snapshot"
+	"ebs-release/internal/freeze"
 
 	"github.com/spf13/cobra"
 )
 
 // frozenTime is longer than any publish holds a freeze.
-const frozenTime = snapshot.DefaultLimit + time.Second
+const frozenTime = freeze.DefaultLimit + time.Second
 
 // tryWriteCommand is the other side of notFrozen.
 func (p *program) tryWriteCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:    mount.TryWriteVerb + " PATH",
+		Use:    freeze.TryWriteVerb + " PATH",
 		Short:  "Wait until a file system can be written to",
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
-		RunE:   func(_ *cobra.Command, args []string) error { return exit.With(exit.Failed, mount.TryWrite(args[0])) },
+		RunE:   func(_ *cobra.Command, args []string) error { return exit.With(exit.Failed, freeze.TryWrite(args[0])) },
 	}
 }
 
 // notFrozen makes sure that writes to the release volume come through.
 func notFrozen(ctx context.Context, point string, limit time.Duration) error {
-	err := mount.Writable(ctx, point, limit)
-	if errors.Is(err, mount.ErrStuck) {
+	err := freeze.Writable(ctx, point, limit)
+	if errors.Is(err, freeze.ErrStuck) {
 		return fmt.Errorf("%s seems to be frozen: a write has waited for %v, and a publish holds a freeze for %v at most. Run `ebs-release thaw`; "+
-			"should that say that it was not frozen, its disk does not answer: see dmesg", point, limit, snapshot.DefaultLimit)
+			"should that say that it was not frozen, its disk does not answer: see dmesg", point, limit, freeze.DefaultLimit)
 	}
 	return err
 }

@@ -4,15 +4,14 @@ import (
 	"time"
 
 	"ebs-release/internal/exit"
-	"ebs-release/internal/mount"
-	"ebs-release/internal/snapshot"
+	"ebs-release/internal/freeze"
 
 	"github.com/spf13/cobra"
 )
 
 const freezeGuardVerb = "freeze-guard"
 
-// freezeGuardCommand is the other side of snapshot.Holder, which starts it. It is hidden: a person
+// freezeGuardCommand is the other side of freeze.Holder, which starts it. It is hidden: a person
 // who froze something with it would have to keep its standard input open.
 func (p *program) freezeGuardCommand() *cobra.Command {
 	var limit time.Duration
@@ -22,18 +21,17 @@ func (p *program) freezeGuardCommand() *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			guard := snapshot.Guard{Path: args[0], Limit: limit, Sync: mount.Sync, Freeze: mount.Freeze, Thaw: mount.Thaw}
-			return exit.With(exit.Failed, guard.Run(cmd.InOrStdin(), p.stdout, snapshot.GuardSignals()))
+			return exit.With(exit.Failed, freeze.NewGuard(args[0], limit).Run(cmd.InOrStdin(), p.stdout, freeze.Signals()))
 		},
 	}
-	cmd.Flags().DurationVar(&limit, "limit", snapshot.DefaultLimit, "thaw after this long, whatever happens")
+	cmd.Flags().DurationVar(&limit, "limit", freeze.DefaultLimit, "thaw after this long, whatever happens")
 	return cmd
 }
 
 // holder freezes mountPoint by way of a guard, which is this very program.
-func holder(mountPoint string, refuse []snapshot.Place) snapshot.Holder {
-	return snapshot.Holder{
-		Command: []string{"/proc/self/exe", freezeGuardVerb, "--limit", snapshot.DefaultLimit.String(), mountPoint},
-		Path:    mountPoint, Limit: snapshot.DefaultLimit, Thaw: mount.Thaw, Refuse: refuse,
+func holder(mountPoint string, refuse []freeze.Place) freeze.Holder {
+	return freeze.Holder{
+		Command: []string{"/proc/self/exe", freezeGuardVerb, "--limit", freeze.DefaultLimit.String(), mountPoint},
+		Path:    mountPoint, Limit: freeze.DefaultLimit, Refuse: refuse,
 	}
 }

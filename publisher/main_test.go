@@ -14,10 +14,9 @@ import (
 
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
-	"ebs-release/internal/mount"
+	"ebs-release/internal/freeze"
 	"ebs-release/internal/pointer"
-
-	"golang.org/x/sys/unix"
+	"ebs-release/internal/test/scratch"
 )
 
 // The test binary plays the program: started with one of its verbs, it is the program.
@@ -225,21 +224,12 @@ func TestFreezeGuardVerbHoldsAFreeze(t *testing.T) {
 	if err := os.Mkdir(point, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	device := loopDevice(t, 16<<20)
-	command(t, "mkfs.ext4", "-q", device)
-	if err := unix.Mount(device, point, "ext4", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(point, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	scratch.Mount(t, scratch.Disk(t, 16<<20, "mkfs.ext4", "-q"), point, "ext4", 0, "")
 	hold, err := holder(point, nil).Freeze(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := mount.Freeze(point); err == nil {
+	if err := freeze.Freeze(point); err == nil {
 		t.Error("it was not frozen")
 	}
 	if err := hold.Release(); err != nil {

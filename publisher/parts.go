@@ -13,6 +13,7 @@ import (
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/freeze"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
@@ -110,19 +111,19 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 }
 
 // needed is what a publish reads or writes while the release volume is frozen.
-func needed(values config.Values, configFile string) []snapshot.Place {
+func needed(values config.Values, configFile string) []freeze.Place {
 	home, _ := os.UserHomeDir() // without one there are no files in it
-	places := []snapshot.Place{
+	places := []freeze.Place{
 		{What: "the pointer store", Path: values.Get("pointer-store")},
 		{What: "the ssh key", Path: values.Get("ssh-key")},
 		{What: "the configuration", Path: configFile},
 		{What: "the home directory", Path: home},
 	}
 	for _, env := range []string{"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CA_BUNDLE"} {
-		places = append(places, snapshot.Place{What: "the file of $" + env, Path: os.Getenv(env)})
+		places = append(places, freeze.Place{What: "the file of $" + env, Path: os.Getenv(env)})
 	}
 	if home != "" {
-		places = append(places, snapshot.Place{What: "the AWS credentials", Path: filepath.Join(home, ".aws")})
+		places = append(places, freeze.Place{What: "the AWS credentials", Path: filepath.Join(home, ".aws")})
 	}
 	return places
 }

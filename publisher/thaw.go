@@ -8,12 +8,11 @@ import (
 
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
-	"ebs-release/internal/mount"
+	"ebs-release/internal/freeze"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 func (p *program) thawCommand() *cobra.Command {
@@ -42,7 +41,7 @@ func (p *program) thaw(ctx context.Context, values config.Values) error {
 		return exit.With(exit.Unchanged, errors.New("nothing was changed: unfreezing a file system needs root; run it with sudo"))
 	}
 	thawed := true
-	if err := mount.Thaw(point); errors.Is(err, unix.EINVAL) { // FITHAW of what is not frozen
+	if err := freeze.Thaw(point); errors.Is(err, freeze.ErrNotFrozen) {
 		thawed = false
 	} else if err != nil {
 		return err

@@ -14,13 +14,12 @@ import (
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/freeze"
 	"ebs-release/internal/gc"
-	"ebs-release/internal/mount"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
-
-	"golang.org/x/sys/unix"
+	"ebs-release/internal/test/scratch"
 )
 
 func TestUsageErrorsOfVerbsEndWith2(t *testing.T) {
@@ -151,21 +150,11 @@ func TestThawSaysWhetherItWasFrozen(t *testing.T) {
 	if code, _, stderr := call(t, nil, "thaw", "--mount-point", point); code != exit.Unchanged || !strings.Contains(stderr, "nothing is mounted") {
 		t.Errorf("code %d, %q", code, stderr)
 	}
-	device := loopDevice(t, 16<<20)
-	command(t, "mkfs.ext4", "-q", device)
-	if err := unix.Mount(device, point, "ext4", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = mount.Thaw(point) // in case the test failed
-		if err := unix.Unmount(point, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	scratch.Mount(t, scratch.Disk(t, 16<<20, "mkfs.ext4", "-q"), point, "ext4", 0, "")
 	if code, stdout, stderr := call(t, nil, "thaw", "--mount-point", point); code != 0 || stdout != point+" was not frozen\n" {
 		t.Errorf("code %d, %q, %q", code, stdout, stderr)
 	}
-	if err := mount.Freeze(point); err != nil {
+	if err := freeze.Freeze(point); err != nil {
 		t.Fatal(err)
 	}
 	if code, stdout, stderr := call(t, nil, "thaw", "--mount-point", point, "--output", "json"); code != 0 || !strings.Contains(stdout, `"was_frozen": true`) {

@@ -1,5 +1,4 @@
-// Package mount puts a file system in place by system call, reads back what is mounted, and
-// freezes.
+// Package mount puts a file system in place by system call, and reads back what is mounted.
 //
 // A mount is made in two steps. Prepare gives a detached one: the kernel has the file system,
 // nobody else sees it, and it is gone when its descriptor closes (also when the process dies). Its

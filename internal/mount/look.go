@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
@@ -22,6 +24,19 @@ type Mounted struct {
 
 func (m Mounted) String() string {
 	return fmt.Sprintf("%s (%s, device %d:%d)", m.Source, m.Kind, m.Major, m.Minor)
+}
+
+// ReadOnly says by which mount option nothing can be written to the file system; "": none. It is
+// read from mountinfo: the disk is not touched.
+func (m Mounted) ReadOnly() string {
+	// ext4 says the last two after errors (errors=remount-ro), and of one that was shut down;
+	// before Linux 6.14 it says `ro`.
+	for option := range strings.SplitSeq(m.Options+","+m.SuperOptions, ",") {
+		if slices.Contains([]string{"ro", "emergency_ro", "shutdown"}, option) {
+			return option
+		}
+	}
+	return ""
 }
 
 // Look says what is at point. nil: nothing is mounted, and point is an empty directory, ready for a

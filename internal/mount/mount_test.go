@@ -11,32 +11,10 @@ import (
 	"time"
 
 	"ebs-release/internal/mount"
+	"ebs-release/internal/test/scratch"
 
 	"golang.org/x/sys/unix"
 )
-
-// disk makes a real file system on a sparse file behind a loop device, and takes both down.
-func disk(t *testing.T, size int64, mkfs ...string) string {
-	t.Helper()
-	image := filepath.Join(t.TempDir(), "image")
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(image, size); err != nil {
-		t.Fatal(err)
-	}
-	if len(mkfs) > 0 {
-		run(t, append(mkfs, image)...)
-	}
-	return loop(t, image)
-}
-
-func loop(t *testing.T, image string) string {
-	t.Helper()
-	device := strings.TrimSpace(run(t, "losetup", "--find", "--show", image))
-	t.Cleanup(func() { run(t, "losetup", "--detach", device) })
-	return device
-}
 
 func run(t *testing.T, argv ...string) string {
 	t.Helper()
@@ -55,7 +33,12 @@ func point(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for unix.Unmount(dir, unix.UMOUNT_NOFOLLOW) == nil {
+		err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+		for err == nil {
+			err = unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+		}
+		if errors.Is(err, unix.EBUSY) {
+			t.Errorf("the test left somebody who uses %s: %v", dir, unix.Unmount(dir, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH))
 		}
 	})
 	return dir
@@ -81,7 +64,7 @@ func TestDetachedMountIsReadableBeforeAnybodySeesIt(t *testing.T) {
 		{"xfs", 320 << 20, []string{"mkfs.xfs", "-q"}},
 	} {
 		t.Run(tc.kind, func(t *testing.T) {
-			device, at := disk(t, tc.size, tc.mkfs...), point(t)
+			device, at := scratch.Disk(t, tc.size, tc.mkfs...), point(t)
 			d := prepare(t, device, tc.kind)
 			if err := os.WriteFile(filepath.Join(d.Root(), "hello"), []byte("inside"), 0o644); err != nil {
 				t.Fatal(err)
@@ -128,7 +111,7 @@ func TestDetachedMountIsReadableBeforeAnybodySeesIt(t *testing.T) {
 }
 
 func TestClosedWithoutAMoveIsUnmounted(t *testing.T) {
-	device := disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
+	device := scratch.Disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
 	d := prepare(t, device, "ext4")
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
@@ -158,7 +141,7 @@ func TestTwoSnapshotsOfOneXFSMountSideBySide(t *testing.T) {
 	}
 	run(t, "mkfs.xfs", "-q", image)
 	run(t, "cp", "--sparse=always", image, image+"2")
-	first, second := prepare(t, loop(t, image), "xfs"), prepare(t, loop(t, image+"2"), "xfs")
+	first, second := prepare(t, scratch.Loop(t, image), "xfs"), prepare(t, scratch.Loop(t, image+"2"), "xfs")
 	if err := os.WriteFile(filepath.Join(first.Root(), "x"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +191,7 @@ func TestMovingOntoAMountIsRefused(t *testing.T) {
 	if err := unix.Mount("tmpfs", at, "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
-	d := prepare(t, disk(t, 16<<20, "mkfs.ext4", "-q", "-F"), "ext4")
+	d := prepare(t, scratch.Disk(t, 16<<20, "mkfs.ext4", "-q", "-F"), "ext4")
 	if err := d.MoveTo(at); err == nil || !strings.Contains(err.Error(), "mounted there already") {
 		t.Fatalf("error = %v", err)
 	}
@@ -221,7 +204,7 @@ func TestMovingOntoAMountIsRefused(t *testing.T) {
 }
 
 func TestTheKernelsReasonIsInTheError(t *testing.T) {
-	_, err := mount.Prepare(disk(t, 16<<20), "xfs")
+	_, err := mount.Prepare(scratch.Disk(t, 16<<20), "xfs")
 	if err == nil || !strings.Contains(err.Error(), "as xfs") || !strings.Contains(err.Error(), "kernel: XFS") {
 		t.Fatalf("error = %v, want the kernel's words in it", err)
 	}
@@ -229,7 +212,7 @@ func TestTheKernelsReasonIsInTheError(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "not a block device") {
 		t.Fatalf("error = %v", err)
 	}
-	_, err = mount.Prepare(disk(t, 16<<20), "nosuchfs")
+	_, err = mount.Prepare(scratch.Disk(t, 16<<20), "nosuchfs")
 	if err == nil || !strings.Contains(err.Error(), "does not know this file system") {
 		t.Fatalf("error = %v", err)
 	}
@@ -237,7 +220,7 @@ func TestTheKernelsReasonIsInTheError(t *testing.T) {
 
 func TestBusyUnmountNamesTheProcess(t *testing.T) {
 	at := point(t)
-	d := prepare(t, disk(t, 16<<20, "mkfs.ext4", "-q", "-F"), "ext4")
+	d := prepare(t, scratch.Disk(t, 16<<20, "mkfs.ext4", "-q", "-F"), "ext4")
 	if err := d.MoveTo(at); err != nil {
 		t.Fatal(err)
 	}
@@ -285,7 +268,7 @@ func TestUnmountLooksIntoOtherMountNamespacesFirst(t *testing.T) {
 			t.Cleanup(func() { run(t, "umount", dir) })
 			run(t, "mount", "--make-private", dir)
 			run(t, "mount", "--make-shared", dir)
-			at, disk := filepath.Join(dir, "release"), disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
+			at, disk := filepath.Join(dir, "release"), scratch.Disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
 			run(t, "mkdir", at)
 			if err := mount.Mount(disk, "ext4", at); err != nil {
 				t.Fatal(err)
@@ -333,7 +316,7 @@ func TestUnmountLooksIntoOtherMountNamespacesFirst(t *testing.T) {
 }
 
 func TestUnmountSeesTheSameFileSystemAtAnotherPlace(t *testing.T) {
-	at, other, disk := point(t), point(t), disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
+	at, other, disk := point(t), point(t), scratch.Disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
 	if err := mount.Mount(disk, "ext4", at); err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +339,7 @@ func TestNoLinkAboveAMountPointIsFollowed(t *testing.T) {
 	if err := os.Symlink("real", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	disk := disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
+	disk := scratch.Disk(t, 16<<20, "mkfs.ext4", "-q", "-F")
 	d := prepare(t, disk, "ext4")
 	if err := d.MoveTo(at); err == nil || !strings.Contains(err.Error(), "lies behind, a symbolic link (to "+real+"/release)") {
 		t.Errorf("MoveTo: %v", err)
@@ -389,32 +372,24 @@ func TestNoLinkAboveAMountPointIsFollowed(t *testing.T) {
 	}
 }
 
-func TestFreezeStopsWritersUntilThaw(t *testing.T) {
-	at := point(t)
-	if err := mount.Mount(disk(t, 16<<20, "mkfs.ext4", "-q", "-F"), "ext4", at); err != nil {
+func TestFileSystemWithErrorsIsReadOnly(t *testing.T) {
+	at, device := point(t), scratch.Disk(t, 16<<20, "mkfs.ext4", "-q")
+	scratch.Mount(t, device, at, "ext4", 0, "errors=remount-ro")
+	look := func() mount.Mounted {
+		t.Helper()
+		m, err := mount.Look(at)
+		if err != nil || m == nil {
+			t.Fatalf("%v, %v", m, err)
+		}
+		return *m
+	}
+	if why := look().ReadOnly(); why != "" {
+		t.Errorf("read-only by %q", why)
+	}
+	if err := os.WriteFile(filepath.Join("/sys/fs/ext4", filepath.Base(device), "trigger_fs_error"), []byte("a test"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := mount.Thaw(at); !errors.Is(err, unix.EINVAL) {
-		t.Fatalf("thaw of what is not frozen: %v, want EINVAL", err)
-	}
-	if err := mount.Freeze(at); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { mount.Thaw(at) })
-	if err := mount.Freeze(at); !errors.Is(err, unix.EBUSY) {
-		t.Fatalf("second freeze: %v, want EBUSY", err)
-	}
-	written := make(chan error, 1)
-	go func() { written <- os.WriteFile(filepath.Join(at, "x"), nil, 0o644) }()
-	select {
-	case err := <-written:
-		t.Fatalf("a write went through while frozen (%v)", err)
-	case <-time.After(100 * time.Millisecond):
-	}
-	if err := mount.Thaw(at); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-written; err != nil {
-		t.Fatal(err)
+	if why := look().ReadOnly(); why != "ro" && why != "emergency_ro" { // the second since Linux 6.14
+		t.Errorf("read-only by %q", why)
 	}
 }

@@ -14,13 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/hook"
 	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
+	"ebs-release/internal/test/scratch"
 )
 
 // The test binary is also the agent on the far side: sshd starts it through a script, and it works
@@ -192,15 +191,7 @@ func volume(t *testing.T) release.Tree {
 func small(t *testing.T, kib int) release.Tree {
 	t.Helper()
 	tree := release.Tree{Root: t.TempDir()}
-	if err := unix.Mount("tmpfs", tree.Root, "tmpfs", 0, fmt.Sprintf("size=%dk", kib)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		// The far side may need a moment to let go.
-		if err := unix.Unmount(tree.Root, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
+	scratch.Mount(t, "tmpfs", tree.Root, "tmpfs", 0, fmt.Sprintf("size=%dk", kib)) // the far side may need a moment to let go
 	if err := tree.Init(0, 0); err != nil {
 		t.Fatal(err)
 	}

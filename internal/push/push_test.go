@@ -17,8 +17,7 @@ import (
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/release"
-
-	"golang.org/x/sys/unix"
+	"ebs-release/internal/test/scratch"
 )
 
 func same(t *testing.T, a, b string) {
@@ -287,14 +286,7 @@ func TestWhatSSHSaidIsWhole(t *testing.T) {
 func TestAFullTemporaryFolderIsSaid(t *testing.T) {
 	f := newFar(t, volume(t))
 	full := t.TempDir()
-	if err := unix.Mount("tmpfs", full, "tmpfs", 0, "size=4k,nr_inodes=20"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(full, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	scratch.Mount(t, "tmpfs", full, "tmpfs", 0, "size=4k,nr_inodes=20")
 	if err := os.WriteFile(filepath.Join(full, "filler"), make([]byte, 4096), 0o600); err != nil {
 		t.Fatal(err)
 	}

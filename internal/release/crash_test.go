@@ -131,7 +131,7 @@ func newDisk(t *testing.T) *disk {
 	}
 	d.loop = strings.TrimSpace(string(out))
 	t.Cleanup(func() {
-		_ = unix.Unmount(d.mount, 0) // when a test ended half way
+		_ = unix.Unmount(d.mount, unix.MNT_DETACH) // when a test ended half way
 		if out, err := exec.Command("losetup", "--detach", d.loop).CombinedOutput(); err != nil {
 			t.Errorf("losetup --detach %s: %v %s", d.loop, err, out)
 		}

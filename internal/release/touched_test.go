@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
+	"ebs-release/internal/test/scratch"
 
 	"golang.org/x/sys/unix"
 )
@@ -247,17 +247,11 @@ func TestAReleaseThatIsPresentAndEditedIsMadeAnew(t *testing.T) {
 	}
 }
 
-// volumeOf is a release volume of a size.
-func volumeOf(t *testing.T, size string) Tree {
+// volumeOf is a release volume of that many MiB.
+func volumeOf(t *testing.T, mib int64) Tree {
 	t.Helper()
 	tree := Tree{Root: t.TempDir()}
-	image := filepath.Join(t.TempDir(), "image")
-	for _, args := range [][]string{{"truncate", "-s", size, image}, {"mkfs.ext4", "-q", "-F", "-m", "0", image}, {"mount", "-o", "loop", image, tree.Root}} {
-		if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil { // ours
-			t.Fatalf("%v: %v %s", args, err, out)
-		}
-	}
-	t.Cleanup(func() { _ = unix.Unmount(tree.Root, unix.MNT_DETACH) })
+	scratch.Mount(t, scratch.Disk(t, mib<<20, "mkfs.ext4", "-q", "-m", "0"), tree.Root, "ext4", 0, "")
 	if err := tree.Init(ordinary, ordinary); err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +261,7 @@ func volumeOf(t *testing.T, size string) Tree {
 // Releases of 30 % of the volume: the fourth fits, as the oldest goes; a third one fits only when
 // nothing is kept for a rollback.
 func TestRoomIsMadeBeforeAPublishIsRefused(t *testing.T) {
-	server, far := volumeOf(t, "64M"), volumeOf(t, "64M")
+	server, far := volumeOf(t, 64), volumeOf(t, 64)
 	var before Ingested
 	release := func(i, megabytes int, wanted gc.Wanted) (in Ingested, err error) {
 		dir := source(t, map[string]string{"big": strings.Repeat(string(rune('a'+i)), megabytes<<20)})

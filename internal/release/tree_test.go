@@ -18,6 +18,7 @@ import (
 
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
+	"ebs-release/internal/test/scratch"
 
 	"golang.org/x/sys/unix"
 )
@@ -140,14 +141,7 @@ func volume(t *testing.T) Tree {
 func small(t *testing.T, kib int) Tree {
 	t.Helper()
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dk", kib)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	scratch.Mount(t, "tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dk", kib))
 	tree := Tree{dir}
 	if err := tree.Init(ordinary, ordinary); err != nil {
 		t.Fatal(err)

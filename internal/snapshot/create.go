@@ -1,3 +1,5 @@
+// Package snapshot makes an EBS snapshot of a mounted file system while that is frozen, waits until
+// it is complete, and finds those that nobody needs any more.
 package snapshot
 
 import (
@@ -9,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"ebs-release/internal/freeze"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -31,7 +34,7 @@ type Maker struct {
 	VolumeID string
 	OwnTags  map[string]string // of the account, see volume.ParseTags: every snapshot gets them
 	Store    string            // whose snapshots they are: its id, for the tag; empty: no tag
-	Holder   Holder
+	Holder   freeze.Holder
 	Pause    time.Duration // before another try; 0: 16 s (EBS: a second snapshot of a volume within 15 s may be refused)
 	Note     func(string)  // told why there is another try; may be nil
 }

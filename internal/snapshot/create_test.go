@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ebs-release/internal/snapshot"
+	"ebs-release/internal/test/scratch"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -50,9 +51,9 @@ func maker(api snapshot.EC2, path string, limit time.Duration) snapshot.Maker {
 }
 
 func TestSnapshotIsTakenWhileFrozen(t *testing.T) {
-	path := disk(t, "ext4")
+	path := disk(t)
 	api := &fakeEC2{create: func(_ context.Context, in *ec2.CreateSnapshotInput) (string, error) {
-		if !frozen(t, path) {
+		if !scratch.Frozen(t, path) {
 			t.Error("CreateSnapshot was called on a file system that is not frozen")
 		}
 		tags := map[string]string{}
@@ -68,17 +69,17 @@ func TestSnapshotIsTakenWhileFrozen(t *testing.T) {
 	if err != nil || made.ID != "snap-7" || made.Frozen <= 0 {
 		t.Errorf("Create() = %+v, %v", made, err)
 	}
-	if frozen(t, path) {
+	if scratch.Frozen(t, path) {
 		t.Error("left frozen")
 	}
 }
 
 func TestAnswerAfterTheThawDoesNotCount(t *testing.T) {
-	path := disk(t, "ext4")
+	path := disk(t)
 	late := "snap-late"
 	api := &fakeEC2{
 		create: func(context.Context, *ec2.CreateSnapshotInput) (string, error) {
-			writableWithin(t, path, 5*time.Second) // the guard has thawed at its limit
+			scratch.WritableWithin(t, path, 5*time.Second) // the guard has thawed at its limit
 			return late, nil
 		},
 		describe: func(in *ec2.DescribeSnapshotsInput) ([]types.Snapshot, error) {
@@ -95,7 +96,7 @@ func TestAnswerAfterTheThawDoesNotCount(t *testing.T) {
 }
 
 func TestHangingAPIEndsTheFreezeInTime(t *testing.T) {
-	path := disk(t, "ext4")
+	path := disk(t)
 	calls := 0
 	api := &fakeEC2{
 		create: func(ctx context.Context, _ *ec2.CreateSnapshotInput) (string, error) {
@@ -109,13 +110,13 @@ func TestHangingAPIEndsTheFreezeInTime(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || calls != 3 {
 		t.Errorf("Create() = %v after %d calls, want a deadline after 3", err, calls)
 	}
-	if frozen(t, path) {
+	if scratch.Frozen(t, path) {
 		t.Error("left frozen")
 	}
 }
 
 func TestErrorsThatPassAreTriedAgainAndOthersAreNot(t *testing.T) {
-	path := disk(t, "ext4")
+	path := disk(t)
 	for _, tc := range []struct {
 		code  string
 		calls int
@@ -137,13 +138,13 @@ func TestErrorsThatPassAreTriedAgainAndOthersAreNot(t *testing.T) {
 			t.Errorf("%s: Create() = %v after %d calls and %d notes, want %d", tc.code, err, calls, notes, tc.calls)
 		}
 	}
-	if frozen(t, path) {
+	if scratch.Frozen(t, path) {
 		t.Error("left frozen")
 	}
 }
 
 func TestInterruptedCreateThawsAndLeavesNoSnapshot(t *testing.T) {
-	path := disk(t, "ext4")
+	path := disk(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	made := "snap-unknown"
 	api := &fakeEC2{
@@ -160,7 +161,7 @@ func TestInterruptedCreateThawsAndLeavesNoSnapshot(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || len(api.deleted) != 1 {
 		t.Errorf("Create() = %v, deleted %v", err, api.deleted)
 	}
-	if frozen(t, path) {
+	if scratch.Frozen(t, path) {
 		t.Error("left frozen")
 	}
 }

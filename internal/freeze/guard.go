@@ -1,11 +1,4 @@
-// Package snapshot makes an EBS snapshot of a mounted file system that is consistent, and never
-// leaves the file system frozen.
-//
-// Freezing is the dangerous part: a tool that dies between FIFREEZE and FITHAW leaves every writer
-// of that file system hanging for ever (ec2-consistent-snapshot #96). So the freeze is held by a
-// child process that does nothing else (Guard), and that thaws on every way out: asked to, parent
-// gone, a signal, the limit. The parent (Holder) watches the child in turn.
-package snapshot
+package freeze
 
 import (
 	"bufio"
@@ -17,10 +10,6 @@ import (
 	"syscall"
 	"time"
 )
-
-// DefaultLimit is how long a freeze may last at most. CreateSnapshot answers in well under a second
-// on a good day.
-const DefaultLimit = 10 * time.Second
 
 // What guard and holder say to each other, a line each.
 const (
@@ -37,17 +26,23 @@ const thawedAsAsked = sayThawed + "asked to"
 // Guard holds one file system frozen: the whole work of the freeze guard process. While the freeze
 // lasts it writes nothing but its pipe.
 type Guard struct {
-	Path   string                  // any directory on the file system
-	Limit  time.Duration           // from just before the freeze on
-	Sync   func(path string) error // syncfs(2), before the freeze and its limit: it may take minutes, and stops no writer
-	Freeze func(path string) error // FIFREEZE
-	Thaw   func(path string) error // FITHAW
+	path   string
+	limit  time.Duration
+	sync   func(path string) error // before the freeze and its limit: it may take minutes, and stops no writer
+	freeze func(path string) error
+	thaw   func(path string) error
 }
 
-// GuardSignals subscribes to the signals that a guard thaws on. SIGKILL and SIGSTOP cannot be
+// NewGuard makes a guard of the file system that path is on. The limit counts from just before the
+// freeze on.
+func NewGuard(path string, limit time.Duration) Guard {
+	return Guard{path: path, limit: limit, sync: Sync, freeze: Freeze, thaw: Thaw}
+}
+
+// Signals subscribes to the signals that a guard thaws on. SIGKILL and SIGSTOP cannot be
 // caught: the holder has its own clock for these. SIGPIPE is ignored, so that a vanished parent
 // cannot end the guard before the thaw.
-func GuardSignals() <-chan os.Signal {
+func Signals() <-chan os.Signal {
 	signal.Ignore(syscall.SIGPIPE)
 	ch := make(chan os.Signal, 1)
 	signal.Notify(ch, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGABRT, syscall.SIGALRM,
@@ -64,7 +59,7 @@ func (g Guard) Run(in io.Reader, out io.Writer, signals <-chan os.Signal) error 
 		line, _ := bufio.NewReader(in).ReadString('\n')
 		asked <- line
 	}()
-	err := g.Sync(g.Path)
+	err := g.sync(g.path)
 	select {
 	case <-asked:
 		err = errors.Join(err, errors.New("the parent process is gone"))
@@ -77,15 +72,15 @@ func (g Guard) Run(in io.Reader, out io.Writer, signals <-chan os.Signal) error 
 		return err
 	}
 	fmt.Fprintln(out, saySynced)
-	limit := time.NewTimer(g.Limit)
+	limit := time.NewTimer(g.limit)
 	defer limit.Stop()
-	if err := g.Freeze(g.Path); err != nil {
+	if err := g.freeze(g.path); err != nil {
 		fmt.Fprintf(out, "%s%v\n", sayFailed, err)
 		return err
 	}
 	why := g.hold(out, asked, signals, limit.C)
-	if err := g.Thaw(g.Path); err != nil {
-		if errors.Is(err, syscall.EINVAL) { // FITHAW of what is not frozen
+	if err := g.thaw(g.path); err != nil {
+		if errors.Is(err, ErrNotFrozen) {
 			fmt.Fprintf(out, "%sby someone else, before the guard did\n", sayThawed)
 			return err
 		}
@@ -110,6 +105,6 @@ func (g Guard) hold(out io.Writer, asked <-chan string, signals <-chan os.Signal
 	case s := <-signals:
 		return "signal " + s.String()
 	case <-limit:
-		return fmt.Sprintf("the limit of %v passed", g.Limit)
+		return fmt.Sprintf("the limit of %v passed", g.limit)
 	}
 }

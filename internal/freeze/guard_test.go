@@ -1,10 +1,9 @@
-package snapshot_test
+package freeze_test
 
 import (
 	"bufio"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,12 +11,39 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"ebs-release/internal/mount"
-	"ebs-release/internal/snapshot"
+	"ebs-release/internal/freeze"
+	"ebs-release/internal/test/scratch"
+
+	"golang.org/x/sys/unix"
 )
+
+func TestFreezeStopsWritersUntilThaw(t *testing.T) {
+	at := disk(t, "ext4")
+	if err := freeze.Thaw(at); !errors.Is(err, freeze.ErrNotFrozen) {
+		t.Fatalf("thaw of what is not frozen: %v", err)
+	}
+	if err := freeze.Freeze(at); err != nil {
+		t.Fatal(err)
+	}
+	if err := freeze.Freeze(at); !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("second freeze: %v, want EBUSY", err)
+	}
+	written := make(chan error, 1)
+	go func() { written <- os.WriteFile(filepath.Join(at, "x"), nil, 0o644) }()
+	select {
+	case err := <-written:
+		t.Fatalf("a write went through while frozen (%v)", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	if err := freeze.Thaw(at); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+}
 
 func TestFreezeAndThawOnRealFileSystems(t *testing.T) {
 	for _, kind := range []string{"ext4", "xfs"} {
@@ -27,13 +53,13 @@ func TestFreezeAndThawOnRealFileSystems(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !frozen(t, path) {
+			if !scratch.Frozen(t, path) {
 				t.Error("not frozen while held")
 			}
 			if err := hold.Release(); err != nil {
 				t.Error(err)
 			}
-			if frozen(t, path) {
+			if scratch.Frozen(t, path) {
 				t.Error("still frozen after the release")
 			}
 		})
@@ -51,14 +77,14 @@ func TestGuardThawsWhenThePublisherIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	line, _ := bufio.NewReader(out).ReadString('\n')
-	if line != "frozen\n" || !frozen(t, path) {
-		t.Errorf("publisher said %q, frozen: %v", line, frozen(t, path))
+	if line != "frozen\n" || !scratch.Frozen(t, path) {
+		t.Errorf("publisher said %q, frozen: %v", line, scratch.Frozen(t, path))
 	}
 	if err := publisher.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	publisher.Wait()
-	writableWithin(t, path, 2*time.Second)
+	scratch.WritableWithin(t, path, 2*time.Second)
 }
 
 func TestGuardThawsAtItsLimitAndTheReleaseSaysSo(t *testing.T) {
@@ -67,7 +93,7 @@ func TestGuardThawsAtItsLimitAndTheReleaseSaysSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	writableWithin(t, path, 2*time.Second)
+	scratch.WritableWithin(t, path, 2*time.Second)
 	if err := hold.Release(); err == nil || !strings.Contains(err.Error(), "the limit of 100ms passed") {
 		t.Errorf("Release() = %v, want that the limit passed", err)
 	}
@@ -83,7 +109,7 @@ func TestHolderThawsForAGuardThatWasKilled(t *testing.T) {
 	if err := hold.Release(); err == nil || !strings.Contains(err.Error(), "guard") {
 		t.Errorf("Release() = %v, want that the guard is gone", err)
 	}
-	if frozen(t, path) {
+	if scratch.Frozen(t, path) {
 		t.Error("still frozen")
 	}
 }
@@ -97,7 +123,7 @@ func TestGuardThawsOnSignals(t *testing.T) {
 				t.Fatal(err)
 			}
 			signalGuard(t, path, s)
-			writableWithin(t, path, 2*time.Second)
+			scratch.WritableWithin(t, path, 2*time.Second)
 			if err := hold.Release(); err == nil || !strings.Contains(err.Error(), "signal "+s.String()) {
 				t.Errorf("Release() = %v, want that the guard thawed on %v", err, s)
 			}
@@ -111,7 +137,7 @@ func TestThawBySomeoneElseIsNoticed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := mount.Thaw(path); err != nil {
+	if err := freeze.Thaw(path); err != nil {
 		t.Fatal(err)
 	}
 	if err := hold.Release(); err == nil || !strings.Contains(err.Error(), "by someone else") {
@@ -121,17 +147,17 @@ func TestThawBySomeoneElseIsNoticed(t *testing.T) {
 
 func TestFreezeOfWhatIsFrozenAlreadyIsAnError(t *testing.T) {
 	path := disk(t, "ext4")
-	if err := mount.Freeze(path); err != nil {
+	if err := freeze.Freeze(path); err != nil {
 		t.Fatal(err)
 	}
 	_, err := holder(path, 5*time.Second).Freeze(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "busy") {
 		t.Errorf("Freeze() = %v, want busy", err)
 	}
-	if !frozen(t, path) {
+	if !scratch.Frozen(t, path) {
 		t.Error("a freeze that is not ours was ended")
 	}
-	if err := mount.Thaw(path); err != nil {
+	if err := freeze.Thaw(path); err != nil {
 		t.Error(err)
 	}
 }
@@ -147,7 +173,7 @@ func TestFreezeIsRefused(t *testing.T) {
 	})
 	t.Run("a file that the publisher needs", func(t *testing.T) {
 		h := holder(path, time.Second)
-		h.Refuse = []snapshot.Place{{What: "nothing", Path: ""}, {What: "missing", Path: "/does/not/exist"}, {What: "the ssh key", Path: key}}
+		h.Refuse = []freeze.Place{{What: "nothing", Path: ""}, {What: "missing", Path: "/does/not/exist"}, {What: "the ssh key", Path: key}}
 		refused(t, h, "the ssh key ("+key+")")
 	})
 	t.Run("working directory", func(t *testing.T) {
@@ -169,69 +195,15 @@ func TestFreezeIsRefused(t *testing.T) {
 	})
 }
 
-func refused(t *testing.T, h snapshot.Holder, want string) {
+func refused(t *testing.T, h freeze.Holder, want string) {
 	t.Helper()
 	_, err := h.Freeze(t.Context())
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("Freeze() = %v, want it to contain %q", err, want)
 	}
-	if h.Path != "/" && h.Path != "/proc" && err == nil && frozen(t, h.Path) {
+	if h.Path != "/" && h.Path != "/proc" && err == nil && scratch.Frozen(t, h.Path) {
 		t.Error("frozen all the same")
 	}
-}
-
-func TestGuardThawsWhenNobodyListens(t *testing.T) {
-	var did []string
-	in, _ := io.Pipe() // says nothing, stays open
-	guard := snapshot.Guard{Path: "/x", Limit: time.Minute,
-		Sync:   func(string) error { did = append(did, "sync"); return nil },
-		Freeze: func(string) error { did = append(did, "freeze"); return nil },
-		Thaw:   func(string) error { did = append(did, "thaw"); return nil },
-	}
-	closedOut, w := io.Pipe()
-	closedOut.Close()
-	if err := guard.Run(in, w, nil); err != nil {
-		t.Error(err)
-	}
-	if strings.Join(did, " ") != "sync freeze thaw" {
-		t.Errorf("did %v", did)
-	}
-}
-
-// The more is in memory, the longer a sync takes; writers do not wait for it, so neither the limit
-// nor the length of the freeze counts it.
-func TestGuardSyncsBeforeItsLimitBegins(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var frozen time.Time
-		in, say := io.Pipe()
-		guard := snapshot.Guard{Path: "/x", Limit: time.Second,
-			Sync:   func(string) error { time.Sleep(time.Minute); return nil },
-			Freeze: func(string) error { frozen = time.Now(); return nil },
-			Thaw:   func(string) error { return nil },
-		}
-		var out strings.Builder
-		if err := guard.Run(in, &out, nil); err != nil {
-			t.Error(err)
-		}
-		if held := time.Since(frozen); held != time.Second || out.String() != "synced\nfrozen\nthawed: the limit of 1s passed\n" {
-			t.Errorf("frozen for %v, said %q", held, out.String())
-		}
-		_ = say.Close()
-	})
-}
-
-func TestGuardWhoseParentGoesDuringTheSyncFreezesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		in, say := io.Pipe()
-		guard := snapshot.Guard{Path: "/x", Limit: time.Second,
-			Sync:   func(string) error { _ = say.Close(); time.Sleep(time.Minute); return nil },
-			Freeze: func(string) error { t.Error("frozen"); return nil },
-			Thaw:   func(string) error { return nil },
-		}
-		if err := guard.Run(in, io.Discard, nil); err == nil {
-			t.Error("all is well")
-		}
-	})
 }
 
 // signalGuard finds the guard of path among this process's children.

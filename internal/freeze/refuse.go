@@ -1,4 +1,4 @@
-package snapshot
+package freeze
 
 import (
 	"errors"

@@ -1,4 +1,4 @@
-package mount
+package freeze
 
 import (
 	"bytes"
@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,19 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// ReadOnly says by which mount option nothing can be written to the file system; "": none. It is
-// read from mountinfo: the disk is not touched.
-func (m Mounted) ReadOnly() string {
-	// ext4 says the last two after errors (errors=remount-ro), and of one that was shut down;
-	// before Linux 6.14 it says `ro`.
-	for option := range strings.SplitSeq(m.Options+","+m.SuperOptions, ",") {
-		if slices.Contains([]string{"ro", "emergency_ro", "shutdown"}, option) {
-			return option
-		}
-	}
-	return ""
-}
 
 // TryWriteVerb is the verb of a program that uses Writable: it calls TryWrite with the path that
 // comes after it.

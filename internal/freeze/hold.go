@@ -1,4 +1,4 @@
-package snapshot
+package freeze
 
 import (
 	"bufio"
@@ -22,11 +22,10 @@ const grace = time.Second
 
 // Holder starts freeze guards, and makes up for one that was killed.
 type Holder struct {
-	Command []string                // the guard: this program and its hidden verb, with the path and limit in it
-	Path    string                  // any directory on the file system
-	Limit   time.Duration           // the guard's limit
-	Thaw    func(path string) error // FITHAW, for when the guard cannot any more
-	Refuse  []Place                 // what must not lie on the file system
+	Command []string      // the guard: this program and its hidden verb, with the path and limit in it
+	Path    string        // any directory on the file system
+	Limit   time.Duration // the guard's limit
+	Refuse  []Place       // what must not lie on the file system
 }
 
 // Hold is a file system that a guard holds frozen. End it with Release, whatever happens.
@@ -147,8 +146,8 @@ func (h *Hold) end() error {
 	}
 	var err error
 	if !thawed {
-		err = h.holder.Thaw(h.holder.Path)
-		if errors.Is(err, syscall.EINVAL) { // it was not frozen
+		err = Thaw(h.holder.Path)
+		if errors.Is(err, ErrNotFrozen) {
 			err = nil
 		} else if err != nil {
 			err = fmt.Errorf("%s may still be frozen, run `ebs-release thaw`: %w", h.holder.Path, err)

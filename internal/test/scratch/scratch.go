@@ -1,0 +1,117 @@
+// Package scratch gives tests real disks and mounts, which are gone when the test is, also when it
+// failed.
+package scratch
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/freeze"
+
+	"golang.org/x/sys/unix"
+)
+
+// patience is how long a process that ends may still use a mount: a guard whose publisher was
+// killed lets go a moment after its thaw.
+const patience = 10 * time.Second
+
+// Disk makes a disk of that many bytes on a sparse file, with a file system when there is a mkfs,
+// and returns its loop device.
+func Disk(t testing.TB, size int64, mkfs ...string) (device string) {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, size); err != nil {
+		t.Fatal(err)
+	}
+	if len(mkfs) > 0 {
+		run(t, append(mkfs, image)...)
+	}
+	return Loop(t, image)
+}
+
+// Loop returns a loop device of an image.
+func Loop(t testing.TB, image string) (device string) {
+	t.Helper()
+	device = run(t, "losetup", "--find", "--show", image)
+	t.Cleanup(func() { run(t, "losetup", "--detach", device) }) // at the last close, where it is still mounted
+	return device
+}
+
+// Mount mounts a device, or "tmpfs", at a directory.
+func Mount(t testing.TB, source, point, kind string, flags uintptr, options string) {
+	t.Helper()
+	if err := unix.Mount(source, point, kind, flags, options); err != nil {
+		t.Fatalf("mount %s at %s: %v", source, point, err)
+	}
+	t.Cleanup(func() { unmount(t, point, patience) })
+}
+
+// unmount ends a mount. One that stays frozen or in use fails the test, and is taken away all the
+// same: a mount that is left behind would hold its loop device, and the directory of the test.
+func unmount(t testing.TB, point string, patience time.Duration) {
+	t.Helper()
+	if freeze.Thaw(point) == nil {
+		t.Errorf("the test left %s frozen", point)
+	}
+	err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+	for end := time.Now().Add(patience); errors.Is(err, unix.EBUSY) && time.Now().Before(end); err = unix.Unmount(point, unix.UMOUNT_NOFOLLOW) {
+		time.Sleep(time.Millisecond)
+	}
+	if errors.Is(err, unix.EBUSY) {
+		t.Errorf("the test left somebody who uses %s", point)
+		err = unix.Unmount(point, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
+	}
+	if err != nil {
+		t.Errorf("unmount %s: %v", point, err)
+	}
+}
+
+// Frozen asks the kernel whether a file system is frozen: a second freeze is refused as busy.
+func Frozen(t testing.TB, path string) bool {
+	t.Helper()
+	err := freeze.Freeze(path)
+	if err == nil {
+		if err := freeze.Thaw(path); err != nil {
+			t.Fatal(err)
+		}
+		return false
+	}
+	if !errors.Is(err, unix.EBUSY) {
+		t.Fatal(err)
+	}
+	return true
+}
+
+// WritableWithin writes a file, which blocks while the file system is frozen.
+func WritableWithin(t testing.TB, path string, within time.Duration) {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- os.WriteFile(filepath.Join(path, "written"), []byte("x"), 0o644) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(within):
+		freeze.Thaw(path)
+		<-done
+		t.Fatalf("%s was still frozen after %v", path, within)
+	}
+}
+
+func run(t testing.TB, argv ...string) string {
+	t.Helper()
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v: %s", argv, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
