@@ -24,28 +24,28 @@ func (c Changes) String() string {
 	return fmt.Sprintf("%d added, %d changed, %d removed", c.Added, c.Changed, c.Removed)
 }
 
-// Count counts what makes next out of base.
+// Count counts what makes next out of base. A file that became a directory is removed, one that
+// was a directory is added.
 func Count(base, next Manifest) (c Changes) {
-	delta := Diff(base, next)
-	gone := map[string]bool{}
-	for _, path := range delta.Removed {
-		gone[path] = true
-	}
-	count := func(e Entry, n *int) {
-		if e.Type != 'd' {
-			*n++
+	there, back := Diff(base, next), Diff(next, base)
+	count := func(was, is bool) {
+		switch {
+		case was && is:
+			c.Changed++
+		case is:
+			c.Added++
+		case was:
+			c.Removed++
 		}
 	}
-	for _, e := range delta.Added {
-		count(e, &c.Added)
+	for i := range there.Added {
+		count(false, there.Added[i].Type != 'd')
 	}
-	for _, e := range delta.Changed {
-		count(e, &c.Changed)
+	for i := range back.Added {
+		count(back.Added[i].Type != 'd', false)
 	}
-	for _, e := range base {
-		if gone[e.Path] {
-			count(e, &c.Removed)
-		}
+	for i := range there.Changed { // the same paths both ways
+		count(back.Changed[i].Type != 'd', there.Changed[i].Type != 'd')
 	}
 	return c
 }

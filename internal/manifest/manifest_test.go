@@ -202,6 +202,19 @@ func TestDeltaGivesTheNewManifestExactly(t *testing.T) {
 	}
 }
 
+func TestChangesAreCountedWithoutDirectories(t *testing.T) {
+	file := func(path string, size int64) Entry { return Entry{Path: path, Type: 'f', Mode: 0o644, Size: size} }
+	directory := func(path string) Entry { return Entry{Path: path, Type: 'd', Mode: 0o755} }
+	base := Manifest{file("a", 1), directory("b"), file("b/gone", 1), directory("c"), file("c/was", 1), {Path: "d", Type: 'l', Target: "a"}, file("e", 1), file("same", 1)}
+	next := Manifest{file("a", 2), file("c", 1), {Path: "d", Type: 'l', Target: "e"}, directory("e"), file("e/new", 1), directory("new"), file("same", 1)}
+	if got, want := Count(base, next), (Changes{Added: 2, Changed: 2, Removed: 3}); got != want {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got, want := Count(next, base), (Changes{Added: 3, Changed: 2, Removed: 2}); got != want {
+		t.Errorf("back: %v, want %v", got, want)
+	}
+}
+
 func TestDeltaFromNothingIsTheWholeManifest(t *testing.T) {
 	next := randomTree(rand.New(rand.NewPCG(1, 2)), 50)
 	got, err := Diff(nil, next).Apply(nil)

@@ -89,13 +89,17 @@ func openFileAt(fd int, name, path string) (*os.File, error) {
 
 // walker visits everything below a directory in a fixed order, a directory before what is in it.
 // Symlinks are visited, never followed.
-type walker func(dir int, name, path string, st *unix.Stat_t) error
-
-func (visit walker) walk(ctx context.Context, root *os.File) error {
-	return visit.directory(ctx, int(root.Fd()), "")
+type walker struct {
+	visit func(dir int, name, path string, st *unix.Stat_t) error
+	// enter is told of each directory after its visit, when it is open; it may be nil.
+	enter func(fd int) error
 }
 
-func (visit walker) directory(ctx context.Context, dir int, path string) error {
+func (w walker) walk(ctx context.Context, root *os.File) error {
+	return w.directory(ctx, int(root.Fd()), "")
+}
+
+func (w walker) directory(ctx context.Context, dir int, path string) error {
 	names, err := new(lister).list(dir)
 	if err != nil {
 		return &os.PathError{Op: "read directory", Path: manifest.Quote(path + "/"), Err: err}
@@ -116,24 +120,29 @@ func (visit walker) directory(ctx context.Context, dir int, path string) error {
 		if err := unix.Fstatat(dir, n.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return &os.PathError{Op: "lstat", Path: manifest.Quote(below), Err: err}
 		}
-		if err := visit(dir, n.name, below, &st); err != nil {
+		if err := w.visit(dir, n.name, below, &st); err != nil {
 			return err
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 			continue
 		}
-		if err := visit.below(ctx, dir, n.name, below); err != nil {
+		if err := w.below(ctx, dir, n.name, below); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (visit walker) below(ctx context.Context, dir int, name, path string) error {
+func (w walker) below(ctx context.Context, dir int, name, path string) error {
 	fd, err := unix.Openat(dir, name, openDir, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: manifest.Quote(path), Err: err}
 	}
 	defer func() { _ = unix.Close(fd) }()
-	return visit.directory(ctx, fd, path)
+	if w.enter != nil {
+		if err := w.enter(fd); err != nil {
+			return &os.PathError{Op: "read", Path: manifest.Quote(path), Err: err}
+		}
+	}
+	return w.directory(ctx, fd, path)
 }

@@ -17,10 +17,10 @@ import (
 type Ingested struct {
 	ID          string
 	Digest      string
-	Files       int   // in the release
-	Bytes       int64 // in the release
-	CopiedFiles int   // that were not linked to the release before
-	Changes     manifest.Changes
+	Files       int              // in the release
+	Bytes       int64            // in the release
+	CopiedFiles int              // that were not linked to the release before
+	Changes     manifest.Changes // from the current release to this one, also when it is Reused
 	CopiedBytes int64
 	Previous    string   // the current release; "" when this is the first one
 	Reused      bool     // the volume had a release with this digest already: ID is that one's
@@ -102,7 +102,11 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	if err := next.Validate(); err != nil {
 		return Ingested{}, err
 	}
-	result := Ingested{LeftBehind: tellLeftBehind(seen)}
+	left, err := attributesLeftBehind(int(source.Fd()))
+	if err != nil {
+		return Ingested{}, fmt.Errorf("read it: %w", err)
+	}
+	result := Ingested{LeftBehind: tellLeftBehind(left, seen)}
 	if result.Files, result.Bytes = next.Size(); result.Files == 0 {
 		return Ingested{}, errors.New("there are no files in it")
 	}
@@ -123,6 +127,7 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	if err := manifest.CheckSize(len(next), len(text)); err != nil { // members could not read it
 		return Ingested{}, err
 	}
+	result.Changes = manifest.Count(base.manifest, next)
 	result.Digest = manifest.DigestOf(text)
 	if id := t.withDigest(ctx, root, result.Digest, result.Previous); id != "" {
 		result.ID, result.Reused = id, true
@@ -134,7 +139,6 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	}
 	result.ID = manifest.NextID(releases, now, result.Digest)
 
-	result.Changes = manifest.Count(base.manifest, next)
 	steps := plan(base.manifest, next)
 	for i := range next {
 		if next[i].Type == 'f' && steps[i].how != byLink {

@@ -140,13 +140,40 @@ func TestIngestOfTheSameTreeReusesTheRelease(t *testing.T) {
 	one := publish(t, tree, dir, 1)
 	before := listing(t, tree)
 	again, err := tree.Ingest(t.Context(), dir, second.Add(time.Hour), gc.Wanted{})
-	if err != nil || again.ID != one.ID || !again.Reused || again.Files != one.Files || listing(t, tree) != before {
+	if err != nil || again.ID != one.ID || !again.Reused || again.Files != one.Files || listing(t, tree) != before || again.Changes != (manifest.Changes{}) {
 		t.Fatalf("%+v, %v", again, err)
 	}
 	// From the volume itself, too.
 	fromVolume, err := tree.Ingest(t.Context(), filepath.Join(tree.Root, "current"), second, gc.Wanted{})
 	if err != nil || fromVolume.ID != one.ID {
 		t.Fatalf("%+v, %v", fromVolume, err)
+	}
+}
+
+// What is back is another release than the current one: the changes are from there.
+func TestIngestOfAnOlderTreeSaysWhatChanges(t *testing.T) {
+	tree, dir := volume(t), source(t, first)
+	for _, name := range []string{"etc/conf", "gone/deep/file"} { // a time to come would be that of each publish
+		if err := os.Chtimes(filepath.Join(dir, name), time.Time{}, time.Unix(1e9, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one := publish(t, tree, dir, 1)
+	other := source(t, first)
+	put(t, other, "etc/conf", "colour=blue\n")
+	put(t, other, "etc/new", "new")
+	put(t, other, "new/one", "new")
+	remove(t, other, "gone/deep/file")
+	two, err := tree.Ingest(t.Context(), other, second, gc.Wanted{Keep: 3})
+	if want := (manifest.Changes{Added: 2, Changed: 1, Removed: 1}); err != nil || two.Changes != want {
+		t.Fatalf("%+v, %v; want %v", two, err, want)
+	}
+	if err := tree.Activate(t.Context(), two.ID, two.Digest, 2); err != nil {
+		t.Fatal(err)
+	}
+	back, err := tree.Ingest(t.Context(), dir, second.Add(time.Hour), gc.Wanted{Keep: 3})
+	if want := (manifest.Changes{Added: 1, Changed: 1, Removed: 2}); err != nil || back.ID != one.ID || !back.Reused || back.Changes != want {
+		t.Fatalf("%+v, %v; want %v", back, err, want)
 	}
 }
 

@@ -1,7 +1,9 @@
 package release
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -20,9 +22,30 @@ const (
 	holes        = "holes, which are filled"
 )
 
-// leftBehind is what a release does not carry of an open file or directory.
-func leftBehind(fd int, st *unix.Stat_t) (what []string) {
-	for _, name := range attributesOf(fd) {
+// leftBehind is what a release does not carry of an open file.
+func leftBehind(file *os.File, st *unix.Stat_t) ([]string, error) {
+	what, err := attributesLeftBehind(int(file.Fd()))
+	if err != nil {
+		return nil, &os.PathError{Op: "read", Path: file.Name(), Err: err}
+	}
+	// stat(2) counts blocks of 512 bytes. Fewer than the size needs is a hint only: a file may be
+	// compressed.
+	if st.Blocks*512 < st.Size {
+		if hole, err := unix.Seek(int(file.Fd()), 0, unix.SEEK_HOLE); err == nil && hole < st.Size {
+			what = append(what, holes)
+		}
+	}
+	return what, nil
+}
+
+// attributesLeftBehind is what a release does not carry of the extended attributes of an open file
+// or directory.
+func attributesLeftBehind(fd int) (what []string, err error) {
+	names, err := attributesOf(fd)
+	if err != nil {
+		return nil, fmt.Errorf("its extended attributes: %w", err)
+	}
+	for _, name := range names {
 		kind := ""
 		switch {
 		case name == "security.capability":
@@ -37,41 +60,35 @@ func leftBehind(fd int, st *unix.Stat_t) (what []string) {
 			what = append(what, kind)
 		}
 	}
-	// stat(2) counts blocks of 512 bytes. Fewer than the size needs is a hint only: a file may be
-	// compressed.
-	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Blocks*512 < st.Size {
-		if hole, err := unix.Seek(fd, 0, unix.SEEK_HOLE); err == nil && hole < st.Size {
-			what = append(what, holes)
-		}
-	}
-	return what
+	return what, nil
 }
+
+// mostNames is how many bytes of names flistxattr(2) gives at most: XATTR_LIST_MAX.
+const mostNames = 64 << 10
 
 // attributesOf lists the names of extended attributes; none where the file system has none.
-func attributesOf(fd int) []string {
-	size, err := unix.Flistxattr(fd, nil)
-	if err != nil || size == 0 {
-		return nil
+func attributesOf(fd int) ([]string, error) {
+	var few [256]byte
+	names := few[:]
+	n, err := unix.Flistxattr(fd, names)
+	if errors.Is(err, unix.ERANGE) {
+		names = make([]byte, mostNames)
+		n, err = unix.Flistxattr(fd, names)
 	}
-	names := make([]byte, size)
-	if size, err = unix.Flistxattr(fd, names); err != nil {
-		return nil
-	}
-	return strings.Split(strings.TrimRight(string(names[:size]), "\x00"), "\x00")
-}
-
-// leftBehindAt is leftBehind of a directory that is known by its parent and name.
-func leftBehindAt(dir int, name, path string) ([]string, error) {
-	file, err := openFileAt(dir, name, path)
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.ENOTSUP): // of the system call itself
+		return nil, nil
+	case err != nil:
 		return nil, err
+	case n == 0:
+		return nil, nil
 	}
-	defer func() { _ = file.Close() }()
-	return leftBehind(int(file.Fd()), &unix.Stat_t{Mode: unix.S_IFDIR}), nil
+	return strings.Split(strings.TrimRight(string(names[:n]), "\x00"), "\x00"), nil
 }
 
 // tellLeftBehind has one line for each kind, with the first path that has it and how many more do.
-func tellLeftBehind(seen []*scanned) (lines []string) {
+// root is what SOURCE's own directory has.
+func tellLeftBehind(root []string, seen []*scanned) (lines []string) {
 	type inode struct{ device, number uint64 }
 	first, count := map[string]string{}, map[string]int{}
 	note := func(kind, path string) {
@@ -79,26 +96,29 @@ func tellLeftBehind(seen []*scanned) (lines []string) {
 			first[kind] = path
 		}
 	}
+	for _, kind := range root {
+		note(kind, "SOURCE itself")
+	}
 	links := map[inode]bool{}
 	for _, s := range seen {
 		for _, kind := range s.leftBehind {
-			note(kind, s.Path)
+			note(kind, manifest.Quote(s.Path))
 		}
 		if s.Type != 'f' || s.links < 2 {
 			continue
 		}
 		at := inode{s.device, s.inode}
 		if links[at] {
-			note(hardLinks, s.Path)
+			note(hardLinks, manifest.Quote(s.Path))
 		}
 		links[at] = true
 	}
 	for _, kind := range []string{capabilities, acls, attributes, hardLinks, holes} {
 		switch n := count[kind]; {
 		case n == 1:
-			lines = append(lines, fmt.Sprintf("a release does not carry %s: %s has them", kind, manifest.Quote(first[kind])))
+			lines = append(lines, fmt.Sprintf("a release does not carry %s: %s has them", kind, first[kind]))
 		case n > 1:
-			lines = append(lines, fmt.Sprintf("a release does not carry %s: %s and %d more have them", kind, manifest.Quote(first[kind]), n-1))
+			lines = append(lines, fmt.Sprintf("a release does not carry %s: %s and %d more have them", kind, first[kind], n-1))
 		}
 	}
 	return lines

@@ -59,14 +59,19 @@ func TestIngestTellsWhatIsLeftBehind(t *testing.T) {
 	must(unix.Setxattr(filepath.Dir(write("shared/a")), "system.posix_acl_access", acl, 0))
 	must(unix.Setxattr(write("noted"), "user.origin", []byte("here"), 0))
 	must(unix.Setxattr(write("noted too"), "user.origin", []byte("here"), 0))
+	long := write("with long names")
+	for _, c := range "abc" {
+		must(unix.Setxattr(long, "user."+strings.Repeat(string(c), 200), nil, 0))
+	}
 	must(os.Link(filepath.Join(source, "plain"), filepath.Join(source, "plain again")))
 	must(os.Truncate(write("sparse"), 1<<20))
+	must(unix.Setxattr(source, "system.posix_acl_default", acl, 0)) // last: what is made in it gets one, too
 
 	got := strings.Join(ingest(), "\n")
 	want := strings.Join([]string{
 		"a release does not carry file capabilities: bin/ping has them",
-		"a release does not carry ACLs: shared has them",
-		"a release does not carry extended attributes: noted and 1 more have them",
+		"a release does not carry ACLs: SOURCE itself and 1 more have them",
+		"a release does not carry extended attributes: noted and 2 more have them",
 		"a release does not carry hard links, which become files of their own: \"plain again\" has them",
 		"a release does not carry holes, which are filled: sparse has them",
 	}, "\n")

@@ -76,17 +76,13 @@ func scan(ctx context.Context, root *os.File) ([]*scanned, error) {
 	}
 	var all []*scanned
 	produce := func(hand func(job) error) error {
-		return walker(func(dir int, name, path string, st *unix.Stat_t) error {
+		visit := func(dir int, name, path string, st *unix.Stat_t) error {
 			seen, err := sight(dir, name, path, st)
 			if err != nil {
 				return err
 			}
 			all = append(all, seen)
-			switch seen.Type {
-			case 'd':
-				seen.leftBehind, err = leftBehindAt(dir, name, path)
-				return err
-			case 'l':
+			if seen.Type != 'f' {
 				return nil
 			}
 			file, err := openFileAt(dir, name, path)
@@ -98,7 +94,12 @@ func scan(ctx context.Context, root *os.File) ([]*scanned, error) {
 				return err
 			}
 			return nil
-		}).walk(ctx, root)
+		}
+		enter := func(fd int) (err error) { // the directory that was visited last
+			all[len(all)-1].leftBehind, err = attributesLeftBehind(fd)
+			return err
+		}
+		return walker{visit, enter}.walk(ctx, root)
 	}
 	err := parallel(ctx, produce, func() func(job) error {
 		h := newHasher()
@@ -171,20 +172,20 @@ func (h *hasher) read(file *os.File, seen *scanned) error {
 		return fmt.Errorf("%w: %s", ErrChanged, file.Name())
 	}
 	seen.SHA256, seen.Size = sum, size
-	seen.leftBehind = leftBehind(int(file.Fd()), &st)
-	return nil
+	seen.leftBehind, err = leftBehind(file, &st)
+	return err
 }
 
 // unchanged looks again at all that scan saw.
 func unchanged(ctx context.Context, root *os.File, seen []*scanned) error {
 	i := 0
-	err := walker(func(_ int, _, path string, st *unix.Stat_t) error {
+	err := walker{visit: func(_ int, _, path string, st *unix.Stat_t) error {
 		if i == len(seen) || seen[i].Path != path || !seen[i].same(st) {
 			return fmt.Errorf("%w: %s", ErrChanged, manifest.Quote(path))
 		}
 		i++
 		return nil
-	}).walk(ctx, root)
+	}}.walk(ctx, root)
 	if err == nil && i != len(seen) {
 		err = fmt.Errorf("%w: %s is gone", ErrChanged, manifest.Quote(seen[i].Path))
 	}

@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strings"
+	"slices"
 
 	"ebs-release/internal/manifest"
 
@@ -94,29 +94,17 @@ func (t Tree) onlyOurs(ctx context.Context, root *os.Root, name string, known sp
 		return false
 	}
 	defer func() { _ = dir.Close() }()
-	return walker(func(_ int, _, below string, st *unix.Stat_t) error {
+	return walker{visit: func(_ int, _, below string, st *unix.Stat_t) error {
 		if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 && !known.has(st.Ctim) {
 			return fmt.Errorf("%s was touched: %w", path.Join(name, below), fs.ErrInvalid)
 		}
 		return nil
-	}).walk(ctx, dir) == nil
+	}}.walk(ctx, dir) == nil
 }
 
 // hasAttributes says whether a file has extended attributes, which no manifest knows. SELinux's own
 // label is the system's.
 func hasAttributes(file *os.File) bool {
-	names := make([]byte, 4<<10)
-	n, err := unix.Flistxattr(int(file.Fd()), names)
-	if err == unix.ENOTSUP { // of the system call itself
-		return false
-	}
-	if err != nil {
-		return true
-	}
-	for name := range strings.SplitSeq(strings.TrimRight(string(names[:n]), "\x00"), "\x00") {
-		if name != "" && name != "security.selinux" {
-			return true
-		}
-	}
-	return false
+	names, err := attributesOf(int(file.Fd()))
+	return err != nil || slices.ContainsFunc(names, func(name string) bool { return name != "security.selinux" })
 }

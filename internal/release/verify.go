@@ -85,7 +85,7 @@ func look(ctx context.Context, root *os.File, want manifest.Manifest, visit func
 		index[want[i].Path] = i
 	}
 	found := make([]bool, len(want))
-	err := walker(func(dir int, name, path string, st *unix.Stat_t) error {
+	err := walker{visit: func(dir int, name, path string, st *unix.Stat_t) error {
 		i, ok := index[path]
 		if !ok {
 			return fmt.Errorf("%s does not belong there", manifest.Quote(path))
@@ -96,7 +96,7 @@ func look(ctx context.Context, root *os.File, want manifest.Manifest, visit func
 			return err
 		}
 		return visit(dir, name, e, st)
-	}).walk(ctx, root)
+	}}.walk(ctx, root)
 	if err != nil {
 		return err
 	}
