@@ -66,6 +66,7 @@ type Account struct {
 	disks      map[string]*disk
 	machines   map[string]*machine
 	images     map[string]*sync.WaitGroup // snapshot id -> volumes that are being filled from it
+	cancelled  map[string]string          // snapshot id -> volume id: deleted while pending, and still uploaded
 	tokens     map[string]clientToken
 	keys       map[string]accessKey
 	buckets    map[string]*bucket
@@ -104,18 +105,19 @@ func New(opts Options) (*Account, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	a := &Account{
-		opts:     opts,
-		log:      opts.Log,
-		actions:  actions(),
-		rng:      rand.New(rand.NewPCG(opts.Seed, 0xeb5)),
-		changed:  make(chan struct{}),
-		disks:    map[string]*disk{},
-		machines: map[string]*machine{},
-		images:   map[string]*sync.WaitGroup{},
-		tokens:   map[string]clientToken{},
-		keys:     map[string]accessKey{},
-		buckets:  map[string]*bucket{},
-		clocks:   map[string]time.Duration{},
+		opts:      opts,
+		log:       opts.Log,
+		actions:   actions(),
+		rng:       rand.New(rand.NewPCG(opts.Seed, 0xeb5)),
+		changed:   make(chan struct{}),
+		disks:     map[string]*disk{},
+		machines:  map[string]*machine{},
+		images:    map[string]*sync.WaitGroup{},
+		cancelled: map[string]string{},
+		tokens:    map[string]clientToken{},
+		keys:      map[string]accessKey{},
+		buckets:   map[string]*bucket{},
+		clocks:    map[string]time.Duration{},
 	}
 	keep := opts.Latency.Lag.Max
 	a.volumes, a.snapshots, a.instances, a.groups = newStore[Volume](keep), newStore[Snapshot](keep), newStore[Instance](keep), newStore[Group](keep)

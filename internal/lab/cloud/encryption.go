@@ -19,10 +19,7 @@ func (a *Account) encrypt(v *Volume) {
 }
 
 func getEbsEncryptionByDefault(c *call) (any, error) {
-	if err := c.params.end(); err != nil {
-		return nil, err
-	}
-	if err := c.authorize(target{arn: "*"}); err != nil {
+	if err := c.mayRead(); err != nil {
 		return nil, err
 	}
 	a := c.account
@@ -36,10 +33,7 @@ func getEbsEncryptionByDefault(c *call) (any, error) {
 
 // getEbsDefaultKmsKeyId names AWS's own key when the account has chosen none (its API reference).
 func getEbsDefaultKmsKeyId(c *call) (any, error) {
-	if err := c.params.end(); err != nil {
-		return nil, err
-	}
-	if err := c.authorize(target{arn: "*"}); err != nil {
+	if err := c.mayRead(); err != nil {
 		return nil, err
 	}
 	a := c.account

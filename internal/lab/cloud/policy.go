@@ -65,6 +65,14 @@ func (c *call) authorize(targets ...target) error {
 	return nil
 }
 
+// mayRead is all that a call has to pass which reads something of the account's own.
+func (c *call) mayRead() error {
+	if err := c.params.end(); err != nil {
+		return err
+	}
+	return c.authorize(target{arn: "*"})
+}
+
 // ask asks about one action and one target.
 func (c *call) ask(action string, t target) error {
 	if slices.Contains([]string{"ec2:CreateVolume", "ec2:CreateSnapshot"}, action) && strings.HasSuffix(t.arn, "/*") {

@@ -49,10 +49,7 @@ func describeAvailabilityZones(c *call) (any, error) {
 func describeRegions(c *call) (any, error) {
 	names := c.params.list("RegionName")
 	c.params.boolean("AllRegions", false)
-	if err := c.params.end(); err != nil {
-		return nil, err
-	}
-	if err := c.authorize(target{arn: "*"}); err != nil {
+	if err := c.mayRead(); err != nil {
 		return nil, err
 	}
 	region := c.account.opts.Region

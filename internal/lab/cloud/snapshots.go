@@ -112,6 +112,11 @@ func (a *Account) snapshotable(c *call, s *Snapshot) (*disk, error) {
 		}
 		pending++
 	}
+	for _, of := range a.cancelled {
+		if of == v.ID {
+			pending++
+		}
+	}
 	if pending >= mostPending(v.Type) {
 		return nil, fail("ConcurrentSnapshotLimitExceeded", "Maximum allowed in-progress snapshots for a single volume exceeded.")
 	}
@@ -140,6 +145,9 @@ func (a *Account) upload(s Snapshot, fails bool) {
 					}
 				}
 			})
+			if step == steps {
+				delete(a.cancelled, s.ID)
+			}
 			a.mu.Unlock()
 		}
 	})
@@ -156,10 +164,14 @@ func deleteSnapshot(c *call) (any, error) {
 	a := c.account
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, ok := a.snapshots.get(id); !ok || !c.there("snapshot", id) {
+	s, ok := a.snapshots.get(id)
+	if !ok || !c.there("snapshot", id) {
 		return nil, notFound("snapshot", id)
 	}
-	a.snapshots.drop(id) // a pending one is cancelled
+	if s.State == "pending" { // "must complete before the deletion takes effect" (EBS User Guide, "Delete an Amazon EBS snapshot")
+		a.cancelled[id] = s.VolumeID
+	}
+	a.snapshots.drop(id)
 	a.notify()
 	image := a.images[id]
 	a.spawn(func(ctx context.Context) {

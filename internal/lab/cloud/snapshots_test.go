@@ -57,6 +57,57 @@ func TestPendingSnapshotsOfOneVolumeAreLimited(t *testing.T) {
 	})
 }
 
+// TestWhatCountsAsAPendingSnapshot: how many a volume may have hangs on its type, and what was
+// deleted, or failed, counts as well.
+func TestWhatCountsAsAPendingSnapshot(t *testing.T) {
+	const upload = 10 * time.Minute
+	inLab(t, Options{Latency: LatencyTable{Snapshot: Fixed(upload)}}, func(l *lab) {
+		create := func(volume string) (string, error) {
+			defer time.Sleep(snapshotInterval)
+			out, err := l.ec2.CreateSnapshot(l.ctx, &ec2.CreateSnapshotInput{VolumeId: &volume})
+			if err != nil {
+				return "", err
+			}
+			return *out.SnapshotId, nil
+		}
+		remove := func(snapshot string) {
+			_, err := l.ec2.DeleteSnapshot(l.ctx, &ec2.DeleteSnapshotInput{SnapshotId: &snapshot})
+			l.ok(err)
+		}
+		refused := func(volume string) {
+			t.Helper()
+			_, err := create(volume)
+			l.wantCode(err, "ConcurrentSnapshotLimitExceeded")
+		}
+		for _, slow := range []types.VolumeType{types.VolumeTypeSt1, types.VolumeTypeSc1} {
+			volume := l.volume(func(in *ec2.CreateVolumeInput) { in.VolumeType, in.Size = slow, aws.Int32(125) })
+			first, err := create(volume)
+			l.ok(err)
+			refused(volume)
+			remove(first)
+			refused(volume) // its upload goes on
+			time.Sleep(upload)
+			_, err = create(volume)
+			l.ok(err)
+		}
+
+		volume := l.volume()
+		heal := l.Fault(Fault{Action: "CreateSnapshot", Effect: Effect{Disk: DiskFault{Error: true}}})
+		bad, err := create(volume)
+		l.ok(err)
+		heal()
+		l.reaches(bad, "error")
+		for range 4 {
+			_, err := create(volume)
+			l.ok(err)
+		}
+		refused(volume)
+		remove(bad) // nothing of it is uploaded any more
+		_, err = create(volume)
+		l.ok(err)
+	})
+}
+
 func TestSnapshotsOfOneVolumeAreRateLimited(t *testing.T) {
 	inLab(t, Options{Latency: LatencyTable{Snapshot: Fixed(time.Minute)}}, func(l *lab) {
 		volume := l.volume()
