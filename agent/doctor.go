@@ -17,6 +17,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/spf13/cobra"
 )
 
@@ -34,16 +35,14 @@ type bootChecks struct {
 	timeout time.Duration                    // of one check
 	log     *slog.Logger                     // of the parts; nobody reads it
 
-	cfg       *aws.Config        // after the region
-	api       *ec2.Client        // after the credentials
-	me        *instance.Identity // after the metadata service
-	pointer   *pointer.Pointer
-	snapshot  string // id; empty: not known
-	seen      bool   // the snapshot was: encrypted and key are known
-	encrypted bool
-	key       string
-	mine      []volume.Volume
-	denied    bool // DescribeVolumes was: mine says nothing
+	cfg      *aws.Config        // after the region
+	api      *ec2.Client        // after the credentials
+	me       *instance.Identity // after the metadata service
+	pointer  *pointer.Pointer
+	snapshot string          // id; empty: not known
+	found    *types.Snapshot // as EC2 sees it; nil: not seen
+	mine     []volume.Volume
+	denied   bool // DescribeVolumes was: mine says nothing
 }
 
 // checks are in the order of the boot, then what surrounds it.

@@ -147,8 +147,8 @@ func (d *bootChecks) describeSnapshot(ctx context.Context) doctor.Finding {
 	case len(out.Snapshots) != 1:
 		return doctor.Failure("publish again", "EC2 answered with %d snapshots for %s", len(out.Snapshots), d.snapshot)
 	}
-	snap := out.Snapshots[0]
-	d.seen, d.encrypted, d.key = true, aws.ToBool(snap.Encrypted), aws.ToString(snap.KmsKeyId)
+	snap := &out.Snapshots[0]
+	d.found = snap
 	if snap.State != types.SnapshotStateCompleted {
 		return doctor.Failure("publish again (a publish commits a completed snapshot only)",
 			"%s is `%s` (%s)", d.snapshot, snap.State, aws.ToString(snap.Progress))
@@ -164,13 +164,13 @@ func (d *bootChecks) kmsKey(ctx context.Context) doctor.Finding {
 			return doctor.Fine("%s is encrypted with %s, which works", v.ID, v.KMSKeyID)
 		}
 	}
-	if d.encrypted {
-		return mayUse(d.snapshot+" is encrypted", d.key)
+	if d.found != nil && aws.ToBool(d.found.Encrypted) {
+		return mayUse(d.snapshot+" is encrypted", aws.ToString(d.found.KmsKeyId))
 	}
 	if f, ready := d.ready(); !ready {
 		return f
 	}
-	if d.snapshot != "" && !d.seen {
+	if d.snapshot != "" && d.found == nil {
 		return doctor.Warning("see ec2:DescribeSnapshots", "whether %s is encrypted is not known", d.snapshot)
 	}
 	byDefault, err := d.api.GetEbsEncryptionByDefault(ctx, &ec2.GetEbsEncryptionByDefaultInput{})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"ebs-release/internal/doctor"
@@ -65,17 +66,22 @@ func (p *program) doctor(ctx context.Context) error {
 	return report.Err()
 }
 
-// check makes a check of a function that says what it found, or what is wrong and what to do.
+// check makes a check of a function that says what it found, or what is wrong and what to do: one
+// advice at the end of the error is the finding's own. (Several, of members, stay where they are.)
 func check(name string, needs []string, do func(context.Context) (string, error)) doctor.Check {
 	return doctor.Check{Name: name, Needs: needs, Do: func(ctx context.Context) doctor.Finding {
 		says, err := do(ctx)
-		var w warning
-		switch {
-		case errors.As(err, &w):
-			return doctor.Warning("", "%s", publish.OneLine(err))
-		case err != nil:
-			return doctor.Failure("", "%s", publish.OneLine(err))
+		if err == nil {
+			return doctor.Fine("%s", says)
 		}
-		return doctor.Fine("%s", says)
+		wrong, try := publish.OneLine(err), ""
+		if strings.Count(wrong, ". Try: ") == 1 {
+			wrong, try, _ = strings.Cut(wrong, ". Try: ")
+		}
+		var w warning
+		if errors.As(err, &w) {
+			return doctor.Warning(try, "%s", wrong)
+		}
+		return doctor.Failure(try, "%s", wrong)
 	}}
 }

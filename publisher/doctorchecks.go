@@ -82,7 +82,7 @@ func (p *parts) lookAtClock(ctx context.Context) (string, error) {
 func (p *parts) lookAtLock(ctx context.Context) (string, error) {
 	holder, held, err := p.store.Holder(ctx)
 	if err == nil && held {
-		err = warn("held by %s; wait until it is done, or `ebs-release lock release`", holder)
+		err = warn("held by %s. Try: wait until it is done, or `ebs-release lock release`", holder)
 	}
 	return "free", err
 }
@@ -93,7 +93,7 @@ func (p *parts) lookAtPointer(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", err
 	case current.Generation == 0:
-		return "", warn("nothing has been published yet; instances that launch wait for it; `ebs-release publish SOURCE`")
+		return "", warn("nothing has been published yet, and instances that launch wait for it. Try: ebs-release publish SOURCE")
 	}
 	if _, err := p.store.History(ctx); err != nil {
 		return "", err
@@ -115,7 +115,8 @@ func (p *parts) lookAtCurrent(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", err
 	case release != current.Release && current.Generation > 0:
-		return "", warn("%s is current on the release volume, the pointer names %s: a publish was killed; the next one puts it right", orDash(release), current.Release)
+		return "", warn("%s is current on the release volume, the pointer names %s: a publish was killed. "+
+			"Try: ebs-release publish, which puts it right", orDash(release), current.Release)
 	}
 	return orDash(release), nil
 }
@@ -131,7 +132,8 @@ func (p *parts) lookAtSnapshot(ctx context.Context) (string, error) {
 	}
 	usable, err := p.maker.Usable(ctx, id)
 	if err == nil && !usable {
-		err = fmt.Errorf("%s is gone, or not completed: instances that launch now cannot boot. Try at once: ebs-release publish %s", id, p.tree.Path(current.Release))
+		err = fmt.Errorf("%s is gone, or not completed: instances that launch now cannot boot. "+
+			"Try: ebs-release publish %s (at once)", id, p.tree.Path(current.Release))
 	}
 	return id, err
 }
@@ -168,7 +170,7 @@ func (p *parts) lookAtOrphans(ctx context.Context) (string, error) {
 		}
 	}
 	if old > 0 {
-		return "", warn("%d volumes of instances that are gone are older than a day; `ebs-release gc` removes them", old)
+		return "", warn("%d volumes of instances that are gone are older than a day. Try: ebs-release gc (it removes them)", old)
 	}
 	return "none", nil
 }
@@ -195,7 +197,7 @@ func (d *memberChecks) list(ctx context.Context) (string, error) {
 		}
 	}
 	if len(behind) > 0 && current.Generation > 0 {
-		return "", warn("%d of %d are not on generation %d: %s; `ebs-release converge` brings those up to date that have booted",
+		return "", warn("%d of %d are not on generation %d: %s. Try: ebs-release converge (for those that have booted)",
 			len(behind), len(d.listed), current.Generation, strings.Join(behind, ", "))
 	}
 	switch {

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"ebs-release/internal/doctor"
+)
+
+func TestTheAdviceOfAnErrorIsTheFindingsOwn(t *testing.T) {
+	several := errors.Join(errors.New("a: no room. Try: df"), errors.New("b: refused. Try: ssh b"))
+	for _, tc := range []struct {
+		name string
+		err  error
+		want doctor.Finding
+	}{
+		{"nothing wrong", nil, doctor.Finding{State: doctor.OK, Says: "seen"}},
+		{"without advice", errors.New("no room"), doctor.Finding{State: doctor.Fail, Says: "no room"}},
+		{"with advice", errors.New("no room. Try: df"), doctor.Finding{State: doctor.Fail, Says: "no room", Try: "df"}},
+		{"a warning", warn("no release. Try: publish"), doctor.Finding{State: doctor.Warn, Says: "no release", Try: "publish"}},
+		{"of several", several, doctor.Finding{State: doctor.Fail, Says: "a: no room. Try: df; b: refused. Try: ssh b"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := check("x", nil, func(context.Context) (string, error) { return "seen", tc.err })
+			if got := c.Do(t.Context()); got != tc.want {
+				t.Errorf("%+v, want %+v", got, tc.want)
+			}
+		})
+	}
+}
