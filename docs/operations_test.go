@@ -28,7 +28,7 @@ func TestTheRunbookQuotesTheCode(t *testing.T) {
 		if !strings.Contains(runbook, quote) {
 			t.Errorf("the runbook does not quote %q any more", quote)
 		}
-		if !strings.Contains(said, quote) {
+		if !said.have(quote) {
 			t.Errorf("the runbook quotes %q, which no program says", quote)
 		}
 	}

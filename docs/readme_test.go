@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -47,7 +48,7 @@ func explainsWhatIsSaid(t *testing.T, document, heading string, least int) {
 	}
 	said := messages(t)
 	for _, line := range lines {
-		if !strings.Contains(said, line[1]) {
+		if !said.have(line[1]) {
 			t.Errorf("%s explains %q, which no program says", document, line[1])
 		}
 	}
@@ -76,10 +77,20 @@ func TestFiguresAreMeasured(t *testing.T) {
 	}
 }
 
+// message is a string literal of a program.
+type message struct{ path, text string }
+
+type literals []message
+
+// have says whether one of them has a text in it.
+func (l literals) have(text string) bool {
+	return slices.ContainsFunc(l, func(m message) bool { return strings.Contains(m.text, text) })
+}
+
 // messages are all string literals of the two programs and what they are made of, the lab and the
 // tests left out.
-func messages(t *testing.T) string {
-	var all strings.Builder
+func messages(t *testing.T) (all literals) {
+	t.Helper()
 	for _, dir := range []string{"../agent", "../publisher", "../internal"} {
 		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 			switch {
@@ -97,7 +108,7 @@ func messages(t *testing.T) string {
 			ast.Inspect(file, func(n ast.Node) bool {
 				if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
 					if s, err := strconv.Unquote(lit.Value); err == nil {
-						all.WriteString(s + "\n")
+						all = append(all, message{path, s})
 					}
 				}
 				return true
@@ -108,5 +119,5 @@ func messages(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	return all.String()
+	return all
 }
