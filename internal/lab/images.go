@@ -45,7 +45,8 @@ AuthorizedKeysFile .ssh/authorized_keys
 // newImages makes the images, but for the settings of the two programs: see configure.
 func newImages(ctx context.Context, dir string, opts Options) (*images, error) {
 	im := &images{dir: dir, opts: opts}
-	if err := errors.Join(im.program("member", "ebs-release-agent", opts.Agent), im.program("server", "ebs-release", opts.Publisher)); err != nil {
+	err := errors.Join(im.program("member", "ebs-release-agent", opts.Agent), im.program("server", "ebs-release", opts.Publisher))
+	if err != nil {
 		return nil, err
 	}
 	public, err := im.makeKey(ctx)
@@ -86,7 +87,8 @@ func (im *images) makeKey(ctx context.Context) ([]byte, error) {
 		if err := os.MkdirAll(filepath.Dir(im.key()), 0o755); err != nil {
 			return nil, err
 		}
-		if out, err := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "release-server", "-f", im.key()).CombinedOutput(); err != nil {
+		keygen := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "release-server", "-f", im.key())
+		if out, err := keygen.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("make ssh key: %w: %s", err, out)
 		}
 	}

@@ -54,7 +54,10 @@ type Options struct {
 	AgentSettings     map[string]string // more lines for agent.toml: deadline -> 30s
 	PublisherSettings map[string]string // more lines for publisher.toml
 	ServerBinds       []host.Bind       // directories of this machine that the release server sees, read-only: see MachineFiles
-	ServerKey         string            // file of the release server's private ssh key, which virtual machines know by their image; default: a new one
+
+	// ServerKey is the file of the release server's private ssh key, which virtual machines know by
+	// their image; default: a new one.
+	ServerKey string
 
 	Dir string // where the lab's temporary directory goes; default os.TempDir()
 	Log *slog.Logger
@@ -139,7 +142,8 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	}
 	hw.hosts, hw.vms = newHosts(hw.store, hw.rack, l.hostSpec), vm.NewHardware(hw.store, l.vmSpec)
 	l.Account, err = cloud.New(cloud.Options{
-		Subnet: subnet, Latency: l.opts.Latency, Hardware: l.hardware, Policy: l.opts.Policy, AttachLimits: l.opts.AttachLimits, RequiredTags: l.opts.RequiredTags, Seed: l.opts.Seed, Log: l.opts.Log,
+		Subnet: subnet, Latency: l.opts.Latency, Hardware: l.hardware, Policy: l.opts.Policy,
+		AttachLimits: l.opts.AttachLimits, RequiredTags: l.opts.RequiredTags, Seed: l.opts.Seed, Log: l.opts.Log,
 	})
 	if err != nil {
 		return err
@@ -167,7 +171,8 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	if err := os.Mkdir(filepath.Join(l.dir.path, "vm"), 0o755); err != nil {
 		return err
 	}
-	if l.server, err = l.Account.RunInstance(ctx, cloud.RunSpec{ImageID: ServerImage, Role: "ebs-release-publisher", Tags: map[string]string{"Name": "release-server"}}); err != nil {
+	spec := cloud.RunSpec{ImageID: ServerImage, Role: "ebs-release-publisher", Tags: map[string]string{"Name": "release-server"}}
+	if l.server, err = l.Account.RunInstance(ctx, spec); err != nil {
 		return err
 	}
 	server, err := l.instance(l.server)

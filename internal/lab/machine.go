@@ -21,8 +21,9 @@ func (l *Lab) hostSpec(inst cloud.InstanceSpec) (host.Spec, error) {
 		Metadata: l.Account.IMDSHandler(inst.ID),
 		// The image was made from a machine that has host keys: each host makes its own, as
 		// cloud-init sees to it.
-		FirstBoot: []host.Service{{Name: "host-keys", Argv: []string{"sh", "-c", "rm -f /etc/ssh/ssh_host_* && exec ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key"}}},
-		Boot:      []host.Service{{Name: "sshd", Argv: []string{"/usr/sbin/sshd", "-D", "-e"}, Daemon: true, Port: 22}},
+		FirstBoot: []host.Service{{Name: "host-keys",
+			Argv: []string{"sh", "-c", "rm -f /etc/ssh/ssh_host_* && exec ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key"}}},
+		Boot: []host.Service{{Name: "sshd", Argv: []string{"/usr/sbin/sshd", "-D", "-e"}, Daemon: true, Port: 22}},
 	}
 	switch inst.ImageID {
 	case MemberImage:
@@ -39,7 +40,8 @@ func (l *Lab) hostSpec(inst cloud.InstanceSpec) (host.Spec, error) {
 		spec.Binds = l.opts.ServerBinds
 		spec.Boot = append(spec.Boot,
 			host.Service{Name: "mount", Argv: []string{"mount", "-a"}}, // of /etc/fstab, which `ebs-release init` writes
-			host.Service{Name: "serve", Argv: []string{"/usr/bin/ebs-release", "serve", "--listen", fmt.Sprintf(":%d", pointerPort)}, Daemon: true, Port: pointerPort})
+			host.Service{Name: "serve",
+				Argv: []string{"/usr/bin/ebs-release", "serve", "--listen", fmt.Sprintf(":%d", pointerPort)}, Daemon: true, Port: pointerPort})
 	default:
 		return host.Spec{}, fmt.Errorf("launch %s: the lab has no image %s", inst.ID, inst.ImageID)
 	}

@@ -11,7 +11,8 @@ import (
 // out.
 func (l *Lab) VolumesFor(instanceID string) []cloud.Volume {
 	return slices.DeleteFunc(l.Account.Volumes(), func(v cloud.Volume) bool {
-		return v.Tags["ebs-release:instance"] != instanceID || v.Tags["ebs-release:role"] != "member" || v.State == "deleting" || v.State == "deleted"
+		gone := v.State == "deleting" || v.State == "deleted"
+		return gone || v.Tags["ebs-release:instance"] != instanceID || v.Tags["ebs-release:role"] != "member"
 	})
 }
 

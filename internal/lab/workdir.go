@@ -90,7 +90,8 @@ func startOf(pid int) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, rest, _ := strings.Cut(string(data[strings.LastIndexByte(string(data), ')')+1:]), " ") // the program's name, in brackets, may hold blanks
+	end := strings.LastIndexByte(string(data), ')') // of the program's name, which may hold blanks
+	_, rest, _ := strings.Cut(string(data[end+1:]), " ")
 	fields := strings.Fields(rest)
 	const start = 22 - 3 // fields from the third one on
 	if len(fields) <= start {

@@ -120,7 +120,8 @@ func New(opts Options) (*Account, error) {
 		clocks:    map[string]time.Duration{},
 	}
 	keep := opts.Latency.Lag.Max
-	a.volumes, a.snapshots, a.instances, a.groups = newStore[Volume](keep), newStore[Snapshot](keep), newStore[Instance](keep), newStore[Group](keep)
+	a.volumes, a.snapshots = newStore[Volume](keep), newStore[Snapshot](keep)
+	a.instances, a.groups = newStore[Instance](keep), newStore[Group](keep)
 	a.ctx, a.stop = context.WithCancel(context.Background())
 	a.admin = a.mint("AKIA", Principal{
 		ARN:     fmt.Sprintf("arn:aws:iam::%s:user/admin", opts.AccountID),

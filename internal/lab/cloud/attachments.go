@@ -95,7 +95,8 @@ func (a *Account) attachable(c *call, volumeID, instanceID, device string) (stuc
 	case i.State != "running" && i.State != "stopped": // row 1: dstack #3603, ansible-collections/amazon.aws #497
 		return false, fail("IncorrectState", "Instance '%s' is not 'running'.", instanceID)
 	case v.Zone != i.Zone: // row 18: portworx #42
-		return false, fail("InvalidVolume.ZoneMismatch", "The volume '%s' is not in the same availability zone as instance '%s'", volumeID, instanceID)
+		return false, fail("InvalidVolume.ZoneMismatch",
+			"The volume '%s' is not in the same availability zone as instance '%s'", volumeID, instanceID)
 	case v.Attachment != nil: // "You can't attach an EBS volume that is already attached" (error code VolumeInUse)
 		return false, fail("VolumeInUse", "%s is already attached to an instance", volumeID)
 	case v.State != "available": // row 2: kubernetes #71750; wording: kops #3235
@@ -115,7 +116,8 @@ func (a *Account) attachable(c *call, volumeID, instanceID, device string) (stuc
 		limit = 27
 	}
 	if len(others) >= limit { // row 17: CSI #1163; wording: CSI #2500
-		return false, fail("AttachmentLimitExceeded", "You may attach up to %d devices for this instance type. Please use a larger instance size to attach more volumes.", limit)
+		return false, fail("AttachmentLimitExceeded",
+			"You may attach up to %d devices for this instance type. Please use a larger instance size to attach more volumes.", limit)
 	}
 	return stuck, nil
 }
@@ -123,7 +125,8 @@ func (a *Account) attachable(c *call, volumeID, instanceID, device string) (stuc
 // attach lets an accepted AttachVolume come true. mu is held.
 func (a *Account) attach(volumeID string, fault DiskFault) {
 	v, _ := a.volumes.get(volumeID)
-	spec := AttachSpec{VolumeID: volumeID, InstanceID: v.Attachment.InstanceID, DeviceName: v.Attachment.Device, SizeZero: fault.SizeZero > 0, Serial: fault.Serial}
+	spec := AttachSpec{VolumeID: volumeID, InstanceID: v.Attachment.InstanceID,
+		DeviceName: v.Attachment.Device, SizeZero: fault.SizeZero > 0, Serial: fault.Serial}
 	deviceAfter, stateAfter := a.sample(a.opts.Latency.Device), a.sample(a.opts.Latency.Attached)
 	deviceAfter = min(deviceAfter, stateAfter) + fault.Late
 	d := a.disks[volumeID]
@@ -141,7 +144,8 @@ func (a *Account) attach(volumeID string, fault DiskFault) {
 			if fault.Never || !pause(ctx, deviceAfter-time.Since(start)) {
 				return
 			}
-			if err := a.onInstance(ctx, d, spec.InstanceID, func() error { return a.opts.Hardware.Attach(ctx, spec) }); err != nil && ctx.Err() == nil {
+			err := a.onInstance(ctx, d, spec.InstanceID, func() error { return a.opts.Hardware.Attach(ctx, spec) })
+			if err != nil && ctx.Err() == nil {
 				a.hardwareTrouble("attach volume", volumeID, err)
 			}
 		}
@@ -198,7 +202,8 @@ func (a *Account) setAttachment(volumeID, instanceID, from, to string) {
 
 func detachVolume(c *call) (any, error) {
 	p := c.params
-	volumeID, instanceID, device, force := p.needID("VolumeId", "volume"), p.id("InstanceId", "instance"), p.str("Device"), p.boolean("Force", false)
+	volumeID, instanceID := p.needID("VolumeId", "volume"), p.id("InstanceId", "instance")
+	device, force := p.str("Device"), p.boolean("Force", false)
 	if err := p.end(); err != nil {
 		return nil, err
 	}
@@ -226,7 +231,8 @@ func detachVolume(c *call) (any, error) {
 	case t == nil: // wording: CSI #1801
 		return nil, fail("IncorrectState", "Volume '%s' is in the '%s' state.", volumeID, v.State)
 	case instanceID != "" && t.InstanceID != instanceID, device != "" && t.Device != device:
-		return nil, fail("InvalidAttachment.NotFound", "The volume '%s' is not attached to instance '%s' as device '%s'.", volumeID, instanceID, device)
+		return nil, fail("InvalidAttachment.NotFound",
+			"The volume '%s' is not attached to instance '%s' as device '%s'.", volumeID, instanceID, device)
 	case (t.State == "detaching" || t.State == "busy") && !force:
 		return nil, fail("IncorrectState", "Volume '%s' is in the '%s' state.", volumeID, t.State)
 	}
@@ -275,7 +281,8 @@ func (a *Account) detach(volumeID string, force bool) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		now, ok := a.volumes.get(volumeID)
-		if ok && now.Attachment != nil && now.Attachment.InstanceID == instanceID && slices.Contains([]string{"detaching", "busy"}, now.Attachment.State) {
+		if ok && now.Attachment != nil && now.Attachment.InstanceID == instanceID &&
+			slices.Contains([]string{"detaching", "busy"}, now.Attachment.State) {
 			a.setVolume(volumeID, func(v *Volume) { v.State, v.Attachment = "available", nil })
 		}
 	})

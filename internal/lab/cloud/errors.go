@@ -48,6 +48,7 @@ func malformed(kind, id string) error {
 	if ok {
 		return nil
 	}
-	code := map[string]string{"volume": "InvalidVolumeID.Malformed", "snapshot": "InvalidSnapshotID.Malformed", "instance": "InvalidInstanceID.Malformed"}[kind]
+	code := map[string]string{"volume": "InvalidVolumeID.Malformed",
+		"snapshot": "InvalidSnapshotID.Malformed", "instance": "InvalidInstanceID.Malformed"}[kind]
 	return fail(code, "Invalid id: %q", id)
 }

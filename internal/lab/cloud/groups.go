@@ -86,7 +86,8 @@ func (a *Account) CreateGroup(spec GroupSpec) error {
 	g := Group{
 		Name: spec.Name, Zones: slices.Clone(spec.Zones), Min: spec.Min, Max: spec.Max, Desired: spec.Desired, Launch: spec.Launch, Hooks: hooks,
 		Tags: maps.Clone(spec.Tags), Created: time.Now(),
-		ARN: fmt.Sprintf("arn:aws:autoscaling:%s:%s:autoScalingGroup:%s:autoScalingGroupName/%s", a.opts.Region, a.opts.AccountID, a.token(16), spec.Name),
+		ARN: fmt.Sprintf("arn:aws:autoscaling:%s:%s:autoScalingGroup:%s:autoScalingGroupName/%s",
+			a.opts.Region, a.opts.AccountID, a.token(16), spec.Name),
 	}
 	a.groups.put(g.Name, g)
 	a.notify()
@@ -146,7 +147,8 @@ func (c *call) groupTarget(name string) target {
 	defer a.mu.Unlock()
 	g, ok := a.groups.get(name)
 	if !ok {
-		return target{arn: fmt.Sprintf("arn:aws:autoscaling:%s:%s:autoScalingGroup:*:autoScalingGroupName/%s", a.opts.Region, a.opts.AccountID, name)}
+		return target{arn: fmt.Sprintf("arn:aws:autoscaling:%s:%s:autoScalingGroup:*:autoScalingGroupName/%s",
+			a.opts.Region, a.opts.AccountID, name)}
 	}
 	conditions := map[string][]string{}
 	for key, value := range g.Tags {

@@ -34,7 +34,8 @@ func updateGroup(c *call) (any, error) {
 		desired = min(max(g.Desired, g.Min), g.Max)
 	}
 	if g.Min > g.Max || desired < g.Min || desired > g.Max {
-		return nil, fail("ValidationError", "Desired capacity:%d must be between the specified min size:%d and max size:%d", desired, g.Min, g.Max)
+		return nil, fail("ValidationError",
+			"Desired capacity:%d must be between the specified min size:%d and max size:%d", desired, g.Min, g.Max)
 	}
 	a.setGroup(name, func(now *Group) { now.Min, now.Max, now.Desired = g.Min, g.Max, desired })
 	return nil, nil
@@ -70,7 +71,8 @@ func deleteGroup(c *call) (any, error) {
 		return nil, noGroup(name)
 	}
 	if len(g.Members) > 0 && !force { // error ResourceInUse of DeleteAutoScalingGroup
-		return nil, fail("ResourceInUse", "You cannot delete an AutoScalingGroup while there are instances or pending Spot instance request(s) still in the group.")
+		return nil, fail("ResourceInUse",
+			"You cannot delete an AutoScalingGroup while there are instances or pending Spot instance request(s) still in the group.")
 	}
 	a.setGroup(name, func(g *Group) { g.Deleting, g.Min, g.Desired = true, 0, 0 })
 	return nil, nil
@@ -95,7 +97,8 @@ func terminateMember(c *call) (any, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if decrement && g.Desired-1 < g.Min {
-		return nil, fail("ValidationError", "Currently, desiredSize equals minSize (%d). Terminating instance without replacement will violate group's min size constraint.", g.Min)
+		return nil, fail("ValidationError",
+			"Currently, desiredSize equals minSize (%d). Terminating instance without replacement will violate group's min size constraint.", g.Min)
 	}
 	if decrement {
 		a.setGroup(g.Name, func(g *Group) { g.Desired-- })

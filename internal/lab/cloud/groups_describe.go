@@ -7,11 +7,14 @@ import (
 func describeGroups(c *call) (any, error) {
 	p, a := c.params, c.account
 	names, filters := p.list("AutoScalingGroupNames.member"), p.filters("Filters.member", "Values.member")
-	max, token, instances := p.number("MaxRecords", 50, 1, 100), p.str("NextToken"), p.boolean("IncludeInstances", true) // default 50, at most 100 (MaxRecords)
+	max := p.number("MaxRecords", 50, 1, 100) // its API reference
+	token, instances := p.str("NextToken"), p.boolean("IncludeInstances", true)
 	if err := p.end(); err != nil {
 		return nil, validation(err)
 	}
-	if int32(len(names)) > max { // "By default, you can only specify up to 50 names. You can optionally increase this limit using the MaxRecords property."
+	// "By default, you can only specify up to 50 names. You can optionally increase this limit using
+	// the MaxRecords property."
+	if int32(len(names)) > max {
 		return nil, fail("ValidationError", "The number of group names %d exceeds the maximum number of records %d", len(names), max)
 	}
 	known := fields[Group]{}
@@ -116,7 +119,8 @@ type memberXML struct {
 
 func renderGroup(g Group, instances bool) groupXML {
 	out := groupXML{
-		AutoScalingGroupName: g.Name, AutoScalingGroupARN: g.ARN, MinSize: g.Min, MaxSize: g.Max, DesiredCapacity: g.Desired, DefaultCooldown: 300,
+		AutoScalingGroupName: g.Name, AutoScalingGroupARN: g.ARN, MinSize: g.Min,
+		MaxSize: g.Max, DesiredCapacity: g.Desired, DefaultCooldown: 300,
 		AvailabilityZones: members[string]{g.Zones}, HealthCheckType: "EC2", CreatedTime: wireTime(g.Created), LaunchTemplate: renderTemplate(g),
 		TerminationPolicies: members[string]{[]string{"Default"}},
 	}
@@ -136,7 +140,8 @@ func renderGroup(g Group, instances bool) groupXML {
 
 func renderMember(g Group, m Member) memberXML {
 	out := memberXML{
-		InstanceId: m.InstanceID, InstanceType: m.Type, AvailabilityZone: m.Zone, LifecycleState: m.State, HealthStatus: "Healthy", LaunchTemplate: renderTemplate(g),
+		InstanceId: m.InstanceID, InstanceType: m.Type, AvailabilityZone: m.Zone, LifecycleState: m.State, HealthStatus: "Healthy",
+		LaunchTemplate: renderTemplate(g),
 	}
 	if !m.Healthy {
 		out.HealthStatus = "Unhealthy"

@@ -132,7 +132,8 @@ func (a *Account) metadatum(i Instance, m *machine, path string) (string, bool) 
 	}
 	if i.Role != "" {
 		leaves["iam/info"] = asJSON(map[string]string{
-			"Code": "Success", "LastUpdated": stamp(i.Launched), "InstanceProfileArn": a.profileARN(i.Role), "InstanceProfileId": "AIPA" + strings.ToUpper(i.Role),
+			"Code": "Success", "LastUpdated": stamp(i.Launched),
+			"InstanceProfileArn": a.profileARN(i.Role), "InstanceProfileId": "AIPA" + strings.ToUpper(i.Role),
 		})
 		leaves["iam/security-credentials/"+i.Role] = "" // minted below, when it is asked for
 	}
@@ -168,8 +169,9 @@ func (a *Account) metadatum(i Instance, m *machine, path string) (string, bool) 
 
 func (a *Account) identityDocument(i Instance) string {
 	return asJSON(map[string]any{
-		"accountId": a.opts.AccountID, "architecture": "x86_64", "availabilityZone": i.Zone, "imageId": i.ImageID, "instanceId": i.ID, "instanceType": i.Type,
-		"pendingTime": stamp(i.Launched), "privateIp": i.Address.String(), "region": a.opts.Region, "version": "2017-09-30",
+		"accountId": a.opts.AccountID, "architecture": "x86_64", "availabilityZone": i.Zone, "imageId": i.ImageID,
+		"instanceId": i.ID, "instanceType": i.Type, "pendingTime": stamp(i.Launched),
+		"privateIp": i.Address.String(), "region": a.opts.Region, "version": "2017-09-30",
 		"billingProducts": nil, "devpayProductCodes": nil, "kernelId": nil, "marketplaceProductCodes": nil, "ramdiskId": nil,
 	})
 }
@@ -186,7 +188,8 @@ func (a *Account) roleCredentials(i Instance, m *machine) string {
 		}, now.Add(credentialLife))
 	}
 	return asJSON(map[string]string{
-		"Code": "Success", "LastUpdated": stamp(now), "Type": "AWS-HMAC", "AccessKeyId": m.role.AccessKeyID, "SecretAccessKey": m.role.SecretAccessKey,
+		"Code": "Success", "LastUpdated": stamp(now), "Type": "AWS-HMAC",
+		"AccessKeyId": m.role.AccessKeyID, "SecretAccessKey": m.role.SecretAccessKey,
 		"Token": m.role.SessionToken, "Expiration": stamp(m.role.Expires),
 	})
 }

@@ -99,17 +99,20 @@ func (a *Account) launch(spec RunSpec, reservation string) (Instance, error) {
 	}
 	address, ok := a.freeAddress()
 	if !ok {
-		return Instance{}, fail("InsufficientFreeAddressesInSubnet", "There are not enough free addresses in subnet '%s' to satisfy the requested number of instances.", a.opts.Subnet)
+		return Instance{}, fail("InsufficientFreeAddressesInSubnet",
+			"There are not enough free addresses in subnet '%s' to satisfy the requested number of instances.", a.opts.Subnet)
 	}
 	i := Instance{
-		ID: a.newID("i-"), State: "pending", Reservation: reservation, Zone: spec.Zone, Type: spec.Type, ImageID: spec.ImageID, KeyName: spec.KeyName,
+		ID: a.newID("i-"), State: "pending",
+		Reservation: reservation, Zone: spec.Zone, Type: spec.Type, ImageID: spec.ImageID, KeyName: spec.KeyName,
 		Role: spec.Role, Address: address, Launched: time.Now(), Group: spec.group, UserData: spec.UserData, Tags: maps.Clone(spec.Tags),
 	}
 	ctx, cancel := context.WithCancel(a.ctx)
 	a.machines[i.ID] = &machine{lane: newLane(), ctx: ctx, cancel: cancel, tokens: map[string]time.Time{}}
 	a.instances.put(i.ID, i)
 	root := Volume{
-		ID: a.newID("vol-"), State: "in-use", Zone: i.Zone, Type: "gp3", SizeGiB: 8, IOPS: gp3IOPS, Throughput: gp3Throughput, Created: i.Launched, Root: true,
+		ID: a.newID("vol-"), State: "in-use", Zone: i.Zone, Type: "gp3",
+		SizeGiB: 8, IOPS: gp3IOPS, Throughput: gp3Throughput, Created: i.Launched, Root: true,
 		SnapshotID: "snap-00000000000000001",
 		Attachment: &Attachment{InstanceID: i.ID, Device: rootDevice, State: "attached", Time: i.Launched, DeleteOnTermination: true},
 	}

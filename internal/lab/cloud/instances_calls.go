@@ -36,7 +36,8 @@ func runInstances(c *call) (any, error) {
 		}
 	}
 	a := c.account
-	if err := c.authorize(c.newTarget("instance", spec.Tags, map[string][]string{"ec2:InstanceType": {spec.Type}}), c.resourceTarget("image", spec.ImageID)); err != nil {
+	made := c.newTarget("instance", spec.Tags, map[string][]string{"ec2:InstanceType": {spec.Type}})
+	if err := c.authorize(made, c.resourceTarget("image", spec.ImageID)); err != nil {
 		return nil, err
 	}
 	a.mu.Lock()

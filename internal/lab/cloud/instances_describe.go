@@ -43,7 +43,9 @@ func describeInstances(c *call) (any, error) {
 	if err := p.end(); err != nil {
 		return nil, err
 	}
-	if len(ids) > 0 && (max > 0 || token != "") { // "You cannot specify this parameter and the instance IDs parameter in the same request" (MaxResults)
+	// "You cannot specify this parameter and the instance IDs parameter in the same request"
+	// (MaxResults).
+	if len(ids) > 0 && (max > 0 || token != "") {
 		return nil, fail("InvalidParameterCombination", "The parameter instancesSet cannot be used with the parameter maxResults")
 	}
 	known := a.instanceFields(c.at)
@@ -145,8 +147,10 @@ type mappingXML struct {
 // renderInstance renders an instance with its volumes as of a moment. mu is held.
 func (a *Account) renderInstance(i Instance, at time.Time) instanceXML {
 	out := instanceXML{
-		InstanceID: i.ID, ImageID: i.ImageID, State: renderState(i.State), KeyName: i.KeyName, Type: i.Type, LaunchTime: wireTime(i.Launched), Zone: i.Zone,
-		Tenancy: "default", Architecture: "x86_64", RootDeviceType: "ebs", RootDeviceName: rootDevice, Virtualization: "hvm", Tags: tagSet(i.Tags), Hypervisor: "xen",
+		InstanceID: i.ID, ImageID: i.ImageID, State: renderState(i.State),
+		KeyName: i.KeyName, Type: i.Type, LaunchTime: wireTime(i.Launched), Zone: i.Zone,
+		Tenancy: "default", Architecture: "x86_64", RootDeviceType: "ebs",
+		RootDeviceName: rootDevice, Virtualization: "hvm", Tags: tagSet(i.Tags), Hypervisor: "xen",
 	}
 	if i.Address.IsValid() { // a terminated instance has no address
 		out.PrivateIPAddress = i.Address.String()

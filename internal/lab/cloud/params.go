@@ -103,7 +103,8 @@ func (p params) number(name string, other, low, high int32) int32 {
 	}
 	n, err := strconv.ParseInt(v, 10, 32)
 	if err != nil || n < int64(low) || n > int64(high) {
-		p.wrong(fail("InvalidParameterValue", "Value ( %s ) for parameter %s is invalid. Expecting a value between %d and %d.", v, p.prefix+name, low, high))
+		p.wrong(fail("InvalidParameterValue",
+			"Value ( %s ) for parameter %s is invalid. Expecting a value between %d and %d.", v, p.prefix+name, low, high))
 		return other
 	}
 	return int32(n)

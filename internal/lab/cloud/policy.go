@@ -107,7 +107,8 @@ func (c *call) ask(action string, t target) error {
 // unauthorized is UnauthorizedOperation for EC2 ("Error codes for the Amazon EC2 API"),
 // AccessDenied for the others ("Common errors").
 func unauthorized(service, who, action, resource string) *apiError {
-	message := fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s because no identity-based policy allows the %s action", who, action, resource, action)
+	message := fmt.Sprintf("User: %s is not authorized to perform: %s on resource: %s because no identity-based policy allows the %s action",
+		who, action, resource, action)
 	if service == "ec2" {
 		return &apiError{"UnauthorizedOperation", "You are not authorized to perform this operation. " + message, http.StatusForbidden}
 	}
@@ -117,7 +118,8 @@ func unauthorized(service, who, action, resource string) *apiError {
 // denied is the refusal by a policy of the organization, with the reason encoded
 // ("DecodeAuthorizationMessage", STS API reference).
 func denied(who, action, resource string) *apiError {
-	message := fmt.Sprintf("You are not authorized to perform this operation. User: %s is not authorized to perform: %s on resource: %s with an explicit deny in a "+
+	message := fmt.Sprintf("You are not authorized to perform this operation. "+
+		"User: %s is not authorized to perform: %s on resource: %s with an explicit deny in a "+
 		"service control policy. Encoded authorization failure message: %s", who, action, resource, strings.Repeat("q3cvVhbd0K8s", 40))
 	return &apiError{"UnauthorizedOperation", message, http.StatusForbidden}
 }

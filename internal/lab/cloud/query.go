@@ -87,7 +87,8 @@ func (a *Account) serveQuery(w http.ResponseWriter, r *http.Request) {
 	}
 	name := form.Get("Action")
 	act, known := a.actions[service+":"+name]
-	rec := Call{Service: service, Action: name, Resource: mainResource(form), DryRun: strings.EqualFold(form.Get("DryRun"), "true"), Mutates: act.mutates}
+	rec := Call{Service: service, Action: name, Resource: mainResource(form),
+		DryRun: strings.EqualFold(form.Get("DryRun"), "true"), Mutates: act.mutates}
 	byID := form.Has("VolumeId.1") || form.Has("InstanceId.1") || form.Has("SnapshotId.1") // MaxResults and ids exclude each other
 	rec.Unpaged = act.pages && !byID && form.Get("MaxResults") == ""
 	if authErr == nil {
@@ -107,7 +108,8 @@ func (a *Account) serveQuery(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case r.Method != http.MethodPost:
-		answer(nil, &apiError{"InvalidRequest", "The lab takes POST requests only: point an AWS SDK or the AWS CLI at it (AWS_ENDPOINT_URL).", http.StatusMethodNotAllowed})
+		answer(nil, &apiError{"InvalidRequest",
+			"The lab takes POST requests only: point an AWS SDK or the AWS CLI at it (AWS_ENDPOINT_URL).", http.StatusMethodNotAllowed})
 		return
 	case authErr != nil:
 		answer(nil, authErr)

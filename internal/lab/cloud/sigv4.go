@@ -80,7 +80,8 @@ func (a *Account) authenticate(r *http.Request, body []byte) (who Principal, ser
 		return who, service, &apiError{"MissingAuthenticationToken", "Request is missing Authentication Token", http.StatusForbidden}
 	}
 	if namespace(service) == "" || scope[2] != a.opts.Region || scope[4] != "aws4_request" {
-		return who, service, &apiError{"SignatureDoesNotMatch", "Credential should be scoped to a valid Region and service: " + strings.Join(scope[1:], "/"), http.StatusForbidden}
+		return who, service, &apiError{"SignatureDoesNotMatch",
+			"Credential should be scoped to a valid Region and service: " + strings.Join(scope[1:], "/"), http.StatusForbidden}
 	}
 	a.mu.Lock()
 	key, known := a.keys[scope[0]]
@@ -149,7 +150,8 @@ func signature(secret string, scope []string, date, request string) string {
 		key = mac(key, part)
 	}
 	sum := sha256.Sum256([]byte(request))
-	return hex.EncodeToString(mac(key, strings.Join([]string{"AWS4-HMAC-SHA256", date, strings.Join(scope, "/"), hex.EncodeToString(sum[:])}, "\n")))
+	return hex.EncodeToString(mac(key,
+		strings.Join([]string{"AWS4-HMAC-SHA256", date, strings.Join(scope, "/"), hex.EncodeToString(sum[:])}, "\n")))
 }
 
 func mac(key []byte, data string) []byte {
@@ -172,7 +174,8 @@ func wrongSignature(service string) *apiError {
 	if service == "ec2" {
 		return wrongKey(service)
 	}
-	return &apiError{"SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided.", http.StatusForbidden}
+	return &apiError{"SignatureDoesNotMatch",
+		"The request signature we calculated does not match the signature you provided.", http.StatusForbidden}
 }
 
 // tooOld: what EC2 calls RequestExpired is a SignatureDoesNotMatch for the newer services
@@ -182,7 +185,8 @@ func tooOld(service string, date, now time.Time) *apiError {
 		return expired(service, "")
 	}
 	const form = "20060102T150405Z"
-	return &apiError{"SignatureDoesNotMatch", "Signature expired: " + date.Format(form) + " is now earlier than " + now.Add(-skew).UTC().Format(form), http.StatusForbidden}
+	return &apiError{"SignatureDoesNotMatch",
+		"Signature expired: " + date.Format(form) + " is now earlier than " + now.Add(-skew).UTC().Format(form), http.StatusForbidden}
 }
 
 func expired(service, message string) *apiError {

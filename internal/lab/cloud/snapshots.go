@@ -49,7 +49,8 @@ func (a *Account) setSnapshot(id string, change func(*Snapshot)) {
 
 func createSnapshot(c *call) (any, error) {
 	p := c.params
-	s := Snapshot{VolumeID: p.needID("VolumeId", "volume"), Description: p.str("Description"), Tags: p.tagSpecification("snapshot")["snapshot"]}
+	s := Snapshot{VolumeID: p.needID("VolumeId", "volume"),
+		Description: p.str("Description"), Tags: p.tagSpecification("snapshot")["snapshot"]}
 	if len(s.Description) > 255 { // EBS User Guide, "Create Amazon EBS snapshots"
 		p.wrong(fail("InvalidParameterValue", "The description must be at most 255 characters"))
 	}

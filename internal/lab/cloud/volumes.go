@@ -114,7 +114,8 @@ func (v Volume) checkIOPS() error {
 	case v.IOPS > high:
 		return fail("InvalidParameterValue", "Volume iops of %d is too high; maximum is %d.", v.IOPS, high)
 	case v.IOPS > max(low, perGiB*v.SizeGiB):
-		return fail("InvalidParameterValue", "Iops to volume size ratio of %f is too high; maximum is %d", float64(v.IOPS)/float64(v.SizeGiB), perGiB)
+		return fail("InvalidParameterValue",
+			"Iops to volume size ratio of %f is too high; maximum is %d", float64(v.IOPS)/float64(v.SizeGiB), perGiB)
 	case v.Throughput*gp3IOPSPerMiB > v.IOPS:
 		return fail("InvalidParameterValue", "Throughput (MiBps) to iops ratio of %f is too high; maximum is %f MiBps per iops",
 			float64(v.Throughput)/float64(v.IOPS), 1.0/gp3IOPSPerMiB)
@@ -175,8 +176,8 @@ func createVolumeRequest(p params) (v Volume, token string) {
 		// "This parameter is supported only for volumes created from snapshots" (CreateVolume,
 		// VolumeInitializationRate).
 		p.wrong(fail("InvalidParameterCombination", "VolumeInitializationRate can only be specified for volumes created from a snapshot."))
-	case v.KMSKeyID != "" && !v.Encrypted:
-		p.wrong(fail("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set.")) // CreateVolume, KmsKeyId
+	case v.KMSKeyID != "" && !v.Encrypted: // CreateVolume, KmsKeyId
+		p.wrong(fail("InvalidParameterDependency", "The parameter KmsKeyId requires the parameter Encrypted to be set."))
 	case len(token) > 64:
 		p.wrong(fail("InvalidClientToken", "Client tokens must be at most 64 ASCII characters"))
 	}
@@ -234,7 +235,8 @@ func createVolume(c *call) (any, error) {
 	}
 	a.encrypt(&v)
 	if low, high, _ := volumeSizes(v.Type); v.SizeGiB < low || v.SizeGiB > high {
-		return nil, fail("InvalidParameterValue", "Volume of %dGiB is invalid; sizes of %s volumes are %d to %d GiB.", v.SizeGiB, v.Type, low, high)
+		return nil, fail("InvalidParameterValue",
+			"Volume of %dGiB is invalid; sizes of %s volumes are %d to %d GiB.", v.SizeGiB, v.Type, low, high)
 	}
 	if err := v.checkIOPS(); err != nil {
 		return nil, err
@@ -293,7 +295,8 @@ func (a *Account) retried(c *call, token string) (id string, found bool, err err
 		return "", false, nil
 	}
 	if old.request != requestOf(c.params.form) {
-		return "", false, fail("IdempotentParameterMismatch", "Parameters on this idempotent request are inconsistent with parameters used in previous request(s)")
+		return "", false, fail("IdempotentParameterMismatch",
+			"Parameters on this idempotent request are inconsistent with parameters used in previous request(s)")
 	}
 	gone := false
 	switch kindOf(old.id) {

@@ -108,8 +108,10 @@ type attachmentXML struct {
 
 func renderVolume(v Volume) volumeXML {
 	out := volumeXML{
-		VolumeID: v.ID, Size: v.SizeGiB, SnapshotID: v.SnapshotID, Zone: v.Zone, Status: v.State, CreateTime: wireTime(v.Created), Tags: tagSet(v.Tags),
-		Type: v.Type, IOPS: v.IOPS, Throughput: v.Throughput, InitializationRate: v.InitializationRate, Encrypted: v.Encrypted, KMSKeyID: v.KMSKeyID,
+		VolumeID: v.ID, Size: v.SizeGiB, SnapshotID: v.SnapshotID, Zone: v.Zone,
+		Status: v.State, CreateTime: wireTime(v.Created), Tags: tagSet(v.Tags),
+		Type: v.Type, IOPS: v.IOPS, Throughput: v.Throughput,
+		InitializationRate: v.InitializationRate, Encrypted: v.Encrypted, KMSKeyID: v.KMSKeyID,
 	}
 	if v.Attachment != nil {
 		out.Attachments.Items = []attachmentXML{renderAttachment(v)}

@@ -61,7 +61,8 @@ func namespace(service string) string {
 
 // encodeAnswer renders the result of an action.
 func encodeAnswer(service, action, requestID string, result any) ([]byte, error) {
-	root := xml.StartElement{Name: xml.Name{Local: action + "Response"}, Attr: []xml.Attr{{Name: xml.Name{Local: "xmlns"}, Value: namespace(service)}}}
+	root := xml.StartElement{Name: xml.Name{Local: action + "Response"},
+		Attr: []xml.Attr{{Name: xml.Name{Local: "xmlns"}, Value: namespace(service)}}}
 	if r, ok := result.(interface{ setRequestID(string) }); ok {
 		r.setRequestID(requestID)
 		return encode(func(e *xml.Encoder) error { return e.EncodeElement(result, root) })

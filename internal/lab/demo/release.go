@@ -41,7 +41,9 @@ func editTree(root string) error {
 	}
 	for i, path := range files[120:128] { // added, next to others and in a directory of their own
 		added := fmt.Sprintf("%s/release-two/%d/file with a blank.txt", root, i)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(added), 0o755), os.WriteFile(added, []byte("added\n"), 0o644), os.WriteFile(path+".added", nil, 0o600)); err != nil {
+		err := errors.Join(os.MkdirAll(filepath.Dir(added), 0o755),
+			os.WriteFile(added, []byte("added\n"), 0o644), os.WriteFile(path+".added", nil, 0o600))
+		if err != nil {
 			return err
 		}
 	}

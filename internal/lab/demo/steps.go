@@ -37,7 +37,8 @@ func (d *demo) scaleTo(ctx context.Context, n int32, generation int64) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(d.out, "        %s %s: generation %d from %s, its application started on %s", h.ID, h.Address, s.Generation, s.VolumeID, started)
+		fmt.Fprintf(d.out,
+			"        %s %s: generation %d from %s, its application started on %s", h.ID, h.Address, s.Generation, s.VolumeID, started)
 	}
 	return nil
 }
@@ -124,9 +125,11 @@ func (d *demo) inspect(ctx context.Context, generation int64) (good, stale int, 
 		switch listed := listed[i]; {
 		case listed.Generation != generation || f.said.Generation != generation:
 			stale++
-			fmt.Fprintf(d.out, "        %s: generation %d by its volume's tag, %d by its own word\n", listed.InstanceID, listed.Generation, f.said.Generation)
+			fmt.Fprintf(d.out,
+				"        %s: generation %d by its volume's tag, %d by its own word\n", listed.InstanceID, listed.Generation, f.said.Generation)
 		case len(f.differences) > 0:
-			fmt.Fprintf(d.out, "        %s: %d of %d entries differ: %q\n", listed.InstanceID, len(f.differences), f.entries, f.differences[:min(5, len(f.differences))])
+			fmt.Fprintf(d.out, "        %s: %d of %d entries differ: %q\n",
+				listed.InstanceID, len(f.differences), f.entries, f.differences[:min(5, len(f.differences))])
 		default:
 			good++
 			fmt.Fprintf(d.out, "        %s: generation %d, %d entries equal the source's\n", listed.InstanceID, f.said.Generation, f.entries)
@@ -176,7 +179,8 @@ func (d *demo) reboot(ctx context.Context) error {
 		return err
 	}
 	if after != before || len(d.lab.Account.Volumes()) != volumes {
-		return fmt.Errorf("after its reboot %s says %+v, before it said %+v; there are %d volumes, before there were %d", id, after, before, len(d.lab.Account.Volumes()), volumes)
+		return fmt.Errorf("after its reboot %s says %+v, before it said %+v; there are %d volumes, before there were %d",
+			id, after, before, len(d.lab.Account.Volumes()), volumes)
 	}
 	d.say("it adopted its volume %s, generation %d", after.VolumeID, after.Generation)
 	return nil

@@ -16,12 +16,14 @@ func makeFolder(dir string) error {
 			return err
 		}
 	}
-	for name, number := range map[string][2]uint32{"null": {1, 3}, "zero": {1, 5}, "full": {1, 7}, "random": {1, 8}, "urandom": {1, 9}, "tty": {5, 0}} {
+	devices := map[string][2]uint32{"null": {1, 3}, "zero": {1, 5}, "full": {1, 7}, "random": {1, 8}, "urandom": {1, 9}, "tty": {5, 0}}
+	for name, number := range devices {
 		if err := makeNode(filepath.Join(dir, "dev", name), unix.S_IFCHR|0o666, number[0], number[1]); err != nil {
 			return err
 		}
 	}
-	for name, target := range map[string]string{"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"} {
+	links := map[string]string{"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+	for name, target := range links {
 		if err := os.Symlink(target, filepath.Join(dir, "dev", name)); err != nil {
 			return err
 		}

@@ -91,7 +91,8 @@ func (h *Host) PowerOn() error {
 	if h.boots == 0 {
 		services = append(append([]Service{}, h.spec.FirstBoot...), services...)
 	}
-	o := order{Hostname: h.spec.Hostname, Directory: filepath.Join(h.rack.dir, "hosts", h.ID), Binds: h.spec.Binds, Env: h.spec.Env, Boot: services}
+	o := order{Hostname: h.spec.Hostname, Directory: filepath.Join(h.rack.dir, "hosts", h.ID),
+		Binds: h.spec.Binds, Env: h.spec.Env, Boot: services}
 	for _, layer := range h.spec.Layers {
 		o.Layers = append(o.Layers, filepath.Join(h.rack.dir, layer))
 	}

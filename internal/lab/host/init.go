@@ -165,7 +165,8 @@ func (m *initProcess) start(s Service) (<-chan syscall.WaitStatus, error) {
 	ended := make(chan syscall.WaitStatus, 1)
 	m.mu.Lock() // reap must not come in between
 	defer m.mu.Unlock()
-	p, err := os.StartProcess(path, s.Argv, &os.ProcAttr{Dir: "/", Env: env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{Setsid: true}})
+	p, err := os.StartProcess(path, s.Argv,
+		&os.ProcAttr{Dir: "/", Env: env, Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Sys: &syscall.SysProcAttr{Setsid: true}})
 	if err != nil {
 		return nil, err
 	}

@@ -90,7 +90,8 @@ func dropDisks() error {
 	}
 	for _, m := range table {
 		if m.onLoop && m.point != "/" && m.fstype != "squashfs" {
-			if err := unix.Unmount(m.point, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: it went with the one it stood on
+			err := unix.Unmount(m.point, unix.MNT_DETACH)
+			if err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: it went with the one it stood on
 				return fmt.Errorf("unmount %s in the rack: %w", m.point, err)
 			}
 		}

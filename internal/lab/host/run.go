@@ -99,7 +99,8 @@ func (h *Host) command(ctx context.Context, c Command) (*exec.Cmd, error) {
 
 // EnterCommand is what a person types to get a shell in the running host.
 func (h *Host) EnterCommand() string {
-	return fmt.Sprintf("nsenter --target %d --mount --uts --ipc --net --pid -- env -i %s TERM=$TERM bash", h.PID(), strings.Join(h.spec.Env, " "))
+	return fmt.Sprintf("nsenter --target %d --mount --uts --ipc --net --pid -- env -i %s TERM=$TERM bash",
+		h.PID(), strings.Join(h.spec.Env, " "))
 }
 
 // WriteFile writes a file in the running host.

@@ -55,7 +55,8 @@ func writeDisk(ctx context.Context, path, tree string) error {
 		return err
 	}
 	options := fmt.Sprintf("offset=%d,lazy_itable_init=1,lazy_journal_init=1", diskOffset) // the file is new: all zero
-	return run(exec.CommandContext(ctx, "mkfs.ext4", "-q", "-F", "-m", "0", "-L", "root", "-E", options, "-d", tree, path, strconv.Itoa(diskBytes/1024)+"k"))
+	return run(exec.CommandContext(ctx, "mkfs.ext4", "-q", "-F", "-m", "0", "-L", "root", "-E", options,
+		"-d", tree, path, strconv.Itoa(diskBytes/1024)+"k"))
 }
 
 // writePartition writes an MBR whose first entry is the root file system.

@@ -91,7 +91,8 @@ func New(ctx context.Context, spec Spec) (*Machine, error) {
 		spec.Hostname = "ip-" + strings.ReplaceAll(spec.Address.String(), ".", "-")
 	}
 	spec.CPUs, spec.MemoryMiB, spec.Slots = orDefault(spec.CPUs, 2), orDefault(spec.MemoryMiB, 768), orDefault(spec.Slots, 4)
-	m := &Machine{ID: spec.ID, Address: spec.Address, spec: spec, dir: filepath.Join(spec.Dir, spec.ID), patience: 75 * time.Second, slots: make([]*Disk, spec.Slots), logins: make(chan struct{}, 1)}
+	m := &Machine{ID: spec.ID, Address: spec.Address, spec: spec, dir: filepath.Join(spec.Dir, spec.ID),
+		patience: 75 * time.Second, slots: make([]*Disk, spec.Slots), logins: make(chan struct{}, 1)}
 	m.logins <- struct{}{}
 	if err := m.check(); err != nil {
 		return nil, fmt.Errorf("make machine %s: %w", spec.ID, err)

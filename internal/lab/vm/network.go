@@ -110,7 +110,7 @@ func (s Switch) ServeMetadata(ctx context.Context, handler func(machine netip.Ad
 	if err != nil {
 		return nil, fmt.Errorf("metadata service: %w", err)
 	}
-	m := &Metadata{sw: s, server: &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	serve := func(w http.ResponseWriter, r *http.Request) {
 		caller, err := netip.ParseAddrPort(r.RemoteAddr)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -122,7 +122,8 @@ func (s Switch) ServeMetadata(ctx context.Context, handler func(machine netip.Ad
 			return
 		}
 		h.ServeHTTP(w, r)
-	})}}
+	}
+	m := &Metadata{sw: s, server: &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(serve)}}
 	go m.server.Serve(listener) // ends with Close
 	return m, nil
 }

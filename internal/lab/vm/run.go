@@ -202,7 +202,8 @@ func (m *Machine) WriteFile(ctx context.Context, path string, data []byte, mode 
 
 func (m *Machine) write(ctx context.Context, path string, data io.Reader, mode fs.FileMode) error {
 	_, err := m.RunWith(ctx, Command{
-		Argv:  []string{"sh", "-ec", `mkdir -p "$(dirname "$1")"; cat >"$1"; chmod "$2" "$1"; sync "$1"`, "sh", path, fmt.Sprintf("%04o", mode.Perm())},
+		Argv: []string{"sh", "-ec", `mkdir -p "$(dirname "$1")"; cat >"$1"; chmod "$2" "$1"; sync "$1"`,
+			"sh", path, fmt.Sprintf("%04o", mode.Perm())},
 		Stdin: data,
 	})
 	return err
