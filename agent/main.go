@@ -88,11 +88,11 @@ func (p *program) command() *cobra.Command {
 		Short:         "Mount the current release when an instance boots",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Long: `Mount the current release at /release when an EC2 instance boots, from an EBS snapshot, before the application starts; and take the releases
-that the publisher pushes later.
+		Long: `Mount the current release at /release when an EC2 instance boots, from an EBS snapshot, before the application
+starts; and take the releases that the publisher pushes later.
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not ready, 4 the lock is held or a newer generation is active, 130 interrupted.
-Unknown codes mean failure.`,
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not ready, 4 the lock is held or a newer generation is active,
+130 interrupted. Unknown codes mean failure.`,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			if err := status.CheckOutput(p.output); err != nil {
 				return err
@@ -109,8 +109,8 @@ Unknown codes mean failure.`,
 	p.addSettings(root.PersistentFlags())
 	complete(root)
 	root.AddCommand(
-		p.upCommand(), p.statusCommand(), p.waitCommand(), p.receiveCommand(), p.verifyCommand(), p.fenceCommand(), p.doctorCommand(), p.configCommand(), p.versionCommand(),
-		p.tryWriteCommand(), p.diskWorkCommand(),
+		p.upCommand(), p.statusCommand(), p.waitCommand(), p.receiveCommand(), p.verifyCommand(), p.fenceCommand(),
+		p.doctorCommand(), p.configCommand(), p.versionCommand(), p.tryWriteCommand(), p.diskWorkCommand(),
 	)
 	return root
 }

@@ -21,7 +21,8 @@ const defaultConfigFile = "/etc/ebs-release/agent.toml"
 func settingsTable() []config.Setting {
 	return []config.Setting{
 		{Key: "pointer", Env: "EBS_RELEASE_POINTER", Check: checkPointer, Usage: "URL of the pointer: release.json, or a line snap-…"},
-		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release", Check: mount.CheckPath, Usage: "where to mount the release volume"},
+		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release",
+			Check: mount.CheckPath, Usage: "where to mount the release volume"},
 		{Key: "deadline", Env: "EBS_RELEASE_DEADLINE", Default: "4m", Check: config.CheckDuration, Usage: "how long a boot may take"},
 		{Key: "tags", Env: "EBS_RELEASE_TAGS", Check: volume.CheckTags, Usage: "more tags for the volume: KEY=VALUE, separated by commas"},
 		{

@@ -27,8 +27,8 @@ func (p *program) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Try everything that a publish needs, and say what to do about what is wrong",
-		Long: `Try everything that a publish needs, a line each: ok, warn (a publish goes through all the same) or FAIL, and what to do. Rights are tried by DryRun.
-Nothing is changed, and no lock is taken. Exit 1: something failed.`,
+		Long: `Try everything that a publish needs, a line each: ok, warn (a publish goes through all the same) or FAIL, and
+what to do. Rights are tried by DryRun. Nothing is changed, and no lock is taken. Exit 1: something failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.doctor(cmd.Context()) },
 	}

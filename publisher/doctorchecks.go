@@ -72,7 +72,8 @@ func (p *parts) lookAtStore(context.Context) (string, error) {
 
 // lookAtClock asks EC2 for the time: each answer has it, also that to a DryRun.
 func (p *parts) lookAtClock(ctx context.Context) (string, error) {
-	_, err := p.ec2.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{DryRun: aws.Bool(true), OwnerIds: []string{"self"}, MaxResults: aws.Int32(volume.PerPage)})
+	_, err := p.ec2.DescribeSnapshots(ctx,
+		&ec2.DescribeSnapshotsInput{DryRun: aws.Bool(true), OwnerIds: []string{"self"}, MaxResults: aws.Int32(volume.PerPage)})
 	if off := volume.ClockOff(err); off != 0 {
 		return "", warn("%s", volume.ClockWords(off))
 	}
@@ -222,7 +223,10 @@ func (d *memberChecks) rights(ctx context.Context) (string, error) {
 	}
 	_, err := d.ec2.CreateTags(ctx, &ec2.CreateTagsInput{
 		DryRun: aws.Bool(true), Resources: []string{id},
-		Tags: []types.Tag{{Key: aws.String(volume.TagGeneration), Value: aws.String("1")}, {Key: aws.String(volume.TagRelease), Value: aws.String("x")}},
+		Tags: []types.Tag{
+			{Key: aws.String(volume.TagGeneration), Value: aws.String("1")},
+			{Key: aws.String(volume.TagRelease), Value: aws.String("x")},
+		},
 	})
 	if err := allowed("ec2:CreateTags on "+id, err); err != nil {
 		return "", err

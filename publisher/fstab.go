@@ -29,7 +29,8 @@ func persist(fstab, uuid, mountPoint, fileSystem string) (changed bool, err erro
 		if fields[0] == source {
 			return false, nil
 		}
-		return false, fmt.Errorf("persist the mount: %s line %d mounts %s at %s, not %s; take that line out", fstab, n+1, fields[0], mountPoint, source)
+		return false, fmt.Errorf("persist the mount: %s line %d mounts %s at %s, not %s; take that line out",
+			fstab, n+1, fields[0], mountPoint, source)
 	}
 	pass := 2
 	if fileSystem == "xfs" { // has no check at boot

@@ -143,7 +143,8 @@ func (p *parts) remove(ctx context.Context, items []gcItem) {
 func (r gcReport) entry(ctx context.Context, s inventory) pointer.Entry {
 	err := r.err(ctx)
 	e := pointer.Entry{
-		Verb: verbGC, Message: "removed " + r.removed(), Result: ended(err), Generation: s.pointer.Generation, Took: time.Since(s.now).Milliseconds(),
+		Verb: verbGC, Message: "removed " + r.removed(), Result: ended(err),
+		Generation: s.pointer.Generation, Took: time.Since(s.now).Milliseconds(),
 	}
 	if err != nil {
 		e.Error = publish.OneLine(err)

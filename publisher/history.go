@@ -19,9 +19,10 @@ func (p *program) historyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "history",
 		Short: "Show who published what, when, and how it ended; the latest first",
-		Long: `Show who published what, when, and how it ended, the latest first; and who ran gc (what it removed: --output json), thawed the release volume, or
-ended a publish with lock release. A dash for a generation: that line moved nothing. A line "committed, no report" is of a publish that was killed after
-its commit: run ` + "`ebs-release converge`" + `.`,
+		Long: `Show who published what, when, and how it ended, the latest first; and who ran gc (what it removed: --output
+json), thawed the release volume, or ended a publish with lock release. A dash for a generation: that line moved
+nothing. A line "committed, no report" is of a publish that was killed after its commit:
+run ` + "`ebs-release converge`" + `.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 0 {

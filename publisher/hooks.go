@@ -39,7 +39,8 @@ func (h hooks) After(ctx context.Context, o publish.Outcome) error {
 }
 
 func (h hooks) run(ctx context.Context, when string, env ...string) error {
-	dir := hook.Dir{Path: filepath.Join(h.directory, when), Timeout: h.timeout, Env: append(env, "EBS_RELEASE_HOOK="+when, "EBS_RELEASE_PATH="+h.path)}
+	dir := hook.Dir{Path: filepath.Join(h.directory, when), Timeout: h.timeout,
+		Env: append(env, "EBS_RELEASE_HOOK="+when, "EBS_RELEASE_PATH="+h.path)}
 	if err := dir.Run(ctx); err != nil {
 		return fmt.Errorf("%s: %w", dir.Path, err)
 	}

@@ -37,12 +37,13 @@ func (p *program) initCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make the release volume of this release server, and mount it",
-		Long: `Make the release volume of this release server: create and attach an EBS volume, prove it blank, make a file system on it, mount it,
-write it into /etc/fstab, and make the directories of the release tree. What is done already is left alone, so it can be run again at any time.
-It never formats a disk that is not blank.
+		Long: `Make the release volume of this release server: create and attach an EBS volume, prove it blank, make a file
+system on it, mount it, write it into /etc/fstab, and make the directories of the release tree. What is done already is
+left alone, so it can be run again at any time. It never formats a disk that is not blank.
 
-A release server that takes the place of one that was lost gets the old one's volume with --volume, or a copy of it from the snapshot of a release
-with --snapshot. Then ` + "`ebs-release publish /release/releases/ID`" + `, with the release that the members report, makes the pointer anew.`,
+A release server that takes the place of one that was lost gets the old one's volume with --volume, or a copy of it from
+the snapshot of a release with --snapshot. Then ` + "`ebs-release publish /release/releases/ID`" + `, with the release
+that the members report, makes the pointer anew.`,
 		Example: `  sudo ebs-release init --size 50
   sudo ebs-release init --snapshot snap-0123456789abcdef0`,
 		Args: cobra.NoArgs,
@@ -57,12 +58,15 @@ with --snapshot. Then ` + "`ebs-release publish /release/releases/ID`" + `, with
 	flags.Int32Var(&f.size, "size", 20, "size of a new volume, in GiB")
 	flags.StringVar(&f.volumeType, "type", "gp3", "type of a new volume")
 	flags.StringVar(&f.fileSystem, "file-system", "ext4", "file system to make: ext4 or xfs")
-	flags.BoolVar(&f.encrypt, "encrypt", false, "encrypt a new volume, and with it the snapshots and the volumes of members (default: as the account does)")
-	flags.StringVar(&f.kmsKey, "kms-key", "", "encrypt a new volume with this key, an id, alias or ARN, which both roles may use (default: the account's)")
+	flags.BoolVar(&f.encrypt, "encrypt", false,
+		"encrypt a new volume, and with it the snapshots and the volumes of members (default: as the account does)")
+	flags.StringVar(&f.kmsKey, "kms-key", "",
+		"encrypt a new volume with this key, an id, alias or ARN, which both roles may use (default: the account's)")
 	flags.StringVar(&f.volumeID, "volume", "", "take this volume, which is blank or was made by init, instead of a new one")
 	flags.StringVar(&f.snapshot, "snapshot", "", "make the volume from this snapshot of a release, instead of a blank one")
 	flags.StringVar(&f.device, "device", "", "take the volume that is attached as this disk, such as /dev/nvme1n1, instead of a new one")
-	flags.StringVar(&f.store, "store", "", "the pointer store takes the place of the store with this `ID`, which the volume belongs to and whose directory is lost")
+	flags.StringVar(&f.store, "store", "",
+		"the pointer store takes the place of the store with this `ID`, which the volume belongs to and whose directory is lost")
 	flags.StringVar(&f.owner, "owner", "", "user that the release tree belongs to (default: the ssh-user)")
 	flags.StringVar(&f.fstab, "fstab", fstabFile, "file to write the mount into")
 	_ = errors.Join( // these fail only for a flag that is not there
@@ -160,7 +164,8 @@ func owner(name string, getenv func(string) string) (uid, gid int, err error) {
 	}
 	u, err := user.Lookup(name)
 	if err != nil {
-		return 0, 0, fmt.Errorf("the owner of the release tree: %w; this server needs the user that the members are reached as (ssh-user), with the same id as there", err)
+		return 0, 0, fmt.Errorf("the owner of the release tree: %w; "+
+			"this server needs the user that the members are reached as (ssh-user), with the same id as there", err)
 	}
 	uid, err = strconv.Atoi(u.Uid)
 	if err != nil {

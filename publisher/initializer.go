@@ -178,7 +178,8 @@ func (i *initializer) bringDisk(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("%s (%s) is not blank, and will not be formatted: %w", disk.Path, volumeID, err)
 	case info.Label != volumeLabel:
-		return fmt.Errorf("%s (%s) is not blank, and will not be formatted: it holds %s with the label %q, UUID %s", disk.Path, volumeID, info.Kind, info.Label, info.UUID)
+		return fmt.Errorf("%s (%s) is not blank, and will not be formatted: it holds %s with the label %q, UUID %s",
+			disk.Path, volumeID, info.Kind, info.Label, info.UUID)
 	}
 	if disk.Serial != "" { // the disk must still be the one that was looked at
 		if err := i.finder.Verify(disk, volumeID); err != nil {

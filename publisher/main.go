@@ -93,11 +93,12 @@ func (p *program) command() *cobra.Command {
 		Short:         "Ship code to EC2 Auto Scaling groups on EBS snapshots",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Long: `Ship code to EC2 Auto Scaling groups on EBS snapshots: running instances get what changed over ssh, an instance that launches later boots
-with that release already mounted.
+		Long: `Ship code to EC2 Auto Scaling groups on EBS snapshots: running instances get what changed over ssh, an instance
+that launches later boots with that release already mounted.
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 nothing was changed, 4 the lock is held or the generation moved,
-5 committed, but members are behind, 6 committed, did not converge, and rolled back (publish --rollback), 130 interrupted. Unknown codes mean failure.`,
+Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 nothing was changed, 4 the lock is held or the generation
+moved, 5 committed, but members are behind, 6 committed, did not converge, and rolled back (publish --rollback), 130
+interrupted. Unknown codes mean failure.`,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(p.output, cmd.Name()); err != nil {
 				return err

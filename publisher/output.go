@@ -27,7 +27,8 @@ func (p *program) reportFailure(verb string, err error, code int) {
 	var report any = status.Failure{Schema: status.Schema, Error: publish.OneLine(err), ExitCode: code}
 	if slices.Contains(verbsWithEvents, verb) {
 		outcome := publish.Outcome{
-			Schema: status.Schema, Result: publish.ResultOf(code), Error: publish.OneLine(err), Phases: []publish.PhaseTime{}, Members: []publish.Member{},
+			Schema: status.Schema, Result: publish.ResultOf(code), Error: publish.OneLine(err),
+			Phases: []publish.PhaseTime{}, Members: []publish.Member{},
 		}
 		if p.output == outputNDJSON {
 			p.listen(func(publish.Event) {})(publish.Event{Phase: "P0", Kind: publish.KindOutcome, Outcome: &outcome})

@@ -85,7 +85,9 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 	p := &parts{
 		values: values, store: store, tree: tree, maker: maker, ec2: api, members: newMembers(cfg, values.List("groups")),
 		checks: preflight{values: values, verb: j.verb, source: j.source, store: store, tree: tree, ec2: api, volumes: volumes, maker: maker},
-		dialer: dialer{tree, push.Options{User: user, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"), Parcels: push.NewParcels()}},
+		dialer: dialer{tree, push.Options{
+			User: user, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"), Parcels: push.NewParcels(),
+		}},
 	}
 	maxFailures, err := publish.ParseMaxFailures(values.Get("max-failures"))
 	if err != nil {
@@ -97,7 +99,8 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 		Settings: publish.Settings{
 			Who: who, Message: j.message, Region: cfg.Region, IfGeneration: j.ifGeneration, Above: j.above, Force: j.force,
 			Keep: values.Int("keep"), Parallel: parallel(values), MemberTimeout: values.Duration("member-timeout"),
-			SnapshotDeadline: values.Duration("snapshot-deadline"), ConvergeDeadline: values.Duration("converge-deadline"), Settle: values.Duration("settle"),
+			SnapshotDeadline: values.Duration("snapshot-deadline"),
+			ConvergeDeadline: values.Duration("converge-deadline"), Settle: values.Duration("settle"),
 			MaxFailures: maxFailures, OpenFiles: openFiles(),
 		},
 	}

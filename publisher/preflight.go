@@ -184,7 +184,8 @@ func (c preflight) serverVolume(ctx context.Context) error {
 		return err
 	}
 	if role := v.Tags[volume.TagRole]; role != volume.RoleServer {
-		return fmt.Errorf("%s has the tag %s=%q, want %s; is this the release server? `ebs-release init` sets the tag", v.ID, volume.TagRole, role, volume.RoleServer)
+		return fmt.Errorf("%s has the tag %s=%q, want %s; is this the release server? `ebs-release init` sets the tag",
+			v.ID, volume.TagRole, role, volume.RoleServer)
 	}
 	store, err := c.storeOf(ctx, v.Tags[volume.TagStore])
 	c.maker.Store = cmp.Or(store, anyStore)
@@ -196,13 +197,17 @@ func (c preflight) dryRuns(ctx context.Context) error {
 	if err := c.maker.Check(ctx); err != nil {
 		return err
 	}
-	_, err := c.ec2.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{DryRun: aws.Bool(true), OwnerIds: []string{"self"}, MaxResults: aws.Int32(volume.PerPage)})
+	_, err := c.ec2.DescribeSnapshots(ctx,
+		&ec2.DescribeSnapshotsInput{DryRun: aws.Bool(true), OwnerIds: []string{"self"}, MaxResults: aws.Int32(volume.PerPage)})
 	if err := allowed("ec2:DescribeSnapshots", err); err != nil {
 		return err
 	}
 	_, err = c.ec2.CreateTags(ctx, &ec2.CreateTagsInput{
 		DryRun: aws.Bool(true), Resources: []string{c.maker.VolumeID},
-		Tags: []types.Tag{{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleServer)}, {Key: aws.String(volume.TagStore), Value: aws.String(c.maker.Store)}},
+		Tags: []types.Tag{
+			{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleServer)},
+			{Key: aws.String(volume.TagStore), Value: aws.String(c.maker.Store)},
+		},
 	})
 	return allowed("ec2:CreateTags", err)
 }

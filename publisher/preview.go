@@ -51,7 +51,8 @@ func (p *program) preview(ctx context.Context, j job) error {
 	if err != nil {
 		return err
 	}
-	report := previewReport{Schema: status.Schema, DryRun: true, Generation: found.Before.Generation, Next: found.Next, Base: found.Before.Release, Members: found.Members}
+	report := previewReport{Schema: status.Schema, DryRun: true, Generation: found.Before.Generation,
+		Next: found.Next, Base: found.Before.Release, Members: found.Members}
 	if !release.IsRemote(j.source) {
 		if report.Files, report.Digest, err = parts.difference(ctx, j.source, found.Before.Release); err != nil {
 			return before(ctx, err)
@@ -128,7 +129,8 @@ func (p *program) printPreview(r previewReport, current string, all bool) error 
 			ready++
 		}
 	}
-	_, err := fmt.Fprintf(p.stdout, "dry run: generation %d would follow %d: %s; %s, %d of them ready; all checks passed, rights by DryRun among them; nothing was changed\n",
+	_, err := fmt.Fprintf(p.stdout, "dry run: generation %d would follow %d: %s; %s, %d of them ready; "+
+		"all checks passed, rights by DryRun among them; nothing was changed\n",
 		r.Next, r.Generation, what, words.Count(len(r.Members), "member"), ready)
 	return err
 }

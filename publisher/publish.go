@@ -82,7 +82,8 @@ Publishing the release that is current once more is allowed: it is a new generat
 	flags.BoolVar(&dryRun, "dry-run", false, "check everything, say which files would change, and change nothing")
 	flags.BoolVar(&j.all, "all", false, "with --dry-run: list every path, not the first 20")
 	flags.BoolVar(&rollback, "rollback", false, "when members are left behind: roll back to the generation before, and end with exit code 6")
-	flags.BoolVar(&j.force, "force", false, "go on although no member at all can be reached or can take the release, for the instances that launch from now on; the others are tried in P5")
+	flags.BoolVar(&j.force, "force", false, "go on although no member at all can be reached or can take the release, "+
+		"for the instances that launch from now on; the others are tried in P5")
 	ifGenerationFlag(flags, &j)
 	aboveFlag(flags, &j)
 	return cmd
@@ -90,7 +91,8 @@ Publishing the release that is current once more is allowed: it is a new generat
 
 // ifGenerationFlag adds --if-generation.
 func ifGenerationFlag(flags *pflag.FlagSet, j *job) {
-	flags.Func("if-generation", "go on only if the pointer is at generation `N` (0: nothing is published); exit 4 when it is elsewhere", func(text string) error {
+	const usage = "go on only if the pointer is at generation `N` (0: nothing is published); exit 4 when it is elsewhere"
+	flags.Func("if-generation", usage, func(text string) error {
 		n, err := int64(0), error(nil) // 0: nothing is published
 		if text != "0" {
 			n, err = generation.Parse(text)
@@ -102,7 +104,8 @@ func ifGenerationFlag(flags *pflag.FlagSet, j *job) {
 
 // aboveFlag adds --above.
 func aboveFlag(flags *pflag.FlagSet, j *job) {
-	flags.Func("above", "generation `N` was reached: for a pointer and a release volume that are old copies, far below what members report", func(text string) (err error) {
+	const usage = "generation `N` was reached: for a pointer and a release volume that are old copies, far below what members report"
+	flags.Func("above", usage, func(text string) (err error) {
 		j.above, err = generation.Parse(text)
 		return err
 	})
@@ -112,8 +115,9 @@ func (p *program) convergeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "converge",
 		Short: "Bring every member to the current generation",
-		Long: `Bring every member to the current generation, and prove it, as P5 of a publish does: after a publish that ended with exit code 5 or was killed after its
-commit, and after instances were put into the group while they ran. No snapshot is made, and the pointer stays.`,
+		Long: `Bring every member to the current generation, and prove it, as P5 of a publish does: after a publish that ended
+with exit code 5 or was killed after its commit, and after instances were put into the group while they ran. No snapshot
+is made, and the pointer stays.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.runJob(cmd.Context(), job{verb: verbConverge}, func(ctx context.Context, parts *parts) (publish.Outcome, error) {

@@ -26,11 +26,13 @@ func (p *program) rollbackCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rollback",
 		Short: "Make an older release current again, as a new generation",
-		Long: `Make an older release current again, as a new generation. The members that still hold its tree get nothing sent: they only activate it. Instances that
-launch get it from the snapshot that it was published with, or from a new one if that is gone.
+		Long: `Make an older release current again, as a new generation. The members that still hold its tree get nothing
+sent: they only activate it. Instances that launch get it from the snapshot that it was published with, or from a new
+one if that is gone.
 
-Without --to it is the latest earlier generation that had another release than the current one. A rollback that was asked for and is done ends
-with exit code 0, as a publish does; 6 is for a publish that rolled back by itself (publish --rollback).`,
+Without --to it is the latest earlier generation that had another release than the current one. A rollback that was
+asked for and is done ends with exit code 0, as a publish does; 6 is for a publish that rolled back by itself (publish
+--rollback).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if to != "" && !isGeneration(to) && !manifest.ValidID(to) {
@@ -87,11 +89,13 @@ func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) 
 	have, err := p.tree.ManifestDigest(target.Release)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return publish.Target{}, fmt.Errorf("release %s is not on the release volume any more (--keep); publish its source again%s", target.Release, p.otherWays(commits, current))
+		return publish.Target{}, fmt.Errorf("release %s is not on the release volume any more (--keep); publish its source again%s",
+			target.Release, p.otherWays(commits, current))
 	case err != nil:
 		return publish.Target{}, err
 	case target.Digest != "" && have != target.Digest:
-		return publish.Target{}, fmt.Errorf("release %s on the release volume has digest %s, it was published with %s; publish its source again", target.Release, have, target.Digest)
+		return publish.Target{}, fmt.Errorf("release %s on the release volume has digest %s, it was published with %s; publish its source again",
+			target.Release, have, target.Digest)
 	}
 	target.Digest = have
 	for _, e := range commits {
@@ -192,7 +196,8 @@ func (p *program) publishOrRollBack(ctx context.Context, j job) error {
 		return p.report(*outcome, err)
 	}
 	if entries, historyErr := p.historyOf(ctx); historyErr == nil && nothingToUndo(entries, outcome.Generation, outcome.Release) {
-		return p.report(*outcome, fmt.Errorf("%w; not rolled back: release %s was current before this publish, too, so there is nothing to undo", err, outcome.Release))
+		return p.report(*outcome,
+			fmt.Errorf("%w; not rolled back: release %s was current before this publish, too, so there is nothing to undo", err, outcome.Release))
 	}
 	fmt.Fprintf(p.stderr, "ebs-release: %s; rolling back\n", publish.OneLine(err))
 	failed := outcome.Generation

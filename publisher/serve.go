@@ -31,8 +31,9 @@ func (p *program) serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the pointer over HTTP: release.json and snap.txt, nothing else",
-		Long:  "Serve the pointer over HTTP: release.json and snap.txt, nothing else.\nIt takes the sockets that systemd passes, or listens itself.",
-		Args:  cobra.NoArgs,
+		Long: `Serve the pointer over HTTP: release.json and snap.txt, nothing else.
+It takes the sockets that systemd passes, or listens itself.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			values, err := p.settings("pointer-store")
 			if err != nil {
@@ -49,7 +50,8 @@ func (p *program) serveCommand() *cobra.Command {
 			return p.serve(cmd.Context(), directory, listeners)
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "", "address and port to listen on (default "+defaultListen+", or the sockets that systemd passes)")
+	cmd.Flags().StringVar(&listen, "listen", "",
+		"address and port to listen on (default "+defaultListen+", or the sockets that systemd passes)")
 	return cmd
 }
 

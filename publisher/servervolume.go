@@ -46,7 +46,8 @@ func (s serverVolumes) find(ctx context.Context) (string, error) {
 		return found[0], nil
 	}
 	slices.Sort(found)
-	return "", fmt.Errorf("%s are all tagged as release volumes of this instance at %s; name one with --volume", strings.Join(found, ", "), s.owner.MountPoint)
+	return "", fmt.Errorf("%s are all tagged as release volumes of this instance at %s; name one with --volume",
+		strings.Join(found, ", "), s.owner.MountPoint)
 }
 
 // create makes a blank volume, or one from a snapshot, which then gives the size.
@@ -161,7 +162,8 @@ func (s serverVolumes) mark(ctx context.Context, id, store string) (changed bool
 	if err := notAMembers(v); err != nil {
 		return false, err
 	}
-	wanted := map[string]string{volume.TagRole: volume.RoleServer, volume.TagInstance: s.owner.InstanceID, volume.TagMountPoint: s.owner.MountPoint}
+	wanted := map[string]string{volume.TagRole: volume.RoleServer,
+		volume.TagInstance: s.owner.InstanceID, volume.TagMountPoint: s.owner.MountPoint}
 	if store != "" {
 		wanted[volume.TagStore] = store
 	}

@@ -24,19 +24,31 @@ func settingsTable() []config.Setting {
 	return []config.Setting{
 		{Key: "pointer-store", Env: "EBS_RELEASE_POINTER_STORE", Check: absoluteOrEmpty, Usage: "directory with the pointer, served over HTTP"},
 		{Key: "groups", Env: "EBS_RELEASE_GROUPS", Usage: "Auto Scaling groups that the pointer feeds, separated by commas"},
-		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release", Check: absolute, Usage: "where the release volume is mounted, here and on the members"},
-		{Key: "ssh-user", Env: "EBS_RELEASE_SSH_USER", Usage: "user to log in as on the members, the owner of the release tree (default: the one who runs this)"},
+		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release",
+			Check: absolute, Usage: "where the release volume is mounted, here and on the members"},
+		{Key: "ssh-user", Env: "EBS_RELEASE_SSH_USER",
+			Usage: "user to log in as on the members, the owner of the release tree (default: the one who runs this)"},
 		{Key: "ssh-key", Env: "EBS_RELEASE_SSH_KEY", Check: absoluteOrEmpty, Usage: "private ssh key, a file (default: ssh's own)"},
 		{Key: "agent-path", Env: "EBS_RELEASE_AGENT_PATH", Default: "ebs-release-agent", Usage: "the agent's program on the members"},
-		{Key: "parallel", Env: "EBS_RELEASE_PARALLEL", Default: "0", Check: config.CheckInt(0, 1000), Usage: "logins and transfers at the same time; one that takes over 5 s no longer counts; 0: 16 per CPU, at most 64"},
-		{Key: "member-timeout", Env: "EBS_RELEASE_MEMBER_TIMEOUT", Default: "5m", Check: config.CheckDuration, Usage: "for one step (connect, transfer, activate) on one member"},
-		{Key: "snapshot-deadline", Env: "EBS_RELEASE_SNAPSHOT_DEADLINE", Default: "1h", Check: config.CheckDuration, Usage: "for the snapshot to be completed"},
-		{Key: "converge-deadline", Env: "EBS_RELEASE_CONVERGE_DEADLINE", Default: "10m", Check: config.CheckDuration, Usage: "for all members to be on the generation, from the commit on"},
-		{Key: "settle", Env: "EBS_RELEASE_SETTLE", Default: "5s", Check: config.CheckDuration, Usage: "wait at least this long before listing the members a final time"},
-		{Key: "max-failures", Env: "EBS_RELEASE_MAX_FAILURES", Check: checkMaxFailures, Usage: "stop starting on further members once more than this many have failed, as N or N%: exit 3 before the commit, 5 after it (default: go on)"},
-		{Key: "hook-timeout", Env: "EBS_RELEASE_HOOK_TIMEOUT", Default: "5m", Check: config.CheckDuration, Usage: "for each program in /etc/ebs-release/publish.d"},
-		{Key: "tags", Env: "EBS_RELEASE_TAGS", Check: volume.CheckTags, Usage: "more tags for snapshots and the release volume: KEY=VALUE, separated by commas"},
-		{Key: "keep", Env: "EBS_RELEASE_KEEP", Default: "5", Check: config.CheckInt(1, 1000), Usage: "releases to keep on the release volume and on members, by committed generations"},
+		{Key: "parallel", Env: "EBS_RELEASE_PARALLEL", Default: "0", Check: config.CheckInt(0, 1000),
+			Usage: "logins and transfers at the same time; one that takes over 5 s no longer counts; 0: 16 per CPU, at most 64"},
+		{Key: "member-timeout", Env: "EBS_RELEASE_MEMBER_TIMEOUT", Default: "5m",
+			Check: config.CheckDuration, Usage: "for one step (connect, transfer, activate) on one member"},
+		{Key: "snapshot-deadline", Env: "EBS_RELEASE_SNAPSHOT_DEADLINE", Default: "1h",
+			Check: config.CheckDuration, Usage: "for the snapshot to be completed"},
+		{Key: "converge-deadline", Env: "EBS_RELEASE_CONVERGE_DEADLINE", Default: "10m",
+			Check: config.CheckDuration, Usage: "for all members to be on the generation, from the commit on"},
+		{Key: "settle", Env: "EBS_RELEASE_SETTLE", Default: "5s",
+			Check: config.CheckDuration, Usage: "wait at least this long before listing the members a final time"},
+		{Key: "max-failures", Env: "EBS_RELEASE_MAX_FAILURES", Check: checkMaxFailures,
+			Usage: "stop starting on further members once more than this many have failed, as N or N%: " +
+				"exit 3 before the commit, 5 after it (default: go on)"},
+		{Key: "hook-timeout", Env: "EBS_RELEASE_HOOK_TIMEOUT", Default: "5m",
+			Check: config.CheckDuration, Usage: "for each program in /etc/ebs-release/publish.d"},
+		{Key: "tags", Env: "EBS_RELEASE_TAGS",
+			Check: volume.CheckTags, Usage: "more tags for snapshots and the release volume: KEY=VALUE, separated by commas"},
+		{Key: "keep", Env: "EBS_RELEASE_KEEP", Default: "5",
+			Check: config.CheckInt(1, 1000), Usage: "releases to keep on the release volume and on members, by committed generations"},
 	}
 }
 
@@ -72,7 +84,8 @@ func absoluteOrEmpty(value string) error {
 func (p *program) addSettings(flags *pflag.FlagSet) {
 	config.AddFlags(flags, settingsTable())
 	flags.StringVar(&p.configFile, "config", defaultConfigFile, "configuration file")
-	flags.StringVar(&p.output, "output", status.Text, "format of reports on stdout: text or json; publish, converge and rollback have ndjson, too: events as they happen")
+	flags.StringVar(&p.output, "output", status.Text,
+		"format of reports on stdout: text or json; publish, converge and rollback have ndjson, too: events as they happen")
 }
 
 // settings resolves them; needed ones that are empty are an error of configuration.

@@ -184,9 +184,11 @@ func (r statusReport) next() (lines []string) {
 		words    string
 	}{
 		{publish.StandsBehind, "%d of them are behind: `ebs-release converge` brings them up to date, or says what is wrong with them"},
-		{publish.StandsHookFailed, "%d of them have it, but a program of activate.d has not succeeded there: `ebs-release converge` runs it again, and says what it said"},
+		{publish.StandsHookFailed,
+			"%d of them have it, but a program of activate.d has not succeeded there: `ebs-release converge` runs it again, and says what it said"},
 		{publish.StandsOtherStore, "%d of them belong to another pointer store: look at `pointer` in the settings of their agents"},
-		{publish.StandsAhead, "%d of them are ahead of it: the pointer is an old copy, or somebody wrote their tags: `ebs-release publish` again goes above them"},
+		{publish.StandsAhead,
+			"%d of them are ahead of it: the pointer is an old copy, or somebody wrote their tags: `ebs-release publish` again goes above them"},
 	} {
 		n := 0
 		for _, m := range r.Members {
@@ -217,6 +219,6 @@ func lostPointer(all []publish.Member) string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d members report generation %d, release %s: is this the right pointer store? After the loss of a release server see `ebs-release help init`",
-		n, newest.Generation, newest.Release)
+	return fmt.Sprintf("%d members report generation %d, release %s: is this the right pointer store? "+
+		"After the loss of a release server see `ebs-release help init`", n, newest.Generation, newest.Release)
 }

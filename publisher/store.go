@@ -41,21 +41,22 @@ func (o ownership) decide() (string, error) {
 	on := cmp.Or(o.file, o.tag)
 	switch {
 	case o.file != "" && o.tag != "" && o.file != o.tag:
-		return "", fmt.Errorf("%s belongs to store %s by the file .ebs-release/store on it, and to store %s by its tag %s. Try: correct the tag, if somebody set it",
-			vol, o.file, o.tag, volume.TagStore)
+		return "", fmt.Errorf("%s belongs to store %s by the file .ebs-release/store on it, and to store %s by its tag %s. "+
+			"Try: correct the tag, if somebody set it", vol, o.file, o.tag, volume.TagStore)
 	case on != "" && o.own == "":
-		return "", fmt.Errorf("%s belongs to store %s, and the pointer store %s is not that store. Try: correct pointer-store;"+
-			" or, if the directory of store %s is lost and this one takes its place, `ebs-release init --store %s`", vol, on, o.directory, on, on)
+		return "", fmt.Errorf("%s belongs to store %s, and the pointer store %s is not that store. Try: correct pointer-store; "+
+			"or, if the directory of store %s is lost and this one takes its place, `ebs-release init --store %s`", vol, on, o.directory, on, on)
 	case on != "" && o.own != on:
-		return "", fmt.Errorf("%s belongs to store %s, and the pointer store %s is store %s. Try: correct pointer-store or mount-point, or give this store a volume of its own:"+
-			" unmount this one, and run `ebs-release init`", vol, on, o.directory, o.own)
+		return "", fmt.Errorf("%s belongs to store %s, and the pointer store %s is store %s. "+
+			"Try: correct pointer-store or mount-point, or give this store a volume of its own: unmount this one, and run `ebs-release init`",
+			vol, on, o.directory, o.own)
 	case on != "":
 		return on, nil
 	}
 	for _, other := range o.snapshots {
 		if other != "" && other != o.own {
-			return "", fmt.Errorf("%s says no store, but it has snapshots of store %s, and the pointer store %s is %s. Try: correct pointer-store, or give this store a volume of its own",
-				vol, other, o.directory, cmp.Or(o.own, "none yet"))
+			return "", fmt.Errorf("%s says no store, but it has snapshots of store %s, and the pointer store %s is %s. "+
+				"Try: correct pointer-store, or give this store a volume of its own", vol, other, o.directory, cmp.Or(o.own, "none yet"))
 		}
 	}
 	return o.own, nil

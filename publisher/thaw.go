@@ -19,8 +19,9 @@ func (p *program) thawCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "thaw",
 		Short: "Unfreeze the release volume, should a publish have left it frozen",
-		Long: `Unfreeze the release volume. A publish never leaves it frozen for more than 10 seconds, even if it is killed: its freeze guard thaws. This is for the case
-that the guard was killed as well. A volume that is not frozen stays as it is, and that is said.`,
+		Long: `Unfreeze the release volume. A publish never leaves it frozen for more than 10 seconds, even if it is killed:
+its freeze guard thaws. This is for the case that the guard was killed as well. A volume that is not frozen stays as it
+is, and that is said.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			values, err := p.settings()

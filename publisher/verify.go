@@ -39,8 +39,9 @@ func (p *program) verifyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "verify MEMBER… | --all",
 		Short: "Read every file of the release on some members, and compare it with what was published",
-		Long: `Read every file of the release that is current on some members (instance ids or addresses), and compare content, mode and type with its manifest, and
-the manifest with what was published. Nothing is changed. Exit 1: a member is damaged, or could not be verified.`,
+		Long: `Read every file of the release that is current on some members (instance ids or addresses), and compare
+content, mode and type with its manifest, and the manifest with what was published. Nothing is changed. Exit 1: a member
+is damaged, or could not be verified.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
 				return errors.New("want the instance ids of members, or --all")
@@ -157,7 +158,8 @@ func (r verifyReport) err() error {
 	if len(bad) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %d members are not what was published, or could not be verified: %s", len(bad), len(r.Members), strings.Join(bad, ", "))
+	return fmt.Errorf("%d of %d members are not what was published, or could not be verified: %s",
+		len(bad), len(r.Members), strings.Join(bad, ", "))
 }
 
 func (p *program) printVerified(r verifyReport) error {

@@ -23,7 +23,8 @@ func mountedVolume(mounted *mount.Mounted) (string, error) {
 func volumeOfSerial(disk, serial string) (string, error) {
 	hex, ok := strings.CutPrefix(serial, "vol")
 	if !ok {
-		return "", fmt.Errorf("the disk %s has the serial %q, which is not that of an EBS volume (the release server must be a Nitro instance)", disk, serial)
+		return "", fmt.Errorf("the disk %s has the serial %q, which is not that of an EBS volume (the release server must be a Nitro instance)",
+			disk, serial)
 	}
 	return "vol-" + strings.TrimPrefix(hex, "-"), nil
 }
