@@ -35,7 +35,17 @@ func TestSignalsAfterTheCommit(t *testing.T) {
 		}
 		return <-done
 	}
-	const publish = "sh -c 'echo $$ > /run/publisher.pid; exec ebs-release publish /srv/source'; echo ended with $?"
+	const (
+		publish = "sh -c 'echo $$ > /run/publisher.pid; exec ebs-release publish /srv/source'"
+		ended   = "; echo ended with $?"
+		told    = publish + " 2> /run/publisher.said" + ended + "; cat /run/publisher.said >&2"
+	)
+	// said waits until the publisher has taken the first signal: a second one that comes while the
+	// first is pending is none.
+	said := func() {
+		t.Helper()
+		r.sh("for i in $(seq 600); do grep -q 'a signal came after the commit' /run/publisher.said && exit 0; sleep 0.05; done; exit 1")
+	}
 	converged := func(out host.Output, generation int64) {
 		t.Helper()
 		s := r.status()
@@ -52,8 +62,9 @@ func TestSignalsAfterTheCommit(t *testing.T) {
 		}
 	}
 
-	out := during("two", publish, func() {
+	out := during("two", told, func() {
 		r.signalPublisher("HUP")
+		said()
 		r.signalPublisher("HUP") // the kernel sends it, and the shell
 	})
 	converged(out, 2)
@@ -61,11 +72,12 @@ func TestSignalsAfterTheCommit(t *testing.T) {
 		t.Errorf("nothing was said: %s", out.Stderr)
 	}
 
-	converged(during("three", "{ { "+publish+" >&3; } 2>&1 | head -n 1 >/dev/null; } 3>&1", func() {}), 3)
+	converged(during("three", "{ { "+publish+ended+" >&3; } 2>&1 | head -n 1 >/dev/null; } 3>&1", func() {}), 3)
 	converged(during("four", "{ { ebs-release publish /srv/source --output json; echo ended with $? >&3; } | true; } 3>&1", func() {}), 4)
 
-	out = during("five", publish, func() {
+	out = during("five", told, func() {
 		r.signalPublisher("INT")
+		said()
 		r.signalPublisher("INT")
 	})
 	if !strings.Contains(out.Stdout, "ended with 130\n") || !strings.Contains(lastLine(out.Stderr), "generation 5 is committed, `ebs-release converge`") {
