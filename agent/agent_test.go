@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/mount"
@@ -52,7 +53,6 @@ func (a *agent) do(t *testing.T, args ...string) (code int, stdout, stderr strin
 	t.Helper()
 	a.out.Reset()
 	a.err.Reset()
-	a.began = false
 	code = a.execute(t.Context(), append(args, "--config", ""))
 	return code, a.out.String(), a.err.String()
 }
@@ -116,7 +116,7 @@ func TestExitCodes(t *testing.T) {
 			if lines := strings.Count(stderr, "\n"); code != exit.Done && lines != 1 {
 				t.Errorf("stderr has %d lines, want one: %q", lines, stderr)
 			}
-			var failure status.Failure
+			var failure cli.Failure
 			_, inJSON, _ := newAgent(t, tc.env).do(t, append(slices.Clone(tc.args), "--output", "json")...)
 			if early := tc.code == exit.Usage && tc.name != "wrong output"; early &&
 				(json.Unmarshal([]byte(inJSON), &failure) != nil || failure.ExitCode != tc.code || !strings.Contains(failure.Error, tc.says)) {
@@ -386,10 +386,10 @@ func TestReporterTellsSystemdAndWritesTheFilesFirst(t *testing.T) {
 	if err := r.finish(errors.New("attach: no\nroom")); err != nil {
 		t.Fatal(err)
 	}
-	if got := heard(); got != "STATUS=failed: attach: no room" {
+	if got := heard(); got != "STATUS=failed: attach: no; room" {
 		t.Errorf("systemd was told %q", got)
 	}
-	if s, err := dir.Read(); err != nil || s.State != status.Failed || s.Error != "attach: no room" {
+	if s, err := dir.Read(); err != nil || s.State != status.Failed || s.Error != "attach: no; room" {
 		t.Errorf("status = %+v, %v", s, err)
 	}
 }

@@ -3,36 +3,14 @@ package main
 import (
 	"fmt"
 
-	"ebs-release/internal/config"
+	"ebs-release/internal/cli"
 	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 )
 
 func (p *program) configCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Look at the configuration"}
-	cmd.AddCommand(&cobra.Command{
-		Use:   "show",
-		Short: "Print each setting, and where its value comes from",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			values, err := p.settings()
-			if err != nil {
-				return err
-			}
-			if p.output == status.JSON {
-				return status.PrintJSON(p.stdout, struct {
-					Schema   int           `json:"schema"`
-					Settings config.Values `json:"settings"`
-				}{status.Schema, values})
-			}
-			var rows [][]string
-			for _, v := range values {
-				rows = append(rows, []string{v.Key, v.Value, v.Source})
-			}
-			return status.PrintTable(p.stdout, rows)
-		},
-	})
+	cmd := cli.ConfigCommand(p.settings, &p.output)
 	cmd.AddCommand(&cobra.Command{
 		Use:   "check",
 		Short: "Say whether `up` could start with this configuration; exit 2 when not",
@@ -42,8 +20,8 @@ func (p *program) configCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if p.output == status.JSON {
-				return status.PrintJSON(p.stdout, map[string]any{"schema": status.Schema, "state": "ok"})
+			if p.output == cli.JSON {
+				return cli.PrintJSON(p.stdout, map[string]any{"schema": status.Schema, "state": "ok"})
 			}
 			_, err = fmt.Fprintf(p.stdout, "ok: the pointer is %s, the mount point %s\n", values.Get("pointer"), values.Get("mount-point"))
 			return err

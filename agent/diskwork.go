@@ -20,6 +20,7 @@ import (
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 
 	"github.com/spf13/cobra"
 )
@@ -114,7 +115,7 @@ func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
 	for r := range requests {
 		answer, err := w.do(ctx, r)
 		if err != nil {
-			answer.Error, answer.Mismatch, answer.Older = oneLine(err), errors.Is(err, boot.ErrMismatch), errors.Is(err, boot.ErrOlder)
+			answer.Error, answer.Mismatch, answer.Older = words.OneLine(err), errors.Is(err, boot.ErrMismatch), errors.Is(err, boot.ErrOlder)
 			answer.Late = errors.Is(err, context.DeadlineExceeded)
 		}
 		if err := answers.Encode(answer); err != nil {
@@ -197,8 +198,8 @@ func pushUnderWay() (pid int) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
 		command, _ := os.ReadFile(file) // gone: empty
-		words := strings.Split(string(command), "\x00")
-		if len(words) > 1 && filepath.Base(words[0]) == "ebs-release-agent" && slices.Contains(words[1:], "receive") {
+		args := strings.Split(string(command), "\x00")
+		if len(args) > 1 && filepath.Base(args[0]) == "ebs-release-agent" && slices.Contains(args[1:], "receive") {
 			pid, _ = strconv.Atoi(filepath.Base(filepath.Dir(file)))
 			return pid
 		}

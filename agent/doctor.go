@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
@@ -101,15 +102,15 @@ func (p *program) diagnose(ctx context.Context, d *bootChecks) error {
 	var writeErr error
 	write := doctor.Printer(p.stdout, p.getenv)
 	report, err := doctor.Run(ctx, d.checks(), d.timeout, func(f doctor.Finding) {
-		if p.output != status.JSON && writeErr == nil {
+		if p.output != cli.JSON && writeErr == nil {
 			writeErr = write(f)
 		}
 	})
 	if err != nil {
 		return err
 	}
-	if p.output == status.JSON {
-		writeErr = status.PrintJSON(p.stdout, report)
+	if p.output == cli.JSON {
+		writeErr = cli.PrintJSON(p.stdout, report)
 	}
 	if writeErr != nil {
 		return fmt.Errorf("write the report: %w", writeErr)

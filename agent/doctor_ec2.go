@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/instance"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
+	"ebs-release/internal/words"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -349,7 +350,7 @@ func short(err error) string {
 	for errors.As(err, &op) {
 		err = op.Err
 	}
-	text, _, _ := strings.Cut(oneLine(err), ". Try: ")
+	text, _, _ := strings.Cut(words.OneLine(err), ". Try: ")
 	if r := []rune(text); len(r) > 300 {
 		text = string(r[:300]) + "…"
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
@@ -213,7 +214,7 @@ func TestDoctorOutsideEC2(t *testing.T) {
 	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9")
 	t.Setenv("AWS_ACCESS_KEY_ID", "")
 	d, a := patient(t, nil), newAgent(t, nil)
-	a.output = status.JSON
+	a.output = cli.JSON
 	err := a.diagnose(t.Context(), d)
 	stdout := a.out.String()
 	var report doctor.Report

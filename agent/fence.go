@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/generation"
 	"ebs-release/internal/mount"
@@ -71,8 +72,8 @@ func (p *program) fence(ctx context.Context, lowerTo string) error {
 	if report.ProgramsDone, err = tree.ProgramsDone(); err != nil {
 		return err
 	}
-	if p.output == status.JSON {
-		return status.PrintJSON(p.stdout, report)
+	if p.output == cli.JSON {
+		return cli.PrintJSON(p.stdout, report)
 	}
 	_, err = fmt.Fprintf(p.stdout,
 		"generation %d, release %s; programs of activate.d done: %v\n", report.Generation, report.Release, report.ProgramsDone)

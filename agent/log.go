@@ -197,5 +197,5 @@ func (p *program) lastLine(err error) {
 	if p.inJournal() {
 		mark = "<3>" // sd-daemon(3): systemd takes it off
 	}
-	fmt.Fprintf(p.stderr, "%sebs-release-agent: %s\n", mark, oneLine(err))
+	fmt.Fprintf(p.stderr, "%sebs-release-agent: %s\n", mark, words.OneLine(err))
 }

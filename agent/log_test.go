@@ -69,7 +69,7 @@ func TestJournalIsRecognised(t *testing.T) {
 		t.Error("stderr is no journal stream")
 	}
 	a.lastLine(errors.New("attach: no\nroom"))
-	if got := a.err.String(); got != "ebs-release-agent: attach: no room\n" {
+	if got := a.err.String(); got != "ebs-release-agent: attach: no; room\n" {
 		t.Errorf("the last line is %q", got)
 	}
 }

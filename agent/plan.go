@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
@@ -44,8 +45,8 @@ func (p *program) plan(ctx context.Context, values config.Values, older bool) er
 }
 
 func (p *program) printPlan(steps []step) error {
-	if p.output == status.JSON {
-		return status.PrintJSON(p.stdout, struct {
+	if p.output == cli.JSON {
+		return cli.PrintJSON(p.stdout, struct {
 			Schema int    `json:"schema"`
 			Plan   []step `json:"plan"`
 		}{status.Schema, steps})
@@ -54,7 +55,7 @@ func (p *program) printPlan(steps []step) error {
 	for _, s := range steps {
 		rows = append(rows, []string{s.Stage, s.Does})
 	}
-	return status.PrintTable(p.stdout, rows)
+	return cli.PrintTable(p.stdout, rows)
 }
 
 // step is one stage of the plan.

@@ -6,17 +6,17 @@ import (
 	"fmt"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
-	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
 
 func (p *program) receiveCommand() *cobra.Command {
-	r := &receive.Receiver{Version: status.Version(version)}
+	r := &receive.Receiver{Version: cli.Version(version)}
 	cmd := &cobra.Command{
 		Use:   "receive",
 		Short: "Take releases from the publisher, which calls this over ssh",

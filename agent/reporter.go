@@ -9,6 +9,7 @@ import (
 
 	"ebs-release/internal/boot"
 	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 )
 
 // reporter is boot.Progress and boot.Gate: it says where the boot is, in status.json, to systemd
@@ -90,12 +91,12 @@ func (r *reporter) finish(failure error) error {
 		return r.dir.Write(r.now) // with the time of the last stage
 	}
 	if r.served != nil && r.still(*r.served) {
-		r.served.Warning = "the last `up` failed: " + oneLine(failure)
+		r.served.Warning = "the last `up` failed: " + words.OneLine(failure)
 		r.notify("STATUS=" + r.served.Warning)
 		return r.dir.Write(*r.served)
 	}
 	r.served = nil
-	r.now.State, r.now.Finished, r.now.Error = status.Failed, time.Now().UTC(), oneLine(failure)
+	r.now.State, r.now.Finished, r.now.Error = status.Failed, time.Now().UTC(), words.OneLine(failure)
 	r.save()
 	r.notify("STATUS=failed: " + r.now.Error)
 	return nil

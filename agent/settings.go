@@ -6,10 +6,10 @@ import (
 	"net/url"
 	"strconv"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/mount"
-	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
 
 	"github.com/spf13/pflag"
@@ -95,7 +95,7 @@ func checkPerformance(values config.Values) error {
 func (p *program) addSettings(flags *pflag.FlagSet) {
 	config.AddFlags(flags, settingsTable())
 	flags.StringVar(&p.configFile, "config", defaultConfigFile, "configuration file")
-	flags.StringVar(&p.output, "output", status.Text, "format of reports: text or json")
+	flags.StringVar(&p.output, "output", cli.Text, "format of reports: text or json")
 	flags.BoolVarP(&p.verbose, "verbose", "v", false, "say more on stderr")
 }
 

@@ -7,10 +7,12 @@ import (
 	"strconv"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 
 	"github.com/spf13/cobra"
 )
@@ -63,7 +65,7 @@ func (p *program) observe(ctx context.Context) (status.Status, error) {
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("the volume does not answer: %w. Try: aws ec2 describe-volume-status --volume-ids %s", err, s.VolumeID)
 	}
-	s.State, s.Error = status.Failed, oneLine(err)
+	s.State, s.Error = status.Failed, words.OneLine(err)
 	return s, nil
 }
 
@@ -109,8 +111,8 @@ func notReady(s status.Status) error {
 }
 
 func (p *program) printStatus(s status.Status) error {
-	if p.output == status.JSON {
-		return status.PrintJSON(p.stdout, s)
+	if p.output == cli.JSON {
+		return cli.PrintJSON(p.stdout, s)
 	}
 	rows := [][]string{
 		{"state", s.State},
@@ -132,5 +134,5 @@ func (p *program) printStatus(s status.Status) error {
 	if s.Warning != "" {
 		rows = append(rows, []string{"warning", s.Warning})
 	}
-	return status.PrintTable(p.stdout, rows)
+	return cli.PrintTable(p.stdout, rows)
 }

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 
 	"github.com/spf13/cobra"
 )
@@ -75,7 +77,7 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 	}
 	if err = runBoot(ctx, parts, reporter, log); errors.Is(err, errNoEnd) {
 		if now, readErr := p.runDir.Read(); readErr == nil && now.State == status.Booting { // the reporter is the boot's
-			now.State, now.Finished, now.Error = status.Failed, time.Now().UTC(), oneLine(err)
+			now.State, now.Finished, now.Error = status.Failed, time.Now().UTC(), words.OneLine(err)
 			if writeErr := p.runDir.Write(now); writeErr != nil {
 				log.Warn("cannot tell how the boot ended", "error", writeErr)
 			}
@@ -132,8 +134,8 @@ const lateness = 10 * time.Second
 
 func (p *program) printUp(s status.Status) error {
 	var text bytes.Buffer
-	if p.output == status.JSON {
-		if err := status.PrintJSON(&text, s); err != nil {
+	if p.output == cli.JSON {
+		if err := cli.PrintJSON(&text, s); err != nil {
 			return err
 		}
 	} else {

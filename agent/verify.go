@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/receive"
-	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 )
@@ -41,7 +41,7 @@ Exit 1: the release is damaged, or not here. Exit 3: the boot of this member is 
 			if err != nil {
 				return err
 			}
-			if p.output == status.JSON {
+			if p.output == cli.JSON {
 				return wire.Write(p.stdout, answer)
 			}
 			_, err = fmt.Fprintf(p.stdout, "release %s: all %d files are as the manifest says\n", id, answer.Files)

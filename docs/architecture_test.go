@@ -71,7 +71,7 @@ func TestDependenciesGoOneWay(t *testing.T) {
 	may := map[string][]string{
 		"internal/fleet": {"internal/volume"}, "internal/snapshot": {"internal/volume", "internal/freeze"}, "internal/push": {"internal/release", "internal/push/wire", "internal/gc"}, "internal/release": {"internal/gc"},
 		"internal/push/wire": {"internal/release"}, "internal/receive": {"internal/release", "internal/push/wire", "internal/hook", "internal/gc"},
-		"internal/filesystem/mkfs": {"internal/filesystem"},
+		"internal/filesystem/mkfs": {"internal/filesystem"}, "internal/cli": {"internal/config", "internal/status"},
 	}
 	for _, p := range packages(t) {
 		from := strings.TrimPrefix(p.ImportPath, module)

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/pointer"
-	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 )
@@ -17,22 +17,12 @@ import (
 func (p *program) complete(root *cobra.Command) {
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	_ = errors.Join( // these fail only for a flag that is not there
-		root.RegisterFlagCompletionFunc("config", files),
-		root.RegisterFlagCompletionFunc("ssh-key", files),
+		root.RegisterFlagCompletionFunc("config", cli.Files),
+		root.RegisterFlagCompletionFunc("ssh-key", cli.Files),
 		root.MarkPersistentFlagDirname("mount-point"),
 		root.MarkPersistentFlagDirname("pointer-store"),
-		root.RegisterFlagCompletionFunc("output", completions(status.Text, status.JSON, outputNDJSON)),
+		root.RegisterFlagCompletionFunc("output", cli.Words(cli.Text, cli.JSON, outputNDJSON)),
 	)
-}
-
-// files are the value of a flag: the shell knows them.
-func files(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	return nil, cobra.ShellCompDirectiveDefault
-}
-
-// completions are the values of a flag.
-func completions(all ...string) cobra.CompletionFunc {
-	return cobra.FixedCompletions(all, cobra.ShellCompDirectiveNoFileComp)
 }
 
 // completeGenerations offers what rollback can go back to, the latest first.

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/doctor"
-	"ebs-release/internal/publish"
-	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/spf13/cobra"
@@ -51,14 +51,14 @@ func (p *program) doctor(ctx context.Context) error {
 	write := doctor.Printer(p.stdout, p.getenv)
 	account := check(checkAccount, nil, func(context.Context) (string, error) { return "Region " + cfg.Region, awsErr })
 	report, err := doctor.Run(ctx, append([]doctor.Check{account}, parts.doctorChecks()...), checkTime, func(f doctor.Finding) {
-		if p.output != status.JSON {
+		if p.output != cli.JSON {
 			_ = write(f) // a reader that is gone: the exit code still tells
 		}
 	})
 	if err != nil {
 		return err
 	}
-	if p.output == status.JSON {
+	if p.output == cli.JSON {
 		if err := p.printJSON(report); err != nil {
 			return err
 		}
@@ -74,7 +74,7 @@ func check(name string, needs []string, do func(context.Context) (string, error)
 		if err == nil {
 			return doctor.Fine("%s", says)
 		}
-		wrong, try := publish.OneLine(err), ""
+		wrong, try := words.OneLine(err), ""
 		if strings.Count(wrong, ". Try: ") == 1 {
 			wrong, try, _ = strings.Cut(wrong, ". Try: ")
 		}

@@ -8,11 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
-	"ebs-release/internal/publish"
 	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
+	"ebs-release/internal/words"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
@@ -107,7 +108,7 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 		parts.remove(ctx, report.Items)
 		p.record(ctx, parts.store, report.entry(ctx, s))
 	}
-	if p.output == status.JSON {
+	if p.output == cli.JSON {
 		err = p.printJSON(report)
 	} else {
 		err = p.printGC(report)
@@ -134,7 +135,7 @@ func (p *parts) remove(ctx context.Context, items []gcItem) {
 			err = os.RemoveAll(item.ID)
 		}
 		if item.Removed = err == nil; err != nil {
-			item.Error = publish.OneLine(err)
+			item.Error = words.OneLine(err)
 		}
 	}
 }
@@ -147,7 +148,7 @@ func (r gcReport) entry(ctx context.Context, s inventory) pointer.Entry {
 		Generation: s.pointer.Generation, Took: time.Since(s.now).Milliseconds(),
 	}
 	if err != nil {
-		e.Error = publish.OneLine(err)
+		e.Error = words.OneLine(err)
 	}
 	for _, item := range r.Items {
 		if item.Removed {

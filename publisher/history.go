@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
@@ -52,7 +53,7 @@ func (p *program) history(ctx context.Context, limit int) error {
 	if limit > 0 {
 		entries = entries[:min(limit, len(entries))]
 	}
-	if p.output == status.JSON {
+	if p.output == cli.JSON {
 		return p.printJSON(struct {
 			Schema  int             `json:"schema"`
 			Entries []pointer.Entry `json:"entries"`
@@ -66,7 +67,7 @@ func (p *program) history(ctx context.Context, limit int) error {
 	for _, e := range entries {
 		rows = append(rows, historyRow(e))
 	}
-	return status.PrintTable(p.stdout, rows)
+	return cli.PrintTable(p.stdout, rows)
 }
 
 func historyRow(e pointer.Entry) []string {

@@ -10,11 +10,11 @@ import (
 	"strconv"
 	"strings"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/device"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/instance"
-	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
 
 	"github.com/spf13/cobra"
@@ -70,8 +70,8 @@ that the members report, makes the pointer anew.`,
 	flags.StringVar(&f.owner, "owner", "", "user that the release tree belongs to (default: the ssh-user)")
 	flags.StringVar(&f.fstab, "fstab", fstabFile, "file to write the mount into")
 	_ = errors.Join( // these fail only for a flag that is not there
-		cmd.RegisterFlagCompletionFunc("file-system", completions(string(filesystem.Ext4), string(filesystem.XFS))),
-		cmd.RegisterFlagCompletionFunc("device", files), cmd.RegisterFlagCompletionFunc("fstab", files),
+		cmd.RegisterFlagCompletionFunc("file-system", cli.Words(string(filesystem.Ext4), string(filesystem.XFS))),
+		cmd.RegisterFlagCompletionFunc("device", cli.Files), cmd.RegisterFlagCompletionFunc("fstab", cli.Files),
 	)
 	flags.BoolVar(&f.noFstab, "no-fstab", false, "do not write the mount into the fstab")
 	return cmd
@@ -122,7 +122,7 @@ func (p *program) init(ctx context.Context, f initFlags) error {
 		return fmt.Errorf("%w; done so far: %s; run it again to go on", err, strings.Join(report.Did, ", "))
 	case err != nil:
 		return before(ctx, err)
-	case p.output == status.JSON:
+	case p.output == cli.JSON:
 		return p.printJSON(report)
 	case len(report.Did) == 0:
 		_, err = fmt.Fprintf(p.stdout, "%s is ready: %s, %s. Everything was done before\n", report.MountPoint, report.VolumeID, report.FileSystem)

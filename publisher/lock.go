@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
-	"ebs-release/internal/publish"
 	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 
 	"github.com/spf13/cobra"
 )
@@ -82,7 +83,7 @@ so there is nothing to take away by force. Exit 4: it is still held.`,
 func (p *program) recordStop(ctx context.Context, store *pointer.Directory, holder pointer.Holder, err error) {
 	e := pointer.Entry{Verb: verbLockRelease, Message: "of " + holder.String(), Result: ended(err)}
 	if err != nil {
-		e.Error = publish.OneLine(err)
+		e.Error = words.OneLine(err)
 	}
 	p.record(ctx, store, e)
 }
@@ -98,7 +99,7 @@ func (p *program) store() (*pointer.Directory, error) {
 }
 
 func (p *program) printLock(report lockReport, says string) error {
-	if p.output == status.JSON {
+	if p.output == cli.JSON {
 		return p.printJSON(report)
 	}
 	_, err := fmt.Fprintln(p.stdout, says)

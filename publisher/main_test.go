@@ -52,8 +52,8 @@ func TestUsageErrorsEndWith2AndOneLine(t *testing.T) {
 		want string
 	}{
 		{"unknown verb", []string{"publsh"}, `unknown command "publsh"`},
-		{"unknown flag", []string{"status", "--fast"}, "unknown flag: --fast; see `ebs-release status --help`"},
-		{"missing argument", []string{"publish"}, "publish wants one SOURCE, the directory to release, and got 0; see `ebs-release publish --help`"},
+		{"unknown flag", []string{"status", "--fast"}, "unknown flag: --fast. Try: ebs-release status --help"},
+		{"missing argument", []string{"publish"}, "publish wants one SOURCE, the directory to release, and got 0. Try: ebs-release publish --help"},
 		{"bad format", []string{"status", "--output", "xml"}, "--output is"},
 		{"no group", []string{"publish", "/x"}, "groups is not set"},
 		{"bad duration", []string{"status", "--groups", "web", "--settle", "soon"}, "setting settle"},

@@ -7,13 +7,15 @@ import (
 	"slices"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 )
 
 // printJSON writes a report to stdout.
 func (p *program) printJSON(report any) error {
-	return status.PrintJSON(p.stdout, report)
+	return cli.PrintJSON(p.stdout, report)
 }
 
 // outputNDJSON is a format of --output: the events of a publish as they happen, one JSON object a
@@ -24,10 +26,10 @@ const outputNDJSON = "ndjson"
 // reportFailure is the report of a verb that failed before it had one: a program that reads stdout
 // gets an answer whatever happened. The verbs that have an outcome give one.
 func (p *program) reportFailure(verb string, err error, code int) {
-	var report any = status.Failure{Schema: status.Schema, Error: publish.OneLine(err), ExitCode: code}
+	var report any = cli.FailureOf(err, code)
 	if slices.Contains(verbsWithEvents, verb) {
 		outcome := publish.Outcome{
-			Schema: status.Schema, Result: publish.ResultOf(code), Error: publish.OneLine(err),
+			Schema: status.Schema, Result: publish.ResultOf(code), Error: words.OneLine(err),
 			Phases: []publish.PhaseTime{}, Members: []publish.Member{},
 		}
 		if p.output == outputNDJSON {
@@ -36,7 +38,7 @@ func (p *program) reportFailure(verb string, err error, code int) {
 		}
 		report = outcome
 	}
-	if p.output == status.JSON {
+	if p.output == cli.JSON {
 		_ = p.printJSON(report) // a reader that is gone: the exit code still tells
 	}
 }
@@ -71,14 +73,14 @@ func (p *program) listen(person func(publish.Event)) func(publish.Event) {
 // checkOutput says whether a verb has a format of output.
 func checkOutput(output, verb string) error {
 	switch {
-	case output == status.Text, output == status.JSON:
+	case output == cli.Text, output == cli.JSON:
 		return nil
 	case output == outputNDJSON && slices.Contains(verbsWithEvents, verb):
 		return nil
 	case output == outputNDJSON:
 		return fmt.Errorf("--output %s is for %s, %s and %s: %s has no events", outputNDJSON, verbPublish, verbConverge, verbRollback, verb)
 	}
-	return fmt.Errorf("--output is %q, want %s or %s; %s has %s, too", output, status.Text, status.JSON, verbPublish, outputNDJSON)
+	return fmt.Errorf("--output is %q, want %s or %s; %s has %s, too", output, cli.Text, cli.JSON, verbPublish, outputNDJSON)
 }
 
 // printMembers writes a table.
@@ -94,5 +96,5 @@ func printMembers(out io.Writer, members []publish.Member) error {
 		}
 		rows = append(rows, []string{m.InstanceID, m.Group, m.LifecycleState, m.Address, generation, m.State, string(m.Standing)})
 	}
-	return status.PrintTable(out, rows)
+	return cli.PrintTable(out, rows)
 }

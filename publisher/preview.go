@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/release"
@@ -58,7 +59,7 @@ func (p *program) preview(ctx context.Context, j job) error {
 			return before(ctx, err)
 		}
 	}
-	if p.output == status.JSON {
+	if p.output == cli.JSON {
 		return p.printJSON(report)
 	}
 	return p.printPreview(report, found.Before.Digest, j.all)

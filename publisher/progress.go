@@ -200,4 +200,4 @@ func progressLine(p publish.Progress, phase string) string {
 	return line + "; snapshot " + p.Snapshot
 }
 
-func oneLine(text string) string { return publish.OneLine(errors.New(text)) }
+func oneLine(text string) string { return words.OneLine(errors.New(text)) }

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/generation"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
-	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -145,7 +145,7 @@ func (p *program) runJob(ctx context.Context, j job, do work) error {
 
 // report prints how a job ended.
 func (p *program) report(outcome publish.Outcome, err error) error {
-	if p.output == status.JSON {
+	if p.output == cli.JSON {
 		if printErr := p.printJSON(outcome); printErr != nil {
 			return printErr
 		}
@@ -178,7 +178,7 @@ func (p *program) carryOut(ctx context.Context, j job, do work) (*publish.Outcom
 		return nil, before(ctx, err)
 	}
 	talk := newTalker(p.stderr, p.getenv("TERM"))
-	parts.Talk, parts.Insist = p.listen(talk.event), p.insist
+	parts.Talk, parts.Insist = p.listen(talk.event), p.insist()
 	outcome, err := do(ctx, parts)
 	talk.close()
 	e := pointer.Entry{

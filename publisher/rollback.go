@@ -16,6 +16,7 @@ import (
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/words"
 
 	"github.com/spf13/cobra"
 )
@@ -199,7 +200,7 @@ func (p *program) publishOrRollBack(ctx context.Context, j job) error {
 		return p.report(*outcome,
 			fmt.Errorf("%w; not rolled back: release %s was current before this publish, too, so there is nothing to undo", err, outcome.Release))
 	}
-	fmt.Fprintf(p.stderr, "ebs-release: %s; rolling back\n", publish.OneLine(err))
+	fmt.Fprintf(p.stderr, "ebs-release: %s; rolling back\n", words.OneLine(err))
 	failed := outcome.Generation
 	back := job{verb: verbRollback, message: fmt.Sprintf("generation %d did not converge", failed), ifGeneration: &failed}
 	after, backErr := p.carryOut(ctx, back, rollingBack(""))
@@ -218,6 +219,6 @@ func (p *program) publishOrRollBack(ctx context.Context, j job) error {
 		return p.report(*after, err)
 	}
 	err = exit.With(exit.RolledBack, fmt.Errorf("rolled back from generation %d, as generation %d: %w", failed, after.Generation, err))
-	after.Result, after.Error = publish.ResultRolledBack, publish.OneLine(err)
+	after.Result, after.Error = publish.ResultRolledBack, words.OneLine(err)
 	return p.report(*after, err)
 }

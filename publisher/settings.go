@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/publish"
-	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
 
 	"github.com/spf13/pflag"
@@ -84,7 +84,7 @@ func absoluteOrEmpty(value string) error {
 func (p *program) addSettings(flags *pflag.FlagSet) {
 	config.AddFlags(flags, settingsTable())
 	flags.StringVar(&p.configFile, "config", defaultConfigFile, "configuration file")
-	flags.StringVar(&p.output, "output", status.Text,
+	flags.StringVar(&p.output, "output", cli.Text,
 		"format of reports on stdout: text or json; publish, converge and rollback have ndjson, too: events as they happen")
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
@@ -43,7 +44,7 @@ func (p *program) statusCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
-			case watch && p.output == status.JSON:
+			case watch && p.output == cli.JSON:
 				return exit.With(exit.Usage, errors.New("--watch is for people; a program asks again: --output json without --watch"))
 			case interval < time.Second:
 				return exit.With(exit.Usage, errors.New("--interval: want a second or more"))
@@ -59,7 +60,7 @@ func (p *program) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if p.output == status.JSON {
+			if p.output == cli.JSON {
 				return p.printJSON(report)
 			}
 			return printStatus(p.stdout, report)

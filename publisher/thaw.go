@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/freeze"
@@ -50,7 +51,7 @@ func (p *program) thaw(ctx context.Context, values config.Values) error {
 	if store := values.Get("pointer-store"); thawed && store != "" { // to thaw needs no store
 		p.recordThaw(ctx, store, point)
 	}
-	if p.output == status.JSON {
+	if p.output == cli.JSON {
 		return p.printJSON(struct {
 			Schema     int    `json:"schema"`
 			MountPoint string `json:"mount_point"`

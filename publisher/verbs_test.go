@@ -12,13 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/freeze"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
-	"ebs-release/internal/status"
 	"ebs-release/internal/test/scratch"
 )
 
@@ -271,7 +271,7 @@ func TestWatchDrawsOnATerminal(t *testing.T) {
 		cancel()
 		_, _ = io.Copy(io.Discard, master)
 	}()
-	p := &program{stdout: &status.Stdout{Writer: terminal, Lets: true}} // what run makes of its stdout
+	p := &program{stdout: &cli.Stdout{Writer: terminal, Lets: true}} // what run makes of its stdout
 	if err := p.watch(ctx, statusSource{store: store}, time.Hour); err != nil {
 		t.Error(err)
 	}

@@ -8,12 +8,13 @@ import (
 	"strings"
 	"sync"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/pointer"
-	"ebs-release/internal/publish"
 	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
+	"ebs-release/internal/words"
 
 	"github.com/spf13/cobra"
 )
@@ -82,7 +83,7 @@ func (p *program) verify(ctx context.Context, names []string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if p.output == status.JSON {
+	if p.output == cli.JSON {
 		err = p.printJSON(report)
 	} else {
 		err = p.printVerified(report)
@@ -118,7 +119,7 @@ func (p *parts) verifyAll(ctx context.Context, current pointer.Pointer, chosen [
 			v := verifiedMember{InstanceID: m.InstanceID, Generation: m.Generation, Release: m.Release}
 			files, err := p.verifyOne(ctx, current, m)
 			if v.OK, v.Files = err == nil, files; err != nil {
-				v.Error = publish.OneLine(err)
+				v.Error = words.OneLine(err)
 			}
 			verdicts[i] = v
 		})

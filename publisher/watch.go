@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"ebs-release/internal/publish"
 	"ebs-release/internal/words"
 
 	"golang.org/x/term"
@@ -38,7 +37,7 @@ func (p *program) watch(ctx context.Context, source statusSource, interval time.
 		}
 		if err != nil {
 			text.Reset()
-			fmt.Fprintf(&text, "cannot tell: %s\n", publish.OneLine(err))
+			fmt.Fprintf(&text, "cannot tell: %s\n", words.OneLine(err))
 		}
 		if err := s.show(text.String(), time.Now()); err != nil {
 			return fmt.Errorf("write the status: %w", err)

@@ -13,8 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ebs-release/internal/cli"
 	"ebs-release/internal/doctor"
-	"ebs-release/internal/status"
 
 	"golang.org/x/sys/unix"
 )
@@ -88,8 +88,8 @@ func TestColoursAreForTerminalsThatWantThem(t *testing.T) {
 		want string
 	}{
 		{onTerminal{&said, terminal}, map[string]string{"TERM": "xterm"}, coloured},
-		{&status.Stdout{Writer: onTerminal{&said, terminal}}, map[string]string{"TERM": "xterm"}, coloured}, // what both programs write to
-		{&status.Stdout{Writer: &said}, map[string]string{"TERM": "xterm"}, plain},
+		{&cli.Stdout{Writer: onTerminal{&said, terminal}}, map[string]string{"TERM": "xterm"}, coloured}, // what both programs write to
+		{&cli.Stdout{Writer: &said}, map[string]string{"TERM": "xterm"}, plain},
 		{onTerminal{&said, terminal}, map[string]string{"TERM": "xterm", "NO_COLOR": "1"}, plain},
 		{onTerminal{&said, terminal}, map[string]string{"TERM": "dumb"}, plain},
 		{onTerminal{&said, terminal}, nil, plain},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ebs-release/internal/push"
+	"ebs-release/internal/words"
 )
 
 // How long a member is left alone after a try that failed. What passes by itself (a lost
@@ -66,7 +67,7 @@ func cause(err error) string {
 	for {
 		inner := errors.Unwrap(err)
 		if inner == nil {
-			return OneLine(err)
+			return words.OneLine(err)
 		}
 		err = inner
 	}
@@ -148,7 +149,7 @@ func (ms *members) group(some []*member) string {
 			parts = append(parts, alike[0].why())
 		} else {
 			text := fmt.Sprintf("%s: %s", names(alike), key)
-			if alike[0].err != nil && cause(alike[0].err) != OneLine(alike[0].err) { // what was said there, too
+			if alike[0].err != nil && cause(alike[0].err) != words.OneLine(alike[0].err) { // what was said there, too
 				text += ", such as " + alike[0].why()
 			}
 			parts = append(parts, text)
@@ -197,7 +198,7 @@ func (ms *members) note(ctx context.Context, m *member, err error) {
 		m.again = time.Now().Add(ms.rest(m.tries, err))
 		if why := cause(err); m.told != why {
 			m.told = why
-			told = &Event{Kind: KindFailed, Member: m.InstanceID, Cause: why, Text: OneLine(m.named())}
+			told = &Event{Kind: KindFailed, Member: m.InstanceID, Cause: why, Text: words.OneLine(m.named())}
 		}
 	}
 	m.giveSlotBack() // only now: who takes it next must know of the failure

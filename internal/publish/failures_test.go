@@ -199,19 +199,6 @@ func TestMemberThatComesBackElsewhereIsTriedAtOnce(t *testing.T) {
 	}
 }
 
-func TestErrorsAreOneLineThatMovesNoTerminal(t *testing.T) {
-	for text, want := range map[string]string{
-		"plain": "plain",
-		"unknown command \"statsu\"\n\nDid you mean this?\n\tstatus\n; see --help": "unknown command \"statsu\"; Did you mean this?; status; see --help",
-		"\x1b[31mred\x1b[0m\r\nand\x07 more":                                       " [31mred [0m; and  more",
-		"Größe …":                                                                  "Größe …",
-	} {
-		if got := publish.OneLine(errors.New(text)); got != want {
-			t.Errorf("%q, want %q", got, want)
-		}
-	}
-}
-
 // All are out of reach, or full, and the release that is current is bad: what launches gets another
 // one.
 func TestForceAndEveryRollbackGoOnWithoutAnyMember(t *testing.T) {

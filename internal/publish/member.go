@@ -9,6 +9,7 @@ import (
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
+	"ebs-release/internal/words"
 )
 
 // Standing is where a member stands towards the generation that is wanted.
@@ -101,7 +102,7 @@ func (m *member) failedHere() bool { return m.VolumeID != "" && m.half == m.Volu
 // why names the member and the reason that it is behind, for a person.
 func (m *member) why() string {
 	if m.err != nil {
-		return OneLine(m.named())
+		return words.OneLine(m.named())
 	}
 	return m.InstanceID + ": " + m.reason()
 }
@@ -133,7 +134,7 @@ func (m *member) reason() string {
 	case m.busy:
 		return "still being worked on"
 	case m.hook != nil && m.failedHere():
-		return OneLine(m.hook)
+		return words.OneLine(m.hook)
 	case m.standing() == StandsHookFailed:
 		return "a program of activate.d has not succeeded there"
 	case m.Generation == m.wanted.generation:

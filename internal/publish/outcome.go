@@ -1,7 +1,6 @@
 package publish
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -90,7 +89,7 @@ func (m *member) view() Member {
 		v.Error, v.Cause = m.err.Error(), cause(m.err)
 	}
 	if m.hook != nil {
-		v.Hook = OneLine(m.hook)
+		v.Hook = words.OneLine(m.hook)
 	}
 	return v
 }
@@ -109,7 +108,7 @@ func (r *run) outcome(err error) Outcome {
 		o.Mixed = &wave
 	}
 	if r.hookErr != nil {
-		o.HookError = OneLine(r.hookErr)
+		o.HookError = words.OneLine(r.hookErr)
 	}
 	for _, m := range r.members.all {
 		m.wanted = target{o.Generation, o.Release, r.next.Store}
@@ -136,7 +135,7 @@ func (r *run) outcome(err error) Outcome {
 	slices.SortFunc(o.Members, func(a, b Member) int { return strings.Compare(a.InstanceID, b.InstanceID) })
 	o.Result = ResultConverged
 	if err != nil {
-		o.Error = OneLine(err)
+		o.Error = words.OneLine(err)
 		o.Result = ResultOf(exit.Code(err))
 	}
 	return o
@@ -213,18 +212,3 @@ func Took(milliseconds int64) string {
 }
 
 func seconds(milliseconds int64) string { return fmt.Sprintf("%.1fs", float64(milliseconds)/1000) }
-
-// OneLine is the text of an error, joined ones and another program's own words included, without
-// line breaks and what else moves a terminal.
-func OneLine(err error) string {
-	if err == nil {
-		err = errors.New("")
-	}
-	var lines []string
-	for line := range strings.FieldsFuncSeq(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }) {
-		if line = strings.Trim(line, "; \t"); line != "" {
-			lines = append(lines, line)
-		}
-	}
-	return words.Printable(strings.Join(lines, "; "))
-}

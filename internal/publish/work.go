@@ -9,6 +9,7 @@ import (
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/push"
+	"ebs-release/internal/words"
 )
 
 // stageTries is how often P3 tries a member, with a pause of about stagePause, growing. What still
@@ -87,7 +88,7 @@ func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer
 		told := Event{Kind: KindActive, Member: as.InstanceID}
 		if isHook {
 			m.active, m.half, m.hook = "", as.VolumeID, err
-			told.Kind, told.Cause, told.Text = KindHook, hook.Error(), OneLine(err)
+			told.Kind, told.Cause, told.Text = KindHook, hook.Error(), words.OneLine(err)
 		}
 		ms.mu.Unlock()
 		ms.say(told)

@@ -1,5 +1,5 @@
-// Package status is what both programs tell people: the files that the agent leaves under
-// /run/ebs-release, and the shapes of reports.
+// Package status is the files that the agent leaves under /run/ebs-release, and the version of all
+// reports.
 //
 // The files are for people and for the application. No program decides by them what to do to the
 // world: EC2's tags, mountinfo and the volume itself are the truth.

@@ -1,7 +1,6 @@
 package status_test
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"ebs-release/internal/status"
-	"ebs-release/internal/words"
 )
 
 var ready = status.Status{
@@ -76,33 +74,6 @@ func TestAStatusThatIsNoneIsAnError(t *testing.T) {
 		}
 		if s, err := dir.Read(); err == nil || !strings.Contains(err.Error(), "status.json") {
 			t.Errorf("%s: %+v, %v", name, s, err)
-		}
-	}
-}
-
-func TestTableAlignsAndMarksEmptyCells(t *testing.T) {
-	var out bytes.Buffer
-	if err := status.PrintTable(&out, [][]string{{"INSTANCE", "STATE"}, {"i-0123456789", ""}}); err != nil {
-		t.Fatal(err)
-	}
-	if want := "INSTANCE      STATE\ni-0123456789  -\n"; out.String() != want {
-		t.Errorf("table = %q, want %q", out.String(), want)
-	}
-}
-
-func TestForeignTextMovesNoTerminal(t *testing.T) {
-	for text, want := range map[string]string{
-		"Größe …":                "Größe …",
-		"\x1b]0;title\a\x1b[2J":  " ]0;title  [2J",
-		"a\u009bb\u202ec\u2028d": "a b c d",
-		"a\x9b2Jb":               "a\ufffd2Jb", // CSI in one byte
-	} {
-		var out bytes.Buffer
-		if err := status.PrintTable(&out, [][]string{{text, "end"}}); err != nil {
-			t.Fatal(err)
-		}
-		if got := words.Printable(text); got != want || !strings.HasPrefix(out.String(), want) {
-			t.Errorf("%q, in a table %q, want %q", got, out.String(), want)
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package words
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -41,6 +42,21 @@ func Printable(text string) string {
 		}
 		return r
 	}, text)
+}
+
+// OneLine is the text of an error, joined ones and another program's own words included, without
+// line breaks and what else moves a terminal.
+func OneLine(err error) string {
+	if err == nil {
+		err = errors.New("")
+	}
+	var lines []string
+	for line := range strings.FieldsFuncSeq(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }) {
+		if line = strings.Trim(line, "; \t"); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return Printable(strings.Join(lines, "; "))
 }
 
 // Terminal says whether out is a terminal, and its file descriptor.

@@ -1,6 +1,7 @@
 package words_test
 
 import (
+	"errors"
 	"math"
 	"testing"
 
@@ -21,6 +22,19 @@ func TestCount(t *testing.T) {
 	for n, want := range map[int]string{0: "0 members", 1: "1 member", 2: "2 members"} {
 		if got := words.Count(n, "member"); got != want {
 			t.Errorf("Count(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestErrorsAreOneLineThatMovesNoTerminal(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain": "plain",
+		"unknown command \"statsu\"\n\nDid you mean this?\n\tstatus\n; see --help": "unknown command \"statsu\"; Did you mean this?; status; see --help",
+		"\x1b[31mred\x1b[0m\r\nand\x07 more":                                       " [31mred [0m; and  more",
+		"Größe …":                                                                  "Größe …",
+	} {
+		if got := words.OneLine(errors.New(text)); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package status
+package cli
 
 import (
 	"runtime/debug"

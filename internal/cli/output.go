@@ -1,15 +1,18 @@
-package status
+package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"syscall"
-	"text/tabwriter"
+	"unicode/utf8"
 
 	"ebs-release/internal/words"
+
+	"golang.org/x/term"
 )
 
 // The formats of --output.
@@ -17,28 +20,6 @@ const (
 	Text = "text"
 	JSON = "json"
 )
-
-// OutputOf is the --output among arguments that could not be parsed, such as those of an unknown
-// verb; "" when there is none.
-func OutputOf(args []string) string {
-	for i, arg := range args {
-		if format, ok := strings.CutPrefix(arg, "--output="); ok {
-			return format
-		}
-		if arg == "--output" && i+1 < len(args) {
-			return args[i+1]
-		}
-	}
-	return ""
-}
-
-// CheckOutput refuses a --output that is neither text nor json.
-func CheckOutput(format string) error {
-	if format != Text && format != JSON {
-		return fmt.Errorf("--output is %q, want %s or %s", format, Text, JSON)
-	}
-	return nil
-}
 
 // Failure is the report of a verb that failed before it had one of its own.
 type Failure struct {
@@ -87,21 +68,68 @@ func PrintJSON(out io.Writer, report any) error {
 }
 
 // PrintTable writes rows for people, columns aligned; the first row may be a header. An empty cell
-// is a dash.
+// is a dash. On a terminal that is too narrow the widest columns are cut, with an ellipsis; a pipe
+// or a file gets all of it.
 func PrintTable(out io.Writer, rows [][]string) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, row := range rows {
-		cells := make([]string, len(row))
-		for i, cell := range row {
-			cells[i] = words.Printable(cell)
-			if cell == "" {
-				cells[i] = "-"
+	cells := make([][]string, len(rows))
+	var width []int
+	for i, row := range rows {
+		for n, cell := range row {
+			cell = cmp.Or(words.Printable(cell), "-")
+			cells[i] = append(cells[i], cell)
+			if n == len(width) {
+				width = append(width, 0)
 			}
+			width[n] = max(width[n], utf8.RuneCountInString(cell))
 		}
-		fmt.Fprintln(table, strings.Join(cells, "\t"))
 	}
-	if err := table.Flush(); err != nil {
+	if fd, ok := words.Terminal(out); ok {
+		if columns, _, err := term.GetSize(fd); err == nil {
+			fit(width, columns)
+		}
+	}
+	var text strings.Builder
+	for _, row := range cells {
+		for n, cell := range row {
+			if size := utf8.RuneCountInString(cell); size > width[n] {
+				cell = string([]rune(cell)[:width[n]-1]) + "…"
+			} else if n < len(row)-1 {
+				cell += strings.Repeat(" ", width[n]-size)
+			}
+			if n > 0 {
+				text.WriteString(between)
+			}
+			text.WriteString(cell)
+		}
+		text.WriteByte('\n')
+	}
+	if _, err := io.WriteString(out, text.String()); err != nil {
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil
+}
+
+const (
+	between    = "  " // two columns
+	leastWidth = 8    // of a column that is cut: less says nothing
+)
+
+// fit makes columns narrower, the widest first, until a line has room, or nothing more helps.
+func fit(width []int, columns int) {
+	total := len(between) * (len(width) - 1)
+	for _, w := range width {
+		total += w
+	}
+	for ; total > columns; total-- {
+		widest := 0
+		for n, w := range width {
+			if w >= width[widest] { // of two the later one: ids come first, remarks last
+				widest = n
+			}
+		}
+		if width[widest] <= leastWidth {
+			return
+		}
+		width[widest]--
+	}
 }

@@ -1,6 +1,8 @@
-package status
+package cli
 
-import "testing"
+import (
+	"testing"
+)
 
 func TestVersion(t *testing.T) {
 	for _, test := range []struct{ linked, module, want string }{
