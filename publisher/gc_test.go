@@ -137,39 +137,6 @@ func TestGCLeavesSnapshotsOfOthersAlone(t *testing.T) {
 	}
 }
 
-func TestWhoseVolumeItIs(t *testing.T) {
-	const one, two = "1111111111111111", "2222222222222222"
-	for _, tc := range []struct {
-		name      string
-		o         ownership
-		want      string
-		wantError []string
-	}{
-		{"both new", ownership{}, "", nil},
-		{"the same", ownership{own: one, file: one, tag: one}, one, nil},
-		{"not tagged yet", ownership{own: one, file: one}, one, nil},
-		{"the volume is new, or older than ids", ownership{own: one, snapshots: []string{"", one}}, one, nil},
-		{"the volume is another's", ownership{own: one, file: two}, "", []string{one, two}},
-		{"by its tag", ownership{own: one, tag: two}, "", []string{one, two}},
-		{"by its snapshots", ownership{own: one, snapshots: []string{"", two}}, "", []string{one, two}},
-		{"by its snapshots, and the store is new", ownership{snapshots: []string{two}}, "", []string{two, "none yet"}},
-		{"an empty store", ownership{file: one}, "", []string{one, "init --store " + one}},
-		{"two answers", ownership{own: one, file: one, tag: two}, "", []string{one, two, "correct the tag"}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			got, err := tc.o.decide()
-			if got != tc.want || (err != nil) != (tc.wantError != nil) {
-				t.Fatalf("%q, %v", got, err)
-			}
-			for _, words := range tc.wantError {
-				if !strings.Contains(err.Error(), words) {
-					t.Errorf("%v: want %q in it", err, words)
-				}
-			}
-		})
-	}
-}
-
 func TestGCFindsWhatAKilledPublisherLeft(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"ebs-release-push-1", "other"} {

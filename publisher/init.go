@@ -15,6 +15,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/instance"
+	"ebs-release/internal/server"
 	"ebs-release/internal/volume"
 
 	"github.com/spf13/cobra"
@@ -22,18 +23,10 @@ import (
 
 const fstabFile = "/etc/fstab"
 
-// initFlags are the flags of init.
-type initFlags struct {
-	size                                     int32 // GiB
-	volumeType, fileSystem                   string
-	device, volumeID, snapshot, owner, fstab string
-	encrypt, noFstab                         bool
-	kmsKey                                   string
-	store                                    string
-}
-
 func (p *program) initCommand() *cobra.Command {
-	var f initFlags
+	var wish server.Wish
+	var treeOwner string
+	var noFstab bool
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make the release volume of this release server, and mount it",
@@ -48,47 +41,50 @@ that the members report, makes the pointer anew.`,
   sudo ebs-release init --snapshot snap-0123456789abcdef0`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if f.snapshot != "" && cmd.Flags().Changed("size") {
+			if wish.Snapshot != "" && cmd.Flags().Changed("size") {
 				return exit.With(exit.Usage, errors.New("--size and --snapshot: want one of them, the size is the snapshot's"))
 			}
-			return p.init(cmd.Context(), f)
+			if noFstab {
+				wish.Fstab = ""
+			}
+			return p.init(cmd.Context(), wish, treeOwner)
 		},
 	}
 	flags := cmd.Flags()
-	flags.Int32Var(&f.size, "size", 20, "size of a new volume, in GiB")
-	flags.StringVar(&f.volumeType, "type", "gp3", "type of a new volume")
-	flags.StringVar(&f.fileSystem, "file-system", "ext4", "file system to make: ext4 or xfs")
-	flags.BoolVar(&f.encrypt, "encrypt", false,
+	flags.Int32Var(&wish.SizeGiB, "size", 20, "size of a new volume, in GiB")
+	flags.StringVar(&wish.Type, "type", "gp3", "type of a new volume")
+	flags.StringVar(&wish.FileSystem, "file-system", "ext4", "file system to make: ext4 or xfs")
+	flags.BoolVar(&wish.Encrypt, "encrypt", false,
 		"encrypt a new volume, and with it the snapshots and the volumes of members (default: as the account does)")
-	flags.StringVar(&f.kmsKey, "kms-key", "",
+	flags.StringVar(&wish.KMSKey, "kms-key", "",
 		"encrypt a new volume with this key, an id, alias or ARN, which both roles may use (default: the account's)")
-	flags.StringVar(&f.volumeID, "volume", "", "take this volume, which is blank or was made by init, instead of a new one")
-	flags.StringVar(&f.snapshot, "snapshot", "", "make the volume from this snapshot of a release, instead of a blank one")
-	flags.StringVar(&f.device, "device", "", "take the volume that is attached as this disk, such as /dev/nvme1n1, instead of a new one")
-	flags.StringVar(&f.store, "store", "",
+	flags.StringVar(&wish.VolumeID, "volume", "", "take this volume, which is blank or was made by init, instead of a new one")
+	flags.StringVar(&wish.Snapshot, "snapshot", "", "make the volume from this snapshot of a release, instead of a blank one")
+	flags.StringVar(&wish.Device, "device", "", "take the volume that is attached as this disk, such as /dev/nvme1n1, instead of a new one")
+	flags.StringVar(&wish.Store, "store", "",
 		"the pointer store takes the place of the store with this `ID`, which the volume belongs to and whose directory is lost")
-	flags.StringVar(&f.owner, "owner", "", "user that the release tree belongs to (default: the ssh-user)")
-	flags.StringVar(&f.fstab, "fstab", fstabFile, "file to write the mount into")
+	flags.StringVar(&treeOwner, "owner", "", "user that the release tree belongs to (default: the ssh-user)")
+	flags.StringVar(&wish.Fstab, "fstab", fstabFile, "file to write the mount into")
 	_ = errors.Join( // these fail only for a flag that is not there
 		cmd.RegisterFlagCompletionFunc("file-system", cli.Words(string(filesystem.Ext4), string(filesystem.XFS))),
 		cmd.RegisterFlagCompletionFunc("device", cli.Files), cmd.RegisterFlagCompletionFunc("fstab", cli.Files),
 	)
-	flags.BoolVar(&f.noFstab, "no-fstab", false, "do not write the mount into the fstab")
+	flags.BoolVar(&noFstab, "no-fstab", false, "do not write the mount into the fstab")
 	return cmd
 }
 
-func (p *program) init(ctx context.Context, f initFlags) error {
+func (p *program) init(ctx context.Context, wish server.Wish, treeOwner string) error {
 	values, err := p.settings()
 	if err != nil {
 		return err
 	}
-	if err := f.check(); err != nil {
+	if err := wish.Check(); err != nil {
 		return exit.With(exit.Usage, err)
 	}
-	if f.owner == "" {
-		f.owner = values.Get("ssh-user")
+	if treeOwner == "" {
+		treeOwner = values.Get("ssh-user")
 	}
-	uid, gid, err := owner(f.owner, p.getenv)
+	uid, gid, err := owner(treeOwner, p.getenv)
 	if err != nil {
 		return exit.With(exit.Usage, err)
 	}
@@ -110,13 +106,15 @@ func (p *program) init(ctx context.Context, f initFlags) error {
 	if err != nil {
 		return exit.With(exit.Usage, err)
 	}
-	i := &initializer{
-		flags: f, pointerStore: values.Get("pointer-store"), mountPoint: values.Get("mount-point"), uid: uid, gid: gid,
-		volumes: serverVolumes{volume.New(volume.NewEC2(cfg), volume.DefaultTiming(), log), serverOwner(who, values.Get("mount-point")), own},
-		finder:  device.New(log),
-		say:     func(what string) { fmt.Fprintln(p.stderr, what) },
+	i := &server.Server{
+		Wish: wish, PointerStore: values.Get("pointer-store"), MountPoint: values.Get("mount-point"), UID: uid, GID: gid,
+		Volumes: server.Volumes{
+			Volumes: volume.New(volume.NewEC2(cfg), volume.DefaultTiming(), log), Owner: server.Owner(who, values.Get("mount-point")), Tags: own,
+		},
+		Finder: device.New(log),
+		Say:    func(what string) { fmt.Fprintln(p.stderr, what) },
 	}
-	report, err := i.run(ctx)
+	report, err := i.Init(ctx)
 	switch {
 	case err != nil && len(report.Did) > 0:
 		return fmt.Errorf("%w; done so far: %s; run it again to go on", err, strings.Join(report.Did, ", "))
@@ -130,28 +128,6 @@ func (p *program) init(ctx context.Context, f initFlags) error {
 		_, err = fmt.Fprintf(p.stdout, "%s is ready: %s, %s\n", report.MountPoint, report.VolumeID, report.FileSystem)
 	}
 	return err
-}
-
-func (f initFlags) check() error {
-	switch {
-	case f.fileSystem != string(filesystem.Ext4) && f.fileSystem != string(filesystem.XFS):
-		return fmt.Errorf("--file-system is %q, want ext4 or xfs", f.fileSystem)
-	case f.size < 1 || f.size > 65536:
-		return fmt.Errorf("--size is %d, want 1 to 65536 GiB", f.size)
-	case f.device != "" && f.volumeID != "", f.device != "" && f.snapshot != "", f.volumeID != "" && f.snapshot != "":
-		return errors.New("--device, --volume and --snapshot: want one of them")
-	case f.snapshot != "" && !strings.HasPrefix(f.snapshot, "snap-"):
-		return fmt.Errorf("--snapshot is %q, want a snapshot id: snap-…", f.snapshot)
-	case f.volumeID != "" && !strings.HasPrefix(f.volumeID, "vol-"):
-		return fmt.Errorf("--volume is %q, want a volume id: vol-…", f.volumeID)
-	}
-	return nil
-}
-
-func serverOwner(who instance.Identity, mountPoint string) volume.Owner {
-	return volume.Owner{
-		Role: volume.RoleServer, InstanceID: who.InstanceID, InstanceType: who.InstanceType, Zone: who.AvailabilityZone, MountPoint: mountPoint,
-	}
 }
 
 // owner finds the user; without a name it is the one who calls, through sudo as well.

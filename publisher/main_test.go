@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -249,27 +248,4 @@ func TestInterruptEndsWith130(t *testing.T) {
 	if code != exit.Interrupted {
 		t.Errorf("code %d, %s", code, talk.String())
 	}
-}
-
-func command(t *testing.T, argv ...string) string {
-	t.Helper()
-	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %v: %s", argv, err, out)
-	}
-	return strings.TrimSpace(string(out))
-}
-
-func loopDevice(t *testing.T, size int64) string {
-	t.Helper()
-	image := filepath.Join(t.TempDir(), "image")
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(image, size); err != nil {
-		t.Fatal(err)
-	}
-	device := command(t, "losetup", "--find", "--show", image)
-	t.Cleanup(func() { command(t, "losetup", "--detach", device) })
-	return device
 }

@@ -14,6 +14,7 @@ import (
 	"ebs-release/internal/publish"
 	"ebs-release/internal/push"
 	"ebs-release/internal/release"
+	"ebs-release/internal/server"
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
 
@@ -139,7 +140,7 @@ func (c preflight) releaseVolume(ctx context.Context) error {
 	if why := mounted.ReadOnly(); why != "" {
 		return fmt.Errorf("%s at %s is mounted read-only (%s); see dmesg for why, then `mount -o remount,rw %s`", mounted, point, why, point)
 	}
-	if c.maker.VolumeID, err = mountedVolume(mounted); err != nil {
+	if c.maker.VolumeID, err = server.MountedVolume(mounted); err != nil {
 		return err
 	}
 	return notFrozen(ctx, point, frozenTime)

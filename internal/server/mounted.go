@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"fmt"
@@ -9,8 +9,8 @@ import (
 	"ebs-release/internal/mount"
 )
 
-// mountedVolume is the id of the EBS volume below a mount.
-func mountedVolume(mounted *mount.Mounted) (string, error) {
+// MountedVolume is the id of the EBS volume below a mount.
+func MountedVolume(mounted *mount.Mounted) (string, error) {
 	name, serial, err := device.New(slog.New(slog.DiscardHandler)).Which(mounted.Major, mounted.Minor)
 	if err != nil {
 		return "", fmt.Errorf("which volume is %s: %w", mounted, err)

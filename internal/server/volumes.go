@@ -1,4 +1,4 @@
-package main
+package server
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/instance"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -17,19 +18,26 @@ import (
 // on a good day, and then there are the others. Calls are made again until then (volume.NewEC2).
 const volumeTime = 3 * time.Minute
 
-// serverVolumes are the EBS volumes of this release server.
-type serverVolumes struct {
+// Volumes are the EBS volumes of this release server.
+type Volumes struct {
 	*volume.Volumes
-	owner volume.Owner
-	tags  map[string]string // of the account: the setting tags
+	Owner volume.Owner
+	Tags  map[string]string // of the account: the setting tags
+}
+
+// Owner is whom the release volume of a release server is for.
+func Owner(who instance.Identity, mountPoint string) volume.Owner {
+	return volume.Owner{
+		Role: volume.RoleServer, InstanceID: who.InstanceID, InstanceType: who.InstanceType, Zone: who.AvailabilityZone, MountPoint: mountPoint,
+	}
 }
 
 // find returns the volume that an earlier init made for this instance and mount point; "" when
 // there is none.
-func (s serverVolumes) find(ctx context.Context) (string, error) {
+func (s Volumes) find(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, volumeTime)
 	defer cancel()
-	mine, err := s.Mine(ctx, s.owner)
+	mine, err := s.Mine(ctx, s.Owner)
 	if err != nil {
 		return "", err
 	}
@@ -47,20 +55,20 @@ func (s serverVolumes) find(ctx context.Context) (string, error) {
 	}
 	slices.Sort(found)
 	return "", fmt.Errorf("%s are all tagged as release volumes of this instance at %s; name one with --volume",
-		strings.Join(found, ", "), s.owner.MountPoint)
+		strings.Join(found, ", "), s.Owner.MountPoint)
 }
 
 // create makes a blank volume, or one from a snapshot, which then gives the size.
-func (s serverVolumes) create(ctx context.Context, f initFlags) (volume.Volume, error) {
+func (s Volumes) create(ctx context.Context, f Wish) (volume.Volume, error) {
 	ctx, cancel := context.WithTimeout(ctx, volumeTime)
 	defer cancel()
-	size := f.size
-	if f.snapshot != "" {
+	size := f.SizeGiB
+	if f.Snapshot != "" {
 		size = 0
 	}
 	made, err := s.Make(ctx, volume.Request{
-		Owner: s.owner, SnapshotID: f.snapshot, SizeGiB: size, Type: f.volumeType, Encrypt: f.encrypt || f.kmsKey != "", KMSKeyID: f.kmsKey,
-		Tags: map[string]string{volume.TagName: "ebs-release server " + s.owner.MountPoint}, OwnTags: s.tags,
+		Owner: s.Owner, SnapshotID: f.Snapshot, SizeGiB: size, Type: f.Type, Encrypt: f.Encrypt || f.KMSKey != "", KMSKeyID: f.KMSKey,
+		Tags: map[string]string{volume.TagName: "ebs-release server " + s.Owner.MountPoint}, OwnTags: s.Tags,
 	})
 	if made.SizeGiB == 0 {
 		made.SizeGiB = size
@@ -70,7 +78,7 @@ func (s serverVolumes) create(ctx context.Context, f initFlags) (volume.Volume, 
 
 // madeFrom refuses a volume that was not made from the snapshot that was asked for, if one was:
 // this server has a release volume already.
-func (s serverVolumes) madeFrom(ctx context.Context, id, snapshot string) error {
+func (s Volumes) madeFrom(ctx context.Context, id, snapshot string) error {
 	if snapshot == "" {
 		return nil
 	}
@@ -89,26 +97,26 @@ func (s serverVolumes) madeFrom(ctx context.Context, id, snapshot string) error 
 
 // attach attaches the volume to this instance, and returns the device name that EC2 knows it by.
 // attached: it was not before.
-func (s serverVolumes) attach(ctx context.Context, id string) (name string, attached bool, err error) {
+func (s Volumes) attach(ctx context.Context, id string) (name string, attached bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, volumeTime)
 	defer cancel()
 	v, err := s.Describe(ctx, id)
 	switch {
 	case err != nil:
 		return "", false, err
-	case v.Attachment.InstanceID == s.owner.InstanceID:
+	case v.Attachment.InstanceID == s.Owner.InstanceID:
 		return v.Attachment.Device, false, nil
 	case v.Attachment.InstanceID != "":
 		return "", false, fmt.Errorf("%s is attached to %s", id, v.Attachment.InstanceID)
-	case v.Zone != s.owner.Zone:
-		return "", false, fmt.Errorf("%s is in %s, this instance in %s: EBS volumes cannot cross zones", id, v.Zone, s.owner.Zone)
+	case v.Zone != s.Owner.Zone:
+		return "", false, fmt.Errorf("%s is in %s, this instance in %s: EBS volumes cannot cross zones", id, v.Zone, s.Owner.Zone)
 	}
-	v, err = s.Attach(ctx, v, s.owner, nil)
+	v, err = s.Attach(ctx, v, s.Owner, nil)
 	return v.Attachment.Device, true, err
 }
 
 // check refuses a volume that an agent made. It changes nothing.
-func (s serverVolumes) check(ctx context.Context, id string) error {
+func (s Volumes) check(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, volumeTime)
 	defer cancel()
 	v, err := s.Describe(ctx, id)
@@ -130,7 +138,7 @@ const knownTime = 30 * time.Second
 
 // known describes a volume that is attached to this instance. The kernel has its disk: when EC2
 // does not know it, that is an old answer (row 5).
-func (s serverVolumes) known(ctx context.Context, id string) (volume.Volume, error) {
+func (s Volumes) known(ctx context.Context, id string) (volume.Volume, error) {
 	ctx, cancel := context.WithTimeout(ctx, knownTime)
 	defer cancel()
 	for {
@@ -145,14 +153,14 @@ func (s serverVolumes) known(ctx context.Context, id string) (volume.Volume, err
 }
 
 // store is the store that a volume belongs to by its tag; "": none.
-func (s serverVolumes) store(ctx context.Context, id string) (string, error) {
+func (s Volumes) store(ctx context.Context, id string) (string, error) {
 	v, err := s.known(ctx, id)
 	return v.Tags[volume.TagStore], err
 }
 
 // mark sets the tags of a release server's volume, if they are not there. store may be empty: no
 // tag for it.
-func (s serverVolumes) mark(ctx context.Context, id, store string) (changed bool, err error) {
+func (s Volumes) mark(ctx context.Context, id, store string) (changed bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, volumeTime)
 	defer cancel()
 	v, err := s.known(ctx, id)
@@ -163,7 +171,7 @@ func (s serverVolumes) mark(ctx context.Context, id, store string) (changed bool
 		return false, err
 	}
 	wanted := map[string]string{volume.TagRole: volume.RoleServer,
-		volume.TagInstance: s.owner.InstanceID, volume.TagMountPoint: s.owner.MountPoint}
+		volume.TagInstance: s.Owner.InstanceID, volume.TagMountPoint: s.Owner.MountPoint}
 	if store != "" {
 		wanted[volume.TagStore] = store
 	}

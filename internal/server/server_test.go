@@ -1,10 +1,11 @@
-package main
+package server
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/instance"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/test/scratch"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -23,9 +25,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// server is a release server: an EC2 with volumes, whose disks are loop devices that show up under
+// account is that of a release server: an EC2 with volumes, whose disks are loop devices that show up under
 // other names in directories of the test.
-type server struct {
+type account struct {
 	volume.EC2 // nil: a call that init does not make
 	t          *testing.T
 	sys, dev   string
@@ -36,40 +38,40 @@ type server struct {
 	calls      []string
 }
 
-func newServer(t *testing.T, size int64) *server {
+func newAccount(t *testing.T, size int64) *account {
 	t.Helper()
-	return &server{t: t, sys: t.TempDir(), dev: t.TempDir(), loop: loopDevice(t, size), volumes: map[string]*types.Volume{}, taken: map[string]bool{}}
+	return &account{t: t, sys: t.TempDir(), dev: t.TempDir(), loop: scratch.Disk(t, size), volumes: map[string]*types.Volume{}, taken: map[string]bool{}}
 }
 
-func (s *server) initializer(flags initFlags) *initializer {
+func (s *account) server(wish Wish) *Server {
 	who := instance.Identity{InstanceID: "i-server", AvailabilityZone: "eu-central-1a", Region: "eu-central-1"}
 	point := filepath.Join(s.dev, "..", "release") // beside the directories of this test
 	point = filepath.Clean(point)
-	if flags.fileSystem == "" {
-		flags.fileSystem = "ext4"
+	if wish.FileSystem == "" {
+		wish.FileSystem = "ext4"
 	}
-	if flags.fstab == "" {
-		flags.fstab = filepath.Join(s.sys, "fstab")
+	if wish.Fstab == "" {
+		wish.Fstab = filepath.Join(s.sys, "fstab")
 	}
-	flags.size, flags.volumeType = 1, "gp3"
+	wish.SizeGiB, wish.Type = 1, "gp3"
 	quick := volume.Timing{FirstLook: time.Millisecond, Poll: time.Millisecond, SlowPoll: time.Millisecond, Vanished: time.Second}
-	return &initializer{
-		flags: flags, mountPoint: point, uid: 1234, gid: 1234,
-		volumes: serverVolumes{volume.New(s, quick, slog.New(slog.DiscardHandler)), serverOwner(who, point), nil},
-		finder:  device.Finder{Sys: s.sys, Dev: s.dev, Log: slog.New(slog.DiscardHandler)},
-		say:     func(string) {},
+	return &Server{
+		Wish: wish, MountPoint: point, UID: 1234, GID: 1234,
+		Volumes: Volumes{volume.New(s, quick, slog.New(slog.DiscardHandler)), Owner(who, point), nil},
+		Finder:  device.Finder{Sys: s.sys, Dev: s.dev, Log: slog.New(slog.DiscardHandler)},
+		Say:     func(string) {},
 	}
 }
 
-func (s *server) unmount(i *initializer) {
+func (s *account) unmount(i *Server) {
 	s.t.Helper()
-	if err := unix.Unmount(i.mountPoint, 0); err != nil {
+	if err := unix.Unmount(i.MountPoint, 0); err != nil {
 		s.t.Error(err)
 	}
 }
 
 // plug makes a volume's disk appear as nvme1n1.
-func (s *server) plug(id string) {
+func (s *account) plug(id string) {
 	var node unix.Stat_t
 	if err := unix.Stat(s.loop, &node); err != nil {
 		s.t.Fatal(err)
@@ -94,7 +96,7 @@ func (s *server) plug(id string) {
 	}
 }
 
-func (s *server) DescribeVolumes(_ context.Context, in *ec2.DescribeVolumesInput, _ ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error) {
+func (s *account) DescribeVolumes(_ context.Context, in *ec2.DescribeVolumesInput, _ ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error) {
 	out := &ec2.DescribeVolumesOutput{}
 	for _, id := range in.VolumeIds {
 		v := s.volumes[id]
@@ -118,7 +120,7 @@ func (s *server) DescribeVolumes(_ context.Context, in *ec2.DescribeVolumesInput
 	return out, nil
 }
 
-func (s *server) CreateVolume(_ context.Context, in *ec2.CreateVolumeInput, _ ...func(*ec2.Options)) (*ec2.CreateVolumeOutput, error) {
+func (s *account) CreateVolume(_ context.Context, in *ec2.CreateVolumeInput, _ ...func(*ec2.Options)) (*ec2.CreateVolumeOutput, error) {
 	s.calls = append(s.calls, "create")
 	if aws.ToString(in.ClientToken) == "" {
 		s.t.Error("CreateVolume without a client token")
@@ -128,7 +130,7 @@ func (s *server) CreateVolume(_ context.Context, in *ec2.CreateVolumeInput, _ ..
 	return &ec2.CreateVolumeOutput{VolumeId: &id, State: types.VolumeStateCreating}, nil
 }
 
-func (s *server) AttachVolume(_ context.Context, in *ec2.AttachVolumeInput, _ ...func(*ec2.Options)) (*ec2.AttachVolumeOutput, error) {
+func (s *account) AttachVolume(_ context.Context, in *ec2.AttachVolumeInput, _ ...func(*ec2.Options)) (*ec2.AttachVolumeOutput, error) {
 	s.calls = append(s.calls, "attach "+*in.Device)
 	switch {
 	case s.pending > 0:
@@ -144,7 +146,7 @@ func (s *server) AttachVolume(_ context.Context, in *ec2.AttachVolumeInput, _ ..
 	return &ec2.AttachVolumeOutput{State: types.VolumeAttachmentStateAttaching}, nil
 }
 
-func (s *server) CreateTags(_ context.Context, in *ec2.CreateTagsInput, _ ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error) {
+func (s *account) CreateTags(_ context.Context, in *ec2.CreateTagsInput, _ ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error) {
 	s.calls = append(s.calls, "tag")
 	v := s.volumes[in.Resources[0]]
 	v.Tags = append(v.Tags, in.Tags...)
@@ -154,15 +156,15 @@ func (s *server) CreateTags(_ context.Context, in *ec2.CreateTagsInput, _ ...fun
 func TestInitMakesTheReleaseVolumeOnce(t *testing.T) {
 	for kind, size := range map[string]int64{"ext4": 32 << 20, "xfs": 320 << 20} {
 		t.Run(kind, func(t *testing.T) {
-			s := newServer(t, size)
+			s := newAccount(t, size)
 			s.pending, s.taken["/dev/xvdaa"] = 1, true
-			i := s.initializer(initFlags{fileSystem: kind})
-			report, err := i.run(t.Context())
+			i := s.server(Wish{FileSystem: kind})
+			report, err := i.Init(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { s.unmount(i) })
-			mounted, err := mount.Look(i.mountPoint)
+			mounted, err := mount.Look(i.MountPoint)
 			if err != nil || mounted == nil || mounted.Kind != kind || !strings.HasPrefix(mounted.Options, "rw,nosuid,nodev") {
 				t.Fatalf("mounted: %+v, %v", mounted, err)
 			}
@@ -177,25 +179,25 @@ func TestInitMakesTheReleaseVolumeOnce(t *testing.T) {
 				t.Errorf("%+v, %v", info, err)
 			}
 			var st unix.Stat_t
-			if err := unix.Stat(filepath.Join(i.mountPoint, "releases"), &st); err != nil || st.Uid != 1234 {
+			if err := unix.Stat(filepath.Join(i.MountPoint, "releases"), &st); err != nil || st.Uid != 1234 {
 				t.Errorf("owner %d, %v", st.Uid, err)
 			}
-			if err := os.WriteFile(filepath.Join(i.mountPoint, "keep"), nil, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(i.MountPoint, "keep"), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
 
-			again, err := s.initializer(initFlags{fileSystem: kind}).run(t.Context())
+			again, err := s.server(Wish{FileSystem: kind}).Init(t.Context())
 			if err != nil || len(again.Did) != 0 || again.VolumeID != report.VolumeID || again.UUID != report.UUID {
 				t.Errorf("a second init: %+v, %v", again, err)
 			}
 
 			// The instance was rebooted: nothing is mounted, and nothing may be lost.
 			s.unmount(i)
-			again, err = s.initializer(initFlags{fileSystem: kind}).run(t.Context())
+			again, err = s.server(Wish{FileSystem: kind}).Init(t.Context())
 			if err != nil || len(again.Did) != 1 || again.VolumeID != report.VolumeID {
 				t.Errorf("after a reboot: %+v, %v", again, err)
 			}
-			if _, err := os.Stat(filepath.Join(i.mountPoint, "keep")); err != nil {
+			if _, err := os.Stat(filepath.Join(i.MountPoint, "keep")); err != nil {
 				t.Error(err)
 			}
 			if len(s.volumes) != 1 {
@@ -206,12 +208,12 @@ func TestInitMakesTheReleaseVolumeOnce(t *testing.T) {
 }
 
 func TestInitGoesOnWhereAnEarlierOneStopped(t *testing.T) {
-	s := newServer(t, 32<<20)
-	i := s.initializer(initFlags{})
-	if _, err := i.volumes.create(t.Context(), i.flags); err != nil { // and then the power went
+	s := newAccount(t, 32<<20)
+	i := s.server(Wish{})
+	if _, err := i.Volumes.create(t.Context(), i.Wish); err != nil { // and then the power went
 		t.Fatal(err)
 	}
-	if _, err := i.run(t.Context()); err != nil {
+	if _, err := i.Init(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	defer s.unmount(i)
@@ -239,12 +241,12 @@ func TestInitNeverFormatsWhatIsNotBlank(t *testing.T) {
 		}, "not blank"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			s := newServer(t, 32<<20)
+			s := newAccount(t, 32<<20)
 			tc.fill(t, s.loop)
 			sum := command(t, "sha256sum", s.loop)
 			id := "vol-00000000000000009"
 			s.volumes[id] = &types.Volume{VolumeId: &id, State: types.VolumeStateAvailable, AvailabilityZone: aws.String("eu-central-1a")}
-			_, err := s.initializer(initFlags{volumeID: id}).run(t.Context())
+			_, err := s.server(Wish{VolumeID: id}).Init(t.Context())
 			if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), "will not be formatted") {
 				t.Errorf("%v", err)
 			}
@@ -265,10 +267,10 @@ func TestInitRefuses(t *testing.T) {
 		return v, id
 	}
 	t.Run("a volume of an agent", func(t *testing.T) {
-		s := newServer(t, 32<<20)
+		s := newAccount(t, 32<<20)
 		v, id := blank("member")
 		s.volumes[id] = v
-		_, err := s.initializer(initFlags{volumeID: id}).run(t.Context())
+		_, err := s.server(Wish{VolumeID: id}).Init(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "belongs to an agent") {
 			t.Errorf("%v", err)
 		}
@@ -277,31 +279,31 @@ func TestInitRefuses(t *testing.T) {
 		}
 	})
 	t.Run("a volume in another zone", func(t *testing.T) {
-		s := newServer(t, 32<<20)
+		s := newAccount(t, 32<<20)
 		v, id := blank("")
 		v.AvailabilityZone = aws.String("eu-central-1b")
 		s.volumes[id] = v
-		if _, err := s.initializer(initFlags{volumeID: id}).run(t.Context()); err == nil || !strings.Contains(err.Error(), "eu-central-1b") {
+		if _, err := s.server(Wish{VolumeID: id}).Init(t.Context()); err == nil || !strings.Contains(err.Error(), "eu-central-1b") {
 			t.Errorf("%v", err)
 		}
 	})
 	t.Run("a volume of another instance", func(t *testing.T) {
-		s := newServer(t, 32<<20)
+		s := newAccount(t, 32<<20)
 		v, id := blank("")
 		v.Attachments = []types.VolumeAttachment{{InstanceId: aws.String("i-other")}}
 		s.volumes[id] = v
-		if _, err := s.initializer(initFlags{volumeID: id}).run(t.Context()); err == nil || !strings.Contains(err.Error(), "is attached to i-other") {
+		if _, err := s.server(Wish{VolumeID: id}).Init(t.Context()); err == nil || !strings.Contains(err.Error(), "is attached to i-other") {
 			t.Errorf("%v", err)
 		}
 	})
 	t.Run("a snapshot, when the server has a volume already", func(t *testing.T) {
-		s := newServer(t, 32<<20)
-		i := s.initializer(initFlags{})
-		if _, err := i.run(t.Context()); err != nil {
+		s := newAccount(t, 32<<20)
+		i := s.server(Wish{})
+		if _, err := i.Init(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		for _, is := range []string{"mounted", "unmounted"} {
-			if _, err := s.initializer(initFlags{snapshot: "snap-1"}).run(t.Context()); err == nil || !strings.Contains(err.Error(), "was not made from snap-1") || len(s.volumes) != 1 {
+			if _, err := s.server(Wish{Snapshot: "snap-1"}).Init(t.Context()); err == nil || !strings.Contains(err.Error(), "was not made from snap-1") || len(s.volumes) != 1 {
 				t.Errorf("%s: %v, %d volumes", is, err, len(s.volumes))
 			}
 			if is == "mounted" {
@@ -310,28 +312,28 @@ func TestInitRefuses(t *testing.T) {
 		}
 	})
 	t.Run("a mount point with files in it", func(t *testing.T) {
-		s := newServer(t, 32<<20)
-		i := s.initializer(initFlags{})
-		if err := os.MkdirAll(filepath.Join(i.mountPoint, "full"), 0o755); err != nil {
+		s := newAccount(t, 32<<20)
+		i := s.server(Wish{})
+		if err := os.MkdirAll(filepath.Join(i.MountPoint, "full"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := i.run(t.Context()); err == nil || !strings.Contains(err.Error(), "not empty") || len(s.volumes) != 0 {
+		if _, err := i.Init(t.Context()); err == nil || !strings.Contains(err.Error(), "not empty") || len(s.volumes) != 0 {
 			t.Errorf("%v, %d volumes", err, len(s.volumes))
 		}
 	})
 	t.Run("something else that is mounted", func(t *testing.T) {
-		s := newServer(t, 32<<20)
+		s := newAccount(t, 32<<20)
 		command(t, "mkfs.ext4", "-q", "-L", "data", s.loop)
 		s.plug("vol-00000000000000009")
-		i := s.initializer(initFlags{})
-		if err := os.Mkdir(i.mountPoint, 0o755); err != nil {
+		i := s.server(Wish{})
+		if err := os.Mkdir(i.MountPoint, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := mount.Mount(filepath.Join(s.dev, "nvme1n1"), "ext4", i.mountPoint); err != nil {
+		if err := mount.Mount(filepath.Join(s.dev, "nvme1n1"), "ext4", i.MountPoint); err != nil {
 			t.Fatal(err)
 		}
 		defer s.unmount(i)
-		if _, err := i.run(t.Context()); err == nil || !strings.Contains(err.Error(), `whose label is "data"`) || len(s.volumes) != 0 {
+		if _, err := i.Init(t.Context()); err == nil || !strings.Contains(err.Error(), `whose label is "data"`) || len(s.volumes) != 0 {
 			t.Errorf("%v", err)
 		}
 	})
@@ -344,4 +346,13 @@ func tag(tags []types.Tag, key string) string {
 		}
 	}
 	return ""
+}
+
+func command(t *testing.T, argv ...string) string {
+	t.Helper()
+	out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v: %s", argv, err, out)
+	}
+	return strings.TrimSpace(string(out))
 }

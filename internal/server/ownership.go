@@ -1,0 +1,70 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
+	"ebs-release/internal/volume"
+)
+
+// One volume, one store: the store has an id, which lies in the pointer store, in the pointer, on
+// the release volume (as a file, and as a tag), on its snapshots, and so on what members make of
+// them. Two stores on one volume would ship each other's releases and delete each other's
+// snapshots.
+
+// Ownership is all that says whose a release volume is.
+type Ownership struct {
+	Directory string   // the pointer store
+	Own       string   // its id; "": none yet
+	VolumeID  string   // empty: not known
+	File, Tag string   // what the volume says, in two places; "": nothing
+	Snapshots []string // the stores that snapshots of the volume are of
+}
+
+// Decide returns the id that the store has with this volume; "": neither has one yet, and nothing
+// speaks against a new one.
+func (o Ownership) Decide() (string, error) {
+	vol := cmp.Or(o.VolumeID, "the release volume")
+	on := cmp.Or(o.File, o.Tag)
+	switch {
+	case o.File != "" && o.Tag != "" && o.File != o.Tag:
+		return "", fmt.Errorf("%s belongs to store %s by the file .ebs-release/store on it, and to store %s by its tag %s. "+
+			"Try: correct the tag, if somebody set it", vol, o.File, o.Tag, volume.TagStore)
+	case on != "" && o.Own == "":
+		return "", fmt.Errorf("%s belongs to store %s, and the pointer store %s is not that store. Try: correct pointer-store; "+
+			"or, if the directory of store %s is lost and this one takes its place, `ebs-release init --store %s`", vol, on, o.Directory, on, on)
+	case on != "" && o.Own != on:
+		return "", fmt.Errorf("%s belongs to store %s, and the pointer store %s is store %s. "+
+			"Try: correct pointer-store or mount-point, or give this store a volume of its own: unmount this one, and run `ebs-release init`",
+			vol, on, o.Directory, o.Own)
+	case on != "":
+		return on, nil
+	}
+	for _, other := range o.Snapshots {
+		if other != "" && other != o.Own {
+			return "", fmt.Errorf("%s says no store, but it has snapshots of store %s, and the pointer store %s is %s. "+
+				"Try: correct pointer-store, or give this store a volume of its own", vol, other, o.Directory, cmp.Or(o.Own, "none yet"))
+		}
+	}
+	return o.Own, nil
+}
+
+// WriteStore writes the id to the pointer store and to the volume; "" makes one. The pointer store
+// comes first: a crash in between leaves a store with an id and a volume without one, which is
+// claimed by that id the next time.
+func WriteStore(ctx context.Context, store string, directory *pointer.Directory, tree release.Tree) (string, error) {
+	if store == "" {
+		random := make([]byte, 8)
+		_, _ = rand.Read(random) // it never fails
+		store = hex.EncodeToString(random)
+	}
+	if err := directory.SetID(ctx, store); err != nil {
+		return "", err
+	}
+	return store, tree.SetStore(ctx, store)
+}

@@ -1,0 +1,382 @@
+// Package server makes, replaces and takes over the release volume of a release server, and says
+// which store it belongs to.
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"ebs-release/internal/device"
+	"ebs-release/internal/filesystem"
+	"ebs-release/internal/filesystem/mkfs"
+	"ebs-release/internal/mount"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
+	"ebs-release/internal/status"
+
+	"golang.org/x/sys/unix"
+)
+
+// volumeLabel marks a file system that init made.
+const volumeLabel = "code_release"
+
+// diskTime is how long a volume may take from attached to readable. CSI driver and others have seen
+// seconds.
+const diskTime = time.Minute
+
+// Wish is what a release volume shall be.
+type Wish struct {
+	SizeGiB    int32  // of a new volume
+	Type       string // of a new volume: gp3
+	FileSystem string // to make: ext4 or xfs
+	Encrypt    bool   // a new volume, also when the account does not
+	KMSKey     string // to encrypt it with; empty: the account's
+
+	// One of these at most names the volume, or what it is made from; none: a blank one, or the one
+	// that an earlier Init made.
+	Device, VolumeID, Snapshot string
+
+	Store string // the pointer store takes the place of this one, whose directory is lost; empty: of none
+	Fstab string // to write the mount into; empty: into none
+}
+
+// Check says whether a wish can be one.
+func (w Wish) Check() error {
+	named := 0
+	for _, name := range []string{w.Device, w.VolumeID, w.Snapshot} {
+		if name != "" {
+			named++
+		}
+	}
+	switch {
+	case w.FileSystem != string(filesystem.Ext4) && w.FileSystem != string(filesystem.XFS):
+		return fmt.Errorf("--file-system is %q, want ext4 or xfs", w.FileSystem)
+	case w.SizeGiB < 1 || w.SizeGiB > 65536:
+		return fmt.Errorf("--size is %d, want 1 to 65536 GiB", w.SizeGiB)
+	case named > 1:
+		return errors.New("--device, --volume and --snapshot: want one of them")
+	case w.Snapshot != "" && !strings.HasPrefix(w.Snapshot, "snap-"):
+		return fmt.Errorf("--snapshot is %q, want a snapshot id: snap-…", w.Snapshot)
+	case w.VolumeID != "" && !strings.HasPrefix(w.VolumeID, "vol-"):
+		return fmt.Errorf("--volume is %q, want a volume id: vol-…", w.VolumeID)
+	}
+	return nil
+}
+
+// Server makes the release volume of this machine.
+type Server struct {
+	Wish       Wish
+	MountPoint string
+	UID, GID   int // who the release tree belongs to
+
+	PointerStore string // empty, or not there yet: the first publish gives the volume its store
+	Volumes      Volumes
+	Finder       device.Finder
+	Say          func(string) // told each thing that was done
+	report       Report
+}
+
+// Report is what `init --output json` prints.
+type Report struct {
+	Schema     int      `json:"schema"`
+	VolumeID   string   `json:"volume_id"`
+	Device     string   `json:"device"`
+	FileSystem string   `json:"file_system"`
+	UUID       string   `json:"uuid"`
+	MountPoint string   `json:"mount_point"`
+	Did        []string `json:"did"` // what was not done before
+}
+
+// did is called when something was missing and is there now.
+func (i *Server) did(format string, args ...any) {
+	what := fmt.Sprintf(format, args...)
+	i.report.Did = append(i.report.Did, what)
+	i.Say(what)
+}
+
+// Init makes the volume and mounts it. Each step looks first, and does only what is missing, so it
+// can be called again after any failure; a disk that is not blank is never formatted.
+func (i *Server) Init(ctx context.Context) (Report, error) {
+	i.report = Report{Schema: status.Schema, MountPoint: i.MountPoint, Did: []string{}}
+	if err := i.makeMountPoint(); err != nil {
+		return i.report, err
+	}
+	mounted, err := mount.Look(i.MountPoint)
+	if err != nil {
+		return i.report, err
+	}
+	if mounted == nil {
+		err = i.bringDisk(ctx)
+	} else {
+		err = i.takeMounted(ctx, mounted)
+	}
+	if err != nil {
+		return i.report, err
+	}
+	directory, store, err := i.findStore(ctx)
+	if err != nil {
+		return i.report, err
+	}
+	if err := i.makeTree(); err != nil {
+		return i.report, err
+	}
+	if store, err = i.setStore(ctx, directory, store); err != nil {
+		return i.report, err
+	}
+	changed, err := i.Volumes.mark(ctx, i.report.VolumeID, store)
+	if err != nil {
+		return i.report, err
+	}
+	if changed {
+		i.did("tagged %s as the release server's", i.report.VolumeID)
+	}
+	if i.Wish.Fstab == "" {
+		return i.report, nil
+	}
+	changed, err = persist(i.Wish.Fstab, i.report.UUID, i.MountPoint, i.report.FileSystem)
+	if err != nil {
+		return i.report, err
+	}
+	if changed {
+		i.did("wrote %s into %s", i.MountPoint, i.Wish.Fstab)
+	}
+	return i.report, nil
+}
+
+// makeMountPoint: nobody can write into the bare directory, so that nothing lands there while the
+// volume is not mounted.
+func (i *Server) makeMountPoint() error {
+	_, err := os.Lstat(i.MountPoint)
+	if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(i.MountPoint), 0o755); err != nil {
+		return fmt.Errorf("make the mount point: %w", err)
+	}
+	if err := os.Mkdir(i.MountPoint, 0o555); err != nil {
+		return fmt.Errorf("make the mount point: %w", err)
+	}
+	i.did("made the directory %s", i.MountPoint)
+	return nil
+}
+
+// takeMounted accepts a mount that is an earlier init's.
+func (i *Server) takeMounted(ctx context.Context, mounted *mount.Mounted) error {
+	name, serial, err := i.Finder.Which(mounted.Major, mounted.Minor)
+	if err != nil {
+		return fmt.Errorf("what is mounted at %s: %w", i.MountPoint, err)
+	}
+	volumeID, err := volumeOfSerial(name, serial)
+	if err != nil {
+		return fmt.Errorf("at %s is %s: %w", i.MountPoint, mounted, err)
+	}
+	path := filepath.Join(i.Finder.Dev, name)
+	info, err := filesystem.ProbeDevice(path)
+	if err != nil {
+		return err
+	}
+	if info.Label != volumeLabel {
+		return fmt.Errorf("at %s is %s, whose label is %q: init mounts only what it made (label %s); unmount it, or use another --mount-point",
+			i.MountPoint, mounted, info.Label, volumeLabel)
+	}
+	if (i.Wish.VolumeID != "" && i.Wish.VolumeID != volumeID) || (i.Wish.Device != "" && i.Wish.Device != path) {
+		return fmt.Errorf("at %s is %s (%s) already, not %s%s", i.MountPoint, volumeID, path, i.Wish.VolumeID, i.Wish.Device)
+	}
+	if err := i.Volumes.madeFrom(ctx, volumeID, i.Wish.Snapshot); err != nil {
+		return err
+	}
+	i.is(volumeID, path, info)
+	return nil
+}
+
+func (i *Server) is(volumeID, path string, info filesystem.Info) {
+	i.report.VolumeID, i.report.Device, i.report.FileSystem, i.report.UUID = volumeID, path, string(info.Kind), info.UUID
+}
+
+// bringDisk ends with a release volume mounted.
+func (i *Server) bringDisk(ctx context.Context) error {
+	disk, volumeID, err := i.disk(ctx)
+	if err != nil {
+		return err
+	}
+	if err := i.Volumes.check(ctx, volumeID); err != nil {
+		return err
+	}
+	info, err := filesystem.ProbeDevice(disk.Path)
+	switch {
+	case errors.Is(err, filesystem.ErrBlank):
+		kind := filesystem.Kind(i.Wish.FileSystem)
+		if err := mkfs.Make(ctx, disk.Path, kind, volumeLabel); err != nil {
+			return err
+		}
+		if info, err = filesystem.ProbeDevice(disk.Path); err != nil {
+			return err
+		}
+		i.did("made %s on %s", kind, disk.Path)
+	case err != nil:
+		return fmt.Errorf("%s (%s) is not blank, and will not be formatted: %w", disk.Path, volumeID, err)
+	case info.Label != volumeLabel:
+		return fmt.Errorf("%s (%s) is not blank, and will not be formatted: it holds %s with the label %q, UUID %s",
+			disk.Path, volumeID, info.Kind, info.Label, info.UUID)
+	}
+	if disk.Serial != "" { // the disk must still be the one that was looked at
+		if err := i.Finder.Verify(disk, volumeID); err != nil {
+			return err
+		}
+	}
+	if err := mount.Mount(disk.Path, info.KernelName(), i.MountPoint); err != nil {
+		return info.WhyNotMounted(err)
+	}
+	if err := mount.Visible(i.MountPoint, disk.Major, disk.Minor); err != nil {
+		return err
+	}
+	i.did("mounted %s at %s", disk.Path, i.MountPoint)
+	i.is(volumeID, disk.Path, info)
+	return nil
+}
+
+// disk finds or makes the volume, and finds its disk on this machine.
+func (i *Server) disk(ctx context.Context) (device.Device, string, error) {
+	if i.Wish.Device != "" {
+		return i.givenDevice(ctx)
+	}
+	volumeID := i.Wish.VolumeID
+	if volumeID == "" {
+		found, err := i.Volumes.find(ctx)
+		if err != nil {
+			return device.Device{}, "", err
+		}
+		volumeID = found
+		if found != "" {
+			if err := i.Volumes.madeFrom(ctx, found, i.Wish.Snapshot); err != nil {
+				return device.Device{}, "", err
+			}
+		}
+	}
+	if volumeID == "" {
+		made, err := i.Volumes.create(ctx, i.Wish)
+		if err != nil {
+			return device.Device{}, "", err
+		}
+		volumeID = made.ID
+		from := ""
+		if i.Wish.Snapshot != "" {
+			from = " from " + i.Wish.Snapshot
+		}
+		i.did("created %s, %d GiB %s%s in %s", volumeID, made.SizeGiB, i.Wish.Type, from, i.Volumes.Owner.Zone)
+	}
+	// The kernel's word first: EC2 may say for a while that it is not attached, and an attach then
+	// ends with VolumeInUse (row 87).
+	if here, found, err := i.Finder.Here(volumeID, ""); err == nil && found {
+		return here, volumeID, nil
+	}
+	name, attached, err := i.Volumes.attach(ctx, volumeID)
+	if err != nil {
+		return device.Device{}, "", err
+	}
+	if attached {
+		i.did("attached %s as %s", volumeID, name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, diskTime)
+	defer cancel()
+	disk, err := i.Finder.Find(ctx, volumeID, name)
+	return disk, volumeID, err
+}
+
+// givenDevice finds the volume below a disk that a person named.
+func (i *Server) givenDevice(ctx context.Context) (device.Device, string, error) {
+	var node unix.Stat_t
+	if err := unix.Stat(i.Wish.Device, &node); err != nil {
+		return device.Device{}, "", fmt.Errorf("--device %s: %w", i.Wish.Device, err)
+	}
+	if node.Mode&unix.S_IFMT != unix.S_IFBLK {
+		return device.Device{}, "", fmt.Errorf("--device %s is not a disk", i.Wish.Device)
+	}
+	name, serial, err := i.Finder.Which(unix.Major(node.Rdev), unix.Minor(node.Rdev))
+	if err != nil {
+		return device.Device{}, "", fmt.Errorf("--device %s: %w", i.Wish.Device, err)
+	}
+	volumeID, err := volumeOfSerial(name, serial)
+	if err != nil {
+		return device.Device{}, "", fmt.Errorf("--device %s: %w", i.Wish.Device, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, diskTime)
+	defer cancel()
+	disk, err := i.Finder.Find(ctx, volumeID, "")
+	return disk, volumeID, err
+}
+
+// findStore says which store the volume is of, or is going to be; "": a new one. A volume that was
+// named, or made from a snapshot that was named, brings its store along to a pointer store that has
+// no id: this server takes the place of another one.
+func (i *Server) findStore(ctx context.Context) (*pointer.Directory, string, error) {
+	tag, err := i.Volumes.store(ctx, i.report.VolumeID)
+	if err != nil {
+		return nil, "", err
+	}
+	file, err := release.Tree{Root: i.MountPoint}.StoreID()
+	if err != nil {
+		return nil, "", err
+	}
+	o := Ownership{Directory: i.PointerStore, VolumeID: i.report.VolumeID, File: file, Tag: tag}
+	on := cmp.Or(file, tag)
+	if i.Wish.Store != "" && i.Wish.Store != on {
+		return nil, "", fmt.Errorf("--store %s: %s belongs to %s", i.Wish.Store, i.report.VolumeID, cmp.Or(on, "no store"))
+	}
+	if info, err := os.Stat(i.PointerStore); i.PointerStore == "" || err != nil || !info.IsDir() {
+		return nil, "", nil // publish says what is wrong with it
+	}
+	directory, err := pointer.NewFolder(i.PointerStore)
+	if err != nil {
+		return nil, "", err
+	}
+	if o.Own, err = directory.ID(ctx); err != nil {
+		return nil, "", err
+	}
+	takes := i.Wish.Store != "" || i.Wish.Snapshot != "" || i.Wish.VolumeID != "" || i.Wish.Device != ""
+	if o.Own == "" && takes {
+		o.Own = on
+	}
+	store, err := o.Decide()
+	return directory, store, err
+}
+
+// setStore writes whose volume it is.
+func (i *Server) setStore(ctx context.Context, directory *pointer.Directory, store string) (string, error) {
+	if directory == nil {
+		return "", nil
+	}
+	tree := release.Tree{Root: i.MountPoint}
+	own, err := directory.ID(ctx)
+	if err != nil {
+		return "", err
+	}
+	on, err := tree.StoreID()
+	if err != nil || own != "" && own == on {
+		return own, err
+	}
+	if store, err = WriteStore(ctx, store, directory, tree); err == nil {
+		i.did("the volume and %s belong to store %s", i.PointerStore, store)
+	}
+	return store, err
+}
+
+// makeTree makes the directories of a release tree, or gives them to another owner.
+func (i *Server) makeTree() error {
+	tree := release.Tree{Root: i.MountPoint}
+	var st unix.Stat_t
+	if _, err := tree.Releases(); err == nil && unix.Stat(i.MountPoint, &st) == nil && int(st.Uid) == i.UID && int(st.Gid) == i.GID {
+		return nil
+	}
+	if err := tree.Init(i.UID, i.GID); err != nil {
+		return err
+	}
+	i.did("made the release tree, for user id %d", i.UID)
+	return nil
+}
