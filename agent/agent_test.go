@@ -21,6 +21,7 @@ import (
 	"ebs-release/internal/boot"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/flock"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
@@ -273,11 +274,11 @@ func TestTheLockIsItsOwnersAlone(t *testing.T) {
 					t.Errorf("%s: %v, %v, want %v", path, info.Mode(), err, want)
 				}
 			}
-			if held, err := isLocked(dir.LockPath()); !held || err != nil {
+			if held, err := flock.Held(dir.LockPath()); !held || err != nil {
 				t.Errorf("while it is held: %v, %v", held, err)
 			}
 			lock.Close()
-			if held, err := isLocked(dir.LockPath()); held || err != nil {
+			if held, err := flock.Held(dir.LockPath()); held || err != nil {
 				t.Errorf("when it is free: %v, %v", held, err)
 			}
 		})

@@ -9,6 +9,7 @@ import (
 
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/flock"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
@@ -46,7 +47,7 @@ func (p *program) observe(ctx context.Context) (status.Status, error) {
 	if err != nil || s.State != status.Ready {
 		return s, err
 	}
-	locked, err := isLocked(p.runDir.LockPath())
+	locked, err := flock.Held(p.runDir.LockPath())
 	if err != nil {
 		return s, fmt.Errorf("look whether an `up` goes on: %w", err)
 	}

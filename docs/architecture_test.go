@@ -81,7 +81,7 @@ func TestDependenciesGoOneWay(t *testing.T) {
 		for _, i := range p.Imports {
 			to, ours := strings.CutPrefix(i, module)
 			switch {
-			case !ours, to == "internal/exit", to == "internal/generation", to == "internal/manifest", to == "internal/output", to == "internal/words":
+			case !ours, to == "internal/exit", to == "internal/flock", to == "internal/generation", to == "internal/manifest", to == "internal/output", to == "internal/words":
 			case below(to, "internal/lab"), below(to, "internal/test"):
 				t.Errorf("%s knows the lab or its tests", from)
 			case slices.Contains(trunk[2:], to) && !slices.Contains(trunk[:2], from):
@@ -94,11 +94,17 @@ func TestDependenciesGoOneWay(t *testing.T) {
 	}
 }
 
-// TestErrorCodesAreInOnePlace: what EC2's codes mean, and who says so, is in volume/codes.go.
-func TestErrorCodesAreInOnePlace(t *testing.T) {
+// TestOnePlace: what is easy to get a little wrong is written once.
+func TestOnePlace(t *testing.T) {
+	owners := map[string]string{ // of what must not be written elsewhere
+		"ErrorCode()": "internal/volume", // what EC2's codes mean, and who says so: codes.go
+		"unix.Flock(": "internal/flock",
+		"/proc/locks": "internal/flock",
+		"fdinfo":      "internal/flock",
+	}
 	for _, p := range packages(t) {
 		dir := strings.TrimPrefix(p.ImportPath, module)
-		if dir == "internal/volume" || below(dir, "internal/lab") || below(dir, "internal/test") {
+		if below(dir, "internal/lab") || below(dir, "internal/test") {
 			continue
 		}
 		for _, name := range p.GoFiles {
@@ -106,8 +112,10 @@ func TestErrorCodesAreInOnePlace(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if strings.Contains(string(text), "ErrorCode()") {
-				t.Errorf("%s/%s looks at an error code itself", dir, name)
+			for what, owner := range owners {
+				if dir != owner && strings.Contains(string(text), what) {
+					t.Errorf("%s/%s has %s itself: ask %s", dir, name, what, owner)
+				}
 			}
 		}
 	}

@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"ebs-release/internal/flock"
+
+	smithytime "github.com/aws/smithy-go/time"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,18 +40,18 @@ func (f *Directory) Lock(ctx context.Context, who string) (release func() error,
 		}
 	}()
 	for try := 1; ; try++ {
-		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := flock.Try(file)
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
+		if !errors.Is(err, flock.ErrHeld) {
 			return nil, fmt.Errorf("publish lock %s: %w", name, err)
 		}
 		if try == lockTries {
 			holder, _ := readHolder(file)
 			return nil, fmt.Errorf("%w: the lock %s is held by %s; wait until it is done", ErrLocked, name, holder)
 		}
-		if err := pause(ctx, lockPause); err != nil {
+		if err := smithytime.SleepWithContext(ctx, lockPause); err != nil {
 			return nil, fmt.Errorf("publish lock %s: %w", name, err)
 		}
 	}
@@ -95,10 +98,10 @@ func (f *Directory) Holder(context.Context) (holder Holder, held bool, err error
 		return Holder{}, false, fmt.Errorf("publish lock: %w", err)
 	}
 	defer func() { _ = file.Close() }()
-	switch err := unix.Flock(int(file.Fd()), unix.LOCK_SH|unix.LOCK_NB); {
+	switch err := flock.TryShared(file); {
 	case err == nil:
 		return Holder{}, false, nil
-	case !errors.Is(err, unix.EWOULDBLOCK):
+	case !errors.Is(err, flock.ErrHeld):
 		return Holder{}, false, fmt.Errorf("publish lock %s: %w", file.Name(), err)
 	}
 	holder, err = readHolder(file)
@@ -143,28 +146,9 @@ func (f *Directory) flock(ctx context.Context, name string) (unlock func(), err 
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { _ = file.Close() }, nil
-		}
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = pause(ctx, lockPause)
-		}
-		if err != nil {
-			_ = file.Close()
-			return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
-		}
+	if err := flock.Wait(ctx, file, lockPause); err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
 	}
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return func() { _ = file.Close() }, nil
 }

@@ -1,16 +1,16 @@
 package pointer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"time"
+
+	"ebs-release/internal/flock"
+
+	smithytime "github.com/aws/smithy-go/time"
 )
 
 // lockPoll is how often Stop looks whether the lock is free.
@@ -52,37 +52,18 @@ func (f *Directory) Stop(ctx context.Context) (holder Holder, stopped bool, err 
 		case !held || now.PID != 0 && now.PID != pid: // free, or the next one has it
 			return holder, true, nil
 		}
-		if err := pause(ctx, lockPoll); err != nil {
+		if err := smithytime.SleepWithContext(ctx, lockPoll); err != nil {
 			return holder, true, fmt.Errorf("%w: %s was asked to stop, and has not ended yet", ErrLocked, holder)
 		}
 	}
 }
 
-// holds says whether the process has the lock, going by what the kernel says of its open files
-// (proc_pid_fdinfo(5)). A name in the file proves nothing: its number may be another host's, or
-// another process's by now.
+// holds says whether the process has the lock, by the kernel's word. A name in the file proves
+// nothing: its number may be another host's, or another process's by now.
 func (f *Directory) holds(pid int) (bool, error) {
-	lock, err := os.Stat(filepath.Join(f.dir, lockName))
+	held, err := flock.HeldBy(filepath.Join(f.dir, lockName), pid)
 	if err != nil {
 		return false, fmt.Errorf("publish lock: %w", err)
 	}
-	proc := filepath.Join("/proc", strconv.Itoa(pid))
-	files, err := os.ReadDir(filepath.Join(proc, "fd"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("publish lock: look at process %d: %w", pid, err)
-	}
-	for _, fd := range files {
-		if open, err := os.Stat(filepath.Join(proc, "fd", fd.Name())); err != nil || !os.SameFile(open, lock) {
-			continue // closed meanwhile, or another file
-		}
-		// lock:	1: FLOCK  ADVISORY  WRITE 2301 08:01:1837065 0 EOF
-		info, err := os.ReadFile(filepath.Join(proc, "fdinfo", fd.Name()))
-		if err == nil && bytes.Contains(info, []byte("FLOCK")) && bytes.Contains(info, []byte("WRITE")) {
-			return true, nil
-		}
-	}
-	return false, nil
+	return held, nil
 }

@@ -8,6 +8,9 @@ import (
 	"syscall"
 	"time"
 
+	"ebs-release/internal/flock"
+
+	smithytime "github.com/aws/smithy-go/time"
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 )
@@ -67,26 +70,22 @@ func (t Tree) lock(ctx context.Context) (root *os.Root, unlock func(), err error
 func (t Tree) flock(ctx context.Context, file *os.File, name string) error {
 	began, told := time.Now(), false
 	for {
-		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := flock.Try(file)
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
+		if !errors.Is(err, flock.ErrHeld) {
 			return fmt.Errorf("lock %s/%s: %w", t.Root, name, err)
 		}
 		if tell, ok := ctx.Value(waits{}).(func(string)); ok && !told && time.Since(began) >= silentWait {
 			told = true
 			tell(t.Root + "/" + name)
 		}
-		timer := time.NewTimer(lockPause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
+		if err := smithytime.SleepWithContext(ctx, lockPause); err != nil {
 			if errors.Is(context.Cause(ctx), errHeld) {
 				return fmt.Errorf("lock %s/%s, held by another process: %w. Try: fuser -v %[1]s/%[2]s, which names it", t.Root, name, errHeld)
 			}
-			return fmt.Errorf("lock %s/%s, held by another process: %w", t.Root, name, ctx.Err())
-		case <-timer.C:
+			return fmt.Errorf("lock %s/%s, held by another process: %w", t.Root, name, err)
 		}
 	}
 }

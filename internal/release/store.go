@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 
+	"ebs-release/internal/flock"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -96,9 +98,9 @@ func (t Tree) LockPublish() (unlock func() error, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock %s/%s: %w", t.Root, publishPath, err)
 	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := flock.Try(file); err != nil {
 		_ = file.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
+		if errors.Is(err, flock.ErrHeld) {
 			return nil, fmt.Errorf("%w: %s/%s is held", ErrPublishing, t.Root, publishPath)
 		}
 		return nil, fmt.Errorf("lock %s/%s: %w", t.Root, publishPath, err)
