@@ -7,17 +7,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"ebs-release/internal/boot"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/process"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 	"ebs-release/internal/words"
@@ -195,13 +193,11 @@ func (w *diskWork) mark(ctx context.Context) {
 
 // pushUnderWay is a process that takes a push; 0: there is none. (Nobody is told to stop it.)
 func pushUnderWay() (pid int) {
-	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range files {
-		command, _ := os.ReadFile(file) // gone: empty
-		args := strings.Split(string(command), "\x00")
-		if len(args) > 1 && filepath.Base(args[0]) == "ebs-release-agent" && slices.Contains(args[1:], "receive") {
-			pid, _ = strconv.Atoi(filepath.Base(filepath.Dir(file)))
-			return pid
+	processes, _ := process.All()
+	for _, p := range processes {
+		command := p.Command()
+		if len(command) > 1 && filepath.Base(command[0]) == "ebs-release-agent" && slices.Contains(command[1:], "receive") {
+			return p.PID()
 		}
 	}
 	return 0

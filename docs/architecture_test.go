@@ -81,7 +81,7 @@ func TestDependenciesGoOneWay(t *testing.T) {
 		for _, i := range p.Imports {
 			to, ours := strings.CutPrefix(i, module)
 			switch {
-			case !ours, to == "internal/exit", to == "internal/flock", to == "internal/generation", to == "internal/manifest", to == "internal/output", to == "internal/words":
+			case !ours, to == "internal/exit", to == "internal/flock", to == "internal/generation", to == "internal/manifest", to == "internal/output", to == "internal/process", to == "internal/words":
 			case below(to, "internal/lab"), below(to, "internal/test"):
 				t.Errorf("%s knows the lab or its tests", from)
 			case slices.Contains(trunk[2:], to) && !slices.Contains(trunk[:2], from):
@@ -97,10 +97,13 @@ func TestDependenciesGoOneWay(t *testing.T) {
 // TestOnePlace: what is easy to get a little wrong is written once.
 func TestOnePlace(t *testing.T) {
 	owners := map[string]string{ // of what must not be written elsewhere
-		"ErrorCode()": "internal/volume", // what EC2's codes mean, and who says so: codes.go
-		"unix.Flock(": "internal/flock",
-		"/proc/locks": "internal/flock",
-		"fdinfo":      "internal/flock",
+		"ErrorCode()":  "internal/volume", // what EC2's codes mean, and who says so: codes.go
+		"unix.Flock(":  "internal/flock",
+		"/proc/locks":  "internal/flock",
+		"fdinfo":       "internal/flock",
+		`"/proc/[`:     "internal/process", // a look at all processes
+		`"/proc")`:     "internal/process",
+		`"mountinfo")`: "internal/process",
 	}
 	for _, p := range packages(t) {
 		dir := strings.TrimPrefix(p.ImportPath, module)

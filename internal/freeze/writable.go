@@ -9,10 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
+
+	"ebs-release/internal/process"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,26 +71,16 @@ func stuckProbe(point string, limit time.Duration) (pid int) {
 	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
 		return 0
 	}
-	processes, _ := filepath.Glob("/proc/[0-9]*")
-	for _, dir := range processes {
-		command, _ := os.ReadFile(dir + "/cmdline") // gone: empty
-		if !bytes.HasSuffix(command, []byte("\x00"+TryWriteVerb+"\x00"+point+"\x00")) {
+	processes, _ := process.All()
+	for _, p := range processes {
+		if !bytes.HasSuffix([]byte(p.Read("cmdline")), []byte("\x00"+TryWriteVerb+"\x00"+point+"\x00")) {
 			continue
 		}
-		var st unix.Stat_t
-		if unix.Stat(dir, &st) != nil || int(st.Uid) != os.Geteuid() {
+		if !p.Mine() {
 			continue // anybody can say of himself that he tries
 		}
-		stat, _ := os.ReadFile(dir + "/stat")
-		_, after, _ := strings.Cut(string(stat), ") ") // behind the name: state, and as the 20th since when, in 1/100 s since boot: proc_pid_stat(5)
-		fields := strings.Fields(after)
-		if len(fields) < 20 || fields[0] != "D" {
-			continue
-		}
-		since, err := strconv.ParseInt(fields[19], 10, 64)
-		if err == nil && time.Duration(now.Nano())-time.Duration(since)*10*time.Millisecond > limit {
-			pid, _ = strconv.Atoi(filepath.Base(dir))
-			return pid
+		if state, began, ok := p.State(); ok && state == "D" && time.Duration(now.Nano())-began > limit {
+			return p.PID()
 		}
 	}
 	return 0

@@ -1,11 +1,9 @@
 package mount
 
 import (
-	"bytes"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
+
+	"ebs-release/internal/process"
 )
 
 // heldElsewhere is a BusyError when the file system at point would be left alive by an umount
@@ -13,10 +11,10 @@ import (
 // do not count: any user can make one for himself (unshare -Urm) at any time, and must not hold
 // anybody up with that.
 func heldElsewhere(point string) error {
-	own := readTable("/proc/self")
+	own := readTable(process.Self)
 	at := -1
 	for i, e := range own {
-		if e.point == point {
+		if e.Point == point {
 			at = i
 		}
 	}
@@ -24,12 +22,12 @@ func heldElsewhere(point string) error {
 		return nil // umount says so
 	}
 	for i, e := range own {
-		if i != at && e.number == own[at].number {
-			return fmt.Errorf("unmount %s: the same file system is mounted at %s as well. Try: umount %s", point, e.point, e.point)
+		if i != at && e.Number == own[at].Number {
+			return fmt.Errorf("unmount %s: the same file system is mounted at %s as well. Try: umount %s", point, e.Point, e.Point)
 		}
 	}
-	if users := mounters(own[at].number, own, own.parent(own[at])); len(users) > 0 {
-		return &BusyError{Disk: own[at].source, Users: users}
+	if users := mounters(own[at].Number, own, own.parent(own[at])); len(users) > 0 {
+		return &BusyError{Disk: own[at].Source, Users: users}
 	}
 	return nil
 }
@@ -37,41 +35,41 @@ func heldElsewhere(point string) error {
 // mounters finds a process for each other mount namespace in which the disk (its number, "259:1")
 // is mounted; own is the table of this one. With a parent, the mount on which it is mounted here,
 // only those are meant that stay after an umount here, and are of no user namespace.
-func mounters(number string, own table, parent *entry) []User {
+func mounters(number string, own table, parent *process.Mount) []User {
 	seen := map[string]bool{}
 	for _, e := range own {
-		seen[e.id] = true
+		seen[e.ID] = true
 	}
-	tables := map[string]table{}
-	for _, proc := range processDirs() {
-		for _, e := range readTable(proc) {
-			if e.number == number && !seen[e.id] {
-				seen[e.id] = true
-				tables[proc] = readTable(proc)
+	tables := map[process.Process]table{}
+	for _, p := range all() {
+		for _, e := range readTable(p) {
+			if e.Number == number && !seen[e.ID] {
+				seen[e.ID] = true
+				tables[p] = readTable(p)
 			}
 		}
 	}
 	var follows map[string]bool
 	if parent != nil {
-		follows = followers(parent.shared)
+		follows = followers(parent.Shared)
 	}
 	// Of other users' processes the agent's unit may read mountinfo and uid_map, but not the links
 	// in /proc/PID/ns.
-	users, _ := os.ReadFile("/proc/self/uid_map")
-	return processes(func(proc string) bool {
-		t, ok := tables[proc]
+	users := process.Self.Read("uid_map")
+	return processes(func(p process.Process) bool {
+		t, ok := tables[p]
 		if !ok {
 			return false
 		}
 		if parent == nil {
 			return true
 		}
-		if theirs, err := os.ReadFile(filepath.Join(proc, "uid_map")); err != nil || !bytes.Equal(theirs, users) {
+		if p.Read("uid_map") != users {
 			return false
 		}
 		for _, e := range t {
 			below := t.parent(e)
-			if e.number == number && (below == nil || !follows[below.shared] && !follows[below.master]) {
+			if e.Number == number && (below == nil || !follows[below.Shared] && !follows[below.Master]) {
 				return true
 			}
 		}
@@ -88,10 +86,10 @@ func followers(group string) map[string]bool {
 	}
 	groups[group] = true
 	slaves := map[string][]string{} // master -> groups
-	for _, proc := range processDirs() {
-		for _, e := range readTable(proc) {
-			if e.master != "" && e.shared != "" {
-				slaves[e.master] = append(slaves[e.master], e.shared)
+	for _, p := range all() {
+		for _, e := range readTable(p) {
+			if e.Master != "" && e.Shared != "" {
+				slaves[e.Master] = append(slaves[e.Master], e.Shared)
 			}
 		}
 	}
@@ -106,48 +104,21 @@ func followers(group string) map[string]bool {
 	return groups
 }
 
-// table is the mounts of one mount namespace. No two namespaces share the id of a mount.
-type table []entry
-
-// entry is a line of mountinfo: proc_pid_mountinfo(5).
-type entry struct {
-	id, above, number, point, source string
-	shared, master                   string // peer groups; "": none
-}
+// table is the mounts of one mount namespace.
+type table []process.Mount
 
 // readTable gives as much as can be read: a process may be gone.
-func readTable(proc string) (t table) {
-	data, _ := os.ReadFile(filepath.Join(proc, "mountinfo"))
-	for line := range strings.Lines(string(data)) {
-		before, after, _ := strings.Cut(line, " - ")
-		fields, rest := strings.Fields(before), strings.Fields(after)
-		if len(fields) < 6 || len(rest) < 2 {
-			continue
-		}
-		e := entry{id: fields[0], above: fields[1], number: fields[2], point: fields[4], source: rest[1]}
-		for _, optional := range fields[6:] {
-			if group, ok := strings.CutPrefix(optional, "shared:"); ok {
-				e.shared = group
-			} else if group, ok := strings.CutPrefix(optional, "master:"); ok {
-				e.master = group
-			}
-		}
-		t = append(t, e)
-	}
-	return t
+func readTable(p process.Process) table {
+	mounts, _ := p.Mounts()
+	return mounts
 }
 
 // parent is the mount on which e is mounted; nil: it is not in the table.
-func (t table) parent(e entry) *entry {
+func (t table) parent(e process.Mount) *process.Mount {
 	for i := range t {
-		if t[i].id == e.above {
+		if t[i].ID == e.Above {
 			return &t[i]
 		}
 	}
 	return nil
-}
-
-func processDirs() []string {
-	dirs, _ := filepath.Glob("/proc/[0-9]*")
-	return dirs
 }

@@ -1,14 +1,14 @@
 package mount
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
+
+	"ebs-release/internal/process"
 
 	"golang.org/x/sys/unix"
 )
@@ -84,7 +84,7 @@ func Unused(path string) error {
 		busy := &BusyError{Disk: path}
 		if unix.Stat(path, &node) == nil {
 			number := fmt.Sprintf("%d:%d", unix.Major(node.Rdev), unix.Minor(node.Rdev))
-			busy.Users = mounters(number, readTable("/proc/self"), nil)
+			busy.Users = mounters(number, readTable(process.Self), nil)
 		}
 		return busy
 	}
@@ -97,38 +97,32 @@ func Unused(path string) error {
 // users finds the processes with a working directory, root, program, open file or mapping below
 // point.
 func users(point string) []User {
-	return processes(func(proc string) bool { return usesPoint(proc, point) })
+	return processes(func(p process.Process) bool { return usesPoint(p, point) })
 }
 
-func processes(match func(proc string) bool) []User {
+// all are the processes that can be seen.
+func all() []process.Process {
+	seen, _ := process.All()
+	return seen
+}
+
+func processes(match func(process.Process) bool) []User {
 	var found []User
-	for _, proc := range processDirs() {
-		if !match(proc) {
-			continue
+	for _, p := range all() {
+		if match(p) {
+			found = append(found, User{PID: p.PID(), Name: p.Name()})
 		}
-		pid, err := strconv.Atoi(filepath.Base(proc))
-		if err != nil {
-			continue
-		}
-		name, _ := os.ReadFile(filepath.Join(proc, "comm"))
-		found = append(found, User{PID: pid, Name: strings.TrimSpace(string(name))})
 	}
 	slices.SortFunc(found, func(a, b User) int { return a.PID - b.PID })
 	return found
 }
 
-func usesPoint(proc, point string) bool {
-	links := []string{"cwd", "root", "exe"}
-	fds, _ := os.ReadDir(filepath.Join(proc, "fd"))
-	for _, fd := range fds {
-		links = append(links, filepath.Join("fd", fd.Name()))
-	}
-	for _, link := range links {
-		target, err := os.Readlink(filepath.Join(proc, link))
+func usesPoint(p process.Process, point string) bool {
+	for _, link := range append(p.Links(), filepath.Join(string(p), "exe")) {
+		target, err := os.Readlink(link)
 		if err == nil && (target == point || strings.HasPrefix(target, point+"/")) {
 			return true
 		}
 	}
-	maps, _ := os.ReadFile(filepath.Join(proc, "maps"))
-	return bytes.Contains(maps, []byte(" "+point+"/"))
+	return strings.Contains(p.Read("maps"), " "+point+"/")
 }

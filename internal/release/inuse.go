@@ -1,22 +1,16 @@
 package release
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"ebs-release/internal/manifest"
+	"ebs-release/internal/process"
 
 	"golang.org/x/sys/unix"
 )
-
-// maxMounts is how many bytes of one process's mounts are read: the kernel allows 100,000 mounts in
-// a namespace.
-const maxMounts = 64 << 20
 
 // seesAll says whether inUse sees every process of this machine: the kernel shows root all of them,
 // others only where their own are. (Mounts it shows to everybody, unless /proc has hidepid.)
@@ -36,10 +30,10 @@ func (t Tree) inUse(ids []string) map[string]string {
 			s.trees[st.Ino] = id
 		}
 	}
-	processes, err := os.ReadDir("/proc")
+	processes, err := process.All()
 	for _, p := range processes {
-		if _, wrong := strconv.Atoi(p.Name()); wrong == nil && err == nil {
-			err = s.process(p.Name())
+		if err == nil {
+			err = s.process(p)
 		}
 	}
 	if err != nil {
@@ -58,62 +52,41 @@ type search struct {
 	used   map[string]string
 }
 
-func (s *search) process(pid string) error {
-	dir := filepath.Join("/proc", pid)
-	links := []string{"cwd", "root"}
-	open, _ := os.ReadDir(filepath.Join(dir, "fd")) // not ours to see, or gone: no names
-	for _, fd := range open {
-		links = append(links, "fd/"+fd.Name())
-	}
-	for _, link := range links {
-		if id := s.below(filepath.Join(dir, link)); id != "" {
-			s.note(id, "process", pid)
+func (s *search) process(p process.Process) error {
+	for _, link := range p.Links() {
+		if id := s.below(link); id != "" {
+			s.note(id, "process", p)
 		}
 	}
-	if space, err := os.Readlink(filepath.Join(dir, "ns/mnt")); err == nil {
+	if space, err := os.Readlink(filepath.Join(string(p), "ns/mnt")); err == nil {
 		if s.spaces[space] {
 			return nil
 		}
 		s.spaces[space] = true
 	}
-	return s.mounts(pid)
+	return s.mounts(p)
 }
 
-func (s *search) note(id, what, pid string) {
+func (s *search) note(id, what string, p process.Process) {
 	if s.used[id] == "" {
-		name, _ := os.ReadFile(filepath.Join("/proc", pid, "comm")) // gone: then without it
-		s.used[id] = fmt.Sprintf("%s %s (%s)", what, pid, manifest.Quote(strings.TrimSpace(string(name))))
+		s.used[id] = fmt.Sprintf("%s %d (%s)", what, p.PID(), manifest.Quote(p.Name()))
 	}
 }
 
-// mounts looks at the mounts that a process sees: fields 3 and 4 are the device and what of it is
-// mounted.
-func (s *search) mounts(pid string) error {
-	file, err := os.Open(filepath.Join("/proc", pid, "mountinfo"))
-	if err != nil {
-		return nil // it is gone, or /proc hides it from us
-	}
-	defer func() { _ = file.Close() }()
-	from := &io.LimitedReader{R: file, N: maxMounts}
+// mounts looks at the mounts that a process sees.
+func (s *search) mounts(p process.Process) error {
+	mounts, err := p.Mounts()
 	device := fmt.Sprintf("%d:%d", unix.Major(s.dev), unix.Minor(s.dev))
-	lines := bufio.NewScanner(from)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 5 || fields[2] != device {
+	for _, m := range mounts {
+		if m.Number != device {
 			continue
 		}
-		_, below, ok := strings.Cut(fields[3], "/"+releasesDir+"/")
+		_, below, ok := strings.Cut(m.Root, "/"+releasesDir+"/")
 		if id, _, _ := strings.Cut(below, "/"); ok && manifest.ValidID(id) {
-			s.note(id, "a mount of process", pid)
+			s.note(id, "a mount of process", p)
 		}
 	}
-	if from.N == 0 {
-		return fmt.Errorf("process %s has more mounts than are read", pid)
-	}
-	if err := lines.Err(); err != nil && !os.IsNotExist(err) && err != unix.ESRCH && err != unix.EINVAL { // gone while it was read
-		return fmt.Errorf("mounts of process %s: %w", pid, err)
-	}
-	return nil
+	return err
 }
 
 // below returns the release that a link of /proc leads into, "" when there is none. It climbs up
