@@ -53,7 +53,8 @@ func refuse(path string, places []Place) error {
 		case err != nil:
 			return fmt.Errorf("freeze %s: is %s (%s) on it? %w", path, p.What, p.Path, err)
 		case st.Dev == frozen.Dev:
-			return fmt.Errorf("refused to freeze %s: %s (%s) is on the same file system and would hang with it; move it elsewhere", path, p.What, p.Path)
+			return fmt.Errorf("refused to freeze %s: %s (%s) is on the same file system and would hang with it; move it elsewhere",
+				path, p.What, p.Path)
 		}
 	}
 	return nil

@@ -38,7 +38,8 @@ func Writable(ctx context.Context, point string, limit time.Duration) error {
 		return err
 	}
 	defer says.Close()
-	child := exec.Command("/proc/self/exe", TryWriteVerb, point) // not CommandContext, and all its streams are files: nobody must have to wait for it
+	// Not CommandContext, and all its streams are files: nobody must have to wait for it.
+	child := exec.Command("/proc/self/exe", TryWriteVerb, point)
 	child.Dir, child.Env, child.Stderr = "/", []string{}, talk
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it may outlive the terminal
 	err = child.Start()

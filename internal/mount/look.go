@@ -161,7 +161,8 @@ func lookThrough(dir *os.File, point string) (*Mounted, error) {
 		m := fromInfo(infos[0])
 		return &m, nil
 	default:
-		return nil, fmt.Errorf("%d mounts lie on top of each other, the last is %s. Try: umount %s", len(infos), fromInfo(infos[len(infos)-1]), point)
+		return nil, fmt.Errorf("%d mounts lie on top of each other, the last is %s. Try: umount %s",
+			len(infos), fromInfo(infos[len(infos)-1]), point)
 	}
 	names, err := dir.Readdirnames(1)
 	if len(names) > 0 {

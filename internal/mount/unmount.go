@@ -29,7 +29,8 @@ type User struct {
 
 func (e *BusyError) Error() string {
 	if e.Point == "" && len(e.Users) == 0 {
-		return fmt.Sprintf("%s is still in use, perhaps by a container that has it mounted. Try: lsblk %s, and grep its number in /proc/*/mountinfo; "+
+		return fmt.Sprintf("%s is still in use, perhaps by a container that has it mounted. "+
+			"Try: lsblk %s, and grep its number in /proc/*/mountinfo; "+
 			"stop what uses it, and start the agent again", e.Disk, e.Disk)
 	}
 	if len(e.Users) == 0 {

@@ -62,7 +62,10 @@ func (h Head) check() error {
 // Write writes the text of a pack. It goes through changes twice: first for their lines, then for
 // the contents of those that are New files, which open opens by their path. A content of another
 // size than its entry says is an error; its sha256 is for the reader to compare.
-func Write(ctx context.Context, w io.Writer, h Head, changes iter.Seq2[manifest.Change, error], open func(path string) (io.ReadCloser, error)) error {
+func Write(
+	ctx context.Context, w io.Writer, h Head,
+	changes iter.Seq2[manifest.Change, error], open func(path string) (io.ReadCloser, error),
+) error {
 	if err := h.check(); err != nil {
 		return err
 	}

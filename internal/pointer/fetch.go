@@ -105,7 +105,8 @@ func (f *Fetcher) Fetch(ctx context.Context) (Pointer, error) {
 		return Pointer{}, fmt.Errorf("read pointer %s: %w", f.say, err)
 	}
 	if ended := ctx.Err(); ended != nil {
-		return Pointer{}, fmt.Errorf("read pointer %s: %w (%w after %d tries in %s)", f.say, last, ended, tries, time.Since(start).Round(time.Millisecond))
+		return Pointer{}, fmt.Errorf("read pointer %s: %w (%w after %d tries in %s)",
+			f.say, last, ended, tries, time.Since(start).Round(time.Millisecond))
 	}
 	return Pointer{}, fmt.Errorf("read pointer %s: %w", f.say, last)
 }
@@ -115,7 +116,8 @@ func (f *Fetcher) Fetch(ctx context.Context) (Pointer, error) {
 func checkRedirect(to *http.Request, from []*http.Request) error {
 	switch last := from[len(from)-1].URL; {
 	case last.Scheme == "https" && to.URL.Scheme != "https":
-		return finalError{fmt.Errorf("%s redirects from https to %s: not followed. Try: the https address of the pointer", last.Redacted(), to.URL.Redacted())}
+		return finalError{fmt.Errorf("%s redirects from https to %s: not followed. Try: the https address of the pointer",
+			last.Redacted(), to.URL.Redacted())}
 	case len(from) > mostRedirects:
 		return fmt.Errorf("more than %d redirects, the last to %s", mostRedirects, to.URL.Redacted())
 	}

@@ -89,7 +89,8 @@ func (f *Directory) CompareAndSwap(ctx context.Context, from int64, next Pointer
 		return fmt.Errorf("write pointer: %w", err)
 	}
 	if have.Generation != from {
-		return fmt.Errorf("%w: generation %d is current, this publish began at %d (by %q: %q)", ErrConflict, have.Generation, from, have.By, have.Message)
+		return fmt.Errorf("%w: generation %d is current, this publish began at %d (by %q: %q)",
+			ErrConflict, have.Generation, from, have.By, have.Message)
 	}
 	if next.Generation <= have.Generation {
 		return fmt.Errorf("%w: generation %d is not above %d", ErrConflict, next.Generation, have.Generation)

@@ -38,9 +38,11 @@ func (f *Directory) ID(ctx context.Context) (string, error) {
 	id := strings.TrimSuffix(string(data), "\n")
 	switch {
 	case !storeID.MatchString(id):
-		return "", fmt.Errorf("pointer store: %s holds %s, want 16 hex digits. Try: restore it, or remove it: the pointer has the id, too", name, excerpt(data))
+		return "", fmt.Errorf("pointer store: %s holds %s, want 16 hex digits. Try: restore it, or remove it: the pointer has the id, too",
+			name, excerpt(data))
 	case p.Store != "" && p.Store != id:
-		return "", fmt.Errorf("the pointer in %s is of store %s, and %s says store %s: one of the two was copied here. Try: put the directory's own files back",
+		return "", fmt.Errorf("the pointer in %s is of store %s, and %s says store %s: one of the two was copied here. "+
+			"Try: put the directory's own files back",
 			f.dir, p.Store, name, id)
 	}
 	return id, nil

@@ -84,7 +84,8 @@ func parseJSON(text []byte) (Pointer, error) {
 		return Pointer{}, errors.New("the pointer has no schema: this is not a release.json")
 	}
 	if *version.Schema != Schema {
-		return Pointer{}, fmt.Errorf("the pointer has schema %d, this program knows schema %d: update ebs-release on this machine", *version.Schema, Schema)
+		return Pointer{}, fmt.Errorf("the pointer has schema %d, this program knows schema %d: update ebs-release on this machine",
+			*version.Schema, Schema)
 	}
 	var p Pointer
 	if err := decode(text, &p); err != nil {

@@ -60,7 +60,8 @@ func (t Tree) scratch(root *os.Root, who owner) (*os.File, error) {
 	var st unix.Stat_t
 	err = unix.Fstat(int(dir.Fd()), &st)
 	if err == nil && (int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0) {
-		err = fmt.Errorf("%s/%s was replaced as soon as it was made: it belongs to user %d, mode %04o", t.Root, name, st.Uid, st.Mode&manifest.MaxMode)
+		err = fmt.Errorf("%s/%s was replaced as soon as it was made: it belongs to user %d, mode %04o",
+			t.Root, name, st.Uid, st.Mode&manifest.MaxMode)
 	}
 	if err == nil && who != asIs {
 		err = dir.Chown(who.uid, who.gid)
@@ -90,7 +91,8 @@ const endsWithUs = `exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) >/dev/nu
 // the way by a link. Its ssh runs as before, with root's keys.
 func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.File, who owner) error {
 	// No --times: a link must not depend on them. No -I: --checksum decides.
-	args := []string{"--recursive", "--links", "--perms", "--checksum", "--info=nonreg1", "--timeout=" + fmt.Sprint(int(mostSilence.Seconds()))}
+	args := []string{"--recursive", "--links", "--perms", "--checksum",
+		"--info=nonreg1", "--timeout=" + fmt.Sprint(int(mostSilence.Seconds()))}
 	if strings.HasPrefix(source, "rsync://") || strings.Contains(source, "::") {
 		args = append(args, "--contimeout=10") // with --rsh, rsync would reach its own servers through ssh, too
 	} else {

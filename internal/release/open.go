@@ -26,7 +26,8 @@ func openIn(root *os.Root, name string, flags uint64, mode os.FileMode) (*os.Fil
 	}
 	defer func() { _ = top.Close() }()
 	how := unix.OpenHow{
-		Flags: flags | unix.O_NONBLOCK | unix.O_NOFOLLOW | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+		Flags:   flags | unix.O_NONBLOCK | unix.O_NOFOLLOW | unix.O_NOCTTY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	}
 	if flags&unix.O_CREAT != 0 {
 		how.Mode = uint64(mode.Perm())

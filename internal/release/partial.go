@@ -44,7 +44,8 @@ func (t Tree) makeRoom(ctx context.Context, root *os.Root, need int64, wanted gc
 	if v.Releases, err = t.releases(root); err != nil {
 		return err
 	}
-	return fmt.Errorf("%s has %s free, the release needs %s more: %w%s", t.Root, words.Bytes(free), words.Bytes(need), unix.ENOSPC, whatWouldFit(v, wanted))
+	return fmt.Errorf("%s has %s free, the release needs %s more: %w%s",
+		t.Root, words.Bytes(free), words.Bytes(need), unix.ENOSPC, whatWouldFit(v, wanted))
 }
 
 // whatWouldFit says what still takes up room, and what to do about it.

@@ -42,7 +42,7 @@ type StageResult struct {
 	Releases []Held     `json:"releases,omitempty"` // with NeedBase
 	Reason   string     `json:"reason,omitempty"`   // with NeedBase
 	Files    int        `json:"files,omitempty"`    // with Staged: that have to be sent because base does not have them
-	More     []string   `json:"more,omitempty"`     // with Staged: paths, escaped, of files that have to be sent after these: base should have them, and does not
+	More     []string   `json:"more,omitempty"`     // with Staged: paths, escaped, of files to send after these: base lost them
 	Recycled string     `json:"recycled,omitempty"` // with Staged: the release whose tree became the new one's
 }
 
@@ -191,7 +191,8 @@ func (s *Staging) sendMore(req StageRequest) error {
 		size += len(manifest.AppendEscaped(nil, s.assembly.manifest[i].Path)) + len(`"",`)
 	}
 	if size > 0 && !req.More || size > mostMore {
-		return fmt.Errorf("%w: %s: %s and %d more %w", errBase, req.Base, manifest.Quote(s.assembly.manifest[s.lost[0]].Path), len(s.lost)-1, errOrigin)
+		return fmt.Errorf("%w: %s: %s and %d more %w",
+			errBase, req.Base, manifest.Quote(s.assembly.manifest[s.lost[0]].Path), len(s.lost)-1, errOrigin)
 	}
 	s.missing = append(s.missing, s.lost...)
 	return nil

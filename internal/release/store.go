@@ -122,7 +122,8 @@ func (t Tree) CheckStore(id string) error {
 	case err != nil:
 		return mismatch{err}
 	case have != "" && have != id:
-		return mismatch{fmt.Errorf("the volume belongs to store %s, the pointer is of store %s. Try: see which store this machine's pointer setting leads to", have, id)}
+		return mismatch{fmt.Errorf("the volume belongs to store %s, the pointer is of store %s. "+
+			"Try: see which store this machine's pointer setting leads to", have, id)}
 	}
 	return nil
 }

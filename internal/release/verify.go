@@ -79,7 +79,10 @@ func inspect(ctx context.Context, root *os.File, want manifest.Manifest, believe
 
 // look compares what lstat can see of a tree with its manifest, and that nothing else is in it.
 // Each file is handed to visit.
-func look(ctx context.Context, root *os.File, want manifest.Manifest, visit func(dir int, name string, e *manifest.Entry, st *unix.Stat_t) error) error {
+func look(
+	ctx context.Context, root *os.File, want manifest.Manifest,
+	visit func(dir int, name string, e *manifest.Entry, st *unix.Stat_t) error,
+) error {
 	index := make(map[string]int, len(want))
 	for i := range want {
 		index[want[i].Path] = i
@@ -133,7 +136,8 @@ func (t Tree) untouched(ctx context.Context, root *os.Root, id string) error {
 
 func compare(e *manifest.Entry, dir int, name string, st *unix.Stat_t) error {
 	if !matches(e, st) {
-		return fmt.Errorf("%s: a %s of mode %04o and %d bytes, want %s", manifest.Quote(e.Path), kind(st.Mode), st.Mode&manifest.MaxMode, st.Size, describe(e))
+		return fmt.Errorf("%s: a %s of mode %04o and %d bytes, want %s",
+			manifest.Quote(e.Path), kind(st.Mode), st.Mode&manifest.MaxMode, st.Size, describe(e))
 	}
 	if e.Type != 'l' {
 		return nil

@@ -37,7 +37,8 @@ func (m Maker) WaitCompleted(ctx context.Context, id string, progress func(perce
 		case err == nil && snapshot.State == types.SnapshotStateCompleted:
 			return nil
 		case err == nil && (snapshot.State == types.SnapshotStateError || snapshot.State == types.SnapshotStateRecoverable):
-			return fmt.Errorf("snapshot %s is in state %s: %s", id, snapshot.State, orElse(aws.ToString(snapshot.StateMessage), "EC2 gives no reason; publish again"))
+			return fmt.Errorf("snapshot %s is in state %s: %s",
+				id, snapshot.State, orElse(aws.ToString(snapshot.StateMessage), "EC2 gives no reason; publish again"))
 		case err == nil:
 			if p := aws.ToString(snapshot.Progress); p != last {
 				last = p

@@ -62,8 +62,9 @@ func unmount(t testing.TB, point string, patience time.Duration) {
 		t.Errorf("the test left %s frozen", point)
 	}
 	err := unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
-	for end := time.Now().Add(patience); errors.Is(err, unix.EBUSY) && time.Now().Before(end); err = unix.Unmount(point, unix.UMOUNT_NOFOLLOW) {
+	for end := time.Now().Add(patience); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
+		err = unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
 	}
 	if errors.Is(err, unix.EBUSY) {
 		t.Errorf("the test left somebody who uses %s", point)
