@@ -24,7 +24,7 @@ func takeLock(ctx context.Context, path string) (*os.File, error) {
 	if err == nil {
 		return f, nil
 	}
-	f.Close()
+	_ = f.Close()
 	if ctx.Err() != nil {
 		return nil, exit.With(lockCode(ctx),
 			fmt.Errorf("wait for another `up` that holds %s: %w. Try: ebs-release-agent status (where it is)", path, ctx.Err()))

@@ -109,7 +109,7 @@ func tellSystemd(ctx context.Context, state string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetWriteDeadline(time.Now()) })
 	defer stop()
 	_, err = conn.Write([]byte(state))

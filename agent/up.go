@@ -60,7 +60,7 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 
 	fetcher, err := pointer.NewFetcher(values.Get("pointer"), log)
 	if err != nil {

@@ -59,7 +59,7 @@ func startWorker(log *slog.Logger) (*worker, error) {
 }
 
 func (w *worker) read(answers io.ReadCloser) {
-	defer answers.Close()
+	defer func() { _ = answers.Close() }()
 	defer close(w.answers)
 	for lines := json.NewDecoder(answers); ; {
 		var a diskAnswer

@@ -156,7 +156,7 @@ func readPointerFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	data, err := io.ReadAll(io.LimitReader(f, pointer.MaxSize+1))
 	if err == nil && len(data) > pointer.MaxSize {
 		err = fmt.Errorf("%s is larger than %d KiB", path, pointer.MaxSize>>10)

@@ -27,7 +27,7 @@ func listen(ctx context.Context) (uevents, error) {
 		return uevents{}, fmt.Errorf("open the uevent socket: %w", err)
 	}
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return uevents{}, fmt.Errorf("bind the uevent socket: %w", err)
 	}
 	socket := os.NewFile(uintptr(fd), "uevents")
@@ -39,7 +39,7 @@ func listen(ctx context.Context) (uevents, error) {
 func (u uevents) close() {
 	if u.socket != nil {
 		u.stop()
-		u.socket.Close()
+		_ = u.socket.Close()
 	}
 }
 

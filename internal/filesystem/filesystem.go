@@ -95,7 +95,7 @@ func ProbeDevice(path string) (Info, error) {
 	if err != nil {
 		return Info{}, fmt.Errorf("look for a file system: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
 		return Info{}, fmt.Errorf("look for a file system: %w", err)

@@ -58,7 +58,7 @@ func onDirectory(verb, path string, do func(fd int) error) error {
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", verb, path, err)
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	if err := do(int(dir.Fd())); err != nil {
 		return fmt.Errorf("%s %s: %w", verb, path, err)
 	}

@@ -130,7 +130,7 @@ func (h *Hold) next(ctx context.Context, within time.Duration) (string, error) {
 // killed, the holder thaws itself. The guard is never killed from here: one that still waits for
 // its freeze would leave it behind.
 func (h *Hold) end() error {
-	h.stdin.Close()
+	_ = h.stdin.Close()
 	_ = h.guard.Process.Signal(syscall.SIGCONT) // a stopped guard thaws as well; one that is gone needs none
 	clock := time.NewTimer(grace)
 	defer clock.Stop()
@@ -158,7 +158,7 @@ func (h *Hold) end() error {
 
 // reap collects the guard. Its exit status says nothing that it did not say in words.
 func (h *Hold) reap() error {
-	h.stdin.Close()
+	_ = h.stdin.Close()
 	gone := make(chan struct{})
 	go func() { // ends with the guard
 		_ = h.guard.Wait()

@@ -37,13 +37,13 @@ func Writable(ctx context.Context, point string, limit time.Duration) error {
 	if err != nil {
 		return err
 	}
-	defer says.Close()
+	defer func() { _ = says.Close() }()
 	// Not CommandContext, and all its streams are files: nobody must have to wait for it.
 	child := exec.Command("/proc/self/exe", TryWriteVerb, point)
 	child.Dir, child.Env, child.Stderr = "/", []string{}, talk
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it may outlive the terminal
 	err = child.Start()
-	talk.Close()
+	_ = talk.Close()
 	if err != nil {
 		return fmt.Errorf("try to write to %s: %w", point, err)
 	}

@@ -45,7 +45,7 @@ func prepare(device, kind string) (*Detached, error) {
 	case err != nil:
 		return nil, fmt.Errorf("fsopen: %w", err)
 	}
-	defer unix.Close(fsfd)
+	defer func() { _ = unix.Close(fsfd) }()
 	err = unix.FsconfigSetString(fsfd, "source", device)
 	if err == nil && kind == "xfs" {
 		err = unix.FsconfigSetFlag(fsfd, "nouuid")
@@ -65,11 +65,11 @@ func prepare(device, kind string) (*Detached, error) {
 	// hold.
 	var root unix.Stat_t
 	if err := unix.Fstat(fd, &root); err != nil {
-		d.Close()
+		_ = d.Close()
 		return nil, err
 	}
 	if root.Dev != node.Rdev {
-		d.Close()
+		_ = d.Close()
 		return nil, fmt.Errorf("the kernel mounted disk %d:%d, but the node said %d:%d",
 			unix.Major(root.Dev), unix.Minor(root.Dev), unix.Major(node.Rdev), unix.Minor(node.Rdev))
 	}
@@ -97,7 +97,7 @@ func (d *Detached) moveTo(point string) error {
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	mounted, err := lookThrough(dir, point)
 	if err != nil {
 		return err
@@ -117,6 +117,6 @@ func Mount(device, kind, point string) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	return d.MoveTo(point)
 }

@@ -47,7 +47,7 @@ func Look(point string) (*Mounted, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount point %s: %w", point, err)
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	m, err := lookThrough(dir, point)
 	if err != nil {
 		return nil, fmt.Errorf("mount point %s: %w", point, err)
@@ -131,7 +131,7 @@ func MakePoint(point string) (made bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("make the mount point %s: %w", point, err)
 	}
-	defer parent.Close()
+	defer func() { _ = parent.Close() }()
 	err = unix.Mkdirat(int(parent.Fd()), name, 0o555)
 	if errors.Is(err, unix.EEXIST) {
 		return false, nil // a directory or not: Look says
@@ -143,7 +143,7 @@ func MakePoint(point string) (made bool, err error) {
 	if err != nil {
 		return true, fmt.Errorf("make the mount point %s: %w", point, err)
 	}
-	defer dir.Close()
+	defer func() { _ = dir.Close() }()
 	if err := dir.Chmod(0o555); err != nil {
 		return true, fmt.Errorf("make the mount point %s: %w", point, err)
 	}
@@ -209,7 +209,7 @@ func topMount(table, point string) (*Mounted, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	infos, err := mountinfo.GetMountsFromReader(f, at(point))
 	if err != nil || len(infos) == 0 {
 		return nil, err

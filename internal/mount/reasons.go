@@ -47,7 +47,7 @@ func openKernelLog(number uint64) kernelLog {
 		return log
 	}
 	if _, err := unix.Seek(fd, 0, unix.SEEK_END); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return log
 	}
 	return kernelLog{fd: fd, disk: filepath.Base(link)}
@@ -81,7 +81,7 @@ func (l kernelLog) read() []string {
 
 func (l kernelLog) close() {
 	if l.fd >= 0 {
-		unix.Close(l.fd)
+		_ = unix.Close(l.fd)
 	}
 }
 

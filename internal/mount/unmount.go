@@ -63,7 +63,7 @@ func Unmount(point string) error {
 	if err != nil {
 		return fmt.Errorf("unmount %s: %w", point, err)
 	}
-	defer parent.Close()
+	defer func() { _ = parent.Close() }()
 	// Below a descriptor, as umount(2) has no other way not to follow links above the mount point.
 	err = unix.Unmount(fmt.Sprintf("/proc/self/fd/%d/%s", parent.Fd(), name), unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EBUSY) {

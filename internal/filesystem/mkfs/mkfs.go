@@ -109,7 +109,7 @@ func proveBlank(device string) error {
 	if err != nil {
 		return err
 	}
-	defer disk.Close()
+	defer func() { _ = disk.Close() }()
 	stat, err := disk.Stat()
 	if err != nil {
 		return err
