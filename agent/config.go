@@ -13,7 +13,7 @@ func (p *program) configCommand() *cobra.Command {
 	cmd := cli.ConfigCommand(p.settings, &p.output)
 	cmd.AddCommand(&cobra.Command{
 		Use:   "check",
-		Short: "Say whether `up` could start with this configuration; exit 2 when not",
+		Short: "Check whether `up` can start with this configuration; exit 2: no",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			values, err := p.bootSettings()

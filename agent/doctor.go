@@ -80,10 +80,12 @@ func (d *bootChecks) checks() []doctor.Check {
 func (p *program) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
-		Short: "Look at everything that a boot needs, and say what to do; exit 1 when something is wrong",
-		Long: `Look at everything that a boot needs: the metadata service, the role's rights (by DryRun), the pointer, the
-snapshot, the mount point, the unit. One line each: ok, warn (the boot may go through all the same) or FAIL, with what
-to do. It changes nothing, and works before a release exists.`,
+		Short: "Check everything that a boot needs, and say what to do",
+		Long: `Check everything that a boot needs: the metadata service, the role's rights
+(with DryRun), the pointer, the snapshot, the mount point, the unit. Each check
+prints one line: ok, warn (the boot may work all the same) or FAIL, with what to
+do. Nothing is changed, and it works before a release exists. Exit 1: a check
+failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			values, err := p.settings()

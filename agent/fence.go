@@ -26,15 +26,17 @@ func (p *program) fenceCommand() *cobra.Command {
 	var lowerTo string
 	cmd := &cobra.Command{
 		Use:   "fence [--lower-to GENERATION]",
-		Short: "Say which generation the volume here is fenced at, or lower that",
-		Long: `Say which is the highest generation that was ever activated on the volume here: nothing below it is accepted,
-by a boot or by a push.
+		Short: "Show the fence (highest generation activated here), or lower it",
+		Long: `Show the fence of the volume here: the highest generation that was ever
+activated on it. Nothing below it is accepted, by a boot or by a push.
 
-With --lower-to the fence is set to a lower generation, of the release that "current" leads to. This is for one case
-only: a wrong pointer was read once, with a generation that no publish made, and now everything is refused as too old.
-See that the pointer is right again, that no publish is running, and take the generation that "ebs-release status" shows
-for it. Afterwards run "ebs-release-agent up" here, and "ebs-release converge" on the release server. It needs root, or
-the owner of the tree.`,
+With --lower-to the fence is set to a lower generation, that of the release
+which "current" leads to. This is for one case only: a wrong pointer was read
+once, with a generation that no publish made, and now everything is refused as
+too old. Check that the pointer is right again and that no publish is running,
+and take the generation that "ebs-release status" shows for it. Afterwards run
+"ebs-release-agent up" here, and "ebs-release converge" on the release server.
+It needs root, or the owner of the tree.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.fence(cmd.Context(), lowerTo) },
 	}

@@ -56,11 +56,19 @@ func (p *program) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ebs-release-agent",
 		Short: "Mount the current release when an instance boots",
-		Long: `Mount the current release at /release when an EC2 instance boots, from an EBS snapshot, before the application
-starts; and take the releases that the publisher pushes later.
+		Long: `Mount the current release at /release when an EC2 instance boots, from an EBS
+snapshot, before the application starts; and take the releases that the
+publisher pushes later.
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 not ready, 4 the lock is held or a newer generation is active,
-130 interrupted. Unknown codes mean failure.`,
+Exit codes:
+  0    done
+  1    failed
+  2    usage or configuration
+  3    not ready
+  4    the lock is held, or a newer generation is active
+  130  interrupted
+
+Treat any other code as failure.`,
 	}
 	p.root = root
 	cli.AddVersion(root, version, &p.output)

@@ -20,20 +20,28 @@ func (p *program) receiveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "receive",
 		Short: "Take releases from the publisher, which calls this over ssh",
-		Long: `Take releases from the publisher, which calls this over ssh as the user who owns the tree. It reads requests on
-stdin, a line of JSON each, and answers on stdout, until the end of stdin:
+		Long: `Take releases from the publisher, which calls this over ssh as the user who owns
+the tree. It reads requests on stdin, one line of JSON each, and answers on
+stdout, until the end of stdin:
 
-stage     prepares a release from the one before: most of it are hard links. When there is no room, releases go that are
-          needed least. For root, who sees whether anybody is in it, such a tree becomes the new one.
-files     takes the files that were missing, compares each with its sha256, and gives the release its name.
-activate  makes the release the current one, runs the programs in /etc/ebs-release/activate.d, and removes releases that
-          are not needed any more.
+stage     prepares a new release beside the one before; unchanged files become
+          hard links to it. When there is no room, the releases that are needed
+          least are deleted. As root, which sees whether anybody uses a tree,
+          the oldest tree is made into the new one.
+files     takes the files that were missing, compares each with its sha256, and
+          gives the release its name.
+activate  makes the release the current one, runs the programs in
+          /etc/ebs-release/activate.d, and deletes releases that are not needed
+          any more.
 verify    reads every file of a release.
 
-The programs run as the same user, in the order of their names, for example to reload a service. They get
-EBS_RELEASE_GENERATION, EBS_RELEASE_ID, EBS_RELEASE_PATH and EBS_RELEASE_PREVIOUS. When one fails, the release is active
-all the same; the publisher names the member and the program, and the next activation of the same generation runs all of
-them again. Once all have succeeded they do not run again for it. A power cut may make them run twice.`,
+The programs run as the same user, in the order of their names, for example to
+reload a service. They get EBS_RELEASE_GENERATION, EBS_RELEASE_ID,
+EBS_RELEASE_PATH and EBS_RELEASE_PREVIOUS. When one fails, the release is active
+all the same; the publisher names the member and the program, and the next
+activation of the same generation runs all of them again. Once all of them have
+succeeded for a generation, they do not run again for it; only a power cut may
+make them run twice.`,
 		Args: cobra.NoArgs,
 		PreRunE: func(*cobra.Command, []string) error {
 			if r.Keep < 1 {

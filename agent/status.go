@@ -21,7 +21,7 @@ import (
 func (p *program) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Say what is served here; exit 3 when this member is not ready",
+		Short: "Show what is served here; exit 3 when this member is not ready",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			now, err := p.observe(cmd.Context())

@@ -24,14 +24,16 @@ func (p *program) upCommand() *cobra.Command {
 	var dryRun, older bool
 	cmd := &cobra.Command{
 		Use:   "up",
-		Short: "Bring the current release to the mount point, and say ready",
-		Long: `Bring the current release to the mount point: find or make the volume, attach, check, mount and verify it,
-report it, and say ready to systemd. Once more on a machine that is ready changes nothing. Killed at any point, it goes
-on where it was when it is started again.
+		Short: "Mount the current release, and tell systemd that it is ready",
+		Long: `Bring the current release to the mount point: find or make the volume, attach,
+check, mount and verify it, report it, and say ready to systemd. On a machine
+that is ready it changes nothing. After it was killed, at any point, the next
+start goes on from there.
 
-A pointer that names an older generation than this machine holds fails, and changes nothing. With --older the volume
-here is replaced by one of the pointer's snapshot, and with it goes the record of the higher generation: do that only
-when the pointer is right.`,
+When the pointer names an older generation than this machine holds, it fails and
+changes nothing. With --older the volume here is replaced by one that is made
+from the pointer's snapshot. The record of the higher generation is lost with
+the old volume: do that only when the pointer is right.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			values, err := p.bootSettings()

@@ -17,11 +17,13 @@ func (p *program) verifyCommand() *cobra.Command {
 	var id, digest string
 	cmd := &cobra.Command{
 		Use:   "verify [--release ID] [--digest HEX]",
-		Short: "Read every file of a release here, and compare it with the manifest",
-		Long: `Read every file of a release that is here, and compare content, mode, type and link target with the manifest:
-whatever was changed, added or lost is an error that names it. Without --release it is the release that was activated
-last, and "current" has to lead to it. Nothing is changed. The publisher's verify asks for the same over ssh.
-Exit 1: the release is damaged, or not here. Exit 3: the boot of this member is not over.`,
+		Short: "Compare every file of a release here with the manifest",
+		Long: `Read every file of a release that is here, and compare content, mode, type and
+link target with the manifest: whatever was changed, added or lost is an error
+that names it. Without --release it is the release that was activated last, and
+"current" has to lead to it. Nothing is changed. "ebs-release verify" asks for
+the same over ssh. Exit 1: the release is damaged, or not here. Exit 3: the boot
+of this member is not over.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			tree, err := p.readyTree(cmd.Context())

@@ -5,8 +5,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 var (
@@ -127,6 +129,38 @@ func TestEverySettingIsInTheReference(t *testing.T) {
 		}
 		if settings < 8 {
 			t.Errorf("%s shows %d settings:\n%s", name, settings, out)
+		}
+	}
+}
+
+// TestHelpFitsATerminal: no line of any verb's help is wider than a terminal as it opens.
+func TestHelpFitsATerminal(t *testing.T) {
+	listed := regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`)
+	for name, program := range build(t) {
+		verbs := 0
+		var look func(verb []string)
+		look = func(verb []string) {
+			verbs++
+			out, err := exec.Command(program, append(verb, "--help")...).Output()
+			if err != nil {
+				t.Fatalf("%s %q --help: %v", name, verb, err)
+			}
+			for line := range strings.Lines(string(out)) {
+				if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 {
+					t.Errorf("%s %s --help has a line of %d columns, want at most 80: %s", name, strings.Join(verb, " "), n, line)
+				}
+			}
+			_, commands, _ := strings.Cut(string(out), "\nAvailable Commands:\n")
+			commands, _, _ = strings.Cut(commands, "\n\n")
+			for _, m := range listed.FindAllStringSubmatch(commands, -1) {
+				if m[1] != "completion" && m[1] != "help" { // cobra's own
+					look(append(slices.Clone(verb), m[1]))
+				}
+			}
+		}
+		look(nil)
+		if verbs < 10 {
+			t.Errorf("%s lists %d verbs", name, verbs)
 		}
 	}
 }

@@ -26,9 +26,10 @@ const checkTime = time.Minute
 func (p *program) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
-		Short: "Try everything that a publish needs, and say what to do about what is wrong",
-		Long: `Try everything that a publish needs, a line each: ok, warn (a publish goes through all the same) or FAIL, and
-what to do. Rights are tried by DryRun. Nothing is changed, and no lock is taken. Exit 1: something failed.`,
+		Short: "Check everything that a publish needs, and say what to do",
+		Long: `Check everything that a publish needs. Each check prints one line: ok, warn (a
+publish works all the same) or FAIL, with what to do. Rights are tried with
+DryRun. Nothing is changed, and no lock is taken. Exit 1: a check failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.doctor(cmd.Context()) },
 	}

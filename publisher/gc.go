@@ -52,17 +52,23 @@ func (p *program) gcCommand() *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "gc",
-		Short: "Remove what no pointer, publish or member needs: releases, snapshots, volumes of members that are gone",
-		Long: `Remove what nobody needs any more, if it is older than --grace:
+		Short: "Delete releases, snapshots and volumes that nobody needs",
+		Long: `Delete what nobody needs any more, if it is older than --grace:
 
-tree      releases on the release volume, but those of the latest --keep committed generations (by the history, not by age), those that
-          are current or that a member is on, and those that a mount or a process of this machine is in, in whatever namespace
-snapshot  snapshots of the release volume, but one for each of these --keep releases, those of the pointer, and of members that boot.
-          Those of publishes that never committed go first
-volume    volumes of members whose instance is gone, attached to nothing, in any group
-record    files of connections to members (addresses, host keys) that a killed publisher left in the temporary directory
+tree      releases on the release volume. Kept are those of the latest --keep
+          committed generations (by the history, not by age), those that are
+          current or that a member is on, and those that a mount or a process
+          of this machine uses, in any namespace
+snapshot  snapshots of the release volume. Kept are one for each of the --keep
+          releases, those of the pointer, and those of members that boot. The
+          ones of publishes that never committed go first
+volume    volumes of members whose instance is gone, attached to nothing, in
+          any group
+record    files with addresses and host keys of members, which a killed
+          publisher left in the temporary directory
 
-Let --grace be longer than the slowest boot: an instance may just make its volume from an older snapshot. Exit 4: a publish is running.`,
+Let --grace be longer than the slowest boot: an instance may be making its
+volume from an older snapshot right now. Exit 4: a publish is running.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if grace < 0 {

@@ -19,11 +19,11 @@ func (p *program) historyCommand() *cobra.Command {
 	limit := 20
 	cmd := &cobra.Command{
 		Use:   "history",
-		Short: "Show who published what, when, and how it ended; the latest first",
-		Long: `Show who published what, when, and how it ended, the latest first; and who ran gc (what it removed: --output
-json), thawed the release volume, or ended a publish with lock release. A dash for a generation: that line moved
-nothing. A line "committed, no report" is of a publish that was killed after its commit:
-run ` + "`ebs-release converge`" + `.`,
+		Short: "Show who published what and when, and how it ended; latest first",
+		Long: `Show who published what and when, and how it ended, the latest first; also who
+ran gc (--output json says what it deleted), thaw, or lock release. A dash
+instead of a generation: the pointer was not moved. "committed, no report": the
+publish was killed after its commit; run ` + "`ebs-release converge`" + `.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 0 {

@@ -30,13 +30,16 @@ func (p *program) initCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "init",
 		Short: "Make the release volume of this release server, and mount it",
-		Long: `Make the release volume of this release server: create and attach an EBS volume, prove it blank, make a file
-system on it, mount it, write it into /etc/fstab, and make the directories of the release tree. What is done already is
-left alone, so it can be run again at any time. It never formats a disk that is not blank.
+		Long: `Make the release volume of this release server: create and attach an EBS volume,
+check that it is blank, make a file system on it, mount it, add it to
+/etc/fstab, and make the directories of the release tree. What is done already
+is left alone, so it can be run again at any time. It never formats a disk that
+is not blank.
 
-A release server that takes the place of one that was lost gets the old one's volume with --volume, or a copy of it from
-the snapshot of a release with --snapshot. Then ` + "`ebs-release publish /release/releases/ID`" + `, with the release
-that the members report, makes the pointer anew.`,
+To replace a release server that was lost, give its volume with --volume, or the
+snapshot of a release with --snapshot. Then publish the release that the members
+report, ` + "`ebs-release publish /release/releases/ID`" + `: this makes the
+pointer again.`,
 		Example: `  sudo ebs-release init --size 50
   sudo ebs-release init --snapshot snap-0123456789abcdef0`,
 		Args: cobra.NoArgs,

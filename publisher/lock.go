@@ -28,9 +28,11 @@ func (p *program) lockCommand() *cobra.Command {
 	release := &cobra.Command{
 		Use:   "release",
 		Short: "Ask the publish that holds the lock to end, and wait until it has",
-		Long: `Ask the publish that holds the lock to end (SIGTERM), and wait until it has. Before its commit it takes back
-what it did; after, ` + "`ebs-release converge`" + ` brings the members up to date. A lock never outlives its process,
-so there is nothing to take away by force. Exit 4: it is still held.`,
+		Long: `Ask the publish that holds the lock to end (SIGTERM), and wait until it has.
+Before its commit it takes back what it did; after the commit run
+` + "`ebs-release converge`" + ` to bring the members up to date. A lock never
+outlives its process, so there is nothing to take away by force. Exit 4: it is
+still held.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, err := p.store()

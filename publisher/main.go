@@ -49,12 +49,21 @@ func (p *program) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ebs-release",
 		Short: "Ship code to EC2 Auto Scaling groups on EBS snapshots",
-		Long: `Ship code to EC2 Auto Scaling groups on EBS snapshots: running instances get what changed over ssh, an instance
-that launches later boots with that release already mounted.
+		Long: `Ship code to EC2 Auto Scaling groups on EBS snapshots. Running instances get
+what changed over ssh; an instance that launches later boots with the same
+release already mounted.
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 nothing was changed, 4 the lock is held or the generation
-moved, 5 committed, but members are behind, 6 committed, did not converge, and rolled back (publish --rollback), 130
-interrupted. Unknown codes mean failure.`,
+Exit codes:
+  0    done
+  1    failed; the message says what is left
+  2    usage or configuration
+  3    nothing was changed
+  4    the lock is held, or the generation moved
+  5    committed, but members are behind
+  6    publish --rollback: it did not converge, and was rolled back
+  130  interrupted
+
+Treat any other code as failure.`,
 	}
 	p.root = root
 	cli.AddVersion(root, version, &p.output)

@@ -33,18 +33,22 @@ func (p *program) publishCommand() *cobra.Command {
 	var dryRun, rollback bool
 	cmd := &cobra.Command{
 		Use:   "publish SOURCE",
-		Short: "Make a directory the current release of every member and of every instance to come",
-		Long: `Make a directory (or any rsync source) the current release of every member, and of every instance that launches from now on.
+		Short: "Make a directory the current release of every member",
+		Long: `Make a directory (or any rsync source) the current release of every member, and
+of every instance that launches from now on.
 
-P0 check      lock, and try everything that could fail later
-P1 ingest     take SOURCE in, as a release on the release volume
-P2 snapshot   freeze the release volume, snapshot it, thaw it
-P3 transfer   wait for the snapshot while the members get the release, not yet active
-P4 commit     move the pointer: instances that boot from here on get the new release
-P5 converge   activate on every member; list again until no member is behind
-P6 report
+P0 check      take the lock, and try everything that could fail later
+P1 ingest     copy SOURCE to the release volume, as a new release
+P2 snapshot   freeze the release volume, ask EBS for a snapshot, thaw it
+P3 transfer   wait for the snapshot; meanwhile send the release to the members,
+              not yet active
+P4 commit     move the pointer: instances that boot from here on get the new
+              release
+P5 converge   activate on every member; list them again until none is behind
+P6 report     print who is on it
 
-Publishing the release that is current once more is allowed: it is a new generation of the same tree.`,
+The release that is current may be published again: it is a new generation of
+the same tree.`,
 		Example: `  sudo ebs-release publish ./build --message "build 812"
   sudo ebs-release publish --dry-run ./build
   sudo ebs-release publish ci@build.internal:/srv/builds/812/`,
@@ -115,9 +119,10 @@ func (p *program) convergeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "converge",
 		Short: "Bring every member to the current generation",
-		Long: `Bring every member to the current generation, and prove it, as P5 of a publish does: after a publish that ended
-with exit code 5 or was killed after its commit, and after instances were put into the group while they ran. No snapshot
-is made, and the pointer stays.`,
+		Long: `Bring every member to the current generation, and check that it is there, as P5
+of a publish does. Run it after a publish that ended with exit code 5 or was
+killed after its commit, and after running instances were put into the group. No
+snapshot is made, and the pointer stays as it is.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.runJob(cmd.Context(), job{verb: verbConverge}, func(ctx context.Context, parts *parts) (publish.Outcome, error) {

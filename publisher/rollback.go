@@ -27,13 +27,14 @@ func (p *program) rollbackCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rollback",
 		Short: "Make an older release current again, as a new generation",
-		Long: `Make an older release current again, as a new generation. The members that still hold its tree get nothing
-sent: they only activate it. Instances that launch get it from the snapshot that it was published with, or from a new
-one if that is gone.
+		Long: `Make an older release current again, as a new generation. Members that still
+hold its tree get nothing sent: they only activate it. Instances that launch get
+it from the snapshot that it was published with, or from a new one if that is
+gone.
 
-Without --to it is the latest earlier generation that had another release than the current one. A rollback that was
-asked for and is done ends with exit code 0, as a publish does; 6 is for a publish that rolled back by itself (publish
---rollback).`,
+Without --to it is the latest earlier generation that had another release than
+the current one. A rollback that succeeds ends with exit code 0; code 6 is for a
+publish that rolled back by itself (publish --rollback).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if to != "" && !isGeneration(to) && !manifest.ValidID(to) {

@@ -30,9 +30,9 @@ func (p *program) serveCommand() *cobra.Command {
 	var listen string
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Serve the pointer over HTTP: release.json and snap.txt, nothing else",
-		Long: `Serve the pointer over HTTP: release.json and snap.txt, nothing else.
-It takes the sockets that systemd passes, or listens itself.`,
+		Short: "Serve the pointer over HTTP: release.json and snap.txt",
+		Long: `Serve the pointer over HTTP: release.json and snap.txt, nothing else. It takes
+the sockets that systemd passes, or listens itself.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			values, err := p.settings("pointer-store")

@@ -40,7 +40,7 @@ func (p *program) statusCommand() *cobra.Command {
 	interval := 2 * time.Second
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show the current generation, and which member is on it; those behind first",
+		Short: "Show which member is on which generation, those behind first",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {

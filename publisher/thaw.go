@@ -19,10 +19,11 @@ import (
 func (p *program) thawCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "thaw",
-		Short: "Unfreeze the release volume, should a publish have left it frozen",
-		Long: `Unfreeze the release volume. A publish never leaves it frozen for more than 10 seconds, even if it is killed:
-its freeze guard thaws. This is for the case that the guard was killed as well. A volume that is not frozen stays as it
-is, and that is said.`,
+		Short: "Unfreeze the release volume, if a publish left it frozen",
+		Long: `Unfreeze the release volume. A publish never leaves it frozen for more than 10
+seconds, even if it is killed: its guard process thaws it. This command is for
+the case that the guard was killed as well. A volume that is not frozen is left
+alone, and thaw says so.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			values, err := p.settings()

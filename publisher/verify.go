@@ -39,10 +39,11 @@ func (p *program) verifyCommand() *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "verify MEMBER… | --all",
-		Short: "Read every file of the release on some members, and compare it with what was published",
-		Long: `Read every file of the release that is current on some members (instance ids or addresses), and compare
-content, mode and type with its manifest, and the manifest with what was published. Nothing is changed. Exit 1: a member
-is damaged, or could not be verified.`,
+		Short: "Compare every file on members with what was published",
+		Long: `Read every file of the current release on some members (instance ids or
+addresses). Compare content, mode and type with the manifest there, and the
+manifest with what was published. Nothing is changed. Exit 1: a member is
+damaged, or could not be verified.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if all == (len(args) > 0) {
 				return errors.New("want the instance ids of members, or --all")

@@ -85,6 +85,7 @@ func (s Shell) Run(ctx context.Context, root *cobra.Command, args []string) int 
 	}
 	root.SetArgs(args)
 	root.SetOut(s.Stdout)
+	root.SetUsageFunc(usage)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exit.Done

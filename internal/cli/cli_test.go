@@ -107,3 +107,42 @@ func TestAnErrorIsOneLineAndAReport(t *testing.T) {
 		t.Errorf("%d, %q, %v", code, out.String(), told)
 	}
 }
+
+// TestHelpOfAVerbExplainsItsOwnFlags, and names those that every verb has.
+func TestHelpOfAVerbExplainsItsOwnFlags(t *testing.T) {
+	var out strings.Builder
+	output := ""
+	root := &cobra.Command{Use: "program"}
+	root.PersistentFlags().StringVar(&output, "output", cli.Text, "format of reports")
+	verb := &cobra.Command{Use: "verb", Short: "Do it", Example: "  program verb", RunE: func(*cobra.Command, []string) error { return nil }}
+	verb.Flags().Bool("fast", false, "do it in less time than "+strings.Repeat("it takes ", 10))
+	root.AddCommand(verb)
+	run := func(args ...string) string {
+		out.Reset()
+		shell := cli.Shell{Stdout: &cli.Stdout{Writer: &out}, Output: &output, Last: func(err error) { t.Error(err) }}
+		if code := shell.Run(t.Context(), root, args); code != 0 {
+			t.Errorf("%q ends with %d", args, code)
+		}
+		return out.String()
+	}
+	help := run("verb", "--help")
+	for _, want := range []string{
+		"Do it\n\nUsage:\n  program verb [flags]\n", "\nExamples:\n  program verb\n", "\n      --fast   do it in less time",
+		"\nGlobal Flags:\n  --output\n\n\"program --help\" explains the global flags.\n",
+	} {
+		if !strings.Contains(help, want) {
+			t.Errorf("the help of a verb does not have %q:\n%s", want, help)
+		}
+	}
+	for line := range strings.Lines(help) {
+		if len(line) > 81 {
+			t.Errorf("a line of %d columns: %s", len(line)-1, line)
+		}
+	}
+	help = run("--help")
+	for _, want := range []string{"\n  verb        Do it\n", "\n      --output string   format of reports", `"program [command] --help"`} {
+		if !strings.Contains(help, want) {
+			t.Errorf("the help of the program does not have %q:\n%s", want, help)
+		}
+	}
+}

@@ -12,14 +12,13 @@ type help struct {
 	examples []string // lines
 	commands []entry
 	flags    []entry
-	global   []entry // flags that every verb has
 }
 
 // entry is a verb or a flag, with one line about it.
 type entry struct{ name, about string }
 
-// parse reads the help that cobra writes: text, then sections with a heading at the margin and
-// indented lines.
+// parse reads the help that a verb prints: text, then sections with a heading at the margin and
+// indented lines. Global flags are on the page once, as the flags of the program.
 func parse(out string) (help, error) {
 	var h help
 	section := ""
@@ -56,10 +55,13 @@ func parse(out string) (help, error) {
 				h.examples = append(h.examples, strings.TrimPrefix(line, "  "))
 			}
 		default:
-			if trimmed == "" || !strings.HasPrefix(line, " ") { // the last line says how to get more help
-				continue
+			switch {
+			case trimmed == "" || !strings.HasPrefix(line, " "): // the last lines say how to get more help
+			case section == "Flags" && !strings.HasPrefix(trimmed, "-") && len(h.flags) > 0:
+				h.flags[len(h.flags)-1].about += " " + trimmed
+			default:
+				h.add(section, trimmed)
 			}
-			h.add(section, trimmed)
 		}
 	}
 	if h.usage == "" {
@@ -86,8 +88,6 @@ func (h *help) add(section, line string) {
 		h.commands = append(h.commands, columns(line))
 	case "Flags":
 		h.flags = append(h.flags, columns(line))
-	case "Global Flags":
-		h.global = append(h.global, columns(line))
 	}
 }
 
