@@ -162,7 +162,8 @@ func member(t *testing.T) (*agent, string) {
 	if err := mount.Mount(disk(t, "mkfs.ext4", "-q", "-F"), "ext4", point); err != nil {
 		t.Fatal(err)
 	}
-	if err := (release.Tree{Root: point}).Init(os.Getuid(), os.Getgid()); err != nil {
+	v := open(t, point)
+	if err := errors.Join(v.Init(os.Getuid(), os.Getgid()), v.Close()); err != nil {
 		t.Fatal(err)
 	}
 	ready := status.Status{State: status.Ready, Generation: 1, MountPoint: point, VolumeID: "vol-1"}
@@ -170,6 +171,17 @@ func member(t *testing.T) (*agent, string) {
 		t.Fatal(err)
 	}
 	return a, point
+}
+
+// open opens a volume until the end of the test.
+func open(t *testing.T, root string) *release.Volume {
+	t.Helper()
+	v, err := release.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.Close() })
+	return v
 }
 
 func disk(t *testing.T, mkfs ...string) string {

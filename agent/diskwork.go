@@ -144,12 +144,11 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 			err = info.WhyNotMounted(err)
 		}
 	case doCheckTree, doHolding:
-		var volume tree
-		var done func()
-		if volume, done, err = w.tree(r.Point); err != nil {
+		volume, err := w.open(r.Point)
+		if err != nil {
 			return a, err
 		}
-		defer done()
+		defer func() { _ = volume.Close() }()
 		if r.Do == doCheckTree {
 			return a, volume.Check(ctx, r.Want)
 		}
@@ -181,11 +180,18 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 // the next `up` says that programs are still to run, and a converge runs them: no reason not to
 // serve.
 func (w *diskWork) mark(ctx context.Context) {
-	volume := release.Tree{Root: w.prepared.Root()}
-	n, id, err := volume.Fence()
-	if err == nil && n > 0 {
-		err = volume.MarkDone(ctx, id, n)
-	}
+	err := func() error {
+		v, err := release.Open(w.prepared.Root())
+		if err != nil {
+			return err
+		}
+		defer func() { _ = v.Close() }()
+		n, id, err := v.Fence()
+		if err != nil || n == 0 {
+			return err
+		}
+		return v.MarkDone(ctx, id, n)
+	}()
 	if err != nil {
 		w.log.Warn("cannot mark the release as activated", "error", err)
 	}
@@ -203,44 +209,53 @@ func pushUnderWay() (pid int) {
 	return 0
 }
 
-// tree is the release volume that is mounted at a point, or else the prepared one.
-func (w *diskWork) tree(point string) (t tree, done func(), err error) {
+// open opens the release volume that is mounted at a point, or else the prepared one.
+func (w *diskWork) open(point string) (mountedVolume, error) {
+	root := ""
 	if point == "" {
-		return tree{release.Tree{Root: w.prepared.Root()}}, func() {}, nil
+		root = w.prepared.Root()
+	} else {
+		dir, err := mount.Open(point)
+		if err != nil {
+			return mountedVolume{}, err
+		}
+		defer func() { _ = dir.Close() }()
+		root = fmt.Sprintf("/proc/self/fd/%d", dir.Fd())
 	}
-	dir, err := mount.Open(point)
-	if err != nil {
-		return tree{}, nil, err
-	}
-	return tree{release.Tree{Root: fmt.Sprintf("/proc/self/fd/%d", dir.Fd())}}, func() { _ = dir.Close() }, nil
+	return openMounted(root)
 }
 
-// tree is a release volume.
-type tree struct{ release.Tree }
+// mountedVolume is a release volume as package boot wants to know it.
+type mountedVolume struct{ *release.Volume }
+
+func openMounted(root string) (mountedVolume, error) {
+	v, err := release.Open(root)
+	return mountedVolume{v}, err
+}
 
 // Check also raises the fence on the volume to the wanted generation. It is below that when the
 // pointer names an older snapshot in a newer generation (a rollback), and a late activation of
 // something in between must be refused here as everywhere. A volume that is right already needs no
 // lock: a push may hold it.
-func (t tree) Check(ctx context.Context, want boot.Wanted) error {
-	if err := checkTree(t.Tree, want); err != nil {
+func (v mountedVolume) Check(ctx context.Context, want boot.Wanted) error {
+	if err := checkTree(v.Volume, want); err != nil {
 		return err
 	}
-	if have, err := t.Generation(); err != nil || have == want.Generation {
+	if have, err := v.Generation(); err != nil || have == want.Generation {
 		return err
 	}
-	err := t.Raise(ctx, want.Release, want.Digest, want.Generation)
+	err := v.Raise(ctx, want.Release, want.Digest, want.Generation)
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w. Try: start the agent again when the push to this member is over", err)
 	}
 	return err
 }
 
-// checkTree is release.Tree.Check in the words of package boot.
-func checkTree(t release.Tree, want boot.Wanted) error {
-	err := t.CheckStore(want.Store) // first: generations of two stores cannot be compared
+// checkTree is release.Volume.Check in the words of package boot.
+func checkTree(v *release.Volume, want boot.Wanted) error {
+	err := v.CheckStore(want.Store) // first: generations of two stores cannot be compared
 	if err == nil {
-		err = t.Check(want.Release, want.Digest, want.Generation)
+		err = v.Check(want.Release, want.Digest, want.Generation)
 	}
 	switch {
 	case errors.Is(err, release.ErrMismatch):
@@ -253,16 +268,16 @@ func checkTree(t release.Tree, want boot.Wanted) error {
 
 // Holding is what the volume says that it holds. One of an older setup is no tree of ours, and says
 // nothing.
-func (t tree) Holding() (generation int64, release string, done bool) {
-	generation, err := t.Generation()
+func (v mountedVolume) Holding() (generation int64, release string, done bool) {
+	generation, err := v.Generation()
 	if err != nil {
 		generation = 0
 	}
-	release, err = t.Current()
+	release, err = v.Current()
 	if err != nil {
 		release = ""
 	}
-	done, err = t.ProgramsDone()
+	done, err = v.ProgramsDone()
 	return generation, release, err == nil && done || generation == 0
 }
 

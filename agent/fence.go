@@ -57,21 +57,25 @@ func (p *program) fence(ctx context.Context, lowerTo string) error {
 	if err != nil {
 		return err
 	}
-	tree := release.Tree{Root: point}
+	v, err := release.Open(point)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = v.Close() }()
 	if lowerTo != "" {
 		n, err := generation.Parse(lowerTo)
 		if err != nil {
 			return exit.With(exit.Usage, fmt.Errorf("--lower-to: %w", err))
 		}
-		if err := tree.LowerFence(ctx, n); err != nil {
+		if err := v.LowerFence(ctx, n); err != nil {
 			return err
 		}
 	}
 	report := fenceReport{Schema: status.Schema}
-	if report.Generation, report.Release, err = tree.Fence(); err != nil {
+	if report.Generation, report.Release, err = v.Fence(); err != nil {
 		return err
 	}
-	if report.ProgramsDone, err = tree.ProgramsDone(); err != nil {
+	if report.ProgramsDone, err = v.ProgramsDone(); err != nil {
 		return err
 	}
 	if p.output == cli.JSON {

@@ -16,7 +16,6 @@ import (
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/mount"
-	"ebs-release/internal/release"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,7 +88,7 @@ func TestMachineFromDiskToMountPoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer same.Close()
-	volume := release.Tree{Root: same.Root()}
+	volume := open(t, same.Root())
 	if err := volume.Init(os.Getuid(), os.Getgid()); err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +144,7 @@ func TestMachineFromDiskToMountPoint(t *testing.T) {
 	if mounted, err := m.Look(ctx, nil); err != nil || mounted.VolumeID != "" {
 		t.Errorf("a volume that is not mine: %+v, %v", mounted, err)
 	}
-	if err := errors.Join(p.Close(ctx), same.Close()); err != nil {
+	if err := errors.Join(p.Close(ctx), volume.Close(), same.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Unmount(ctx); err != nil {
@@ -213,7 +212,7 @@ func TestWhatTheChildFindsKeepsItsMeaning(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer same.Close()
-	volume := release.Tree{Root: same.Root()}
+	volume := open(t, same.Root())
 	if err := volume.Init(os.Getuid(), os.Getgid()); err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +260,7 @@ func TestWhatTheChildFindsKeepsItsMeaning(t *testing.T) {
 		t.Errorf("a higher generation, while a push holds the lock: %v", err)
 	}
 	lock.Close()
-	if err := same.Close(); err != nil {
+	if err := errors.Join(volume.Close(), same.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Unmount(ctx); err != nil {

@@ -147,7 +147,7 @@ func (d *dry) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error)
 	}
 	mounted, err := d.machine.look(mine)
 	if mounted != nil {
-		mounted.Tree = looked{release.Tree{Root: d.machine.point}}
+		mounted.Tree = looked{d.machine.point}
 		d.say(boot.StageAdopt, "mounted at %s", mounted.What)
 	}
 	return mounted, err
@@ -262,15 +262,25 @@ func (d *dry) Ended(stage string, _ time.Duration, skipped bool, _ error) {
 	}
 }
 
-// looked is a release volume that is only looked at: no fence is raised.
-type looked struct{ release.Tree }
+// looked is a mount point whose release volume is only looked at: no fence is raised.
+type looked struct{ point string }
 
-func (t looked) Check(_ context.Context, want boot.Wanted) error {
-	return checkTree(t.Tree, want)
+func (l looked) Check(_ context.Context, want boot.Wanted) error {
+	v, err := release.Open(l.point)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = v.Close() }()
+	return checkTree(v, want)
 }
 
-func (t looked) Holding(context.Context) (generation int64, release string, done bool) {
-	return tree(t).Holding()
+func (l looked) Holding(context.Context) (generation int64, release string, done bool) {
+	v, err := openMounted(l.point)
+	if err != nil {
+		return 0, "", true
+	}
+	defer func() { _ = v.Close() }()
+	return v.Holding()
 }
 
 // unseen is what the boot would have mounted.

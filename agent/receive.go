@@ -52,7 +52,7 @@ make them run twice.`,
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		r.Log = p.logger()
-		r.Ready = func() (release.Tree, error) { return p.writableTree(cmd.Context()) }
+		r.Ready = func() (*release.Volume, error) { return p.writableVolume(cmd.Context()) }
 		return r.Run(cmd.Context(), p.stdin, p.stdout)
 	}
 	cmd.Flags().IntVar(&r.Keep, "keep", 3, "how many releases to keep on the volume, for a publisher that does not say it")
@@ -61,30 +61,40 @@ make them run twice.`,
 	return cmd
 }
 
-// readyTree is the release volume of a member whose boot is over.
-func (p *program) readyTree(ctx context.Context) (release.Tree, error) {
+// readyVolume opens the release volume of a member whose boot is over.
+func (p *program) readyVolume(ctx context.Context) (*release.Volume, error) {
 	now, err := p.observe(ctx)
-	if err != nil {
-		return release.Tree{}, err
+	if err == nil {
+		err = notReady(now)
 	}
-	return release.Tree{Root: now.MountPoint}, notReady(now)
+	if err != nil {
+		return nil, err
+	}
+	return release.Open(now.MountPoint)
 }
 
-// writableTree is readyTree for someone who may write to it. A user who has another id here than on
-// the release server finds the tree to be somebody else's: only numbers are on the volume.
-func (p *program) writableTree(ctx context.Context) (release.Tree, error) {
-	tree, err := p.readyTree(ctx)
+// writableVolume is readyVolume for someone who may write to it. A user who has another id here
+// than on the release server finds the tree to be somebody else's: only numbers are on the volume.
+func (p *program) writableVolume(ctx context.Context) (*release.Volume, error) {
+	v, err := p.readyVolume(ctx)
 	if err != nil {
-		return tree, err
+		return nil, err
 	}
+	if err := writable(v.Root()); err != nil {
+		return nil, errors.Join(err, v.Close())
+	}
+	return v, nil
+}
+
+func writable(point string) error {
 	var root unix.Stat_t
-	if err := unix.Stat(tree.Root, &root); err != nil {
-		return tree, fmt.Errorf("release volume %s: %w", tree.Root, err)
+	if err := unix.Stat(point, &root); err != nil {
+		return fmt.Errorf("release volume %s: %w", point, err)
 	}
-	if err := unix.Access(tree.Root, unix.W_OK); errors.Is(err, unix.EACCES) {
-		return tree, fmt.Errorf("the release volume at %s belongs to user id %d, and the user of this login has the id %d: "+
+	if err := unix.Access(point, unix.W_OK); errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("the release volume at %s belongs to user id %d, and the user of this login has the id %d: "+
 			"the ssh-user needs the same id on the release server and on the members. Try: usermod --uid %d",
-			tree.Root, root.Uid, unix.Geteuid(), root.Uid)
+			point, root.Uid, unix.Geteuid(), root.Uid)
 	}
-	return tree, nil
+	return nil
 }

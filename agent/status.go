@@ -85,15 +85,19 @@ func observeVolume(s *status.Status) error {
 	if s.Generation == 0 {
 		return nil // a volume of an older setup, that says nothing
 	}
-	tree := release.Tree{Root: s.MountPoint}
-	if s.Generation, err = tree.Generation(); err != nil {
+	v, err := release.Open(s.MountPoint)
+	if err != nil {
 		return err
 	}
-	if done, err := tree.ProgramsDone(); s.Warning == "" && s.Generation > 0 && (err != nil || !done) {
+	defer func() { _ = v.Close() }()
+	if s.Generation, err = v.Generation(); err != nil {
+		return err
+	}
+	if done, err := v.ProgramsDone(); s.Warning == "" && s.Generation > 0 && (err != nil || !done) {
 		s.Warning = "a program of activate.d has not succeeded for this release: the application may still serve the one before. " +
 			"Try: ebs-release converge, on the release server"
 	}
-	s.Release, err = tree.Current()
+	s.Release, err = v.Current()
 	return err
 }
 

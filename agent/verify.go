@@ -26,20 +26,21 @@ the same over ssh. Exit 1: the release is damaged, or not here. Exit 3: the boot
 of this member is not over.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			tree, err := p.readyTree(cmd.Context())
+			v, err := p.readyVolume(cmd.Context())
 			if err != nil {
 				return err
 			}
+			defer func() { _ = v.Close() }()
 			generation := int64(0)
 			if id == "" { // what the fence says, which `current` has to agree with
-				if generation, id, err = tree.Fence(); err == nil && id == "" {
+				if generation, id, err = v.Fence(); err == nil && id == "" {
 					err = errors.New("no release is active on this volume. Try: ebs-release converge, on the release server")
 				}
 				if err != nil {
 					return err
 				}
 			}
-			answer, err := receive.Verify(cmd.Context(), tree, id, digest, generation)
+			answer, err := receive.Verify(cmd.Context(), v, id, digest, generation)
 			if err != nil {
 				return err
 			}

@@ -11,7 +11,6 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/push/wire"
-	"ebs-release/internal/release"
 )
 
 func TestVerifyReadsEveryFile(t *testing.T) {
@@ -22,7 +21,7 @@ func TestVerifyReadsEveryFile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	tree := release.Tree{Root: point}
+	tree := open(t, point)
 	in, err := tree.Ingest(t.Context(), source, time.Now(), gc.Wanted{})
 	if err != nil {
 		t.Fatal(err)

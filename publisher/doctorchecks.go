@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/release"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -111,15 +112,15 @@ func (p *parts) lookAtCurrent(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	release, err := p.tree.Current()
+	onVolume, err := p.volume.Current()
 	switch {
 	case err != nil:
 		return "", err
-	case release != current.Release && current.Generation > 0:
+	case onVolume != current.Release && current.Generation > 0:
 		return "", warn("%s is current on the release volume, the pointer names %s: a publish was killed. "+
-			"Try: ebs-release publish, which puts it right", orDash(release), current.Release)
+			"Try: ebs-release publish, which puts it right", orDash(onVolume), current.Release)
 	}
-	return orDash(release), nil
+	return orDash(onVolume), nil
 }
 
 func (p *parts) lookAtSnapshot(ctx context.Context) (string, error) {
@@ -134,7 +135,7 @@ func (p *parts) lookAtSnapshot(ctx context.Context) (string, error) {
 	usable, err := p.maker.Usable(ctx, id)
 	if err == nil && !usable {
 		err = fmt.Errorf("%s is gone, or not completed: instances that launch now cannot boot. "+
-			"Try: ebs-release publish %s (at once)", id, p.tree.Path(current.Release))
+			"Try: ebs-release publish %s (at once)", id, release.Path(p.volume.point, current.Release))
 	}
 	return id, err
 }

@@ -91,6 +91,7 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 	if err != nil {
 		return before(ctx, err)
 	}
+	defer func() { _ = parts.volume.close() }()
 	unlock, err := parts.store.Lock(ctx, parts.Settings.Who+" (gc)")
 	if errors.Is(err, pointer.ErrLocked) {
 		return exit.With(exit.Conflict, err)
@@ -129,7 +130,7 @@ func (p *parts) remove(ctx context.Context, items []gcItem) {
 		var err error
 		switch item.Kind {
 		case kindTree:
-			err = p.tree.Remove(ctx, item.ID)
+			err = p.volume.Remove(ctx, item.ID)
 		case kindSnapshot:
 			err = p.maker.Delete(ctx, item.ID)
 		case kindVolume:

@@ -13,6 +13,7 @@ import (
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/release"
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
 
@@ -58,7 +59,7 @@ func (p *parts) look(ctx context.Context, s *inventory) (err error) {
 	if s.store, err = p.checks.storeOf(ctx, v.Tags[volume.TagStore]); err != nil {
 		return err
 	}
-	if s.volume, err = p.tree.Volume(); err != nil {
+	if s.volume, err = with(p.volume, (*release.Volume).Inventory); err != nil {
 		return err
 	}
 	if s.snapshots, err = p.maker.List(ctx); err != nil {

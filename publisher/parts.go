@@ -18,7 +18,6 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/push"
-	"ebs-release/internal/release"
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
 
@@ -44,7 +43,7 @@ type parts struct {
 	values  config.Values
 	checks  preflight
 	store   *pointer.Directory
-	tree    release.Tree
+	volume  *releaseVolume
 	maker   *snapshot.Maker
 	ec2     *ec2.Client
 	members members
@@ -74,7 +73,7 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 	if err != nil {
 		return nil, err
 	}
-	tree := release.Tree{Root: mountPoint}
+	opened := &releaseVolume{point: mountPoint}
 	api := ec2.NewFromConfig(cfg)
 	own, err := volume.ParseTags(values.Get("tags"))
 	if err != nil {
@@ -83,9 +82,9 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 	maker := &snapshot.Maker{EC2: api, OwnTags: own, Holder: holder(mountPoint, needed(values, configFile))}
 	volumes := volume.New(api, volume.DefaultTiming(), slog.New(slog.DiscardHandler))
 	p := &parts{
-		values: values, store: store, tree: tree, maker: maker, ec2: api, members: newMembers(cfg, values.List("groups")),
-		checks: preflight{values: values, verb: j.verb, source: j.source, store: store, tree: tree, ec2: api, volumes: volumes, maker: maker},
-		dialer: dialer{tree, push.Options{
+		values: values, store: store, volume: opened, maker: maker, ec2: api, members: newMembers(cfg, values.List("groups")),
+		checks: preflight{values: values, verb: j.verb, source: j.source, store: store, volume: opened, ec2: api, volumes: volumes, maker: maker},
+		dialer: dialer{opened, push.Options{
 			User: user, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"), Parcels: push.NewParcels(),
 		}},
 	}
@@ -94,7 +93,7 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 		return nil, exit.With(exit.Usage, err)
 	}
 	p.Publisher = &publish.Publisher{
-		Checks: p.checks.list(), Store: store, Tree: tree, Snapshots: snapshots{maker}, Fleet: p.members, Dialer: p.dialer,
+		Checks: p.checks.list(), Store: store, Tree: opened, Snapshots: snapshots{maker}, Fleet: p.members, Dialer: p.dialer,
 		Hooks: hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint + "/current"},
 		Settings: publish.Settings{
 			Who: who, Message: j.message, Region: cfg.Region, IfGeneration: j.ifGeneration, Above: j.above, Force: j.force,
@@ -163,7 +162,7 @@ func (s snapshots) Delete(ctx context.Context, id string) error { return s.maker
 
 // dialer is publish.Dialer.
 type dialer struct {
-	tree    release.Tree
+	volume  *releaseVolume
 	options push.Options
 }
 
@@ -188,18 +187,22 @@ func (d dialer) open(ctx context.Context, m fleet.Member) (*session, error) {
 		end()
 		return nil, err
 	}
-	return &session{s, d.tree, end}, nil
+	return &session{s, d.volume, end}, nil
 }
 
 // session is publish.Session: a push session with the tree to stage from.
 type session struct {
 	*push.Session
-	tree release.Tree
-	end  context.CancelFunc
+	volume *releaseVolume
+	end    context.CancelFunc
 }
 
 func (s *session) Stage(ctx context.Context, id, digest, base string, wanted gc.Wanted) (push.Sent, error) {
-	return s.Session.Stage(ctx, s.tree, id, digest, base, wanted)
+	v, err := s.volume.open()
+	if err != nil {
+		return push.Sent{}, err
+	}
+	return s.Session.Stage(ctx, v, id, digest, base, wanted)
 }
 
 func (s *session) Close() error {

@@ -39,7 +39,7 @@ type preflight struct {
 	verb    string
 	source  string // of a publish
 	store   *pointer.Directory
-	tree    release.Tree
+	volume  *releaseVolume
 	ec2     *ec2.Client
 	volumes *volume.Volumes
 	maker   *snapshot.Maker // gets its volume here
@@ -157,7 +157,7 @@ func mountedAt(point string) (*mount.Mounted, error) {
 }
 
 func (c preflight) releaseTree(context.Context) error {
-	if _, err := c.tree.Releases(); err != nil {
+	if _, err := with(c.volume, (*release.Volume).Releases); err != nil {
 		return fmt.Errorf("%w; run `ebs-release init`", err)
 	}
 	return nil
@@ -165,14 +165,14 @@ func (c preflight) releaseTree(context.Context) error {
 
 func (c preflight) space(context.Context) error {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(c.tree.Root, &fs); err != nil {
-		return fmt.Errorf("statfs %s: %w", c.tree.Root, err)
+	if err := unix.Statfs(c.volume.point, &fs); err != nil {
+		return fmt.Errorf("statfs %s: %w", c.volume.point, err)
 	}
 	if free := fs.Bavail * uint64(fs.Bsize); free < leastBytes {
-		return fmt.Errorf("%s has %d MiB left; make the volume larger, or keep fewer releases (--keep)", c.tree.Root, free>>20)
+		return fmt.Errorf("%s has %d MiB left; make the volume larger, or keep fewer releases (--keep)", c.volume.point, free>>20)
 	}
 	if fs.Files > 0 && fs.Ffree < leastInodes {
-		return fmt.Errorf("%s has %d inodes left; keep fewer releases (--keep)", c.tree.Root, fs.Ffree)
+		return fmt.Errorf("%s has %d inodes left; keep fewer releases (--keep)", c.volume.point, fs.Ffree)
 	}
 	return nil
 }

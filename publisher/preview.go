@@ -45,6 +45,7 @@ func (p *program) preview(ctx context.Context, j job) error {
 	if err != nil {
 		return before(ctx, err)
 	}
+	defer func() { _ = parts.volume.close() }()
 	talk := newTalker(p.stderr, p.getenv("TERM"))
 	parts.Talk = talk.event
 	found, err := parts.Preview(ctx)
@@ -69,8 +70,11 @@ func (p *program) preview(ctx context.Context, j job) error {
 func (p *parts) difference(ctx context.Context, source, base string) (*previewFiles, string, error) {
 	var old manifest.Manifest
 	if base != "" {
-		var err error
-		if old, err = p.tree.Manifest(base); err != nil {
+		v, err := p.volume.open()
+		if err != nil {
+			return nil, "", err
+		}
+		if old, err = v.Manifest(base); err != nil {
 			return nil, "", err
 		}
 	}

@@ -182,6 +182,7 @@ func (p *program) carryOut(ctx context.Context, j job, do work) (*publish.Outcom
 	if err != nil {
 		return nil, before(ctx, err)
 	}
+	defer func() { _ = parts.volume.close() }()
 	talk := newTalker(p.stderr, p.getenv("TERM"))
 	parts.Talk, parts.Insist = p.listen(talk.event), p.insist()
 	outcome, err := do(ctx, parts)

@@ -16,6 +16,7 @@ import (
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/release"
 	"ebs-release/internal/words"
 
 	"github.com/spf13/cobra"
@@ -88,7 +89,7 @@ func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) 
 		return publish.Target{}, err
 	}
 	target := publish.Target{Generation: chosen.Generation, Release: chosen.Release, Digest: chosen.Digest}
-	have, err := p.tree.ManifestDigest(target.Release)
+	have, err := p.volume.ManifestDigest(target.Release)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return publish.Target{}, fmt.Errorf("release %s is not on the release volume any more (--keep); publish its source again%s",
@@ -119,7 +120,7 @@ func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) 
 
 // otherWays names the generations whose releases are still on the release volume.
 func (p *parts) otherWays(commits []pointer.Entry, current pointer.Pointer) string {
-	there, _ := p.tree.Releases() // if they cannot be read, that is not what went wrong
+	there, _ := with(p.volume, (*release.Volume).Releases) // if they cannot be read, that is not what went wrong
 	var ways []string
 	for _, e := range commits {
 		if e.Release != current.Release && slices.Contains(there, e.Release) {

@@ -23,7 +23,7 @@ func (c preflight) ownership(ctx context.Context, tag string) (o server.Ownershi
 	if o.Own, err = c.store.ID(ctx); err != nil {
 		return o, err
 	}
-	o.File, err = c.tree.StoreID()
+	o.File, err = with(c.volume, (*release.Volume).StoreID)
 	return o, err
 }
 
@@ -57,21 +57,25 @@ func (c preflight) sameStore(ctx context.Context) error {
 // claim keeps every other publish out of the volume until release, and writes whose it is, where
 // that is not written yet.
 func (p *parts) claim(ctx context.Context) (store string, unlock func() error, err error) {
-	unlock, err = p.tree.LockPublish()
+	v, err := p.volume.open()
+	if err != nil {
+		return "", nil, err
+	}
+	unlock, err = v.LockPublish()
 	if errors.Is(err, release.ErrPublishing) {
 		return "", nil, exit.With(exit.Conflict, fmt.Errorf("%w; nothing was changed", err))
 	}
 	if err != nil {
 		return "", nil, err
 	}
-	if store, err = p.take(ctx); err != nil {
+	if store, err = p.take(ctx, v); err != nil {
 		return "", nil, errors.Join(err, unlock())
 	}
 	p.maker.Store = store
 	return store, unlock, nil
 }
 
-func (p *parts) take(ctx context.Context) (string, error) {
+func (p *parts) take(ctx context.Context, on *release.Volume) (string, error) {
 	v, err := p.checks.volumes.Describe(ctx, p.maker.VolumeID)
 	if err != nil {
 		return "", err
@@ -80,7 +84,7 @@ func (p *parts) take(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if store, err = server.WriteStore(ctx, store, p.store, p.tree); err != nil {
+	if store, err = server.WriteStore(ctx, store, p.store, on); err != nil {
 		return "", err
 	}
 	if v.Tags[volume.TagStore] == "" {

@@ -166,7 +166,12 @@ func TestThawSaysWhetherItWasFrozen(t *testing.T) {
 }
 
 func TestDryRunComparesWithTheCurrentRelease(t *testing.T) {
-	tree := release.Tree{Root: t.TempDir()}
+	point := t.TempDir()
+	tree, err := release.Open(point)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
 	if err := tree.Init(0, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +194,8 @@ func TestDryRunComparesWithTheCurrentRelease(t *testing.T) {
 	if err := os.Remove(filepath.Join(source, "goes")); err != nil {
 		t.Fatal(err)
 	}
-	parts := &parts{tree: tree}
+	parts := &parts{volume: &releaseVolume{point: point}}
+	defer parts.volume.close()
 	files, digest, err := parts.difference(t.Context(), source, in.ID)
 	if err != nil || len(digest) != 64 || files.Bytes != 8 ||
 		strings.Join(files.Added, " ")+strings.Join(files.Changed, " ")+strings.Join(files.Removed, " ") != "comes\nchangesgoes" {

@@ -65,6 +65,7 @@ func (p *program) verify(ctx context.Context, names []string) error {
 	if err != nil {
 		return before(ctx, err)
 	}
+	defer func() { _ = parts.volume.close() }()
 	current, err := parts.store.Read(ctx)
 	if err != nil {
 		return before(ctx, err)
@@ -138,7 +139,7 @@ func (p *parts) verifyOne(ctx context.Context, current pointer.Pointer, m fleet.
 	case m.Release == "":
 		return 0, errors.New("its agent has not reported a release yet")
 	case m.Release != current.Release:
-		if digest, err = p.tree.ManifestDigest(m.Release); err != nil {
+		if digest, err = p.volume.ManifestDigest(m.Release); err != nil {
 			return 0, fmt.Errorf("it is on release %s, which is not on the release volume any more: %w", m.Release, err)
 		}
 	}

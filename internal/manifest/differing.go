@@ -49,7 +49,7 @@ func commonLines(a, b []byte) int {
 }
 
 // ContentNotIn returns the files among some entries whose content no line of an encoded manifest
-// has: what Missing says, without reading sense into every line.
+// has, without parsing every line.
 func ContentNotIn(base io.Reader, some Manifest) (missing []Entry, err error) {
 	held := make(map[string]bool) // by hex sum: whether the base has it
 	var begins [1 << 12]bool      // what some of them begin with; it spares most lines the look into the map

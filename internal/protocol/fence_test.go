@@ -28,10 +28,15 @@ func TestFence(t *testing.T) {
 			all = append(all, activation{r, g + 1})
 		}
 	}
-	tree := release.Tree{Root: filepath.Join(dir, "volume")}
-	if err := os.Mkdir(tree.Root, 0o755); err != nil {
+	point := filepath.Join(dir, "volume")
+	if err := os.Mkdir(point, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	tree, err := release.Open(point)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
 	if err := tree.Init(os.Getuid(), os.Getgid()); err != nil {
 		t.Fatal(err)
 	}
@@ -46,8 +51,8 @@ func TestFence(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	fence := filepath.Join(tree.Root, ".ebs-release", "generation")
-	current := filepath.Join(tree.Root, "current")
+	fence := filepath.Join(point, ".ebs-release", "generation")
+	current := filepath.Join(point, "current")
 	for _, a := range all {
 		for _, b := range all {
 			if err := errors.Join(os.RemoveAll(fence), os.RemoveAll(current)); err != nil {

@@ -26,7 +26,7 @@ import (
 // on a real tree.
 func TestMain(m *testing.M) {
 	if root := os.Getenv("PUSH_TEST_TREE"); root != "" {
-		err := farAgent(release.Tree{Root: root}, os.Args[1:])
+		err := farAgent(root, os.Args[1:])
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "ebs-release-agent:", err)
 		}
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 }
 
 // farAgent is the real one's receive, with troubles that a test asks for.
-func farAgent(tree release.Tree, args []string) error {
+func farAgent(root string, args []string) error {
 	if len(args) != 1 || args[0] != "receive" {
 		return fmt.Errorf("unknown verb %q", args)
 	}
@@ -44,30 +44,30 @@ func farAgent(tree release.Tree, args []string) error {
 	hooks := hook.Dir{Path: os.Getenv("PUSH_TEST_HOOKS"), Timeout: 10 * time.Second}
 	r := &receive.Receiver{Keep: 3, Hooks: hooks, Version: "test", Log: slog.New(slog.DiscardHandler)}
 	asked := 0
-	r.Ready = func() (release.Tree, error) {
+	r.Ready = func() (*release.Volume, error) {
 		asked++
 		switch {
 		case os.Getenv("PUSH_TEST_BOOTING") != "":
-			return tree, exit.With(exit.Unchanged, errors.New("the boot is still going on"))
+			return nil, exit.With(exit.Unchanged, errors.New("the boot is still going on"))
 		case os.Getenv("PUSH_TEST_HANG") != "":
 			sshd := os.Getppid() // goes with the connection: asked while it is there, the test goes on at the file
-			if err := os.WriteFile(tree.Root+"/hangs", nil, 0o644); err != nil {
-				return tree, err
+			if err := os.WriteFile(root+"/hangs", nil, 0o644); err != nil {
+				return nil, err
 			}
 			for os.Getppid() == sshd {
 				time.Sleep(10 * time.Millisecond)
 			}
 		case os.Getenv("PUSH_TEST_FILL") != "" && asked == 2: // somebody else takes the last of the space between stage and files
-			_ = os.WriteFile(tree.Root+"/filler", make([]byte, 8<<20), 0o644)
+			_ = os.WriteFile(root+"/filler", make([]byte, 8<<20), 0o644)
 		}
-		return tree, nil
+		return release.Open(root)
 	}
 	return r.Run(context.Background(), os.Stdin, os.Stdout)
 }
 
 // far is a member: an sshd of its own on 127.0.0.1, a release volume, an agent.
 type far struct {
-	release.Tree
+	*release.Volume
 	target  Target
 	options Options
 	script  string
@@ -76,7 +76,7 @@ type far struct {
 
 const memberID = "i-0123456789abcdef0"
 
-func newFar(t *testing.T, tree release.Tree, more ...string) *far {
+func newFar(t *testing.T, tree *release.Volume, more ...string) *far {
 	t.Helper()
 	dir := t.TempDir()
 	run(t, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "host comment", "-f", dir+"/host")
@@ -84,7 +84,7 @@ func newFar(t *testing.T, tree release.Tree, more ...string) *far {
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	f := &far{Tree: tree, script: dir + "/agent"}
+	f := &far{Volume: tree, script: dir + "/agent"}
 	f.agent(t)
 	t.Cleanup(func() { f.ended(t) })
 	port := freePort(t)
@@ -123,7 +123,7 @@ func (f *far) agent(t *testing.T, env ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("#!/bin/sh\nexec 9>>'"+f.script+".runs'; flock -s 9\nexec env PUSH_TEST_TREE='%s' %s '%s' \"$@\"\n", f.Root, strings.Join(env, " "), exe)
+	text := fmt.Sprintf("#!/bin/sh\nexec 9>>'"+f.script+".runs'; flock -s 9\nexec env PUSH_TEST_TREE='%s' %s '%s' \"$@\"\n", f.Root(), strings.Join(env, " "), exe)
 	if err := os.WriteFile(f.script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -178,9 +178,20 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func volume(t *testing.T) release.Tree {
+// open opens a volume until the end of the test.
+func open(t *testing.T, dir string) *release.Volume {
 	t.Helper()
-	tree := release.Tree{Root: t.TempDir()}
+	v, err := release.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = v.Close() })
+	return v
+}
+
+func volume(t *testing.T) *release.Volume {
+	t.Helper()
+	tree := open(t, t.TempDir())
 	if err := tree.Init(0, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -188,17 +199,18 @@ func volume(t *testing.T) release.Tree {
 }
 
 // small is a volume of its own file system.
-func small(t *testing.T, kib int) release.Tree {
+func small(t *testing.T, kib int) *release.Volume {
 	t.Helper()
-	tree := release.Tree{Root: t.TempDir()}
-	scratch.Mount(t, "tmpfs", tree.Root, "tmpfs", 0, fmt.Sprintf("size=%dk", kib)) // the far side may need a moment to let go
+	dir := t.TempDir()
+	scratch.Mount(t, "tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dk", kib)) // the far side may need a moment to let go
+	tree := open(t, dir)
 	if err := tree.Init(0, 0); err != nil {
 		t.Fatal(err)
 	}
 	return tree
 }
 
-func publish(t *testing.T, tree release.Tree, dir string, generation int64) release.Ingested {
+func publish(t *testing.T, tree *release.Volume, dir string, generation int64) release.Ingested {
 	t.Helper()
 	in, err := tree.Ingest(t.Context(), dir, time.Date(2026, 11, 22, 23, 15, int(generation), 0, time.UTC), gc.Wanted{})
 	if err != nil {
@@ -222,7 +234,7 @@ func put(t *testing.T, dir, name, content string) {
 }
 
 // two is a server with two releases and a member that holds the first.
-func two(t *testing.T, member release.Tree) (server release.Tree, f *far, first, second release.Ingested) {
+func two(t *testing.T, member *release.Volume) (server *release.Volume, f *far, first, second release.Ingested) {
 	t.Helper()
 	server = volume(t)
 	dir := t.TempDir()
@@ -230,7 +242,7 @@ func two(t *testing.T, member release.Tree) (server release.Tree, f *far, first,
 		put(t, dir, name, "one of "+name)
 	}
 	first = publish(t, server, dir, 1)
-	run(t, "cp", "-a", server.Root+"/.", member.Root+"/")
+	run(t, "cp", "-a", server.Root()+"/.", member.Root()+"/")
 	for _, name := range []string{"a", "b/c d", "b/\n\xff", "b/--delete", "#x", ";y", "-e", "it's $(false) `x`"} {
 		put(t, dir, name, "two of "+name) // the same size
 	}

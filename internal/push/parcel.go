@@ -17,12 +17,15 @@ type Parcels struct {
 	digests map[parcelKey]func() (string, error)
 }
 
-type parcelKey struct{ root, id, base string }
+type parcelKey struct {
+	from     *release.Volume
+	id, base string
+}
 
 // parcel is what travels to a member that holds a certain base. It is not changed once it is made.
 type parcel struct {
 	release.Pack
-	tree release.Tree
+	from *release.Volume
 	id   string
 	size int64                  // of its files, as they are sent
 	kept func() ([]byte, error) // its files as they are sent, read once
@@ -38,40 +41,40 @@ func NewParcels() *Parcels {
 }
 
 // digest is that of a release on this side: read once, however many members ask for a base.
-func (p *Parcels) digest(tree release.Tree, id string) (string, error) {
-	key := parcelKey{root: tree.Root, id: id}
+func (p *Parcels) digest(from *release.Volume, id string) (string, error) {
+	key := parcelKey{from: from, id: id}
 	p.mu.Lock()
 	once, ok := p.digests[key]
 	if !ok {
-		once = sync.OnceValues(func() (string, error) { return tree.ManifestDigest(id) })
+		once = sync.OnceValues(func() (string, error) { return from.ManifestDigest(id) })
 		p.digests[key] = once
 	}
 	p.mu.Unlock()
 	return once()
 }
 
-func (p *Parcels) get(tree release.Tree, id, base string) (*parcel, error) {
-	key := parcelKey{tree.Root, id, base}
+func (p *Parcels) get(from *release.Volume, id, base string) (*parcel, error) {
+	key := parcelKey{from, id, base}
 	p.mu.Lock()
 	once, ok := p.made[key]
 	if !ok {
-		once = sync.OnceValues(func() (*parcel, error) { return pack(tree, id, base) })
+		once = sync.OnceValues(func() (*parcel, error) { return pack(from, id, base) })
 		p.made[key] = once
 	}
 	p.mu.Unlock()
 	return once()
 }
 
-func pack(tree release.Tree, id, base string) (*parcel, error) {
-	packed, err := tree.Pack(base, id)
+func pack(from *release.Volume, id, base string) (*parcel, error) {
+	packed, err := from.Pack(base, id)
 	if err != nil {
 		return nil, err
 	}
-	p := &parcel{Pack: packed, tree: tree, id: id, size: release.StreamSize(packed.Missing)}
+	p := &parcel{Pack: packed, from: from, id: id, size: release.StreamSize(packed.Missing)}
 	p.kept = sync.OnceValues(func() ([]byte, error) {
 		var b bytes.Buffer
 		b.Grow(int(p.size))
-		err := tree.Send(context.Background(), &b, id, p.Missing)
+		err := from.Send(context.Background(), &b, id, p.Missing)
 		return b.Bytes(), err
 	})
 	return p, nil
@@ -80,7 +83,7 @@ func pack(tree release.Tree, id, base string) (*parcel, error) {
 // send writes the files.
 func (p *parcel) send(ctx context.Context, w io.Writer) error {
 	if p.size > keptMost {
-		return p.tree.Send(ctx, w, p.id, p.Missing)
+		return p.from.Send(ctx, w, p.id, p.Missing)
 	}
 	files, err := p.kept()
 	if err != nil {

@@ -136,14 +136,14 @@ type Sent struct {
 // Stage brings a release to the member, whole and verified, not active. base is the release that
 // the member is known to hold, "" for none; if it doesn't, another one that both sides have is
 // taken, and at last none. wanted is what the member is to keep besides.
-func (s *Session) Stage(ctx context.Context, tree release.Tree, id, digest, base string, wanted gc.Wanted) (Sent, error) {
+func (s *Session) Stage(ctx context.Context, from *release.Volume, id, digest, base string, wanted gc.Wanted) (Sent, error) {
 	var sent Sent
 	if !manifest.ValidID(id) || !manifest.ValidDigest(digest) {
 		return sent, fmt.Errorf("stage %q: not a release", id)
 	}
 	tried := map[string]bool{}
 	for {
-		parcel, err := s.options.Parcels.get(tree, id, base)
+		parcel, err := s.options.Parcels.get(from, id, base)
 		if err != nil && base != "" {
 			// Nobody needs the base: pruned on this side, for example.
 			tried[base], base = true, ""
@@ -165,7 +165,7 @@ func (s *Session) Stage(ctx context.Context, tree release.Tree, id, digest, base
 			if base == "" {
 				return sent, s.failed("stage "+id, fmt.Errorf("it asks for a base when it needs none: %s", answer.Reason))
 			}
-			base = s.choose(tree, answer.Releases, tried)
+			base = s.choose(from, answer.Releases, tried)
 			continue
 		case release.Staged:
 		default:
@@ -174,7 +174,7 @@ func (s *Session) Stage(ctx context.Context, tree release.Tree, id, digest, base
 		if answer.Files != len(parcel.Missing) {
 			return sent, s.failed("stage "+id, fmt.Errorf("its agent misses %d files, by the manifests it is %d", answer.Files, len(parcel.Missing)))
 		}
-		more, err := tree.Files(id, answer.More)
+		more, err := from.Files(id, answer.More)
 		if err != nil {
 			return sent, s.failed("stage "+id, fmt.Errorf("its agent asks for more: %w", err))
 		}
@@ -184,7 +184,7 @@ func (s *Session) Stage(ctx context.Context, tree release.Tree, id, digest, base
 			if err := parcel.send(ctx, w); err != nil || len(more) == 0 {
 				return err
 			}
-			return tree.Send(ctx, w, id, more)
+			return from.Send(ctx, w, id, more)
 		}, &done)
 		if err == nil && done.State != wire.StatePresent {
 			err = fmt.Errorf("its agent answers %q", done.State)
@@ -210,13 +210,13 @@ func (s *Session) stage(ctx context.Context, p *parcel, digest, base string, wan
 }
 
 // choose takes the newest release that both sides hold.
-func (s *Session) choose(tree release.Tree, held []release.Held, tried map[string]bool) string {
+func (s *Session) choose(from *release.Volume, held []release.Held, tried map[string]bool) string {
 	base := ""
 	for _, h := range held {
 		if tried[h.ID] || h.ID <= base {
 			continue
 		}
-		if digest, err := s.options.Parcels.digest(tree, h.ID); err == nil && digest == h.Digest {
+		if digest, err := s.options.Parcels.digest(from, h.ID); err == nil && digest == h.Digest {
 			base = h.ID
 		}
 	}

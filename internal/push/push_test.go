@@ -121,25 +121,27 @@ func TestPushAfterPushOverOneConnection(t *testing.T) {
 }
 
 func TestMemberWithAnotherBase(t *testing.T) {
-	for name, prepare := range map[string]func(t *testing.T, server release.Tree, f *far, first release.Ingested) (base string){
-		"said to hold nothing":         func(*testing.T, release.Tree, *far, release.Ingested) string { return "" },
-		"said to hold what nobody has": func(*testing.T, release.Tree, *far, release.Ingested) string { return "20200101T000000Z-000000000000" },
-		"said to hold what it has not": func(t *testing.T, server release.Tree, _ *far, _ release.Ingested) string {
+	for name, prepare := range map[string]func(t *testing.T, server *release.Volume, f *far, first release.Ingested) (base string){
+		"said to hold nothing": func(*testing.T, *release.Volume, *far, release.Ingested) string { return "" },
+		"said to hold what nobody has": func(*testing.T, *release.Volume, *far, release.Ingested) string {
+			return "20200101T000000Z-000000000000"
+		},
+		"said to hold what it has not": func(t *testing.T, server *release.Volume, _ *far, _ release.Ingested) string {
 			dir := t.TempDir()
 			put(t, dir, "other", "other")
 			return publish(t, server, dir, 3).ID
 		},
-		"holds nothing that the server has": func(t *testing.T, _ release.Tree, f *far, first release.Ingested) string {
-			if err := errors.Join(os.RemoveAll(f.Path(first.ID)), os.Remove(f.Root+"/.ebs-release/"+first.ID+".manifest")); err != nil {
+		"holds nothing that the server has": func(t *testing.T, _ *release.Volume, f *far, first release.Ingested) string {
+			if err := errors.Join(os.RemoveAll(f.Path(first.ID)), os.Remove(f.Root()+"/.ebs-release/"+first.ID+".manifest")); err != nil {
 				t.Fatal(err)
 			}
 			return first.ID
 		},
-		"base damaged": func(t *testing.T, _ release.Tree, f *far, first release.Ingested) string {
+		"base damaged": func(t *testing.T, _ *release.Volume, f *far, first release.Ingested) string {
 			put(t, f.Path(first.ID), "same", "x")
 			return first.ID
 		},
-		"base pruned on the server": func(t *testing.T, server release.Tree, _ *far, first release.Ingested) string {
+		"base pruned on the server": func(t *testing.T, server *release.Volume, _ *far, first release.Ingested) string {
 			if _, err := server.Prune(t.Context(), gc.Wanted{Keep: 1}); err != nil {
 				t.Fatal(err)
 			}
@@ -431,10 +433,10 @@ func TestFullMemberIsItsOwnError(t *testing.T) {
 	big := publish(t, server, dir, 3)
 
 	t.Run("seen before", func(t *testing.T) {
-		if err := os.WriteFile(member.Root+"/taken", make([]byte, 1500<<10), 0o644); err != nil {
+		if err := os.WriteFile(member.Root()+"/taken", make([]byte, 1500<<10), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = os.Remove(member.Root + "/taken") }()
+		defer func() { _ = os.Remove(member.Root() + "/taken") }()
 		_, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID, gc.Wanted{})
 		wantError(t, err, ErrNoSpace, "the release needs 1.0 MiB more")
 	})
@@ -448,7 +450,7 @@ func TestFullMemberIsItsOwnError(t *testing.T) {
 	})
 	t.Run("room again", func(t *testing.T) {
 		f.agent(t)
-		if err := os.Remove(member.Root + "/filler"); err != nil {
+		if err := os.Remove(member.Root() + "/filler"); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID, gc.Wanted{}); err != nil {
@@ -519,7 +521,7 @@ func TestContextEndsASessionAndWhatItRuns(t *testing.T) {
 				done <- err
 			}()
 			for { // until it runs; the test's own time limit ends it
-				if err := os.Remove(f.Root + "/hangs"); err == nil {
+				if err := os.Remove(f.Root() + "/hangs"); err == nil {
 					break
 				}
 				time.Sleep(time.Millisecond)

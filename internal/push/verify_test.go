@@ -36,12 +36,12 @@ func TestVerifyLooksAtWhatIsServed(t *testing.T) {
 	wantError(t, err, nil, "generation 1", first.ID, "want generation 1, release "+second.ID)
 	_, err = s.Verify(t.Context(), first.ID, first.Digest, 2)
 	wantError(t, err, nil, "want generation 2")
-	if err := errors.Join(os.Remove(f.Root+"/current"), os.Symlink("releases/"+second.ID, f.Root+"/current")); err != nil {
+	if err := errors.Join(os.Remove(f.Root()+"/current"), os.Symlink("releases/"+second.ID, f.Root()+"/current")); err != nil {
 		t.Fatal(err)
 	}
 	_, err = s.Verify(t.Context(), first.ID, first.Digest, 1)
 	wantError(t, err, nil, "current leads to", second.ID)
-	if err := errors.Join(os.Remove(f.Root+"/current"), os.Symlink("/etc", f.Root+"/current")); err != nil {
+	if err := errors.Join(os.Remove(f.Root()+"/current"), os.Symlink("/etc", f.Root()+"/current")); err != nil {
 		t.Fatal(err)
 	}
 	_, err = s.Verify(t.Context(), first.ID, first.Digest, 1)

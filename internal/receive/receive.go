@@ -31,16 +31,18 @@ const (
 
 // Receiver serves one connection.
 type Receiver struct {
-	// Ready is the release volume of a member whose boot is over. It is asked for each request:
-	// before that, and when the boot begins anew, a push has to wait, because the boot may still be
-	// looking at the volume.
-	Ready   func() (release.Tree, error)
+	// Ready opens the release volume of a member whose boot is over. It is asked for each request,
+	// and closed after it: before that, and when the boot begins anew, a push has to wait, because
+	// the boot may still be looking at the volume.
+	Ready   func() (*release.Volume, error)
 	Keep    int      // releases on the volume, when the publisher says nothing of it
 	Hooks   hook.Dir // programs to run after an activation
 	Version string   // of the agent
 	Log     *slog.Logger
 
-	staging *release.Staging // between stage and files
+	// Between stage and files:
+	staging *release.Staging
+	staged  *release.Volume
 }
 
 // Run answers requests until the end of in.
@@ -99,32 +101,39 @@ func (r *Receiver) serve(ctx context.Context, q wire.Request, body io.Reader) (a
 			return nil, err
 		}
 	}
-	tree, err := r.Ready()
+	v, err := r.Ready()
 	if err != nil {
 		return nil, errors.Join(err, r.drop())
 	}
+	defer func() {
+		if v != r.staged {
+			_ = v.Close()
+		}
+	}()
 	switch q.Do {
 	case wire.Stage:
-		return r.stage(ctx, tree, q, body)
+		return r.stage(ctx, v, q, body)
 	case wire.Files:
 		return r.files(ctx, q, body)
 	case wire.Activate:
-		return r.activate(ctx, tree, q)
+		return r.activate(ctx, v, q)
 	case wire.Verify:
-		return Verify(ctx, tree, q.Release, q.Digest, q.Generation)
+		return Verify(ctx, v, q.Release, q.Digest, q.Generation)
 	default:
 		return nil, exit.With(exit.Usage, fmt.Errorf("an unknown request, %q: this agent is older than the publisher", q.Do))
 	}
 }
 
-func (r *Receiver) stage(ctx context.Context, tree release.Tree, q wire.Request, delta io.Reader) (any, error) {
+func (r *Receiver) stage(ctx context.Context, v *release.Volume, q wire.Request, delta io.Reader) (any, error) {
 	wanted, err := r.wanted(q)
 	if err != nil {
 		return nil, err
 	}
-	result, staging, err := tree.Stage(ctx,
+	result, staging, err := v.Stage(ctx,
 		release.StageRequest{ID: q.Release, Digest: q.Digest, Base: q.Base, Delta: delta, Wanted: wanted, More: q.More})
-	r.staging = staging
+	if staging != nil {
+		r.staging, r.staged = staging, v
+	}
 	return wire.Staged{Schema: wire.Schema, StageResult: result}, err
 }
 
@@ -141,40 +150,40 @@ func (r *Receiver) drop() error {
 	if r.staging == nil {
 		return nil
 	}
-	err := r.staging.Close()
-	r.staging = nil
+	err := errors.Join(r.staging.Close(), r.staged.Close())
+	r.staging, r.staged = nil, nil
 	return err
 }
 
 // activate flips, runs the programs, and leaves the mark that they have succeeded. An answer
 // without a Hook follows only from the mark; who asks again for the same generation, and finds no
 // mark, has the programs run again.
-func (r *Receiver) activate(ctx context.Context, tree release.Tree, q wire.Request) (any, error) {
-	previous, err := tree.Current()
+func (r *Receiver) activate(ctx context.Context, v *release.Volume, q wire.Request) (any, error) {
+	previous, err := v.Current()
 	if err != nil {
 		return nil, err
 	}
-	if err := tree.Activate(ctx, q.Release, q.Digest, q.Generation); err != nil {
+	if err := v.Activate(ctx, q.Release, q.Digest, q.Generation); err != nil {
 		return nil, fenced(err)
 	}
 	// From here on one after the other: those of an activation whose publisher is gone may still be
 	// running.
-	unlock, err := tree.LockPrograms(ctx)
+	unlock, err := v.LockPrograms(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	active := wire.Activated{Schema: wire.Schema, State: wire.StateActive, Generation: q.Generation, Release: q.Release}
-	if err := tree.CheckActive(q.Release, q.Generation); err != nil { // a newer one came while this one waited
+	if err := v.CheckActive(q.Release, q.Generation); err != nil { // a newer one came while this one waited
 		return nil, fenced(err)
 	}
-	if done, err := tree.ProgramsDone(); err != nil || done {
+	if done, err := v.ProgramsDone(); err != nil || done {
 		return active, err
 	}
 	hooks := r.Hooks
 	hooks.Env = []string{
 		fmt.Sprintf("EBS_RELEASE_GENERATION=%d", q.Generation), "EBS_RELEASE_ID=" + q.Release,
-		"EBS_RELEASE_PATH=" + tree.Root + "/current", "EBS_RELEASE_PREVIOUS=" + previous,
+		"EBS_RELEASE_PATH=" + v.Root() + "/current", "EBS_RELEASE_PREVIOUS=" + previous,
 	}
 	err = hooks.Run(ctx)
 	if failed, ok := errors.AsType[*hook.Failure](err); ok {
@@ -184,7 +193,7 @@ func (r *Receiver) activate(ctx context.Context, tree release.Tree, q wire.Reque
 	if err != nil {
 		return nil, fmt.Errorf("run %s: %w", hooks.Path, err)
 	}
-	return active, fenced(tree.MarkDone(ctx, q.Release, q.Generation))
+	return active, fenced(v.MarkDone(ctx, q.Release, q.Generation))
 }
 
 // fenced gives the error of a fence its exit code.
@@ -211,13 +220,14 @@ func (r *Receiver) wanted(q wire.Request) (gc.Wanted, error) {
 // prune removes the releases that are not wanted any more. The release is active all the same when
 // it cannot.
 func (r *Receiver) prune(ctx context.Context, q wire.Request) {
-	tree, err := r.Ready()
+	v, err := r.Ready()
 	var wanted gc.Wanted
 	if err == nil {
+		defer func() { _ = v.Close() }()
 		wanted, err = r.wanted(q)
 	}
 	if err == nil {
-		_, err = tree.Prune(ctx, wanted)
+		_, err = v.Prune(ctx, wanted)
 	}
 	if err != nil {
 		r.Log.Warn("cannot remove old releases", "error", err)
@@ -227,25 +237,25 @@ func (r *Receiver) prune(ctx context.Context, q wire.Request) {
 // Verify reads every file of a release, whose manifest has to have a digest; "": any. With a
 // generation, that and this release have to be what is active here, by the fence and by where
 // `current` leads; 0: the release need not be the current one.
-func Verify(ctx context.Context, tree release.Tree, id, digest string, generation int64) (wire.Verified, error) {
+func Verify(ctx context.Context, v *release.Volume, id, digest string, generation int64) (wire.Verified, error) {
 	answer := wire.Verified{Schema: wire.Schema, State: wire.StateVerified, Release: id, Generation: generation}
 	if generation != 0 {
-		if err := tree.CheckActive(id, generation); err != nil {
+		if err := v.CheckActive(id, generation); err != nil {
 			return answer, err
 		}
 	}
-	have, err := tree.ManifestDigest(id)
+	have, err := v.ManifestDigest(id)
 	if err != nil {
 		return answer, err
 	}
 	if digest != "" && have != digest {
 		return answer, fmt.Errorf("the manifest of release %s has digest %s, want %s", id, have, digest)
 	}
-	manifest, err := tree.Manifest(id)
+	manifest, err := v.Manifest(id)
 	if err != nil {
 		return answer, err
 	}
 	answer.Digest = have
 	answer.Files, answer.Bytes = manifest.Size()
-	return answer, tree.Verify(ctx, id)
+	return answer, v.Verify(ctx, id)
 }

@@ -23,9 +23,9 @@ import (
 
 // start runs a receiver of an empty volume on what the test writes. All that it said is in out once
 // it ended.
-func start(t *testing.T, tree release.Tree) (say io.WriteCloser, out *bytes.Buffer, ended <-chan error) {
+func start(t *testing.T, tree *release.Volume) (say io.WriteCloser, out *bytes.Buffer, ended <-chan error) {
 	t.Helper()
-	r := &Receiver{Ready: func() (release.Tree, error) { return tree, nil }, Keep: 3, Log: slog.New(slog.DiscardHandler)}
+	r := &Receiver{Ready: func() (*release.Volume, error) { return release.Open(tree.Root()) }, Keep: 3, Log: slog.New(slog.DiscardHandler)}
 	in, say := io.Pipe()
 	out = &bytes.Buffer{}
 	done := make(chan error, 1)
@@ -33,9 +33,13 @@ func start(t *testing.T, tree release.Tree) (say io.WriteCloser, out *bytes.Buff
 	return say, out, done
 }
 
-func volume(t *testing.T) release.Tree {
+func volume(t *testing.T) *release.Volume {
 	t.Helper()
-	tree := release.Tree{Root: t.TempDir()}
+	tree, err := release.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tree.Close() })
 	if err := tree.Init(0, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +117,7 @@ func TestWhatWasStagedAndNeverSentGoes(t *testing.T) {
 	if gone, err := tree.Prune(t.Context(), gc.Wanted{Keep: 1}); err != nil || len(gone) != 0 {
 		t.Errorf("%v, %v", gone, err)
 	}
-	if left, err := os.ReadDir(tree.Root + "/releases"); err != nil || len(left) != 0 {
+	if left, err := os.ReadDir(tree.Root() + "/releases"); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
@@ -127,11 +131,11 @@ func TestAnotherRequestLetsGoOfWhatIsStaged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tree, asked := volume(t), 0
-			r := &Receiver{Keep: 3, Log: slog.New(slog.DiscardHandler), Ready: func() (release.Tree, error) {
+			r := &Receiver{Keep: 3, Log: slog.New(slog.DiscardHandler), Ready: func() (*release.Volume, error) {
 				if asked++; asked > 1 && strings.Contains(request, "files") {
-					return tree, errors.New("booting")
+					return nil, errors.New("booting")
 				}
-				return tree, nil
+				return release.Open(tree.Root())
 			}}
 			in, say := io.Pipe()
 			answers, out := io.Pipe()
@@ -160,7 +164,7 @@ func TestAnotherRequestLetsGoOfWhatIsStaged(t *testing.T) {
 
 // installed is a volume with a release that can be activated, and a directory of programs with one
 // that counts its runs, and fails while a file is there.
-func installed(t *testing.T) (r *Receiver, tree release.Tree, in release.Ingested, ran func() int, fail string) {
+func installed(t *testing.T) (r *Receiver, tree *release.Volume, in release.Ingested, ran func() int, fail string) {
 	t.Helper()
 	tree = volume(t)
 	dir := t.TempDir()
@@ -279,7 +283,7 @@ func TestAGenerationThatNoPublishMakesIsRefused(t *testing.T) {
 		if err := tree.Activate(t.Context(), in.ID, in.Digest, 7); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(tree.Root+"/.ebs-release/generation", []byte(poison), 0o644); err != nil {
+		if err := os.WriteFile(tree.Root()+"/.ebs-release/generation", []byte(poison), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := r.activate(t.Context(), tree, wire.Request{Do: wire.Activate, Release: in.ID, Digest: in.Digest, Generation: 8}); err == nil || strings.Contains(err.Error(), "\x1b") {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -22,17 +21,17 @@ var ErrFenced = errors.New("a newer generation is active")
 
 // Activate makes `current` point to a release that is here, and raises the generation: a lower one
 // is refused from then on. Once more the same changes nothing.
-func (t Tree) Activate(ctx context.Context, id, digest string, number int64) error {
+func (v *Volume) Activate(ctx context.Context, id, digest string, number int64) error {
 	if err := manifest.CheckID(id); err != nil {
 		return err
 	}
 	if err := generation.Check(number); err != nil {
 		return fmt.Errorf("activate %s: %w", id, err)
 	}
-	err := t.locked(ctx, func(root *os.Root) error {
+	err := v.locked(ctx, func() error {
 		// A rollback takes nothing in, which would sweep this away, and may make a snapshot.
-		_ = removeFetched(root)
-		return t.activate(root, id, digest, number)
+		_ = v.removeFetched()
+		return v.activate(id, digest, number)
 	})
 	if err != nil {
 		return fmt.Errorf("activate generation %d, release %s: %w", number, id, err)
@@ -40,70 +39,70 @@ func (t Tree) Activate(ctx context.Context, id, digest string, number int64) err
 	return nil
 }
 
-func (t Tree) activate(root *os.Root, id, digest string, number int64) error {
-	have, active, err := t.fence(root)
+func (v *Volume) activate(id, digest string, number int64) error {
+	have, active, err := v.Fence()
 	if err != nil {
 		return err
 	}
 	if have > number || have == number && active != id {
 		return fmt.Errorf("%w: %d, release %s", ErrFenced, have, active)
 	}
-	if err := t.checkRelease(root, id, digest); err != nil {
+	if err := v.checkRelease(id, digest); err != nil {
 		return err
 	}
 	// The fence first: if the power goes in between, an older activation that comes late is
 	// refused, and this one is repeated.
 	if have != number {
-		if err := t.writeStamp(root, fenceName, number, id); err != nil {
+		if err := v.writeStamp(fenceName, number, id); err != nil {
 			return err
 		}
 	}
-	if current, err := t.current(root); err == nil && current == id {
+	if current, err := v.Current(); err == nil && current == id {
 		return nil
 	}
-	return t.flip(root, id)
+	return v.flip(id)
 }
 
 // flip replaces `current` in one step: an application sees the old release or the new one.
-func (t Tree) flip(root *os.Root, id string) error {
-	if before, err := t.current(root); err == nil && before != "" {
-		if err := t.link(root, before, previousPath); err != nil {
+func (v *Volume) flip(id string) error {
+	if before, err := v.Current(); err == nil && before != "" {
+		if err := v.link(before, previousPath); err != nil {
 			return err
 		}
 	}
-	if err := t.link(root, releasesDir+"/"+id, currentName); err != nil {
+	if err := v.link(releasesDir+"/"+id, currentName); err != nil {
 		return err
 	}
-	return t.syncDir(root, ".")
+	return v.syncDir(".")
 }
 
 // link makes a symlink, or replaces it in one step.
-func (t Tree) link(root *os.Root, target, name string) error {
+func (v *Volume) link(target, name string) error {
 	temporary := stateDir + "/." + path.Base(name)
-	if err := root.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := v.root.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := root.Symlink(target, temporary); err != nil {
+	if err := v.root.Symlink(target, temporary); err != nil {
 		return err
 	}
-	who, err := t.owner(root)
+	who, err := v.owner()
 	if err != nil {
 		return err
 	}
 	if who != asIs {
-		if err := root.Lchown(temporary, who.uid, who.gid); err != nil {
+		if err := v.root.Lchown(temporary, who.uid, who.gid); err != nil {
 			return err
 		}
 	}
-	return root.Rename(temporary, name)
+	return v.root.Rename(temporary, name)
 }
 
 // Prune removes the releases that nobody needs, by package gc's rule, and what is left of others.
 // It returns the ids that are gone. A directory of another user cannot be removed: then all the
 // rest is, and the error says so.
-func (t Tree) Prune(ctx context.Context, wanted gc.Wanted) ([]string, error) {
-	return t.give(ctx, func(v gc.Volume) (ids []string) {
-		for _, item := range slices.Backward(wanted.Trees(v)) { // what is needed least first
+func (v *Volume) Prune(ctx context.Context, wanted gc.Wanted) ([]string, error) {
+	return v.give(ctx, func(on gc.Volume) (ids []string) {
+		for _, item := range slices.Backward(wanted.Trees(on)) { // what is needed least first
 			if !item.Keep {
 				ids = append(ids, item.ID)
 			}
@@ -113,101 +112,96 @@ func (t Tree) Prune(ctx context.Context, wanted gc.Wanted) ([]string, error) {
 }
 
 // Remove removes releases, unless they are current or in use.
-func (t Tree) Remove(ctx context.Context, ids ...string) error {
-	gone, err := t.give(ctx, func(v gc.Volume) []string {
+func (v *Volume) Remove(ctx context.Context, ids ...string) error {
+	gone, err := v.give(ctx, func(on gc.Volume) []string {
 		return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
-			return !slices.Contains(v.Releases, id) || id == v.Current || id == v.Active || v.InUse[id] != ""
+			return !slices.Contains(on.Releases, id) || id == on.Current || id == on.Active || on.InUse[id] != ""
 		})
 	})
 	if err == nil && len(gone) < len(ids) {
-		err = fmt.Errorf("remove releases from %s: of %s only %s could go: the others are gone already, are current, or are in use", t.Root,
+		err = fmt.Errorf("remove releases from %s: of %s only %s could go: the others are gone already, are current, or are in use", v.path,
 			strings.Join(ids, ", "), cmp.Or(strings.Join(gone, ", "), "none"))
 	}
 	return err
 }
 
-// Volume says what is on this one, as package gc wants to know it.
-func (t Tree) Volume() (gc.Volume, error) {
-	root, err := t.open()
-	if err != nil {
-		return gc.Volume{}, err
-	}
-	defer func() { _ = root.Close() }()
-	v, err := t.volume(root)
-	v.InUse = t.inUse(v.Releases)
-	return v, err
+// Inventory says what is on the volume, as package gc wants to know it.
+func (v *Volume) Inventory() (gc.Volume, error) {
+	on, err := v.inventory()
+	on.InUse = v.inUse(on.Releases)
+	return on, err
 }
 
-// volume says what is on this one, but not what is in use: that takes a look at every process.
-func (t Tree) volume(root *os.Root) (v gc.Volume, err error) {
-	if v.Current, err = t.current(root); err != nil {
-		return v, err
+// inventory is Inventory without what is in use: that takes a look at every process.
+func (v *Volume) inventory() (on gc.Volume, err error) {
+	if on.Current, err = v.Current(); err != nil {
+		return on, err
 	}
-	if _, v.Active, err = t.fence(root); err != nil {
-		return v, err
+	if _, on.Active, err = v.Fence(); err != nil {
+		return on, err
 	}
-	v.Previous, _ = root.Readlink(previousPath) // "": not known
-	v.Releases, err = t.releases(root)
-	return v, err
+	on.Previous, _ = v.root.Readlink(previousPath) // "": not known
+	on.Releases, err = v.Releases()
+	return on, err
 }
 
 // give removes what choose takes. It is asked again when something goes, then with what is in use.
-func (t Tree) give(ctx context.Context, choose func(gc.Volume) []string) (gone []string, err error) {
-	err = t.locked(ctx, func(root *os.Root) error {
-		v, err := t.volume(root)
+func (v *Volume) give(ctx context.Context, choose func(gc.Volume) []string) (gone []string, err error) {
+	err = v.locked(ctx, func() error {
+		on, err := v.inventory()
 		if err != nil {
 			return err
 		}
-		ids := choose(v)
+		ids := choose(on)
 		if len(ids) > 0 {
-			v.InUse = t.inUse(v.Releases)
-			ids = choose(v)
+			on.InUse = v.inUse(on.Releases)
+			ids = choose(on)
 		}
 		for _, id := range ids {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := t.remove(ctx, root, id); err != nil {
+			if err := v.remove(ctx, id); err != nil {
 				return err
 			}
 			gone = append(gone, id)
 		}
-		foreign, err := t.sweep(root)
-		return errors.Join(foreign, err, removeFetched(root), t.removeLoneManifests(root))
+		foreign, err := v.sweep()
+		return errors.Join(foreign, err, v.removeFetched(), v.removeLoneManifests())
 	})
 	if err != nil {
-		return gone, fmt.Errorf("prune %s: %w", t.Root, err)
+		return gone, fmt.Errorf("prune %s: %w", v.path, err)
 	}
 	return gone, nil
 }
 
 // remove takes the name away first: what is half removed must not look like a release.
-func (t Tree) remove(ctx context.Context, root *os.Root, id string) error {
+func (v *Volume) remove(ctx context.Context, id string) error {
 	name := releasesDir + "/" + id
 	began, err := justNow()
 	if err != nil {
 		return err
 	}
-	ours := t.onlyOurs(ctx, root, name, t.spans(root))
-	if err := root.Rename(name, name+partialExt); err != nil {
+	ours := v.onlyOurs(ctx, name, v.spans())
+	if err := v.root.Rename(name, name+partialExt); err != nil {
 		return err
 	}
-	if err := root.Remove(stateDir + "/" + id + manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := v.root.Remove(stateDir + "/" + id + manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	// What another user's directory keeps is no release any more: sweep says so.
-	if err := removeTree(root, name+partialExt); err != nil && !errors.Is(err, fs.ErrPermission) {
+	if err := v.removeTree(name + partialExt); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	if !ours {
 		return nil
 	}
-	return t.noteSpan(root, began)
+	return v.noteSpan(began)
 }
 
 // removeLoneManifests removes manifests without a tree, left by a crash between the two.
-func (t Tree) removeLoneManifests(root *os.Root) error {
-	entries, err := readFolder(root, stateDir)
+func (v *Volume) removeLoneManifests() error {
+	entries, err := v.readDirectory(stateDir)
 	if err != nil {
 		return err
 	}
@@ -216,10 +210,10 @@ func (t Tree) removeLoneManifests(root *os.Root) error {
 		if !ok || !manifest.ValidID(id) {
 			continue
 		}
-		if _, err := root.Lstat(releasesDir + "/" + id); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := v.root.Lstat(releasesDir + "/" + id); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err := root.Remove(stateDir + "/" + e.Name()); err != nil {
+		if err := v.root.Remove(stateDir + "/" + e.Name()); err != nil {
 			return err
 		}
 	}

@@ -69,29 +69,29 @@ type journal struct {
 // CatchUp makes release s.From into s.To, in place, and removes the first. `current` and the fence
 // are the caller's: see Activate. An error before the journal leaves the volume as it was; after it,
 // FinishCatchUp is the only way on.
-func (t Tree) CatchUp(ctx context.Context, s Step, pack PackReader) error {
+func (v *Volume) CatchUp(ctx context.Context, s Step, pack PackReader) error {
 	if err := errors.Join(manifest.CheckID(s.From), manifest.CheckID(s.To)); err != nil {
 		return fmt.Errorf("catch up: %w", err)
 	}
-	err := t.locked(ctx, func(root *os.Root) error {
-		if _, err := t.finish(ctx, root); err != nil {
+	err := v.locked(ctx, func() error {
+		if _, err := v.finish(ctx); err != nil {
 			return err
 		}
-		if _, err := root.Lstat(releasesDir + "/" + s.To); err == nil {
+		if _, err := v.root.Lstat(releasesDir + "/" + s.To); err == nil {
 			return fmt.Errorf("%w: it can be activated as it is", fs.ErrExist)
 		}
 		began, err := justNow()
 		if err != nil {
 			return err
 		}
-		hides, err := t.prepare(ctx, root, s, pack, began)
+		hides, err := v.prepare(ctx, s, pack, began)
 		if err != nil {
-			return errors.Join(whatIsFullAt(root, err), removeTree(root, catchUpDir))
+			return errors.Join(whatIsFull(v.dir, err), v.removeTree(catchUpDir))
 		}
-		if _, err := t.finish(ctx, root); err != nil || hides {
+		if _, err := v.finish(ctx); err != nil || hides {
 			return err
 		}
-		return t.noteSpan(root, began)
+		return v.noteSpan(began)
 	})
 	if err != nil {
 		return fmt.Errorf("catch up from release %s to %s: %w", s.From, s.To, err)
@@ -101,65 +101,65 @@ func (t Tree) CatchUp(ctx context.Context, s Step, pack PackReader) error {
 
 // FinishCatchUp ends a CatchUp that was cut off after its journal was written. It returns the
 // release that came out; "": there was none to end.
-func (t Tree) FinishCatchUp(ctx context.Context) (id string, err error) {
-	err = t.locked(ctx, func(root *os.Root) error {
-		id, err = t.finish(ctx, root)
+func (v *Volume) FinishCatchUp(ctx context.Context) (id string, err error) {
+	err = v.locked(ctx, func() error {
+		id, err = v.finish(ctx)
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("finish catching up on %s: %w", t.Root, err)
+		return "", fmt.Errorf("finish catching up on %s: %w", v.path, err)
 	}
 	return id, nil
 }
 
 // prepare is the first part. hides: see assembly.
-func (t Tree) prepare(ctx context.Context, root *os.Root, s Step, pack PackReader, began unix.Timespec) (hides bool, err error) {
-	if err := t.checkRelease(root, s.From, s.FromDigest); err != nil {
+func (v *Volume) prepare(ctx context.Context, s Step, pack PackReader, began unix.Timespec) (hides bool, err error) {
+	if err := v.checkRelease(s.From, s.FromDigest); err != nil {
 		return false, err
 	}
-	if err := root.Mkdir(catchUpDir, 0o700); err != nil {
+	if err := v.root.Mkdir(catchUpDir, 0o700); err != nil {
 		return false, err
 	}
-	need, err := t.merge(ctx, root, s, pack)
+	need, err := v.merge(ctx, s, pack)
 	if err != nil {
 		return false, err
 	}
-	free, err := t.free()
+	free, err := v.free()
 	if err != nil {
 		return false, err
 	}
 	if need > free {
 		return false, fmt.Errorf("%s has %s free, the release needs %s more: %w. Try: a larger volume, or keep fewer releases",
-			t.Root, words.Bytes(free), words.Bytes(need), unix.ENOSPC)
+			v.path, words.Bytes(free), words.Bytes(need), unix.ENOSPC)
 	}
-	if hides, err = t.bring(ctx, root, s, pack, began); err != nil {
+	if hides, err = v.bring(ctx, s, pack, began); err != nil {
 		return false, err
 	}
-	if err := errors.Join(pack.End(), t.syncAll(root)); err != nil {
+	if err := errors.Join(pack.End(), v.syncAll()); err != nil {
 		return false, err
 	}
-	return hides, t.writeJournal(root, journal{From: s.From, To: s.To})
+	return hides, v.writeJournal(journal{From: s.From, To: s.To})
 }
 
 // writeJournal gives the journal its name when it is whole and on disk.
-func (t Tree) writeJournal(root *os.Root, j journal) error {
-	err := writeNew(root, journalPath+".new", func(w io.Writer) error { return json.NewEncoder(w).Encode(j) })
+func (v *Volume) writeJournal(j journal) error {
+	err := v.writeNew(journalPath+".new", func(w io.Writer) error { return json.NewEncoder(w).Encode(j) })
 	if err == nil {
-		err = root.Rename(journalPath+".new", journalPath)
+		err = v.root.Rename(journalPath+".new", journalPath)
 	}
-	return errors.Join(err, t.syncDir(root, catchUpDir), t.syncDir(root, stateDir))
+	return errors.Join(err, v.syncDir(catchUpDir), v.syncDir(stateDir))
 }
 
 // merge makes the new manifest, writes the changes down, and sets the ballast aside. need is how
 // many bytes there must be room for.
-func (t Tree) merge(ctx context.Context, root *os.Root, s Step, pack PackReader) (need int64, err error) {
-	base, err := t.openManifest(root, s.From)
+func (v *Volume) merge(ctx context.Context, s Step, pack PackReader) (need int64, err error) {
+	base, err := v.openManifest(s.From)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = base.Close() }()
 	sum, ballast := sha256.New(), int64(minBallast)
-	err = writeNew(root, changesPath, func(changes io.Writer) error {
+	err = v.writeNew(changesPath, func(changes io.Writer) error {
 		var line []byte
 		told := func(yield func(manifest.Change, error) bool) {
 			for c, err := range pack.Changes() {
@@ -176,7 +176,7 @@ func (t Tree) merge(ctx context.Context, root *os.Root, s Step, pack PackReader)
 				}
 			}
 		}
-		return writeNew(root, mergedPath, func(merged io.Writer) error {
+		return v.writeNew(mergedPath, func(merged io.Writer) error {
 			return manifest.Merge(ctx, io.MultiWriter(merged, sum), base, told)
 		})
 	})
@@ -186,40 +186,40 @@ func (t Tree) merge(ctx context.Context, root *os.Root, s Step, pack PackReader)
 	if err != nil {
 		return 0, err
 	}
-	return need, setAside(root, ballastPath, ballast)
+	return need, v.setAside(ballastPath, ballast)
 }
 
 // bring makes what goes into the tree, beside it.
-func (t Tree) bring(ctx context.Context, root *os.Root, s Step, pack PackReader, began unix.Timespec) (hides bool, err error) {
-	tree, err := openFolder(root, releasesDir+"/"+s.From)
+func (v *Volume) bring(ctx context.Context, s Step, pack PackReader, began unix.Timespec) (hides bool, err error) {
+	tree, err := v.openDirectory(releasesDir + "/" + s.From)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = tree.Close() }()
-	into, err := openFolder(root, catchUpDir)
+	into, err := v.openDirectory(catchUpDir)
 	if err != nil {
 		return false, err
 	}
 	defer func() { _ = into.Close() }()
-	who, err := t.owner(root)
+	who, err := v.owner()
 	if err != nil {
 		return false, err
 	}
 	p := provider{
-		who: who, began: began, into: int(into.Fd()), hash: newHasher(), pack: pack, spans: t.spans(root),
+		who: who, began: began, into: int(into.Fd()), hash: newHasher(), pack: pack, spans: v.spans(),
 		base: &dirs{root: tree}, source: &dirs{root: tree},
 	}
 	defer p.base.close()
 	defer p.source.close()
-	if err := eachChange(ctx, root, p.provide); err != nil {
+	if err := v.eachChange(ctx, p.provide); err != nil {
 		return false, err
 	}
-	return p.hides, t.stampMerged(root, who, began)
+	return p.hides, v.stampMerged(who, began)
 }
 
 // stampMerged gives the new manifest what every manifest has: see publish.
-func (t Tree) stampMerged(root *os.Root, who owner, began unix.Timespec) error {
-	file, err := openPlain(root, mergedPath, manifest.MaxSize)
+func (v *Volume) stampMerged(who owner, began unix.Timespec) error {
+	file, err := v.openPlain(mergedPath, manifest.MaxSize)
 	if err != nil {
 		return err
 	}
@@ -354,55 +354,55 @@ func (p *provider) link(name string, c *manifest.Change, from *os.File) (bool, e
 
 // finish is the second part: everything in it may have been done before. id is what came out; "":
 // there was nothing to do.
-func (t Tree) finish(ctx context.Context, root *os.Root) (id string, err error) {
-	j, err := t.journal(root)
+func (v *Volume) finish(ctx context.Context) (id string, err error) {
+	j, err := v.journal()
 	if err != nil {
 		return "", err
 	}
 	if j.To == "" { // what a first part left that was cut off, if any
-		return "", removeTree(root, catchUpDir)
+		return "", v.removeTree(catchUpDir)
 	}
-	if err := root.Remove(ballastPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := v.root.Remove(ballastPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	from, changing, to := releasesDir+"/"+j.From, releasesDir+"/"+j.To+changingExt, releasesDir+"/"+j.To
-	if _, err := root.Lstat(to); errors.Is(err, fs.ErrNotExist) {
-		if err := root.Rename(from, changing); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if _, err := v.root.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+		if err := v.root.Rename(from, changing); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
-		if err := t.syncDir(root, releasesDir); err != nil {
+		if err := v.syncDir(releasesDir); err != nil {
 			return "", err
 		}
-		if err := t.change(ctx, root, changing); err != nil {
+		if err := v.change(ctx, changing); err != nil {
 			return "", err
 		}
-		if err := root.Rename(mergedPath, stateDir+"/"+j.To+manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := v.root.Rename(mergedPath, stateDir+"/"+j.To+manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", err
 		}
-		if err := t.syncAll(root); err != nil {
+		if err := v.syncAll(); err != nil {
 			return "", err
 		}
-		if err := root.Rename(changing, to); err != nil {
+		if err := v.root.Rename(changing, to); err != nil {
 			return "", err
 		}
 	} else if err != nil {
 		return "", err
 	}
-	if err := root.Remove(stateDir + "/" + j.From + manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := v.root.Remove(stateDir + "/" + j.From + manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	if err := errors.Join(t.syncDir(root, releasesDir), t.syncDir(root, stateDir)); err != nil {
+	if err := errors.Join(v.syncDir(releasesDir), v.syncDir(stateDir)); err != nil {
 		return "", err
 	}
-	if err := root.Remove(journalPath); err != nil { // first: without it the rest is only litter
+	if err := v.root.Remove(journalPath); err != nil { // first: without it the rest is only litter
 		return "", err
 	}
-	return j.To, removeTree(root, catchUpDir)
+	return j.To, v.removeTree(catchUpDir)
 }
 
 // journal is zero when there is none.
-func (t Tree) journal(root *os.Root) (j journal, err error) {
-	file, err := openPlain(root, journalPath, maxJournal)
+func (v *Volume) journal() (j journal, err error) {
+	file, err := v.openPlain(journalPath, maxJournal)
 	if errors.Is(err, fs.ErrNotExist) {
 		return j, nil
 	}
@@ -412,31 +412,31 @@ func (t Tree) journal(root *os.Root) (j journal, err error) {
 	defer func() { _ = file.Close() }()
 	err = json.NewDecoder(io.LimitReader(file, maxJournal)).Decode(&j)
 	if err = errors.Join(err, manifest.CheckID(j.From), manifest.CheckID(j.To)); err != nil {
-		return journal{}, fmt.Errorf("%s/%s: %w", t.Root, journalPath, err)
+		return journal{}, fmt.Errorf("%s/%s: %w", v.path, journalPath, err)
 	}
 	return j, nil
 }
 
 // change puts what was prepared into the tree, and takes away what is to go.
-func (t Tree) change(ctx context.Context, root *os.Root, name string) error {
-	tree, err := openFolder(root, name)
+func (v *Volume) change(ctx context.Context, name string) error {
+	tree, err := v.openDirectory(name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = tree.Close() }()
-	prepared, err := openFolder(root, catchUpDir)
+	prepared, err := v.openDirectory(catchUpDir)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = prepared.Close() }()
 	p := placer{from: int(prepared.Fd()), to: &dirs{root: tree}}
 	defer func() { p.to.close() }()
-	if err := eachChange(ctx, root, p.place); err != nil {
+	if err := v.eachChange(ctx, p.place); err != nil {
 		return err
 	}
 	p.to.close() // it may hold directories that are gone
 	p.to = &dirs{root: tree}
-	return eachChange(ctx, root, p.mode)
+	return v.eachChange(ctx, p.mode)
 }
 
 // placer works on the tree. Only root can: a directory may not be its owner's to write to.
@@ -482,8 +482,8 @@ func (p *placer) mode(_ int, c *manifest.Change) error {
 }
 
 // eachChange reads the changes that were written down.
-func eachChange(ctx context.Context, root *os.Root, do func(number int, c *manifest.Change) error) error {
-	file, err := openPlain(root, changesPath, maxChanges)
+func (v *Volume) eachChange(ctx context.Context, do func(number int, c *manifest.Change) error) error {
+	file, err := v.openPlain(changesPath, maxChanges)
 	if err != nil {
 		return err
 	}
@@ -504,8 +504,8 @@ func eachChange(ctx context.Context, root *os.Root, do func(number int, c *manif
 }
 
 // setAside takes room that nobody else can use until the file is gone.
-func setAside(root *os.Root, name string, bytes int64) error {
-	file, err := openRegular(root, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600, 0)
+func (v *Volume) setAside(name string, bytes int64) error {
+	file, err := v.openRegular(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600, 0)
 	if err != nil {
 		return err
 	}
@@ -519,8 +519,8 @@ func setAside(root *os.Root, name string, bytes int64) error {
 }
 
 // writeNew makes a file, and brings it to disk.
-func writeNew(root *os.Root, name string, write func(io.Writer) error) error {
-	file, err := openRegular(root, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600, 0)
+func (v *Volume) writeNew(name string, write func(io.Writer) error) error {
+	file, err := v.openRegular(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600, 0)
 	if err != nil {
 		return err
 	}
@@ -532,14 +532,4 @@ func writeNew(root *os.Root, name string, write func(io.Writer) error) error {
 		err = file.Sync()
 	}
 	return errors.Join(err, file.Close())
-}
-
-// whatIsFullAt is whatIsFull for the volume.
-func whatIsFullAt(root *os.Root, err error) error {
-	top, openErr := root.Open(".")
-	if openErr != nil {
-		return err
-	}
-	defer func() { _ = top.Close() }()
-	return whatIsFull(top, err)
 }

@@ -24,14 +24,14 @@ import (
 )
 
 // packOf is the text of a pack from one release on a volume to another one there.
-func packOf(t *testing.T, tree Tree, from, to Ingested) []byte {
+func packOf(t *testing.T, tree *Volume, from, to Ingested) []byte {
 	t.Helper()
-	base, err := os.Open(tree.Root + "/" + stateDir + "/" + from.ID + manifestExt)
+	base, err := os.Open(tree.Root() + "/" + stateDir + "/" + from.ID + manifestExt)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = base.Close() }()
-	next, err := os.Open(tree.Root + "/" + stateDir + "/" + to.ID + manifestExt)
+	next, err := os.Open(tree.Root() + "/" + stateDir + "/" + to.ID + manifestExt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func packOf(t *testing.T, tree Tree, from, to Ingested) []byte {
 	return text.Bytes()
 }
 
-func catchUp(ctx context.Context, tree Tree, from, to Ingested, text io.Reader) error {
+func catchUp(ctx context.Context, tree *Volume, from, to Ingested, text io.Reader) error {
 	p, err := pack.NewReader(text)
 	if err != nil {
 		return err
@@ -60,7 +60,7 @@ func catchUp(ctx context.Context, tree Tree, from, to Ingested, text io.Reader) 
 
 // history is a server that published some releases, the last of them changed in every way that
 // there is, and a member's volume, as its snapshot of the one before makes it.
-func history(t *testing.T) (server, far Tree, before, next Ingested) {
+func history(t *testing.T) (server, far *Volume, before, next Ingested) {
 	t.Helper()
 	server, far = volume(t), volume(t)
 	src := source(t, map[string]string{
@@ -102,7 +102,7 @@ func history(t *testing.T) (server, far Tree, before, next Ingested) {
 
 // whole says that a volume has these releases, each as its manifest says, and nothing else in their
 // places.
-func whole(t *testing.T, tree Tree, when string, want ...string) {
+func whole(t *testing.T, tree *Volume, when string, want ...string) {
 	t.Helper()
 	ids, err := tree.Releases()
 	if err != nil || !slices.Equal(ids, want) {
@@ -114,7 +114,7 @@ func whole(t *testing.T, tree Tree, when string, want ...string) {
 		}
 	}
 	for _, left := range []string{"releases/*" + changingExt, "releases/*" + partialExt, catchUpDir} {
-		if found, _ := filepath.Glob(tree.Root + "/" + left); len(found) > 0 {
+		if found, _ := filepath.Glob(tree.Root() + "/" + left); len(found) > 0 {
 			t.Fatalf("%s: left behind %v", when, found)
 		}
 	}
@@ -142,7 +142,7 @@ func TestCatchUpMakesTheReleaseThatWasPublished(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What came out belongs to the owner of the tree.
-	be(t, call{Op: "verify", Root: far.Root, ID: next.ID}, "")
+	be(t, call{Op: "verify", Root: far.Root(), ID: next.ID}, "")
 }
 
 // TestCatchUpOfRandomTrees: whatever two releases are.
@@ -291,7 +291,7 @@ func TestCatchUpOnAFullVolume(t *testing.T) {
 	copyTo(t, far, tight)
 	failed, done := 0, false
 	for fill := 1300; fill >= 0 && !done; fill -= 4 {
-		file := tight.Root + "/fill"
+		file := tight.Root() + "/fill"
 		if err := os.WriteFile(file, make([]byte, fill<<10), 0o600); err != nil {
 			if err := os.Remove(file); err != nil {
 				t.Fatal(err)
@@ -342,7 +342,7 @@ func TestPowerMayFailAtEveryStepOfCatchingUp(t *testing.T) {
 			}
 			disk, afterwards := newDisk(t), newDisk(t)
 			disk.attach(t)
-			copyTo(t, far, disk.tree())
+			copyTo(t, far, disk.volume)
 			disk.sync(t)
 			one.Root = disk.mount
 			seen := map[[sha256.Size]byte]bool{}
@@ -360,7 +360,7 @@ func TestPowerMayFailAtEveryStepOfCatchingUp(t *testing.T) {
 						t.Fatal(err)
 					}
 					afterwards.attach(t)
-					if bootAfter(t, afterwards.tree(), fmt.Sprintf("point %d, before %s", points, what), old[0], before, next, text) {
+					if bootAfter(t, afterwards.volume, fmt.Sprintf("point %d, before %s", points, what), old[0], before, next, text) {
 						finished++
 					}
 					afterwards.detach(t)
@@ -370,7 +370,7 @@ func TestPowerMayFailAtEveryStepOfCatchingUp(t *testing.T) {
 			if points < 150 || synced && (looked < 100 || finished < 30) || looked < 3 || finished < 1 {
 				t.Error("test bug: catching up was hardly seen")
 			}
-			whole(t, disk.tree(), "undisturbed", old[0], next.ID)
+			whole(t, disk.volume, "undisturbed", old[0], next.ID)
 			disk.detach(t)
 		})
 	}
@@ -378,7 +378,7 @@ func TestPowerMayFailAtEveryStepOfCatchingUp(t *testing.T) {
 
 // bootAfter does what a boot does with a volume: ends what was begun, and catches up. It is itself
 // cut off once on the way, which changes nothing.
-func bootAfter(t *testing.T, tree Tree, when, old string, before, next Ingested, text []byte) (finished bool) {
+func bootAfter(t *testing.T, tree *Volume, when, old string, before, next Ingested, text []byte) (finished bool) {
 	t.Helper()
 	id, err := tree.FinishCatchUp(t.Context())
 	if err != nil {

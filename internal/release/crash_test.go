@@ -40,7 +40,7 @@ func TestPowerMayFailAtEveryStepOfAPush(t *testing.T) {
 			}
 			disk, afterwards := newDisk(t), newDisk(t)
 			disk.attach(t)
-			copyTo(t, far, disk.tree())
+			copyTo(t, far, disk.volume)
 			disk.sync(t)
 			one.Root = disk.mount
 			seen := map[[sha256.Size]byte]bool{}
@@ -58,7 +58,7 @@ func TestPowerMayFailAtEveryStepOfAPush(t *testing.T) {
 						t.Fatal(err)
 					}
 					afterwards.attach(t)
-					lookAfter(t, afterwards.tree(), fmt.Sprintf("point %d, before %s", points, what), one, files, held, next)
+					lookAfter(t, afterwards.volume, fmt.Sprintf("point %d, before %s", points, what), one, files, held, next)
 					afterwards.detach(t)
 				}
 			})
@@ -66,14 +66,14 @@ func TestPowerMayFailAtEveryStepOfAPush(t *testing.T) {
 			if points < 60 || synced && looked < 40 || looked < 3 {
 				t.Error("test bug: the push was hardly seen")
 			}
-			same(t, server.Path(next.ID), disk.tree().Path(next.ID))
+			same(t, server.Path(next.ID), disk.volume.Path(next.ID))
 			disk.detach(t)
 		})
 	}
 }
 
 // lookAfter looks at what a member would find, and repeats the push.
-func lookAfter(t *testing.T, tree Tree, when string, one call, files []byte, held []Ingested, next Ingested) {
+func lookAfter(t *testing.T, tree *Volume, when string, one call, files []byte, held []Ingested, next Ingested) {
 	t.Helper()
 	current, err := tree.Current()
 	if err != nil || current != held[2].ID && current != next.ID {
@@ -95,7 +95,7 @@ func lookAfter(t *testing.T, tree Tree, when string, one call, files []byte, hel
 	if ids := whole(); !slices.Contains(ids, current) || !slices.Contains(ids, held[1].ID) || !slices.Contains(ids, held[2].ID) {
 		t.Fatalf("%s: current is %s, left are %v, want %s and %s, too", when, current, ids, held[1].ID, held[2].ID)
 	}
-	one.Root = tree.Root
+	one.Root = tree.Root()
 	if _, err := one.push(t.Context(), tree, bytes.NewReader(files)); err != nil {
 		t.Fatalf("%s: the same push once more: %v", when, err)
 	}
@@ -103,13 +103,16 @@ func lookAfter(t *testing.T, tree Tree, when string, one call, files []byte, hel
 		t.Fatalf("%s: %v", when, err)
 	}
 	whole()
-	if left, _ := filepath.Glob(tree.Root + "/releases/*" + partialExt); len(left) > 0 {
+	if left, _ := filepath.Glob(tree.Root() + "/releases/*" + partialExt); len(left) > 0 {
 		t.Fatalf("%s: left behind %v", when, left)
 	}
 }
 
 // disk is a loop device with an ext4 file system, in memory: it is written to often.
-type disk struct{ file, loop, mount string }
+type disk struct {
+	file, loop, mount string
+	volume            *Volume // while it is attached
+}
 
 func newDisk(t *testing.T) *disk {
 	t.Helper()
@@ -144,16 +147,18 @@ func (d *disk) attach(t *testing.T) {
 	if err := unix.Mount(d.loop, d.mount, "ext4", unix.MS_NOATIME, ""); err != nil {
 		t.Fatalf("mount %s: %v", d.loop, err)
 	}
+	var err error
+	if d.volume, err = Open(d.mount); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (d *disk) detach(t *testing.T) {
 	t.Helper()
-	if err := unix.Unmount(d.mount, 0); err != nil {
+	if err := errors.Join(d.volume.Close(), unix.Unmount(d.mount, 0)); err != nil {
 		t.Errorf("unmount %s: %v", d.mount, err)
 	}
 }
-
-func (d *disk) tree() Tree { return Tree{d.mount} }
 
 func (d *disk) sync(t *testing.T) {
 	t.Helper()

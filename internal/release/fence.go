@@ -33,44 +33,42 @@ const (
 var errStamp = errors.New("not a generation and a release")
 
 // stamp reads a stamp; zero values when there is no such file.
-func (t Tree) stamp(root *os.Root, name string) (n int64, id string, err error) {
-	file, err := openPlain(root, name, maxFence)
+func (v *Volume) stamp(name string) (n int64, id string, err error) {
+	file, err := v.openPlain(name, maxFence)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, "", nil
 	}
 	if err != nil {
-		return 0, "", fmt.Errorf("generation of %s: %w", t.Root, err)
+		return 0, "", fmt.Errorf("generation of %s: %w", v.path, err)
 	}
 	defer func() { _ = file.Close() }()
 	data, err := io.ReadAll(io.LimitReader(file, maxFence))
 	if err != nil {
-		return 0, "", fmt.Errorf("generation of %s: %w", t.Root, err)
+		return 0, "", fmt.Errorf("generation of %s: %w", v.path, err)
 	}
 	number, id, _ := strings.Cut(strings.TrimSuffix(string(data), "\n"), " ")
 	n, err = generation.Parse(number)
 	if err != nil || !manifest.ValidID(id) {
-		return 0, "", fmt.Errorf("%s/%s holds %.40q: %w. Try: ebs-release-agent fence", t.Root, name, data, errStamp)
+		return 0, "", fmt.Errorf("%s/%s holds %.40q: %w. Try: ebs-release-agent fence", v.path, name, data, errStamp)
 	}
 	return n, id, nil
 }
 
-func (t Tree) writeStamp(root *os.Root, name string, n int64, id string) error {
-	err := t.replaceFile(root, name, func(file *os.File) error {
+func (v *Volume) writeStamp(name string, n int64, id string) error {
+	err := v.replaceFile(name, func(file *os.File) error {
 		_, err := fmt.Fprintf(file, "%d %s\n", n, id)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	return t.syncDir(root, stateDir)
+	return v.syncDir(stateDir)
 }
-
-func (t Tree) fence(root *os.Root) (n int64, id string, err error) { return t.stamp(root, fencePath) }
 
 // marked says whether the mark is this one. A mark that cannot be read is none: then the programs
 // run again.
-func (t Tree) marked(root *os.Root, n int64, id string) (bool, error) {
-	have, of, err := t.stamp(root, markPath)
+func (v *Volume) marked(n int64, id string) (bool, error) {
+	have, of, err := v.stamp(markPath)
 	if errors.Is(err, errStamp) {
 		return false, nil
 	}
@@ -78,102 +76,82 @@ func (t Tree) marked(root *os.Root, n int64, id string) (bool, error) {
 }
 
 // Generation returns the highest generation that was activated here; 0 when there was none.
-func (t Tree) Generation() (int64, error) {
-	n, _, err := t.Fence()
+func (v *Volume) Generation() (int64, error) {
+	n, _, err := v.Fence()
 	return n, err
 }
 
 // Fence returns the highest generation that was activated here, and its release; 0 and "" when
 // there was none.
-func (t Tree) Fence() (n int64, id string, err error) {
-	root, err := t.open()
-	if err != nil {
-		return 0, "", err
-	}
-	defer func() { _ = root.Close() }()
-	return t.fence(root)
+func (v *Volume) Fence() (n int64, id string, err error) {
+	return v.stamp(fencePath)
 }
 
 // ProgramsDone says whether the programs that follow an activation have all succeeded for what is
 // active here.
-func (t Tree) ProgramsDone() (bool, error) {
-	root, err := t.open()
+func (v *Volume) ProgramsDone() (bool, error) {
+	n, id, err := v.Fence()
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = root.Close() }()
-	n, id, err := t.fence(root)
-	if err != nil {
-		return false, err
-	}
-	return t.marked(root, n, id)
+	return v.marked(n, id)
 }
 
 // CheckActive says whether this release is the one that is active here, by the fence and by what
 // `current` leads to. ErrFenced: the fence is above it.
-func (t Tree) CheckActive(id string, n int64) error {
-	root, err := t.open()
+func (v *Volume) CheckActive(id string, n int64) error {
+	have, active, err := v.Fence()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = root.Close() }()
-	have, active, err := t.fence(root)
-	if err != nil {
-		return err
-	}
-	current, err := t.current(root)
+	current, err := v.Current()
 	switch {
 	case err != nil:
 		return err
 	case have > n:
 		return fmt.Errorf("%w: %d, release %s, want generation %d, release %s", ErrFenced, have, active, n, id)
 	case have != n || active != id:
-		return fmt.Errorf("generation %d, release %q is active on %s, want generation %d, release %s", have, active, t.Root, n, id)
+		return fmt.Errorf("generation %d, release %q is active on %s, want generation %d, release %s", have, active, v.path, n, id)
 	case current != id:
-		return fmt.Errorf("%s/%s leads to release %q, want %s", t.Root, currentName, current, id)
+		return fmt.Errorf("%s/%s leads to release %q, want %s", v.path, currentName, current, id)
 	}
 	return nil
 }
 
 // MarkDone says, on disk, that all programs have succeeded for this activation. ErrFenced:
 // something newer is active by now.
-func (t Tree) MarkDone(ctx context.Context, id string, n int64) error {
-	return t.locked(ctx, func(root *os.Root) error {
-		have, active, err := t.fence(root)
+func (v *Volume) MarkDone(ctx context.Context, id string, n int64) error {
+	return v.locked(ctx, func() error {
+		have, active, err := v.Fence()
 		switch {
 		case err != nil:
 			return err
 		case have != n || active != id:
 			return fmt.Errorf("%w: %d, release %s", ErrFenced, have, active)
 		}
-		return t.mark(root, n, id)
+		return v.mark(n, id)
 	})
 }
 
-func (t Tree) mark(root *os.Root, n int64, id string) error {
-	if done, err := t.marked(root, n, id); err != nil || done {
+func (v *Volume) mark(n int64, id string) error {
+	if done, err := v.marked(n, id); err != nil || done {
 		return err
 	}
-	return t.writeStamp(root, markName, n, id)
+	return v.writeStamp(markName, n, id)
 }
 
 // LockPrograms waits until no other process runs the programs of an activation, and keeps it so
 // until unlock. It is not the lock of the volume: programs may take minutes, and a newer release is
 // activated meanwhile all the same.
-func (t Tree) LockPrograms(ctx context.Context) (unlock func(), err error) {
-	root, err := t.open()
+func (v *Volume) LockPrograms(ctx context.Context) (unlock func(), err error) {
+	file, err := v.openRegular(programsLock, unix.O_RDONLY|unix.O_CREAT, 0o600, maxFence)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("lock the programs of %s: %w", v.path, err)
 	}
-	defer func() { _ = root.Close() }()
-	file, err := openRegular(root, programsLock, unix.O_RDONLY|unix.O_CREAT, 0o600, maxFence)
-	if err != nil {
-		return nil, fmt.Errorf("lock the programs of %s: %w", t.Root, err)
+	if who, err := v.owner(); err != nil || who != asIs && file.Chown(who.uid, who.gid) != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s/%s: it cannot be given to the owner of the tree", v.path, programsLock), err, file.Close())
 	}
-	if who, err := t.owner(root); err != nil || who != asIs && file.Chown(who.uid, who.gid) != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s/%s: it cannot be given to the owner of the tree", t.Root, programsLock), err, file.Close())
-	}
-	if err := t.flock(ctx, file, programsLock); err != nil {
+	if err := v.flock(ctx, file, programsLock); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return func() { _ = file.Close() }, nil
@@ -181,23 +159,23 @@ func (t Tree) LockPrograms(ctx context.Context) (unlock func(), err error) {
 
 // Raise raises the fence for a release that is current here already. Nothing changes for the
 // application, so programs that have succeeded need not run again: the mark goes with the fence.
-func (t Tree) Raise(ctx context.Context, id, digest string, n int64) error {
+func (v *Volume) Raise(ctx context.Context, id, digest string, n int64) error {
 	if err := errors.Join(manifest.CheckID(id), generation.Check(n)); err != nil {
 		return fmt.Errorf("raise the fence: %w", err)
 	}
-	err := t.locked(ctx, func(root *os.Root) error {
-		have, active, err := t.fence(root)
+	err := v.locked(ctx, func() error {
+		have, active, err := v.Fence()
 		if err != nil {
 			return err
 		}
-		done, err := t.marked(root, have, active)
+		done, err := v.marked(have, active)
 		if err != nil {
 			return err
 		}
-		if err := t.activate(root, id, digest, n); err != nil || !done || active != id {
+		if err := v.activate(id, digest, n); err != nil || !done || active != id {
 			return err
 		}
-		return t.mark(root, n, id)
+		return v.mark(n, id)
 	})
 	if err != nil {
 		return fmt.Errorf("raise the fence to generation %d, release %s: %w", n, id, err)
@@ -208,21 +186,21 @@ func (t Tree) Raise(ctx context.Context, id, digest string, n int64) error {
 // LowerFence sets the fence back to a generation of the release that is current. It is for an
 // operator only: one wrong answer with a high number would refuse every boot and push for ever.
 // Until the next activation, a late one of anything above n would not be refused.
-func (t Tree) LowerFence(ctx context.Context, n int64) error {
+func (v *Volume) LowerFence(ctx context.Context, n int64) error {
 	if err := generation.Check(n); err != nil {
 		return fmt.Errorf("lower the fence: %w", err)
 	}
-	err := t.locked(ctx, func(root *os.Root) error {
-		id, err := t.current(root)
+	err := v.locked(ctx, func() error {
+		id, err := v.Current()
 		if err == nil && id == "" {
 			err = errors.New("no release is current there")
 		}
 		if err != nil {
 			return err
 		}
-		have, active, err := t.fence(root)
+		have, active, err := v.Fence()
 		if errors.Is(err, errStamp) {
-			return t.writeStamp(root, fenceName, n, id)
+			return v.writeStamp(fenceName, n, id)
 		}
 		if err != nil {
 			return err
@@ -230,17 +208,17 @@ func (t Tree) LowerFence(ctx context.Context, n int64) error {
 		if have <= n {
 			return fmt.Errorf("it is at generation %d: it can only be set to a lower one", have)
 		}
-		done, err := t.marked(root, have, active)
+		done, err := v.marked(have, active)
 		if err != nil {
 			return err
 		}
-		if err := t.writeStamp(root, fenceName, n, id); err != nil || !done || active != id {
+		if err := v.writeStamp(fenceName, n, id); err != nil || !done || active != id {
 			return err
 		}
-		return t.mark(root, n, id)
+		return v.mark(n, id)
 	})
 	if err != nil {
-		return fmt.Errorf("lower the fence of %s to generation %d: %w", t.Root, n, err)
+		return fmt.Errorf("lower the fence of %s to generation %d: %w", v.path, n, err)
 	}
 	return nil
 }

@@ -28,19 +28,19 @@ func IsRemote(source string) bool {
 
 // fetch gets a remote source into a scratch directory on the volume, and returns that directory.
 // What the current release has is linked there by checksum, not sent.
-func (t Tree) fetch(ctx context.Context, root *os.Root, source string) (*os.File, error) {
+func (v *Volume) fetch(ctx context.Context, source string) (*os.File, error) {
 	if strings.HasPrefix(source, "-") {
 		return nil, errors.New("a source cannot begin with a dash")
 	}
-	who, err := t.owner(root)
+	who, err := v.owner()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := t.scratch(root, who)
+	dir, err := v.scratch(who)
 	if err != nil {
 		return nil, err
 	}
-	if err := t.rsync(ctx, root, source, dir, who); err != nil {
+	if err := v.rsync(ctx, source, dir, who); err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
 	return dir, nil
@@ -48,12 +48,12 @@ func (t Tree) fetch(ctx context.Context, root *os.Root, source string) (*os.File
 
 // scratch makes an empty directory for its owner to write to. Whoever owns the volume can rename it
 // at any time: from here on it is used by its descriptor.
-func (t Tree) scratch(root *os.Root, who owner) (*os.File, error) {
+func (v *Volume) scratch(who owner) (*os.File, error) {
 	name := stateDir + "/" + incoming
-	if err := root.Mkdir(name, 0o700); err != nil {
+	if err := v.root.Mkdir(name, 0o700); err != nil {
 		return nil, err
 	}
-	dir, err := openFolder(root, name)
+	dir, err := v.openDirectory(name)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (t Tree) scratch(root *os.Root, who owner) (*os.File, error) {
 	err = unix.Fstat(int(dir.Fd()), &st)
 	if err == nil && (int(st.Uid) != os.Geteuid() || st.Mode&0o077 != 0) {
 		err = fmt.Errorf("%s/%s was replaced as soon as it was made: it belongs to user %d, mode %04o",
-			t.Root, name, st.Uid, st.Mode&manifest.MaxMode)
+			v.path, name, st.Uid, st.Mode&manifest.MaxMode)
 	}
 	if err == nil && who != asIs {
 		err = dir.Chown(who.uid, who.gid)
@@ -74,7 +74,7 @@ func (t Tree) scratch(root *os.Root, who owner) (*os.File, error) {
 
 // removeFetched removes what a fetch left that was killed, or is done with. It is not for sweep,
 // which runs while a fetched tree is taken in, too.
-func removeFetched(root *os.Root) error { return removeTree(root, stateDir+"/"+incoming) }
+func (v *Volume) removeFetched() error { return v.removeTree(stateDir + "/" + incoming) }
 
 // mostSilence is how long rsync may say nothing. With --checksum it is silent while either side
 // hashes a file: an hour is 360 GB at 100 MB/s. A server of its own (rsync://) that dies without a
@@ -89,7 +89,7 @@ const endsWithUs = `exec 3<&0 </dev/null; (read -r _ <&3; kill -KILL 0) >/dev/nu
 // rsync copies a remote source to dir. It finds its way there, and to the current release, by
 // paths: so it may do no more than who owns the volume, and who could have replaced a directory on
 // the way by a link. Its ssh runs as before, with root's keys.
-func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.File, who owner) error {
+func (v *Volume) rsync(ctx context.Context, source string, dir *os.File, who owner) error {
 	// No --times: a link must not depend on them. No -I: --checksum decides.
 	args := []string{"--recursive", "--links", "--perms", "--checksum",
 		"--info=nonreg1", "--timeout=" + fmt.Sprint(int(mostSilence.Seconds()))}
@@ -103,12 +103,12 @@ func (t Tree) rsync(ctx context.Context, root *os.Root, source string, dir *os.F
 	if who != asIs {
 		args = append(args, fmt.Sprintf("--copy-as=%d:%d", who.uid, who.gid))
 	}
-	current, err := t.current(root)
+	current, err := v.Current()
 	if err != nil {
 		return err
 	}
 	if current != "" {
-		args = append(args, "--link-dest="+t.Path(current))
+		args = append(args, "--link-dest="+v.Path(current))
 	}
 	// A slash at the end: what is in the directory, not the directory. "host:" is a home directory,
 	// "host:/" would be all of it.

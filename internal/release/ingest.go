@@ -30,25 +30,25 @@ type Ingested struct {
 // Ingest takes SOURCE in: a directory, or what rsync can fetch (host:path, rsync://…). Files that
 // the current release has become hard links to it, the others are copied. `current` stays as it is.
 // After an error the volume is as it was, but for releases that had to make room.
-func (t Tree) Ingest(ctx context.Context, source string, now time.Time, wanted gc.Wanted) (Ingested, error) {
+func (v *Volume) Ingest(ctx context.Context, source string, now time.Time, wanted gc.Wanted) (Ingested, error) {
 	var result Ingested
-	err := t.locked(ctx, func(root *os.Root) error {
+	err := v.locked(ctx, func() error {
 		// First of all, because what a crash left behind takes up room.
-		if _, err := t.sweep(root); err != nil {
+		if _, err := v.sweep(); err != nil {
 			return err
 		}
-		if err := removeFetched(root); err != nil {
+		if err := v.removeFetched(); err != nil {
 			return err
 		}
-		from, err := t.openSource(ctx, root, source)
+		from, err := v.openSource(ctx, source)
 		if IsRemote(source) {
-			defer func() { _ = removeFetched(root) }()
+			defer func() { _ = v.removeFetched() }()
 		}
 		if err != nil {
 			return err
 		}
 		defer func() { _ = from.Close() }()
-		result, err = t.ingest(ctx, root, from, now, wanted)
+		result, err = v.ingest(ctx, from, now, wanted)
 		return err
 	})
 	if err != nil {
@@ -57,18 +57,18 @@ func (t Tree) Ingest(ctx context.Context, source string, now time.Time, wanted g
 	return result, nil
 }
 
-func (t Tree) openSource(ctx context.Context, root *os.Root, source string) (*os.File, error) {
+func (v *Volume) openSource(ctx context.Context, source string) (*os.File, error) {
 	if IsRemote(source) {
-		return t.fetch(ctx, root, source)
+		return v.fetch(ctx, source)
 	}
-	if err := t.checkSource(source); err != nil {
+	if err := v.checkSource(source); err != nil {
 		return nil, err
 	}
 	return openSourceDir(source)
 }
 
 // checkSource refuses what cannot be meant.
-func (t Tree) checkSource(source string) error {
+func (v *Volume) checkSource(source string) error {
 	dir, err := filepath.EvalSymlinks(source)
 	if err != nil {
 		return err
@@ -80,7 +80,7 @@ func (t Tree) checkSource(source string) error {
 	if !info.IsDir() {
 		return errors.New("it is not a directory")
 	}
-	volume, err := filepath.EvalSymlinks(t.Root)
+	volume, err := filepath.EvalSymlinks(v.path)
 	if err != nil {
 		return err
 	}
@@ -88,12 +88,12 @@ func (t Tree) checkSource(source string) error {
 		return err
 	}
 	if below, err := filepath.Rel(dir, volume); err == nil && below != ".." && !strings.HasPrefix(below, "../") {
-		return fmt.Errorf("it holds the release volume %s itself", t.Root)
+		return fmt.Errorf("it holds the release volume %s itself", v.path)
 	}
 	return nil
 }
 
-func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now time.Time, wanted gc.Wanted) (Ingested, error) {
+func (v *Volume) ingest(ctx context.Context, source *os.File, now time.Time, wanted gc.Wanted) (Ingested, error) {
 	seen, err := scan(ctx, source)
 	if err != nil {
 		return Ingested{}, err
@@ -110,14 +110,14 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	if result.Files, result.Bytes = next.Size(); result.Files == 0 {
 		return Ingested{}, errors.New("there are no files in it")
 	}
-	if result.Previous, err = t.current(root); err != nil {
+	if result.Previous, err = v.Current(); err != nil {
 		return Ingested{}, err
 	}
-	base := &baseRelease{}
+	base := &Tree{}
 	if result.Previous != "" {
 		// A current release that cannot be read is no reason to stop: without it, everything is
 		// copied.
-		if held, err := t.base(root, result.Previous); err == nil {
+		if held, err := v.openTree(result.Previous); err == nil {
 			base = held
 			defer base.close()
 		}
@@ -129,11 +129,11 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 	}
 	result.Changes = manifest.Count(base.manifest, next)
 	result.Digest = manifest.DigestOf(text)
-	if id := t.withDigest(ctx, root, result.Digest, result.Previous); id != "" {
+	if id := v.withDigest(ctx, result.Digest, result.Previous); id != "" {
 		result.ID, result.Reused = id, true
 		return result, unchanged(ctx, source, seen)
 	}
-	releases, err := t.releases(root)
+	releases, err := v.Releases()
 	if err != nil {
 		return Ingested{}, err
 	}
@@ -146,24 +146,24 @@ func (t Tree) ingest(ctx context.Context, root *os.Root, source *os.File, now ti
 			result.CopiedBytes += next[i].Size
 		}
 	}
-	a := &assembly{manifest: next, text: text, steps: steps, base: base.tree, whole: base.whole, spans: base.spans, copies: source,
+	a := &assembly{manifest: next, text: text, steps: steps, base: base.dir, whole: base.whole, spans: base.spans, copies: source,
 		copyAs: func(i int) (string, bool) { return next[i].Path, true }}
-	if err = t.makeRoom(ctx, root, result.CopiedBytes, wanted, result.Previous); err != nil {
+	if err = v.makeRoom(ctx, result.CopiedBytes, wanted, result.Previous); err != nil {
 		return Ingested{}, err
 	}
-	err = t.take(ctx, root, result, a, func() error { return unchanged(ctx, source, seen) })
+	err = v.take(ctx, result, a, func() error { return unchanged(ctx, source, seen) })
 	if err != nil {
-		return Ingested{}, errors.Join(err, t.abandon(root, a))
+		return Ingested{}, errors.Join(err, v.abandon(a))
 	}
 	return result, nil
 }
 
 // take makes the tree of a release. check is called when all is copied.
-func (t Tree) take(ctx context.Context, root *os.Root, result Ingested, a *assembly, check func() error) (err error) {
-	if a.who, err = t.owner(root); err != nil {
+func (v *Volume) take(ctx context.Context, result Ingested, a *assembly, check func() error) (err error) {
+	if a.who, err = v.owner(); err != nil {
 		return err
 	}
-	partial, err := t.startPartial(root, result.ID, a.who)
+	partial, err := v.startPartial(result.ID, a.who)
 	if err != nil {
 		return err
 	}
@@ -180,14 +180,14 @@ func (t Tree) take(ctx context.Context, root *os.Root, result Ingested, a *assem
 	if err := a.seal(partial); err != nil {
 		return err
 	}
-	return t.publish(root, result.ID, a)
+	return v.publish(result.ID, a)
 }
 
 // withDigest finds a release with this digest whose tree was left alone; the current one if it has
 // it. Publishing the same tree again takes no room, and what was edited in place is not shipped:
 // the same SOURCE then becomes a release anew.
-func (t Tree) withDigest(ctx context.Context, root *os.Root, digest, current string) string {
-	ids, err := t.releases(root)
+func (v *Volume) withDigest(ctx context.Context, digest, current string) string {
+	ids, err := v.Releases()
 	if err != nil {
 		return ""
 	}
@@ -196,7 +196,7 @@ func (t Tree) withDigest(ctx context.Context, root *os.Root, digest, current str
 		if !strings.HasSuffix(id, "-"+digest[:12]) || found == current && found != "" {
 			continue
 		}
-		if have, err := t.manifestDigest(root, id); err == nil && have == digest && t.untouched(ctx, root, id) == nil {
+		if have, err := v.ManifestDigest(id); err == nil && have == digest && v.Untouched(ctx, id) == nil {
 			found = id
 		}
 	}

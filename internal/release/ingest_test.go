@@ -130,8 +130,8 @@ func TestIngestedTreeBelongsToItsOwner(t *testing.T) {
 		}
 	}
 	// And the owner can go on from there.
-	be(t, call{Op: "verify", Root: tree.Root, ID: one.ID}, "")
-	be(t, call{Op: "activate", Root: tree.Root, ID: one.ID, Digest: one.Digest, Generation: 2}, "")
+	be(t, call{Op: "verify", Root: tree.Root(), ID: one.ID}, "")
+	be(t, call{Op: "activate", Root: tree.Root(), ID: one.ID, Digest: one.Digest, Generation: 2}, "")
 }
 
 func TestIngestOfTheSameTreeReusesTheRelease(t *testing.T) {
@@ -144,7 +144,7 @@ func TestIngestOfTheSameTreeReusesTheRelease(t *testing.T) {
 		t.Fatalf("%+v, %v", again, err)
 	}
 	// From the volume itself, too.
-	fromVolume, err := tree.Ingest(t.Context(), filepath.Join(tree.Root, "current"), second, gc.Wanted{})
+	fromVolume, err := tree.Ingest(t.Context(), filepath.Join(tree.Root(), "current"), second, gc.Wanted{})
 	if err != nil || fromVolume.ID != one.ID {
 		t.Fatalf("%+v, %v", fromVolume, err)
 	}
@@ -211,7 +211,7 @@ func TestIngestOfTheSameTreeMakesItAnewWhenTheReleaseWasEdited(t *testing.T) {
 func TestIngestOfATreeOfHardLinksToTheCurrentRelease(t *testing.T) {
 	tree := volume(t)
 	one := publish(t, tree, source(t, first), 1)
-	dir := filepath.Join(tree.Root, "work")
+	dir := filepath.Join(tree.Root(), "work")
 	if out, err := exec.CommandContext(t.Context(), "cp", "-al", tree.Path(one.ID), dir).CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
@@ -281,7 +281,7 @@ func TestIngestRefusesSourcesThatCannotBeMeant(t *testing.T) {
 		"a file":                  {file, "it is not a directory"},
 		"empty":                   {t.TempDir(), "there are no files in it"},
 		"only directories":        {source(t, map[string]string{"a/b/": ""}), "there are no files in it"},
-		"the volume":              {tree.Root, "it holds the release volume"},
+		"the volume":              {tree.Root(), "it holds the release volume"},
 		"a directory above":       {"/", "it holds the release volume"},
 		"a remote one, no server": {"rsync://127.0.0.1:1/x", "rsync from there: rsync: [Receiver] failed to connect"},
 	} {
@@ -346,11 +346,6 @@ func TestCopyOfAChangedFileIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, dir, "a", "2")
-	root, err := tree.open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = root.Close() }()
 	from, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -358,7 +353,7 @@ func TestCopyOfAChangedFileIsRefused(t *testing.T) {
 	defer func() { _ = from.Close() }()
 	in := Ingested{ID: manifest.NewID(second, m.Digest()), Digest: m.Digest()}
 	a := &assembly{manifest: m, steps: plan(nil, m), copies: from, copyAs: func(i int) (string, bool) { return m[i].Path, true }}
-	err = tree.take(t.Context(), root, in, a, func() error { return nil })
+	err = tree.take(t.Context(), in, a, func() error { return nil })
 	if !errors.Is(err, ErrChanged) {
 		t.Fatalf("got %v", err)
 	}
@@ -368,7 +363,7 @@ func TestCopyOfAChangedFileIsRefused(t *testing.T) {
 func TestAVolumeWithoutInodesIsNotCalledFull(t *testing.T) {
 	tree := small(t, 4096)
 	publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
-	if err := unix.Mount("tmpfs", tree.Root, "tmpfs", unix.MS_REMOUNT, "nr_inodes=60"); err != nil {
+	if err := unix.Mount("tmpfs", tree.Root(), "tmpfs", unix.MS_REMOUNT, "nr_inodes=60"); err != nil {
 		t.Fatal(err)
 	}
 	before := listing(t, tree)
@@ -388,7 +383,7 @@ func TestFullVolumeIsAClearErrorAndChangesNothing(t *testing.T) {
 	publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
 	before := listing(t, tree)
 	_, err := tree.Ingest(t.Context(), source(t, map[string]string{"big": strings.Repeat("x", 2<<20)}), second, gc.Wanted{})
-	wantError(t, err, tree.Root, "KiB free, the release needs 2.0 MiB more", "no space left on device")
+	wantError(t, err, tree.Root(), "KiB free, the release needs 2.0 MiB more", "no space left on device")
 	if listing(t, tree) != before {
 		t.Fatal("the volume changed")
 	}
@@ -411,9 +406,9 @@ func TestIngestClearsWhatACrashLeftBehind(t *testing.T) {
 	tree := volume(t)
 	dir := source(t, first)
 	in := publish(t, tree, dir, 1)
-	put(t, tree.Root, "releases/20260101T000000Z-000000000000.partial/sub/x", "x")
-	put(t, tree.Root, "releases/"+in.ID+".partial/x", "x")
-	put(t, tree.Root, ".ebs-release/.generation123", "x")
+	put(t, tree.Root(), "releases/20260101T000000Z-000000000000.partial/sub/x", "x")
+	put(t, tree.Root(), "releases/"+in.ID+".partial/x", "x")
+	put(t, tree.Root(), ".ebs-release/.generation123", "x")
 	put(t, dir, "more", "more")
 	publish(t, tree, dir, 2)
 	left := listing(t, tree)
@@ -457,9 +452,9 @@ func TestIngestFromAnRsyncServer(t *testing.T) {
 	wantError(t, err, "Unknown module")
 }
 
-func notThere(t *testing.T, tree Tree, name string) {
+func notThere(t *testing.T, tree *Volume, name string) {
 	t.Helper()
-	if _, err := os.Lstat(filepath.Join(tree.Root, stateDir, name)); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Lstat(filepath.Join(tree.Root(), stateDir, name)); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("%s is still there: %v", name, err)
 	}
 }
@@ -505,7 +500,7 @@ func TestAKilledFetchLeavesNothing(t *testing.T) {
 	if err := os.WriteFile(far+"/large", bytes.Repeat([]byte("0123456789abcdef"), 1<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	data, err := json.Marshal(call{Op: "ingest", Root: tree.Root, Source: rsyncServer(t, far, "--bwlimit=200") + "/tree"})
+	data, err := json.Marshal(call{Op: "ingest", Root: tree.Root(), Source: rsyncServer(t, far, "--bwlimit=200") + "/tree"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -518,7 +513,7 @@ func TestAKilledFetchLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "the fetch is under way", func() bool {
-		parts, _ := filepath.Glob(filepath.Join(tree.Root, stateDir, incoming, ".large.*"))
+		parts, _ := filepath.Glob(filepath.Join(tree.Root(), stateDir, incoming, ".large.*"))
 		return len(parts) > 0 && len(marked(t, mark)) >= 4 // publisher, watcher, rsync's two
 	})
 	_, _ = publisher.Process.Kill(), publisher.Wait()
@@ -529,7 +524,7 @@ func TestAKilledFetchLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	notThere(t, tree, incoming)
-	if err := os.Mkdir(filepath.Join(tree.Root, stateDir, incoming), 0o700); err != nil {
+	if err := os.Mkdir(filepath.Join(tree.Root(), stateDir, incoming), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if err := tree.Activate(t.Context(), in.ID, in.Digest, 1); err != nil { // a rollback
@@ -629,8 +624,8 @@ func TestWhoOwnsTheVolumeCannotLeadAFetchElsewhere(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			before := listing(t, Tree{outside})
-			from, state := source(t, first), tree.Root+"/.ebs-release"
+			before := listing(t, open(t, outside))
+			from, state := source(t, first), tree.Root()+"/.ebs-release"
 			t.Setenv("WHEN", when)
 			t.Setenv("SWAP", fmt.Sprintf("setpriv --reuid=%d --regid=%d --clear-groups bash -c 'cd %s && mv incoming aside && ln -s %s incoming'",
 				ordinary, ordinary, state, outside))
@@ -642,7 +637,7 @@ func TestWhoOwnsTheVolumeCannotLeadAFetchElsewhere(t *testing.T) {
 			} else {
 				same(t, from, tree.Path(in.ID))
 			}
-			if after := listing(t, Tree{outside}); after != before {
+			if after := listing(t, open(t, outside)); after != before {
 				t.Errorf("written outside:\n%s", after)
 			}
 			if _, err := os.Lstat(state + "/aside"); err != nil {
@@ -655,7 +650,7 @@ func TestWhoOwnsTheVolumeCannotLeadAFetchElsewhere(t *testing.T) {
 func TestAScratchFolderThatWasReplacedIsRefused(t *testing.T) {
 	tree := volume(t)
 	stop, replaced := make(chan struct{}), make(chan struct{})
-	state := tree.Root + "/.ebs-release"
+	state := tree.Root() + "/.ebs-release"
 	put(t, state, "mine/", "")
 	if err := os.Chown(state+"/mine", ordinary, ordinary); err != nil {
 		t.Fatal(err)
@@ -670,12 +665,7 @@ func TestAScratchFolderThatWasReplacedIsRefused(t *testing.T) {
 			}
 		}
 	}()
-	root, err := tree.open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = root.Close() }()
-	dir, err := tree.scratch(root, asIs)
+	dir, err := tree.scratch(asIs)
 	close(stop)
 	<-replaced
 	if err != nil { // the other was faster

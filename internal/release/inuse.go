@@ -20,12 +20,12 @@ func seesAll() bool { return os.Geteuid() == 0 }
 // which: a container that has the tree bound, a working directory, a root, an open directory. Open
 // and mapped files are none of that: they stay what they are when their names go. When nobody can
 // tell, all are in use.
-func (t Tree) inUse(ids []string) map[string]string {
+func (v *Volume) inUse(ids []string) map[string]string {
 	used := map[string]string{}
 	s := search{trees: map[uint64]string{}, spaces: map[string]bool{}, used: used}
 	for _, id := range ids {
 		var st unix.Stat_t
-		if unix.Lstat(t.Path(id), &st) == nil {
+		if unix.Fstatat(int(v.dir.Fd()), releasesDir+"/"+id, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
 			s.dev = st.Dev
 			s.trees[st.Ino] = id
 		}

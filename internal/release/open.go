@@ -17,14 +17,9 @@ import (
 // through openIn; what is below a release's own directory, through dirs and walker, which keep the
 // same rules one name at a time.
 
-// openIn opens a name below root: it does not wait, follows no symlink anywhere on the way, and
-// does not leave root.
-func openIn(root *os.Root, name string, flags uint64, mode os.FileMode) (*os.File, error) {
-	top, err := root.Open(".") // os.Root does not give its descriptor, and follows symlinks within the root
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = top.Close() }()
+// openIn opens a name of the volume: it does not wait, follows no symlink anywhere on the way, and
+// does not leave the volume.
+func (v *Volume) openIn(name string, flags uint64, mode os.FileMode) (*os.File, error) {
 	how := unix.OpenHow{
 		Flags:   flags | unix.O_NONBLOCK | unix.O_NOFOLLOW | unix.O_NOCTTY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
@@ -33,7 +28,7 @@ func openIn(root *os.Root, name string, flags uint64, mode os.FileMode) (*os.Fil
 		how.Mode = uint64(mode.Perm())
 	}
 	for {
-		fd, err := unix.Openat2(int(top.Fd()), name, &how)
+		fd, err := unix.Openat2(int(v.dir.Fd()), name, &how)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
@@ -48,12 +43,12 @@ func openIn(root *os.Root, name string, flags uint64, mode os.FileMode) (*os.Fil
 }
 
 // openPlain opens a regular file of ours, of at most limit bytes.
-func openPlain(root *os.Root, name string, limit int64) (*os.File, error) {
-	return openRegular(root, name, unix.O_RDONLY, 0, limit)
+func (v *Volume) openPlain(name string, limit int64) (*os.File, error) {
+	return v.openRegular(name, unix.O_RDONLY, 0, limit)
 }
 
-func openRegular(root *os.Root, name string, flags uint64, mode os.FileMode, limit int64) (*os.File, error) {
-	file, err := openIn(root, name, flags, mode)
+func (v *Volume) openRegular(name string, flags uint64, mode os.FileMode, limit int64) (*os.File, error) {
+	file, err := v.openIn(name, flags, mode)
 	if err != nil {
 		return nil, err
 	}
@@ -70,14 +65,14 @@ func openRegular(root *os.Root, name string, flags uint64, mode os.FileMode, lim
 	return nil, errors.Join(err, file.Close())
 }
 
-// openFolder opens a directory of the volume.
-func openFolder(root *os.Root, name string) (*os.File, error) {
-	return openIn(root, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+// openDirectory opens a directory of the volume.
+func (v *Volume) openDirectory(name string) (*os.File, error) {
+	return v.openIn(name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 }
 
-// readFolder lists a directory of the volume, by name.
-func readFolder(root *os.Root, name string) ([]fs.DirEntry, error) {
-	dir, err := openFolder(root, name)
+// readDirectory lists a directory of the volume, by name.
+func (v *Volume) readDirectory(name string) ([]fs.DirEntry, error) {
+	dir, err := v.openDirectory(name)
 	if err != nil {
 		return nil, err
 	}

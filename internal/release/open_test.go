@@ -24,17 +24,20 @@ func TestWhatTheOwnerPutsThereHoldsNobodyUp(t *testing.T) {
 	if err := far.Activate(t.Context(), one.ID, one.Digest, 1); err != nil {
 		t.Fatal(err)
 	}
-	verbs := map[string]func(ctx context.Context, tree Tree) error{
-		"current":    func(_ context.Context, tree Tree) error { _, err := tree.Current(); return err },
-		"generation": func(_ context.Context, tree Tree) error { _, err := tree.Generation(); return err },
-		"releases":   func(_ context.Context, tree Tree) error { _, err := tree.Releases(); return err },
-		"manifest":   func(_ context.Context, tree Tree) error { _, err := tree.Manifest(one.ID); return err },
-		"check":      func(_ context.Context, tree Tree) error { return tree.Check(one.ID, one.Digest, 1) },
-		"verify":     func(ctx context.Context, tree Tree) error { return tree.Verify(ctx, one.ID) },
-		"activate":   func(ctx context.Context, tree Tree) error { return tree.Activate(ctx, one.ID, one.Digest, 2) },
-		"prune":      func(ctx context.Context, tree Tree) error { _, err := tree.Prune(ctx, gc.Wanted{Keep: 1}); return err },
-		"init":       func(_ context.Context, tree Tree) error { return tree.Init(ordinary, ordinary) },
-		"stage": func(ctx context.Context, tree Tree) error {
+	verbs := map[string]func(ctx context.Context, tree *Volume) error{
+		"current":    func(_ context.Context, tree *Volume) error { _, err := tree.Current(); return err },
+		"generation": func(_ context.Context, tree *Volume) error { _, err := tree.Generation(); return err },
+		"releases":   func(_ context.Context, tree *Volume) error { _, err := tree.Releases(); return err },
+		"manifest":   func(_ context.Context, tree *Volume) error { _, err := tree.Manifest(one.ID); return err },
+		"check":      func(_ context.Context, tree *Volume) error { return tree.Check(one.ID, one.Digest, 1) },
+		"verify":     func(ctx context.Context, tree *Volume) error { return tree.Verify(ctx, one.ID) },
+		"activate":   func(ctx context.Context, tree *Volume) error { return tree.Activate(ctx, one.ID, one.Digest, 2) },
+		"prune": func(ctx context.Context, tree *Volume) error {
+			_, err := tree.Prune(ctx, gc.Wanted{Keep: 1})
+			return err
+		},
+		"init": func(_ context.Context, tree *Volume) error { return tree.Init(ordinary, ordinary) },
+		"stage": func(ctx context.Context, tree *Volume) error {
 			_, staging, err := tree.Stage(ctx, StageRequest{ID: two.ID, Digest: two.Digest, Base: one.ID, Delta: strings.NewReader("")})
 			if staging != nil {
 				err = staging.Close()
@@ -73,14 +76,14 @@ func TestWhatTheOwnerPutsThereHoldsNobodyUp(t *testing.T) {
 		} {
 			t.Run(name+" "+plant, func(t *testing.T) {
 				t.Parallel()
-				spoiled := func() Tree {
+				spoiled := func() *Volume {
 					tree := member(t, far)
-					path, moved := filepath.Join(tree.Root, name), filepath.Join(tree.Root, "moved")
+					path, moved := filepath.Join(tree.Root(), name), filepath.Join(tree.Root(), "moved")
 					if err := os.Rename(path, moved); err != nil && !os.IsNotExist(err) {
 						t.Fatal(err)
 					}
 					for _, fifo := range []string{"fifo", "releases/fifo"} {
-						if err := unix.Mkfifo(filepath.Join(tree.Root, fifo), 0o666); err != nil && name != releasesDir {
+						if err := unix.Mkfifo(filepath.Join(tree.Root(), fifo), 0o666); err != nil && name != releasesDir {
 							t.Fatal(err)
 						}
 					}
@@ -116,4 +119,4 @@ func TestWhatTheOwnerPutsThereHoldsNobodyUp(t *testing.T) {
 }
 
 // below is the name, from the root, of a path in a release.
-func (t Tree) below(id, path string) string { return releasesDir + "/" + id + "/" + path }
+func (v *Volume) below(id, path string) string { return releasesDir + "/" + id + "/" + path }

@@ -18,20 +18,15 @@ type Pack struct {
 // only into those lines of the manifests that differ, and keeps only them: what a push costs
 // depends on what changed, not on the size of the tree. Whether it is right the member says, by the
 // digest.
-func (t Tree) Pack(base, id string) (p Pack, err error) {
-	root, err := t.open()
-	if err != nil {
-		return p, err
-	}
-	defer func() { _ = root.Close() }()
-	next, err := t.openManifest(root, id)
+func (v *Volume) Pack(base, id string) (p Pack, err error) {
+	next, err := v.openManifest(id)
 	if err != nil {
 		return p, err
 	}
 	defer func() { _ = next.Close() }()
 	var old io.ReadSeeker = bytes.NewReader(nil)
 	if base != "" {
-		file, err := t.openManifest(root, base)
+		file, err := v.openManifest(base)
 		if err != nil {
 			return p, err
 		}

@@ -20,63 +20,63 @@ import (
 // makeRoom makes a full disk known before anything is written, and gives up releases before that:
 // those that are needed least, one by one, until there is room. What it cannot foresee the kernel
 // says later.
-func (t Tree) makeRoom(ctx context.Context, root *os.Root, need int64, wanted gc.Wanted, base string) error {
-	free, err := t.free()
+func (v *Volume) makeRoom(ctx context.Context, need int64, wanted gc.Wanted, base string) error {
+	free, err := v.free()
 	if err != nil || need <= free {
 		return err
 	}
-	v, err := t.volume(root)
+	on, err := v.inventory()
 	if err != nil {
 		return err
 	}
-	v.Base, v.InUse = base, t.inUse(v.Releases)
-	for _, id := range wanted.ForRoom(v) {
+	on.Base, on.InUse = base, v.inUse(on.Releases)
+	for _, id := range wanted.ForRoom(on) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := errors.Join(t.remove(ctx, root, id), t.syncAll(root)); err != nil { // synced: what is free is known then
+		if err := errors.Join(v.remove(ctx, id), v.syncAll()); err != nil { // synced: what is free is known then
 			return err
 		}
-		if free, err = t.free(); err != nil || need <= free {
+		if free, err = v.free(); err != nil || need <= free {
 			return err
 		}
 	}
-	if v.Releases, err = t.releases(root); err != nil {
+	if on.Releases, err = v.Releases(); err != nil {
 		return err
 	}
 	return fmt.Errorf("%s has %s free, the release needs %s more: %w%s",
-		t.Root, words.Bytes(free), words.Bytes(need), unix.ENOSPC, whatWouldFit(v, wanted))
+		v.path, words.Bytes(free), words.Bytes(need), unix.ENOSPC, whatWouldFit(on, wanted))
 }
 
 // whatWouldFit says what still takes up room, and what to do about it.
-func whatWouldFit(v gc.Volume, wanted gc.Wanted) string {
+func whatWouldFit(on gc.Volume, wanted gc.Wanted) string {
 	words := "; left are"
-	for _, id := range v.Releases {
-		switch before := wanted.Before(v); {
-		case id == v.Current:
+	for _, id := range on.Releases {
+		switch before := wanted.Before(on); {
+		case id == on.Current:
 			words += " " + id + " (current)"
-		case v.InUse[id] != "":
-			words += " " + id + " (in use by " + v.InUse[id] + ")"
+		case on.InUse[id] != "":
+			words += " " + id + " (in use by " + on.InUse[id] + ")"
 		case id == before:
 			words += " " + id + " (what a rollback needs)"
 		default:
 			words += " " + id
 		}
 	}
-	if len(v.Releases) == 0 {
+	if len(on.Releases) == 0 {
 		return ". Try: a larger volume"
 	}
-	if wanted.Keep != 1 && len(v.Releases) > 1 {
+	if wanted.Keep != 1 && len(on.Releases) > 1 {
 		return words + ". Try: a larger volume, or --keep 1, which gives up what a rollback needs"
 	}
 	return words + ". Try: a larger volume"
 }
 
 // free is how many bytes can be written.
-func (t Tree) free() (int64, error) {
+func (v *Volume) free() (int64, error) {
 	var st unix.Statfs_t
-	if err := unix.Statfs(t.Root, &st); err != nil {
-		return 0, fmt.Errorf("free space on %s: %w", t.Root, err)
+	if err := unix.Fstatfs(int(v.dir.Fd()), &st); err != nil {
+		return 0, fmt.Errorf("free space on %s: %w", v.path, err)
 	}
 	return int64(st.Bavail) * st.Bsize, nil // the type differs between architectures
 }
@@ -94,46 +94,46 @@ func whatIsFull(dir *os.File, err error) error {
 
 // startPartial makes an empty partial tree. What a crash left of any earlier one goes: there is one
 // publish at a time.
-func (t Tree) startPartial(root *os.Root, id string, who owner) (*os.File, error) {
-	foreign, err := t.sweep(root)
+func (v *Volume) startPartial(id string, who owner) (*os.File, error) {
+	foreign, err := v.sweep()
 	if err != nil {
 		return nil, err
 	}
 	name := releasesDir + "/" + id + partialExt
-	if err := root.Mkdir(name, 0o755); errors.Is(err, fs.ErrExist) {
+	if err := v.root.Mkdir(name, 0o755); errors.Is(err, fs.ErrExist) {
 		return nil, errors.Join(err, foreign)
 	} else if err != nil {
 		return nil, err
 	}
 	// Whatever the umask is: the root is not in the manifest.
-	if err := root.Chmod(name, 0o755); err != nil {
+	if err := v.root.Chmod(name, 0o755); err != nil {
 		return nil, err
 	}
 	if who != asIs {
-		if err := root.Lchown(name, who.uid, who.gid); err != nil {
+		if err := v.root.Lchown(name, who.uid, who.gid); err != nil {
 			return nil, err
 		}
 	}
-	return openFolder(root, name)
+	return v.openDirectory(name)
 }
 
 // sweep removes what is not whole: partial trees, temporary files. foreign is what it had to leave,
 // because its directories belong to another user, such as the one that an application runs as: that
 // stops nobody, and Prune reports it.
-func (t Tree) sweep(root *os.Root) (foreign, err error) {
+func (v *Volume) sweep() (foreign, err error) {
 	for _, dir := range []string{releasesDir, stateDir} {
-		entries, err := readFolder(root, dir)
+		entries, err := v.readDirectory(dir)
 		if err != nil {
-			return foreign, fmt.Errorf("release volume %s: %w", t.Root, err)
+			return foreign, fmt.Errorf("release volume %s: %w", v.path, err)
 		}
 		for _, e := range entries {
 			name := e.Name()
 			if !strings.HasSuffix(name, partialExt) && !strings.HasPrefix(name, ".") {
 				continue
 			}
-			err := removeTree(root, dir+"/"+name)
+			err := v.removeTree(dir + "/" + name)
 			if err != nil {
-				err = fmt.Errorf("remove leftover %s/%s/%s: %w", t.Root, dir, name, err)
+				err = fmt.Errorf("remove leftover %s/%s/%s: %w", v.path, dir, name, err)
 			}
 			if errors.Is(err, fs.ErrPermission) {
 				foreign = errors.Join(foreign, err)
@@ -148,8 +148,8 @@ func (t Tree) sweep(root *os.Root) (foreign, err error) {
 // removeTree removes a file or tree of the volume, also below directories that their owner may not
 // write to. What is another user's stays, with the directories on the way to it, and is an
 // fs.ErrPermission; the rest goes.
-func removeTree(root *os.Root, name string) error {
-	dir, err := openFolder(root, path.Dir(name))
+func (v *Volume) removeTree(name string) error {
+	dir, err := v.openDirectory(path.Dir(name))
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 
 	"ebs-release/internal/gc"
 )
@@ -22,23 +21,23 @@ import (
 // Nobody who looks into that tree, a container that has it bound or a program that was started
 // there, must see it turn into another release. So it is only done by who can see all of them:
 // root. For others the kernel hides where another user's programs are: they make a new tree.
-func (t Tree) recycle(ctx context.Context, root *os.Root, id string, a *assembly, wanted gc.Wanted, base string) (string, error) {
-	old, err := t.spare(root, wanted, base)
+func (v *Volume) recycle(ctx context.Context, id string, a *assembly, wanted gc.Wanted, base string) (string, error) {
+	old, err := v.spare(wanted, base)
 	if err != nil || old == "" {
 		return "", err
 	}
-	a.hides = !t.onlyOurs(ctx, root, releasesDir+"/"+old, t.spans(root))
+	a.hides = !v.onlyOurs(ctx, releasesDir+"/"+old, v.spans())
 	from, to := releasesDir+"/"+old+partialExt, releasesDir+"/"+id+partialExt
-	if err := root.Rename(releasesDir+"/"+old, from); err != nil {
+	if err := v.root.Rename(releasesDir+"/"+old, from); err != nil {
 		return "", err
 	}
-	if err := t.syncDir(root, releasesDir); err != nil {
+	if err := v.syncDir(releasesDir); err != nil {
 		return "", err
 	}
-	if err := root.Remove(stateDir + "/" + old + manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := v.root.Remove(stateDir + "/" + old + manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	entries, err := readFolder(root, from)
+	entries, err := v.readDirectory(from)
 	if err != nil {
 		return "", err
 	}
@@ -47,11 +46,11 @@ func (t Tree) recycle(ctx context.Context, root *os.Root, id string, a *assembly
 			continue
 		}
 		// Its owner may not move a directory that it may not write to.
-		if err := root.Rename(from+"/"+e.Name(), to+"/"+e.Name()); err != nil && !errors.Is(err, fs.ErrPermission) {
+		if err := v.root.Rename(from+"/"+e.Name(), to+"/"+e.Name()); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return "", err
 		}
 	}
-	if err := removeTree(root, from); err != nil && !errors.Is(err, fs.ErrPermission) {
+	if err := v.removeTree(from); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return "", err
 	}
 	return old, nil
@@ -59,18 +58,18 @@ func (t Tree) recycle(ctx context.Context, root *os.Root, id string, a *assembly
 
 // spare is the release that is needed least, if there is one that nobody needs, and the volume
 // holds as many as are to be kept.
-func (t Tree) spare(root *os.Root, wanted gc.Wanted, base string) (string, error) {
-	v, err := t.volume(root)
-	if err != nil || len(v.Releases) < max(wanted.Keep, 1) || !seesAll() {
+func (v *Volume) spare(wanted gc.Wanted, base string) (string, error) {
+	on, err := v.inventory()
+	if err != nil || len(on.Releases) < max(wanted.Keep, 1) || !seesAll() {
 		return "", err
 	}
-	if v.Previous == "" { // nobody knows yet: none is taken until after the next activation
+	if on.Previous == "" { // nobody knows yet: none is taken until after the next activation
 		return "", nil
 	}
-	v.Base, v.InUse = base, t.inUse(v.Releases)
+	on.Base, on.InUse = base, v.inUse(on.Releases)
 	held := wanted
 	held.Keep = max(held.Keep, 2) // also with 1: until the new one is committed, the one before is what a rollback needs
-	if ids := held.ForRoom(v); len(ids) > 0 && held.Held[ids[0]] == "" {
+	if ids := held.ForRoom(on); len(ids) > 0 && held.Held[ids[0]] == "" {
 		return ids[0], nil
 	}
 	return "", nil

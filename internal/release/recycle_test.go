@@ -20,7 +20,7 @@ import (
 
 // fleetOf is a server and a member that hold the same three releases, the last one current, and a
 // fourth one that only the server has.
-func fleetOf(t *testing.T) (server, far Tree, held []Ingested, next Ingested) {
+func fleetOf(t *testing.T) (server, far *Volume, held []Ingested, next Ingested) {
 	t.Helper()
 	server = volume(t)
 	dir := source(t, first)
@@ -42,7 +42,7 @@ func fleetOf(t *testing.T) (server, far Tree, held []Ingested, next Ingested) {
 
 // pushAs brings a release to a member and makes it current, as root, who sees everybody that may
 // look into a tree. It returns what the staging said.
-func pushAs(t *testing.T, server, far Tree, base string, in Ingested, generation int64) string {
+func pushAs(t *testing.T, server, far *Volume, base string, in Ingested, generation int64) string {
 	t.Helper()
 	c := call{ID: in.ID, Digest: in.Digest, Base: base, Delta: delta(t, server, base, in.ID), Keep: 3, Generation: generation}
 	said, err := c.push(t.Context(), far, bytes.NewReader(sent(t, server, base, in.ID)))
@@ -53,13 +53,13 @@ func pushAs(t *testing.T, server, far Tree, base string, in Ingested, generation
 }
 
 // pushAsOwner is pushAs by the owner of the tree, who is not root, as on a real member.
-func pushAsOwner(t *testing.T, server, far Tree, base string, in Ingested, generation int64) string {
+func pushAsOwner(t *testing.T, server, far *Volume, base string, in Ingested, generation int64) string {
 	t.Helper()
-	return be(t, call{Op: "push", Root: far.Root, ID: in.ID, Digest: in.Digest, Base: base, Delta: delta(t, server, base, in.ID), Keep: 3, Generation: generation},
+	return be(t, call{Op: "push", Root: far.Root(), ID: in.ID, Digest: in.Digest, Base: base, Delta: delta(t, server, base, in.ID), Keep: 3, Generation: generation},
 		string(sent(t, server, base, in.ID)))
 }
 
-func wholeReleases(t *testing.T, tree Tree, want ...string) {
+func wholeReleases(t *testing.T, tree *Volume, want ...string) {
 	t.Helper()
 	ids, err := tree.Releases()
 	if err != nil || strings.Join(ids, " ") != strings.Join(want, " ") {
@@ -90,7 +90,7 @@ func TestTheOldestTreeBecomesTheNewOne(t *testing.T) {
 	if inode(t, far.Path(next.ID)+"/bin/run") != inode(t, far.Path(held[2].ID)+"/bin/run") {
 		t.Error("an unchanged file is not the one of the release before")
 	}
-	if manifests, _ := filepath.Glob(far.Root + "/.ebs-release/*.manifest"); len(manifests) != 3 {
+	if manifests, _ := filepath.Glob(far.Root() + "/.ebs-release/*.manifest"); len(manifests) != 3 {
 		t.Errorf("manifests: %v", manifests)
 	}
 	if left := listing(t, far); strings.Contains(left, partialExt) {
@@ -281,7 +281,7 @@ func TestAProgramOfAnotherUserDoesNotFindItselfInTheNewRelease(t *testing.T) {
 // A container has a tree bound, in a mount namespace of its own: neither root nor the owner of the
 // tree touches it.
 func TestATreeThatAContainerHasMountedIsLeftAlone(t *testing.T) {
-	for name, push := range map[string]func(*testing.T, Tree, Tree, string, Ingested, int64) string{"root": pushAs, "owner": pushAsOwner} {
+	for name, push := range map[string]func(*testing.T, *Volume, *Volume, string, Ingested, int64) string{"root": pushAs, "owner": pushAsOwner} {
 		t.Run(name, func(t *testing.T) {
 			server, far, held, next := fleetOf(t)
 			tree := far.Path(held[0].ID)
@@ -298,7 +298,7 @@ func TestATreeThatAContainerHasMountedIsLeftAlone(t *testing.T) {
 			if said := push(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled " {
 				t.Fatal(said)
 			}
-			be(t, call{Op: "prune", Root: far.Root, Keep: 1}, "")
+			be(t, call{Op: "prune", Root: far.Root(), Keep: 1}, "")
 			wholeReleases(t, far, held[0].ID, next.ID)
 			if conf, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/mnt/conf", container.Process.Pid)); err != nil || string(conf) != first["etc/conf"] {
 				t.Fatalf("the container sees %q, %v", conf, err)
@@ -306,7 +306,7 @@ func TestATreeThatAContainerHasMountedIsLeftAlone(t *testing.T) {
 			if err := errors.Join(stdin.Close(), container.Wait()); err != nil {
 				t.Fatal(err)
 			}
-			be(t, call{Op: "prune", Root: far.Root, Keep: 1}, "") // now nobody holds it
+			be(t, call{Op: "prune", Root: far.Root(), Keep: 1}, "") // now nobody holds it
 			wholeReleases(t, far, next.ID)
 		})
 	}
@@ -317,12 +317,7 @@ func TestOnlyATreeThatNobodyNeedsIsRecycled(t *testing.T) {
 	ids := []string{held[0].ID, held[1].ID, held[2].ID}
 	least := func(keep int, needed string) string {
 		t.Helper()
-		root, err := far.open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = root.Close() }()
-		id, err := far.spare(root, gc.Wanted{Keep: keep}, needed)
+		id, err := far.spare(gc.Wanted{Keep: keep}, needed)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -350,14 +345,14 @@ func TestOnlyATreeThatNobodyNeedsIsRecycled(t *testing.T) {
 		t.Errorf("after a rollback: %q, want %q", got, ids[1])
 	}
 	// What the fence names is as good as current: a crash came before the flip.
-	if err := os.WriteFile(far.Root+"/"+fencePath, []byte("5 "+ids[1]+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(far.Root()+"/"+fencePath, []byte("5 "+ids[1]+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if got := least(3, ids[0]); got != "" {
 		t.Errorf("after a crash before the flip: %q", got)
 	}
 	// A volume of an older agent does not say which one was current before.
-	if err := errors.Join(os.WriteFile(far.Root+"/"+fencePath, []byte("5 "+ids[0]+"\n"), 0o644), os.Remove(far.Root+"/"+previousPath)); err != nil {
+	if err := errors.Join(os.WriteFile(far.Root()+"/"+fencePath, []byte("5 "+ids[0]+"\n"), 0o644), os.Remove(far.Root()+"/"+previousPath)); err != nil {
 		t.Fatal(err)
 	}
 	if got := least(3, ids[0]); got != "" {
@@ -425,7 +420,7 @@ func TestAFolderOfAnotherUserStopsNoLaterPush(t *testing.T) {
 		put(t, far.Path(old.ID), "etc/tmp/x", "root's")
 	}
 	pushAsOwner(t, server, far, held[2].ID, next, 4)
-	be(t, call{Op: "prune", Root: far.Root, Keep: 3}, "")
+	be(t, call{Op: "prune", Root: far.Root(), Keep: 3}, "")
 	holds := func(want ...string) { // but for the one with a directory too many
 		t.Helper()
 		if ids, err := far.Releases(); err != nil || strings.Join(ids, " ") != strings.Join(want, " ") {
@@ -435,7 +430,7 @@ func TestAFolderOfAnotherUserStopsNoLaterPush(t *testing.T) {
 	}
 	holds(held[1].ID, held[2].ID, next.ID)
 	for range 2 { // it is said each time
-		said := be(t, call{Op: "prune", Root: far.Root, Keep: 2}, "")
+		said := be(t, call{Op: "prune", Root: far.Root(), Keep: 2}, "")
 		for _, old := range held[:2] {
 			if !strings.Contains(said, "remove leftover "+far.PartialPath(old.ID)) {
 				t.Errorf("%s is not in %q", old.ID, said)

@@ -55,9 +55,8 @@ type Held struct {
 // Staging is a release on its way to a member: its tree has all that could be found there, and
 // waits for the rest. Until Close nobody else changes the volume.
 type Staging struct {
-	tree     Tree
+	volume   *Volume
 	id       string
-	root     *os.Root
 	unlock   func()
 	partial  *os.File
 	assembly *assembly
@@ -71,7 +70,7 @@ type Staging struct {
 // copies where only the mode changed, all directories and symlinks. It needs no root. With Staged
 // the caller gets a Staging, and has to close it. After an error, and with any other state, nothing
 // is left behind.
-func (t Tree) Stage(ctx context.Context, req StageRequest) (result StageResult, staging *Staging, err error) {
+func (v *Volume) Stage(ctx context.Context, req StageRequest) (result StageResult, staging *Staging, err error) {
 	if err := manifest.CheckID(req.ID); err != nil {
 		return result, nil, err
 	}
@@ -85,8 +84,8 @@ func (t Tree) Stage(ctx context.Context, req StageRequest) (result StageResult, 
 	if err != nil {
 		return result, nil, fmt.Errorf("stage %s: %w", req.ID, err)
 	}
-	s := &Staging{tree: t, id: req.ID}
-	if s.root, s.unlock, err = t.lock(ctx); err != nil {
+	s := &Staging{volume: v, id: req.ID}
+	if s.unlock, err = v.lock(ctx); err != nil {
 		return result, nil, fmt.Errorf("stage %s: %w", req.ID, err)
 	}
 	defer func() {
@@ -95,7 +94,7 @@ func (t Tree) Stage(ctx context.Context, req StageRequest) (result StageResult, 
 		}
 	}()
 	result.Release = req.ID
-	if _, err := s.root.Lstat(releasesDir + "/" + req.ID); err == nil {
+	if _, err := s.volume.root.Lstat(releasesDir + "/" + req.ID); err == nil {
 		whole, err := s.present(ctx, req)
 		if whole || err != nil {
 			result.State = Present
@@ -104,7 +103,7 @@ func (t Tree) Stage(ctx context.Context, req StageRequest) (result StageResult, 
 	}
 	result.Recycled, err = s.begin(ctx, req, delta)
 	if errors.Is(err, errBase) {
-		result = StageResult{State: NeedBase, Release: req.ID, Reason: err.Error(), Releases: t.held(s.root)}
+		result = StageResult{State: NeedBase, Release: req.ID, Reason: err.Error(), Releases: v.held()}
 		return result, nil, nil
 	}
 	if err != nil {
@@ -118,9 +117,9 @@ func (t Tree) Stage(ctx context.Context, req StageRequest) (result StageResult, 
 }
 
 func (s *Staging) begin(ctx context.Context, req StageRequest, delta manifest.Delta) (recycled string, err error) {
-	base := &baseRelease{}
+	base := &Tree{}
 	if req.Base != "" {
-		if base, err = s.tree.base(s.root, req.Base); err != nil {
+		if base, err = s.volume.openTree(req.Base); err != nil {
 			return "", fmt.Errorf("%w: %w", errBase, err)
 		}
 		defer base.close()
@@ -148,23 +147,23 @@ func (s *Staging) begin(ctx context.Context, req StageRequest, delta manifest.De
 			s.missing = append(s.missing, i)
 		}
 	}
-	who, err := s.tree.owner(s.root)
+	who, err := s.volume.owner()
 	if err != nil {
 		return "", err
 	}
-	if s.partial, err = s.tree.startPartial(s.root, req.ID, who); err != nil {
+	if s.partial, err = s.volume.startPartial(req.ID, who); err != nil {
 		return "", err
 	}
-	if err := s.tree.makeRoom(ctx, s.root, need, req.Wanted, req.Base); err != nil {
+	if err := s.volume.makeRoom(ctx, need, req.Wanted, req.Base); err != nil {
 		return "", err
 	}
 	s.assembly = &assembly{
-		manifest: next, text: s.text, steps: steps, base: base.tree, whole: base.whole, spans: base.spans, copies: base.tree, who: who,
+		manifest: next, text: s.text, steps: steps, base: base.dir, whole: base.whole, spans: base.spans, copies: base.dir, who: who,
 		copyAs: func(i int) (string, bool) { return steps[i].from, steps[i].how != isMissing },
 		lost:   func(i int) { s.lost = append(s.lost, i) },
 	}
 	if req.Wanted.Keep > 0 {
-		if recycled, err = s.tree.recycle(ctx, s.root, req.ID, s.assembly, req.Wanted, req.Base); err != nil {
+		if recycled, err = s.volume.recycle(ctx, req.ID, s.assembly, req.Wanted, req.Base); err != nil {
 			return "", err
 		}
 	}
@@ -201,32 +200,32 @@ func (s *Staging) sendMore(req StageRequest) error {
 // present says whether a release that is here is whole. One that somebody edited is removed and
 // made anew, unless it is served or in use: then it stays.
 func (s *Staging) present(ctx context.Context, req StageRequest) (bool, error) {
-	if err := s.tree.checkRelease(s.root, req.ID, req.Digest); err != nil {
+	if err := s.volume.checkRelease(req.ID, req.Digest); err != nil {
 		return false, err
 	}
-	v, err := s.tree.volume(s.root)
-	if err != nil || req.ID == v.Current {
+	on, err := s.volume.inventory()
+	if err != nil || req.ID == on.Current {
 		return true, err
 	}
-	edited := s.tree.untouched(ctx, s.root, req.ID)
+	edited := s.volume.Untouched(ctx, req.ID)
 	if edited == nil || ctx.Err() != nil {
 		return true, ctx.Err()
 	}
-	if who := s.tree.inUse([]string{req.ID})[req.ID]; who != "" {
+	if who := s.volume.inUse([]string{req.ID})[req.ID]; who != "" {
 		return false, fmt.Errorf("%w; it cannot be made anew, as it is in use by %s", edited, who)
 	}
-	return false, s.tree.remove(ctx, s.root, req.ID)
+	return false, s.volume.remove(ctx, req.ID)
 }
 
 // startOver makes the partial tree an empty one. What was recycled goes back under the name that it
 // had when it stopped to be a release.
 func (s *Staging) startOver(id, recycled string) error {
 	_ = s.partial.Close()
-	if err := s.root.Rename(releasesDir+"/"+id+partialExt, releasesDir+"/"+recycled+partialExt); err != nil {
+	if err := s.volume.root.Rename(releasesDir+"/"+id+partialExt, releasesDir+"/"+recycled+partialExt); err != nil {
 		return err
 	}
 	var err error
-	s.partial, err = s.tree.startPartial(s.root, id, s.assembly.who)
+	s.partial, err = s.volume.startPartial(id, s.assembly.who)
 	s.assembly.pendingModes = nil
 	return err
 }
@@ -240,7 +239,7 @@ func (s *Staging) Receive(ctx context.Context, files io.Reader) error {
 		err = s.assembly.seal(s.partial)
 	}
 	if err == nil {
-		err = s.tree.publish(s.root, s.id, s.assembly)
+		err = s.volume.publish(s.id, s.assembly)
 	}
 	if err != nil {
 		return fmt.Errorf("receive %s: %w", s.id, whatIsFull(s.partial, err))
@@ -255,7 +254,7 @@ func (s *Staging) Close() error {
 	if s.partial != nil {
 		_ = s.partial.Close()
 		if !s.done {
-			err = s.tree.abandon(s.root, s.assembly)
+			err = s.volume.abandon(s.assembly)
 		}
 	}
 	s.unlock()
@@ -263,66 +262,36 @@ func (s *Staging) Close() error {
 }
 
 // held lists the releases that can be a base. One whose manifest cannot be read cannot.
-func (t Tree) held(root *os.Root) []Held {
-	ids, err := t.releases(root)
+func (v *Volume) held() []Held {
+	ids, err := v.Releases()
 	if err != nil {
 		return nil
 	}
 	var held []Held
 	for _, id := range ids {
-		if digest, err := t.manifestDigest(root, id); err == nil {
+		if digest, err := v.ManifestDigest(id); err == nil {
 			held = append(held, Held{id, digest})
 		}
 	}
 	return held
 }
 
-// baseRelease is the release that a new one is made from.
-type baseRelease struct {
-	manifest manifest.Manifest
-	tree     *os.File
-	whole    unix.Timespec // the last time at which its files were written: see publish
-	spans    spans
-}
-
-func (b *baseRelease) close() { _ = b.tree.Close() }
-
-func (t Tree) base(root *os.Root, id string) (*baseRelease, error) {
-	file, err := t.openManifest(root, id)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("manifest of %s: %w", id, err)
-	}
-	b := &baseRelease{whole: unix.NsecToTimespec(info.ModTime().UnixNano()), spans: t.spans(root)} // see publish
-	if b.manifest, err = manifest.Parse(file); err != nil {
-		return nil, fmt.Errorf("release %s: %w", id, err)
-	}
-	if b.tree, err = openFolder(root, releasesDir+"/"+id); err != nil {
-		return nil, err
-	}
-	return b, nil
-}
-
 // abandon removes a partial tree that is not to be completed. What it took and gave files in names
 // was ours.
-func (t Tree) abandon(root *os.Root, a *assembly) error {
-	_, err := t.sweep(root)
+func (v *Volume) abandon(a *assembly) error {
+	_, err := v.sweep()
 	if err != nil || a == nil || a.hides || a.began == (unix.Timespec{}) {
 		return err
 	}
-	_ = t.noteSpan(root, a.began) // the volume may be full: then more is hashed next time
+	_ = v.noteSpan(a.began) // the volume may be full: then more is hashed next time
 	return nil
 }
 
 // publish gives a partial tree that is complete its name: manifest first, so that a release which
 // is there has one; then everything to disk; then the rename. The manifest's time says since when
 // nothing was written to the tree but what it names.
-func (t Tree) publish(root *os.Root, id string, a *assembly) error {
-	if err := t.replaceFile(root, id+manifestExt, func(file *os.File) error {
+func (v *Volume) publish(id string, a *assembly) error {
+	if err := v.replaceFile(id+manifestExt, func(file *os.File) error {
 		if _, err := file.Write(a.text); err != nil {
 			return err
 		}
@@ -332,16 +301,16 @@ func (t Tree) publish(root *os.Root, id string, a *assembly) error {
 		return err
 	}
 	if !a.hides {
-		if err := t.noteSpan(root, a.began); err != nil {
+		if err := v.noteSpan(a.began); err != nil {
 			return err
 		}
 	}
-	if err := t.syncAll(root); err != nil {
+	if err := v.syncAll(); err != nil {
 		return err
 	}
 	name := releasesDir + "/" + id
-	if err := root.Rename(name+partialExt, name); err != nil {
+	if err := v.root.Rename(name+partialExt, name); err != nil {
 		return fmt.Errorf("release %s: %w", id, err)
 	}
-	return errors.Join(t.syncDir(root, releasesDir), t.syncDir(root, stateDir))
+	return errors.Join(v.syncDir(releasesDir), v.syncDir(stateDir))
 }

@@ -21,21 +21,21 @@ import (
 )
 
 // member is a volume made from a snapshot of another one: the same files, the same owner.
-func member(t *testing.T, of Tree) Tree {
+func member(t *testing.T, of *Volume) *Volume {
 	t.Helper()
 	tree := volume(t)
 	copyTo(t, of, tree)
 	return tree
 }
 
-func copyTo(t *testing.T, of, to Tree) {
+func copyTo(t *testing.T, of, to *Volume) {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), "cp", "-a", of.Root+"/.", to.Root+"/").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "cp", "-a", of.Root()+"/.", to.Root()+"/").CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
 }
 
-func manifestAt(t *testing.T, tree Tree, id string) manifest.Manifest {
+func manifestAt(t *testing.T, tree *Volume, id string) manifest.Manifest {
 	t.Helper()
 	if id == "" {
 		return nil
@@ -47,7 +47,7 @@ func manifestAt(t *testing.T, tree Tree, id string) manifest.Manifest {
 	return m
 }
 
-func delta(t *testing.T, tree Tree, base, id string) string {
+func delta(t *testing.T, tree *Volume, base, id string) string {
 	t.Helper()
 	var b bytes.Buffer
 	if err := manifest.Diff(manifestAt(t, tree, base), manifestAt(t, tree, id)).Encode(&b); err != nil {
@@ -57,7 +57,7 @@ func delta(t *testing.T, tree Tree, base, id string) string {
 }
 
 // sent is what push sends over ssh to a member that holds base.
-func sent(t *testing.T, from Tree, base, id string) []byte {
+func sent(t *testing.T, from *Volume, base, id string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	missing := Missing(manifestAt(t, from, base), manifestAt(t, from, id))
@@ -70,7 +70,7 @@ func sent(t *testing.T, from Tree, base, id string) []byte {
 	return b.Bytes()
 }
 
-func stage(t *testing.T, tree Tree, base string, in Ingested, delta string) (StageResult, *Staging) {
+func stage(t *testing.T, tree *Volume, base string, in Ingested, delta string) (StageResult, *Staging) {
 	t.Helper()
 	result, staging, err := tree.Stage(t.Context(), StageRequest{ID: in.ID, Digest: in.Digest, Base: base, Delta: strings.NewReader(delta)})
 	if err != nil {
@@ -83,7 +83,7 @@ func stage(t *testing.T, tree Tree, base string, in Ingested, delta string) (Sta
 }
 
 // deliver brings a release from the server to a member that holds base.
-func deliver(t *testing.T, server, far Tree, base string, in Ingested) {
+func deliver(t *testing.T, server, far *Volume, base string, in Ingested) {
 	t.Helper()
 	result, staging := stage(t, far, base, in, delta(t, server, base, in.ID))
 	if result.State != Staged {
@@ -95,7 +95,7 @@ func deliver(t *testing.T, server, far Tree, base string, in Ingested) {
 }
 
 // pair is a server with two releases, and a member that holds the first one.
-func pair(t *testing.T) (server, far Tree, one, two Ingested) {
+func pair(t *testing.T) (server, far *Volume, one, two Ingested) {
 	t.Helper()
 	server = volume(t)
 	dir := source(t, first)
@@ -108,17 +108,17 @@ func pair(t *testing.T) (server, far Tree, one, two Ingested) {
 
 func TestMemberGetsTheReleaseAsAnOrdinaryUser(t *testing.T) {
 	server, far, one, two := pair(t)
-	if got := be(t, call{Op: "stage", Root: far.Root, ID: two.ID, Digest: two.Digest, Base: one.ID, Delta: delta(t, server, one.ID, two.ID)},
+	if got := be(t, call{Op: "stage", Root: far.Root(), ID: two.ID, Digest: two.Digest, Base: one.ID, Delta: delta(t, server, one.ID, two.ID)},
 		string(sent(t, server, one.ID, two.ID))); got != "staged 2" {
 		t.Fatalf("stage: %s", got)
 	}
 	if current, _ := far.Current(); current != one.ID {
 		t.Fatalf("staging changed current to %s", current)
 	}
-	be(t, call{Op: "activate", Root: far.Root, ID: two.ID, Digest: two.Digest, Generation: 2}, "")
+	be(t, call{Op: "activate", Root: far.Root(), ID: two.ID, Digest: two.Digest, Generation: 2}, "")
 	same(t, server.Path(two.ID), far.Path(two.ID))
 	same(t, server.Path(one.ID), far.Path(one.ID))
-	be(t, call{Op: "verify", Root: far.Root, ID: two.ID}, "")
+	be(t, call{Op: "verify", Root: far.Root(), ID: two.ID}, "")
 	if inode(t, far.Path(one.ID)+"/bin/run") != inode(t, far.Path(two.ID)+"/bin/run") {
 		t.Error("an unchanged file was not linked")
 	}
@@ -126,7 +126,7 @@ func TestMemberGetsTheReleaseAsAnOrdinaryUser(t *testing.T) {
 	if err := far.Activate(t.Context(), one.ID, one.Digest, 3); err != nil {
 		t.Fatal(err)
 	}
-	be(t, call{Op: "prune", Root: far.Root}, "")
+	be(t, call{Op: "prune", Root: far.Root()}, "")
 	if left, err := far.Releases(); err != nil || len(left) != 1 || left[0] != one.ID {
 		t.Fatalf("left: %v, %v", left, err)
 	}
@@ -153,26 +153,26 @@ func TestStageOfWhatIsThereSaysSo(t *testing.T) {
 }
 
 func TestStageAsksForABaseThatItHas(t *testing.T) {
-	for name, spoil := range map[string]func(far Tree, one Ingested) error{
-		"not there": func(far Tree, one Ingested) error { return os.RemoveAll(far.Path(one.ID)) },
-		"no manifest": func(far Tree, one Ingested) error {
-			return os.Remove(far.Root + "/.ebs-release/" + one.ID + ".manifest")
+	for name, spoil := range map[string]func(far *Volume, one Ingested) error{
+		"not there": func(far *Volume, one Ingested) error { return os.RemoveAll(far.Path(one.ID)) },
+		"no manifest": func(far *Volume, one Ingested) error {
+			return os.Remove(far.Root() + "/.ebs-release/" + one.ID + ".manifest")
 		},
-		"manifest is a directory": func(far Tree, one Ingested) error {
-			return os.RemoveAll(far.Root + "/.ebs-release/" + one.ID + ".manifest")
+		"manifest is a directory": func(far *Volume, one Ingested) error {
+			return os.RemoveAll(far.Root() + "/.ebs-release/" + one.ID + ".manifest")
 		},
-		"other manifest": func(far Tree, one Ingested) error {
-			return os.WriteFile(far.Root+"/.ebs-release/"+one.ID+".manifest", []byte("d 0755 x\n"), 0o644)
+		"other manifest": func(far *Volume, one Ingested) error {
+			return os.WriteFile(far.Root()+"/.ebs-release/"+one.ID+".manifest", []byte("d 0755 x\n"), 0o644)
 		},
-		"a file is gone":     func(far Tree, one Ingested) error { return os.Remove(far.Path(one.ID) + "/etc/same") },
-		"a file was changed": func(far Tree, one Ingested) error { return os.WriteFile(far.Path(one.ID)+"/etc/same", nil, 0o644) },
-		"a copied file was changed in its content": func(far Tree, one Ingested) error {
+		"a file is gone":     func(far *Volume, one Ingested) error { return os.Remove(far.Path(one.ID) + "/etc/same") },
+		"a file was changed": func(far *Volume, one Ingested) error { return os.WriteFile(far.Path(one.ID)+"/etc/same", nil, 0o644) },
+		"a copied file was changed in its content": func(far *Volume, one Ingested) error {
 			return os.WriteFile(far.Path(one.ID)+"/mode", []byte("MODE"), 0o644)
 		},
-		"a file was changed where it is, to the same size": func(far Tree, one Ingested) error {
+		"a file was changed where it is, to the same size": func(far *Volume, one Ingested) error {
 			return os.WriteFile(far.Path(one.ID)+"/etc/same", []byte("the SAME\n"), 0o644)
 		},
-		"a directory is a symlink": func(far Tree, one Ingested) error {
+		"a directory is a symlink": func(far *Volume, one Ingested) error {
 			etc := far.Path(one.ID) + "/etc"
 			return errors.Join(os.Rename(etc, etc+"2"), os.Symlink("etc2", etc))
 		},
@@ -186,7 +186,7 @@ func TestStageAsksForABaseThatItHas(t *testing.T) {
 			if result.State != NeedBase || result.Reason == "" {
 				t.Fatalf("%+v", result)
 			}
-			if left, _ := filepath.Glob(far.Root + "/releases/*.partial"); len(left) != 0 {
+			if left, _ := filepath.Glob(far.Root() + "/releases/*.partial"); len(left) != 0 {
 				t.Fatalf("left behind: %v", left)
 			}
 			// From nothing it always goes.
@@ -262,8 +262,8 @@ func TestSendAndVerifyDoNotFollowALinkInPlaceOfARelease(t *testing.T) {
 	server, _, one, two := pair(t)
 	missing := Missing(manifestAt(t, server, one.ID), manifestAt(t, server, two.ID))
 	outside := t.TempDir()
-	copyTo(t, Tree{server.Path(two.ID)}, Tree{outside})
-	remove(t, server.Root, "releases/"+two.ID)
+	copyTo(t, open(t, server.Path(two.ID)), open(t, outside))
+	remove(t, server.Root(), "releases/"+two.ID)
 	for _, target := range []string{outside, one.ID} {
 		if err := os.Symlink(target, server.Path(two.ID)); err != nil {
 			t.Fatal(err)
@@ -274,7 +274,7 @@ func TestSendAndVerifyDoNotFollowALinkInPlaceOfARelease(t *testing.T) {
 			t.Errorf("sent: %q", sent.String())
 		}
 		wantError(t, server.Verify(t.Context(), two.ID), "release "+two.ID)
-		remove(t, server.Root, "releases/"+two.ID)
+		remove(t, server.Root(), "releases/"+two.ID)
 	}
 }
 
@@ -325,10 +325,10 @@ func TestStageOnAFullVolumeIsAClearErrorAndChangesNothing(t *testing.T) {
 func TestFileWithTooManyLinksIsCopied(t *testing.T) {
 	server, far, one, two := pair(t)
 	old := far.Path(one.ID) + "/etc/same"
-	put(t, far.Root, "links/", "")
+	put(t, far.Root(), "links/", "")
 	full := false
 	for i := 0; i < 70_000 && !full; i++ {
-		err := os.Link(old, fmt.Sprint(far.Root, "/links/", i))
+		err := os.Link(old, fmt.Sprint(far.Root(), "/links/", i))
 		full = errors.Is(err, unix.EMLINK)
 		if err != nil && !full {
 			t.Fatal(err)
@@ -358,8 +358,8 @@ func TestStageNeverFollowsASymlinkOutOfTheVolume(t *testing.T) {
 		t.Fatalf("written outside: %v", entries)
 	}
 	evil := volume(t)
-	remove(t, evil.Root, "releases")
-	if err := os.Symlink(outside, evil.Root+"/releases"); err != nil {
+	remove(t, evil.Root(), "releases")
+	if err := os.Symlink(outside, evil.Root()+"/releases"); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := evil.Stage(t.Context(), StageRequest{ID: two.ID, Digest: two.Digest, Delta: strings.NewReader(delta(t, server, "", two.ID))}); err == nil {
@@ -385,7 +385,7 @@ func benchmarkStage(b *testing.B, keep int) {
 	for i := range files {
 		put(b, dir, fmt.Sprintf("part%d/module%d/file%d.txt", i/5000, i/100, i), fmt.Sprint("content ", i))
 	}
-	far := Tree{b.TempDir()}
+	far := open(b, b.TempDir())
 	if err := far.Init(0, 0); err != nil {
 		b.Fatal(err)
 	}

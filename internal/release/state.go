@@ -32,42 +32,38 @@ func TellWaits(ctx context.Context, tell func(lock string)) context.Context {
 }
 
 // locked runs do while no other process changes this volume.
-func (t Tree) locked(ctx context.Context, do func(root *os.Root) error) error {
-	root, unlock, err := t.lock(ctx)
+func (v *Volume) locked(ctx context.Context, do func() error) error {
+	unlock, err := v.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	return do(root)
+	return do()
 }
 
 // lock waits until no other process changes this volume, at most for mostLockWait, and keeps it so
 // until unlock. It is flock(2): it ends with the process.
-func (t Tree) lock(ctx context.Context) (root *os.Root, unlock func(), err error) {
-	if root, err = t.open(); err != nil {
-		return nil, nil, err
-	}
+func (v *Volume) lock(ctx context.Context) (unlock func(), err error) {
 	// Init made it. Made here by root, it would keep the tree's owner out.
-	file, err := openPlain(root, lockPath, maxFence)
+	file, err := v.openPlain(lockPath, maxFence)
 	if err != nil {
-		_ = root.Close()
-		return nil, nil, fmt.Errorf("lock release volume %s (is it one?): %w", t.Root, err)
+		return nil, fmt.Errorf("lock release volume %s (is it one?): %w", v.path, err)
 	}
 	if info, err := file.Stat(); err == nil && int(info.Sys().(*syscall.Stat_t).Uid) == os.Geteuid() {
 		_ = file.Chmod(0o600) // an older version made it for everybody to read, and so to hold
 	}
-	unlock = func() { _, _ = file.Close(), root.Close() }
+	unlock = func() { _ = file.Close() }
 	ctx, cancel := context.WithTimeoutCause(ctx, mostLockWait, errHeld)
 	defer cancel()
-	if err := t.flock(ctx, file, lockPath); err != nil {
+	if err := v.flock(ctx, file, lockPath); err != nil {
 		unlock()
-		return nil, nil, err
+		return nil, err
 	}
-	return root, unlock, nil
+	return unlock, nil
 }
 
 // flock waits for the lock on an open file. It ends with the file, at the latest with the process.
-func (t Tree) flock(ctx context.Context, file *os.File, name string) error {
+func (v *Volume) flock(ctx context.Context, file *os.File, name string) error {
 	began, told := time.Now(), false
 	for {
 		err := flock.Try(file)
@@ -75,17 +71,17 @@ func (t Tree) flock(ctx context.Context, file *os.File, name string) error {
 			return nil
 		}
 		if !errors.Is(err, flock.ErrHeld) {
-			return fmt.Errorf("lock %s/%s: %w", t.Root, name, err)
+			return fmt.Errorf("lock %s/%s: %w", v.path, name, err)
 		}
 		if tell, ok := ctx.Value(waits{}).(func(string)); ok && !told && time.Since(began) >= silentWait {
 			told = true
-			tell(t.Root + "/" + name)
+			tell(v.path + "/" + name)
 		}
 		if err := smithytime.SleepWithContext(ctx, lockPause); err != nil {
 			if errors.Is(context.Cause(ctx), errHeld) {
-				return fmt.Errorf("lock %s/%s, held by another process: %w. Try: fuser -v %[1]s/%[2]s, which names it", t.Root, name, errHeld)
+				return fmt.Errorf("lock %s/%s, held by another process: %w. Try: fuser -v %[1]s/%[2]s, which names it", v.path, name, errHeld)
 			}
-			return fmt.Errorf("lock %s/%s, held by another process: %w", t.Root, name, err)
+			return fmt.Errorf("lock %s/%s, held by another process: %w", v.path, name, err)
 		}
 	}
 }
@@ -96,38 +92,38 @@ type owner struct{ uid, gid int }
 
 var asIs = owner{-1, -1}
 
-func (t Tree) owner(root *os.Root) (owner, error) {
+func (v *Volume) owner() (owner, error) {
 	if os.Geteuid() != 0 {
 		return asIs, nil
 	}
-	info, err := root.Lstat(releasesDir)
+	info, err := v.root.Lstat(releasesDir)
 	if err != nil {
-		return asIs, fmt.Errorf("release volume %s: %w", t.Root, err)
+		return asIs, fmt.Errorf("release volume %s: %w", v.path, err)
 	}
 	st := info.Sys().(*syscall.Stat_t)
 	return owner{int(st.Uid), int(st.Gid)}, nil
 }
 
 // replaceFile writes a file of the state directory, always whole.
-func (t Tree) replaceFile(root *os.Root, name string, write func(*os.File) error) error {
-	who, err := t.owner(root)
+func (v *Volume) replaceFile(name string, write func(*os.File) error) error {
+	who, err := v.owner()
 	if err != nil {
 		return err
 	}
 	// Its temporary file is made at the top of the root that it gets.
-	dir, err := openFolder(root, stateDir)
+	dir, err := v.openDirectory(stateDir)
 	if err != nil {
-		return fmt.Errorf("release volume %s: %w", t.Root, err)
+		return fmt.Errorf("release volume %s: %w", v.path, err)
 	}
 	defer func() { _ = dir.Close() }()
 	state, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
 	if err != nil {
-		return fmt.Errorf("release volume %s: %w", t.Root, err)
+		return fmt.Errorf("release volume %s: %w", v.path, err)
 	}
 	defer func() { _ = state.Close() }()
 	file, err := renameio.NewPendingFile(name, renameio.WithRoot(state), renameio.WithStaticPermissions(0o644))
 	if err != nil {
-		return fmt.Errorf("write %s/%s/%s: %w", t.Root, stateDir, name, err)
+		return fmt.Errorf("write %s/%s/%s: %w", v.path, stateDir, name, err)
 	}
 	defer func() { _ = file.Cleanup() }()
 	err = write(file.File)
@@ -138,34 +134,29 @@ func (t Tree) replaceFile(root *os.Root, name string, write func(*os.File) error
 		err = file.CloseAtomicallyReplace()
 	}
 	if err != nil {
-		return fmt.Errorf("write %s/%s/%s: %w", t.Root, stateDir, name, err)
+		return fmt.Errorf("write %s/%s/%s: %w", v.path, stateDir, name, err)
 	}
 	return nil
 }
 
 // syncDir makes the names in a directory last over a power cut.
-func (t Tree) syncDir(root *os.Root, name string) error {
-	dir, err := openFolder(root, name)
+func (v *Volume) syncDir(name string) error {
+	dir, err := v.openDirectory(name)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = dir.Close() }()
 	if err := dir.Sync(); err != nil {
-		return fmt.Errorf("sync %s/%s: %w", t.Root, name, err)
+		return fmt.Errorf("sync %s/%s: %w", v.path, name, err)
 	}
 	return nil
 }
 
 // syncAll brings all that was written to the volume to disk: one call, instead of one for each of
 // 200,000 files.
-func (t Tree) syncAll(root *os.Root) error {
-	dir, err := root.Open(".")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = dir.Close() }()
-	if err := unix.Syncfs(int(dir.Fd())); err != nil {
-		return fmt.Errorf("sync %s: %w", t.Root, err)
+func (v *Volume) syncAll() error {
+	if err := unix.Syncfs(int(v.dir.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", v.path, err)
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 )
 
 func TestVolumeKeepsItsStore(t *testing.T) {
-	ctx, tree := context.Background(), Tree{Root: t.TempDir()}
+	ctx, tree := context.Background(), open(t, t.TempDir())
 	if err := tree.Init(os.Getuid(), os.Getgid()); err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestVolumeKeepsItsStore(t *testing.T) {
 	if err := tree.SetStore(ctx, "../../x"); err == nil {
 		t.Error("a path became an id")
 	}
-	if err := os.WriteFile(tree.Root+"/"+storePath, []byte("x\n"), 0o644); err != nil {
+	if err := os.WriteFile(tree.Root()+"/"+storePath, []byte("x\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if id, err := tree.StoreID(); err == nil {
@@ -40,7 +40,7 @@ func TestVolumeKeepsItsStore(t *testing.T) {
 }
 
 func TestOnePublishHoldsTheVolume(t *testing.T) {
-	tree := Tree{Root: t.TempDir()}
+	tree := open(t, t.TempDir())
 	if err := tree.Init(os.Getuid(), os.Getgid()); err != nil {
 		t.Fatal(err)
 	}

@@ -23,8 +23,8 @@ func StreamSize(files []manifest.Entry) (size int64) {
 
 // Files returns the entries of some files of a release, by paths as StageResult.More has them, in
 // that order.
-func (t Tree) Files(id string, paths []string) ([]manifest.Entry, error) {
-	m, err := t.Manifest(id)
+func (v *Volume) Files(id string, paths []string) ([]manifest.Entry, error) {
+	m, err := v.Manifest(id)
 	if err != nil {
 		return nil, err
 	}
@@ -42,16 +42,11 @@ func (t Tree) Files(id string, paths []string) ([]manifest.Entry, error) {
 
 // Send writes files of a release, for Receive. What is in them is not compared: that is for the one
 // who gets them.
-func (t Tree) Send(ctx context.Context, w io.Writer, id string, files []manifest.Entry) error {
+func (v *Volume) Send(ctx context.Context, w io.Writer, id string, files []manifest.Entry) error {
 	if err := manifest.CheckID(id); err != nil {
 		return err
 	}
-	root, err := t.open()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
-	tree, err := openFolder(root, releasesDir+"/"+id)
+	tree, err := v.openDirectory(releasesDir + "/" + id)
 	if err != nil {
 		return fmt.Errorf("release %s: %w", id, err)
 	}

@@ -10,8 +10,6 @@ import (
 	"path"
 	"slices"
 
-	"ebs-release/internal/manifest"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -44,8 +42,8 @@ func (s spans) has(t unix.Timespec) bool {
 }
 
 // spans reads the list. One that cannot be read is empty.
-func (t Tree) spans(root *os.Root) (all spans) {
-	file, err := openPlain(root, spansPath, maxSpans)
+func (v *Volume) spans() (all spans) {
+	file, err := v.openPlain(spansPath, maxSpans)
 	if err != nil {
 		return nil
 	}
@@ -62,7 +60,7 @@ func (t Tree) spans(root *os.Root) (all spans) {
 // noteSpan writes down that all changes of ctimes from began until now were ours. Not to be called
 // when a file was met that somebody else had touched, and that was not compared with its sha256:
 // its ctime may have moved into the span.
-func (t Tree) noteSpan(root *os.Root, began unix.Timespec) error {
+func (v *Volume) noteSpan(began unix.Timespec) error {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {
 		return err
@@ -70,9 +68,9 @@ func (t Tree) noteSpan(root *os.Root, began unix.Timespec) error {
 	if _, err := stepAfter(now); err != nil { // what is changed from here on is after it
 		return err
 	}
-	all := append(t.spans(root), span{began.Nano(), now.Nano()})
+	all := append(v.spans(), span{began.Nano(), now.Nano()})
 	all = all[max(0, len(all)-mostSpans):]
-	return t.replaceFile(root, spansName, func(file *os.File) error {
+	return v.replaceFile(spansName, func(file *os.File) error {
 		w := bufio.NewWriter(file)
 		for _, s := range all {
 			fmt.Fprintln(w, s.begin, s.end)
@@ -81,15 +79,10 @@ func (t Tree) noteSpan(root *os.Root, began unix.Timespec) error {
 	})
 }
 
-// ours says that nobody but us touched a file since it was made.
-func (b *baseRelease) ours(e *manifest.Entry, st *unix.Stat_t) bool {
-	return untouched(e, st, b.whole) && b.spans.has(st.Ctim)
-}
-
 // onlyOurs says that each file that a tree shares with others was touched by us alone. When not,
 // the trace must not be lost with the tree's names.
-func (t Tree) onlyOurs(ctx context.Context, root *os.Root, name string, known spans) bool {
-	dir, err := openFolder(root, name)
+func (v *Volume) onlyOurs(ctx context.Context, name string, known spans) bool {
+	dir, err := v.openDirectory(name)
 	if err != nil {
 		return false
 	}

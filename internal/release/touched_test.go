@@ -40,21 +40,16 @@ func secretly(t *testing.T, file string) {
 }
 
 func TestAnEditWithItsTimeSetBackIsNotShipped(t *testing.T) {
-	for name, between := range map[string]func(t *testing.T, server Tree, edited Ingested){
-		"at once": func(*testing.T, Tree, Ingested) {},
-		"after older trees that shared the file were removed": func(t *testing.T, server Tree, _ Ingested) {
+	for name, between := range map[string]func(t *testing.T, server *Volume, edited Ingested){
+		"at once": func(*testing.T, *Volume, Ingested) {},
+		"after older trees that shared the file were removed": func(t *testing.T, server *Volume, _ Ingested) {
 			if gone, err := server.Prune(t.Context(), gc.Wanted{Keep: 1}); err != nil || len(gone) == 0 {
 				t.Fatal(gone, err)
 			}
 		},
-		"after a publish that failed": func(t *testing.T, server Tree, _ Ingested) {
+		"after a publish that failed": func(t *testing.T, server *Volume, _ Ingested) {
 			dir := source(t, first)
 			put(t, dir, "more", "x")
-			root, err := server.open()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = root.Close() }()
 			from, err := os.Open(dir)
 			if err != nil {
 				t.Fatal(err)
@@ -108,17 +103,12 @@ func TestWhatNobodyTouchedIsNotReadAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	root, err := server.open()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = root.Close() }()
-	for _, id := range []string{one.ID, filepath.Base(must(os.Readlink(server.Root + "/current")))} {
-		held, err := server.base(root, id)
+	for _, id := range []string{one.ID, filepath.Base(must(os.Readlink(server.Root() + "/current")))} {
+		held, err := server.openTree(id)
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = look(t.Context(), held.tree, held.manifest, func(_ int, _ string, e *manifest.Entry, st *unix.Stat_t) error {
+		err = look(t.Context(), held.dir, held.manifest, func(_ int, _ string, e *manifest.Entry, st *unix.Stat_t) error {
 			if !held.ours(e, st) {
 				t.Errorf("%s: %s would be read again", id, e.Path)
 			}
@@ -143,7 +133,7 @@ func TestWithoutTheListAllIsHashedAndNothingIsLost(t *testing.T) {
 	server := volume(t)
 	dir := source(t, first)
 	one := publish(t, server, dir, 1)
-	remove(t, server.Root, spansPath)
+	remove(t, server.Root(), spansPath)
 	if err := server.Untouched(t.Context(), one.ID); err != nil {
 		t.Error(err)
 	}
@@ -248,10 +238,11 @@ func TestAReleaseThatIsPresentAndEditedIsMadeAnew(t *testing.T) {
 }
 
 // volumeOf is a release volume of that many MiB.
-func volumeOf(t *testing.T, mib int64) Tree {
+func volumeOf(t *testing.T, mib int64) *Volume {
 	t.Helper()
-	tree := Tree{Root: t.TempDir()}
-	scratch.Mount(t, scratch.Disk(t, mib<<20, "mkfs.ext4", "-q", "-m", "0"), tree.Root, "ext4", 0, "")
+	dir := t.TempDir()
+	scratch.Mount(t, scratch.Disk(t, mib<<20, "mkfs.ext4", "-q", "-m", "0"), dir, "ext4", 0, "")
+	tree := open(t, dir)
 	if err := tree.Init(ordinary, ordinary); err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +269,7 @@ func TestRoomIsMadeBeforeAPublishIsRefused(t *testing.T) {
 			t.Fatalf("push %d: %v", i, err)
 		}
 		err = errors.Join(staging.Receive(t.Context(), bytes.NewReader(sent(t, server, before.ID, in.ID))), staging.Close())
-		for _, tree := range []Tree{server, far} {
+		for _, tree := range []*Volume{server, far} {
 			err = errors.Join(err, tree.Activate(t.Context(), in.ID, in.Digest, int64(i+1)), tree.Verify(t.Context(), in.ID))
 		}
 		if err != nil {
@@ -286,7 +277,7 @@ func TestRoomIsMadeBeforeAPublishIsRefused(t *testing.T) {
 		}
 		before = in
 	}
-	for _, tree := range []Tree{server, far} {
+	for _, tree := range []*Volume{server, far} {
 		if ids, err := tree.Releases(); err != nil || len(ids) != 3 {
 			t.Errorf("%v, %v", ids, err)
 		}
@@ -311,7 +302,7 @@ func TestAManifestIsBounded(t *testing.T) {
 	wantError(t, manifest.CheckSize(1, manifest.MaxSize+1), "at most 4000000, and 512.0 MiB")
 	tree := volume(t)
 	one := publish(t, tree, source(t, first), 1)
-	if err := os.Truncate(tree.Root+"/"+stateDir+"/"+one.ID+manifestExt, manifest.MaxSize+1); err != nil {
+	if err := os.Truncate(tree.Root()+"/"+stateDir+"/"+one.ID+manifestExt, manifest.MaxSize+1); err != nil {
 		t.Fatal(err)
 	}
 	_, err := tree.Manifest(one.ID)

@@ -1,273 +1,47 @@
-// Package release holds the trees of a release volume: reading a source, taking it in on the release
-// server, staging and activating it on a member. Nothing here knows EC2 or ssh.
 package release
 
 import (
-	"crypto/sha256"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
-	"slices"
-	"strings"
-	"syscall"
 
 	"ebs-release/internal/manifest"
 
 	"golang.org/x/sys/unix"
 )
 
-// Where things are below the root of a release volume.
-const (
-	currentName  = "current"
-	releasesDir  = "releases"
-	stateDir     = ".ebs-release"
-	lockPath     = stateDir + "/lock"
-	manifestExt  = ".manifest"
-	previousPath = stateDir + "/previous" // a symlink whose target is the release that was current before this one
-	partialExt   = ".partial"             // a tree that is being made, or taken away
-	incoming     = "incoming"             // where an rsync source arrives
-)
-
-// Tree is a release volume at its mount point. It holds no state: every call looks at the volume.
-type Tree struct{ Root string }
-
-// Path returns where the tree of a release is.
-func (t Tree) Path(id string) string { return t.Root + "/" + releasesDir + "/" + id }
-
-// PartialPath returns where the tree of a release is made.
-func (t Tree) PartialPath(id string) string { return t.Path(id) + partialExt }
-
-// Init makes the directories of a release volume for an owner, the user that pushes. What is there
-// already stays.
-func (t Tree) Init(uid, gid int) error {
-	root, err := t.open()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
-	for _, name := range []string{releasesDir, stateDir} {
-		if err := root.Mkdir(name, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("release volume %s: %w", t.Root, err)
-		}
-	}
-	lock, err := openRegular(root, lockPath, unix.O_RDONLY|unix.O_CREAT, 0o600, maxFence)
-	if err != nil {
-		return fmt.Errorf("release volume %s: %w", t.Root, err)
-	}
-	_ = lock.Close()
-	// The root, too: `current` is replaced in it.
-	for _, name := range []string{".", releasesDir, stateDir, lockPath} {
-		mode := fs.FileMode(0o755)
-		if name == lockPath {
-			mode = 0o600 // whoever can open it can hold it
-		}
-		kind := uint64(unix.O_DIRECTORY)
-		if name == lockPath {
-			kind = 0
-		}
-		file, err := openIn(root, name, unix.O_RDONLY|kind, 0)
-		if err == nil {
-			err = errors.Join(file.Chmod(mode), file.Chown(uid, gid), file.Close())
-		}
-		if err != nil {
-			return fmt.Errorf("release volume %s: %w", t.Root, err)
-		}
-	}
-	return nil
+// Tree is one release's directory, and what is known of it. The zero value is none, with nothing in
+// it.
+type Tree struct {
+	manifest manifest.Manifest
+	dir      *os.File
+	whole    unix.Timespec // the last time at which its files were written: see publish
+	spans    spans         // of the volume, from when the tree was opened
 }
 
-// Current returns the id of the release that `current` points to; "" when there is none yet.
-func (t Tree) Current() (string, error) {
-	root, err := t.open()
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = root.Close() }()
-	return t.current(root)
-}
+func (t *Tree) close() { _ = t.dir.Close() }
 
-func (t Tree) current(root *os.Root) (string, error) {
-	target, err := root.Readlink(currentName)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("%s/%s: %w", t.Root, currentName, err)
-	}
-	id, ok := strings.CutPrefix(target, releasesDir+"/")
-	if !ok || !manifest.ValidID(id) {
-		return "", fmt.Errorf("%s/%s points to %q, which is no release", t.Root, currentName, target)
-	}
-	return id, nil
-}
-
-// Releases returns the ids of the whole releases, oldest first.
-func (t Tree) Releases() ([]string, error) {
-	root, err := t.open()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = root.Close() }()
-	return t.releases(root)
-}
-
-func (t Tree) releases(root *os.Root) ([]string, error) {
-	entries, err := readFolder(root, releasesDir)
-	if err != nil {
-		return nil, fmt.Errorf("release volume %s: %w", t.Root, err)
-	}
-	var ids []string
-	for _, e := range entries {
-		if e.IsDir() && manifest.ValidID(e.Name()) {
-			ids = append(ids, e.Name())
-		}
-	}
-	return ids, nil
-}
-
-// Manifest reads the manifest of a release.
-func (t Tree) Manifest(id string) (manifest.Manifest, error) {
-	root, err := t.open()
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = root.Close() }()
-	return t.manifest(root, id)
-}
-
-func (t Tree) manifest(root *os.Root, id string) (manifest.Manifest, error) {
-	file, err := t.openManifest(root, id)
+// openTree opens a release that is there.
+func (v *Volume) openTree(id string) (*Tree, error) {
+	file, err := v.openManifest(id)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
-	m, err := manifest.Parse(file)
-	if err != nil {
-		return nil, fmt.Errorf("release %s: %w", id, err)
-	}
-	return m, nil
-}
-
-// ManifestDigest returns the sha256 of a manifest as it is on the volume, without reading sense
-// into it.
-func (t Tree) ManifestDigest(id string) (string, error) {
-	root, err := t.open()
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = root.Close() }()
-	return t.manifestDigest(root, id)
-}
-
-func (t Tree) manifestDigest(root *os.Root, id string) (string, error) {
-	file, err := t.openManifest(root, id)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = file.Close() }()
-	h := sha256.New()
-	if _, err := io.Copy(h, file); err != nil {
-		return "", fmt.Errorf("manifest of %s: %w", id, err)
-	}
-	return hexSum(h), nil
-}
-
-func (t Tree) openManifest(root *os.Root, id string) (*os.File, error) {
-	if err := manifest.CheckID(id); err != nil {
-		return nil, err
-	}
-	file, err := openPlain(root, stateDir+"/"+id+manifestExt, manifest.MaxSize)
+	info, err := file.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("manifest of %s: %w", id, err)
 	}
-	return file, nil
+	t := &Tree{whole: unix.NsecToTimespec(info.ModTime().UnixNano()), spans: v.spans()} // see publish
+	if t.manifest, err = manifest.Parse(file); err != nil {
+		return nil, fmt.Errorf("release %s: %w", id, err)
+	}
+	if t.dir, err = v.openDirectory(releasesDir + "/" + id); err != nil {
+		return nil, fmt.Errorf("release %s: %w", id, err)
+	}
+	return t, nil
 }
 
-// ErrMismatch is of Check: the volume was looked at, and is not what the pointer names.
-var ErrMismatch = errors.New("the volume holds something else")
-
-// mismatch is an ErrMismatch in words of its own.
-type mismatch struct{ error }
-
-func (mismatch) Is(target error) bool { return target == ErrMismatch }
-
-func (m mismatch) Unwrap() error { return m.error }
-
-// Check says whether the volume is what a pointer names: the manifest has that digest, `current` is
-// that release, and nothing above that generation was ever activated here. It is cheap: contents
-// are not read (Verify does). An ErrMismatch says what is there instead; any other error that it
-// could not be looked at.
-func (t Tree) Check(id, digest string, wanted int64) error {
-	err := t.check(id, digest, wanted)
-	if errno, ok := errors.AsType[syscall.Errno](err); ok && !slices.Contains(wrongKind, errno) {
-		return err // the disk, a missing right, no memory: nobody knows
-	}
-	if err == nil || errors.Is(err, ErrOldPointer) {
-		return err
-	}
-	return mismatch{err}
-}
-
-// wrongKind is what the kernel says of a name that is not there, or is something else than a
-// release volume has there.
-var wrongKind = []syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, syscall.EINVAL, syscall.EISDIR, syscall.ENXIO}
-
-// ErrOldPointer is of Check: a higher generation was activated here. The pointer is what is wrong,
-// not the volume.
-var ErrOldPointer = errors.New("the pointer that was read is an old one")
-
-func (t Tree) check(id, digest string, wanted int64) error {
-	root, err := t.open()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
-	have, _, err := t.fence(root)
-	if err != nil {
-		return err
-	}
-	// Below is right: after a rollback the pointer names an older snapshot with a new generation.
-	if have > wanted {
-		return fmt.Errorf("%s: generation %d was activated here, the pointer says %d: %w", t.Root, have, wanted, ErrOldPointer)
-	}
-	current, err := t.current(root)
-	if err != nil {
-		return err
-	}
-	if current != id {
-		return fmt.Errorf("%s: current is %q, the pointer says %s", t.Root, current, id)
-	}
-	return t.checkRelease(root, id, digest)
-}
-
-// checkRelease says whether a release is here, with that digest.
-func (t Tree) checkRelease(root *os.Root, id, digest string) error {
-	dir, err := openFolder(root, releasesDir+"/"+id)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("release %s is not on %s", id, t.Root)
-	case errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("%s is not a directory", t.Path(id))
-	case err != nil:
-		return fmt.Errorf("release %s: %w", id, err)
-	}
-	_ = dir.Close()
-	have, err := t.manifestDigest(root, id)
-	if err != nil {
-		return err
-	}
-	if have != digest {
-		return fmt.Errorf("release %s on %s has digest %s, want %s", id, t.Root, have, digest)
-	}
-	return nil
-}
-
-func (t Tree) open() (*os.Root, error) {
-	root, err := os.OpenRoot(t.Root)
-	if err != nil {
-		return nil, fmt.Errorf("release volume: %w", err)
-	}
-	return root, nil
+// ours says that nobody but us touched a file since it was made.
+func (t *Tree) ours(e *manifest.Entry, st *unix.Stat_t) bool {
+	return untouched(e, st, t.whole) && t.spans.has(st.Ctim)
 }

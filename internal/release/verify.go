@@ -11,22 +11,13 @@ import (
 )
 
 // Verify reads every file of a release and compares all of the tree with its manifest.
-func (t Tree) Verify(ctx context.Context, id string) error {
-	root, err := t.open()
+func (v *Volume) Verify(ctx context.Context, id string) error {
+	t, err := v.openTree(id)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = root.Close() }()
-	m, err := t.manifest(root, id)
-	if err != nil {
-		return err
-	}
-	dir, err := openFolder(root, releasesDir+"/"+id)
-	if err != nil {
-		return fmt.Errorf("release %s: %w", id, err)
-	}
-	defer func() { _ = dir.Close() }()
-	if err := inspect(ctx, dir, m, nil); err != nil {
+	defer t.close()
+	if err := inspect(ctx, t.dir, t.manifest, nil); err != nil {
 		return fmt.Errorf("release %s is not what its manifest says: %w", id, err)
 	}
 	return nil
@@ -113,22 +104,13 @@ func look(
 
 // Untouched says that a release is what its manifest says, as Verify does, but reads only those
 // files that somebody else may have touched.
-func (t Tree) Untouched(ctx context.Context, id string) error {
-	root, err := t.open()
+func (v *Volume) Untouched(ctx context.Context, id string) error {
+	t, err := v.openTree(id)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = root.Close() }()
-	return t.untouched(ctx, root, id)
-}
-
-func (t Tree) untouched(ctx context.Context, root *os.Root, id string) error {
-	held, err := t.base(root, id)
-	if err != nil {
-		return err
-	}
-	defer held.close()
-	if err := inspect(ctx, held.tree, held.manifest, held.ours); err != nil {
+	defer t.close()
+	if err := inspect(ctx, t.dir, t.manifest, t.ours); err != nil {
 		return fmt.Errorf("release %s was edited in place: %w", id, err)
 	}
 	return nil

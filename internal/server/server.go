@@ -320,7 +320,12 @@ func (i *Server) findStore(ctx context.Context) (*pointer.Directory, string, err
 	if err != nil {
 		return nil, "", err
 	}
-	file, err := release.Tree{Root: i.MountPoint}.StoreID()
+	v, err := release.Open(i.MountPoint)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { _ = v.Close() }()
+	file, err := v.StoreID()
 	if err != nil {
 		return nil, "", err
 	}
@@ -352,16 +357,20 @@ func (i *Server) setStore(ctx context.Context, directory *pointer.Directory, sto
 	if directory == nil {
 		return "", nil
 	}
-	tree := release.Tree{Root: i.MountPoint}
+	v, err := release.Open(i.MountPoint)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = v.Close() }()
 	own, err := directory.ID(ctx)
 	if err != nil {
 		return "", err
 	}
-	on, err := tree.StoreID()
+	on, err := v.StoreID()
 	if err != nil || own != "" && own == on {
 		return own, err
 	}
-	if store, err = WriteStore(ctx, store, directory, tree); err == nil {
+	if store, err = WriteStore(ctx, store, directory, v); err == nil {
 		i.did("the volume and %s belong to store %s", i.PointerStore, store)
 	}
 	return store, err
@@ -369,12 +378,16 @@ func (i *Server) setStore(ctx context.Context, directory *pointer.Directory, sto
 
 // makeTree makes the directories of a release tree, or gives them to another owner.
 func (i *Server) makeTree() error {
-	tree := release.Tree{Root: i.MountPoint}
+	v, err := release.Open(i.MountPoint)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = v.Close() }()
 	var st unix.Stat_t
-	if _, err := tree.Releases(); err == nil && unix.Stat(i.MountPoint, &st) == nil && int(st.Uid) == i.UID && int(st.Gid) == i.GID {
+	if _, err := v.Releases(); err == nil && unix.Stat(i.MountPoint, &st) == nil && int(st.Uid) == i.UID && int(st.Gid) == i.GID {
 		return nil
 	}
-	if err := tree.Init(i.UID, i.GID); err != nil {
+	if err := v.Init(i.UID, i.GID); err != nil {
 		return err
 	}
 	i.did("made the release tree, for user id %d", i.UID)

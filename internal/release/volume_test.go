@@ -50,7 +50,12 @@ func asOrdinary(op string) error {
 	if err := json.Unmarshal([]byte(op), &c); err != nil {
 		return err
 	}
-	ctx, tree := context.Background(), Tree{c.Root}
+	tree, err := Open(c.Root)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tree.Close() }()
+	ctx := context.Background()
 	switch c.Op {
 	case "stage":
 		result, staging, err := tree.Stage(ctx, StageRequest{ID: c.ID, Digest: c.Digest, Base: c.Base, Delta: strings.NewReader(c.Delta), Wanted: gc.Wanted{Keep: c.Keep}})
@@ -86,7 +91,7 @@ func asOrdinary(op string) error {
 }
 
 // push is all that an agent does for a push. It returns what staging said.
-func (c call) push(ctx context.Context, tree Tree, files io.Reader) (said string, err error) {
+func (c call) push(ctx context.Context, tree *Volume, files io.Reader) (said string, err error) {
 	result, staging, err := tree.Stage(ctx, StageRequest{ID: c.ID, Digest: c.Digest, Base: c.Base, Delta: strings.NewReader(c.Delta), Wanted: gc.Wanted{Keep: c.Keep}})
 	if err == nil && staging != nil {
 		said = fmt.Sprint(result.State, " ", result.Files, " recycled ", result.Recycled)
@@ -121,8 +126,23 @@ func be(t *testing.T, c call, stdin string) string {
 	return string(out)
 }
 
+// open opens a volume until the end of the test.
+func open(t testing.TB, dir string) *Volume {
+	t.Helper()
+	v, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := v.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return v
+}
+
 // volume makes an empty release volume that belongs to the ordinary user.
-func volume(t *testing.T) Tree {
+func volume(t *testing.T) *Volume {
 	t.Helper()
 	// Not t.TempDir: the ordinary user has to get there.
 	dir, err := os.MkdirTemp("", "volume")
@@ -130,7 +150,7 @@ func volume(t *testing.T) Tree {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	tree := Tree{dir}
+	tree := open(t, dir)
 	if err := tree.Init(ordinary, ordinary); err != nil {
 		t.Fatal(err)
 	}
@@ -138,11 +158,11 @@ func volume(t *testing.T) Tree {
 }
 
 // small makes the volume a file system of its own, of that many KiB.
-func small(t *testing.T, kib int) Tree {
+func small(t *testing.T, kib int) *Volume {
 	t.Helper()
 	dir := t.TempDir()
 	scratch.Mount(t, "tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dk", kib))
-	tree := Tree{dir}
+	tree := open(t, dir)
 	if err := tree.Init(ordinary, ordinary); err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +220,7 @@ func remove(t *testing.T, dir, name string) {
 var second = time.Date(2026, 11, 22, 23, 15, 0, 0, time.UTC)
 
 // publish takes a source in and makes it current, as the generation given.
-func publish(t *testing.T, tree Tree, dir string, generation int64) Ingested {
+func publish(t *testing.T, tree *Volume, dir string, generation int64) Ingested {
 	t.Helper()
 	in, err := tree.Ingest(t.Context(), dir, second.Add(time.Duration(generation)*time.Second), gc.Wanted{})
 	if err != nil {
@@ -229,10 +249,10 @@ func same(t *testing.T, a, b string) {
 }
 
 // listing is all that a volume holds, to see that nothing changed.
-func listing(t *testing.T, tree Tree) string {
+func listing(t *testing.T, tree *Volume) string {
 	t.Helper()
 	var b strings.Builder
-	err := filepath.WalkDir(tree.Root, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(tree.Root(), func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -244,7 +264,7 @@ func listing(t *testing.T, tree Tree) string {
 			return err
 		}
 		st := info.Sys().(*syscall.Stat_t)
-		_, err = fmt.Fprintln(&b, manifest.Quote(strings.TrimPrefix(path, tree.Root)), info.Mode(), st.Ino, st.Uid, st.Nlink)
+		_, err = fmt.Fprintln(&b, manifest.Quote(strings.TrimPrefix(path, tree.Root())), info.Mode(), st.Ino, st.Uid, st.Nlink)
 		return err
 	})
 	if err != nil {
@@ -331,7 +351,7 @@ func TestActivateIsRepeatedAfterACrashBetweenFenceAndFlip(t *testing.T) {
 	tree := volume(t)
 	one := publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
 	two := publish(t, tree, source(t, map[string]string{"a": "2"}), 2)
-	link := filepath.Join(tree.Root, "current")
+	link := filepath.Join(tree.Root(), "current")
 	if err := errors.Join(os.Remove(link), os.Symlink("releases/"+one.ID, link)); err != nil {
 		t.Fatal(err)
 	}
@@ -358,23 +378,24 @@ func TestCheckComparesWithThePointer(t *testing.T) {
 	wantError(t, tree.Check(one.ID, one.Digest, 2), "generation 3 was activated here, the pointer says 2")
 	wantError(t, tree.Check(one.ID, other, 3), "has digest "+one.Digest)
 	wantError(t, tree.Check(manifest.NewID(second, other), other, 3), "current is")
-	manifest := filepath.Join(tree.Root, ".ebs-release", one.ID+".manifest")
+	manifest := filepath.Join(tree.Root(), ".ebs-release", one.ID+".manifest")
 	if err := os.Truncate(manifest, 10); err != nil {
 		t.Fatal(err)
 	}
 	wantError(t, tree.Check(one.ID, one.Digest, 3), "has digest")
-	remove(t, tree.Root, "releases/"+one.ID)
+	remove(t, tree.Root(), "releases/"+one.ID)
 	wantError(t, tree.Check(one.ID, one.Digest, 3), "is not on")
 
-	empty := Tree{t.TempDir()}
+	empty := open(t, t.TempDir())
 	wantError(t, empty.Check(one.ID, one.Digest, 3), `current is ""`)
-	wantError(t, Tree{empty.Root + "/none"}.Check(one.ID, one.Digest, 3), "release volume", "no such file")
+	_, err := Open(empty.Root() + "/none")
+	wantError(t, err, "release volume", "no such file")
 }
 
 func TestCurrentThatLeadsElsewhereIsRefused(t *testing.T) {
 	for _, target := range []string{"/etc", "../x", "releases/../..", "releases/x"} {
 		tree := volume(t)
-		if err := os.Symlink(target, filepath.Join(tree.Root, "current")); err != nil {
+		if err := os.Symlink(target, filepath.Join(tree.Root(), "current")); err != nil {
 			t.Fatal(err)
 		}
 		_, err := tree.Current()
@@ -406,7 +427,7 @@ func TestPruneKeepsTheCurrentAndTheNewest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if manifests, _ := filepath.Glob(filepath.Join(tree.Root, ".ebs-release", "*.manifest")); len(manifests) != 2 {
+	if manifests, _ := filepath.Glob(filepath.Join(tree.Root(), ".ebs-release", "*.manifest")); len(manifests) != 2 {
 		t.Fatalf("manifests: %v", manifests)
 	}
 	if gone, err := tree.Prune(t.Context(), gc.Wanted{Keep: 0}); err != nil || len(gone) != 1 {
@@ -457,7 +478,7 @@ func TestVerifyFindsEveryDifference(t *testing.T) {
 func TestAWaitForTheLockIsToldAndEnds(t *testing.T) {
 	tree := volume(t)
 	in := publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
-	lock := filepath.Join(tree.Root, ".ebs-release/lock")
+	lock := filepath.Join(tree.Root(), ".ebs-release/lock")
 	held, err := os.Open(lock)
 	if err != nil {
 		t.Fatal(err)
@@ -482,7 +503,7 @@ func TestAWaitForTheLockIsToldAndEnds(t *testing.T) {
 func TestLockIsWaitedForOnlyUntilTheDeadline(t *testing.T) {
 	tree := volume(t)
 	in := publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
-	held, err := os.Open(filepath.Join(tree.Root, ".ebs-release/lock"))
+	held, err := os.Open(filepath.Join(tree.Root(), ".ebs-release/lock"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -513,9 +534,9 @@ func TestAVolumeWithSomethingElseInPlaceOfOurFilesIsRefusedAtOnce(t *testing.T) 
 			t.Run(name+" "+kind, func(t *testing.T) {
 				tree := volume(t)
 				in := publish(t, tree, source(t, map[string]string{"a": "1"}), 1)
-				path := filepath.Join(tree.Root, stateDir, fenceName)
+				path := filepath.Join(tree.Root(), stateDir, fenceName)
 				if name == "manifest" {
-					path = filepath.Join(tree.Root, stateDir, in.ID+manifestExt)
+					path = filepath.Join(tree.Root(), stateDir, in.ID+manifestExt)
 				}
 				if err := errors.Join(os.Remove(path), put(path)); err != nil {
 					t.Fatal(err)

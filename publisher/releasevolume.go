@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"ebs-release/internal/gc"
+	"ebs-release/internal/release"
+)
+
+// releaseVolume is the release volume of this server: opened once, when something first asks for
+// it, as not every verb does. It is publish.Tree.
+type releaseVolume struct {
+	point  string
+	once   sync.Once
+	opened *release.Volume
+	err    error
+}
+
+func (r *releaseVolume) open() (*release.Volume, error) {
+	r.once.Do(func() { r.opened, r.err = release.Open(r.point) })
+	return r.opened, r.err
+}
+
+func (r *releaseVolume) close() error {
+	if r.opened == nil {
+		return nil
+	}
+	return r.opened.Close()
+}
+
+// with calls do with the opened volume, for what it returns.
+func with[T any](r *releaseVolume, do func(*release.Volume) (T, error)) (result T, err error) {
+	v, err := r.open()
+	if err != nil {
+		return result, err
+	}
+	return do(v)
+}
+
+func (r *releaseVolume) do(something func(*release.Volume) error) error {
+	_, err := with(r, func(v *release.Volume) (struct{}, error) { return struct{}{}, something(v) })
+	return err
+}
+
+func (r *releaseVolume) Current() (string, error)   { return with(r, (*release.Volume).Current) }
+func (r *releaseVolume) Generation() (int64, error) { return with(r, (*release.Volume).Generation) }
+
+func (r *releaseVolume) ManifestDigest(id string) (string, error) {
+	return with(r, func(v *release.Volume) (string, error) { return v.ManifestDigest(id) })
+}
+
+func (r *releaseVolume) Ingest(ctx context.Context, source string, now time.Time, wanted gc.Wanted) (release.Ingested, error) {
+	return with(r, func(v *release.Volume) (release.Ingested, error) { return v.Ingest(ctx, source, now, wanted) })
+}
+
+func (r *releaseVolume) Prune(ctx context.Context, wanted gc.Wanted) ([]string, error) {
+	return with(r, func(v *release.Volume) ([]string, error) { return v.Prune(ctx, wanted) })
+}
+
+func (r *releaseVolume) Activate(ctx context.Context, id, digest string, number int64) error {
+	return r.do(func(v *release.Volume) error { return v.Activate(ctx, id, digest, number) })
+}
+
+func (r *releaseVolume) Untouched(ctx context.Context, id string) error {
+	return r.do(func(v *release.Volume) error { return v.Untouched(ctx, id) })
+}
+
+// Remove is for gc.
+func (r *releaseVolume) Remove(ctx context.Context, id string) error {
+	return r.do(func(v *release.Volume) error { return v.Remove(ctx, id) })
+}
