@@ -62,7 +62,7 @@ func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
 	return boot.Identity{InstanceID: me.InstanceID, InstanceType: me.InstanceType, Zone: me.AvailabilityZone, Region: me.Region}, nil
 }
 
-func (a *account) HostKey(context.Context) (string, error) { return hostKey("/etc/ssh") }
+func (a *account) HostKey(context.Context) (string, error) { return instance.HostKey("/etc/ssh") }
 
 func (a *account) owner(me boot.Identity) volume.Owner {
 	return releaseVolumeOf(me.InstanceID, me.InstanceType, me.Zone, a.values)
@@ -98,6 +98,12 @@ func (a *account) request(me boot.Identity, want boot.Wanted) volume.Request {
 	r := requestOf(a.owner(me), want.SnapshotID, a.values)
 	r.Tags, r.Not = tags, a.removed
 	return r
+}
+
+// releaseVolumeOf is whom the release volume of an instance is for.
+func releaseVolumeOf(instanceID, instanceType, zone string, values config.Values) volume.Owner {
+	return volume.Owner{Role: volume.RoleMember, InstanceID: instanceID,
+		InstanceType: instanceType, Zone: zone, MountPoint: values.Get("mount-point")}
 }
 
 // requestOf is a volume as the settings want it.

@@ -212,13 +212,13 @@ func (d *bootChecks) createVolume(ctx context.Context) doctor.Finding {
 	if d.snapshot == "" { // agent.json allows no blank volume
 		return doctor.Warning("publish a release, and run the doctor again", "cannot be tried before there is a snapshot")
 	}
-	return d.dryRun("ec2:CreateVolume", dryRuns{d.api}.create(ctx, requestOf(d.owner(), d.snapshot, d.values)), true)
+	return d.dryRun("ec2:CreateVolume", volume.DryRuns{EC2: d.api}.Create(ctx, requestOf(d.owner(), d.snapshot, d.values)), true)
 }
 
 // some is the volume to try rights on, with the name of its attachment: this instance's own, or one
 // that does not exist.
 func (d *bootChecks) some() (id, name string, real bool) {
-	id, name = noVolume, volume.DeviceNames(nil)[0]
+	id, name = volume.None, volume.DeviceNames(nil)[0]
 	if len(d.mine) > 0 {
 		id, real = d.mine[0].ID, true
 		name = cmp.Or(d.mine[0].Attachment.Device, name)
@@ -228,25 +228,25 @@ func (d *bootChecks) some() (id, name string, real bool) {
 
 func (d *bootChecks) attachVolume(ctx context.Context) doctor.Finding {
 	return d.onVolume("ec2:AttachVolume", func(id, _ string) error {
-		return dryRuns{d.api}.attach(ctx, id, d.me.InstanceID, volume.DeviceNames(nil)[0])
+		return volume.DryRuns{EC2: d.api}.Attach(ctx, id, d.me.InstanceID, volume.DeviceNames(nil)[0])
 	})
 }
 
 func (d *bootChecks) modifyInstance(ctx context.Context) doctor.Finding {
 	return d.onVolume("ec2:ModifyInstanceAttribute",
-		func(id, name string) error { return dryRuns{d.api}.protect(ctx, id, d.me.InstanceID, name) })
+		func(id, name string) error { return volume.DryRuns{EC2: d.api}.Protect(ctx, id, d.me.InstanceID, name) })
 }
 
 func (d *bootChecks) createTags(ctx context.Context) doctor.Finding {
-	return d.onVolume("ec2:CreateTags", func(id, _ string) error { return dryRuns{d.api}.tag(ctx, id) })
+	return d.onVolume("ec2:CreateTags", func(id, _ string) error { return volume.DryRuns{EC2: d.api}.Tag(ctx, id) })
 }
 
 func (d *bootChecks) detachVolume(ctx context.Context) doctor.Finding {
-	return d.onVolume("ec2:DetachVolume", func(id, _ string) error { return dryRuns{d.api}.detach(ctx, id, d.me.InstanceID) })
+	return d.onVolume("ec2:DetachVolume", func(id, _ string) error { return volume.DryRuns{EC2: d.api}.Detach(ctx, id, d.me.InstanceID) })
 }
 
 func (d *bootChecks) deleteVolume(ctx context.Context) doctor.Finding {
-	return d.onVolume("ec2:DeleteVolume", func(id, _ string) error { return dryRuns{d.api}.remove(ctx, id) })
+	return d.onVolume("ec2:DeleteVolume", func(id, _ string) error { return volume.DryRuns{EC2: d.api}.Delete(ctx, id) })
 }
 
 func (d *bootChecks) onVolume(action string, call func(id, name string) error) doctor.Finding {

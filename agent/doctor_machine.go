@@ -13,7 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/device"
 	"ebs-release/internal/doctor"
+	"ebs-release/internal/instance"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/output"
 	"ebs-release/internal/status"
@@ -71,7 +73,7 @@ func (d *bootChecks) mountPoint(context.Context) doctor.Finding {
 		return doctor.Fine("%s is an empty directory", point)
 	}
 	for _, v := range d.mine {
-		if newMachine(point, d.log).isMounted(*mounted, v.ID, v.Attachment.Device) {
+		if device.New(d.log).Below(mounted.Major, mounted.Minor, v.ID, v.Attachment.Device) {
 			return doctor.Fine("%s is %s", point, v.ID)
 		}
 	}
@@ -134,7 +136,7 @@ func (d *bootChecks) e2fsck(context.Context) doctor.Finding {
 }
 
 func (d *bootChecks) sshHostKey(context.Context) doctor.Finding {
-	key, err := hostKey(filepath.Join(d.root, "etc/ssh"))
+	key, err := instance.HostKey(filepath.Join(d.root, "etc/ssh"))
 	if err != nil {
 		return doctor.Warning("ssh-keygen -A", "the publisher cannot push to this member: %s", short(err))
 	}

@@ -79,7 +79,7 @@ func (m *machine) look(mine []boot.Volume) (*boot.Mounted, error) {
 		return &found, nil
 	}
 	for _, v := range mine {
-		if isDiskOf(v.ID, v.Device, name, serial) {
+		if device.IsDisk(name, serial, v.ID, v.Device) {
 			found.VolumeID, found.Disk.Path = v.ID, m.finder.Path(name)
 			m.disk = device.Device{Name: name, Path: found.Disk.Path, Major: mounted.Major, Minor: mounted.Minor, Serial: serial}
 		}
@@ -87,20 +87,10 @@ func (m *machine) look(mine []boot.Volume) (*boot.Mounted, error) {
 	return &found, nil
 }
 
-func isDiskOf(volumeID, attachedAs, name, serial string) bool {
-	return serial == device.Serial(volumeID) || serial == "" && name == device.XenName(attachedAs)
-}
-
-// isMounted says whether what is mounted is the disk of a volume.
-func (m *machine) isMounted(mounted mount.Mounted, volumeID, attachedAs string) bool {
-	name, serial, err := m.finder.Which(mounted.Major, mounted.Minor)
-	return err == nil && isDiskOf(volumeID, attachedAs, name, serial)
-}
-
 // serves says whether the volume of a status is what is mounted.
 func (m *machine) serves(s status.Status) bool {
 	mounted, err := mount.Look(s.MountPoint)
-	return err == nil && mounted != nil && m.isMounted(*mounted, s.VolumeID, s.Device)
+	return err == nil && mounted != nil && m.finder.Below(mounted.Major, mounted.Minor, s.VolumeID, s.Device)
 }
 
 func (m *machine) makePoint() error {

@@ -75,7 +75,7 @@ type dry struct {
 	steps  []step
 }
 
-func (d *dry) tries() dryRuns { return dryRuns{d.account.api} }
+func (d *dry) tries() volume.DryRuns { return volume.DryRuns{EC2: d.account.api} }
 
 func (d *dry) say(stage, format string, args ...any) {
 	d.mu.Lock()
@@ -155,25 +155,25 @@ func (d *dry) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error)
 
 func (d *dry) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
 	r := d.account.request(me, want)
-	err := d.dryRun(boot.StageCreate, "CreateVolume", d.tries().create(ctx, r), true,
+	err := d.dryRun(boot.StageCreate, "CreateVolume", d.tries().Create(ctx, r), true,
 		"makes a %s volume from %s in %s", r.Type, want.SnapshotID, me.Zone)
-	return boot.Volume{ID: noVolume, SnapshotID: want.SnapshotID}, err
+	return boot.Volume{ID: volume.None, SnapshotID: want.SnapshotID}, err
 }
 
 func (d *dry) Attach(ctx context.Context, me boot.Identity, v boot.Volume, skip []string) (boot.Volume, error) {
 	name := volume.DeviceNames(skip)[0]
-	err := d.tries().attach(ctx, v.ID, me.InstanceID, name)
+	err := d.tries().Attach(ctx, v.ID, me.InstanceID, name)
 	v.Attached, v.Device = true, name
-	return v, d.dryRun(boot.StageAttach, "AttachVolume", err, v.ID != noVolume, "attaches it as %s, or under the next name that is free", name)
+	return v, d.dryRun(boot.StageAttach, "AttachVolume", err, v.ID != volume.None, "attaches it as %s, or under the next name that is free", name)
 }
 
 func (d *dry) Protect(ctx context.Context, me boot.Identity, v boot.Volume) error {
-	err := d.tries().protect(ctx, v.ID, me.InstanceID, v.Device)
-	return d.dryRun(boot.StageProtect, "ModifyInstanceAttribute", err, v.ID != noVolume, "has EC2 delete it with the instance")
+	err := d.tries().Protect(ctx, v.ID, me.InstanceID, v.Device)
+	return d.dryRun(boot.StageProtect, "ModifyInstanceAttribute", err, v.ID != volume.None, "has EC2 delete it with the instance")
 }
 
 func (d *dry) Remove(_ context.Context, _ boot.Identity, v boot.Volume) error {
-	if v.ID != noVolume { // the one that does not exist is let go at an end that fails
+	if v.ID != volume.None { // the one that does not exist is let go at an end that fails
 		d.say(boot.StageAdopt, "detaches and deletes %s", v.ID)
 	}
 	return nil
@@ -185,13 +185,13 @@ func (d *dry) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
 	if !r.Ready {
 		return nil // after a failure
 	}
-	err := d.tries().tag(ctx, v.ID)
-	return d.dryRun(boot.StageReport, "CreateTags", err, v.ID != noVolume, "tags it: generation %d, ready", r.Generation)
+	err := d.tries().Tag(ctx, v.ID)
+	return d.dryRun(boot.StageReport, "CreateTags", err, v.ID != volume.None, "tags it: generation %d, ready", r.Generation)
 }
 
 // Find does not wait for the disk of a volume that is not there.
 func (d *dry) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) {
-	if v.ID == noVolume {
+	if v.ID == volume.None {
 		d.say(boot.StageFind, "waits for the disk with its serial number")
 		return boot.Disk{Path: "the disk"}, nil
 	}

@@ -215,6 +215,18 @@ func (f Finder) Which(major, minor uint32) (name, serial string, err error) {
 	return "", "", fmt.Errorf("there is no disk %s in %s", want, f.Sys)
 }
 
+// Below says whether the disk with this number is that of a volume, by its serial, or on Xen, which
+// has none, by the name that the volume is attached as.
+func (f Finder) Below(major, minor uint32, volumeID, attachedAs string) bool {
+	name, serial, err := f.Which(major, minor)
+	return err == nil && IsDisk(name, serial, volumeID, attachedAs)
+}
+
+// IsDisk is Below for a disk that Which has told.
+func IsDisk(name, serial, volumeID, attachedAs string) bool {
+	return serial == Serial(volumeID) || serial == "" && name == XenName(attachedAs)
+}
+
 // The I/O timeout of the kernel's NVMe driver is 30 s; a cold block of a volume made from a
 // snapshot was seen to take 60 s, and AWS says to set it as high as it goes
 // (https://docs.aws.amazon.com/ebs/latest/userguide/timeout-nvme-ebs-volumes.html). In

@@ -72,7 +72,7 @@ func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []st
 }
 
 func (v *Volumes) attach(ctx context.Context, vol Volume, owner Owner, name string) (Volume, error) {
-	out, err := v.api.AttachVolume(ctx, AttachInput(vol.ID, owner.InstanceID, name))
+	out, err := v.api.AttachVolume(ctx, attachInput(vol.ID, owner.InstanceID, name))
 	if err != nil {
 		return vol, fmt.Errorf("attach %s to %s as %s: %w", vol.ID, owner.InstanceID, name, explain("AttachVolume", err))
 	}
@@ -81,8 +81,8 @@ func (v *Volumes) attach(ctx context.Context, vol Volume, owner Owner, name stri
 	return vol, nil
 }
 
-// AttachInput is the request of Attach.
-func AttachInput(volumeID, instanceID, name string) *ec2.AttachVolumeInput {
+// attachInput is the request of Attach.
+func attachInput(volumeID, instanceID, name string) *ec2.AttachVolumeInput {
 	return &ec2.AttachVolumeInput{VolumeId: aws.String(volumeID), InstanceId: aws.String(instanceID), Device: aws.String(name)}
 }
 
@@ -132,7 +132,7 @@ func (v *Volumes) Protect(ctx context.Context, vol Volume) error {
 		}
 		vol = now
 	}
-	in := ProtectInput(vol.ID, vol.Attachment.InstanceID, vol.Attachment.Device)
+	in := protectInput(vol.ID, vol.Attachment.InstanceID, vol.Attachment.Device)
 	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
 		_, err := v.api.ModifyInstanceAttribute(ctx, in)
 		if err == nil {
@@ -169,8 +169,8 @@ func (v *Volumes) named(ctx context.Context, vol Volume) (Volume, error) {
 	}
 }
 
-// ProtectInput is the request of Protect.
-func ProtectInput(volumeID, instanceID, name string) *ec2.ModifyInstanceAttributeInput {
+// protectInput is the request of Protect.
+func protectInput(volumeID, instanceID, name string) *ec2.ModifyInstanceAttributeInput {
 	return &ec2.ModifyInstanceAttributeInput{
 		InstanceId: aws.String(instanceID),
 		BlockDeviceMappings: []types.InstanceBlockDeviceMappingSpecification{{

@@ -94,8 +94,8 @@ func (v *Volumes) Make(ctx context.Context, r Request) (Volume, error) {
 	return looks.available(ctx, made, r.Owner)
 }
 
-// CreateInput is the request of a try (0, 1, …), the same for the same Request.
-func CreateInput(r Request, try int) *ec2.CreateVolumeInput {
+// createInput is the request of a try (0, 1, …), the same for the same Request.
+func createInput(r Request, try int) *ec2.CreateVolumeInput {
 	in := &ec2.CreateVolumeInput{
 		AvailabilityZone:  aws.String(r.Owner.Zone),
 		VolumeType:        types.VolumeType(r.Type),
@@ -140,7 +140,7 @@ func (r Request) tags() map[string]string {
 
 func (v *Volumes) create(ctx context.Context, r Request, try int) (Volume, error) {
 	asked := time.Now()
-	out, err := v.api.CreateVolume(ctx, CreateInput(r, try))
+	out, err := v.api.CreateVolume(ctx, createInput(r, try))
 	if err != nil {
 		return Volume{}, createError(r, err)
 	}

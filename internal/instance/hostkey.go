@@ -1,4 +1,4 @@
-package main
+package instance
 
 import (
 	"errors"
@@ -12,9 +12,9 @@ import (
 // bits has 380.
 const maxTagValue = 256
 
-// hostKey returns the public key of this machine's sshd, "ssh-ed25519 AAAA…" without its comment,
-// from /etc/ssh. The publisher trusts no other when it pushes to this member.
-func hostKey(dir string) (string, error) {
+// HostKey returns the public key of this machine's sshd, "ssh-ed25519 AAAA…" without its comment,
+// from a directory such as /etc/ssh. The publisher trusts no other when it pushes to this member.
+func HostKey(dir string) (string, error) {
 	var failures []error
 	for _, kind := range []string{"ed25519", "ecdsa", "rsa"} {
 		path := filepath.Join(dir, "ssh_host_"+kind+"_key.pub")
