@@ -3,79 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
-	"time"
 
+	"ebs-release/internal/boot/checks"
 	"ebs-release/internal/cli"
-	"ebs-release/internal/config"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
-	"ebs-release/internal/instance"
-	"ebs-release/internal/pointer"
-	"ebs-release/internal/status"
-	"ebs-release/internal/volume"
+	"ebs-release/internal/freeze"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/spf13/cobra"
 )
-
-// checkTimeout ends a check that hangs. Every answer waited for comes within a second when all is
-// well.
-const checkTimeout = 4 * time.Second
-
-// bootChecks is what the checks share: later ones use what earlier ones found.
-type bootChecks struct {
-	values  config.Values
-	runDir  status.Dir
-	root    string // "/", of the files it looks at
-	run     func(ctx context.Context, stdout io.Writer, program string, args ...string) error
-	space   func(pid string) (string, error) // the mount namespace of a process
-	timeout time.Duration                    // of one check
-	log     *slog.Logger                     // of the parts; nobody reads it
-
-	cfg      *aws.Config        // after the region
-	api      *ec2.Client        // after the credentials
-	me       *instance.Identity // after the metadata service
-	pointer  *pointer.Pointer
-	snapshot string          // id; empty: not known
-	found    *types.Snapshot // as EC2 sees it; nil: not seen
-	mine     []volume.Volume
-	denied   bool // DescribeVolumes was: mine says nothing
-}
-
-// checks are in the order of the boot, then what surrounds it.
-func (d *bootChecks) checks() []doctor.Check {
-	return []doctor.Check{
-		{Name: "configuration", Do: d.configuration},
-		{Name: "metadata service", Do: d.metadata},
-		{Name: "region", Do: d.region},
-		{Name: "credentials", Do: d.credentials},
-		{Name: "pointer", Do: d.readPointer},
-		{Name: "clock", Do: d.clock},
-		{Name: "ec2:DescribeVolumes", Do: d.describeVolumes},
-		{Name: "ec2:DescribeSnapshots", Do: d.describeSnapshot},
-		{Name: "KMS key", Do: d.kmsKey},
-		{Name: "ec2:CreateVolume", Do: d.createVolume},
-		{Name: "ec2:AttachVolume", Do: d.attachVolume},
-		{Name: "ec2:ModifyInstanceAttribute", Do: d.modifyInstance},
-		{Name: "ec2:CreateTags", Do: d.createTags},
-		{Name: "ec2:DetachVolume", Do: d.detachVolume},
-		{Name: "ec2:DeleteVolume", Do: d.deleteVolume},
-		{Name: "device names", Do: d.deviceNames},
-		{Name: "mount point", Do: d.mountPoint},
-		{Name: "writing", Do: d.writing},
-		{Name: "mount propagation", Do: d.mountPropagation},
-		{Name: "e2fsck", Do: d.e2fsck},
-		{Name: "ssh host key", Do: d.sshHostKey},
-		{Name: "unit", Do: d.unit},
-		{Name: "application", Do: d.application},
-		{Name: "ordering", Do: d.ordering},
-		{Name: "last boot", Do: d.lastBoot},
-	}
-}
 
 func (p *program) doctorCommand() *cobra.Command {
 	return &cobra.Command{
@@ -92,18 +28,19 @@ failed.`,
 			if err != nil {
 				return err
 			}
-			d := &bootChecks{values: values, runDir: p.runDir, root: "/",
-				run: runProgram, space: mountNamespace, timeout: checkTimeout, log: slog.New(slog.DiscardHandler)}
-			return p.diagnose(cmd.Context(), d)
+			return p.diagnose(cmd.Context(), checks.New(checks.Settings{
+				Pointer: values.Get("pointer"), ConfigFile: defaultConfigFile, RunDir: p.runDir,
+				Volume: requestOf(releaseVolumeOf("", "", "", values), "", values),
+			}).List())
 		},
 	}
 }
 
-// diagnose makes the checks and prints each line as it is known.
-func (p *program) diagnose(ctx context.Context, d *bootChecks) error {
+// diagnose makes checks and prints each line as it is known.
+func (p *program) diagnose(ctx context.Context, list []doctor.Check) error {
 	var writeErr error
 	write := doctor.Printer(p.stdout, p.getenv)
-	report, err := doctor.Run(ctx, d.checks(), d.timeout, func(f doctor.Finding) {
+	report, err := doctor.Run(ctx, list, checks.Timeout, func(f doctor.Finding) {
 		if p.output != cli.JSON && writeErr == nil {
 			writeErr = write(f)
 		}
@@ -121,4 +58,15 @@ func (p *program) diagnose(ctx context.Context, d *bootChecks) error {
 		return exit.With(exit.Failed, err)
 	}
 	return nil
+}
+
+// tryWriteCommand is the child process of freeze.Writable.
+func (p *program) tryWriteCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    freeze.TryWriteVerb + " PATH",
+		Short:  "Wait until a file system can be written to",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE:   func(_ *cobra.Command, args []string) error { return exit.With(exit.Failed, freeze.TryWrite(args[0])) },
+	}
 }

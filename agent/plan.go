@@ -164,7 +164,8 @@ func (d *dry) Attach(ctx context.Context, me boot.Identity, v boot.Volume, skip 
 	name := volume.DeviceNames(skip)[0]
 	err := d.tries().Attach(ctx, v.ID, me.InstanceID, name)
 	v.Attached, v.Device = true, name
-	return v, d.dryRun(boot.StageAttach, "AttachVolume", err, v.ID != volume.None, "attaches it as %s, or under the next name that is free", name)
+	return v, d.dryRun(boot.StageAttach, "AttachVolume", err, v.ID != volume.None,
+		"attaches it as %s, or under the next name that is free", name)
 }
 
 func (d *dry) Protect(ctx context.Context, me boot.Identity, v boot.Volume) error {

@@ -67,7 +67,7 @@ func below(path, dir string) bool { return path == dir || strings.HasPrefix(path
 
 // TestDependenciesGoOneWay holds the paragraph below the map.
 func TestDependenciesGoOneWay(t *testing.T) {
-	trunk := []string{"agent", "publisher", "internal/boot", "internal/publish", "internal/server"}
+	trunk := []string{"agent", "publisher", "internal/boot", "internal/boot/checks", "internal/publish", "internal/server"}
 	may := map[string][]string{
 		"internal/fleet": {"internal/volume"}, "internal/snapshot": {"internal/volume", "internal/freeze"}, "internal/push": {"internal/release", "internal/push/wire", "internal/gc"}, "internal/release": {"internal/gc"},
 		"internal/push/wire": {"internal/release"}, "internal/receive": {"internal/release", "internal/push/wire", "internal/hook", "internal/gc"},

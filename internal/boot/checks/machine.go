@@ -1,4 +1,4 @@
-package main
+package checks
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 
 	"ebs-release/internal/device"
 	"ebs-release/internal/doctor"
+	"ebs-release/internal/freeze"
 	"ebs-release/internal/instance"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/output"
@@ -43,9 +44,9 @@ func runProgram(ctx context.Context, stdout io.Writer, program string, args ...s
 }
 
 // ask runs a program, and returns what it says on stdout.
-func (d *bootChecks) ask(ctx context.Context, program string, args ...string) (string, error) {
+func (c *Checks) ask(ctx context.Context, program string, args ...string) (string, error) {
 	var said output.Ends
-	err := d.run(ctx, &said, program, args...)
+	err := c.run(ctx, &said, program, args...)
 	if err == nil && said.Cut() {
 		err = fmt.Errorf("%s says too much", program)
 	}
@@ -53,8 +54,8 @@ func (d *bootChecks) ask(ctx context.Context, program string, args ...string) (s
 }
 
 // mountPoint asks what the boot asks; one that is not there yet the boot makes.
-func (d *bootChecks) mountPoint(context.Context) doctor.Finding {
-	point := d.values.Get("mount-point")
+func (c *Checks) mountPoint(context.Context) doctor.Finding {
+	point := c.settings.Volume.Owner.MountPoint
 	if _, err := os.Lstat(point); errors.Is(err, fs.ErrNotExist) {
 		if info, err := os.Stat(filepath.Dir(point)); err != nil || !info.IsDir() {
 			return doctor.Failure("mkdir -p "+filepath.Dir(point), "%s cannot be made: %s is no directory", point, filepath.Dir(point))
@@ -72,12 +73,12 @@ func (d *bootChecks) mountPoint(context.Context) doctor.Finding {
 	if mounted == nil {
 		return doctor.Fine("%s is an empty directory", point)
 	}
-	for _, v := range d.mine {
-		if device.New(d.log).Below(mounted.Major, mounted.Minor, v.ID, v.Attachment.Device) {
+	for _, v := range c.mine {
+		if device.New(c.log).Below(mounted.Major, mounted.Minor, v.ID, v.Attachment.Device) {
 			return doctor.Fine("%s is %s", point, v.ID)
 		}
 	}
-	if d.api == nil || d.denied {
+	if c.api == nil || c.denied {
 		return doctor.Warning("see ec2:DescribeVolumes",
 			"%s is mounted (%s), and whether that is this instance's volume is not known", point, mounted)
 	}
@@ -94,12 +95,12 @@ const namespaceOptions = "PrivateMounts,PrivateTmp,PrivateDevices,PrivateIPC,Pri
 	"TemporaryFileSystem,BindPaths,BindReadOnlyPaths,ReadOnlyPaths,ReadWritePaths,InaccessiblePaths,NoExecPaths,ExecPaths"
 
 // mountPropagation: a mount made here, and one made by the unit, is seen by everybody.
-func (d *bootChecks) mountPropagation(ctx context.Context) doctor.Finding {
-	own, err := d.space("self")
+func (c *Checks) mountPropagation(ctx context.Context) doctor.Finding {
+	own, err := c.space("self")
 	if err != nil {
 		return doctor.Failure("mount /proc", "%v", err)
 	}
-	first, err := d.space("1")
+	first, err := c.space("1")
 	if err != nil {
 		return doctor.Warning("run the doctor as root", "PID 1's mount namespace cannot be seen: %v", err)
 	}
@@ -107,10 +108,10 @@ func (d *bootChecks) mountPropagation(ctx context.Context) doctor.Finding {
 		return doctor.Failure("run it outside of the container, or of the unit that hides mounts",
 			"this program is in another mount namespace than PID 1: nobody sees what it mounts")
 	}
-	if !d.systemd() {
+	if !c.systemd() {
 		return doctor.Fine("this program is in PID 1's mount namespace")
 	}
-	show, err := d.ask(ctx, "systemctl", "show", agentUnit, "--property="+namespaceOptions)
+	show, err := c.ask(ctx, "systemctl", "show", agentUnit, "--property="+namespaceOptions)
 	if err != nil {
 		return doctor.Warning("systemctl status "+agentUnit, "cannot ask systemd about the unit: %v", err)
 	}
@@ -127,7 +128,7 @@ func (d *bootChecks) mountPropagation(ctx context.Context) doctor.Finding {
 	return doctor.Fine("the unit mounts in PID 1's namespace")
 }
 
-func (d *bootChecks) e2fsck(context.Context) doctor.Finding {
+func (c *Checks) e2fsck(context.Context) doctor.Finding {
 	path, err := exec.LookPath("e2fsck")
 	if err != nil {
 		return doctor.Failure("install e2fsprogs", "there is no e2fsck, which an ext4 volume that was not unmounted needs")
@@ -135,8 +136,8 @@ func (d *bootChecks) e2fsck(context.Context) doctor.Finding {
 	return doctor.Fine("%s", path)
 }
 
-func (d *bootChecks) sshHostKey(context.Context) doctor.Finding {
-	key, err := instance.HostKey(filepath.Join(d.root, "etc/ssh"))
+func (c *Checks) sshHostKey(context.Context) doctor.Finding {
+	key, err := instance.HostKey(filepath.Join(c.root, "etc/ssh"))
 	if err != nil {
 		return doctor.Warning("ssh-keygen -A", "the publisher cannot push to this member: %s", short(err))
 	}
@@ -145,20 +146,20 @@ func (d *bootChecks) sshHostKey(context.Context) doctor.Finding {
 }
 
 // systemd: sd_booted(3).
-func (d *bootChecks) systemd() bool {
-	_, err := os.Lstat(filepath.Join(d.root, "run/systemd/system"))
+func (c *Checks) systemd() bool {
+	_, err := os.Lstat(filepath.Join(c.root, "run/systemd/system"))
 	return err == nil
 }
 
-func (d *bootChecks) unit(ctx context.Context) doctor.Finding {
-	disabled := filepath.Join(d.root, "etc/ebs-release/disabled")
+func (c *Checks) unit(ctx context.Context) doctor.Finding {
+	disabled := filepath.Join(c.root, "etc/ebs-release/disabled")
 	if _, err := os.Lstat(disabled); err == nil {
 		return doctor.Warning("rm "+disabled+", unless this machine becomes an AMI", "%s exists: no boot starts the agent", disabled)
 	}
-	if !d.systemd() {
+	if !c.systemd() {
 		return doctor.Fine(noSystemd)
 	}
-	state, err := d.ask(ctx, "systemctl", "is-enabled", agentUnit)
+	state, err := c.ask(ctx, "systemctl", "is-enabled", agentUnit)
 	switch state = strings.TrimSpace(state); {
 	case strings.HasPrefix(state, "enabled"):
 		return doctor.Fine("%s is enabled", agentUnit)
@@ -169,11 +170,11 @@ func (d *bootChecks) unit(ctx context.Context) doctor.Finding {
 }
 
 // application: something waits for the target (Requires=) and is started with it (WantedBy=).
-func (d *bootChecks) application(ctx context.Context) doctor.Finding {
-	if !d.systemd() {
+func (c *Checks) application(ctx context.Context) doctor.Finding {
+	if !c.systemd() {
 		return doctor.Fine(noSystemd)
 	}
-	show, err := d.ask(ctx, "systemctl", "show", releaseTarget, "--property=LoadState,RequiredBy,Wants,Before")
+	show, err := c.ask(ctx, "systemctl", "show", releaseTarget, "--property=LoadState,RequiredBy,Wants,Before")
 	if err != nil {
 		return doctor.Warning("systemctl status "+releaseTarget, "cannot ask systemd about %s: %v", releaseTarget, err)
 	}
@@ -222,8 +223,8 @@ func properties(show string) map[string]string {
 
 // ordering: systemd breaks a cycle by leaving out a job, which may be anybody's (amazon-eks-ami
 // #2269).
-func (d *bootChecks) ordering(ctx context.Context) doctor.Finding {
-	if !d.systemd() {
+func (c *Checks) ordering(ctx context.Context) doctor.Finding {
+	if !c.systemd() {
 		return doctor.Fine(noSystemd)
 	}
 	left := ""
@@ -232,7 +233,7 @@ func (d *bootChecks) ordering(ctx context.Context) doctor.Finding {
 			left = strings.TrimSpace(line)
 		}
 	}}
-	if err := d.run(ctx, lines, "journalctl", "--boot", "--no-pager", "--quiet", "--output=cat", "_PID=1"); err != nil {
+	if err := c.run(ctx, lines, "journalctl", "--boot", "--no-pager", "--quiet", "--output=cat", "_PID=1"); err != nil {
 		return doctor.Warning("journalctl -b _PID=1 | grep 'ordering cycle'", "cannot read this boot's journal: %v", err)
 	}
 	lines.End()
@@ -244,8 +245,8 @@ func (d *bootChecks) ordering(ctx context.Context) doctor.Finding {
 }
 
 // lastBoot is what the boot of this machine came to.
-func (d *bootChecks) lastBoot(context.Context) doctor.Finding {
-	s, err := d.runDir.Read()
+func (c *Checks) lastBoot(context.Context) doctor.Finding {
+	s, err := c.settings.RunDir.Read()
 	if err != nil {
 		return doctor.Warning("ebs-release-agent up, which writes it anew", "%s", short(err))
 	}
@@ -269,4 +270,50 @@ func (d *bootChecks) lastBoot(context.Context) doctor.Finding {
 		return doctor.Warning("ebs-release-agent wait", "it goes on, stage %s", s.Stage)
 	}
 	return doctor.Fine("the agent has not run since this machine started")
+}
+
+// frozenTime is how long a write may take, within a Timeout: nothing on a member freezes its file
+// system for longer.
+const frozenTime = 2 * time.Second
+
+// renew is what to do about a file system that is damaged, or of which a process holds the old
+// state.
+const renew = "stop what uses it, umount it, ebs-release-agent up, which checks the volume or makes another, and start again what used it"
+
+// writing looks whether a push could write: the kernel makes a file system read-only when it finds
+// errors, and somebody may have frozen it. Readers do not notice. Nothing is read from the disk,
+// which may not answer.
+func (c *Checks) writing(ctx context.Context) doctor.Finding {
+	point := c.settings.Volume.Owner.MountPoint
+	mounted, err := mount.Look(point)
+	if err != nil || mounted == nil {
+		return doctor.Fine("nothing is mounted at %s", point)
+	}
+	if why := mounted.ReadOnly(); why != "" {
+		return doctor.Failure("dmesg (the kernel does that after errors); "+renew,
+			"nothing can be written to %s: it is %s in mountinfo", point, why)
+	}
+	err = freeze.Writable(ctx, point, frozenTime)
+	switch {
+	case errors.Is(err, freeze.ErrStuck):
+		thaw := "fsfreeze --unfreeze " + point + " (a backup may have frozen it)"
+		return doctor.Failure(thaw+"; was it not frozen: dmesg, its disk does not answer", "%s", short(err))
+	case err != nil:
+		return doctor.Failure("dmesg; "+renew, "%s", short(err))
+	}
+	if n := c.recordedErrors(*mounted); n != "" && n != "0" {
+		return doctor.Warning("dmesg; "+renew, "ext4 has found errors on it (%s)", n)
+	}
+	return doctor.Fine("writes to %s come through", point)
+}
+
+// recordedErrors is how many errors ext4 has counted on a file system since e2fsck found it clean;
+// "": it is another kind.
+func (c *Checks) recordedErrors(mounted mount.Mounted) string {
+	name, _, err := device.New(c.log).Which(mounted.Major, mounted.Minor)
+	if err != nil {
+		return ""
+	}
+	count, _ := os.ReadFile(filepath.Join(c.root, "sys/fs/ext4", name, "errors_count"))
+	return strings.TrimSpace(string(count))
 }

@@ -1,4 +1,4 @@
-package main
+package checks
 
 import (
 	"cmp"
@@ -19,62 +19,62 @@ import (
 	"github.com/aws/smithy-go"
 )
 
-func (d *bootChecks) configuration(context.Context) doctor.Finding {
-	if d.values.Get("pointer") == "" {
-		return doctor.Failure("set pointer in "+defaultConfigFile+", or EBS_RELEASE_POINTER", "there is no pointer")
+func (c *Checks) configuration(context.Context) doctor.Finding {
+	if c.settings.Pointer == "" {
+		return doctor.Failure("set pointer in "+c.settings.ConfigFile+", or EBS_RELEASE_POINTER", "there is no pointer")
 	}
-	return doctor.Fine("pointer %s, mount point %s", d.values.Get("pointer"), d.values.Get("mount-point"))
+	return doctor.Fine("pointer %s, mount point %s", c.settings.Pointer, c.settings.Volume.Owner.MountPoint)
 }
 
-func (d *bootChecks) metadata(ctx context.Context) doctor.Finding {
+func (c *Checks) metadata(ctx context.Context) doctor.Finding {
 	cfg, err := instance.LoadConfig(ctx)
 	if err != nil {
 		return doctor.Failure("look at AWS_CONFIG_FILE and the AWS_… variables", "read the AWS configuration: %v", err)
 	}
-	d.cfg = &cfg
-	me, err := instance.Identify(ctx, instance.NewClient(cfg), d.log)
+	c.cfg = &cfg
+	me, err := instance.Identify(ctx, instance.NewClient(cfg), c.log)
 	if err != nil {
 		return doctor.Failure("is this an EC2 instance, with IMDSv2 switched on and a hop limit of 1 or more?", "%s", short(err))
 	}
-	d.me = &me
+	c.me = &me
 	return doctor.Fine("%s, a %s in %s", me.InstanceID, me.InstanceType, me.AvailabilityZone)
 }
 
-func (d *bootChecks) region(context.Context) doctor.Finding {
-	if d.cfg == nil {
+func (c *Checks) region(context.Context) doctor.Finding {
+	if c.cfg == nil {
 		return doctor.Warning("see the first line that fails", "not known")
 	}
-	if d.cfg.Region == "" && d.me != nil {
-		d.cfg.Region = d.me.Region
+	if c.cfg.Region == "" && c.me != nil {
+		c.cfg.Region = c.me.Region
 	}
 	switch {
-	case d.cfg.Region == "":
-		d.cfg = nil
+	case c.cfg.Region == "":
+		c.cfg = nil
 		return doctor.Warning("see the metadata service, or set AWS_REGION", "not known")
-	case d.me != nil && d.me.Region != d.cfg.Region:
+	case c.me != nil && c.me.Region != c.cfg.Region:
 		return doctor.Failure("take AWS_REGION out of the agent's environment",
-			"%s is set, and this instance is in %s: a volume cannot be attached across Regions", d.cfg.Region, d.me.Region)
+			"%s is set, and this instance is in %s: a volume cannot be attached across Regions", c.cfg.Region, c.me.Region)
 	}
-	return doctor.Fine("%s", d.cfg.Region)
+	return doctor.Fine("%s", c.cfg.Region)
 }
 
-func (d *bootChecks) credentials(ctx context.Context) doctor.Finding {
-	if d.cfg == nil {
+func (c *Checks) credentials(ctx context.Context) doctor.Finding {
+	if c.cfg == nil {
 		return doctor.Warning("see the first line that fails", "not looked for: there is no Region")
 	}
-	if d.cfg.Credentials == nil {
+	if c.cfg.Credentials == nil {
 		return doctor.Failure("give the instance an instance profile with a role", "there are none")
 	}
-	got, err := d.cfg.Credentials.Retrieve(ctx)
+	got, err := c.cfg.Credentials.Retrieve(ctx)
 	if err != nil {
 		return doctor.Failure("give the instance an instance profile with a role", "%s", short(err))
 	}
-	d.api = volume.NewEC2(*d.cfg)
+	c.api = volume.NewEC2(*c.cfg)
 	return doctor.Fine("%s, from %s", got.AccessKeyID, got.Source)
 }
 
-func (d *bootChecks) readPointer(ctx context.Context) doctor.Finding {
-	fetcher, err := pointer.NewFetcher(d.values.Get("pointer"), d.log)
+func (c *Checks) readPointer(ctx context.Context) doctor.Finding {
+	fetcher, err := pointer.NewFetcher(c.settings.Pointer, c.log)
 	if err != nil {
 		return doctor.Warning("see the configuration", "not read: there is no URL")
 	}
@@ -86,29 +86,29 @@ func (d *bootChecks) readPointer(ctx context.Context) doctor.Finding {
 		}
 		return doctor.Failure("curl -v "+fetcher.URL(), "%s", short(err))
 	}
-	d.pointer = &p
-	if d.cfg == nil {
+	c.pointer = &p
+	if c.cfg == nil {
 		return doctor.Fine("generation %d, release %s", p.Generation, p.Release)
 	}
-	if d.snapshot, err = p.Snapshot(d.cfg.Region); err != nil {
+	if c.snapshot, err = p.Snapshot(c.cfg.Region); err != nil {
 		return doctor.Failure("publish to this Region, too", "%s", short(err))
 	}
 	if p.Legacy() {
-		return doctor.Fine("a plain line: %s, with nothing to verify against", d.snapshot)
+		return doctor.Fine("a plain line: %s, with nothing to verify against", c.snapshot)
 	}
-	return doctor.Fine("generation %d, release %s, %s", p.Generation, p.Release, d.snapshot)
+	return doctor.Fine("generation %d, release %s, %s", p.Generation, p.Release, c.snapshot)
 }
 
-func (d *bootChecks) describeVolumes(ctx context.Context) doctor.Finding {
-	if f, ready := d.ready(); !ready {
+func (c *Checks) describeVolumes(ctx context.Context) doctor.Finding {
+	if f, ready := c.ready(); !ready {
 		return f
 	}
-	mine, err := volume.New(d.api, volume.DefaultTiming(), d.log).Mine(ctx, d.owner())
+	mine, err := volume.New(c.api, volume.DefaultTiming(), c.log).Mine(ctx, c.request().Owner)
 	if err != nil {
-		d.denied = true
-		return d.refusal("ec2:DescribeVolumes", err)
+		c.denied = true
+		return c.refusal("ec2:DescribeVolumes", err)
 	}
-	d.mine = mine
+	c.mine = mine
 	var words []string
 	for _, v := range mine {
 		words = append(words, fmt.Sprintf("%s (%s)", v.ID, v.State))
@@ -123,65 +123,69 @@ func (d *bootChecks) describeVolumes(ctx context.Context) doctor.Finding {
 		"this instance has %d release volumes: %s", len(mine), strings.Join(words, ", "))
 }
 
-func (d *bootChecks) owner() volume.Owner {
-	return releaseVolumeOf(d.me.InstanceID, d.me.InstanceType, d.me.AvailabilityZone, d.values)
+// request is the release volume of this instance.
+func (c *Checks) request() volume.Request {
+	r := c.settings.Volume
+	r.Owner.InstanceID, r.Owner.InstanceType, r.Owner.Zone = c.me.InstanceID, c.me.InstanceType, c.me.AvailabilityZone
+	r.SnapshotID = c.snapshot
+	return r
 }
 
 // describeSnapshot needs a right that a boot does not.
-func (d *bootChecks) describeSnapshot(ctx context.Context) doctor.Finding {
-	if f, ready := d.ready(); !ready {
+func (c *Checks) describeSnapshot(ctx context.Context) doctor.Finding {
+	if f, ready := c.ready(); !ready {
 		return f
 	}
-	if d.snapshot == "" {
+	if c.snapshot == "" {
 		return doctor.Warning("see the pointer", "no snapshot to look at")
 	}
-	out, err := d.api.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{d.snapshot}})
+	out, err := c.api.DescribeSnapshots(ctx, &ec2.DescribeSnapshotsInput{SnapshotIds: []string{c.snapshot}})
 	switch {
 	case volume.IsSnapshotNotFound(err):
 		return doctor.Failure("publish again; a snapshot is of one Region and one account (is it shared with this one?)",
-			"%s does not exist in %s", d.snapshot, d.cfg.Region)
+			"%s does not exist in %s", c.snapshot, c.cfg.Region)
 	case volume.IsDenied(err):
 		return doctor.Warning("allow ec2:DescribeSnapshots (only the doctor uses it)",
-			"not allowed to look at %s (%s)", d.snapshot, refusalWords(err, "ec2:DescribeSnapshots"))
+			"not allowed to look at %s (%s)", c.snapshot, refusalWords(err, "ec2:DescribeSnapshots"))
 	case err != nil:
-		return d.refusal("ec2:DescribeSnapshots", err)
+		return c.refusal("ec2:DescribeSnapshots", err)
 	case len(out.Snapshots) != 1:
-		return doctor.Failure("publish again", "EC2 answered with %d snapshots for %s", len(out.Snapshots), d.snapshot)
+		return doctor.Failure("publish again", "EC2 answered with %d snapshots for %s", len(out.Snapshots), c.snapshot)
 	}
 	snap := &out.Snapshots[0]
-	d.found = snap
+	c.found = snap
 	if snap.State != types.SnapshotStateCompleted {
 		return doctor.Failure("publish again (a publish commits a completed snapshot only)",
-			"%s is `%s` (%s)", d.snapshot, snap.State, aws.ToString(snap.Progress))
+			"%s is `%s` (%s)", c.snapshot, snap.State, aws.ToString(snap.Progress))
 	}
-	return doctor.Fine("%s is completed, %d GiB", d.snapshot, aws.ToInt32(snap.VolumeSize))
+	return doctor.Fine("%s is completed, %d GiB", c.snapshot, aws.ToInt32(snap.VolumeSize))
 }
 
 // kmsKey names the key: no DryRun tells whether it may be used, and a volume whose key may not is
 // accepted and then vanishes (CSI #3010). An account may encrypt every new volume (row 41).
-func (d *bootChecks) kmsKey(ctx context.Context) doctor.Finding {
-	for _, v := range d.mine {
+func (c *Checks) kmsKey(ctx context.Context) doctor.Finding {
+	for _, v := range c.mine {
 		if v.Encrypted {
 			return doctor.Fine("%s is encrypted with %s, which works", v.ID, v.KMSKeyID)
 		}
 	}
-	if d.found != nil && aws.ToBool(d.found.Encrypted) {
-		return mayUse(d.snapshot+" is encrypted", aws.ToString(d.found.KmsKeyId))
+	if c.found != nil && aws.ToBool(c.found.Encrypted) {
+		return mayUse(c.snapshot+" is encrypted", aws.ToString(c.found.KmsKeyId))
 	}
-	if f, ready := d.ready(); !ready {
+	if f, ready := c.ready(); !ready {
 		return f
 	}
-	if d.snapshot != "" && d.found == nil {
-		return doctor.Warning("see ec2:DescribeSnapshots", "whether %s is encrypted is not known", d.snapshot)
+	if c.snapshot != "" && c.found == nil {
+		return doctor.Warning("see ec2:DescribeSnapshots", "whether %s is encrypted is not known", c.snapshot)
 	}
-	byDefault, err := d.api.GetEbsEncryptionByDefault(ctx, &ec2.GetEbsEncryptionByDefaultInput{})
+	byDefault, err := c.api.GetEbsEncryptionByDefault(ctx, &ec2.GetEbsEncryptionByDefaultInput{})
 	if err != nil {
 		return unknownKey("ec2:GetEbsEncryptionByDefault", err)
 	}
 	if !aws.ToBool(byDefault.EbsEncryptionByDefault) {
 		return doctor.Fine("none is used: neither the snapshot nor the account asks for encryption")
 	}
-	key, err := d.api.GetEbsDefaultKmsKeyId(ctx, &ec2.GetEbsDefaultKmsKeyIdInput{})
+	key, err := c.api.GetEbsDefaultKmsKeyId(ctx, &ec2.GetEbsDefaultKmsKeyIdInput{})
 	if err != nil {
 		return unknownKey("ec2:GetEbsDefaultKmsKeyId", err)
 	}
@@ -205,61 +209,61 @@ func unknownKey(action string, err error) doctor.Finding {
 		"whether this account encrypts every new volume is not known (%s)", refusalWords(err, action))
 }
 
-func (d *bootChecks) createVolume(ctx context.Context) doctor.Finding {
-	if f, ready := d.ready(); !ready {
+func (c *Checks) createVolume(ctx context.Context) doctor.Finding {
+	if f, ready := c.ready(); !ready {
 		return f
 	}
-	if d.snapshot == "" { // agent.json allows no blank volume
+	if c.snapshot == "" { // agent.json allows no blank volume
 		return doctor.Warning("publish a release, and run the doctor again", "cannot be tried before there is a snapshot")
 	}
-	return d.dryRun("ec2:CreateVolume", volume.DryRuns{EC2: d.api}.Create(ctx, requestOf(d.owner(), d.snapshot, d.values)), true)
+	return c.dryRun("ec2:CreateVolume", volume.DryRuns{EC2: c.api}.Create(ctx, c.request()), true)
 }
 
 // some is the volume to try rights on, with the name of its attachment: this instance's own, or one
 // that does not exist.
-func (d *bootChecks) some() (id, name string, real bool) {
+func (c *Checks) some() (id, name string, real bool) {
 	id, name = volume.None, volume.DeviceNames(nil)[0]
-	if len(d.mine) > 0 {
-		id, real = d.mine[0].ID, true
-		name = cmp.Or(d.mine[0].Attachment.Device, name)
+	if len(c.mine) > 0 {
+		id, real = c.mine[0].ID, true
+		name = cmp.Or(c.mine[0].Attachment.Device, name)
 	}
 	return id, name, real
 }
 
-func (d *bootChecks) attachVolume(ctx context.Context) doctor.Finding {
-	return d.onVolume("ec2:AttachVolume", func(id, _ string) error {
-		return volume.DryRuns{EC2: d.api}.Attach(ctx, id, d.me.InstanceID, volume.DeviceNames(nil)[0])
+func (c *Checks) attachVolume(ctx context.Context) doctor.Finding {
+	return c.onVolume("ec2:AttachVolume", func(id, _ string) error {
+		return volume.DryRuns{EC2: c.api}.Attach(ctx, id, c.me.InstanceID, volume.DeviceNames(nil)[0])
 	})
 }
 
-func (d *bootChecks) modifyInstance(ctx context.Context) doctor.Finding {
-	return d.onVolume("ec2:ModifyInstanceAttribute",
-		func(id, name string) error { return volume.DryRuns{EC2: d.api}.Protect(ctx, id, d.me.InstanceID, name) })
+func (c *Checks) modifyInstance(ctx context.Context) doctor.Finding {
+	return c.onVolume("ec2:ModifyInstanceAttribute",
+		func(id, name string) error { return volume.DryRuns{EC2: c.api}.Protect(ctx, id, c.me.InstanceID, name) })
 }
 
-func (d *bootChecks) createTags(ctx context.Context) doctor.Finding {
-	return d.onVolume("ec2:CreateTags", func(id, _ string) error { return volume.DryRuns{EC2: d.api}.Tag(ctx, id) })
+func (c *Checks) createTags(ctx context.Context) doctor.Finding {
+	return c.onVolume("ec2:CreateTags", func(id, _ string) error { return volume.DryRuns{EC2: c.api}.Tag(ctx, id) })
 }
 
-func (d *bootChecks) detachVolume(ctx context.Context) doctor.Finding {
-	return d.onVolume("ec2:DetachVolume", func(id, _ string) error { return volume.DryRuns{EC2: d.api}.Detach(ctx, id, d.me.InstanceID) })
+func (c *Checks) detachVolume(ctx context.Context) doctor.Finding {
+	return c.onVolume("ec2:DetachVolume", func(id, _ string) error { return volume.DryRuns{EC2: c.api}.Detach(ctx, id, c.me.InstanceID) })
 }
 
-func (d *bootChecks) deleteVolume(ctx context.Context) doctor.Finding {
-	return d.onVolume("ec2:DeleteVolume", func(id, _ string) error { return volume.DryRuns{EC2: d.api}.Delete(ctx, id) })
+func (c *Checks) deleteVolume(ctx context.Context) doctor.Finding {
+	return c.onVolume("ec2:DeleteVolume", func(id, _ string) error { return volume.DryRuns{EC2: c.api}.Delete(ctx, id) })
 }
 
-func (d *bootChecks) onVolume(action string, call func(id, name string) error) doctor.Finding {
-	if f, ready := d.ready(); !ready {
+func (c *Checks) onVolume(action string, call func(id, name string) error) doctor.Finding {
+	if f, ready := c.ready(); !ready {
 		return f
 	}
-	id, name, real := d.some()
-	return d.dryRun(action, call(id, name), real)
+	id, name, real := c.some()
+	return c.dryRun(action, call(id, name), real)
 }
 
 // ready: EC2 can be asked as this instance.
-func (d *bootChecks) ready() (doctor.Finding, bool) {
-	if d.api == nil || d.me == nil {
+func (c *Checks) ready() (doctor.Finding, bool) {
+	if c.api == nil || c.me == nil {
 		return doctor.Warning("see the first line that fails", "not tried"), false
 	}
 	return doctor.Finding{}, true
@@ -268,7 +272,7 @@ func (d *bootChecks) ready() (doctor.Finding, bool) {
 // dryRun reads the answer to a DryRun. A policy that goes by the tags of a volume (as the one that
 // we ship does) refuses to act on one that does not exist, so that a refusal tells little before
 // there is a volume.
-func (d *bootChecks) dryRun(action string, err error, real bool) doctor.Finding {
+func (c *Checks) dryRun(action string, err error, real bool) doctor.Finding {
 	switch {
 	case volume.IsDryRun(err):
 		return doctor.Fine("allowed")
@@ -281,10 +285,10 @@ func (d *bootChecks) dryRun(action string, err error, real bool) doctor.Finding 
 	case volume.IsNotFound(err) && !real:
 		return doctor.Warning("run the doctor again when the instance has a release volume", "cannot be tried before there is a volume")
 	}
-	return d.refusal(action, err)
+	return c.refusal(action, err)
 }
 
-func (d *bootChecks) refusal(action string, err error) doctor.Finding {
+func (c *Checks) refusal(action string, err error) doctor.Finding {
 	if volume.IsDenied(err) {
 		words, advice, _ := strings.Cut(volume.Denied(err, action), ". Try: ")
 		return doctor.Failure(advice, "%s", words)
@@ -299,11 +303,11 @@ func refusalWords(err error, action string) string {
 }
 
 // clock asks EC2 for the time: each answer has it, also that to a DryRun.
-func (d *bootChecks) clock(ctx context.Context) doctor.Finding {
-	if f, ready := d.ready(); !ready {
+func (c *Checks) clock(ctx context.Context) doctor.Finding {
+	if f, ready := c.ready(); !ready {
 		return f
 	}
-	_, err := d.api.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{DryRun: aws.Bool(true), MaxResults: aws.Int32(volume.PerPage)})
+	_, err := c.api.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{DryRun: aws.Bool(true), MaxResults: aws.Int32(volume.PerPage)})
 	if off := volume.ClockOff(err); off != 0 {
 		words, advice, _ := strings.Cut(volume.ClockWords(off), ". Try: ")
 		return doctor.Warning(advice, "%s", words)
@@ -312,23 +316,23 @@ func (d *bootChecks) clock(ctx context.Context) doctor.Finding {
 }
 
 // deviceNames counts what is attached: DescribeVolumes tells it, which a boot may call anyway.
-func (d *bootChecks) deviceNames(ctx context.Context) doctor.Finding {
-	f, ready := d.ready()
+func (c *Checks) deviceNames(ctx context.Context) doctor.Finding {
+	f, ready := c.ready()
 	if !ready {
 		return f
 	}
-	if d.denied {
+	if c.denied {
 		return doctor.Warning("see ec2:DescribeVolumes", "not tried")
 	}
 	var used []string
 	in := &ec2.DescribeVolumesInput{
 		MaxResults: aws.Int32(volume.PerPage),
-		Filters:    []types.Filter{{Name: aws.String("attachment.instance-id"), Values: []string{d.me.InstanceID}}},
+		Filters:    []types.Filter{{Name: aws.String("attachment.instance-id"), Values: []string{c.me.InstanceID}}},
 	}
-	for pages := ec2.NewDescribeVolumesPaginator(d.api, in); pages.HasMorePages(); {
+	for pages := ec2.NewDescribeVolumesPaginator(c.api, in); pages.HasMorePages(); {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return d.refusal("ec2:DescribeVolumes", err)
+			return c.refusal("ec2:DescribeVolumes", err)
 		}
 		for _, v := range page.Volumes {
 			for _, a := range v.Attachments {
