@@ -20,6 +20,7 @@ import (
 	"ebs-release/internal/status"
 	"ebs-release/internal/words"
 
+	smithytime "github.com/aws/smithy-go/time"
 	"github.com/spf13/cobra"
 )
 
@@ -296,10 +297,8 @@ func patiently(ctx context.Context, try func() error) error {
 		if _, busy := errors.AsType[*mount.BusyError](err); !busy {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if smithytime.SleepWithContext(ctx, busyPause) != nil {
 			return err
-		case <-time.After(busyPause):
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/status"
 
+	smithytime "github.com/aws/smithy-go/time"
 	"github.com/spf13/cobra"
 )
 
@@ -44,10 +45,7 @@ func (p *program) wait(ctx context.Context, timeout time.Duration) error {
 		case !time.Now().Before(end):
 			return exit.With(exit.Unchanged, fmt.Errorf("after %s: %w", timeout, err))
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(min(waitPoll, time.Until(end))):
-		}
+		_ = smithytime.SleepWithContext(ctx, min(waitPoll, time.Until(end))) // the end of ctx is seen above
 	}
 }
 
