@@ -157,6 +157,27 @@ func volume(t *testing.T) *Volume {
 	return tree
 }
 
+// What is mounted at the path later, or moved there, is another volume.
+func TestVolumeStaysTheOneThatWasOpened(t *testing.T) {
+	tree := volume(t)
+	one := publish(t, tree, source(t, first), 1)
+	moved := tree.Root() + "-moved"
+	t.Cleanup(func() { _ = os.RemoveAll(moved) })
+	if err := errors.Join(os.Rename(tree.Root(), moved), os.Mkdir(tree.Root(), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	two := publish(t, tree, source(t, map[string]string{"a": "two"}), 2)
+	if err := errors.Join(tree.Verify(t.Context(), one.ID), tree.Check(two.ID, two.Digest, 2), tree.Remove(t.Context(), one.ID)); err != nil {
+		t.Error(err)
+	}
+	if ids, err := open(t, moved).Releases(); err != nil || len(ids) != 1 || ids[0] != two.ID {
+		t.Errorf("%v, %v", ids, err)
+	}
+	if at, err := os.ReadDir(tree.Root()); err != nil || len(at) > 0 {
+		t.Errorf("%v, %v: something was done at the path", at, err)
+	}
+}
+
 // small makes the volume a file system of its own, of that many KiB.
 func small(t *testing.T, kib int) *Volume {
 	t.Helper()
