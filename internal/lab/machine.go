@@ -16,7 +16,7 @@ func (l *Lab) hostSpec(inst cloud.InstanceSpec) (host.Spec, error) {
 		Address:  inst.Address,
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8",
-			fmt.Sprintf("AWS_ENDPOINT_URL=http://%s", l.hardware.network.Gateway()),
+			fmt.Sprintf("AWS_ENDPOINT_URL=http://%s", l.hardware.rack.Gateway()),
 		},
 		Metadata: l.Account.IMDSHandler(inst.ID),
 		// The image was made from a machine that has host keys: each host makes its own, as

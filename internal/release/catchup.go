@@ -10,8 +10,10 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"math"
 	"os"
 	"strconv"
+	"strings"
 
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/words"
@@ -30,21 +32,24 @@ import (
 //     to go goes, all of it is brought to disk, and the tree gets its new name.
 //
 // Each step of the second part may be done twice. Whoever finds the journal does it again
-// (FinishCatchUp), and removes it. Before the journal nothing has happened.
+// (FinishCatchUp), and removes it. Until then nobody else changes this volume (ErrHalfway). Before
+// the journal nothing has happened.
 //
 // The caller sees to it that nobody serves this volume, or keeps a file of it open.
 const (
 	catchUpDir  = stateDir + "/catch-up" // 0, 1, …: what change 0, 1, … puts into the tree
 	changesPath = catchUpDir + "/changes"
 	mergedPath  = catchUpDir + "/manifest"
-	journalPath = catchUpDir + "/journal"
-	ballastPath = catchUpDir + "/ballast" // room that the second part may need, in directories
-	changingExt = ".changing"             // the tree, while it has no name
+	ballastPath = catchUpDir + "/ballast"        // room that the second part may need, in directories
+	journalPath = stateDir + "/catch-up.journal" // not in a directory of root's: the owner must see it, too
+	changingExt = ".changing"                    // the tree, while it has no name
 	maxJournal  = 4096
 	minBallast  = 64 << 10             // bytes
-	perChange   = 4 << 10              // bytes: at most one more block of a directory for each
 	maxChanges  = 2 * manifest.MaxSize // bytes: all of one manifest gone, all of another one new
 )
+
+// ErrHalfway says that a CatchUp was cut off here. FinishCatchUp comes before all else.
+var ErrHalfway = errors.New("the volume is on its way from one release to another")
 
 // PackReader is a pack that is being read: what leads from one release to the next. Package pack
 // has it.
@@ -73,11 +78,14 @@ func (v *Volume) CatchUp(ctx context.Context, s Step, pack PackReader) error {
 	if err := errors.Join(manifest.CheckID(s.From), manifest.CheckID(s.To)); err != nil {
 		return fmt.Errorf("catch up: %w", err)
 	}
-	err := v.locked(ctx, func() error {
+	err := v.hold(ctx, func() error {
 		if _, err := v.finish(ctx); err != nil {
 			return err
 		}
 		if _, err := v.root.Lstat(releasesDir + "/" + s.To); err == nil {
+			if err := v.checkRelease(s.To, s.ToDigest); err != nil {
+				return err
+			}
 			return fmt.Errorf("%w: it can be activated as it is", fs.ErrExist)
 		}
 		began, err := justNow()
@@ -102,7 +110,7 @@ func (v *Volume) CatchUp(ctx context.Context, s Step, pack PackReader) error {
 // FinishCatchUp ends a CatchUp that was cut off after its journal was written. It returns the
 // release that came out; "": there was none to end.
 func (v *Volume) FinishCatchUp(ctx context.Context) (id string, err error) {
-	err = v.locked(ctx, func() error {
+	err = v.hold(ctx, func() error {
 		id, err = v.finish(ctx)
 		return err
 	})
@@ -115,6 +123,13 @@ func (v *Volume) FinishCatchUp(ctx context.Context) (id string, err error) {
 // prepare is the first part. hides: see assembly.
 func (v *Volume) prepare(ctx context.Context, s Step, pack PackReader, began unix.Timespec) (hides bool, err error) {
 	if err := v.checkRelease(s.From, s.FromDigest); err != nil {
+		return false, err
+	}
+	// What would stand in the way of a rename later.
+	if _, err := v.sweep(); err != nil {
+		return false, err
+	}
+	if err := v.removeTree(stateDir + "/" + s.To + manifestExt); err != nil {
 		return false, err
 	}
 	if err := v.root.Mkdir(catchUpDir, 0o700); err != nil {
@@ -141,35 +156,42 @@ func (v *Volume) prepare(ctx context.Context, s Step, pack PackReader, began uni
 	return hides, v.writeJournal(journal{From: s.From, To: s.To})
 }
 
-// writeJournal gives the journal its name when it is whole and on disk.
+// writeJournal gives the journal its name when it is whole. finish brings the name to disk.
 func (v *Volume) writeJournal(j journal) error {
-	err := v.writeNew(journalPath+".new", func(w io.Writer) error { return json.NewEncoder(w).Encode(j) })
-	if err == nil {
-		err = v.root.Rename(journalPath+".new", journalPath)
+	const unnamed = catchUpDir + "/journal"
+	if err := v.writeNew(unnamed, func(w io.Writer) error { return json.NewEncoder(w).Encode(j) }); err != nil {
+		return err
 	}
-	return errors.Join(err, v.syncDir(catchUpDir), v.syncDir(stateDir))
+	return v.root.Rename(unnamed, journalPath)
 }
 
-// merge makes the new manifest, writes the changes down, and sets the ballast aside. need is how
-// many bytes there must be room for.
+// merge makes the new manifest, and writes the changes down. need is how many bytes there must be
+// room for.
 func (v *Volume) merge(ctx context.Context, s Step, pack PackReader) (need int64, err error) {
 	base, err := v.openManifest(s.From)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = base.Close() }()
-	sum, ballast := sha256.New(), int64(minBallast)
+	sum := sha256.New()
 	err = v.writeNew(changesPath, func(changes io.Writer) error {
 		var line []byte
+		written := int64(0)
 		told := func(yield func(manifest.Change, error) bool) {
 			for c, err := range pack.Changes() {
 				if err == nil {
-					ballast += perChange
-					if c.How == manifest.Copy || c.HasContent() {
-						need += c.Entry.Size
-					}
 					line = c.AppendLine(line[:0])
+					written += int64(len(line))
 					_, err = changes.Write(line)
+				}
+				if err == nil && (c.How == manifest.Copy || c.HasContent()) {
+					if c.Entry.Size > math.MaxInt64-need {
+						err = fmt.Errorf("%s: no volume has %d bytes", manifest.Quote(c.Entry.Path), c.Entry.Size)
+					}
+					need += c.Entry.Size
+				}
+				if written > maxChanges {
+					err = fmt.Errorf("the pack has more than %s of changes", words.Bytes(maxChanges))
 				}
 				if !yield(c, err) || err != nil {
 					return
@@ -177,16 +199,13 @@ func (v *Volume) merge(ctx context.Context, s Step, pack PackReader) (need int64
 			}
 		}
 		return v.writeNew(mergedPath, func(merged io.Writer) error {
-			return manifest.Merge(ctx, io.MultiWriter(merged, sum), base, told)
+			return manifest.Merge(ctx, io.MultiWriter(&bounded{merged, manifest.MaxSize}, sum), base, told)
 		})
 	})
 	if err == nil && hexSum(sum) != s.ToDigest {
 		err = fmt.Errorf("the pack gives digest %s, want %s", hexSum(sum), s.ToDigest)
 	}
-	if err != nil {
-		return 0, err
-	}
-	return need, v.setAside(ballastPath, ballast)
+	return need, err
 }
 
 // bring makes what goes into the tree, beside it.
@@ -205,7 +224,12 @@ func (v *Volume) bring(ctx context.Context, s Step, pack PackReader, began unix.
 	if err != nil {
 		return false, err
 	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(tree.Fd()), &st); err != nil {
+		return false, err
+	}
 	p := provider{
+		block: int64(st.Bsize), room: minBallast,
 		who: who, began: began, into: int(into.Fd()), hash: newHasher(), pack: pack, spans: v.spans(),
 		base: &dirs{root: tree}, source: &dirs{root: tree},
 	}
@@ -214,7 +238,7 @@ func (v *Volume) bring(ctx context.Context, s Step, pack PackReader, began unix.
 	if err := v.eachChange(ctx, p.provide); err != nil {
 		return false, err
 	}
-	return p.hides, v.stampMerged(who, began)
+	return p.hides, errors.Join(v.setAside(ballastPath, p.room), v.stampMerged(who, began))
 }
 
 // stampMerged gives the new manifest what every manifest has: see publish.
@@ -246,27 +270,94 @@ type provider struct {
 	hash   *hasher
 	pack   PackReader
 	spans  spans
-	hides  bool // what goes has other names, and somebody touched it: see assembly
+	hides  bool      // what goes has other names, and somebody touched it: see assembly
+	above  []changed // the changes whose paths the last path begins with
+	block  int64     // of the file system, in bytes
+	room   int64     // what directories may grow by, in bytes: see grow
+	grown  string    // the directory that got a name last
 }
 
-// leave looks at what the tree loses.
-func (p *provider) leave(path string) error {
+// changed is a path, and whether the next release has a directory there.
+type changed struct {
+	path      string
+	directory bool
+}
+
+// look sees to it that a change can be made later, when there is no way back.
+func (p *provider) look(c *manifest.Change) error {
+	path, stays := c.Entry.Path, c.How != manifest.Gone
+	for len(p.above) > 0 && !strings.HasPrefix(path, p.above[len(p.above)-1].path) {
+		p.above = p.above[:len(p.above)-1]
+	}
+	above, _ := manifest.Split(path)
+	made := ""
+	for _, a := range p.above {
+		if !stays || !strings.HasPrefix(path, a.path+"/") {
+			continue
+		}
+		if !a.directory {
+			return fmt.Errorf("the pack makes %s no directory", manifest.Quote(a.path))
+		}
+		made = a.path
+	}
+	p.above = append(p.above, changed{path, stays && c.Entry.Type == 'd'})
 	dir, name, err := p.base.parent(path)
-	var st unix.Stat_t
-	if err == nil {
-		err = unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	}
-	if otherShape(err) {
+	switch {
+	case otherShape(err) && !stays:
+		return nil // with its directory
+	case otherShape(err) && made == above && above != "":
+		p.grow(above, name, true)
 		return nil
+	case otherShape(err):
+		return fmt.Errorf("%w: %w", errOrigin, err)
+	case err != nil:
+		return err
 	}
-	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 && !p.spans.has(st.Ctim) {
-		p.hides = true
+	has, err := p.leave(dir, name)
+	if stays && !has {
+		p.grow(above, name, false)
 	}
 	return err
 }
 
+// leave looks at what the tree loses, if it has it.
+func (p *provider) leave(dir int, name string) (has bool, err error) {
+	var st, in unix.Statx_t
+	if err := unix.Statx(dir, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS, &in); err != nil {
+		return false, err
+	}
+	err = unix.Statx(dir, name, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &st)
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
+	} else {
+		has = err == nil
+	}
+	if (st.Attributes|in.Attributes)&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0 {
+		return has, fmt.Errorf("it, or its directory, cannot be changed: %w. Try: lsattr, chattr -ia", unix.EPERM)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 && !p.spans.has(unix.Timespec{Sec: st.Ctime.Sec, Nsec: int64(st.Ctime.Nsec)}) {
+		p.hides = true
+	}
+	return has, err
+}
+
+// grow adds what a directory may need for one more name. The first name can turn ext4's list into
+// an index, and deepen that one: three blocks; each can split a block that is full. A directory that
+// is new has one block, and splits leave blocks that are half full.
+func (p *provider) grow(directory, name string, fresh bool) {
+	switch {
+	case fresh:
+		p.room += 6 * int64(len(name)+16)
+		return
+	case p.grown != directory || p.room == minBallast:
+		p.room += 3 * p.block
+	}
+	p.room += p.block
+	p.grown = directory
+}
+
 func (p *provider) provide(number int, c *manifest.Change) error {
-	if err := p.leave(c.Entry.Path); err != nil {
+	if err := p.look(c); err != nil {
 		return err
 	}
 	name := strconv.Itoa(number)
@@ -297,8 +388,8 @@ func (p *provider) provide(number int, c *manifest.Change) error {
 		return err
 	}
 	defer func() { _ = from.Close() }()
-	if info, err := from.Stat(); err != nil || !info.Mode().IsRegular() {
-		return errors.Join(err, fmt.Errorf("%s %w", manifest.Quote(c.From), errOrigin))
+	if info, err := from.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() != c.Entry.Size {
+		return errors.Join(err, fmt.Errorf("%s of the release here %w", manifest.Quote(c.From), errOrigin))
 	}
 	if c.How == manifest.Link {
 		linked, err := p.link(name, c, from)
@@ -315,7 +406,7 @@ func (p *provider) write(name string, c *manifest.Change, from io.Reader) error 
 	if err != nil {
 		return err
 	}
-	sum, size, err := p.hash.sum(from, to)
+	sum, size, err := p.hash.sum(io.LimitReader(from, c.Entry.Size+1), to) // it may grow meanwhile
 	switch {
 	case err != nil:
 	case sum == c.Entry.SHA256 && size == c.Entry.Size:
@@ -337,7 +428,7 @@ func (p *provider) link(name string, c *manifest.Change, from *os.File) (bool, e
 	if !matches(&c.Entry, &st) || !untouched(&c.Entry, &st, p.began) || hasAttributes(from) {
 		return false, nil
 	}
-	sum, _, err := p.hash.sum(from, nil)
+	sum, _, err := p.hash.sum(io.LimitReader(from, c.Entry.Size+1), nil)
 	if err != nil {
 		return false, err
 	}
@@ -362,6 +453,9 @@ func (v *Volume) finish(ctx context.Context) (id string, err error) {
 	if j.To == "" { // what a first part left that was cut off, if any
 		return "", v.removeTree(catchUpDir)
 	}
+	if err := v.syncDir(stateDir); err != nil { // the journal's name
+		return "", err
+	}
 	if err := v.root.Remove(ballastPath); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
@@ -376,7 +470,12 @@ func (v *Volume) finish(ctx context.Context) (id string, err error) {
 		if err := v.change(ctx, changing); err != nil {
 			return "", err
 		}
-		if err := v.root.Rename(mergedPath, stateDir+"/"+j.To+manifestExt); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		text := stateDir + "/" + j.To + manifestExt
+		err := v.root.Rename(mergedPath, text)
+		if errors.Is(err, fs.ErrNotExist) { // it was renamed before
+			_, err = v.root.Lstat(text)
+		}
+		if err != nil {
 			return "", err
 		}
 		if err := v.syncAll(); err != nil {
@@ -411,7 +510,10 @@ func (v *Volume) journal() (j journal, err error) {
 	}
 	defer func() { _ = file.Close() }()
 	err = json.NewDecoder(io.LimitReader(file, maxJournal)).Decode(&j)
-	if err = errors.Join(err, manifest.CheckID(j.From), manifest.CheckID(j.To)); err != nil {
+	if err = errors.Join(err, manifest.CheckID(j.From), manifest.CheckID(j.To)); err == nil && j.From == j.To {
+		err = errors.New("it leads nowhere")
+	}
+	if err != nil {
 		return journal{}, fmt.Errorf("%s/%s: %w", v.path, journalPath, err)
 	}
 	return j, nil
@@ -429,7 +531,7 @@ func (v *Volume) change(ctx context.Context, name string) error {
 		return err
 	}
 	defer func() { _ = prepared.Close() }()
-	p := placer{from: int(prepared.Fd()), to: &dirs{root: tree}}
+	p := placer{from: int(prepared.Fd()), to: &dirs{root: tree}, hash: newHasher()}
 	defer func() { p.to.close() }()
 	if err := v.eachChange(ctx, p.place); err != nil {
 		return err
@@ -443,6 +545,7 @@ func (v *Volume) change(ctx context.Context, name string) error {
 type placer struct {
 	from int // the catch-up directory
 	to   *dirs
+	hash *hasher
 }
 
 func (p *placer) place(number int, c *manifest.Change) error {
@@ -460,11 +563,46 @@ func (p *placer) place(number int, c *manifest.Change) error {
 	err = move()
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		return nil // it was placed before
+		return p.placed(dir, name, &c.Entry)
 	case c.Entry.Type == 'd' && (errors.Is(err, unix.ENOTEMPTY) || errors.Is(err, unix.EEXIST)):
 		return nil // there is one, which gets another mode
 	case errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOTDIR): // something else was there
 		return errors.Join(removeAt(dir, name), move())
+	}
+	return err
+}
+
+// placed says whether what is not among the prepared things was placed before, and not lost. Its
+// size and time may be those of what was there.
+func (p *placer) placed(dir int, name string, e *manifest.Entry) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case err != nil:
+	case e.Type == 'd' && st.Mode&unix.S_IFMT == unix.S_IFDIR: // of any mode: it gets its own last
+		return nil
+	default:
+		err = compare(e, dir, name, &st)
+	}
+	if err == nil && e.Type == 'f' {
+		err = p.holds(dir, name, e)
+	}
+	if err != nil {
+		return fmt.Errorf("what was prepared is lost, and was not placed: %w", err)
+	}
+	return nil
+}
+
+// holds says whether a file has the content that its entry says.
+func (p *placer) holds(dir int, name string, e *manifest.Entry) error {
+	file, err := openFileAt(dir, name, e.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Close() }()
+	sum, size, err := p.hash.sum(io.LimitReader(file, e.Size+1), nil)
+	if err == nil && (sum != e.SHA256 || size != e.Size) {
+		err = fmt.Errorf("%s: its content has another sha256", manifest.Quote(e.Path))
 	}
 	return err
 }
@@ -501,6 +639,19 @@ func (v *Volume) eachChange(ctx context.Context, do func(number int, c *manifest
 		}
 		return nil
 	})
+}
+
+// bounded fails when more is written than is left.
+type bounded struct {
+	to   io.Writer
+	left int64
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.left -= int64(len(p)); b.left < 0 {
+		return 0, errors.New("the pack makes a manifest that is too large")
+	}
+	return b.to.Write(p)
 }
 
 // setAside takes room that nobody else can use until the file is gone.

@@ -114,7 +114,9 @@ type disk struct {
 	volume            *Volume // while it is attached
 }
 
-func newDisk(t *testing.T) *disk {
+func newDisk(t *testing.T) *disk { return diskOf(t, 5<<20, "-b", "1024", "-J", "size=1") }
+
+func diskOf(t *testing.T, bytes int64, options ...string) *disk {
 	t.Helper()
 	file, err := os.CreateTemp("/dev/shm", "disk")
 	if err != nil {
@@ -122,10 +124,10 @@ func newDisk(t *testing.T) *disk {
 	}
 	d := &disk{file: file.Name(), mount: t.TempDir()}
 	t.Cleanup(func() { _ = os.Remove(d.file) })
-	if err := errors.Join(file.Truncate(5<<20), file.Close()); err != nil {
+	if err := errors.Join(file.Truncate(bytes), file.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", "-q", "-F", "-b", "1024", "-J", "size=1", d.file).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", append([]string{"-q", "-F", d.file}, options...)...).CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
 	out, err := exec.CommandContext(t.Context(), "losetup", "--find", "--show", d.file).Output()

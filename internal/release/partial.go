@@ -128,7 +128,7 @@ func (v *Volume) sweep() (foreign, err error) {
 		}
 		for _, e := range entries {
 			name := e.Name()
-			if !strings.HasSuffix(name, partialExt) && !strings.HasPrefix(name, ".") {
+			if !strings.HasSuffix(name, partialExt) && !strings.HasSuffix(name, changingExt) && !strings.HasPrefix(name, ".") {
 				continue
 			}
 			err := v.removeTree(dir + "/" + name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 	"time"
@@ -31,7 +32,7 @@ func TellWaits(ctx context.Context, tell func(lock string)) context.Context {
 	return context.WithValue(ctx, waits{}, tell)
 }
 
-// locked runs do while no other process changes this volume.
+// locked runs do while no other process changes this volume: see lock.
 func (v *Volume) locked(ctx context.Context, do func() error) error {
 	unlock, err := v.lock(ctx)
 	if err != nil {
@@ -41,9 +42,34 @@ func (v *Volume) locked(ctx context.Context, do func() error) error {
 	return do()
 }
 
+// hold is locked for who ends what was cut off half way.
+func (v *Volume) hold(ctx context.Context, do func() error) error {
+	unlock, err := v.lockHalfway(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return do()
+}
+
 // lock waits until no other process changes this volume, at most for mostLockWait, and keeps it so
-// until unlock. It is flock(2): it ends with the process.
+// until unlock. ErrHalfway: see CatchUp.
 func (v *Volume) lock(ctx context.Context) (unlock func(), err error) {
+	if unlock, err = v.lockHalfway(ctx); err != nil {
+		return nil, err
+	}
+	switch _, err = v.root.Lstat(journalPath); {
+	case errors.Is(err, fs.ErrNotExist):
+		return unlock, nil
+	case err == nil:
+		err = fmt.Errorf("%s: %w: the next boot ends that", v.path, ErrHalfway)
+	}
+	unlock()
+	return nil, err
+}
+
+// lockHalfway is lock without a look at the journal. It is flock(2): it ends with the process.
+func (v *Volume) lockHalfway(ctx context.Context) (unlock func(), err error) {
 	// Init made it. Made here by root, it would keep the tree's owner out.
 	file, err := v.openPlain(lockPath, maxFence)
 	if err != nil {
