@@ -166,7 +166,7 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		err = patiently(ctx, func() error { return mount.Unmount(r.Point) })
 		if _, busy := errors.AsType[*mount.BusyError](err); busy {
 			if pid := pushUnderWay(); pid != 0 {
-				err = fmt.Errorf("unmount %s: a push to this member is under way (process %d). Try: start the agent again when it is over",
+				err = fmt.Errorf("unmount %s: a push to this member is under way (process %d). Try: wait for it, then ebs-release-agent up",
 					r.Point, pid)
 			}
 		}
@@ -247,7 +247,7 @@ func (v mountedVolume) Check(ctx context.Context, want boot.Wanted) error {
 	}
 	err := v.Raise(ctx, want.Release, want.Digest, want.Generation)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w. Try: start the agent again when the push to this member is over", err)
+		err = fmt.Errorf("%w. Try: wait for the push to this member, then ebs-release-agent up", err)
 	}
 	return err
 }

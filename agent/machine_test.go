@@ -256,7 +256,7 @@ func TestWhatTheChildFindsKeepsItsMeaning(t *testing.T) {
 	soon, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	err = mounted.Tree.Check(soon, raised)
-	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, boot.ErrMismatch) || !strings.Contains(fmt.Sprint(err), "Try: start the agent again when the push") {
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, boot.ErrMismatch) || !strings.Contains(fmt.Sprint(err), "Try: wait for the push to this member, then ebs-release-agent up") {
 		t.Errorf("a higher generation, while a push holds the lock: %v", err)
 	}
 	lock.Close()

@@ -11,8 +11,8 @@ import (
 // the pointer is away; `up` does the same work beside it. No text of the programs may say it, on
 // whatever member, and the manual only where it warns.
 func TestNothingSuggestsARestart(t *testing.T) {
-	restart := regexp.MustCompile(`(?i)systemctl (restart|stop|try-restart)|restart (the agent|ebs-release)`)
-	for words, want := range map[string]bool{"systemctl restart ": true, "then restart the agent": true, "ebs-release-agent up": false} {
+	restart := regexp.MustCompile(`(?i)systemctl (restart|stop|try-restart)|restart (the agent|ebs-release)|start the agent again`)
+	for words, want := range map[string]bool{"systemctl restart ": true, "then restart the agent": true, "start the agent again": true, "ebs-release-agent up": false} {
 		if restart.MatchString(words) != want {
 			t.Fatalf("%q: the pattern is wrong", words)
 		}

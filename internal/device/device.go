@@ -178,7 +178,7 @@ func (f Finder) Verify(dev Device, volumeID string) error {
 			return fmt.Errorf("read the serial of %s again: %w", dev.Name, err)
 		}
 		if serial != Serial(volumeID) {
-			return fmt.Errorf("%s is now %s, not %s: the disks were reordered. Try: start the agent again", dev.Name, serial, volumeID)
+			return fmt.Errorf("%s is now %s, not %s: the disks were reordered. Try: ebs-release-agent up", dev.Name, serial, volumeID)
 		}
 	}
 	now, err := f.ready(dev.Name, serial)

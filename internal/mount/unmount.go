@@ -31,7 +31,7 @@ func (e *BusyError) Error() string {
 	if e.Point == "" && len(e.Users) == 0 {
 		return fmt.Sprintf("%s is still in use, perhaps by a container that has it mounted. "+
 			"Try: lsblk %s, and grep its number in /proc/*/mountinfo; "+
-			"stop what uses it, and start the agent again", e.Disk, e.Disk)
+			"stop what uses it, then ebs-release-agent up", e.Disk, e.Disk)
 	}
 	if len(e.Users) == 0 {
 		// Without CAP_SYS_PTRACE, as in the unit, /proc does not tell of other users' processes.
@@ -46,7 +46,7 @@ func (e *BusyError) Error() string {
 		words = append(words, fmt.Sprintf("%d (%s)", u.PID, u.Name))
 	}
 	if e.Point == "" {
-		return fmt.Sprintf("%s is mounted in the mount namespace (a container?) of pid %s. Try: stop these first, and start the agent again",
+		return fmt.Sprintf("%s is mounted in the mount namespace (a container?) of pid %s. Try: stop these first, then ebs-release-agent up",
 			e.Disk, strings.Join(words, ", "))
 	}
 	return fmt.Sprintf("unmount %s: in use by pid %s. Try: stop these first", e.Point, strings.Join(words, ", "))
