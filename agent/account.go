@@ -188,7 +188,7 @@ func (a *account) bootVolume(v volume.Volume) boot.Volume {
 	a.seen[v.ID] = v
 	attaching := v.Attachment.State == types.VolumeAttachmentStateAttaching || v.Attachment.State == types.VolumeAttachmentStateAttached
 	elsewhere := v.Attachment.InstanceID != "" && !attaching
-	generation, _ := volume.ParseGeneration(v.Tags[volume.TagGeneration]) // a hint: one that is none is 0
+	generation, _ := volume.ParseGeneration(v.Tags[volume.TagGeneration]) // a hint: an invalid one is 0
 	return boot.Volume{
 		ID: v.ID, SnapshotID: v.SnapshotID, Attached: attaching, Device: v.Attachment.Device,
 		Protected: attaching && v.Attachment.DeleteOnTermination,

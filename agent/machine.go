@@ -35,7 +35,7 @@ func (m *machine) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) {
 }
 
 func (m *machine) Check(ctx context.Context, d boot.Disk) (boot.Disk, error) {
-	checked, err := once(ctx, m.log, diskRequest{Do: doCheck, Device: d.Path})
+	checked, err := askChild(ctx, m.log, diskRequest{Do: doCheck, Device: d.Path})
 	if err != nil {
 		return d, err
 	}
@@ -55,7 +55,7 @@ func (m *machine) Unused(ctx context.Context, v boot.Volume) error {
 	if err != nil || !here {
 		return err
 	}
-	_, err = once(ctx, m.log, diskRequest{Do: doUnused, Device: disk.Path})
+	_, err = askChild(ctx, m.log, diskRequest{Do: doUnused, Device: disk.Path})
 	return err
 }
 
@@ -123,7 +123,7 @@ func (m *machine) Prepare(ctx context.Context, v boot.Volume, d boot.Disk) (boot
 }
 
 func (m *machine) Unmount(ctx context.Context) error {
-	_, err := once(ctx, m.log, diskRequest{Do: doUnmount, Point: m.point})
+	_, err := askChild(ctx, m.log, diskRequest{Do: doUnmount, Point: m.point})
 	return err
 }
 
@@ -161,12 +161,12 @@ func (p prepared) Close(ctx context.Context) error { return p.worker.close(ctx) 
 type mountedTree struct{ m *machine }
 
 func (t mountedTree) Check(ctx context.Context, want boot.Wanted) error {
-	_, err := once(ctx, t.m.log, diskRequest{Do: doCheckTree, Point: t.m.point, Want: want})
+	_, err := askChild(ctx, t.m.log, diskRequest{Do: doCheckTree, Point: t.m.point, Want: want})
 	return err
 }
 
 func (t mountedTree) Holding(ctx context.Context) (generation int64, release string, done bool) {
-	a, err := once(ctx, t.m.log, diskRequest{Do: doHolding, Point: t.m.point})
+	a, err := askChild(ctx, t.m.log, diskRequest{Do: doHolding, Point: t.m.point})
 	if err != nil {
 		t.m.log.Warn("cannot read what the volume holds", "error", err)
 	}

@@ -22,8 +22,8 @@ type reporter struct {
 
 	unheard bool // systemd did not read what goes on
 
-	served *status.Status           // of an earlier run, as long as its volume may be what is served: it stays as it is
-	still  func(status.Status) bool // whether it is
+	served *status.Status           // what an earlier run wrote, as long as its volume may be served: it is not overwritten
+	still  func(status.Status) bool // whether the volume of a status is served now
 }
 
 func newReporter(dir status.Dir, point string, where *whereabouts, still func(status.Status) bool, log *slog.Logger) *reporter {

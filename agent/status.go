@@ -57,7 +57,7 @@ func (p *program) observe(ctx context.Context) (status.Status, error) {
 	}
 	look, cancel := context.WithTimeout(ctx, observeLimit)
 	defer cancel()
-	a, err := once(look, p.logger(), diskRequest{Do: doObserve, Point: s.MountPoint, Status: s})
+	a, err := askChild(look, p.logger(), diskRequest{Do: doObserve, Point: s.MountPoint, Status: s})
 	switch {
 	case err == nil:
 		return a.Status, nil

@@ -78,7 +78,7 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 		return err
 	}
 	if err = runBoot(ctx, parts, reporter, log); errors.Is(err, errNoEnd) {
-		if now, readErr := p.runDir.Read(); readErr == nil && now.State == status.Booting { // the reporter is the boot's
+		if now, readErr := p.runDir.Read(); readErr == nil && now.State == status.Booting { // not by the reporter, which the boot may still use
 			now.State, now.Finished, now.Error = status.Failed, time.Now().UTC(), words.OneLine(err)
 			if writeErr := p.runDir.Write(now); writeErr != nil {
 				log.Warn("cannot tell how the boot ended", "error", writeErr)
@@ -101,12 +101,12 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 	return nil
 }
 
-// errNoEnd: some wait in a boot does not end with its ctx. None is known: this is the last resort,
-// so that the lock is let go of.
+// errNoEnd: something in the boot waits on after its ctx has ended. No such wait is known; this is
+// the last resort, which frees the lock.
 var errNoEnd = errors.New("the boot does not come to an end")
 
-// runBoot is boot.Run, and returns without it when it stays away for longer than it takes to put
-// things in order.
+// runBoot is boot.Run with a limit: when that has not returned some time after its deadline, runBoot
+// returns errNoEnd.
 func runBoot(ctx context.Context, parts boot.Parts, r *reporter, log *slog.Logger) error {
 	ended := make(chan error, 1)
 	go func() {

@@ -164,8 +164,8 @@ func (w *worker) close(ctx context.Context) error {
 // killGrace is how long a process that is killed may take to be gone, on a busy machine.
 const killGrace = time.Second
 
-// once is one thing that is asked of a child of its own.
-func once(ctx context.Context, log *slog.Logger, r diskRequest) (diskAnswer, error) {
+// askChild starts a child for one request, and ends it after the answer.
+func askChild(ctx context.Context, log *slog.Logger, r diskRequest) (diskAnswer, error) {
 	w, err := startWorker(log)
 	if err != nil {
 		return diskAnswer{}, err

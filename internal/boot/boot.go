@@ -100,7 +100,7 @@ func Run(ctx context.Context, parts Parts, progress Progress, log *slog.Logger) 
 		if errors.As(err, &failed) {
 			failed.Late = errors.Is(work.Err(), context.DeadlineExceeded)
 		}
-		b.leave(ctx, tidy, err)
+		b.cleanUp(ctx, tidy, err)
 		return b.facts(), err
 	}
 	return b.facts(), nil

@@ -35,8 +35,8 @@ type back struct {
 
 func (b *back) Error() string { return "back to " + b.to + ": " + b.why }
 
-// recover turns a failure into a way back where there is one: a volume that is of no use is
-// replaced by another.
+// recover turns a failure of a volume into a way back to adopt, where another volume may do better.
+// Any other failure it returns.
 func (b *boot) recover(ctx context.Context, err error) error {
 	var failed *Error
 	if !errors.As(err, &failed) || ctx.Err() != nil || b.volume.ID == "" || b.serving {
@@ -62,7 +62,7 @@ func (b *boot) recover(ctx context.Context, err error) error {
 			}
 			why = "EC2 did not keep the volume"
 		case failed.Stage == StageFind && errors.Is(err, context.DeadlineExceeded) && len(b.badNames) < maxNames:
-			// Stuck in `attaching` (CSI #1801, #2833): another volume, another name.
+			// Stuck in `attaching` (docs/failures.md, row 6): another volume, another name.
 			why = "no disk came of the attachment"
 			b.badNames = append(b.badNames, b.volume.Device)
 		case silent(failed) && b.silent < maxSilent:
@@ -84,8 +84,8 @@ func (b *boot) recover(ctx context.Context, err error) error {
 }
 
 // unseenAndNewer is an error when the volume in hand was reported with a higher generation than the
-// pointer names, and nobody could look whether it is so: then the pointer is the one that is
-// doubted.
+// pointer names, and could not be read to check that. Then the pointer may be the wrong one, and
+// the volume is kept.
 func (b *boot) unseenAndNewer(failure error) error {
 	if b.sound || errors.Is(failure, ErrMismatch) {
 		return nil
@@ -132,10 +132,10 @@ func workingTime(ctx context.Context) (work context.Context, cancel context.Canc
 	return work, cancel, tidy
 }
 
-// leave puts things in order after a failure. A volume of this run stays only when the next run can
+// cleanUp comes after a failed boot. A volume of this run stays only when the next run can
 // take it on and EC2 deletes it with the instance if there is none: attached, protected, and with
 // nothing wrong in it.
-func (b *boot) leave(ctx context.Context, tidy time.Duration, failure error) {
+func (b *boot) cleanUp(ctx context.Context, tidy time.Duration, failure error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tidy)
 	defer cancel()
 	if b.placed {

@@ -25,7 +25,7 @@ func (r *run) check(ctx context.Context) error {
 	if err := r.tryChecks(ctx); err != nil {
 		return err
 	}
-	fence, err := r.believe()
+	fence, err := r.limitReports()
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (r *run) checkConverge(ctx context.Context) error {
 	if err := r.tryChecks(ctx); err != nil {
 		return err
 	}
-	if _, err := r.believe(); err != nil {
+	if _, err := r.limitReports(); err != nil {
 		return err
 	}
 	if err := r.members.list(ctx, r.before); err != nil {
@@ -83,10 +83,11 @@ func (r *run) checkConverge(ctx context.Context) error {
 	return nil
 }
 
-// believe says up to which generation a member's report can be true. No member gets a generation
-// that the fence of the release volume has not had before, so what is far above fence and pointer
-// is no publish's work, unless both are old copies: then --above says it.
-func (r *run) believe() (fence int64, err error) {
+// limitReports sets up to which generation a member's report is believed, and returns the fence of
+// the release volume. No member gets a generation that this fence has not had before. So a number
+// far above fence and pointer was written by somebody else, unless both are old copies: then the
+// operator says so with --above.
+func (r *run) limitReports() (fence int64, err error) {
 	fence, err = r.Tree.Generation()
 	if err != nil {
 		return 0, fmt.Errorf("read the generation of the release volume: %w", err)

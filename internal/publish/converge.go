@@ -126,20 +126,20 @@ func (r *run) firstWave(ctx context.Context) {
 	r.members.each(ctx, r.members.staged(), patience{most: roundTime}, func(ctx context.Context, m *member) error {
 		return r.members.activate(ctx, m, r.next, r.window)
 	})
-	if wave := r.mixed(); wave.Members > 0 {
-		r.say(Event{Kind: KindWindow, Window: &wave,
-			Text: fmt.Sprintf("%s flipped within %v", words.Count(wave.Members, "member"), time.Duration(wave.Milliseconds)*time.Millisecond)})
+	if window := r.mixed(); window.Members > 0 {
+		r.say(Event{Kind: KindWindow, Window: &window,
+			Text: fmt.Sprintf("%s flipped within %v", words.Count(window.Members, "member"), time.Duration(window.Milliseconds)*time.Millisecond)})
 	}
 }
 
-// mixed is the window so far.
-func (r *run) mixed() (wave Window) {
+// mixed is the window so far: for how long members ran different releases.
+func (r *run) mixed() (window Window) {
 	r.members.mu.Lock()
 	defer r.members.mu.Unlock()
 	if r.window != nil {
-		wave = *r.window
+		window = *r.window
 	}
-	return wave
+	return window
 }
 
 // left is an error when no member is behind, and yet not all are current: this run can do nothing

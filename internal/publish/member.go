@@ -39,7 +39,7 @@ type member struct {
 	gone         bool   // it is not in the last listing
 	staged       string // the volume that has the tree
 	active       string // the volume that this run has activated on, with all programs
-	half         string // the volume that this run has activated on, but a program failed
+	hookFailedOn string // the volume that this run has activated on, but a program failed
 	reported     bool   // that was written to the volume's tags
 	session      Session
 	dialed       string    // address and host key of the session
@@ -49,7 +49,7 @@ type member struct {
 	told         string    // cause of a failure that was told last
 	tries        int       // that failed in a row
 	again        time.Time // when to try again
-	hook         error     // of the program that failed after this run has activated on half
+	hook         error     // of the program that failed after this run has activated on hookFailedOn
 	slot         func()    // gives its slot back; nil when it has none. Used as session is
 }
 
@@ -70,7 +70,7 @@ func (m *member) standing() Standing {
 	switch {
 	case m.gone:
 		return StandsGone
-	case m.VolumeID != "" && m.active == m.VolumeID, !m.elsewhere() && onIt && m.State == volume.StateReady && !m.failedHere():
+	case m.VolumeID != "" && m.active == m.VolumeID, !m.elsewhere() && onIt && m.State == volume.StateReady && !m.hookFailedHere():
 		return StandsCurrent
 	case isLeaving(m.LifecycleState):
 		return StandsLeaving
@@ -78,7 +78,7 @@ func (m *member) standing() Standing {
 		return StandsOtherStore
 	case !serves:
 		return StandsBooting
-	case m.failedHere():
+	case m.hookFailedHere():
 		return StandsHookFailed
 	case m.err != nil && !passes(m.err):
 		return StandsFailed
@@ -95,9 +95,9 @@ func (m *member) elsewhere() bool {
 	return m.Store != "" && m.wanted.store != "" && m.Store != m.wanted.store
 }
 
-// failedHere: this run has activated, and a program failed. It is not tried again: that is for the
+// hookFailedHere: this run has activated, and a program failed. It is not tried again: that is for the
 // next run.
-func (m *member) failedHere() bool { return m.VolumeID != "" && m.half == m.VolumeID }
+func (m *member) hookFailedHere() bool { return m.VolumeID != "" && m.hookFailedOn == m.VolumeID }
 
 // why names the member and the reason that it is behind, for a person.
 func (m *member) why() string {
@@ -133,7 +133,7 @@ func (m *member) reason() string {
 		return "its agent has not reported ready, see `ebs-release-agent status` there"
 	case m.busy:
 		return "still being worked on"
-	case m.hook != nil && m.failedHere():
+	case m.hook != nil && m.hookFailedHere():
 		return words.OneLine(m.hook)
 	case m.standing() == StandsHookFailed:
 		return "a program of activate.d has not succeeded there"

@@ -149,7 +149,7 @@ func (ms *members) open() int {
 	found := ms.having(append(slices.Clone(openStandings), StandsBooting)...)
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	return len(slices.DeleteFunc(found, (*member).failedHere))
+	return len(slices.DeleteFunc(found, (*member).hookFailedHere))
 }
 
 // due returns the members that stand in one of the ways and whose last failure is long enough ago.
@@ -158,7 +158,7 @@ func (ms *members) due(ways ...Standing) []*member {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	now := time.Now()
-	return slices.DeleteFunc(found, func(m *member) bool { return now.Before(m.again) || m.failedHere() })
+	return slices.DeleteFunc(found, func(m *member) bool { return now.Before(m.again) || m.hookFailedHere() })
 }
 
 // staged returns the members that have the tree and only need to be told to use it.

@@ -104,8 +104,8 @@ func (r *run) outcome(err error) Outcome {
 	if r.committed {
 		o.Generation, o.Release, o.Digest, o.SnapshotID = r.next.Generation, r.next.Release, r.next.Digest, r.next.Snapshots[r.Settings.Region]
 	}
-	if wave := r.mixed(); wave.Members > 0 {
-		o.Mixed = &wave
+	if window := r.mixed(); window.Members > 0 {
+		o.Mixed = &window
 	}
 	if r.hookErr != nil {
 		o.HookError = words.OneLine(r.hookErr)
@@ -113,7 +113,7 @@ func (r *run) outcome(err error) Outcome {
 	for _, m := range r.members.all {
 		m.wanted = target{o.Generation, o.Release, r.next.Store}
 		view := m.view()
-		if m.VolumeID != "" && (m.active == m.VolumeID || m.failedHere()) { // the tags were written after the listing
+		if m.VolumeID != "" && (m.active == m.VolumeID || m.hookFailedHere()) { // the tags were written after the listing
 			view.Generation, view.Release = r.next.Generation, r.next.Release
 		}
 		o.Members = append(o.Members, view)

@@ -35,9 +35,9 @@ type Publisher struct {
 	Hooks     Hooks // nil: none
 	Claim     Claim // nil: nobody else works on the volume, and its store has no id
 	Settings  Settings
-	// Insist is closed when whoever runs this wants an end at once: by a second signal. The end of
-	// ctx, the first one, ends a publish before its commit; after it the members are brought to the
-	// generation all the same, as nobody else would. nil: nobody insists.
+	// Insist is closed by the second signal: the operator wants an end at once. The first signal ends
+	// ctx, and with it a publish that has not committed. After the commit the publish goes on to
+	// bring the members to the generation, as nobody else would. nil: there is no second signal.
 	Insist <-chan struct{}
 	Talk   func(Event) // told what happens, one call at a time; nil: silence
 
@@ -61,7 +61,7 @@ type Settings struct {
 	MaxFailures      MaxFailures   // how many members may fail before no new one is begun
 	IfGeneration     *int64        // go on only if the pointer is at this generation; nil: wherever it is
 	Force            bool          // go on although no member at all can be reached, or takes the release; a rollback always does
-	Above            int64         // a generation that was reached, though neither pointer nor release volume know it any more; 0: none
+	Above            int64         // a generation that was published, when pointer and release volume are older copies; 0: none
 }
 
 // Check is something that could fail later and is therefore tried first. It changes nothing.

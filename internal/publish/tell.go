@@ -21,7 +21,7 @@ func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
 	for _, m := range ms.all {
 		switch {
 		case m.gone || m.reported || m.VolumeID == "":
-		case m.failedHere():
+		case m.hookFailedHere():
 			todo[volume.StateHookFailed] = append(todo[volume.StateHookFailed], m)
 		case m.active == m.VolumeID && m.State == volume.StateHookFailed:
 			todo[volume.StateReady] = append(todo[volume.StateReady], m)

@@ -63,9 +63,9 @@ func (ms *members) stageWithRetries(ctx context.Context, m *member, next pointer
 	}
 }
 
-// activate makes the release current on the member. wave, if any, is the window that the flip
-// counts in.
-func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer, wave *Window) error {
+// activate makes the release current on the member. window, if any, is the one that the flip counts
+// in.
+func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer, window *Window) error {
 	return ms.step(ctx, m, "activate on", unslotted, func(ctx context.Context, s Session, as fleet.Member) error {
 		ms.mu.Lock()
 		wanted := ms.wanted
@@ -81,13 +81,13 @@ func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer
 			ms.mu.Unlock()
 			return err
 		}
-		if wave != nil {
-			wave.add(asked, time.Now())
+		if window != nil {
+			window.add(asked, time.Now())
 		}
-		m.active, m.half, m.reported, m.hook = as.VolumeID, "", false, nil
+		m.active, m.hookFailedOn, m.reported, m.hook = as.VolumeID, "", false, nil
 		told := Event{Kind: KindActive, Member: as.InstanceID}
 		if isHook {
-			m.active, m.half, m.hook = "", as.VolumeID, err
+			m.active, m.hookFailedOn, m.hook = "", as.VolumeID, err
 			told.Kind, told.Cause, told.Text = KindHook, hook.Error(), words.OneLine(err)
 		}
 		ms.mu.Unlock()

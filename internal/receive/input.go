@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// input is a stdin that one does not wait for without end. A read of a pipe cannot be given up, so
+// input is stdin with a limit on how long a read may wait. A read of a pipe cannot be given up, so
 // another goroutine reads; it ends with the input, at the latest with the process.
 type input struct {
 	*io.PipeReader

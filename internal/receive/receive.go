@@ -31,9 +31,9 @@ const (
 
 // Receiver serves one connection.
 type Receiver struct {
-	// Ready opens the release volume of a member whose boot is over. It is asked for each request,
-	// and closed after it: before that, and when the boot begins anew, a push has to wait, because
-	// the boot may still be looking at the volume.
+	// Ready opens the release volume, or fails while a boot is under way: the boot may be looking at
+	// the volume. It is called for each request, as an `up` may start between two of them; the volume
+	// is closed after the request.
 	Ready   func() (*release.Volume, error)
 	Keep    int      // releases on the volume, when the publisher says nothing of it
 	Hooks   hook.Dir // programs to run after an activation

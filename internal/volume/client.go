@@ -19,7 +19,7 @@ const callTimeout = 10 * time.Second
 // 5xx, on a broken or hung connection, and while the credentials of the role are not there yet
 // (eks-ami #1970), and on a signature that a clock that is off made worthless (row 48). Pauses have
 // full jitter and grow to 5 s, so that a hundred instances that boot at once spread out. The SDK's
-// own budget of 3 tries and 500 retry tokens ends too early (CSI #2302).
+// own budget of 3 tries and 500 retry tokens ends too early (docs/failures.md, row 20).
 func NewEC2(cfg aws.Config) *ec2.Client {
 	return ec2.NewFromConfig(cfg, func(o *ec2.Options) {
 		o.APIOptions = append(o.APIOptions, keepLastError, SayClock)

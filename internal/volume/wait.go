@@ -110,7 +110,7 @@ func isGoing(state types.VolumeState) bool {
 }
 
 // keyHint names the KMS key: an encrypted volume whose key may not be used is accepted, and then
-// vanishes (CSI #3010, #1916).
+// vanishes (docs/failures.md, row 3).
 func keyHint(made Volume) string {
 	if !made.Encrypted {
 		return ""

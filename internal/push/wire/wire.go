@@ -56,9 +56,9 @@ type Request struct {
 	Generation int64  `json:"generation,omitempty"` // of activate; of verify: it and the release have to be active, 0: not looked at
 	Bytes      int64  `json:"bytes,omitempty"`      // that follow the line
 
-	// Of stage and activate: how many releases to keep, and those of the generations that were
-	// committed, the latest first. 0: the agent's own number counts, as a publisher asks that knows
-	// nothing of it.
+	// Of stage and activate: how many releases to keep, and the releases of the committed
+	// generations, the latest first. 0: an older publisher, which does not say; the agent's own number
+	// counts.
 	Keep      int      `json:"keep,omitempty"`
 	Committed []string `json:"committed,omitempty"`
 	// Of stage: the publisher can send files besides those that the base does not have, as Staged
