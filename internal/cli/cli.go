@@ -94,7 +94,7 @@ func (s Shell) Run(ctx context.Context, root *cobra.Command, args []string) int 
 	if !began { // cobra's own errors: an unknown verb or flag, a missing argument
 		code = exit.Usage
 		*s.Output = outputOf(args)
-		err = fmt.Errorf("%w. Try: %s --help", err, cmd.CommandPath())
+		err = fmt.Errorf("%s. Try: %s --help", strings.TrimSpace(err.Error()), cmd.CommandPath()) // a suggestion ends with a newline
 	}
 	s.Last(err)
 	switch {

@@ -100,7 +100,7 @@ func TestAnErrorIsOneLineAndAReport(t *testing.T) {
 	if code := run("verb", "--output", "json"); code != 1 || !strings.Contains(out.String(), `"error": "it broke.; Try: another"`) {
 		t.Errorf("%d, %q", code, out.String())
 	}
-	if code := run("verbb", "--output", "json"); code != 2 || !strings.Contains(out.String(), `. Try: program --help"`) {
+	if code := run("verbb", "--output", "json"); code != 2 || !strings.Contains(out.String(), `Did you mean this?; verb. Try: program --help"`) {
 		t.Errorf("%d, %q", code, out.String())
 	}
 	if code := run("verb", "--output", "xml"); code != 2 || out.String() != "" || !strings.Contains(told.Error(), "want text or json") {
