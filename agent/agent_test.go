@@ -13,19 +13,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"ebs-release/internal/boot"
-	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/flock"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
+	"ebs-release/internal/test/script"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,78 +73,17 @@ func TestAgentHasNoCodeThatFormats(t *testing.T) {
 	}
 }
 
-func TestExitCodes(t *testing.T) {
-	for _, tc := range []struct {
-		name string
-		args []string
-		env  map[string]string
-		code int
-		says string
-	}{
-		{"unknown verb", []string{"down"}, nil, exit.Usage, "unknown command"},
-		{"unknown flag", []string{"up", "--fast"}, nil, exit.Usage, "unknown flag"},
-		{"wrong output", []string{"status", "--output", "xml"}, nil, exit.Usage, "want text or json"},
-		{"no pointer", []string{"up"}, nil, exit.Usage, "there is no pointer. Try: "},
-		{"wrong pointer", []string{"up", "--pointer", "ftp://x/"}, nil, exit.Usage, "want a URL"},
-		{"wrong deadline", []string{"up"}, map[string]string{"EBS_RELEASE_DEADLINE": "soon"}, exit.Usage, "setting deadline"},
-		{"wrong rate", []string{"up"}, map[string]string{"EBS_RELEASE_INITIALIZATION_RATE": "50"}, exit.Usage, "100 to 300"},
-		{"too few IOPS", []string{"up", "--volume-iops", "2999"}, nil, exit.Usage, "3000 to 80000"},
-		{"too much throughput", []string{"up", "--volume-throughput", "2001"}, nil, exit.Usage, "125 to 2000"},
-		{
-			"IOPS of gp2", []string{"up", "--volume-type", "gp2"}, map[string]string{"EBS_RELEASE_VOLUME_IOPS": "4000"}, exit.Usage,
-			`volume-iops is "4000" (from environment EBS_RELEASE_VOLUME_IOPS), which only gp3 takes, and volume-type is "gp2" (from flag --volume-type). Try: `,
-		},
-		{"throughput of sc1", []string{"up", "--volume-type", "sc1", "--volume-throughput", "125"}, nil, exit.Usage, "Try: volume-type gp3, or volume-throughput 0"},
-		{"throughput without IOPS", []string{"up", "--volume-throughput", "751"}, nil, exit.Usage, "which needs 3004 IOPS"},
-		{"throughput with too few IOPS", []string{"up", "--volume-throughput", "2000", "--volume-iops", "7999"}, nil, exit.Usage, "Try: volume-iops 8000"},
-		{"as fast as can be", []string{"config", "show", "--volume-throughput", "2000", "--volume-iops", "8000"}, nil, exit.Done, ""},
-		{"throughput of the default", []string{"config", "show", "--volume-throughput", "750"}, nil, exit.Done, ""},
-		{"wrong mount point", []string{"up", "--mount-point", "release"}, nil, exit.Usage, "absolute path"},
-		{"wrong type", []string{"up", "--volume-type", "io2"}, nil, exit.Usage, "gp3"},
-		{"status before any boot", []string{"status"}, nil, exit.Unchanged, "not ready: not started"},
-		{"wait in vain", []string{"wait", "--timeout", "150ms"}, nil, exit.Unchanged, "after 150ms: not ready"},
-		{"receive and keep nothing", []string{"receive", "--keep", "0"}, nil, exit.Usage, "--keep"},
-		{"version", []string{"version"}, nil, exit.Done, ""},
-		{"version as a flag", []string{"--version"}, nil, exit.Done, ""},
-		{"config show", []string{"config", "show"}, nil, exit.Done, ""},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			code, stdout, stderr := newAgent(t, tc.env).do(t, tc.args...)
-			if code != tc.code || !strings.Contains(stderr, tc.says) {
-				t.Fatalf("exit %d, stderr %q, want %d with %q", code, stderr, tc.code, tc.says)
-			}
-			if lines := strings.Count(stderr, "\n"); code != exit.Done && lines != 1 {
-				t.Errorf("stderr has %d lines, want one: %q", lines, stderr)
-			}
-			var failure cli.Failure
-			_, inJSON, _ := newAgent(t, tc.env).do(t, append(slices.Clone(tc.args), "--output", "json")...)
-			if early := tc.code == exit.Usage && tc.name != "wrong output"; early &&
-				(json.Unmarshal([]byte(inJSON), &failure) != nil || failure.ExitCode != tc.code || !strings.Contains(failure.Error, tc.says)) {
-				t.Errorf("as JSON: %q", inJSON)
-			}
-			if code == exit.Done && stdout == "" {
-				t.Error("nothing on stdout")
-			}
-		})
-	}
-}
+func TestScripts(t *testing.T) { script.Run(t) }
 
-func TestConfigShowNamesTheSource(t *testing.T) {
-	_, stdout, _ := newAgent(t, map[string]string{"EBS_RELEASE_POINTER": "http://r/release.json"}).do(t, "config", "show", "--output", "json", "--deadline", "1m")
-	var report struct {
-		Schema   int
-		Settings []struct{ Key, Value, Source string }
-	}
-	if err := json.Unmarshal([]byte(stdout), &report); err != nil {
-		t.Fatalf("%v in %s", err, stdout)
-	}
-	got := map[string]string{}
-	for _, s := range report.Settings {
-		got[s.Key] = s.Value + " from " + s.Source
-	}
-	if report.Schema != 1 || got["pointer"] != "http://r/release.json from environment EBS_RELEASE_POINTER" ||
-		got["deadline"] != "1m from flag --deadline" || got["mount-point"] != "/release from default" {
-		t.Errorf("report = %+v", report)
+func TestNotReadyIsAnExitCode(t *testing.T) {
+	for _, tc := range []struct{ args, says string }{
+		{"status", "not ready: not started"},
+		{"wait --timeout 150ms", "after 150ms: not ready"},
+	} {
+		code, _, stderr := newAgent(t, nil).do(t, strings.Fields(tc.args)...)
+		if code != exit.Unchanged || !strings.Contains(stderr, tc.says) || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%s: exit %d, %q", tc.args, code, stderr)
+		}
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/freeze"
+
+	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // The test binary plays the children that the agent starts.
@@ -18,7 +20,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && (os.Args[1] == freeze.TryWriteVerb || os.Args[1] == diskWorkVerb) {
 		main()
 	}
-	os.Exit(m.Run())
+	testscript.Main(m, map[string]func(){"ebs-release-agent": main})
 }
 
 func TestDoctorEndsWith1WhenACheckFails(t *testing.T) {
@@ -35,25 +37,5 @@ func TestDoctorEndsWith1WhenACheckFails(t *testing.T) {
 	}
 	if exit.Code(err) != exit.Failed || report.State != doctor.Fail || report.Schema != 1 || !strings.Contains(err.Error(), "checks failed") {
 		t.Errorf("%v: %+v", err, report)
-	}
-}
-
-func TestConfigCheck(t *testing.T) {
-	for _, tc := range []struct {
-		name string
-		env  map[string]string
-		code int
-		says string
-	}{
-		{"right", map[string]string{"EBS_RELEASE_POINTER": "http://r/release.json"}, exit.Done, "ok: the pointer is http://r/release.json"},
-		{"no pointer", nil, exit.Usage, "there is no pointer. Try: set --pointer"},
-		{"wrong value", map[string]string{"EBS_RELEASE_POINTER": "http://r/", "EBS_RELEASE_DEADLINE": "4"}, exit.Usage, `setting deadline is "4" (from environment EBS_RELEASE_DEADLINE)`},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			code, stdout, stderr := newAgent(t, tc.env).do(t, "config", "check")
-			if code != tc.code || !strings.Contains(stdout+stderr, tc.says) {
-				t.Errorf("exit %d: %s%s", code, stdout, stderr)
-			}
-		})
 	}
 }

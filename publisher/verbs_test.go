@@ -22,43 +22,6 @@ import (
 	"ebs-release/internal/test/scratch"
 )
 
-func TestUsageErrorsOfVerbsEndWith2(t *testing.T) {
-	for _, tc := range []struct {
-		args []string
-		want string
-	}{
-		{[]string{"publish", "/x", "--if-generation", "two", "--groups", "web"}, "want a generation"},
-		{[]string{"publish", "/x", "--if-generation", "-1", "--groups", "web"}, "want a generation"},
-		{[]string{"publish", "/x", "--dry-run", "--rollback", "--groups", "web"}, "--dry-run and --rollback"},
-		{[]string{"rollback", "--to", "yesterday", "--groups", "web"}, "--to is \"yesterday\""},
-		{[]string{"rollback", "--to", "0", "--groups", "web"}, "--to is"},
-		{[]string{"rollback", "extra", "--groups", "web"}, "unknown command"},
-		{[]string{"history", "--limit", "-1"}, "--limit"},
-		{[]string{"history", "--pointer-store", "/does/not/exist"}, "pointer store"},
-		{[]string{"gc", "--grace", "-1h", "--groups", "web"}, "--grace"},
-		{[]string{"gc"}, "groups is not set"},
-		{[]string{"gc", "--keep", "0", "--groups", "web"}, "setting keep"},
-		{[]string{"lock", "status", "--pointer-store", "/does/not/exist"}, "pointer store"},
-		{[]string{"thaw", "--mount-point", "release"}, "absolute path"},
-		{[]string{"verify", "--groups", "web"}, "or --all"},
-		{[]string{"verify", "--all", "i-1", "--groups", "web"}, "or --all"},
-		{[]string{"doctor"}, "groups is not set"},
-		{[]string{"status", "--watch", "--output", "json", "--groups", "web"}, "--watch"},
-		{[]string{"status", "--watch", "--interval", "1ms", "--groups", "web"}, "--interval"},
-	} {
-		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
-			env := map[string]string{}
-			if slices.Contains(tc.args, "--pointer-store") {
-				env["EBS_RELEASE_POINTER_STORE"] = "/overridden"
-			}
-			code, stdout, stderr := call(t, env, tc.args...)
-			if code != exit.Usage || !strings.Contains(stderr, tc.want) || strings.Count(stderr, "\n") != 1 || (stdout != "") != slices.Contains(tc.args, "json") {
-				t.Errorf("code %d, stdout %q, stderr %q; want 2 and %q", code, stdout, stderr, tc.want)
-			}
-		})
-	}
-}
-
 // storeWith is a pointer store with two generations, the second of a publisher that was killed.
 func storeWith(t *testing.T) (env map[string]string, store *pointer.Directory) {
 	t.Helper()
