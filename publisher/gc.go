@@ -10,6 +10,7 @@ import (
 
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
@@ -18,14 +19,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/spf13/cobra"
-)
-
-// Kinds of what gc removes.
-const (
-	kindTree     = "tree"     // a release on the release volume
-	kindSnapshot = "snapshot" // of the release volume
-	kindVolume   = "volume"   // of a member that is gone
-	kindRecord   = "record"   // of a connection to a member, left by a publisher that was killed
 )
 
 // gcReport is what `gc --output json` prints.
@@ -129,16 +122,16 @@ func (p *parts) remove(ctx context.Context, items []gcItem) {
 		item := &items[i]
 		var err error
 		switch item.Kind {
-		case kindTree:
+		case gc.KindTree:
 			err = p.volume.Remove(ctx, item.ID)
-		case kindSnapshot:
+		case gc.KindSnapshot:
 			err = p.maker.Delete(ctx, item.ID)
-		case kindVolume:
+		case gc.KindVolume:
 			_, err = p.ec2.DeleteVolume(ctx, &ec2.DeleteVolumeInput{VolumeId: aws.String(item.ID)})
 			if volume.IsNotFound(err) {
 				err = nil
 			}
-		case kindRecord:
+		case gc.KindRecord:
 			err = os.RemoveAll(item.ID)
 		}
 		if item.Removed = err == nil; err != nil {
@@ -174,7 +167,7 @@ func (r gcReport) removed() string {
 		}
 	}
 	var words []string
-	for _, kind := range []string{kindTree, kindSnapshot, kindVolume, kindRecord} {
+	for _, kind := range []string{gc.KindTree, gc.KindSnapshot, gc.KindVolume, gc.KindRecord} {
 		switch n := count[kind]; n {
 		case 0:
 		case 1:

@@ -56,15 +56,15 @@ func TestGCKeepsWhatIsNeeded(t *testing.T) {
 	// Trees: those of the latest generations stay (10 is a rollback to 3; 9, 8, 7), and the
 	// members' (1, 2); 5 was never committed.
 	want := []string{releaseOf(6), releaseOf(4), releaseOf(5)}
-	if got := kinds(s.plan(), kindTree); got != strings.Join(want, " ") {
+	if got := kinds(s.plan(), gc.KindTree); got != strings.Join(want, " ") {
 		t.Errorf("trees: %s", got)
 	}
 	// Snapshots: the same, but 1, of which a member that is ready needs none.
-	if got := kinds(s.plan(), kindSnapshot); got != "6 4 1 5" {
+	if got := kinds(s.plan(), gc.KindSnapshot); got != "6 4 1 5" {
 		t.Errorf("snapshots: %s", got)
 	}
 	s.keep = 100
-	if got := kinds(s.plan(), kindTree) + kinds(s.plan(), kindSnapshot); got != "5" {
+	if got := kinds(s.plan(), gc.KindTree) + kinds(s.plan(), gc.KindSnapshot); got != "5" {
 		t.Errorf("with room for all: %s", got)
 	}
 }
@@ -72,8 +72,8 @@ func TestGCKeepsWhatIsNeeded(t *testing.T) {
 func TestGCLeavesTheYoungAlone(t *testing.T) {
 	s := newInventory()
 	s.orphans = []fleet.Orphan{{VolumeID: "vol-old", InstanceID: "i-9", Created: dayOf(8)}, {VolumeID: "vol-young", InstanceID: "i-8", Created: dayOf(9)}}
-	s.records = []gcItem{{Kind: kindRecord, ID: "/tmp/old", Created: dayOf(1)}, {Kind: kindRecord, ID: "/tmp/young", Created: dayOf(10)}}
-	if got := kinds(s.plan(), kindVolume) + " " + kinds(s.plan(), kindRecord); got != "vol-old /tmp/old" {
+	s.records = []gc.Record{{Path: "/tmp/old", Made: dayOf(1)}, {Path: "/tmp/young", Made: dayOf(10)}}
+	if got := kinds(s.plan(), gc.KindVolume) + " " + kinds(s.plan(), gc.KindRecord); got != "vol-old /tmp/old" {
 		t.Errorf("%s", got)
 	}
 	s.grace = 1000 * time.Hour
@@ -91,11 +91,11 @@ func TestGCRemovesAVolumeThatWasLeft(t *testing.T) {
 	s.orphans = []fleet.Orphan{
 		{VolumeID: "vol-left", InstanceID: "i-9", Created: dayOf(8), Left: true}, {VolumeID: "vol-young", InstanceID: "i-9", Created: dayOf(9), Left: true},
 	}
-	if got := kinds(s.plan(), kindVolume); got != "vol-left" {
+	if got := kinds(s.plan(), gc.KindVolume); got != "vol-left" {
 		t.Errorf("%s", got)
 	}
 	for _, item := range s.plan() {
-		if item.Kind == kindVolume && !strings.Contains(item.Why, "its instance i-9 has left it behind") {
+		if item.Kind == gc.KindVolume && !strings.Contains(item.Why, "its instance i-9 has left it behind") {
 			t.Errorf("%+v", item)
 		}
 	}
@@ -105,7 +105,7 @@ func TestGCWithoutAHistoryTakesNothingForUncommitted(t *testing.T) {
 	s := newInventory()
 	s.history = s.history[len(s.history)-1:] // it was bounded, or the store is older than this program
 	s.keep = 3
-	if got := kinds(s.plan(), kindSnapshot); got != "7 6 5 4 2 1" { // the pointer's 3, 9 and 8 stay
+	if got := kinds(s.plan(), gc.KindSnapshot); got != "7 6 5 4 2 1" { // the pointer's 3, 9 and 8 stay
 		t.Errorf("%s", got)
 	}
 	for _, item := range s.plan() {
@@ -154,7 +154,7 @@ func TestGCFindsWhatAKilledPublisherLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := records(dir)
-	if err != nil || len(found) != 1 || filepath.Base(found[0].ID) != "ebs-release-push-1" {
+	if err != nil || len(found) != 1 || filepath.Base(found[0].Path) != "ebs-release-push-1" {
 		t.Errorf("%+v, %v", found, err)
 	}
 }

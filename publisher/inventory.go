@@ -3,9 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
-	"strings"
+	"slices"
 	"syscall"
 	"time"
 
@@ -34,7 +35,7 @@ type inventory struct {
 	volume    gc.Volume // the release volume
 	snapshots []snapshot.Old
 	orphans   []fleet.Orphan
-	records   []gcItem
+	records   []gc.Record
 }
 
 // look fills the inventory. Without all of it nothing is removed.
@@ -74,101 +75,46 @@ func (p *parts) look(ctx context.Context, s *inventory) (err error) {
 }
 
 // plan says what is kept and what nobody needs, and why. It decides from the inventory alone.
-func (s *inventory) plan() []gcItem {
-	items := append(s.planTrees(), s.planSnapshots()...)
-	for _, o := range s.orphans {
-		why := "attached to nothing, and its instance " + o.InstanceID + " is gone"
-		if o.Left {
-			why = "attached to nothing, and its instance " + o.InstanceID + " has left it behind"
-		}
-		items = append(items, s.unlessYoung(gcItem{Kind: kindVolume, ID: o.VolumeID, Created: o.Created, Why: why}))
+func (s *inventory) plan() (items []gcItem) {
+	facts := gc.Inventory{
+		Now: s.now, Grace: s.grace, Keep: s.keep, Release: s.pointer.Release, Committed: publish.Committed(s.history),
+		Named: slices.Collect(maps.Values(s.pointer.Snapshots)), Volume: s.volume, Records: s.records,
 	}
-	for _, r := range s.records {
-		items = append(items, s.unlessYoung(r))
-	}
-	return items
-}
-
-// unlessYoung keeps what is younger than the grace.
-func (s *inventory) unlessYoung(item gcItem) gcItem {
-	if s.young(item.Created) {
-		item.Kept = true
-		item.Why += ", but younger than --grace"
-	}
-	return item
-}
-
-func (s *inventory) young(made time.Time) bool { return s.now.Sub(made) < s.grace }
-
-func (s *inventory) planTrees() (items []gcItem) {
-	held := map[string]string{s.pointer.Release: "the pointer names it"}
 	for _, m := range s.members {
-		if m.Release != "" {
-			held[m.Release] = m.InstanceID + " is on it, and the next transfer to it builds on that"
-		}
+		facts.Members = append(facts.Members, gc.Member{InstanceID: m.InstanceID, Release: m.Release, Serves: volume.Serves(m.State)})
 	}
-	wanted := gc.Wanted{Keep: s.keep, Committed: gc.Releases(publish.Committed(s.history)), Held: held}
-	for _, i := range wanted.Trees(s.volume) {
-		item := gcItem{Kind: kindTree, ID: i.ID, Created: releaseTime(i.ID), Why: i.Why, Kept: i.Keep}
-		if !item.Kept {
-			item = s.unlessYoung(item)
-		}
-		items = append(items, item)
-	}
-	return items
-}
-
-func (s *inventory) planSnapshots() (items []gcItem) {
-	facts := gc.Snapshots{Committed: publish.Committed(s.history), Booting: map[string]string{}, Keep: s.keep, Young: s.young}
-	started := map[string]time.Time{}
 	for _, old := range s.snapshots {
-		started[old.ID] = old.Started
-		facts.All = append(facts.All, gc.Snapshot{
+		facts.Snapshots = append(facts.Snapshots, gc.Snapshot{
 			ID: old.ID, Generation: old.Generation, Release: old.Release, Started: old.Started, Usable: old.State == types.SnapshotStateCompleted,
 		})
 	}
-	for _, id := range s.pointer.Snapshots {
-		facts.Named = append(facts.Named, id)
+	for _, o := range s.orphans {
+		facts.Orphans = append(facts.Orphans, gc.Orphan(o))
 	}
-	for _, m := range s.members {
-		if !volume.Serves(m.State) {
-			facts.Booting[m.Release] = m.InstanceID + " boots from it"
-		}
-	}
-	for _, i := range facts.Decide() {
-		items = append(items, gcItem{Kind: kindSnapshot, ID: i.ID, Created: started[i.ID], Why: i.Why, Kept: i.Keep})
+	for _, i := range facts.Plan() {
+		items = append(items, gcItem{Kind: i.Kind, ID: i.ID, Created: i.Created, Why: i.Why, Kept: i.Keep})
 	}
 	return items
-}
-
-// releaseTime is when a release was taken in: its id begins with that.
-func releaseTime(id string) time.Time {
-	stamp, _, _ := strings.Cut(id, "-")
-	made, err := time.Parse("20060102T150405Z", stamp)
-	if err != nil {
-		return time.Time{} // not of this program's making; Releases gives none
-	}
-	return made
 }
 
 // recordsPattern are the private directories of ssh connections (push.Open): configuration, host
 // key, socket.
 const recordsPattern = "ebs-release-push-*"
 
-func records(dir string) ([]gcItem, error) {
+func records(dir string) ([]gc.Record, error) {
 	names, err := filepath.Glob(filepath.Join(dir, recordsPattern))
 	if err != nil {
 		return nil, err
 	}
-	var items []gcItem
+	var found []gc.Record
 	for _, name := range names {
 		info, err := os.Lstat(name)
 		if err != nil || !info.IsDir() || !owned(info) {
 			continue // gone, or somebody else's
 		}
-		items = append(items, gcItem{Kind: kindRecord, ID: name, Created: info.ModTime(), Why: "left by a publisher that was killed"})
+		found = append(found, gc.Record{Path: name, Made: info.ModTime()})
 	}
-	return items, nil
+	return found, nil
 }
 
 // owned: it is this user's own.

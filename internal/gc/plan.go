@@ -1,0 +1,128 @@
+package gc
+
+import (
+	"strings"
+	"time"
+)
+
+// Kinds of what is removed.
+const (
+	KindTree     = "tree"     // a release on the release volume
+	KindSnapshot = "snapshot" // of the release volume
+	KindVolume   = "volume"   // of a member that is gone
+	KindRecord   = "record"   // of a connection to a member, left by a publisher that was killed
+)
+
+// Inventory is all that a release server decides by: what there is, and who holds what.
+type Inventory struct {
+	Now   time.Time
+	Grace time.Duration // what is younger stays
+	Keep  int
+
+	Release   string   // that the pointer names
+	Named     []string // snapshots that it names
+	Committed []Generation
+	Members   []Member
+
+	Volume    Volume
+	Snapshots []Snapshot
+	Orphans   []Orphan
+	Records   []Record
+}
+
+// Member is an instance, and the release that it is on or boots.
+type Member struct {
+	InstanceID, Release string
+	Serves              bool
+}
+
+// Orphan is the volume of a member that is attached to nothing.
+type Orphan struct {
+	VolumeID   string
+	InstanceID string
+	Created    time.Time
+	Left       bool // by its instance, which may live on
+}
+
+// Record is a directory with what a connection needed.
+type Record struct {
+	Path string
+	Made time.Time
+}
+
+// Planned is an Item of a release server.
+type Planned struct {
+	Item
+	Kind    string
+	Created time.Time
+}
+
+// Plan says what is kept and what nobody needs, and why.
+func (v Inventory) Plan() []Planned {
+	plan := append(v.trees(), v.snapshots()...)
+	for _, o := range v.Orphans {
+		fate := " is gone"
+		if o.Left {
+			fate = " has left it behind"
+		}
+		plan = append(plan, v.unlessYoung(Planned{
+			Item{ID: o.VolumeID, Why: "attached to nothing, and its instance " + o.InstanceID + fate}, KindVolume, o.Created,
+		}))
+	}
+	for _, r := range v.Records {
+		plan = append(plan, v.unlessYoung(Planned{Item{ID: r.Path, Why: "left by a publisher that was killed"}, KindRecord, r.Made}))
+	}
+	return plan
+}
+
+// unlessYoung keeps what would go and is younger than the grace.
+func (v Inventory) unlessYoung(p Planned) Planned {
+	if !p.Keep && v.young(p.Created) {
+		p.Keep = true
+		p.Why += ", but younger than --grace"
+	}
+	return p
+}
+
+func (v Inventory) young(made time.Time) bool { return v.Now.Sub(made) < v.Grace }
+
+func (v Inventory) trees() (plan []Planned) {
+	held := map[string]string{v.Release: "the pointer names it"}
+	for _, m := range v.Members {
+		if m.Release != "" {
+			held[m.Release] = m.InstanceID + " is on it, and the next transfer to it builds on that"
+		}
+	}
+	for _, i := range (Wanted{Keep: v.Keep, Committed: Releases(v.Committed), Held: held}).Trees(v.Volume) {
+		plan = append(plan, v.unlessYoung(Planned{i, KindTree, releaseTime(i.ID)}))
+	}
+	return plan
+}
+
+func (v Inventory) snapshots() (plan []Planned) {
+	facts := Snapshots{All: v.Snapshots, Committed: v.Committed, Named: v.Named, Booting: map[string]string{}, Keep: v.Keep, Young: v.young}
+	started := map[string]time.Time{}
+	for _, s := range v.Snapshots {
+		started[s.ID] = s.Started
+	}
+	for _, m := range v.Members {
+		if !m.Serves {
+			facts.Booting[m.Release] = m.InstanceID + " boots from it"
+		}
+	}
+	for _, i := range facts.Decide() {
+		plan = append(plan, Planned{i, KindSnapshot, started[i.ID]})
+	}
+	return plan
+}
+
+// releaseTime is when a release was taken in: its id begins with that. One that does not is not of
+// this program's making, and the oldest of all.
+func releaseTime(id string) time.Time {
+	stamp, _, _ := strings.Cut(id, "-")
+	made, err := time.Parse("20060102T150405Z", stamp)
+	if err != nil {
+		return time.Time{}
+	}
+	return made
+}
