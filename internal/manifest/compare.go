@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strings"
 )
 
 // mostMoves is for how many files without a counterpart at their path the rest of the base is
@@ -203,7 +204,7 @@ func Merge(ctx context.Context, w io.Writer, base io.ReadSeeker, changes iter.Se
 		if err != nil {
 			return err
 		}
-		was := lines.more() && lines.path() == c.Entry.Path
+		was := lines.more() && lines.compare(c.Entry.Path) == 0
 		if was {
 			lines.next()
 		}
@@ -282,20 +283,30 @@ func (l *lines) entry() (Entry, error) {
 	return e, nil
 }
 
-// path is that of the line, without a look at its other fields; "" when it cannot be read.
-func (l *lines) path() string {
+// compare compares the path of the line with another one, without a look at its other fields. One
+// that cannot be read is before all others.
+func (l *lines) compare(path string) int {
 	escaped := l.text[bytes.LastIndexByte(l.text, ' ')+1:]
-	path, err := Unescape(string(escaped))
-	if err != nil {
-		return ""
+	if bytes.IndexByte(escaped, '\\') >= 0 {
+		unescaped, err := Unescape(string(escaped))
+		if err != nil {
+			return -1
+		}
+		return strings.Compare(unescaped, path)
 	}
-	return path
+	switch { // the compiler makes no string for these
+	case string(escaped) < path:
+		return -1
+	case string(escaped) == path:
+		return 0
+	}
+	return 1
 }
 
 // copyBefore writes the lines before a path; "": all that are left.
 func (l *lines) copyBefore(to *bufio.Writer, path string) error {
 	for l.more() {
-		if path != "" && l.path() >= path {
+		if path != "" && l.compare(path) >= 0 {
 			break
 		}
 		_, _ = to.Write(l.text) // the error stays in it, for Flush

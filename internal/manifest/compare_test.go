@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"iter"
 	"math/rand/v2"
 	"strings"
@@ -192,4 +193,30 @@ func BenchmarkCompareAndMerge(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkMerge is what a member does: 200,000 lines, of which 200 change.
+func BenchmarkMerge(b *testing.B) {
+	base := large(200_000)
+	old := base.Text()
+	var changes []Change
+	for i := 0; i < len(base); i += 1000 {
+		if e := base[i]; e.Type == 'f' {
+			e.SHA256[0]++
+			changes = append(changes, Change{How: New, Entry: e})
+		}
+	}
+	each := func(yield func(Change, error) bool) {
+		for _, c := range changes {
+			if !yield(c, nil) {
+				return
+			}
+		}
+	}
+	for b.Loop() {
+		if err := Merge(b.Context(), io.Discard, bytes.NewReader(old), each); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(base)), "ns/line")
 }

@@ -290,3 +290,20 @@ func TestThereIsRoomForWhatIsLeft(t *testing.T) {
 	}
 	whole(t, tight, "after it", next.ID)
 }
+
+// TestADirectoryIsRemovedAsItIsRead: one whose names do not fit into one buffer.
+func TestADirectoryIsRemovedAsItIsRead(t *testing.T) {
+	d := diskOf(t, 12<<20, "-b", "1024", "-N", "5000", "-O", "^has_journal")
+	d.attach(t)
+	defer d.detach(t)
+	top := d.mount + "/top"
+	for n := range 3000 {
+		put(t, top, fmt.Sprintf("%s%04d/", strings.Repeat("n", 100), n), "")
+	}
+	if err := d.volume.removeTree("top"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(top); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}

@@ -22,23 +22,30 @@ type lister struct{ buffer []byte }
 
 // list returns what is in a directory, sorted by name.
 func (l *lister) list(dir int) (names []name, err error) {
+	err = l.each(dir, func(some []name) error {
+		names = append(names, some...)
+		return nil
+	})
+	slices.SortFunc(names, func(a, b name) int { return strings.Compare(a.name, b.name) })
+	return names, err
+}
+
+// each gives what is in a directory, as much as fits into the buffer at once. do may remove it.
+func (l *lister) each(dir int, do func([]name) error) error {
 	if _, err := unix.Seek(dir, 0, io.SeekStart); err != nil {
-		return nil, err
+		return err
 	}
 	if l.buffer == nil {
 		l.buffer = make([]byte, 64<<10)
 	}
 	for {
 		n, err := unix.Getdents(dir, l.buffer)
-		if err != nil {
-			return nil, err
-		}
-		if n == 0 {
-			slices.SortFunc(names, func(a, b name) int { return strings.Compare(a.name, b.name) })
-			return names, nil
+		if err != nil || n == 0 {
+			return err
 		}
 		// linux_dirent64: inode 8 bytes, offset 8, length of the record 2, type 1, name and NUL.
 		text := string(l.buffer[:n])
+		var names []name
 		for raw := l.buffer[:n]; len(raw) > 19; {
 			length := int(binary.NativeEndian.Uint16(raw[16:]))
 			end := 19 + bytes.IndexByte(raw[19:length], 0)
@@ -47,6 +54,9 @@ func (l *lister) list(dir int) (names []name, err error) {
 				names = append(names, name{is, binary.NativeEndian.Uint64(raw), raw[18]})
 			}
 			raw = raw[length:]
+		}
+		if err := do(names); err != nil {
+			return err
 		}
 	}
 }

@@ -198,22 +198,22 @@ func empty(dir int) error {
 			return err
 		}
 	}
-	names, err := new(lister).list(dir)
-	if err != nil {
-		return err
-	}
 	var foreign error // the first is enough
-	for _, n := range names {
-		err := removeAt(dir, n.name)
-		if err != nil {
-			err = fmt.Errorf("%s: %w", manifest.Quote(n.name), err)
+	// Not all names at once: a pack that was refused may have made millions.
+	err := new(lister).each(dir, func(names []name) error {
+		for _, n := range names {
+			err := removeAt(dir, n.name)
+			if err != nil {
+				err = fmt.Errorf("%s: %w", manifest.Quote(n.name), err)
+			}
+			if err != nil && !errors.Is(err, fs.ErrPermission) {
+				return err
+			}
+			foreign = cmp.Or(foreign, err)
 		}
-		if err != nil && !errors.Is(err, fs.ErrPermission) {
-			return err
-		}
-		foreign = cmp.Or(foreign, err)
-	}
-	return foreign
+		return nil
+	})
+	return cmp.Or(err, foreign)
 }
 
 // openToOwner gives a directory a mode with which its owner can empty it. Not by its name: chmod
