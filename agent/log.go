@@ -26,7 +26,7 @@ type talk struct {
 	write func(level slog.Level, text string, fields map[string]string) error
 }
 
-// whereabouts is where the boot is: every line in the journal carries it, whoever says the line.
+// whereabouts is where the boot is: every line in the journal carries it, whichever part logs it.
 type whereabouts struct {
 	mu     sync.Mutex
 	fields map[string]string
@@ -40,7 +40,7 @@ const (
 	fieldSnapshot   = "EBS_RELEASE_SNAPSHOT"
 )
 
-// fieldOf is the field of an attribute that is one, too; it wins over the whereabouts.
+// fieldOf is the journal field that an attribute sets, in place of the one in whereabouts; "": none.
 func fieldOf(attribute string) string {
 	switch attribute {
 	case "stage":
@@ -95,7 +95,7 @@ func toPeople(out io.Writer) func(slog.Level, string, map[string]string) error {
 	}
 }
 
-// behind hands lines on through an outlet; nil: there is none.
+// behind writes lines through an outlet, so that the caller does not wait; nil: directly.
 func behind(o *outlet, write func(slog.Level, string, map[string]string) error) func(slog.Level, string, map[string]string) error {
 	return func(level slog.Level, text string, fields map[string]string) error {
 		o.say(func() { _ = write(level, text, fields) })
@@ -103,7 +103,7 @@ func behind(o *outlet, write func(slog.Level, string, map[string]string) error) 
 	}
 }
 
-// toJournal sends entries with fields; when the journal does not take them, stderr has to do.
+// toJournal sends entries with fields. One that the journal does not take goes to stderr.
 func toJournal(
 	out io.Writer, send func(string, journal.Priority, map[string]string) error,
 ) func(slog.Level, string, map[string]string) error {

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// outlet hands on what is said to somebody who may not take it: a journal that hangs, a terminal
-// that is stopped, a pipe that nobody reads. Whoever says something never waits for that. What does
-// not find room is lost, with a note as soon as something is taken again.
+// outlet is a queue of lines for a reader that may not read: a journal that hangs, a terminal that
+// is stopped, a pipe that nobody reads. Who puts a line in never waits. When the queue is full,
+// lines are lost; how many is said as soon as the reader reads again.
 type outlet struct {
 	queue chan func()
 	lost  atomic.Int64

@@ -191,8 +191,8 @@ func (f Finder) Verify(dev Device, volumeID string) error {
 	return nil
 }
 
-// Which tells the disk with this number apart: its name in the kernel, and its serial when it is an
-// NVMe disk.
+// Which finds the disk with this number: its name in the kernel, and its serial when it is an NVMe
+// disk.
 func (f Finder) Which(major, minor uint32) (name, serial string, err error) {
 	entries, err := os.ReadDir(f.Sys)
 	if err != nil {
@@ -222,7 +222,7 @@ func (f Finder) Below(major, minor uint32, volumeID, attachedAs string) bool {
 	return err == nil && IsDisk(name, serial, volumeID, attachedAs)
 }
 
-// IsDisk is Below for a disk that Which has told.
+// IsDisk is Below for a disk that Which has found.
 func IsDisk(name, serial, volumeID, attachedAs string) bool {
 	return serial == Serial(volumeID) || serial == "" && name == XenName(attachedAs)
 }

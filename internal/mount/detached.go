@@ -16,7 +16,7 @@ type Detached struct {
 
 // Prepare mounts the file system on device, detached: nosuid, nodev, noatime. kind is what the
 // kernel calls the file system (ext4, xfs). xfs gets nouuid, because two snapshots of one file
-// system carry the same UUID (CSI driver #913).
+// system carry the same UUID (docs/failures.md, row 12).
 func Prepare(device, kind string) (*Detached, error) {
 	d, err := prepare(device, kind)
 	if err != nil {

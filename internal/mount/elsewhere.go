@@ -6,10 +6,9 @@ import (
 	"ebs-release/internal/process"
 )
 
-// heldElsewhere is a BusyError when the file system at point would be left alive by an umount
-// there: other mount namespaces (containers) have it, and do not follow. Copies in user namespaces
-// do not count: any user can make one for himself (unshare -Urm) at any time, and must not hold
-// anybody up with that.
+// heldElsewhere is a BusyError when the file system at point would stay mounted in other mount
+// namespaces (containers) after an umount here. Copies in user namespaces do not count: any user
+// can make one for himself (unshare -Urm) at any time, and must not hold anybody up with that.
 func heldElsewhere(point string) error {
 	own := readTable(process.Self)
 	at := -1
@@ -33,8 +32,9 @@ func heldElsewhere(point string) error {
 }
 
 // mounters finds a process for each other mount namespace in which the disk (its number, "259:1")
-// is mounted; own is the table of this one. With a parent, the mount on which it is mounted here,
-// only those are meant that stay after an umount here, and are of no user namespace.
+// is mounted; own is the table of this one. parent is the mount that it is mounted on here: then
+// only namespaces count in which it stays after an umount here, and that are of no other user
+// namespace. nil: all count.
 func mounters(number string, own table, parent *process.Mount) []User {
 	seen := map[string]bool{}
 	for _, e := range own {

@@ -31,14 +31,13 @@ type Request struct {
 	Not        []string          // ids that are of no use: a client token that leads to one of them is passed over
 }
 
-// Create tries client tokens in the same order each time: a program that starts again walks the
-// same list. A volume that is gone has used its token up for 12 hours. So that an instance whose
-// volumes went one after the other (a KMS key that may not be used) can boot as soon as the reason
-// is gone, the list ends with tokens that are others every ten minutes: more than runs one after
-// the other use up.
+// Client tokens are tried in the same order each time, so that a program that starts again finds
+// the volume that it made before. A volume that is gone has used its token up for 12 hours. The
+// first tokens are fixed; the others change every ten minutes. So there is always a fresh one for an
+// instance whose volumes all went (a KMS key that may not be used), when the reason is gone.
 const (
 	attempts     = 100
-	lastingOnes  = 8 // the first of them, which depend on nothing but the request
+	fixedTokens  = 8 // the first of the attempts: these tokens depend on the request alone
 	tokensChange = 10 * time.Minute
 )
 
@@ -176,7 +175,7 @@ func createError(r Request, err error) error {
 // answers with a mismatch, and the next try's is taken.
 func token(r Request, try int) string {
 	about := fmt.Appendf(nil, "%s\n%s\n%s\n%s\n%d", r.Owner.Role, r.Owner.InstanceID, r.SnapshotID, r.Owner.MountPoint, try)
-	if try >= lastingOnes {
+	if try >= fixedTokens {
 		about = fmt.Appendf(about, "\n%d", time.Now().Unix()/int64(tokensChange.Seconds()))
 	}
 	sum := sha256.Sum256(about)

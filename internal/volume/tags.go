@@ -28,7 +28,7 @@ const (
 
 // Values of TagRole and TagState.
 const (
-	RoleMember   = "member"  // made from a snapshot by an agent: cattle
+	RoleMember   = "member"  // made from a snapshot by an agent; deleted with its instance
 	RoleServer   = "server"  // the release server's own volume, made by init: never deleted by us
 	RoleRelease  = "release" // a snapshot that publish made
 	StateBooting = "booting" // from CreateVolume on
@@ -75,8 +75,8 @@ func ParseState(tag string) string {
 func Serves(state string) bool { return state == StateReady || state == StateHookFailed }
 
 // ParseGeneration reads the value of TagGeneration. Whoever may tag a volume can write anything
-// there: what is no generation is 0 and not ok. "0" is ok: it is what an agent writes that knows a
-// snapshot only.
+// there: what is no generation is 0 and not ok. "0" is ok: an agent writes it when its pointer is a
+// plain snapshot id.
 func ParseGeneration(tag string) (n int64, ok bool) {
 	if tag == "0" {
 		return 0, true

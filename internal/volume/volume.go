@@ -147,7 +147,7 @@ func (v *Volumes) Tag(ctx context.Context, id string, tags map[string]string) er
 		switch {
 		case err == nil:
 			return nil
-		case IsNotFound(err) && time.Since(started) < v.timing.Vanished: // it is new, and EC2's memory comes and goes
+		case IsNotFound(err) && time.Since(started) < v.timing.Vanished: // it is new, and EC2's answers may go back in time
 		default:
 			return fmt.Errorf("tag %s: %w", id, explain("CreateTags", err))
 		}

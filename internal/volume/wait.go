@@ -14,9 +14,10 @@ import (
 // `error`, and an account has four times as many of those a second.
 const attachLooks = 4
 
-// looks is how a volume that is not available yet is waited for. Each look is a call, and a boot
-// shall do with six: five and one look that is refused. So the second look takes its time, too; who
-// needs a third has nothing left to save, and looks sooner.
+// looks is how a volume that is not available yet is waited for. Each look is a call of EC2, and a
+// boot should need six calls: five, and one look that is refused. So the pause before the second
+// look is long enough for most volumes. A boot that needs a third look has more calls anyway: from
+// there on the pauses are short.
 type looks struct {
 	volumes   *Volumes
 	since     time.Time     // EC2 may have forgotten it for a while from then on
