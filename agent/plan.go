@@ -104,7 +104,7 @@ func (d *dry) dryRun(stage, action string, err error, real bool, format string, 
 		d.say(stage, "%s: not allowed", does)
 		return errors.New(volume.Denied(err, "ec2:"+action))
 	case err == nil:
-		return fmt.Errorf("%s: EC2 answered a DryRun as if it was none", action)
+		return fmt.Errorf("%s: EC2 carried out a call that had DryRun set", action)
 	default:
 		return fmt.Errorf("%s: %w", action, err)
 	}

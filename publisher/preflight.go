@@ -219,7 +219,7 @@ func allowed(action string, err error) error {
 	case volume.IsDryRun(err):
 		return nil
 	case err == nil:
-		return fmt.Errorf("%s: EC2 answered a DryRun as if it was none", action)
+		return fmt.Errorf("%s: EC2 carried out a call that had DryRun set", action)
 	}
 	return fmt.Errorf("%s is not allowed, or failed: %w", action, err)
 }

@@ -20,7 +20,7 @@ const syncLimit = 5 * time.Minute
 // does so itself.
 const grace = time.Second
 
-// Holder starts freeze guards, and makes up for one that was killed.
+// Holder starts freeze guards, and thaws in place of one that was killed.
 type Holder struct {
 	Command []string      // the guard: this program and its hidden verb, with the path and limit in it
 	Path    string        // any directory on the file system
@@ -115,7 +115,7 @@ func (h *Hold) next(ctx context.Context, within time.Duration) (string, error) {
 	select {
 	case line, ok := <-h.lines:
 		if !ok {
-			return "", errors.New("the freeze guard is gone without a word")
+			return "", errors.New("the freeze guard ended and said nothing")
 		}
 		return line, nil
 	case <-clock.C:

@@ -56,7 +56,7 @@ func (m Maker) Check(ctx context.Context) error {
 	_, err := m.EC2.CreateSnapshot(ctx, in)
 	switch {
 	case err == nil:
-		return fmt.Errorf("snapshot %s: EC2 answered a DryRun as if it was none", m.VolumeID)
+		return fmt.Errorf("snapshot %s: EC2 carried out a call that had DryRun set", m.VolumeID)
 	case volume.IsDryRun(err):
 		return nil
 	}

@@ -80,7 +80,7 @@ func (m Maker) CheckDelete(ctx context.Context, id string) error {
 	_, err := m.EC2.DeleteSnapshot(ctx, &ec2.DeleteSnapshotInput{DryRun: aws.Bool(true), SnapshotId: aws.String(id)})
 	switch {
 	case err == nil:
-		return fmt.Errorf("delete snapshot %s: EC2 answered a DryRun as if it was none", id)
+		return fmt.Errorf("delete snapshot %s: EC2 carried out a call that had DryRun set", id)
 	case volume.IsDryRun(err):
 		return nil
 	}

@@ -277,7 +277,7 @@ func (c *Checks) dryRun(action string, err error, real bool) doctor.Finding {
 	case volume.IsDryRun(err):
 		return doctor.Fine("allowed")
 	case err == nil:
-		return doctor.Failure("is this EC2?", "EC2 answered a DryRun as if it was none")
+		return doctor.Failure("is this EC2?", "EC2 carried out a call that had DryRun set")
 	case volume.IsDenied(err) && !real:
 		advice := "allow " + volume.DeniedAction(err, action) + " in the role of this instance"
 		return doctor.Warning(advice+", unless it does so for volumes with the tag "+volume.TagInstance,
