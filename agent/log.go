@@ -40,7 +40,8 @@ const (
 	fieldSnapshot   = "EBS_RELEASE_SNAPSHOT"
 )
 
-// fieldOf is the journal field that an attribute sets, in place of the one in whereabouts; "": none.
+// fieldOf is the journal field that an attribute sets, in place of the one in whereabouts; "": it
+// sets none.
 func fieldOf(attribute string) string {
 	switch attribute {
 	case "stage":

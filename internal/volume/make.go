@@ -33,8 +33,8 @@ type Request struct {
 
 // Client tokens are tried in the same order each time, so that a program that starts again finds
 // the volume that it made before. A volume that is gone has used its token up for 12 hours. The
-// first tokens are fixed; the others change every ten minutes. So there is always a fresh one for an
-// instance whose volumes all went (a KMS key that may not be used), when the reason is gone.
+// first tokens are fixed; the others change every ten minutes. So there is always a fresh one for
+// an instance whose volumes all went (a KMS key that may not be used), when the reason is gone.
 const (
 	attempts     = 100
 	fixedTokens  = 8 // the first of the attempts: these tokens depend on the request alone
