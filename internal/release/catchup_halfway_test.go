@@ -3,14 +3,20 @@ package release
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"math"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
+	"ebs-release/internal/pack"
 
 	"golang.org/x/sys/unix"
 )
@@ -140,7 +146,13 @@ func TestNothingElseHappensHalfway(t *testing.T) {
 // halfway catches up until the tree has lost its name.
 func halfway(t *testing.T, far *Volume, before, next Ingested, text []byte) {
 	t.Helper()
-	ctx := &endsWhen{t.Context(), func() bool { _, err := os.Stat(far.Path(next.ID) + changingExt); return err == nil }}
+	catchUpUntil(t, far, before, next, text, "")
+}
+
+// catchUpUntil catches up until the tree has lost its name, and a path is in it.
+func catchUpUntil(t *testing.T, far *Volume, before, next Ingested, text []byte, path string) {
+	t.Helper()
+	ctx := &endsWhen{t.Context(), func() bool { _, err := os.Stat(far.Path(next.ID) + changingExt + "/" + path); return err == nil }}
 	err := catchUp(ctx, far, before, next, bytes.NewReader(text))
 	if !errors.Is(err, context.Canceled) {
 		t.Fatalf("test bug: %v", err)
@@ -305,5 +317,117 @@ func TestADirectoryIsRemovedAsItIsRead(t *testing.T) {
 	}
 	if _, err := os.Lstat(top); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
+	}
+}
+
+// TestAFileWithAllItsLinksIsCopied: ext4 gives a file 65,000 names.
+func TestAFileWithAllItsLinksIsCopied(t *testing.T) {
+	server, far, before, next := history(t)
+	old, err := far.Releases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := packOf(t, server, before, next)
+	d := diskOf(t, 16<<20, "-b", "4096", "-N", "500", "-O", "^has_journal")
+	d.attach(t)
+	defer d.detach(t)
+	copyTo(t, far, d.volume)
+	file := d.volume.Path(before.ID) + "/moves"
+	if err := os.Mkdir(d.mount+"/names", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	names := 0
+	for ; err == nil; names++ {
+		err = os.Link(file, fmt.Sprint(d.mount, "/names/", names))
+	}
+	if !errors.Is(err, unix.EMLINK) || names < 60_000 {
+		t.Fatalf("test bug: %d names, %v", names, err)
+	}
+	was := inode(t, file)
+	if err := catchUp(t.Context(), d.volume, before, next, bytes.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	whole(t, d.volume, "after it", old[0], next.ID)
+	if inode(t, d.volume.Path(next.ID)+"/moved/to/here") == was {
+		t.Error("test bug: it was linked")
+	}
+}
+
+// TestPowerMayFailAgain: what ends a catch-up that was cut off is itself cut off at every step.
+func TestPowerMayFailAgain(t *testing.T) {
+	server, far, before, next := history(t)
+	old, err := far.Releases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := packOf(t, server, before, next)
+	runtime.LockOSThread() // see TestPowerMayFailAtEveryStepOfAPush
+	if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
+		t.Fatal(err)
+	}
+	disk, afterwards := newDisk(t), newDisk(t)
+	disk.attach(t)
+	copyTo(t, far, disk.volume)
+	catchUpUntil(t, disk.volume, before, next, text, "new/deep/tree/of/files")
+	points := 0
+	traced(t, call{Op: "finish", Root: disk.mount, ID: next.ID}, nil, func(what string) {
+		points++
+		disk.sync(t)
+		if err := os.WriteFile(afterwards.loop, disk.read(t), 0); err != nil {
+			t.Fatal(err)
+		}
+		afterwards.attach(t)
+		bootAfter(t, afterwards.volume, fmt.Sprintf("point %d, before %s", points, what), old[0], before, next, text)
+		afterwards.detach(t)
+	})
+	if points < 30 {
+		t.Errorf("test bug: only %d points", points)
+	}
+	whole(t, disk.volume, "undisturbed", old[0], next.ID)
+	disk.detach(t)
+}
+
+// TestASignedPackThatCannotBeIsRefused: its digest is that of what comes out, as who stole a key can
+// have it, and what comes out is no release.
+func TestASignedPackThatCannotBeIsRefused(t *testing.T) {
+	_, far, before, next := history(t)
+	huge := manifest.Entry{Path: "x", Type: 'f', Mode: 0o644, Size: math.MaxInt64}
+	again := huge
+	again.Path = "y"
+	file := manifest.Entry{Path: "dir", Type: 'f', Mode: 0o644, SHA256: sha256.Sum256(nil)}
+	below := file
+	below.Path = "dir/new"
+	for want, changes := range map[string][]manifest.Change{
+		"no volume has":     {{How: manifest.Copy, From: "same", Entry: huge}, {How: manifest.Copy, From: "same", Entry: again}},
+		"dir no directory":  {{How: manifest.Gone, Entry: manifest.Entry{Path: "dir"}}, {How: manifest.New, Entry: below}},
+		"dir no directory ": {{How: manifest.New, Entry: file}, {How: manifest.New, Entry: below}},
+	} {
+		all := func(yield func(manifest.Change, error) bool) {
+			for _, c := range changes {
+				if !yield(c, nil) {
+					return
+				}
+			}
+		}
+		base, err := far.openManifest(before.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var merged, text bytes.Buffer
+		if err := manifest.Merge(t.Context(), &merged, base, all); err != nil {
+			t.Fatal(err)
+		}
+		_ = base.Close()
+		made := Ingested{ID: next.ID, Digest: manifest.DigestOf(merged.Bytes())}
+		if err := pack.Write(t.Context(), &text, pack.Head{From: before.Digest, To: made.Digest, Release: made.ID}, all, func(string) (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader("")), nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		ours := listing(t, far)
+		wantError(t, catchUp(t.Context(), far, before, made, &text), strings.TrimSpace(want))
+		if now := listing(t, far); now != ours {
+			t.Fatalf("%s: the volume was changed:\n%s\nbefore:\n%s", want, now, ours)
+		}
 	}
 }

@@ -74,6 +74,12 @@ func asOrdinary(op string) error {
 	case "catch up":
 		err := catchUp(ctx, tree, Ingested{ID: c.Base, Digest: c.BaseDigest}, Ingested{ID: c.ID, Digest: c.Digest}, os.Stdin)
 		return errors.Join(err, tree.Activate(ctx, c.ID, c.Digest, c.Generation))
+	case "finish":
+		id, err := tree.FinishCatchUp(ctx)
+		if err == nil && id != c.ID {
+			err = fmt.Errorf("%q came out", id)
+		}
+		return err
 	case "activate":
 		return tree.Activate(ctx, c.ID, c.Digest, c.Generation)
 	case "prune":
