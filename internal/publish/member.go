@@ -95,8 +95,8 @@ func (m *member) elsewhere() bool {
 	return m.Store != "" && m.wanted.store != "" && m.Store != m.wanted.store
 }
 
-// hookFailedHere: this run has activated, and a program failed. It is not tried again: that is for the
-// next run.
+// hookFailedHere: this run has activated, and a program failed. It is not tried again: that is for
+// the next run.
 func (m *member) hookFailedHere() bool { return m.VolumeID != "" && m.hookFailedOn == m.VolumeID }
 
 // why names the member and the reason that it is behind, for a person.
