@@ -95,7 +95,7 @@ func Write(
 			err = ctx.Err()
 		}
 		if err == nil && c.HasContent() {
-			err = writeContent(to, &c.Entry, open)
+			err = writeContent(ctx, to, &c.Entry, open)
 		}
 		if err != nil {
 			return err
@@ -105,12 +105,17 @@ func Write(
 	return to.Flush()
 }
 
-func writeContent(w io.Writer, e *manifest.Entry, open func(path string) (io.ReadCloser, error)) error {
+func writeContent(ctx context.Context, w io.Writer, e *manifest.Entry, open func(path string) (io.ReadCloser, error)) error {
 	from, err := open(e.Path)
 	if err != nil {
 		return fmt.Errorf("pack %s: %w", manifest.Quote(e.Path), err)
 	}
-	n, err := io.CopyN(w, from, e.Size)
+	n, err := io.CopyN(w, reader(func(into []byte) (int, error) { // a large file must not outlast ctx
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return from.Read(into)
+	}), e.Size)
 	if errors.Is(err, io.EOF) {
 		err = fmt.Errorf("it has %d bytes, its manifest says %d", n, e.Size)
 	}
@@ -119,6 +124,10 @@ func writeContent(w io.Writer, e *manifest.Entry, open func(path string) (io.Rea
 	}
 	return nil
 }
+
+type reader func([]byte) (int, error)
+
+func (r reader) Read(into []byte) (int, error) { return r(into) }
 
 // Reader reads the text of a pack: Changes to their end, then the Content of each New file in
 // their order, then End.

@@ -346,3 +346,20 @@ func FuzzOpen(f *testing.F) {
 		_, _, _ = readAll(p.Reader)
 	})
 }
+
+// TestALargeFileDoesNotOutlastItsContext: it is read in pieces, and ctx ends after the first.
+func TestALargeFileDoesNotOutlastItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	large := manifest.Change{How: manifest.New, Entry: manifest.Entry{Path: "large", Type: 'f', Mode: 0o644, Size: 1 << 30}}
+	read := 0
+	err := Write(ctx, io.Discard, head, each([]manifest.Change{large}), func(string) (io.ReadCloser, error) {
+		return io.NopCloser(reader(func(into []byte) (int, error) {
+			cancel()
+			read += len(into)
+			return len(into), nil
+		})), nil
+	})
+	if !errors.Is(err, context.Canceled) || read > 1<<20 {
+		t.Errorf("%v, after %d bytes", err, read)
+	}
+}
