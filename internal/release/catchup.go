@@ -229,7 +229,7 @@ func (v *Volume) bring(ctx context.Context, s Step, pack PackReader, began unix.
 		return false, err
 	}
 	p := provider{
-		block: int64(st.Bsize), room: minBallast,
+		block: int64(st.Bsize), room: minBallast, ended: ctx.Err,
 		who: who, began: began, into: int(into.Fd()), hash: newHasher(), pack: pack, spans: v.spans(),
 		base: &dirs{root: tree}, source: &dirs{root: tree},
 	}
@@ -263,6 +263,7 @@ func (v *Volume) stampMerged(who owner, began unix.Timespec) error {
 // provider makes files and symlinks in the catch-up directory, under the number of their change.
 type provider struct {
 	who    owner
+	ended  func() error // of the context
 	began  unix.Timespec
 	into   int
 	base   *dirs // the tree as it is
@@ -406,7 +407,7 @@ func (p *provider) write(name string, c *manifest.Change, from io.Reader) error 
 	if err != nil {
 		return err
 	}
-	sum, size, err := p.hash.sum(io.LimitReader(from, c.Entry.Size+1), to) // it may grow meanwhile
+	sum, size, err := p.hash.sum(p.upTo(from, c.Entry.Size), to)
 	switch {
 	case err != nil:
 	case sum == c.Entry.SHA256 && size == c.Entry.Size:
@@ -419,6 +420,21 @@ func (p *provider) write(name string, c *manifest.Change, from io.Reader) error 
 	return errors.Join(err, to.Close())
 }
 
+// upTo reads no more than a byte more than size, as a file of the tree may grow meanwhile, and not
+// after the end of the context.
+func (p *provider) upTo(from io.Reader, size int64) io.Reader {
+	return io.LimitReader(readerFunc(func(into []byte) (int, error) {
+		if err := p.ended(); err != nil {
+			return 0, err
+		}
+		return from.Read(into)
+	}), size+1)
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(into []byte) (int, error) { return f(into) }
+
 // link gives the base's file a further name, if it is what the change says that it is.
 func (p *provider) link(name string, c *manifest.Change, from *os.File) (bool, error) {
 	var st unix.Stat_t
@@ -428,7 +444,7 @@ func (p *provider) link(name string, c *manifest.Change, from *os.File) (bool, e
 	if !matches(&c.Entry, &st) || !untouched(&c.Entry, &st, p.began) || hasAttributes(from) {
 		return false, nil
 	}
-	sum, _, err := p.hash.sum(io.LimitReader(from, c.Entry.Size+1), nil)
+	sum, _, err := p.hash.sum(p.upTo(from, c.Entry.Size), nil)
 	if err != nil {
 		return false, err
 	}

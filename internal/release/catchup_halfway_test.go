@@ -431,3 +431,25 @@ func TestASignedPackThatCannotBeIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestALargeFileDoesNotOutlastItsContext: it is read in pieces, and ctx ends while it is.
+func TestALargeFileDoesNotOutlastItsContext(t *testing.T) {
+	server, far := volume(t), volume(t)
+	src := source(t, map[string]string{"small": "x"})
+	before := publish(t, server, src, 1)
+	copyTo(t, server, far)
+	put(t, src, "large", strings.Repeat("large", 2<<20))
+	next := publish(t, server, src, 2)
+	text := bytes.NewReader(packOf(t, server, before, next))
+	ctx, cancel := context.WithCancel(t.Context())
+	err := catchUp(ctx, far, before, next, readerFunc(func(into []byte) (int, error) {
+		if text.Len() < 8<<20 {
+			cancel()
+		}
+		return text.Read(into)
+	}))
+	if !errors.Is(err, context.Canceled) || text.Len() < 7<<20 {
+		t.Errorf("%v, with %d bytes left", err, text.Len())
+	}
+	whole(t, far, "after it", before.ID)
+}
