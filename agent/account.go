@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,11 +14,12 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// pointers is boot.Pointers over HTTP.
+// pointers is boot.Pointers.
 type pointers struct{ fetcher *pointer.Fetcher }
 
 func (p pointers) Fetch(ctx context.Context) (boot.Pointer, error) {
@@ -45,21 +47,36 @@ func newAccount(values config.Values, log *slog.Logger) *account {
 }
 
 func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
-	cfg, err := instance.LoadConfig(ctx)
-	if err != nil {
-		return boot.Identity{}, fmt.Errorf("read the AWS configuration: %w", err)
-	}
-	me, err := instance.Identify(ctx, instance.NewClient(cfg), a.log)
+	cfg, me, err := loadAWS(ctx, a.log)
 	if err != nil {
 		return boot.Identity{}, err
-	}
-	if cfg.Region == "" {
-		cfg.Region = me.Region
 	}
 	a.api = volume.NewEC2(cfg)
 	a.volumes = volume.New(a.api, volume.DefaultTiming(), a.log)
 	a.log.Info("this instance", "instance", me.InstanceID, "zone", me.AvailabilityZone, "account", me.AccountID)
 	return boot.Identity{InstanceID: me.InstanceID, InstanceType: me.InstanceType, Zone: me.AvailabilityZone, Region: me.Region}, nil
+}
+
+// loadAWS is the SDK's configuration, with the Region of this instance unless another one is set.
+func loadAWS(ctx context.Context, log *slog.Logger) (aws.Config, instance.Identity, error) {
+	cfg, err := instance.LoadConfig(ctx)
+	if err != nil {
+		return aws.Config{}, instance.Identity{}, fmt.Errorf("read the AWS configuration: %w", err)
+	}
+	me, err := instance.Identify(ctx, instance.NewClient(cfg), log)
+	if err != nil {
+		return aws.Config{}, instance.Identity{}, err
+	}
+	cfg.Region = cmp.Or(cfg.Region, me.Region)
+	return cfg, me, nil
+}
+
+// newFetcher reads the pointer that the settings name.
+func newFetcher(values config.Values, log *slog.Logger) (*pointer.Fetcher, error) {
+	return pointer.NewFetcher(values.Get("pointer"), func(ctx context.Context) (aws.Config, error) {
+		cfg, _, err := loadAWS(ctx, log)
+		return cfg, err
+	}, log)
 }
 
 func (a *account) HostKey(context.Context) (string, error) { return instance.HostKey("/etc/ssh") }

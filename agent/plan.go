@@ -16,7 +16,6 @@ import (
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
-	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
@@ -30,7 +29,7 @@ const planTime = 20 * time.Second
 func (p *program) plan(ctx context.Context, values config.Values, older bool) error {
 	ctx, cancel := context.WithTimeout(ctx, min(planTime, values.Duration("deadline")))
 	defer cancel()
-	fetcher, err := pointer.NewFetcher(values.Get("pointer"), p.logger())
+	fetcher, err := newFetcher(values, p.logger())
 	if err != nil {
 		return exit.With(exit.Usage, err)
 	}

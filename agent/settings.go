@@ -10,6 +10,7 @@ import (
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
 
 	"github.com/spf13/pflag"
@@ -20,7 +21,8 @@ const defaultConfigFile = "/etc/ebs-release/agent.toml"
 // settingsTable is all that can be configured.
 func settingsTable() []config.Setting {
 	return []config.Setting{
-		{Key: "pointer", Env: "EBS_RELEASE_POINTER", Check: checkPointer, Usage: "URL of the pointer: release.json, or a line snap-…"},
+		{Key: "pointer", Env: "EBS_RELEASE_POINTER", Check: checkPointer,
+			Usage: "URL of the pointer: release.json, or a line snap-…; or its store, s3://BUCKET/PREFIX"},
 		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release",
 			Check: mount.CheckPath, Usage: "where to mount the release volume"},
 		{Key: "deadline", Env: "EBS_RELEASE_DEADLINE", Default: "4m", Check: config.CheckDuration, Usage: "how long a boot may take"},
@@ -50,6 +52,9 @@ func volumeTypes() []string { return []string{"gp3", "gp2", "st1", "sc1", "stand
 func checkPointer(value string) error {
 	if value == "" {
 		return nil // `up` asks for it
+	}
+	if pointer.InS3(value) {
+		return pointer.CheckPlace(value)
 	}
 	u, err := url.Parse(value)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {

@@ -13,7 +13,6 @@ import (
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
-	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
 	"ebs-release/internal/words"
 
@@ -64,7 +63,7 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 	}
 	defer func() { _ = lock.Close() }()
 
-	fetcher, err := pointer.NewFetcher(values.Get("pointer"), log)
+	fetcher, err := newFetcher(values, log)
 	if err != nil {
 		return exit.With(exit.Usage, err)
 	}

@@ -2,12 +2,13 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"ebs-release/internal/cli"
-	"ebs-release/internal/pointer"
 
 	"github.com/spf13/cobra"
 )
@@ -20,10 +21,13 @@ func (p *program) complete(root *cobra.Command) {
 		root.RegisterFlagCompletionFunc("config", cli.Files),
 		root.RegisterFlagCompletionFunc("ssh-key", cli.Files),
 		root.MarkPersistentFlagDirname("mount-point"),
-		root.MarkPersistentFlagDirname("pointer-store"),
+		root.MarkPersistentFlagDirname("pointer-store"), // or s3://…, which no shell knows
 		root.RegisterFlagCompletionFunc("output", cli.Words(cli.Text, cli.JSON, outputNDJSON)),
 	)
 }
+
+// completeTime is how long a person who presses Tab waits for a store in S3.
+const completeTime = 3 * time.Second
 
 // completeGenerations offers what rollback can go back to, the latest first.
 func (p *program) completeGenerations(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -32,11 +36,13 @@ func (p *program) completeGenerations(cmd *cobra.Command, _ []string, _ string) 
 	if err != nil {
 		return nil, directive
 	}
-	store, err := pointer.NewFolder(values.Get("pointer-store"))
+	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
+	defer cancel()
+	store, err := openStore(ctx, values.Get("pointer-store"), later(ctx))
 	if err != nil {
 		return nil, directive
 	}
-	entries, err := store.History(cmd.Context())
+	entries, err := store.History(ctx)
 	if err != nil {
 		return nil, directive
 	}

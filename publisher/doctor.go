@@ -42,7 +42,7 @@ func (p *program) doctor(ctx context.Context) error {
 	}
 	var cfg aws.Config
 	var awsErr error
-	parts, err := assemble(values, p.configFile, job{verb: verbDoctor}, func() (aws.Config, error) {
+	parts, err := assemble(ctx, values, p.configFile, job{verb: verbDoctor}, func() (aws.Config, error) {
 		cfg, awsErr = loadAWS(ctx)
 		return cfg, nil // the rest can be looked at all the same
 	})

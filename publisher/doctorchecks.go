@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -61,14 +60,12 @@ func needs(check string) []string {
 	return nil
 }
 
-// lookAtStore writes and removes a file: what the pointer needs.
-func (p *parts) lookAtStore(context.Context) (string, error) {
-	dir := p.values.Get("pointer-store")
-	f, err := os.CreateTemp(dir, ".doctor-*")
-	if err != nil {
+// lookAtStore writes and removes an object: what the pointer needs.
+func (p *parts) lookAtStore(ctx context.Context) (string, error) {
+	if err := p.store.TryWrite(ctx); err != nil {
 		return "", fmt.Errorf("%w; the publisher has to write the pointer there", err)
 	}
-	return dir, errors.Join(f.Close(), os.Remove(f.Name()))
+	return p.values.Get("pointer-store"), nil
 }
 
 // lookAtClock asks EC2 for the time: each answer has it, also that to a DryRun.

@@ -41,9 +41,9 @@ func (p *program) history(ctx context.Context, limit int) error {
 	if err != nil {
 		return err
 	}
-	store, err := pointer.NewFolder(values.Get("pointer-store"))
+	store, err := openStore(ctx, values.Get("pointer-store"), later(ctx))
 	if err != nil {
-		return exit.With(exit.Usage, err)
+		return err
 	}
 	entries, err := store.History(ctx)
 	if err != nil {

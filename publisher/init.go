@@ -110,7 +110,7 @@ func (p *program) init(ctx context.Context, wish server.Wish, treeOwner string) 
 		return exit.With(exit.Usage, err)
 	}
 	i := &server.Server{
-		Wish: wish, PointerStore: values.Get("pointer-store"), MountPoint: values.Get("mount-point"), UID: uid, GID: gid,
+		Wish: wish, PointerStore: values.Get("pointer-store"), LoadAWS: loadAWS, MountPoint: values.Get("mount-point"), UID: uid, GID: gid,
 		Volumes: server.Volumes{
 			Volumes: volume.New(volume.NewEC2(cfg), volume.DefaultTiming(), log), Owner: server.Owner(who, values.Get("mount-point")), Tags: own,
 		},

@@ -35,7 +35,7 @@ outlives its process, so there is nothing to take away by force. Exit 4: it is
 still held.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			store, err := p.store()
+			store, err := p.store(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -52,7 +52,10 @@ still held.`,
 				return err
 			}
 			says := "the lock is free; nobody held it"
-			if stopped {
+			switch {
+			case !store.Locks():
+				says = noLock
+			case stopped:
 				says = "the lock is free; it was held by " + holder.String()
 			}
 			return p.printLock(lockReport{Schema: status.Schema}, says)
@@ -64,12 +67,14 @@ still held.`,
 		Short: "Say who holds the publish lock",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			store, err := p.store()
+			store, err := p.store(cmd.Context())
 			if err != nil {
 				return err
 			}
 			holder, held, err := store.Holder(cmd.Context())
 			switch {
+			case !store.Locks():
+				return p.printLock(lockReport{Schema: status.Schema}, noLock)
 			case err != nil:
 				return err
 			case held:
@@ -82,7 +87,7 @@ still held.`,
 }
 
 // recordStop writes into the history who ended somebody's publish, or tried to.
-func (p *program) recordStop(ctx context.Context, store *pointer.Directory, holder pointer.Holder, err error) {
+func (p *program) recordStop(ctx context.Context, store *pointer.Store, holder pointer.Holder, err error) {
 	e := pointer.Entry{Verb: verbLockRelease, Message: "of " + holder.String(), Result: ended(err)}
 	if err != nil {
 		e.Error = words.OneLine(err)
@@ -90,14 +95,16 @@ func (p *program) recordStop(ctx context.Context, store *pointer.Directory, hold
 	p.record(ctx, store, e)
 }
 
+// noLock is why a store in S3 is never locked.
+const noLock = "a store in S3 has no lock: two publishers are kept apart when they move the pointer, and one of them fails"
+
 // store opens the pointer store alone.
-func (p *program) store() (*pointer.Directory, error) {
+func (p *program) store(ctx context.Context) (*pointer.Store, error) {
 	values, err := p.settings("pointer-store")
 	if err != nil {
 		return nil, err
 	}
-	store, err := pointer.NewFolder(values.Get("pointer-store"))
-	return store, exit.With(exit.Usage, err)
+	return openStore(ctx, values.Get("pointer-store"), later(ctx))
 }
 
 func (p *program) printLock(report lockReport, says string) error {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"ebs-release/internal/config"
@@ -42,7 +43,7 @@ type parts struct {
 	*publish.Publisher
 	values  config.Values
 	checks  preflight
-	store   *pointer.Directory
+	store   *pointer.Store
 	volume  *releaseVolume
 	maker   *snapshot.Maker
 	ec2     *ec2.Client
@@ -52,14 +53,15 @@ type parts struct {
 
 // newParts puts the real parts together.
 func newParts(ctx context.Context, values config.Values, configFile string, j job) (*parts, error) {
-	return assemble(values, configFile, j, func() (aws.Config, error) { return loadAWS(ctx) })
+	return assemble(ctx, values, configFile, j, later(ctx))
 }
 
-func assemble(values config.Values, configFile string, j job, load func() (aws.Config, error)) (*parts, error) {
+func assemble(ctx context.Context, values config.Values, configFile string, j job, load func() (aws.Config, error)) (*parts, error) {
 	mountPoint := values.Get("mount-point")
-	store, err := pointer.NewFolder(values.Get("pointer-store"))
+	load = sync.OnceValues(load)
+	store, err := openStore(ctx, values.Get("pointer-store"), load)
 	if err != nil {
-		return nil, exit.With(exit.Usage, err)
+		return nil, err
 	}
 	user, err := sshUser(values)
 	if err != nil {
@@ -116,10 +118,12 @@ func assemble(values config.Values, configFile string, j job, load func() (aws.C
 func needed(values config.Values, configFile string) []freeze.Place {
 	home, _ := os.UserHomeDir() // without one there are no files in it
 	places := []freeze.Place{
-		{What: "the pointer store", Path: values.Get("pointer-store")},
 		{What: "the ssh key", Path: values.Get("ssh-key")},
 		{What: "the configuration", Path: configFile},
 		{What: "the home directory", Path: home},
+	}
+	if at := values.Get("pointer-store"); !pointer.InS3(at) {
+		places = append(places, freeze.Place{What: "the pointer store", Path: at})
 	}
 	for _, env := range []string{"AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CA_BUNDLE"} {
 		places = append(places, freeze.Place{What: "the file of $" + env, Path: os.Getenv(env)})

@@ -38,7 +38,7 @@ type preflight struct {
 	values  config.Values
 	verb    string
 	source  string // of a publish
-	store   *pointer.Directory
+	store   *pointer.Store
 	volume  *releaseVolume
 	ec2     *ec2.Client
 	volumes *volume.Volumes

@@ -26,7 +26,7 @@ func ended(err error) string {
 
 // record writes a line into the history, also after an interrupt. A history that cannot be written
 // to is no reason to fail: it is said.
-func (p *program) record(ctx context.Context, store *pointer.Directory, e pointer.Entry) {
+func (p *program) record(ctx context.Context, store *pointer.Store, e pointer.Entry) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
 	defer cancel()
 	who, err := whoAmI()

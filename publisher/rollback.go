@@ -182,7 +182,7 @@ func (p *program) historyOf(ctx context.Context) ([]pointer.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := pointer.NewFolder(values.Get("pointer-store"))
+	store, err := openStore(ctx, values.Get("pointer-store"), later(ctx))
 	if err != nil {
 		return nil, err
 	}

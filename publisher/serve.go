@@ -40,8 +40,12 @@ the sockets that systemd passes, or listens itself.`,
 				return err
 			}
 			directory := values.Get("pointer-store")
-			if _, err := pointer.NewFolder(directory); err != nil {
-				return exit.With(exit.Usage, err)
+			if pointer.InS3(directory) {
+				return exit.With(exit.Usage,
+					fmt.Errorf("%s is not served from here: members read it from S3. Try: pointer = %[1]q in their agent.toml", directory))
+			}
+			if _, err := openStore(cmd.Context(), directory, nil); err != nil {
+				return err
 			}
 			listeners, err := listeners(listen)
 			if err != nil {

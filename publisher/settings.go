@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/volume"
 
@@ -22,7 +23,8 @@ const defaultConfigFile = "/etc/ebs-release/publisher.toml"
 // settingsTable names everything that can be configured.
 func settingsTable() []config.Setting {
 	return []config.Setting{
-		{Key: "pointer-store", Env: "EBS_RELEASE_POINTER_STORE", Check: absoluteOrEmpty, Usage: "directory with the pointer, served over HTTP"},
+		{Key: "pointer-store", Env: "EBS_RELEASE_POINTER_STORE", Check: checkPlace,
+			Usage: "directory with the pointer, served over HTTP; or s3://BUCKET/PREFIX"},
 		{Key: "groups", Env: "EBS_RELEASE_GROUPS", Usage: "Auto Scaling groups that the pointer feeds, separated by commas"},
 		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release",
 			Check: absolute, Usage: "where the release volume is mounted, here and on the members"},
@@ -72,6 +74,13 @@ func absolute(value string) error {
 		return errors.New("want an absolute path")
 	}
 	return nil
+}
+
+func checkPlace(value string) error {
+	if pointer.InS3(value) {
+		return pointer.CheckPlace(value)
+	}
+	return absoluteOrEmpty(value)
 }
 
 func absoluteOrEmpty(value string) error {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"ebs-release/internal/cli"
@@ -16,6 +17,7 @@ import (
 	"ebs-release/internal/publish"
 	"ebs-release/internal/status"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/spf13/cobra"
 )
 
@@ -73,7 +75,7 @@ func (p *program) statusCommand() *cobra.Command {
 
 // statusSource is where status looks.
 type statusSource struct {
-	store   *pointer.Directory
+	store   *pointer.Store
 	members members
 }
 
@@ -82,11 +84,12 @@ func (p *program) statusSource(ctx context.Context) (statusSource, error) {
 	if err != nil {
 		return statusSource{}, err
 	}
-	store, err := pointer.NewFolder(values.Get("pointer-store"))
+	load := sync.OnceValues(func() (aws.Config, error) { return loadAWS(ctx) })
+	store, err := openStore(ctx, values.Get("pointer-store"), load)
 	if err != nil {
-		return statusSource{}, exit.With(exit.Usage, err)
+		return statusSource{}, err
 	}
-	cfg, err := loadAWS(ctx)
+	cfg, err := load()
 	if err != nil {
 		return statusSource{}, err
 	}

@@ -7,15 +7,32 @@ import (
 	"slices"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/server"
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
 // anyStore stands for the id of a store that has none yet, where EC2 is only asked whether it would
 // allow something.
 const anyStore = "0000000000000000"
+
+// openStore opens the pointer store. load is asked only where it is in S3.
+func openStore(ctx context.Context, place string, load func() (aws.Config, error)) (*pointer.Store, error) {
+	opened, err := pointer.Open(ctx, place, func(context.Context) (aws.Config, error) { return load() })
+	if pointer.InS3(place) { // the setting was checked: it is the keys, or the Region
+		return opened, err
+	}
+	return opened, exit.With(exit.Usage, err)
+}
+
+// later loads the configuration of the SDK when it is needed.
+func later(ctx context.Context) func() (aws.Config, error) {
+	return func() (aws.Config, error) { return loadAWS(ctx) }
+}
 
 // ownership looks at the pointer store and at the volume, whose tag the caller has seen.
 func (c preflight) ownership(ctx context.Context, tag string) (o server.Ownership, err error) {

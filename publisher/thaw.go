@@ -68,7 +68,7 @@ func (p *program) thaw(ctx context.Context, values config.Values) error {
 }
 
 func (p *program) recordThaw(ctx context.Context, directory, point string) {
-	store, err := pointer.NewFolder(directory)
+	store, err := openStore(ctx, directory, later(ctx))
 	if err != nil {
 		fmt.Fprintf(p.stderr, "warning: this is not in the history: %v\n", err)
 		return

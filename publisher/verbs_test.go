@@ -23,19 +23,23 @@ import (
 )
 
 // storeWith is a pointer store with two generations, the second of a publisher that was killed.
-func storeWith(t *testing.T) (env map[string]string, store *pointer.Directory) {
+func storeWith(t *testing.T) (env map[string]string, store *pointer.Store) {
 	t.Helper()
 	dir := t.TempDir()
-	store, err := pointer.NewFolder(dir)
+	store, err := pointer.Open(t.Context(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	var before pointer.Pointer
 	for g := int64(1); g <= 2; g++ {
 		p := pointer.Pointer{
 			Generation: g, Release: releaseOf(int(g)), Digest: strings.Repeat("a", 64), Snapshots: map[string]string{"eu-central-1": "snap-0123456789abcdef0"},
 			Created: dayOf(int(g)), By: "alice@server", Message: "fix \x1b[31m\nit",
 		}
-		if err := store.CompareAndSwap(t.Context(), g-1, p); err != nil {
+		if err := store.CompareAndSwap(t.Context(), before, p); err != nil {
+			t.Fatal(err)
+		}
+		if before, err = store.Read(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if g == 1 {

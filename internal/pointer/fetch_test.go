@@ -14,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"ebs-release/internal/store"
 )
 
 // fetch reads from a server with the given handler until it succeeds or the deadline is over.
@@ -23,7 +25,7 @@ func fetch(t *testing.T, deadline time.Duration, handler http.HandlerFunc) (Poin
 	defer server.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
-	f, err := NewFetcher(server.URL+"/release.json", slog.New(slog.DiscardHandler))
+	f, err := NewFetcher(server.URL+"/release.json", nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +137,7 @@ func TestFetchOfAnUnreachableServerSaysSo(t *testing.T) {
 	_ = listener.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	f, err := NewFetcher("http://user:secret@"+address+"/release.json", slog.New(slog.DiscardHandler))
+	f, err := NewFetcher("http://user:secret@"+address+"/release.json", nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,31 +149,29 @@ func TestFetchOfAnUnreachableServerSaysSo(t *testing.T) {
 
 func TestFetchRefusesURLsThatAreNone(t *testing.T) {
 	for _, bad := range []string{"", "release.json", "ftp://host/x", "http://", "http://[::1", "file:///etc/passwd"} {
-		if _, err := NewFetcher(bad, slog.New(slog.DiscardHandler)); err == nil {
+		if _, err := NewFetcher(bad, nil, slog.New(slog.DiscardHandler)); err == nil {
 			t.Errorf("NewFetcher(%q) took it", bad)
 		}
 	}
 }
 
 // network is a transport into a server that lives in the test's own time.
-func network(serve func(net.Conn)) func() *http.Transport {
-	return func() *http.Transport {
-		return &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
-			here, there := net.Pipe()
-			go serve(there)
-			return here, nil
-		}}
-	}
+func network(serve func(net.Conn)) *http.Transport {
+	return &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		here, there := net.Pipe()
+		go serve(there)
+		return here, nil
+	}}
 }
 
 func TestFetchGivesAHungServerFiveSecondsAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tries atomic.Int32
-		f, err := NewFetcher("http://server/release.json", slog.New(slog.DiscardHandler))
+		f, err := NewFetcher("http://server/release.json", nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.transport = network(func(c net.Conn) {
+		f.from, err = store.NewHTTP("http://server/release.json", network(func(c net.Conn) {
 			defer func() { _ = c.Close() }()
 			n := tries.Add(1)
 			r := bufio.NewReader(c)
@@ -184,7 +184,10 @@ func TestFetchGivesAHungServerFiveSecondsAtATime(t *testing.T) {
 			}
 			body := sample(9).Render()
 			_, _ = fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(body), body)
-		})
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
 		start := time.Now()
 		p, err := f.Fetch(t.Context())
 		if err != nil || p.Generation != 9 {
@@ -200,17 +203,20 @@ func TestFetchGivesAHungServerFiveSecondsAtATime(t *testing.T) {
 func TestFetchUsesItsWholeDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tries atomic.Int32
-		f, err := NewFetcher("http://server/release.json", slog.New(slog.DiscardHandler))
+		f, err := NewFetcher("http://server/release.json", nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.transport = network(func(c net.Conn) {
+		f.from, err = store.NewHTTP("http://server/release.json", network(func(c net.Conn) {
 			defer func() { _ = c.Close() }()
 			tries.Add(1)
 			if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 				_, _ = fmt.Fprint(c, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 			}
-		})
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 		defer cancel()
 		start := time.Now()
@@ -233,11 +239,13 @@ func TestFetchFollowsNoRedirectFromHTTPSToHTTP(t *testing.T) {
 	get := func(first func(http.Handler) *httptest.Server, to string) (Pointer, error) {
 		server := first(http.RedirectHandler(to, http.StatusFound))
 		defer server.Close()
-		f, err := NewFetcher(server.URL+"/release.json", slog.New(slog.DiscardHandler))
+		f, err := NewFetcher(server.URL+"/release.json", nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.transport = func() *http.Transport { return private.Client().Transport.(*http.Transport).Clone() }
+		if f.from, err = store.NewHTTP(server.URL, private.Client().Transport); err != nil {
+			t.Fatal(err)
+		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		return f.Fetch(ctx)

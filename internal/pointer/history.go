@@ -6,20 +6,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"math/rand/v2"
 	"slices"
 	"time"
+
+	"ebs-release/internal/store"
+
+	smithytime "github.com/aws/smithy-go/time"
 )
 
 const (
-	historyName = "history.jsonl" // one Entry a line, the latest last; a web server has no reason to give it out
-	mostEntries = 1000            // older ones go
-	mostError   = 2000            // bytes of an error that are kept
-	mostRemoved = 200             // names of what gc removed that are kept
-	mostHistory = 16 << 20        // bytes that are read at most; a thousand entries have less
+	mostEntries = 1000                   // older ones go
+	mostError   = 2000                   // bytes of an error that are kept
+	mostRemoved = 200                    // names of what gc removed that are kept
+	mostHistory = store.MaxDocument      // bytes that are read at most; a thousand entries have less
+	mostPause   = 100 * time.Millisecond // before a line is written again that somebody else was faster than
 )
 
 // ResultCommitted is the result of an Entry that the store itself wrote.
@@ -49,12 +50,12 @@ type Entry struct {
 // History returns what happened, the latest last. Every generation that was committed is in it
 // once, as far back as a thousand lines go: the store writes a line with the pointer itself, and
 // what Record adds later about the same commit replaces that line here.
-func (f *Directory) History(ctx context.Context) ([]Entry, error) {
-	lines, err := f.history()
+func (s *Store) History(ctx context.Context) ([]Entry, error) {
+	lines, _, err := s.history(ctx)
 	if err != nil {
 		return nil, err
 	}
-	current, err := f.Read(ctx)
+	current, err := s.Read(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -74,21 +75,12 @@ func (f *Directory) History(ctx context.Context) ([]Entry, error) {
 }
 
 // Record adds how something ended.
-func (f *Directory) Record(ctx context.Context, e Entry) error {
-	unlock, err := f.flock(ctx, swapName)
-	if err != nil {
-		return fmt.Errorf("history: %w", err)
-	}
-	defer unlock()
-	lines, err := f.history()
-	if err != nil {
-		return err
-	}
+func (s *Store) Record(ctx context.Context, e Entry) error {
 	e.Schema, e.Error = Schema, e.Error[:min(len(e.Error), mostError)]
 	if more := len(e.Removed) - mostRemoved; more > 0 {
 		e.Removed = append(slices.Clone(e.Removed[:mostRemoved]), fmt.Sprintf("and %d more", more))
 	}
-	return f.writeHistory(append(lines, e))
+	return s.changeHistory(ctx, func(lines []Entry) []Entry { return append(lines, e) })
 }
 
 // withCommit adds the line of a pointer that has none.
@@ -103,32 +95,48 @@ func withCommit(lines []Entry, p Pointer) []Entry {
 	})
 }
 
-// noteCommit writes the line of the pointer, if it is not there. The caller holds a lock.
-func (f *Directory) noteCommit(p Pointer) error {
-	lines, err := f.history()
-	if err != nil {
-		return err
-	}
-	if with := withCommit(lines, p); len(with) > len(lines) {
-		return f.writeHistory(with)
-	}
-	return nil
+// noteCommit writes the line of the pointer, if it is not there.
+func (s *Store) noteCommit(ctx context.Context, p Pointer) error {
+	return s.changeHistory(ctx, func(lines []Entry) []Entry { return withCommit(lines, p) })
 }
 
-// history reads the lines as they are. One that cannot be read is passed over: it is no reason not
-// to publish.
-func (f *Directory) history() ([]Entry, error) {
-	file, err := os.Open(filepath.Join(f.dir, historyName))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// changeHistory applies a change that adds a line or none to what is there, and once more where
+// somebody else was faster.
+func (s *Store) changeHistory(ctx context.Context, change func([]Entry) []Entry) error {
+	for {
+		lines, version, err := s.history(ctx)
+		if err != nil {
+			return err
+		}
+		changed := change(lines)
+		if len(changed) == len(lines) {
+			return nil
+		}
+		data, err := renderHistory(changed)
+		if err != nil {
+			return err
+		}
+		if _, err = s.at.PutIf(ctx, historyName, data, version); err == nil {
+			return nil
+		}
+		if !errors.Is(err, store.ErrChanged) {
+			return fmt.Errorf("history: %w", err)
+		}
+		if err := smithytime.SleepWithContext(ctx, rand.N(mostPause)); err != nil {
+			return fmt.Errorf("history: %w", err)
+		}
+	}
+}
+
+// history reads the lines as they are, with their version. One that cannot be read is passed over:
+// it is no reason not to publish.
+func (s *Store) history(ctx context.Context) ([]Entry, store.Version, error) {
+	data, version, err := store.ReadAll(ctx, s.at, historyName, mostHistory, "")
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, "", nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("history: %w", err)
-	}
-	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, mostHistory))
-	if err != nil {
-		return nil, fmt.Errorf("history: %w", err)
+		return nil, "", fmt.Errorf("history: %w", err)
 	}
 	var lines []Entry
 	for line := range bytes.Lines(data) {
@@ -137,7 +145,7 @@ func (f *Directory) history() ([]Entry, error) {
 			lines = append(lines, e)
 		}
 	}
-	return lines, nil
+	return lines, version, nil
 }
 
 // newest drops the oldest lines that are too many: first those of what did not move the pointer, so
@@ -154,24 +162,15 @@ func newest(lines []Entry) []Entry {
 	return lines[max(over, 0):]
 }
 
-// writeHistory replaces the file: whole or not at all.
-func (f *Directory) writeHistory(lines []Entry) error {
-	lines = newest(lines)
+// renderHistory is the file of the newest lines.
+func renderHistory(lines []Entry) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	for _, e := range lines {
+	for _, e := range newest(lines) {
 		if err := enc.Encode(e); err != nil {
-			return fmt.Errorf("history: %w", err)
+			return nil, fmt.Errorf("history: %w", err)
 		}
 	}
-	file, err := f.pending(historyName, b.Bytes(), 0o600) // the directory may be a web server's
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Cleanup() }()
-	if err := file.CloseAtomicallyReplace(); err != nil {
-		return fmt.Errorf("history: %w", err)
-	}
-	return f.sync()
+	return b.Bytes(), nil
 }

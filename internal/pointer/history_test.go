@@ -1,6 +1,7 @@
 package pointer
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,7 +11,7 @@ import (
 )
 
 // results are the entries in short: generation, verb, result.
-func results(t *testing.T, store *Directory) string {
+func results(t *testing.T, store *Store) string {
 	t.Helper()
 	entries, err := store.History(t.Context())
 	if err != nil {
@@ -23,7 +24,16 @@ func results(t *testing.T, store *Directory) string {
 	return strings.Join(words, ", ")
 }
 
-func record(t *testing.T, store *Directory, e Entry) {
+func writeHistory(t *testing.T, s *Store, lines []Entry) error {
+	t.Helper()
+	data, err := renderHistory(lines)
+	if err != nil {
+		return err
+	}
+	return s.at.Put(t.Context(), historyName, bytes.NewReader(data))
+}
+
+func record(t *testing.T, store *Store, e Entry) {
 	t.Helper()
 	if err := store.Record(t.Context(), e); err != nil {
 		t.Fatal(err)
@@ -104,7 +114,7 @@ func TestHistoryIsBounded(t *testing.T) {
 	for i := range lines {
 		lines[i] = Entry{Schema: Schema, Generation: int64(i + 1), Verb: "publish", Committed: true, Result: "converged"}
 	}
-	if err := store.writeHistory(lines); err != nil {
+	if err := writeHistory(t, store, lines); err != nil {
 		t.Fatal(err)
 	}
 	record(t, store, Entry{Verb: "publish", Generation: 2000, Committed: true, Result: "converged"})
@@ -136,14 +146,14 @@ func TestNamesOfWhatGCRemovedAreBounded(t *testing.T) {
 func TestFailuresDoNotDriveCommitsOutOfTheHistory(t *testing.T) {
 	store, _ := directory(t)
 	swap(t, store, 0, sample(1))
-	lines, err := store.history()
+	lines, _, err := store.history(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range mostEntries {
 		lines = append(lines, Entry{Schema: Schema, Verb: "publish", Result: "conflict"})
 	}
-	if err := store.writeHistory(lines); err != nil {
+	if err := writeHistory(t, store, lines); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := store.History(t.Context())

@@ -10,7 +10,7 @@ import (
 
 func TestStoreKeepsItsID(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
-	f, err := NewFolder(dir)
+	f, err := Open(ctx, dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 // Package pointer is the small document that says which generation, release, digest and snapshot
-// are current: parse, validate, render it; fetch it over HTTP (Fetcher, the agent's side) and keep
-// it in a store with compare-and-swap (Directory, the publisher's side).
+// are current: parse, validate, render it; fetch it (Fetcher, the agent's side) and keep it in
+// a store with compare-and-swap (Store, the publisher's side).
 package pointer
 
 import (
@@ -39,7 +39,8 @@ type Pointer struct {
 	Created    time.Time         `json:"created"`
 	By         string            `json:"by,omitempty"`
 	Message    string            `json:"message,omitempty"`
-	Store      string            `json:"store,omitempty"` // whose it is: 16 hex digits; empty: written before stores had ids
+	Revision   int64             `json:"revision,omitempty"` // grows by every write, also of one generation; 0: an older version wrote it
+	Store      string            `json:"store,omitempty"`    // whose it is: 16 hex digits; empty: written before stores had ids
 }
 
 var (

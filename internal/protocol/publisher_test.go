@@ -118,7 +118,7 @@ func (d *desk) Read(context.Context) (p pointer.Pointer, err error) {
 	return p, err
 }
 
-func (d *desk) CompareAndSwap(_ context.Context, from int64, to pointer.Pointer) error {
+func (d *desk) CompareAndSwap(_ context.Context, from, to pointer.Pointer) error {
 	if d.mutant == activateBeforeCommit {
 		d.late = func() error { return d.commit(from, to) }
 		return d.alive()
@@ -133,9 +133,9 @@ func (d *desk) commitLate() {
 	}
 }
 
-func (d *desk) commit(from int64, to pointer.Pointer) (err error) {
+func (d *desk) commit(from, to pointer.Pointer) (err error) {
 	dead := d.a.step("commit", func() string {
-		if d.pointer.Generation != from {
+		if d.pointer.Generation != from.Generation {
 			err = pointer.ErrConflict
 			return err.Error()
 		}

@@ -178,14 +178,14 @@ func (r *run) commit(ctx context.Context) error {
 	r.next.By, r.next.Message = r.Settings.Who, r.Settings.Message
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime) // not interruptible: it is done or not done
 	defer cancel()
-	err := r.Store.CompareAndSwap(ctx, r.before.Generation, r.next)
+	err := r.Store.CompareAndSwap(ctx, r.before, r.next)
 	switch {
 	case errors.Is(err, pointer.ErrConflict):
 		return exit.With(exit.Conflict, fmt.Errorf("nothing was activated: %w", err))
 	case err != nil:
 		// The answer may be lost and the pointer moved all the same.
 		is, readErr := r.Store.Read(ctx)
-		if readErr != nil {
+		if readErr != nil || errors.Is(err, pointer.ErrUnclear) {
 			r.undo = nil // the pointer may name the snapshot
 			return exit.With(exit.Failed, fmt.Errorf("it is not known whether generation %d is committed, look with `ebs-release status`: %w",
 				r.next.Generation, errors.Join(err, readErr)))

@@ -76,10 +76,10 @@ type Claim func(ctx context.Context) (store string, unlock func() error, err err
 
 // Store holds the pointer.
 type Store interface {
-	Lock(ctx context.Context, who string) (unlock func() error, err error)    // pointer.ErrLocked
-	Read(ctx context.Context) (pointer.Pointer, error)                        // zero when nothing is published
-	History(ctx context.Context) ([]pointer.Entry, error)                     // what was committed is what is kept
-	CompareAndSwap(ctx context.Context, from int64, to pointer.Pointer) error // pointer.ErrConflict
+	Lock(ctx context.Context, who string) (unlock func() error, err error) // pointer.ErrLocked
+	Read(ctx context.Context) (pointer.Pointer, error)                     // zero when nothing is published
+	History(ctx context.Context) ([]pointer.Entry, error)                  // what was committed is what is kept
+	CompareAndSwap(ctx context.Context, from, to pointer.Pointer) error    // pointer.ErrConflict, ErrUnclear
 }
 
 // Tree is the release volume on this machine.

@@ -150,14 +150,14 @@ func (w *world) Read(context.Context) (pointer.Pointer, error) {
 	return w.pointer, nil
 }
 
-func (w *world) CompareAndSwap(_ context.Context, from int64, to pointer.Pointer) error {
+func (w *world) CompareAndSwap(_ context.Context, from, to pointer.Pointer) error {
 	err := w.do("commit")
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil && !errors.Is(err, errLost) {
 		return err
 	}
-	if w.pointer.Generation != from {
+	if w.pointer.Generation != from.Generation {
 		return fmt.Errorf("%w: generation %d", pointer.ErrConflict, w.pointer.Generation)
 	}
 	w.pointer = to

@@ -57,7 +57,7 @@ func (o Ownership) Decide() (string, error) {
 // WriteStore writes the id to the pointer store and to the volume; "" makes one. The pointer store
 // comes first: a crash in between leaves a store with an id and a volume without one, which is
 // claimed by that id the next time.
-func WriteStore(ctx context.Context, store string, directory *pointer.Directory, on *release.Volume) (string, error) {
+func WriteStore(ctx context.Context, store string, directory *pointer.Store, on *release.Volume) (string, error) {
 	if store == "" {
 		random := make([]byte, 8)
 		_, _ = rand.Read(random) // it never fails

@@ -20,6 +20,7 @@ import (
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"golang.org/x/sys/unix"
 )
 
@@ -75,7 +76,8 @@ type Server struct {
 	MountPoint string
 	UID, GID   int // who the release tree belongs to
 
-	PointerStore string // empty, or not there yet: the first publish gives the volume its store
+	PointerStore string                                    // empty, or not there yet: the first publish gives the volume its store
+	LoadAWS      func(context.Context) (aws.Config, error) // for one in S3
 	Volumes      Volumes
 	Finder       device.Finder
 	Say          func(string) // told each thing that was done
@@ -315,7 +317,7 @@ func (i *Server) givenDevice(ctx context.Context) (device.Device, string, error)
 // findStore says which store the volume is of, or is going to be; "": a new one. A volume that was
 // named, or made from a snapshot that was named, brings its store along to a pointer store that has
 // no id: this server takes the place of another one.
-func (i *Server) findStore(ctx context.Context) (*pointer.Directory, string, error) {
+func (i *Server) findStore(ctx context.Context) (*pointer.Store, string, error) {
 	tag, err := i.Volumes.store(ctx, i.report.VolumeID)
 	if err != nil {
 		return nil, "", err
@@ -334,10 +336,10 @@ func (i *Server) findStore(ctx context.Context) (*pointer.Directory, string, err
 	if i.Wish.Store != "" && i.Wish.Store != on {
 		return nil, "", fmt.Errorf("--store %s: %s belongs to %s", i.Wish.Store, i.report.VolumeID, cmp.Or(on, "no store"))
 	}
-	if info, err := os.Stat(i.PointerStore); i.PointerStore == "" || err != nil || !info.IsDir() {
+	if info, err := os.Stat(i.PointerStore); !pointer.InS3(i.PointerStore) && (i.PointerStore == "" || err != nil || !info.IsDir()) {
 		return nil, "", nil // publish says what is wrong with it
 	}
-	directory, err := pointer.NewFolder(i.PointerStore)
+	directory, err := pointer.Open(ctx, i.PointerStore, i.LoadAWS)
 	if err != nil {
 		return nil, "", err
 	}
@@ -353,7 +355,7 @@ func (i *Server) findStore(ctx context.Context) (*pointer.Directory, string, err
 }
 
 // setStore writes whose volume it is.
-func (i *Server) setStore(ctx context.Context, directory *pointer.Directory, store string) (string, error) {
+func (i *Server) setStore(ctx context.Context, directory *pointer.Store, store string) (string, error) {
 	if directory == nil {
 		return "", nil
 	}

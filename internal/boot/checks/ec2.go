@@ -73,18 +73,30 @@ func (c *Checks) credentials(ctx context.Context) doctor.Finding {
 	return doctor.Fine("%s, from %s", got.AccessKeyID, got.Source)
 }
 
+// awsConfig is for a pointer in S3.
+func (c *Checks) awsConfig(context.Context) (aws.Config, error) {
+	if c.cfg == nil {
+		return aws.Config{}, errors.New("there is no Region")
+	}
+	return *c.cfg, nil
+}
+
 func (c *Checks) readPointer(ctx context.Context) doctor.Finding {
-	fetcher, err := pointer.NewFetcher(c.settings.Pointer, c.log)
+	fetcher, err := pointer.NewFetcher(c.settings.Pointer, c.awsConfig, c.log)
 	if err != nil {
 		return doctor.Warning("see the configuration", "not read: there is no URL")
 	}
 	p, err := fetcher.Fetch(ctx)
 	if err != nil {
-		if strings.Contains(err.Error(), "404 Not Found") {
+		if pointer.IsMissing(err) {
 			return doctor.Warning("publish a release (ebs-release publish), or correct the URL",
-				"%s: 404 Not Found: nothing is published there yet, or the URL is wrong", fetcher.URL())
+				"%s: 404 Not Found: nothing is published there yet, or the URL is wrong", fetcher.Place())
 		}
-		return doctor.Failure("curl -v "+fetcher.URL(), "%s", short(err))
+		look := "curl -v "
+		if pointer.InS3(fetcher.Place()) {
+			look = "aws s3 ls "
+		}
+		return doctor.Failure(look+fetcher.Place(), "%s", short(err))
 	}
 	c.pointer = &p
 	if c.cfg == nil {

@@ -1,55 +1,47 @@
 package pointer
 
 import (
-	"bufio"
-	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// The test binary is also the other publisher that holds the lock: a real process, to be killed.
-func TestMain(m *testing.M) {
-	if dir := os.Getenv("POINTER_TEST_HOLD"); dir != "" {
-		store, err := NewFolder(dir)
-		if err == nil {
-			_, err = store.Lock(context.Background(), "bob")
-		}
-		fmt.Println("held:", err)
-		_, _ = bufio.NewReader(os.Stdin).ReadByte()
-		os.Exit(0)
-	}
-	os.Exit(m.Run())
-}
-
-func directory(t *testing.T) (*Directory, string) {
+func directory(t *testing.T) (*Store, string) {
 	t.Helper()
 	dir := t.TempDir()
-	store, err := NewFolder(dir)
+	store, err := Open(t.Context(), dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return store, dir
 }
 
-func swap(t *testing.T, store *Directory, from int64, next Pointer) {
+// at is the pointer as somebody has read it who saw this generation.
+func at(t *testing.T, store *Store, generation int64) Pointer {
 	t.Helper()
-	if err := store.CompareAndSwap(t.Context(), from, next); err != nil {
+	p, err := store.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Generation = generation
+	return p
+}
+
+func swap(t *testing.T, store *Store, from int64, next Pointer) {
+	t.Helper()
+	if err := store.CompareAndSwap(t.Context(), at(t, store, from), next); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestFolderServesBothFilesToEverybody(t *testing.T) {
+func TestStoreServesBothFilesToEverybody(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077)) // an operator's tight umask
 	store, dir := directory(t)
 	if p, err := store.Read(t.Context()); err != nil || p.Generation != 0 {
@@ -60,7 +52,9 @@ func TestFolderServesBothFilesToEverybody(t *testing.T) {
 	if p, err := store.Read(t.Context()); err != nil || p.Generation != 2 {
 		t.Fatalf("got %+v, %v", p, err)
 	}
-	for name, want := range map[string]string{"release.json": string(sample(2).Render()), "snap.txt": "snap-0123456789abcdef0\n"} {
+	second := sample(2)
+	second.Revision = 2
+	for name, want := range map[string]string{"release.json": string(second.Render()), "snap.txt": "snap-0123456789abcdef0\n"} {
 		file := filepath.Join(dir, name)
 		data, err := os.ReadFile(file)
 		if err != nil || string(data) != want {
@@ -79,7 +73,7 @@ func TestCompareAndSwapRefusesAMovedPointer(t *testing.T) {
 	store, _ := directory(t)
 	swap(t, store, 0, sample(5))
 	for _, tc := range []struct{ from, next int64 }{{0, 1}, {4, 6}, {6, 7}, {5, 5}, {5, 4}} {
-		err := store.CompareAndSwap(t.Context(), tc.from, sample(tc.next))
+		err := store.CompareAndSwap(t.Context(), at(t, store, tc.from), sample(tc.next))
 		if !errors.Is(err, ErrConflict) {
 			t.Errorf("from %d to %d: %v", tc.from, tc.next, err)
 		}
@@ -95,7 +89,7 @@ func TestOneOfManyPublishersWinsEachGeneration(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			switch err := store.CompareAndSwap(t.Context(), 0, sample(1)); {
+			switch err := store.CompareAndSwap(t.Context(), Pointer{}, sample(1)); {
 			case err == nil:
 				won.Add(1)
 			case !errors.Is(err, ErrConflict):
@@ -116,7 +110,7 @@ func TestCompareAndSwapRefusesAnInvalidPointer(t *testing.T) {
 	two := sample(1)
 	two.Snapshots = map[string]string{"eu-west-1": "snap-01234567", "us-east-1": "snap-01234567"}
 	for _, p := range []Pointer{bad, two, {}} {
-		if err := store.CompareAndSwap(t.Context(), 0, p); err == nil {
+		if err := store.CompareAndSwap(t.Context(), Pointer{}, p); err == nil {
 			t.Errorf("wrote %+v", p)
 		}
 	}
@@ -134,7 +128,7 @@ func TestAStoreThatCannotBeReadIsNotTakenForAnEmptyOne(t *testing.T) {
 		if p, err := store.Read(t.Context()); err == nil || !strings.Contains(err.Error(), "release.json") {
 			t.Fatalf("%q was read as %+v, %v", text, p, err)
 		}
-		if err := store.CompareAndSwap(t.Context(), 0, sample(1)); err == nil {
+		if err := store.CompareAndSwap(t.Context(), Pointer{}, sample(1)); err == nil {
 			t.Fatalf("wrote over %q", text)
 		}
 	}
@@ -155,7 +149,7 @@ func TestFullDiskLeavesTheOldPointerWhole(t *testing.T) {
 	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o644); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("the disk is not full: %v", err)
 	}
-	if err := store.CompareAndSwap(t.Context(), 1, sample(2)); !errors.Is(err, unix.ENOSPC) {
+	if err := store.CompareAndSwap(t.Context(), at(t, store, 1), sample(2)); !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("got %v", err)
 	}
 	if p, err := store.Read(t.Context()); err != nil || p.Generation != 1 {
@@ -165,59 +159,6 @@ func TestFullDiskLeavesTheOldPointerWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	swap(t, store, 1, sample(2))
-}
-
-func TestLockNamesItsHolderAndEndsWithIt(t *testing.T) {
-	store, dir := directory(t)
-	if _, held, err := store.Holder(t.Context()); held || err != nil {
-		t.Fatalf("fresh store: held %v, %v", held, err)
-	}
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	other := exec.CommandContext(t.Context(), exe)
-	other.Env = append(os.Environ(), "POINTER_TEST_HOLD="+dir)
-	stdin, err := other.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = stdin.Close() }()
-	stdout, err := other.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := other.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "held: <nil>\n" {
-		t.Fatalf("%q, %v", line, err)
-	}
-
-	_, err = store.Lock(t.Context(), "alice")
-	host, _ := os.Hostname()
-	want := fmt.Sprintf("held by bob on %s (pid %d) since %s", host, other.Process.Pid, time.Now().UTC().Format("2006-01-02T"))
-	if !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), want) {
-		t.Fatalf("got %v, want %q", err, want)
-	}
-	if h, held, err := store.Holder(t.Context()); !held || err != nil || h.Who != "bob" || h.PID != other.Process.Pid {
-		t.Fatalf("Holder = %+v, %v, %v", h, held, err)
-	}
-
-	if err := other.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = other.Wait()
-	release, err := store.Lock(t.Context(), "alice")
-	if err != nil {
-		t.Fatalf("the lock outlived its holder: %v", err)
-	}
-	if err := release(); err != nil {
-		t.Fatal(err)
-	}
-	if _, held, err := store.Holder(t.Context()); held || err != nil {
-		t.Fatalf("after release: held %v, %v", held, err)
-	}
 }
 
 func TestLockRepairsSnapTxtAfterACrashBetweenTheTwo(t *testing.T) {
@@ -238,24 +179,12 @@ func TestLockRepairsSnapTxtAfterACrashBetweenTheTwo(t *testing.T) {
 	}
 }
 
-func TestNewFolderWantsAFolder(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, bad := range []string{file, file + "-missing"} {
-		if _, err := NewFolder(bad); err == nil {
-			t.Errorf("NewFolder(%s) took it", bad)
-		}
-	}
-}
-
 func TestPointerThatNobodyCouldReadIsNotWritten(t *testing.T) {
 	store, _ := directory(t)
 	swap(t, store, 0, sample(1))
 	next := sample(2)
 	next.Message = strings.Repeat("\x01", MaxSize/6) // six bytes each in JSON
-	if err := store.CompareAndSwap(t.Context(), 1, next); err == nil || !strings.Contains(err.Error(), "larger than 64 KiB") {
+	if err := store.CompareAndSwap(t.Context(), at(t, store, 1), next); err == nil || !strings.Contains(err.Error(), "larger than 64 KiB") {
 		t.Fatalf("got %v", err)
 	}
 	if p, err := store.Read(t.Context()); err != nil || p.Generation != 1 {
@@ -285,32 +214,5 @@ func TestLocksAndHistoryAreTheOwnersAlone(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, info, err)
 		}
-	}
-}
-
-// TestALockIsARegularFile: the store's owner may be less than root, who publishes; what a link
-// leads to is neither written nor given another mode.
-func TestALockIsARegularFile(t *testing.T) {
-	for name, plant := range map[string]func(path, target string) error{
-		"symlink": func(path, target string) error { return os.Symlink(target, path) },
-		"fifo":    func(path, _ string) error { return syscall.Mkfifo(path, 0o600) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			store, dir := directory(t)
-			target := filepath.Join(t.TempDir(), "target")
-			if err := errors.Join(os.WriteFile(target, []byte("mine"), 0o644), plant(filepath.Join(dir, ".lock"), target)); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := store.Lock(t.Context(), "alice"); err == nil {
-				t.Error("it was taken for a lock")
-			}
-			if _, _, err := store.Holder(t.Context()); name == "symlink" && err == nil {
-				t.Error("it was looked through")
-			}
-			info, err := os.Stat(target)
-			if data, _ := os.ReadFile(target); err != nil || string(data) != "mine" || info.Mode().Perm() != 0o644 {
-				t.Errorf("%q %v", data, info.Mode())
-			}
-		})
 	}
 }

@@ -1,4 +1,4 @@
-package pointer
+package store
 
 import (
 	"context"
@@ -21,21 +21,21 @@ const lockPoll = 100 * time.Millisecond
 // flock(2), which goes with its process and not before. stopped says that there was a holder. A
 // holder that is not a process of this machine, or did not leave its name, is left alone:
 // ErrLocked.
-func (f *Directory) Stop(ctx context.Context) (holder Holder, stopped bool, err error) {
-	holder, held, err := f.Holder(ctx)
+func (d *Directory) Stop(ctx context.Context) (holder Holder, stopped bool, err error) {
+	holder, held, err := d.Holder(ctx)
 	if err != nil || !held {
 		return holder, false, err
 	}
 	pid := holder.PID
 	mine := false
 	if pid > 0 {
-		if mine, err = f.holds(pid); err != nil {
+		if mine, err = d.holds(pid); err != nil {
 			return holder, true, err
 		}
 	}
 	if !mine {
 		return holder, true, fmt.Errorf("%w: the lock %s is held by %s, which is no publish on this machine; end it there",
-			ErrLocked, filepath.Join(f.dir, lockName), holder)
+			ErrLocked, filepath.Join(d.dir, lockName), holder)
 	}
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return holder, true, fmt.Errorf("stop %s: %w", holder, err)
@@ -45,7 +45,7 @@ func (f *Directory) Stop(ctx context.Context) (holder Holder, stopped bool, err 
 		return holder, true, fmt.Errorf("let %s go on, so that it can end: %w", holder, err)
 	}
 	for {
-		now, held, err := f.Holder(ctx)
+		now, held, err := d.Holder(ctx)
 		switch {
 		case err != nil:
 			return holder, true, err
@@ -60,8 +60,8 @@ func (f *Directory) Stop(ctx context.Context) (holder Holder, stopped bool, err 
 
 // holds says whether the process has the lock, by the kernel's word. A name in the file proves
 // nothing: its number may be another host's, or another process's by now.
-func (f *Directory) holds(pid int) (bool, error) {
-	held, err := flock.HeldBy(filepath.Join(f.dir, lockName), pid)
+func (d *Directory) holds(pid int) (bool, error) {
+	held, err := flock.HeldBy(filepath.Join(d.dir, lockName), pid)
 	if err != nil {
 		return false, fmt.Errorf("publish lock: %w", err)
 	}

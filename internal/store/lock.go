@@ -1,4 +1,4 @@
-package pointer
+package store
 
 import (
 	"context"
@@ -16,6 +16,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// ErrLocked says that another publish holds the lock.
+var ErrLocked = errors.New("another publish is running")
+
+// Holder is who holds the lock.
+type Holder struct {
+	Who   string    `json:"who"`
+	Host  string    `json:"host"`
+	PID   int       `json:"pid"`
+	Since time.Time `json:"since"`
+}
+
+func (h Holder) String() string {
+	if h.PID == 0 {
+		return "someone who did not leave a name"
+	}
+	return fmt.Sprintf("%s on %s (pid %d) since %s", h.Who, h.Host, h.PID, h.Since.Format(time.RFC3339))
+}
+
 // A lock that is held only by someone who looks who holds it is free again at once.
 const (
 	lockTries = 4
@@ -25,8 +43,8 @@ const (
 // Lock takes dir/.lock by flock(2), so that it ends with the process, however that ends, and leaves
 // its name in the file. It does not wait for another publish: ErrLocked says whose it is. The file
 // is never removed; that would let two hold it.
-func (f *Directory) Lock(ctx context.Context, who string) (release func() error, err error) {
-	name := filepath.Join(f.dir, lockName)
+func (d *Directory) Lock(ctx context.Context, who string) (release func() error, err error) {
+	name := filepath.Join(d.dir, lockName)
 	file, err := openLock(name)
 	if errors.Is(err, os.ErrPermission) {
 		return nil, fmt.Errorf("publish lock: %w; run it as a user who may write to the pointer store (sudo)", err)
@@ -58,10 +76,6 @@ func (f *Directory) Lock(ctx context.Context, who string) (release func() error,
 	if err := writeHolder(file, who); err != nil {
 		return nil, fmt.Errorf("publish lock %s: %w", name, err)
 	}
-	if err := f.repair(ctx); err != nil {
-		_ = file.Truncate(0)
-		return nil, err
-	}
 	return func() error {
 		// Only closing matters; a name that stays behind is read by nobody.
 		return errors.Join(file.Truncate(0), file.Close())
@@ -89,8 +103,8 @@ func openLock(name string) (*os.File, error) {
 }
 
 // Holder says who holds the lock now. It looks by trying a shared lock for an instant.
-func (f *Directory) Holder(context.Context) (holder Holder, held bool, err error) {
-	file, err := os.OpenFile(filepath.Join(f.dir, lockName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+func (d *Directory) Holder(context.Context) (holder Holder, held bool, err error) {
+	file, err := os.OpenFile(filepath.Join(d.dir, lockName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return Holder{}, false, nil
 	}
@@ -141,8 +155,8 @@ func writeHolder(file *os.File, who string) error {
 
 // flock waits for an exclusive lock on a file of the store until ctx ends. It is for short work:
 // whoever has it needs milliseconds.
-func (f *Directory) flock(ctx context.Context, name string) (unlock func(), err error) {
-	file, err := openLock(filepath.Join(f.dir, name))
+func (d *Directory) flock(ctx context.Context, name string) (unlock func(), err error) {
+	file, err := openLock(filepath.Join(d.dir, name))
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package pointer
+package store
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 func holding(t *testing.T, dir string, argv ...string) *exec.Cmd {
 	t.Helper()
 	other := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
-	other.Env = append(os.Environ(), "POINTER_TEST_HOLD="+dir)
+	other.Env = append(os.Environ(), "STORE_TEST_HOLD="+dir)
 	stdin, err := other.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

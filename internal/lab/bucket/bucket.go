@@ -1,0 +1,186 @@
+// Package bucket is an S3 on this machine: versitygw, a real S3 server over a directory, with one
+// bucket. It is built once, outside of the tree.
+package bucket
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	smithytime "github.com/aws/smithy-go/time"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	module  = "github.com/versity/versitygw/cmd/versitygw"
+	version = "v1.8.0" // its conditional PUT and GET are right
+
+	startTime = 20 * time.Second
+	pollTime  = 50 * time.Millisecond
+
+	// Name is the bucket that is there.
+	Name = "releases"
+	// Region is what requests are signed for.
+	Region = "us-east-1"
+
+	accessKey = "AKIAEXAMPLEROOTKEY00"
+	secretKey = "a secret of this lab alone, 40 chars long"
+)
+
+// Server is a running S3.
+type Server struct {
+	// Address is 127.0.0.1:PORT.
+	Address string
+
+	cmd  *exec.Cmd
+	done chan struct{} // closed when it has ended
+}
+
+// Start starts a server that keeps its objects in dir, which has to take extended attributes: a
+// tmpfs does not always. It dies with this process, however that ends. Close it.
+func Start(ctx context.Context, dir string) (*Server, error) {
+	program, err := install(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("install %s: %w", module, err)
+	}
+	objects, users := filepath.Join(dir, "objects"), filepath.Join(dir, "iam")
+	if err := errors.Join(os.MkdirAll(filepath.Join(objects, Name), 0o755), os.MkdirAll(users, 0o755)); err != nil {
+		return nil, err
+	}
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(dir, "versitygw.log"))
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.Command(program, "--port", address, "--region", Region, "--iam-dir", users, "posix", objects)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "ROOT_ACCESS_KEY=" + accessKey, "ROOT_SECRET_KEY=" + secretKey}
+	cmd.Stdout, cmd.Stderr = log, log
+	s := &Server{Address: address, cmd: cmd, done: make(chan struct{})}
+	if err := s.start(); err != nil {
+		return nil, err
+	}
+	if err := s.ready(ctx); err != nil {
+		said, _ := os.ReadFile(log.Name())
+		return nil, errors.Join(fmt.Errorf("versitygw on %s: %w: %s", address, err, said), s.Close())
+	}
+	return s, nil
+}
+
+// start: the signal that the kernel sends a child when its parent dies (PR_SET_PDEATHSIG) comes
+// when the thread that started it ends, so a goroutine holds that thread.
+func (s *Server) start() error {
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := s.cmd.Start()
+		started <- err
+		if err == nil {
+			_ = s.cmd.Wait() // it is killed: see Close
+			close(s.done)
+		}
+	}()
+	return <-started
+}
+
+// ready waits for an answer, whatever it is.
+func (s *Server) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Address+"/", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			return resp.Body.Close()
+		}
+		select {
+		case <-s.done:
+			return errors.New("it ended at once")
+		default:
+		}
+		if smithytime.SleepWithContext(ctx, pollTime) != nil {
+			return err
+		}
+	}
+}
+
+// Config is the SDK's configuration for the owner of the bucket.
+func (s *Server) Config(context.Context) (aws.Config, error) {
+	return aws.Config{Region: Region, Credentials: s.Credentials(), BaseEndpoint: aws.String("http://" + s.Address)}, nil
+}
+
+// Credentials are the owner's.
+func (s *Server) Credentials() aws.CredentialsProvider {
+	return credentials.NewStaticCredentialsProvider(accessKey, secretKey, "")
+}
+
+// Close ends the server and waits for its end.
+func (s *Server) Close() error {
+	err := s.cmd.Process.Kill()
+	<-s.done
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+// freeAddress is one that nobody listens on now.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// install returns the program. The first call on this machine builds it, in about a minute; calls
+// of other processes meanwhile wait for it.
+func install(ctx context.Context) (string, error) {
+	cache := "/var/cache/ebs-release"
+	if dir := os.Getenv("XDG_CACHE_HOME"); dir != "" {
+		cache = filepath.Join(dir, "ebs-release")
+	}
+	dir := filepath.Join(cache, "versitygw-"+version)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	for unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil { // it cannot wait with a deadline
+		if err := smithytime.SleepWithContext(ctx, pollTime); err != nil {
+			return "", fmt.Errorf("lock %s, which another build holds: %w", lock.Name(), err)
+		}
+	}
+	program := filepath.Join(dir, filepath.Base(module))
+	if _, err := os.Stat(program); err == nil { // go install puts it there as a whole
+		return program, nil
+	}
+	cmd := exec.CommandContext(ctx, "go", "install", module+"@"+version)
+	cmd.Dir = dir // not in a module: with its own versions
+	cmd.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=", "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return program, nil
+}

@@ -1,0 +1,119 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	mostRedirects = 5                // that one request follows
+	mostWaitTold  = 30 * time.Second // the longest Retry-After that is believed
+)
+
+// HTTP reads a store that a web server gives out. Its own URL is the object with the key "", other
+// keys are beside it.
+type HTTP struct {
+	url    *url.URL
+	client *http.Client
+}
+
+// NewHTTP returns a reader of rawURL, http or https, by a transport; nil: a new one.
+func NewHTTP(rawURL string, via http.RoundTripper) (*HTTP, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	if (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, fmt.Errorf("%q: want http://HOST/… or https://HOST/…", u.Redacted())
+	}
+	if via == nil {
+		via = http.DefaultTransport.(*http.Transport).Clone()
+	}
+	return &HTTP{u, &http.Client{Transport: via, CheckRedirect: checkRedirect}}, nil
+}
+
+func (h *HTTP) String() string { return h.url.Redacted() }
+
+// Get asks past all caches on the way: the proof that no instance serves a stale release rests on
+// seeing the newest pointer.
+func (h *HTTP) Get(ctx context.Context, key string, unless Version) (Object, error) {
+	u := *h.url
+	if key != "" {
+		if err := checkKey(key); err != nil {
+			return Object{}, err
+		}
+		u.Path, u.RawPath = path.Join(path.Dir("/"+strings.TrimPrefix(u.Path, "/")), key), ""
+	}
+	fail := func(final bool, err error) (Object, error) {
+		return Object{}, &Error{Op: opRead, On: u.Redacted(), Err: err, Final: final}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return fail(true, err)
+	}
+	req.Header.Set("Cache-Control", "no-cache")
+	req.Header.Set("Pragma", "no-cache")
+	req.Header.Set("User-Agent", "ebs-release")
+	if unless != "" {
+		req.Header.Set("If-None-Match", string(unless))
+	}
+	resp, err := h.client.Do(req)
+	if err != nil {
+		if wrapped, ok := errors.AsType[*url.Error](err); ok { // Get "http://…", which is said already
+			err = wrapped.Err
+		}
+		_, insecure := errors.AsType[insecureError](err)
+		return fail(insecure, err)
+	}
+	said := fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+	switch code := resp.StatusCode; {
+	case code == http.StatusOK:
+		return Object{resp.Body, resp.ContentLength, Version(resp.Header.Get("ETag"))}, nil
+	case code == http.StatusNotModified:
+		err = ErrUnmodified
+	case code == http.StatusNotFound:
+		err = named{fmt.Errorf("%s: nothing is published there yet, or the URL is wrong", said), ErrNotFound}
+	case code == http.StatusTooManyRequests || code >= 500:
+		err = &Error{Op: opRead, On: u.Redacted(), Err: errors.New(said), Wait: waitTold(resp)}
+	default:
+		_, err = fail(true, fmt.Errorf("%s: the server does not give it out", said))
+	}
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // so that the connection can be used again
+	_ = resp.Body.Close()
+	if _, whole := errors.AsType[*Error](err); whole {
+		return Object{}, err
+	}
+	return fail(false, err)
+}
+
+// waitTold is a server's Retry-After, within bounds.
+func waitTold(resp *http.Response) time.Duration {
+	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
+		return min(time.Duration(s)*time.Second, mostWaitTold)
+	}
+	return 0
+}
+
+// insecureError is a redirect that is not followed.
+type insecureError struct{ error }
+
+// checkRedirect keeps what https promises: who may change what is sent over http must not choose
+// the release.
+func checkRedirect(to *http.Request, from []*http.Request) error {
+	switch last := from[len(from)-1].URL; {
+	case last.Scheme == "https" && to.URL.Scheme != "https":
+		return insecureError{fmt.Errorf("%s redirects from https to %s: not followed. Try: the https address of the pointer",
+			last.Redacted(), to.URL.Redacted())}
+	case len(from) > mostRedirects:
+		return fmt.Errorf("more than %d redirects, the last to %s", mostRedirects, to.URL.Redacted())
+	}
+	return nil
+}
