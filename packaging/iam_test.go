@@ -26,6 +26,8 @@ const (
 	aSnapshot = snapshots + "snap-0123456789abcdef0"
 	newSnap   = snapshots + "*"
 	theGroup  = "*"
+	account   = "123456789012"
+	inS3      = "arn:aws:s3:::releases/prod/"
 )
 
 // TestPoliciesNameTheCallsOfThePrograms holds the actions of each policy against the API methods
@@ -40,11 +42,15 @@ func TestPoliciesNameTheCallsOfThePrograms(t *testing.T) {
 			t.Fatal(err)
 		}
 		calls := map[string]bool{}
-		for _, m := range regexp.MustCompile(`aws-sdk-go-v2/service/([a-z0-9]+)\.\(\*Client\)\.([A-Z][A-Za-z]+)\n`).FindAllSubmatch(out, -1) {
+		for _, m := range regexp.MustCompile(`aws-sdk-go-v2/service/([a-z0-9]+)\.\(\*Client\)\.([A-Z][A-Za-z0-9]+)\n`).FindAllSubmatch(out, -1) {
 			service, method := string(m[1]), string(m[2])
+			if method == "ListObjectsV2" { // its right has another name (Service Authorization Reference, Amazon S3)
+				method = "ListBucket"
+			}
 			switch {
 			case service == "sts" || service == "sso" || service == "ssooidc" || service == "signin": // the SDK's own chain of credentials
 			case method == "Options": // not a call
+			case service == "s3" && method == "CreateSession": // the SDK's own, for directory buckets only (S3 User Guide, "S3 Express One Zone")
 			default:
 				calls[strings.ToLower(service+":"+method)] = true
 			}
@@ -128,6 +134,11 @@ func creating(action string) map[string][]string {
 	return map[string][]string{"ec2:CreateAction": {action}}
 }
 
+// bucketOf is a bucket of an account, asked for by one of ours.
+func bucketOf(owner string) map[string][]string {
+	return map[string][]string{"aws:ResourceAccount": {owner}, "aws:PrincipalAccount": {account}}
+}
+
 func target(id string) map[string][]string { return map[string][]string{"ec2:InstanceID": {id}} }
 
 // like is a new volume's type and snapshot, "" for a blank one.
@@ -168,6 +179,10 @@ func TestAgentMayTouchOnlyItsOwn(t *testing.T) {
 		{"change its user data", "ec2:ModifyInstanceAttribute", region + "instance/" + me, from(me, target(me), attribute("UserData")), "OnlyBlockDevices"},
 		{"as the API calls it", "ec2:ModifyInstanceAttribute", region + "instance/" + me, from(me, target(me), attribute("userData")), "OnlyBlockDevices"},
 		{"change its type", "ec2:ModifyInstanceAttribute", region + "instance/" + me, from(me, target(me), attribute("InstanceType")), "OnlyBlockDevices"},
+		{"read the pointer in S3", "s3:GetObject", inS3 + "release.json", from(me, bucketOf(account)), "ReadPointerInS3"},
+		{"write it", "s3:PutObject", inS3 + "release.json", from(me, bucketOf(account)), ""},
+		{"read the history", "s3:GetObject", inS3 + "history.jsonl", from(me, bucketOf(account)), ""},
+		{"read the pointer of another account", "s3:GetObject", inS3 + "release.json", from(me, bucketOf("999999999999")), ""},
 		{"protect it, on the volume's side", "ec2:ModifyInstanceAttribute", aVolume, from(me, mine), "UseOwnVolume"},
 		{"protect another's", "ec2:ModifyInstanceAttribute", aVolume, from(me, hers), ""},
 		{"make one from a release", "ec2:CreateVolume", aSnapshot, from(me, existing(volume.TagRole, volume.RoleRelease)), "FromReleaseSnapshot"},
@@ -206,6 +221,13 @@ func TestAgentMayTouchOnlyItsOwn(t *testing.T) {
 func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 	member, server := existing(volume.TagRole, volume.RoleMember, volume.TagInstance, another), existing(volume.TagRole, volume.RoleServer)
 	asks := []ask{
+		{"write the pointer in S3", "s3:PutObject", inS3 + "release.json", from(me, bucketOf(account)), "StoreInS3"},
+		{"write the history", "s3:PutObject", inS3 + "history.jsonl", from(me, bucketOf(account)), "StoreInS3"},
+		{"try to write", "s3:DeleteObject", inS3 + ".doctor", from(me, bucketOf(account)), "StoreInS3"},
+		{"see that there is no pointer yet", "s3:ListBucket", "arn:aws:s3:::releases", from(me, bucketOf(account)), "SeeWhatIsMissingInS3"},
+		{"write something else", "s3:PutObject", inS3 + "index.html", from(me, bucketOf(account)), ""},
+		{"write to another account's", "s3:PutObject", inS3 + "release.json", from(me, bucketOf("999999999999")), ""},
+		{"list another account's", "s3:ListBucket", "arn:aws:s3:::releases", from(me, bucketOf("999999999999")), ""},
 		{"list groups", "autoscaling:DescribeAutoScalingGroups", theGroup, from(me), "SeeMembers"},
 		{"list instances", "ec2:DescribeInstances", "*", from(me), "SeeMembers"},
 		{"list volumes", "ec2:DescribeVolumes", "*", from(me), "SeeMembers"},

@@ -100,7 +100,7 @@ func (im *images) makeKey(ctx context.Context) ([]byte, error) {
 }
 
 // configure writes the settings of the two programs.
-func (im *images) configure(pointer string) error {
+func (im *images) configure(pointer, store string) error {
 	groups := make([]string, len(im.opts.Groups))
 	for i, g := range im.opts.Groups {
 		groups[i] = fmt.Sprintf("%q", g)
@@ -108,7 +108,7 @@ func (im *images) configure(pointer string) error {
 	return errors.Join(
 		im.write("member/etc/ebs-release/agent.toml", settings([]string{fmt.Sprintf("pointer = %q", pointer)}, im.opts.AgentSettings), 0o644),
 		im.write("server/etc/ebs-release/publisher.toml", settings([]string{
-			fmt.Sprintf("pointer-store = %q", PointerStore),
+			fmt.Sprintf("pointer-store = %q", store),
 			fmt.Sprintf("groups = [%s]", strings.Join(groups, ", ")),
 			fmt.Sprintf("ssh-user = %q", SSHUser),
 			fmt.Sprintf("ssh-key = %q", SSHKey),

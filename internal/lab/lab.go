@@ -32,6 +32,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 
+	"ebs-release/internal/lab/bucket"
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/disk"
 	"ebs-release/internal/lab/host"
@@ -59,6 +60,8 @@ type Options struct {
 	// their image; default: a new one.
 	ServerKey string
 
+	S3 bool // the pointer store is StoreInS3, a bucket of a real S3 server behind the account's policies; else a directory
+
 	Dir string // where the lab's temporary directory goes; default os.TempDir()
 	Log *slog.Logger
 }
@@ -76,6 +79,10 @@ const (
 	SSHKey       = "/etc/ebs-release/deploy.key" // on the release server
 	PointerStore = "/srv/release"                // on the release server
 	pointerPort  = 8080
+
+	// StoreInS3 is the pointer store of labs with S3.
+	StoreInS3 = "s3://" + bucket.Name + "/prod"
+	s3Port    = 7070
 
 	// PointerURL is the same in all labs, since the release server is the first instance: images
 	// that were made elsewhere may name it.
@@ -97,7 +104,8 @@ type Lab struct {
 	hardware *hardware
 	metadata *vm.Metadata // of the virtual machines
 	servers  []*http.Server
-	server   string // instance id of the release server
+	bucket   *bucket.Server // nil without S3
+	server   string         // instance id of the release server
 
 	serverKey string // file of its private ssh key, for this machine
 
@@ -182,7 +190,25 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	if url := fmt.Sprintf("http://%s:%d/release.json", server.Address, pointerPort); url != PointerURL {
 		return fmt.Errorf("the pointer is at %s, and the images say %s", url, PointerURL)
 	}
-	return images.configure(PointerURL)
+	if l.opts.S3 {
+		return errors.Join(l.startS3(ctx), images.configure(StoreInS3, StoreInS3))
+	}
+	return images.configure(PointerURL, PointerStore)
+}
+
+// startS3 starts a real S3 server, and lets the hosts reach it through the account.
+func (l *Lab) startS3(ctx context.Context) (err error) {
+	dir := filepath.Join(l.dir.path, "s3")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if l.bucket, err = bucket.Start(ctx, dir); err != nil {
+		return err
+	}
+	_, err = l.Serve(s3Port, l.Account.S3Handler(cloud.Objects{
+		Address: l.bucket.Address, Region: bucket.Region, Credentials: l.bucket.Credentials(),
+	}))
+	return err
 }
 
 // Serve answers HTTP on a port of the network that the hosts are in, until Close: a web server of
@@ -215,6 +241,9 @@ func (l *Lab) Close() error {
 	}
 	for _, s := range l.servers {
 		errs = append(errs, s.Close())
+	}
+	if l.bucket != nil {
+		errs = append(errs, l.bucket.Close())
 	}
 	if l.metadata != nil {
 		errs = append(errs, l.metadata.Close())

@@ -25,6 +25,9 @@ func (l *Lab) hostSpec(inst cloud.InstanceSpec) (host.Spec, error) {
 			Argv: []string{"sh", "-c", "rm -f /etc/ssh/ssh_host_* && exec ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key"}}},
 		Boot: []host.Service{{Name: "sshd", Argv: []string{"/usr/sbin/sshd", "-D", "-e"}, Daemon: true, Port: 22}},
 	}
+	if l.opts.S3 {
+		spec.Env = append(spec.Env, fmt.Sprintf("AWS_ENDPOINT_URL_S3=http://%s:%d", l.hardware.rack.Gateway(), s3Port))
+	}
 	switch inst.ImageID {
 	case MemberImage:
 		spec.Layers = []string{"images/member", "images/base"}
@@ -39,9 +42,11 @@ func (l *Lab) hostSpec(inst cloud.InstanceSpec) (host.Spec, error) {
 		spec.Layers = []string{"images/server", "images/base"}
 		spec.Binds = l.opts.ServerBinds
 		spec.Boot = append(spec.Boot,
-			host.Service{Name: "mount", Argv: []string{"mount", "-a"}}, // of /etc/fstab, which `ebs-release init` writes
-			host.Service{Name: "serve",
+			host.Service{Name: "mount", Argv: []string{"mount", "-a"}}) // of /etc/fstab, which `ebs-release init` writes
+		if !l.opts.S3 {
+			spec.Boot = append(spec.Boot, host.Service{Name: "serve",
 				Argv: []string{"/usr/bin/ebs-release", "serve", "--listen", fmt.Sprintf(":%d", pointerPort)}, Daemon: true, Port: pointerPort})
+		}
 	default:
 		return host.Spec{}, fmt.Errorf("launch %s: the lab has no image %s", inst.ID, inst.ImageID)
 	}

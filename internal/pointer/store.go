@@ -98,12 +98,17 @@ func (s *Store) Stop(ctx context.Context) (holder Holder, stopped bool, err erro
 	return s.locks.Stop(ctx)
 }
 
-// TryWrite writes and removes an object: what a publish needs.
+// TryWrite writes, removes and looks for an object: what a publish needs.
 func (s *Store) TryWrite(ctx context.Context) error {
 	if err := s.at.Put(ctx, tryName, strings.NewReader("written by ebs-release doctor\n")); err != nil {
 		return err
 	}
-	return s.at.Delete(ctx, tryName)
+	if err := s.at.Delete(ctx, tryName); err != nil {
+		return err
+	}
+	// Who may not list a bucket is told 403 of what is missing, and cannot tell an empty store.
+	_, err := s.at.List(ctx, tryName, 1)
+	return err
 }
 
 // Read returns the pointer; a zero one when nothing is published yet. A release.json that is there

@@ -53,6 +53,8 @@ func namespace(service string) string {
 		return "http://ec2.amazonaws.com/doc/2016-11-15/"
 	case "autoscaling":
 		return "http://autoscaling.amazonaws.com/doc/2011-01-01/"
+	case "s3":
+		return "http://s3.amazonaws.com/doc/2006-03-01/"
 	case "sts":
 		return "https://sts.amazonaws.com/doc/2011-06-15/"
 	}

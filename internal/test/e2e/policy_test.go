@@ -53,6 +53,7 @@ func TestNoStatementOfThePoliciesIsDead(t *testing.T) {
 func life(t *testing.T, roles *policy.Roles) error {
 	r := newRig(t, func(o *lab.Options) {
 		o.Policy = roles.Allow
+		o.S3 = true
 		o.AgentSettings["deadline"] = "4s"
 		o.PublisherSettings["converge-deadline"] = "4s"
 	})
@@ -102,7 +103,7 @@ func life(t *testing.T, roles *policy.Roles) error {
 	if err := publisher("gc", "--grace", "0s"); err != nil {
 		return err
 	}
-	snapshot := r.sh("cat " + lab.PointerStore + "/snap.txt")
+	snapshot := r.inStore("snap.txt")
 	r.newServer() // takes the place of the first
 	return publisher("init", "--snapshot", snapshot)
 }

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"ebs-release/internal/lab"
+	"ebs-release/internal/lab/bucket"
 	"ebs-release/internal/lab/host"
 	"ebs-release/internal/lab/policy"
+	"ebs-release/internal/store"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
@@ -137,6 +139,16 @@ func (r *rig) scale(n int32) []*host.Host {
 	hosts, err := r.lab.AllBooted(within(r, 60*time.Second), "web", int(n))
 	must(r, err)
 	return hosts
+}
+
+// inStore is what a lab with S3 has under a key, without the last newline.
+func (r *rig) inStore(key string) string {
+	r.Helper()
+	_, prefix, err := store.ParseS3(lab.StoreInS3)
+	must(r, err)
+	data, err := os.ReadFile(filepath.Join(r.lab.Dir(), "s3/objects", bucket.Name, prefix, key))
+	must(r, err)
+	return strings.TrimSuffix(string(data), "\n")
 }
 
 // status is what `ebs-release status --output json` says.
