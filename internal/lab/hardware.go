@@ -28,11 +28,11 @@ type machines interface {
 // hardware is what the account switches. All disks are files of one store; an instance is a host or
 // a virtual machine, as its image says.
 type hardware struct {
-	store  *disk.Store
-	rack   *host.Rack
-	hosts  *hosts
-	vms    *vm.Hardware
-	kindOf func(imageID string) machines
+	store   *disk.Store
+	network *host.Network
+	hosts   *hosts
+	vms     *vm.Hardware
+	kindOf  func(imageID string) machines
 
 	mu        sync.Mutex
 	instances map[string]machines // by instance id, terminated ones left out
@@ -129,7 +129,7 @@ func (hw *hardware) kind(instanceID string) (machines, error) {
 	return nil, fmt.Errorf("instance %s has no machine: it is not launched yet, or terminated", instanceID)
 }
 
-// close takes all down: instances side by side, then the rack and the disks.
+// close takes all down: instances side by side, then the network and the disks.
 func (hw *hardware) close(ctx context.Context) error {
 	hw.mu.Lock()
 	ids := slices.Collect(maps.Keys(hw.instances))
@@ -140,8 +140,8 @@ func (hw *hardware) close(ctx context.Context) error {
 		wg.Go(func() { errs[i] = hw.Terminate(ctx, id) })
 	}
 	wg.Wait()
-	if hw.rack != nil {
-		errs = append(errs, hw.rack.Close())
+	if hw.network != nil {
+		errs = append(errs, hw.network.Close())
 	}
 	if hw.store != nil {
 		errs = append(errs, hw.store.Close(ctx))

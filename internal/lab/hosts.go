@@ -16,11 +16,11 @@ import (
 // minutes.
 const shutdownGrace = 5 * time.Second
 
-// hosts are the instances that are hosts of the rack; their disks are loop devices.
+// hosts are the instances that are hosts of the network; their disks are loop devices.
 type hosts struct {
-	store *disk.Store
-	rack  *host.Rack
-	spec  func(cloud.InstanceSpec) (host.Spec, error) // what an instance is made of
+	store   *disk.Store
+	network *host.Network
+	spec    func(cloud.InstanceSpec) (host.Spec, error) // what an instance is made of
 
 	mu      sync.Mutex
 	hosts   map[string]*host.Host // by instance id, terminated ones left out
@@ -34,8 +34,8 @@ type plugged struct {
 	name   string // in the host: nvme1n1
 }
 
-func newHosts(store *disk.Store, rack *host.Rack, spec func(cloud.InstanceSpec) (host.Spec, error)) *hosts {
-	return &hosts{store: store, rack: rack, spec: spec, hosts: map[string]*host.Host{}, plugged: map[string]*plugged{}}
+func newHosts(store *disk.Store, network *host.Network, spec func(cloud.InstanceSpec) (host.Spec, error)) *hosts {
+	return &hosts{store: store, network: network, spec: spec, hosts: map[string]*host.Host{}, plugged: map[string]*plugged{}}
 }
 
 // Attach implements machines, and so do the methods below.
@@ -119,7 +119,7 @@ func (hs *hosts) Launch(ctx context.Context, inst cloud.InstanceSpec) error {
 	if err != nil {
 		return err
 	}
-	h, err := hs.rack.NewHost(ctx, spec)
+	h, err := hs.network.NewHost(ctx, spec)
 	if err != nil {
 		return err
 	}

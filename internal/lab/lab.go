@@ -145,10 +145,10 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	if hw.store, err = disk.Open(ctx, l.dir.path, l.dir.name(), l.opts.Log); err != nil {
 		return err
 	}
-	if hw.rack, err = host.NewRack(ctx, l.dir.path, subnet); err != nil {
+	if hw.network, err = host.NewNetwork(ctx, l.dir.path, subnet); err != nil {
 		return err
 	}
-	hw.hosts, hw.vms = newHosts(hw.store, hw.rack, l.hostSpec), vm.NewHardware(hw.store, l.vmSpec)
+	hw.hosts, hw.vms = newHosts(hw.store, hw.network, l.hostSpec), vm.NewHardware(hw.store, l.vmSpec)
 	l.Account, err = cloud.New(cloud.Options{
 		Subnet: subnet, Latency: l.opts.Latency, Hardware: l.hardware, Policy: l.opts.Policy,
 		AttachLimits: l.opts.AttachLimits, RequiredTags: l.opts.RequiredTags, Seed: l.opts.Seed, Log: l.opts.Log,
@@ -159,7 +159,7 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	if l.metadata, err = l.vmSwitch().ServeMetadata(ctx, hw.vms.MetadataOf(l.Account.IMDSHandler)); err != nil {
 		return err
 	}
-	inside, err := hw.rack.Listen(80)
+	inside, err := hw.network.Listen(80)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	l.serve(outside, l.Account.EC2Handler())
 	l.Endpoint = "http://" + outside.Addr().String()
 
-	images, err := newImages(ctx, hw.rack.Path("images"), l.opts)
+	images, err := newImages(ctx, hw.network.Path("images"), l.opts)
 	if err != nil {
 		return err
 	}
@@ -214,12 +214,12 @@ func (l *Lab) startS3(ctx context.Context) (err error) {
 // Serve answers HTTP on a port of the network that the hosts are in, until Close: a web server of
 // somebody's, for pointers that go wrong.
 func (l *Lab) Serve(port int, handler http.Handler) (url string, err error) {
-	listener, err := l.hardware.rack.Listen(port)
+	listener, err := l.hardware.network.Listen(port)
 	if err != nil {
 		return "", fmt.Errorf("serve on port %d: %w", port, err)
 	}
 	l.serve(listener, handler)
-	return fmt.Sprintf("http://%s:%d", l.hardware.rack.Gateway(), port), nil
+	return fmt.Sprintf("http://%s:%d", l.hardware.network.Gateway(), port), nil
 }
 
 func (l *Lab) serve(listener net.Listener, handler http.Handler) {

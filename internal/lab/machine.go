@@ -16,7 +16,7 @@ func (l *Lab) hostSpec(inst cloud.InstanceSpec) (host.Spec, error) {
 		Address:  inst.Address,
 		Env: []string{
 			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8",
-			fmt.Sprintf("AWS_ENDPOINT_URL=http://%s", l.hardware.rack.Gateway()),
+			fmt.Sprintf("AWS_ENDPOINT_URL=http://%s", l.hardware.network.Gateway()),
 		},
 		Metadata: l.Account.IMDSHandler(inst.ID),
 		// The image was made from a machine that has host keys: each host makes its own, as
@@ -26,7 +26,7 @@ func (l *Lab) hostSpec(inst cloud.InstanceSpec) (host.Spec, error) {
 		Boot: []host.Service{{Name: "sshd", Argv: []string{"/usr/sbin/sshd", "-D", "-e"}, Daemon: true, Port: 22}},
 	}
 	if l.opts.S3 {
-		spec.Env = append(spec.Env, fmt.Sprintf("AWS_ENDPOINT_URL_S3=http://%s:%d", l.hardware.rack.Gateway(), s3Port))
+		spec.Env = append(spec.Env, fmt.Sprintf("AWS_ENDPOINT_URL_S3=http://%s:%d", l.hardware.network.Gateway(), s3Port))
 	}
 	switch inst.ImageID {
 	case MemberImage:

@@ -51,11 +51,11 @@ func (l *Lab) vmSpec(inst cloud.InstanceSpec) (vm.Spec, error) {
 	l.mu.Unlock()
 	spec.Dir, spec.Switch = filepath.Join(l.dir.path, "vm"), l.vmSwitch()
 	spec.KeyFile = l.serverKey
-	spec.Environment = append(slices.Clone(spec.Environment), fmt.Sprintf("AWS_ENDPOINT_URL=http://%s", l.hardware.rack.Gateway()))
+	spec.Environment = append(slices.Clone(spec.Environment), fmt.Sprintf("AWS_ENDPOINT_URL=http://%s", l.hardware.network.Gateway()))
 	return spec, nil
 }
 
 func (l *Lab) vmSwitch() vm.Switch {
-	namespace, bridge := l.hardware.rack.Network()
-	return vm.Switch{Namespace: namespace, Bridge: bridge, Gateway: netip.PrefixFrom(l.hardware.rack.Gateway(), subnet.Bits())}
+	namespace, bridge := l.hardware.network.Namespace()
+	return vm.Switch{Namespace: namespace, Bridge: bridge, Gateway: netip.PrefixFrom(l.hardware.network.Gateway(), subnet.Bits())}
 }

@@ -44,7 +44,7 @@ func (h *Host) start(o order) (*boot, error) {
 		Setsid:     true, // Ctrl-C is for the lab, which then takes its hosts down
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 	}
-	err = h.rack.start(cmd, h.network)
+	err = h.network.start(cmd, h.namespace)
 	writer.Close()
 	if err != nil {
 		reader.Close()

@@ -15,7 +15,7 @@ import (
 )
 
 func TestDiskLooksLikeNVMeAndCanBeMounted(t *testing.T) {
-	d, h := newDisk(t), newHost(t, newRack(t), 1, nil)
+	d, h := newDisk(t), newHost(t, newNetwork(t), 1, nil)
 	powerOn(t, h)
 	name, err := h.Plug(Disk{Serial: "vol0123456789abcdef0", Major: d.Major, Minor: d.Minor, Bytes: d.Bytes})
 	do(t, err)
@@ -48,9 +48,9 @@ func TestDiskLooksLikeNVMeAndCanBeMounted(t *testing.T) {
 }
 
 func TestHostHearsTheKernelsEventOfADisk(t *testing.T) {
-	d, h := newDisk(t), newHost(t, newRack(t), 1, nil)
+	d, h := newDisk(t), newHost(t, newNetwork(t), 1, nil)
 	var socket int
-	do(t, netns.Do(h.network, func() (err error) {
+	do(t, netns.Do(h.namespace, func() (err error) {
 		if socket, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT); err != nil {
 			return err
 		}
@@ -72,7 +72,7 @@ func TestHostHearsTheKernelsEventOfADisk(t *testing.T) {
 }
 
 func TestDiskPulledOutByForceGivesErrors(t *testing.T) {
-	d, h := newDisk(t), newHost(t, newRack(t), 1, nil)
+	d, h := newDisk(t), newHost(t, newNetwork(t), 1, nil)
 	powerOn(t, h)
 	_, err := h.Plug(Disk{Serial: "vol1", Major: d.Major, Minor: d.Minor, Bytes: d.Bytes})
 	do(t, err)
@@ -84,7 +84,7 @@ func TestDiskPulledOutByForceGivesErrors(t *testing.T) {
 }
 
 func TestPowerOffFreesAFrozenDisk(t *testing.T) {
-	d, h := newDisk(t), newHost(t, newRack(t), 1, nil)
+	d, h := newDisk(t), newHost(t, newNetwork(t), 1, nil)
 	powerOn(t, h)
 	_, err := h.Plug(Disk{Serial: "vol1", Major: d.Major, Minor: d.Minor, Bytes: d.Bytes})
 	do(t, err)

@@ -15,7 +15,7 @@ import (
 	"ebs-release/internal/lab/netns"
 )
 
-// Host is one machine of a rack. Its disk and its network stay while it is switched off and on;
+// Host is one machine of a network. Its disk and its address stay while it is switched off and on;
 // Destroy takes all of it down.
 //
 // The methods that switch it come one after the other; the rest may be called at any time.
@@ -23,13 +23,13 @@ type Host struct {
 	ID      string
 	Address netip.Addr
 
-	rack     *Rack
-	spec     Spec
-	port     string // the switch's end of its cable
-	cabled   bool
-	network  *os.File // its network namespace
-	metadata *http.Server
-	console  *os.File
+	network   *Network
+	spec      Spec
+	port      string // the switch's end of its cable
+	cabled    bool
+	namespace *os.File // its network namespace
+	metadata  *http.Server
+	console   *os.File
 
 	mu      sync.Mutex
 	current *boot // nil when it is off
@@ -38,9 +38,9 @@ type Host struct {
 
 var errOff = errors.New("the host is switched off")
 
-// NewHost puts a host into the rack and connects it. It has no power yet.
-func (r *Rack) NewHost(ctx context.Context, spec Spec) (*Host, error) {
-	h := &Host{ID: spec.ID, Address: spec.Address, rack: r, spec: spec, port: fmt.Sprintf("port%d", r.ports.Add(1))}
+// NewHost puts a host into the network and connects it. It has no power yet.
+func (n *Network) NewHost(ctx context.Context, spec Spec) (*Host, error) {
+	h := &Host{ID: spec.ID, Address: spec.Address, network: n, spec: spec, port: fmt.Sprintf("port%d", n.ports.Add(1))}
 	if err := h.assemble(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("make host %s: %w", spec.ID, err), h.Destroy(context.WithoutCancel(ctx)))
 	}
@@ -56,22 +56,22 @@ func (h *Host) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h.network, err = netns.New(); err != nil {
+	if h.namespace, err = netns.New(); err != nil {
 		return err
 	}
-	if err := h.rack.ip(ctx, h.rack.network, h.network, "link add "+h.port+" type veth peer name eth0 netns /proc/self/fd/3",
+	if err := h.network.ip(ctx, h.network.namespace, h.namespace, "link add "+h.port+" type veth peer name eth0 netns /proc/self/fd/3",
 		"link set "+h.port+" master "+bridge+" up"); err != nil {
 		return err
 	}
 	h.cabled = true
-	if err := h.rack.ip(ctx, h.network, nil, "link set lo up", "addr add 169.254.169.254/32 dev lo",
-		fmt.Sprintf("addr add %s/%d dev eth0", h.Address, h.rack.subnet.Bits()), "link set eth0 up"); err != nil {
+	if err := h.network.ip(ctx, h.namespace, nil, "link set lo up", "addr add 169.254.169.254/32 dev lo",
+		fmt.Sprintf("addr add %s/%d dev eth0", h.Address, h.network.subnet.Bits()), "link set eth0 up"); err != nil {
 		return err
 	}
 	if h.spec.Metadata == nil {
 		return nil
 	}
-	l, err := listen(h.network, netip.MustParseAddrPort("169.254.169.254:80"))
+	l, err := listen(h.namespace, netip.MustParseAddrPort("169.254.169.254:80"))
 	if err != nil {
 		return err
 	}
@@ -84,17 +84,17 @@ func (h *Host) assemble(ctx context.Context) error {
 func (h *Host) PowerOn() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.current != nil || h.network == nil {
+	if h.current != nil || h.namespace == nil {
 		return fmt.Errorf("switch %s on: it is on, or destroyed", h.ID)
 	}
 	services := h.spec.Boot
 	if h.boots == 0 {
 		services = append(append([]Service{}, h.spec.FirstBoot...), services...)
 	}
-	o := order{Hostname: h.spec.Hostname, Directory: filepath.Join(h.rack.dir, "hosts", h.ID),
+	o := order{Hostname: h.spec.Hostname, Directory: filepath.Join(h.network.dir, "hosts", h.ID),
 		Binds: h.spec.Binds, Env: h.spec.Env, Boot: services}
 	for _, layer := range h.spec.Layers {
-		o.Layers = append(o.Layers, filepath.Join(h.rack.dir, layer))
+		o.Layers = append(o.Layers, filepath.Join(h.network.dir, layer))
 	}
 	b, err := h.start(o)
 	if err != nil {
@@ -140,8 +140,8 @@ func (h *Host) PowerOff() error {
 	return nil
 }
 
-// Destroy cuts the power and takes the host out of the rack: files, network, all of it. Its console
-// stays. Once is enough; twice is no error.
+// Destroy cuts the power and takes the host out of the network: files, address, all of it. Its
+// console stays. Once is enough; twice is no error.
 func (h *Host) Destroy(ctx context.Context) error {
 	errs := []error{h.PowerOff()}
 	h.mu.Lock()
@@ -150,15 +150,15 @@ func (h *Host) Destroy(ctx context.Context) error {
 		errs = append(errs, h.metadata.Close())
 	}
 	if h.cabled {
-		errs = append(errs, h.rack.ip(ctx, h.rack.network, nil, "link del "+h.port))
+		errs = append(errs, h.network.ip(ctx, h.network.namespace, nil, "link del "+h.port))
 	}
-	if h.network != nil {
-		errs = append(errs, h.network.Close())
+	if h.namespace != nil {
+		errs = append(errs, h.namespace.Close())
 	}
 	if h.console != nil {
 		errs = append(errs, h.console.Close())
 	}
-	h.metadata, h.network, h.console, h.cabled = nil, nil, nil, false
+	h.metadata, h.namespace, h.console, h.cabled = nil, nil, nil, false
 	errs = append(errs, os.RemoveAll(h.directory()))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("destroy host %s: %w", h.ID, err)
@@ -167,7 +167,7 @@ func (h *Host) Destroy(ctx context.Context) error {
 }
 
 // ConsoleFile is the file that keeps what the host wrote to its console, over all boots.
-func (h *Host) ConsoleFile() string { return filepath.Join(h.rack.consoles, h.ID+".log") }
+func (h *Host) ConsoleFile() string { return filepath.Join(h.network.consoles, h.ID+".log") }
 
 // Console is what the host has written to its console so far.
 func (h *Host) Console() string {
@@ -217,4 +217,4 @@ func (h *Host) boot() *boot {
 	return h.current
 }
 
-func (h *Host) directory() string { return h.rack.Path("hosts", h.ID) }
+func (h *Host) directory() string { return h.network.Path("hosts", h.ID) }

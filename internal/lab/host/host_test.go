@@ -52,15 +52,15 @@ func do(t *testing.T, err error) {
 	}
 }
 
-func newRack(t *testing.T) *Rack {
+func newNetwork(t *testing.T) *Network {
 	t.Helper()
-	r, err := NewRack(t.Context(), t.TempDir(), netip.MustParsePrefix("10.0.0.0/16"))
+	r, err := NewNetwork(t.Context(), t.TempDir(), netip.MustParsePrefix("10.0.0.0/16"))
 	do(t, err)
 	t.Cleanup(func() { do(t, r.Close()) })
 	return r
 }
 
-func newHost(t *testing.T, r *Rack, n int, change func(*Spec)) *Host {
+func newHost(t *testing.T, r *Network, n int, change func(*Spec)) *Host {
 	t.Helper()
 	spec := Spec{ID: fmt.Sprintf("i-%d", n), Hostname: fmt.Sprintf("host-%d", n), Address: address(n), Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}}
 	if change != nil {
@@ -106,7 +106,7 @@ func in(t *testing.T, h *Host, line string) string {
 func TestFolderMayHaveAnyName(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), `a,b:c\d "e" =f`)
 	do(t, os.Mkdir(dir, 0o755))
-	r, err := NewRack(t.Context(), dir, netip.MustParsePrefix("10.0.0.0/16"))
+	r, err := NewNetwork(t.Context(), dir, netip.MustParsePrefix("10.0.0.0/16"))
 	do(t, err)
 	t.Cleanup(func() { do(t, r.Close()) })
 	layer := r.Path("x,y:z")
@@ -123,7 +123,7 @@ func TestFolderMayHaveAnyName(t *testing.T) {
 }
 
 func TestHostHasItsOwnWorld(t *testing.T) {
-	h := newHost(t, newRack(t), 1, nil)
+	h := newHost(t, newNetwork(t), 1, nil)
 	powerOn(t, h)
 	got := in(t, h, "hostname; cat /proc/1/comm; ls /sys/block; ls /tmp; ip -o -4 addr show dev eth0 | awk '{print $4}'")
 	if want := "host-1\nexe\n10.0.0.11/16"; got != want {
@@ -141,7 +141,7 @@ func TestHostHasItsOwnWorld(t *testing.T) {
 }
 
 func TestWhatAHostWroteOutlivesAReboot(t *testing.T) {
-	h := newHost(t, newRack(t), 1, func(s *Spec) {
+	h := newHost(t, newNetwork(t), 1, func(s *Spec) {
 		s.FirstBoot = []Service{{Name: "key", Argv: []string{"sh", "-c", "echo key >> /etc/key"}}}
 	})
 	powerOn(t, h)
@@ -159,7 +159,7 @@ func TestWhatAHostWroteOutlivesAReboot(t *testing.T) {
 }
 
 func TestHostsReachEachOtherAndTheRack(t *testing.T) {
-	r := newRack(t)
+	r := newNetwork(t)
 	one := newHost(t, r, 1, func(s *Spec) {
 		s.Metadata = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "metadata of one") })
 	})
@@ -173,7 +173,7 @@ func TestHostsReachEachOtherAndTheRack(t *testing.T) {
 	defer server.Close()
 	powerOn(t, one)
 	powerOn(t, two)
-	ofOne, err := listen(one.network, netip.MustParseAddrPort("10.0.0.11:8081"))
+	ofOne, err := listen(one.namespace, netip.MustParseAddrPort("10.0.0.11:8081"))
 	do(t, err)
 	peer := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "service of one") })}
 	go peer.Serve(ofOne)
@@ -187,7 +187,7 @@ func TestHostsReachEachOtherAndTheRack(t *testing.T) {
 }
 
 func TestBootRunsServicesInOrderAndGates(t *testing.T) {
-	h := newHost(t, newRack(t), 1, func(s *Spec) {
+	h := newHost(t, newNetwork(t), 1, func(s *Spec) {
 		s.Boot = []Service{
 			{Name: "daemon", Argv: []string{"sh", "-c", "sleep 1000"}, Daemon: true},
 			{Name: "agent", Argv: []string{"sh", "-c", `sleep 0.1; echo $COLOUR; touch /run/agent`}, Env: []string{"COLOUR=blue"}},
@@ -202,7 +202,7 @@ func TestBootRunsServicesInOrderAndGates(t *testing.T) {
 }
 
 func TestFailedServiceFailsTheBootAndHostStaysOn(t *testing.T) {
-	h := newHost(t, newRack(t), 1, func(s *Spec) {
+	h := newHost(t, newNetwork(t), 1, func(s *Spec) {
 		s.Boot = []Service{
 			{Name: "agent", Argv: []string{"sh", "-c", "echo no pointer >&2; exit 3"}},
 			{Name: "app", Argv: []string{"touch", "/run/app"}},
@@ -223,7 +223,7 @@ func TestFailedServiceFailsTheBootAndHostStaysOn(t *testing.T) {
 }
 
 func TestNoticesOfServicesAreKept(t *testing.T) {
-	h := newHost(t, newRack(t), 1, func(s *Spec) {
+	h := newHost(t, newNetwork(t), 1, func(s *Spec) {
 		self, err := os.Executable()
 		do(t, err)
 		s.Binds = []Bind{{Source: filepath.Dir(self), Target: "/opt/test"}}
@@ -240,7 +240,7 @@ func TestNoticesOfServicesAreKept(t *testing.T) {
 }
 
 func TestDeadlineEndsACommandAndItsChildren(t *testing.T) {
-	h := newHost(t, newRack(t), 1, nil)
+	h := newHost(t, newNetwork(t), 1, nil)
 	powerOn(t, h)
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
@@ -257,7 +257,7 @@ func TestDeadlineEndsACommandAndItsChildren(t *testing.T) {
 }
 
 func TestCommandThatFailsTellsWhy(t *testing.T) {
-	h := newHost(t, newRack(t), 1, nil)
+	h := newHost(t, newNetwork(t), 1, nil)
 	powerOn(t, h)
 	out, err := h.Run(t.Context(), "sh", "-c", "echo data; echo because >&2; exit 5")
 	if err == nil || !strings.Contains(err.Error(), "because") || out.Code != 5 || out.Stdout != "data\n" {
@@ -274,7 +274,7 @@ func TestRackKeepsNoCopyOfSomeoneElsesMount(t *testing.T) {
 	run(t, "mkfs.ext4", "-q", d.Path)
 	point := t.TempDir()
 	do(t, unix.Mount(d.Path, point, "ext4", 0, ""))
-	newRack(t)
+	newNetwork(t)
 	do(t, unix.Unmount(point, 0))
 	do(t, d.Close())
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -291,10 +291,10 @@ func run(t *testing.T, argv ...string) {
 
 func TestRackLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
-	r, err := NewRack(t.Context(), dir, netip.MustParsePrefix("10.0.0.0/16"))
+	r, err := NewNetwork(t.Context(), dir, netip.MustParsePrefix("10.0.0.0/16"))
 	do(t, err)
-	network := inode(t, r.network)
-	held, err := unix.FcntlInt(r.network.Fd(), unix.F_DUPFD_CLOEXEC, 0) // nobody else's namespace gets its number
+	network := inode(t, r.namespace)
+	held, err := unix.FcntlInt(r.namespace.Fd(), unix.F_DUPFD_CLOEXEC, 0) // nobody else's namespace gets its number
 	do(t, err)
 	defer unix.Close(held)
 	h, err := r.NewHost(t.Context(), Spec{ID: "i-1", Hostname: "h", Address: address(1), Env: []string{"PATH=/usr/bin:/bin"},
@@ -313,18 +313,18 @@ func TestRackLeavesNothing(t *testing.T) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	do(t, err)
 	if strings.Contains(string(mounts), dir) {
-		t.Errorf("the rack is mounted in the machine's own namespace:\n%s", mounts)
+		t.Errorf("the network is mounted in the machine's own namespace:\n%s", mounts)
 	}
 	for processesIn(t, network) > 0 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond)
 	}
 	if n := processesIn(t, network); n > 0 {
-		t.Errorf("%d threads are still in the rack's network namespace", n)
+		t.Errorf("%d threads are still in the network's namespace", n)
 	}
 }
 
 func TestFiftyHostsStand(t *testing.T) {
-	r := newRack(t)
+	r := newNetwork(t)
 	start := time.Now()
 	for n := range 50 {
 		h := newHost(t, r, n, nil)
@@ -336,7 +336,7 @@ func TestFiftyHostsStand(t *testing.T) {
 }
 
 func TestAddressCanBeUsedAgain(t *testing.T) {
-	r := newRack(t)
+	r := newNetwork(t)
 	first := newHost(t, r, 1, nil)
 	do(t, first.Destroy(t.Context()))
 	second := newHost(t, r, 2, func(s *Spec) { s.Address = address(1) })

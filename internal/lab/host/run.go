@@ -51,7 +51,7 @@ func (h *Host) RunWith(ctx context.Context, c Command) (Output, error) {
 	if oneStream {
 		cmd.Stderr = cmd.Stdout // os/exec makes one pipe when they are equal
 	}
-	if err = h.rack.start(cmd, h.rack.network); err == nil {
+	if err = h.network.start(cmd, h.network.namespace); err == nil {
 		err = cmd.Wait()
 	}
 	out := Output{Stdout: stdout.String(), Stderr: stderr.String(), Code: -1}

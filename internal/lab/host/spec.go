@@ -9,8 +9,8 @@ import (
 type Spec struct {
 	ID       string // its instance id: the name of its directory and its console
 	Hostname string
-	Address  netip.Addr   // in the rack's subnet
-	Layers   []string     // directories below Rack.Path, laid over the machine's own root file system, the first one on top
+	Address  netip.Addr   // in the network's subnet
+	Layers   []string     // directories below Network.Path, laid over the machine's own root file system, the first one on top
 	Binds    []Bind       // directories of the machine that the host sees
 	Env      []string     // environment of all that the host runs, as NAME=value
 	Metadata http.Handler // answers http://169.254.169.254/, nil without one
@@ -35,7 +35,7 @@ type Service struct {
 // order is what the lab tells the first process of a host.
 type order struct {
 	Hostname  string
-	Directory string // the host's directory, as the rack's thread sees it
+	Directory string // the host's directory, as the network's thread sees it
 	Layers    []string
 	Binds     []Bind
 	Env       []string

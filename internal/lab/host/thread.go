@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var errClosed = errors.New("the rack is closed")
+var errClosed = errors.New("the network is closed")
 
 // thread is one operating system thread in namespaces of its own, which runs one function after the
 // other. Namespaces belong to threads, and so does the death signal of the children that it starts

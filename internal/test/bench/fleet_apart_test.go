@@ -41,16 +41,16 @@ func BenchmarkFleetApart(b *testing.B) {
 }
 
 var convergingApart = method{"`ebs-release converge`, members with processors of their own (simulated)", func(f *fleet) figures {
-	return converge(f, "--agent-path standin")
+	return converge(f, "--agent-path fakeagent")
 }}
 
 // standIn gives the members an agent that does nothing but wait.
 func (f *fleet) standIn(work time.Duration) {
 	f.Helper()
-	program, err := os.ReadFile(programs.standin)
+	program, err := os.ReadFile(programs.fakeagent)
 	must(f, err)
 	for _, m := range f.members {
-		must(f, m.WriteFile(within(f, 10*time.Second), "/usr/bin/standin", program, 0o755))
-		must(f, m.WriteFile(within(f, 10*time.Second), "/etc/standin", []byte(work.String()), 0o644))
+		must(f, m.WriteFile(within(f, 10*time.Second), "/usr/bin/fakeagent", program, 0o755))
+		must(f, m.WriteFile(within(f, 10*time.Second), "/etc/fakeagent", []byte(work.String()), 0o644))
 	}
 }

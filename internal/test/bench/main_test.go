@@ -11,11 +11,11 @@ import (
 )
 
 // programs are where TestMain has built them.
-var programs struct{ agent, publisher, standin string }
+var programs struct{ agent, publisher, fakeagent string }
 
 func TestMain(m *testing.M) {
 	host.RunInit()
 	os.Exit(build.Run(m, map[string]*string{
-		"agent": &programs.agent, "publisher": &programs.publisher, "internal/test/bench/standin": &programs.standin,
+		"agent": &programs.agent, "publisher": &programs.publisher, "internal/test/bench/fakeagent": &programs.fakeagent,
 	}))
 }

@@ -1,5 +1,5 @@
-// Standin answers the publisher in place of `ebs-release-agent receive`, and does none of the work:
-// it takes what is sent, and then only time, as much as /etc/standin says. A fleet of them shows
+// Fakeagent answers the publisher in place of `ebs-release-agent receive`, and does none of the work:
+// it takes what is sent, and then only time, as much as /etc/fakeagent says. A fleet of them shows
 // what members cost the release server when their work is done by processors of their own.
 package main
 
@@ -20,13 +20,13 @@ import (
 
 func main() {
 	if err := run(bufio.NewReaderSize(os.Stdin, 64<<10), os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "standin:", err)
+		fmt.Fprintln(os.Stderr, "fakeagent:", err)
 		os.Exit(1)
 	}
 }
 
 func run(in *bufio.Reader, out io.Writer) error {
-	setting, err := os.ReadFile("/etc/standin")
+	setting, err := os.ReadFile("/etc/fakeagent")
 	if err != nil {
 		return err
 	}
@@ -34,7 +34,7 @@ func run(in *bufio.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := wire.Write(out, wire.Hello{Schema: wire.Schema, State: wire.StateListening, Agent: "standin"}); err != nil {
+	if err := wire.Write(out, wire.Hello{Schema: wire.Schema, State: wire.StateListening, Agent: "fakeagent"}); err != nil {
 		return err
 	}
 	for {
