@@ -11,10 +11,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/go-retryablehttp"
 )
 
 const (
-	mostRedirects = 5                // that one request follows
+	mostRedirects = 5 // that one request follows
+	quickTries    = 1 // more of a request that failed; who reads has the longer patience
+	quickPause    = 250 * time.Millisecond
 	mostWaitTold  = 30 * time.Second // the longest Retry-After that is believed
 )
 
@@ -40,6 +44,50 @@ func NewHTTP(rawURL string, via http.RoundTripper) (*HTTP, error) {
 	return &HTTP{u, &http.Client{Transport: via, CheckRedirect: checkRedirect}}, nil
 }
 
+// do sends a request, and once more when it did not arrive or a server in trouble refused it; not
+// when that asks for a wait of its own: whoever called may have something better to do.
+func (h *HTTP) do(req *retryablehttp.Request) (*http.Response, error) {
+	var cause error // of the first try: a context that ends in the pause must not hide it
+	client := retryablehttp.NewClient()
+	client.HTTPClient, client.Logger = h.client, nil
+	client.RetryMax, client.RetryWaitMin, client.RetryWaitMax = 1, quickPause, 2*quickPause
+	client.Backoff = retryablehttp.LinearJitterBackoff          // many instances boot at once
+	client.ErrorHandler = retryablehttp.PassthroughErrorHandler // the last answer is looked at by the caller
+	client.CheckRetry = func(ctx context.Context, resp *http.Response, err error) (bool, error) {
+		switch {
+		case ctx.Err() != nil && cause != nil:
+			return false, cause
+		case err != nil:
+			cause = plainlyHTTP(err)
+		case waitTold(resp) > 0:
+			return false, nil
+		case resp.StatusCode >= 500:
+			cause = errors.New(answered(resp))
+		}
+		if _, insecure := errors.AsType[insecureError](err); insecure {
+			return false, err
+		}
+		return retryablehttp.DefaultRetryPolicy(ctx, resp, err)
+	}
+	resp, err := client.Do(req)
+	if err != nil && cause != nil {
+		err = cause
+	}
+	return resp, err
+}
+
+// plainlyHTTP takes off what net/http puts before a cause: Get "http://…", which is said already.
+func plainlyHTTP(err error) error {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		return wrapped.Err
+	}
+	return err
+}
+
+func answered(resp *http.Response) string {
+	return fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+}
+
 func (h *HTTP) String() string { return h.url.Redacted() }
 
 // Get asks past all caches on the way: the proof that no instance serves a stale release rests on
@@ -55,7 +103,7 @@ func (h *HTTP) Get(ctx context.Context, key string, unless Version) (Object, err
 	fail := func(final bool, err error) (Object, error) {
 		return Object{}, &Error{Op: opRead, On: u.Redacted(), Err: err, Final: final}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return fail(true, err)
 	}
@@ -65,15 +113,12 @@ func (h *HTTP) Get(ctx context.Context, key string, unless Version) (Object, err
 	if unless != "" {
 		req.Header.Set("If-None-Match", string(unless))
 	}
-	resp, err := h.client.Do(req)
+	resp, err := h.do(req)
 	if err != nil {
-		if wrapped, ok := errors.AsType[*url.Error](err); ok { // Get "http://…", which is said already
-			err = wrapped.Err
-		}
 		_, insecure := errors.AsType[insecureError](err)
 		return fail(insecure, err)
 	}
-	said := fmt.Sprintf("%d %s", resp.StatusCode, http.StatusText(resp.StatusCode))
+	said := answered(resp)
 	switch code := resp.StatusCode; {
 	case code == http.StatusOK:
 		return Object{resp.Body, resp.ContentLength, Version(resp.Header.Get("ETag"))}, nil
