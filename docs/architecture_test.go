@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -124,5 +125,25 @@ func TestOnePlace(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestFilesAreShort: what does not fit into 400 lines is two ideas.
+func TestFilesAreShort(t *testing.T) {
+	const most = 400
+	seen := 0
+	err := filepath.WalkDir("..", func(name string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(name)
+		if n := strings.Count(string(text), "\n"); n > most {
+			t.Errorf("%s has %d lines, want at most %d", name, n, most)
+		}
+		seen++
+		return err
+	})
+	if err != nil || seen < 100 {
+		t.Errorf("%d files, %v", seen, err)
 	}
 }

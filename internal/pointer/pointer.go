@@ -17,6 +17,7 @@ import (
 	"unicode/utf8"
 
 	"ebs-release/internal/generation"
+	"ebs-release/internal/manifest"
 )
 
 const (
@@ -46,9 +47,7 @@ type Pointer struct {
 var (
 	// EC2 made ids of 8 hex digits until 2016 and of 17 since then; both are still valid.
 	snapshotID = regexp.MustCompile(`^snap-(?:[0-9a-f]{8}|[0-9a-f]{17})$`)
-	releaseID  = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}$`)
 	storeID    = regexp.MustCompile(`^[0-9a-f]{16}$`)
-	hexDigest  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	regionName = regexp.MustCompile(`^[a-z]{2,}(?:-[a-z]+)+-[0-9]+$`) // eusc-de-east-1 has four
 )
 
@@ -123,9 +122,9 @@ func (p Pointer) validate() error {
 	switch {
 	case generation.Check(p.Generation) != nil:
 		return generation.Check(p.Generation)
-	case !releaseID.MatchString(p.Release):
+	case !manifest.ValidID(p.Release):
 		return fmt.Errorf("release %s is not a release id", excerpt([]byte(p.Release)))
-	case !hexDigest.MatchString(p.Digest):
+	case !manifest.ValidDigest(p.Digest):
 		return fmt.Errorf("digest %s is not 64 lower-case hex digits", excerpt([]byte(p.Digest)))
 	case p.Store != "" && !storeID.MatchString(p.Store):
 		return fmt.Errorf("store %s is not 16 lower-case hex digits", excerpt([]byte(p.Store)))

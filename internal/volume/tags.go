@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"ebs-release/internal/generation"
+	"ebs-release/internal/manifest"
 )
 
 // The tags through which a volume says whose it is and what it holds. EC2's tags are the shared
@@ -43,11 +44,9 @@ const (
 	StateHookFailed = "hook-failed"
 )
 
-var releaseID = regexp.MustCompile(`^[0-9]{8}T[0-9]{6}Z-[0-9a-f]{12}$`)
-
 // ParseRelease reads the value of TagRelease: "" when it is no release id.
 func ParseRelease(tag string) string {
-	if !releaseID.MatchString(tag) {
+	if !manifest.ValidID(tag) {
 		return ""
 	}
 	return tag

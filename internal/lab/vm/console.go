@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -109,3 +110,47 @@ func lastLine(text string) string {
 	const most = 200
 	return text[max(0, len(text)-most):]
 }
+
+// ConsoleFile keeps what the machine wrote to its console, over all boots.
+func (m *Machine) ConsoleFile() string { return m.dir + ".console" }
+
+// Console is what the machine has written to its console since its last power on, without colours.
+func (m *Machine) Console() string {
+	text, _ := m.console.read()
+	return text
+}
+
+// WaitConsole waits until a line on the console, since the last power on, matches, and returns the
+// match. It ends early when the machine goes off.
+func (m *Machine) WaitConsole(ctx context.Context, pattern *regexp.Regexp) (string, error) {
+	return m.console.wait(ctx, pattern, m.Off())
+}
+
+// MarksFile keeps the marks of all boots.
+func (m *Machine) MarksFile() string { return m.dir + ".marks" }
+
+// WaitMark waits for a mark, a whole line on MarkPort since the last power on. It ends early when
+// the machine goes off.
+func (m *Machine) WaitMark(ctx context.Context, line string) error {
+	ended := m.Off()
+	if b := m.current(); b != nil {
+		ended = b.marked
+	}
+	return m.marks.mark(ctx, line, ended)
+}
+
+// Marked says whether the mark has come since the last power on, also when the machine has gone
+// off.
+func (m *Machine) Marked(line string) bool { return m.marks.marked(line) }
+
+func orDefault(n, otherwise int) int {
+	if n == 0 {
+		return otherwise
+	}
+	return n
+}
+
+func digest(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
+
+// machineID is what /etc/machine-id would hold after the first boot.
+func machineID(id string) string { return digest(id)[:32] }
