@@ -18,7 +18,7 @@ import (
 const (
 	mostRedirects = 5 // that one request follows
 	quickTries    = 1 // more of a request that failed; who reads has the longer patience
-	quickPause    = 250 * time.Millisecond
+	quickPause    = 50 * time.Millisecond
 	mostWaitTold  = 30 * time.Second // the longest Retry-After that is believed
 )
 
