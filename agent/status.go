@@ -124,14 +124,14 @@ func (p *program) printStatus(s status.Status) error {
 		{"stage", s.Stage},
 		{"generation", strconv.FormatInt(s.Generation, 10)},
 		{"release", s.Release},
-		{"snapshot", s.SnapshotID},
+		{"volume made from", s.SnapshotID},
 		{"volume", s.VolumeID},
 		{"device", s.Device},
 		{"mount point", s.MountPoint},
 		{"instance", s.InstanceID},
 	}
 	if !s.Finished.IsZero() {
-		rows = append(rows, []string{"took", s.Finished.Sub(s.Started).Round(time.Millisecond).String()})
+		rows = append(rows, []string{"last boot took", s.Finished.Sub(s.Started).Round(time.Millisecond).String()})
 	}
 	if s.Error != "" {
 		rows = append(rows, []string{"error", s.Error})

@@ -63,7 +63,7 @@ func (p *program) history(ctx context.Context, limit int) error {
 		_, err := fmt.Fprintln(p.stdout, "nothing has been published yet")
 		return err
 	}
-	rows := [][]string{{"GENERATION", "WHEN", "WHO", "VERB", "RELEASE", "RESULT", "MESSAGE"}}
+	rows := [][]string{{"GENERATION", "WHEN", "WHO", "VERB", "RELEASE", "RESULT", "MESSAGE", "REASON"}}
 	for _, e := range entries {
 		rows = append(rows, historyRow(e))
 	}
@@ -82,9 +82,5 @@ func historyRow(e pointer.Entry) []string {
 	case e.Committed && e.Total > 0:
 		result = fmt.Sprintf("%s %d/%d", e.Result, e.OnIt, e.Total)
 	}
-	message := e.Message
-	if e.Error != "" && message != "" {
-		message += ": "
-	}
-	return []string{generation, e.Time.UTC().Format(time.RFC3339), e.Who, e.Verb, e.Release, result, printable(message + e.Error)}
+	return []string{generation, e.Time.UTC().Format(time.RFC3339), e.Who, e.Verb, e.Release, result, printable(e.Message), printable(e.Error)}
 }

@@ -23,7 +23,6 @@ type lockReport struct {
 }
 
 func (p *program) lockCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "lock", Short: "Look at the publish lock, or end the publish that holds it"}
 	var timeout time.Duration
 	release := &cobra.Command{
 		Use:   "release",
@@ -62,7 +61,7 @@ still held.`,
 		},
 	}
 	release.Flags().DurationVar(&timeout, "timeout", time.Minute, "how long the publish may take to end")
-	cmd.AddCommand(&cobra.Command{
+	holds := &cobra.Command{
 		Use:   "status",
 		Short: "Say who holds the publish lock",
 		Args:  cobra.NoArgs,
@@ -82,8 +81,8 @@ still held.`,
 			}
 			return p.printLock(lockReport{Schema: status.Schema}, "the lock is free")
 		},
-	}, release)
-	return cmd
+	}
+	return cli.Group("lock", "Look at the publish lock, or end the publish that holds it", holds, release)
 }
 
 // recordStop writes into the history who ended somebody's publish, or tried to.

@@ -10,7 +10,6 @@ import (
 	"os"
 
 	"ebs-release/internal/cli"
-	"ebs-release/internal/config"
 	"ebs-release/internal/words"
 
 	"github.com/spf13/cobra"
@@ -73,7 +72,7 @@ Treat any other code as failure.`,
 	root.AddCommand(
 		p.initCommand(), p.publishCommand(), p.statusCommand(), p.convergeCommand(), p.rollbackCommand(), p.historyCommand(), p.verifyCommand(),
 		p.gcCommand(), p.lockCommand(), p.thawCommand(), p.doctorCommand(), p.serveCommand(),
-		cli.ConfigCommand(func() (config.Values, error) { return p.settings() }, &p.output), p.freezeGuardCommand(), p.tryWriteCommand(),
+		p.configCommand(), p.freezeGuardCommand(), p.tryWriteCommand(),
 	)
 	return root
 }

@@ -194,7 +194,9 @@ func (p *program) carryOut(ctx context.Context, j job, do work) (*publish.Outcom
 	if e.Committed { // else it is that of the generation before
 		e.Release = outcome.Release
 	}
-	p.record(ctx, parts.store, e)
+	if exit.Code(err) != exit.Usage { // a mistyped command is no history
+		p.record(ctx, parts.store, e)
+	}
 	return &outcome, err
 }
 

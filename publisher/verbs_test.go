@@ -78,7 +78,7 @@ func TestHistoryTellsWhoWhenWhatAndHowItEnded(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, stdout, _ = call(t, env, "history", "--limit", "1")
-	if got := strings.Fields(strings.Split(stdout, "\n")[1]); !slices.Equal(got, []string{"-", "2026-01-03T00:00:00Z", "cron@server", "gc", "-", "done", "removed", "1", "tree"}) {
+	if got := strings.Fields(strings.Split(stdout, "\n")[1]); !slices.Equal(got, []string{"-", "2026-01-03T00:00:00Z", "cron@server", "gc", "-", "done", "removed", "1", "tree", "-"}) {
 		t.Errorf("%q", got)
 	}
 	if code, stdout, _ := call(t, nil, "history"); code != 0 || stdout != "nothing has been published yet\n" {

@@ -157,10 +157,29 @@ func AddVersion(root *cobra.Command, linked string, output *string) {
 	})
 }
 
-// ConfigCommand is the verb config with its show; a program may add more below it.
-func ConfigCommand(load func() (config.Values, error), output *string) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Look at the configuration"}
-	cmd.AddCommand(&cobra.Command{
+// Group is a verb that only has verbs below it: alone, or with one that it does not have, it is a
+// mistake.
+func Group(use, short string, verbs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short}
+	cmd.AddCommand(verbs...)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var names []string
+		for _, verb := range verbs {
+			names = append(names, verb.Name())
+		}
+		got := ""
+		if len(args) > 0 {
+			got = fmt.Sprintf(", and got %q", args[0])
+		}
+		return exit.With(exit.Usage, fmt.Errorf("%s wants %s%s. Try: %s --help", use, strings.Join(names, " or "), got, cmd.CommandPath()))
+	}
+	return cmd
+}
+
+// ConfigCommand is the verb config. check returns what is worth saying of settings that a run could
+// start with.
+func ConfigCommand(load func() (config.Values, error), check func() (string, error), output *string) *cobra.Command {
+	return Group("config", "Look at the configuration", &cobra.Command{
 		Use:   "show",
 		Short: "Print each setting, and where its value comes from",
 		Args:  cobra.NoArgs,
@@ -181,8 +200,22 @@ func ConfigCommand(load func() (config.Values, error), output *string) *cobra.Co
 			}
 			return PrintTable(cmd.OutOrStdout(), rows)
 		},
+	}, &cobra.Command{
+		Use:   "check",
+		Short: "Check that the configuration is complete; exit 2 when not",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			says, err := check()
+			if err != nil {
+				return err
+			}
+			if *output == JSON {
+				return PrintJSON(cmd.OutOrStdout(), map[string]any{"schema": status.Schema, "state": "ok"})
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok: %s\n", says)
+			return err
+		},
 	})
-	return cmd
 }
 
 // Words are the values of a flag.
