@@ -85,7 +85,7 @@ func TestTamperedRequestsAreRefused(t *testing.T) {
 			"a query":          {func(r *http.Request) { r.URL.RawQuery = "a=b" }, "AuthFailure"},
 			"an old date":      {func(r *http.Request) { r.Header.Set("X-Amz-Date", "19991231T000000Z") }, "AuthFailure"},
 			"another Region":   {func(r *http.Request) { replaceHeader(r, "us-east-1", "eu-west-1") }, "SignatureDoesNotMatch"},
-			"another service":  {func(r *http.Request) { replaceHeader(r, "/ec2/", "/s3/") }, "SignatureDoesNotMatch"},
+			"another service":  {func(r *http.Request) { replaceHeader(r, "/ec2/", "/sqs/") }, "SignatureDoesNotMatch"},
 			"no authorization": {func(r *http.Request) { r.Header.Del("Authorization") }, "MissingAuthenticationToken"},
 			"date not signed":  {func(r *http.Request) { replaceHeader(r, ";x-amz-date", "") }, "AuthFailure"},
 		} {
