@@ -114,6 +114,9 @@ func (h *HTTP) Get(ctx context.Context, key string, unless Version) (Object, err
 		req.Header.Set("If-None-Match", string(unless))
 	}
 	resp, err := h.do(req)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer in time (timeout): %w", err)
+	}
 	if err != nil {
 		_, insecure := errors.AsType[insecureError](err)
 		return fail(insecure, err)
