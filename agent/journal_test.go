@@ -49,7 +49,7 @@ func TestJournalGetsAllAndTheConsoleTheFailureAlone(t *testing.T) {
 	}
 	unix.Dup2(stream[1], 2)
 	p := &program{stdin: strings.NewReader(""), stdout: &bytes.Buffer{}, stderr: os.Stderr, getenv: os.Getenv, runDir: status.Dir(filepath.Join(t.TempDir(), "run"))}
-	code := p.execute(t.Context(), []string{"up", "--config", "", "--pointer", "http://127.0.0.1:9/x", "--deadline", "400ms"})
+	code := p.execute(t.Context(), []string{"up", "--config", "", "--pointer", "http://127.0.0.1:9/x", "--deadline", "2s"})
 	unix.Dup2(stderr, 2)
 	unix.Close(stream[1])
 	unix.Close(stderr)
