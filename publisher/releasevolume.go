@@ -40,8 +40,11 @@ func with[T any](r *releaseVolume, do func(*release.Volume) (T, error)) (result 
 }
 
 func (r *releaseVolume) do(something func(*release.Volume) error) error {
-	_, err := with(r, func(v *release.Volume) (struct{}, error) { return struct{}{}, something(v) })
-	return err
+	v, err := r.open()
+	if err != nil {
+		return err
+	}
+	return something(v)
 }
 
 func (r *releaseVolume) Current() (string, error)   { return with(r, (*release.Volume).Current) }

@@ -42,16 +42,16 @@ const anyMode = ^uint32(0)
 // once.
 func Compare(ctx context.Context, base, next io.ReadSeeker) (*Comparison, error) {
 	c := &Comparison{base: base, next: next}
-	sums := map[[sha256.Size]byte]bool{}
+	sums := map[[sha256.Size]byte]int64{} // of files without a counterpart, and the bytes of all that have it
 	for change, err := range c.All(ctx) {
 		if err != nil {
 			return nil, err
 		}
 		c.Changes++
-		if change.How == New && change.Entry.Type == 'f' {
+		if change.HasContent() {
 			c.Bytes += change.Entry.Size
 			if len(sums) <= mostMoves {
-				sums[change.Entry.SHA256] = true
+				sums[change.Entry.SHA256] += change.Entry.Size
 			}
 		}
 	}
@@ -61,23 +61,16 @@ func Compare(ctx context.Context, base, next io.ReadSeeker) (*Comparison, error)
 	if err := c.findMoved(ctx, sums); err != nil {
 		return nil, err
 	}
-	if len(c.moved) == 0 {
-		return c, nil
-	}
-	c.Bytes = 0
-	for change, err := range c.All(ctx) {
-		if err != nil {
-			return nil, err
-		}
-		if change.How == New && change.Entry.Type == 'f' {
-			c.Bytes += change.Entry.Size
+	for sum, bytes := range sums {
+		if _, ok := c.moved[content{sum: sum, mode: anyMode}]; ok {
+			c.Bytes -= bytes
 		}
 	}
 	return c, nil
 }
 
 // findMoved looks for some contents in the base.
-func (c *Comparison) findMoved(ctx context.Context, sums map[[sha256.Size]byte]bool) error {
+func (c *Comparison) findMoved(ctx context.Context, sums map[[sha256.Size]byte]int64) error {
 	c.moved = map[content]string{}
 	lines, err := newLines(c.base)
 	if err != nil {
@@ -87,7 +80,10 @@ func (c *Comparison) findMoved(ctx context.Context, sums map[[sha256.Size]byte]b
 		if n%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if lines.text[0] != 'f' || !sums[sumIn(lines.text)] {
+		if lines.text[0] != 'f' {
+			continue
+		}
+		if _, wanted := sums[sumIn(lines.text)]; !wanted {
 			continue
 		}
 		e, err := lines.entry()

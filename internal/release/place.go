@@ -145,7 +145,7 @@ func (a *assembly) put(p place) error {
 		if err := unix.Mkdirat(p.dir, p.name, 0o700); err != nil {
 			return err
 		}
-		return a.own(p)
+		return a.who.own(p.dir, p.name)
 	case p.entry.Type == 'l':
 		if p.is != nil && p.is.kind == unix.DT_LNK && targetOf(p.dir, p.name) == p.entry.Target {
 			return nil
@@ -156,7 +156,7 @@ func (a *assembly) put(p place) error {
 		if err := unix.Symlinkat(p.entry.Target, p.dir, p.name); err != nil {
 			return err
 		}
-		return a.own(p)
+		return a.who.own(p.dir, p.name)
 	case a.steps[p.index].how == byLink:
 		linked, err := a.link(&p)
 		if linked || err != nil {
@@ -167,11 +167,4 @@ func (a *assembly) put(p place) error {
 		return err
 	}
 	return a.copy(p)
-}
-
-func (a *assembly) own(p place) error {
-	if a.who == asIs {
-		return nil
-	}
-	return unix.Fchownat(p.dir, p.name, a.who.uid, a.who.gid, unix.AT_SYMLINK_NOFOLLOW)
 }

@@ -144,16 +144,7 @@ func (v *Volume) stampMerged(who owner, began unix.Timespec) error {
 		return err
 	}
 	defer func() { _ = file.Close() }()
-	if who != asIs {
-		if err := file.Chown(who.uid, who.gid); err != nil {
-			return err
-		}
-	}
-	if err := file.Chmod(0o644); err != nil {
-		return err
-	}
-	tv := unix.NsecToTimeval(began.Nano())
-	return unix.Futimes(int(file.Fd()), []unix.Timeval{tv, tv})
+	return finishFile(file, &manifest.Entry{Mode: 0o644}, who, began, began)
 }
 
 // eachChange reads the changes that were written down.
@@ -198,10 +189,10 @@ func (v *Volume) setAside(name string, bytes int64) error {
 		return err
 	}
 	err = unix.Fallocate(int(file.Fd()), 0, 0, bytes)
-	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-		err = fmt.Errorf("set %s aside: %w", words.Bytes(bytes), err)
-	} else {
+	if errors.Is(err, unix.EOPNOTSUPP) {
 		err = nil
+	} else if err != nil {
+		err = fmt.Errorf("set %s aside: %w", words.Bytes(bytes), err)
 	}
 	return errors.Join(err, file.Close())
 }

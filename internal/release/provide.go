@@ -119,17 +119,15 @@ func (p *provider) provide(number int, c *manifest.Change) error {
 	case c.How == manifest.Gone:
 		return nil
 	case c.Entry.Type == 'd':
-		err := unix.Mkdirat(p.into, name, 0o700)
-		if err == nil && p.who != asIs {
-			err = unix.Fchownat(p.into, name, p.who.uid, p.who.gid, unix.AT_SYMLINK_NOFOLLOW)
+		if err := unix.Mkdirat(p.into, name, 0o700); err != nil {
+			return err
 		}
-		return err
+		return p.who.own(p.into, name)
 	case c.Entry.Type == 'l':
-		err := unix.Symlinkat(c.Entry.Target, p.into, name)
-		if err == nil && p.who != asIs {
-			err = unix.Fchownat(p.into, name, p.who.uid, p.who.gid, unix.AT_SYMLINK_NOFOLLOW)
+		if err := unix.Symlinkat(c.Entry.Target, p.into, name); err != nil {
+			return err
 		}
-		return err
+		return p.who.own(p.into, name)
 	case c.How == manifest.New:
 		from, err := p.pack.Content(&c.Entry)
 		if err != nil {

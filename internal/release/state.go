@@ -118,6 +118,14 @@ type owner struct{ uid, gid int }
 
 var asIs = owner{-1, -1}
 
+// own gives what was made in a directory to its owner. Of a symlink that is itself.
+func (o owner) own(dir int, name string) error {
+	if o == asIs {
+		return nil
+	}
+	return unix.Fchownat(dir, name, o.uid, o.gid, unix.AT_SYMLINK_NOFOLLOW)
+}
+
 func (v *Volume) owner() (owner, error) {
 	if os.Geteuid() != 0 {
 		return asIs, nil
