@@ -24,6 +24,7 @@ import (
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
+	"ebs-release/internal/test/scratch"
 	"ebs-release/internal/test/script"
 
 	"golang.org/x/sys/unix"
@@ -97,7 +98,7 @@ func member(t *testing.T) (*agent, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount(point, unix.UMOUNT_NOFOLLOW) })
-	if err := mount.Mount(disk(t, "mkfs.ext4", "-q", "-F"), "ext4", point); err != nil {
+	if err := mount.Mount(scratch.Disk(t, 32<<20, "mkfs.ext4", "-q", "-F"), "ext4", point); err != nil {
 		t.Fatal(err)
 	}
 	v := open(t, point)
@@ -120,31 +121,6 @@ func open(t *testing.T, root string) *release.Volume {
 	}
 	t.Cleanup(func() { v.Close() })
 	return v
-}
-
-func disk(t *testing.T, mkfs ...string) string {
-	t.Helper()
-	image := filepath.Join(t.TempDir(), "image")
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(image, 32<<20); err != nil {
-		t.Fatal(err)
-	}
-	if out, err := exec.Command(mkfs[0], append(mkfs[1:], image)...).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v %s", mkfs, err, out)
-	}
-	out, err := exec.Command("losetup", "--find", "--show", image).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	device := strings.TrimSpace(string(out))
-	t.Cleanup(func() {
-		if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
-			t.Errorf("losetup --detach %s: %v %s", device, err, out)
-		}
-	})
-	return device
 }
 
 // receive says to the agent what a publisher would, and returns its answers after the first.

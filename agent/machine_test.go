@@ -16,6 +16,7 @@ import (
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/test/scratch"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,7 +28,7 @@ var ours = boot.Volume{ID: "vol-0123456789abcdef0", Attached: true, Device: "/de
 func nvme(t *testing.T, mkfs ...string) *machine {
 	t.Helper()
 	var node unix.Stat_t
-	if err := unix.Stat(disk(t, mkfs...), &node); err != nil {
+	if err := unix.Stat(scratch.Disk(t, 32<<20, mkfs...), &node); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()

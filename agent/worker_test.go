@@ -14,6 +14,7 @@ import (
 	"ebs-release/internal/boot"
 	"ebs-release/internal/freeze"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/test/scratch"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,7 +23,7 @@ import (
 // can end a process that waits for it.
 func TestADiskThatStopsAnsweringHoldsNobody(t *testing.T) {
 	below := t.TempDir()
-	if err := mount.Mount(disk(t, "mkfs.ext4", "-q", "-F"), "ext4", below); err != nil {
+	if err := mount.Mount(scratch.Disk(t, 32<<20, "mkfs.ext4", "-q", "-F"), "ext4", below); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount(below, unix.UMOUNT_NOFOLLOW) })
@@ -37,8 +38,7 @@ func TestADiskThatStopsAnsweringHoldsNobody(t *testing.T) {
 	image := filepath.Join(below, "image")
 	command("truncate", "-s", "8M", image)
 	command("mkfs.ext4", "-q", "-F", image)
-	loop := command("losetup", "--find", "--show", image)
-	t.Cleanup(func() { command("losetup", "--detach", loop) })
+	loop := scratch.Loop(t, image)
 
 	m := nvme(t, "true")
 	if err := freeze.Freeze(below); err != nil {
@@ -93,7 +93,7 @@ func TestADiskThatStopsAnsweringHoldsNobody(t *testing.T) {
 // A kernel that is older than the mkfs says "invalid argument"; what it does not know is said
 // beside that.
 func TestAFeatureThatTheKernelDoesNotKnowIsNamed(t *testing.T) {
-	device := disk(t, "mkfs.ext4", "-q", "-F", "-O", "^metadata_csum")
+	device := scratch.Disk(t, 32<<20, "mkfs.ext4", "-q", "-F", "-O", "^metadata_csum")
 	f, err := os.OpenFile(device, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)

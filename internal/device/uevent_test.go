@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
+
+	"ebs-release/internal/test/scratch"
 )
 
 func TestKernelsEventEndsTheWait(t *testing.T) {
@@ -22,11 +22,7 @@ func TestKernelsEventEndsTheWait(t *testing.T) {
 	}
 	defer events.close()
 	// A real event of the block subsystem: a loop device gets its file.
-	out, err := exec.Command("losetup", "--find", "--show", image).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { exec.Command("losetup", "--detach", strings.TrimSpace(string(out))).Run() })
+	scratch.Loop(t, image)
 	started := time.Now()
 	if err := events.wait(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"ebs-release/internal/filesystem"
+	"ebs-release/internal/test/scratch"
 )
 
 // image makes a sparse file, with a real file system on it when mkfs is given.
@@ -162,7 +163,7 @@ func TestAFileSystemOnTwoDevicesIsRefused(t *testing.T) {
 		make       func(t *testing.T) string
 	}{
 		{"ext4 with a journal elsewhere", "journal is on another device", func(t *testing.T) string {
-			journal := loop(t, image(t, 16<<20, "mke2fs", "-q", "-F", "-b", "4096", "-O", "journal_dev"))
+			journal := scratch.Loop(t, image(t, 16<<20, "mke2fs", "-q", "-F", "-b", "4096", "-O", "journal_dev"))
 			return image(t, 64<<20, "mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "device="+journal)
 		}},
 		{"xfs with a log elsewhere", "log is on another device", func(t *testing.T) string {
@@ -179,18 +180,6 @@ func TestAFileSystemOnTwoDevicesIsRefused(t *testing.T) {
 			}
 		})
 	}
-}
-
-// loop makes a block device of an image: mke2fs takes no file for a journal.
-func loop(t *testing.T, path string) string {
-	t.Helper()
-	out, err := exec.Command("losetup", "--find", "--show", path).Output()
-	if err != nil {
-		t.Fatal("losetup: ", err)
-	}
-	device := strings.TrimSpace(string(out))
-	t.Cleanup(func() { run(t, "losetup", "-d", device) })
-	return device
 }
 
 func TestUnreadableDiskIsNotCalledBlank(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -361,30 +360,13 @@ func TestPowerMayFailAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := packOf(t, server, before, next)
-	runtime.LockOSThread() // see TestPowerMayFailAtEveryStepOfAPush
-	if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
-		t.Fatal(err)
-	}
-	disk, afterwards := newDisk(t), newDisk(t)
-	disk.attach(t)
-	copyTo(t, far, disk.volume)
-	catchUpUntil(t, disk.volume, before, next, text, "new/deep/tree/of/files")
-	points := 0
-	traced(t, call{Op: "finish", Root: disk.mount, ID: next.ID}, nil, func(what string) {
-		points++
-		disk.sync(t)
-		if err := os.WriteFile(afterwards.loop, disk.read(t), 0); err != nil {
-			t.Fatal(err)
-		}
-		afterwards.attach(t)
-		bootAfter(t, afterwards.volume, fmt.Sprintf("point %d, before %s", points, what), old[0], before, next, text)
-		afterwards.detach(t)
-	})
+	catchUpUntil(t, far, before, next, text, "new/deep/tree/of/files")
+	points, _ := powerCuts(t, far, call{Op: "finish", ID: next.ID}, nil, true, func(v *Volume, when string) {
+		bootAfter(t, v, when, old[0], before, next, text)
+	}, func(v *Volume) { whole(t, v, "undisturbed", old[0], next.ID) })
 	if points < 30 {
 		t.Errorf("test bug: only %d points", points)
 	}
-	whole(t, disk.volume, "undisturbed", old[0], next.ID)
-	disk.detach(t)
 }
 
 // TestASignedPackThatCannotBeIsRefused: its digest is that of what comes out, as who stole a key can

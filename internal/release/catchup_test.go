@@ -3,7 +3,6 @@ package release
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -11,7 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -336,42 +334,16 @@ func TestPowerMayFailAtEveryStepOfCatchingUp(t *testing.T) {
 	one := call{Op: "catch up", ID: next.ID, Digest: next.Digest, Base: before.ID, BaseDigest: before.Digest, Generation: 3}
 	for name, synced := range map[string]bool{"all on disk": true, "only what was waited for": false} {
 		t.Run(name, func(t *testing.T) {
-			runtime.LockOSThread() // see TestPowerMayFailAtEveryStepOfAPush
-			if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
-				t.Fatal(err)
-			}
-			disk, afterwards := newDisk(t), newDisk(t)
-			disk.attach(t)
-			copyTo(t, far, disk.volume)
-			disk.sync(t)
-			one.Root = disk.mount
-			seen := map[[sha256.Size]byte]bool{}
-			points, looked, finished := 0, 0, 0
-			traced(t, one, text, func(what string) {
-				points++
-				if synced {
-					disk.sync(t)
+			finished := 0
+			points, looked := powerCuts(t, far, one, text, synced, func(v *Volume, when string) {
+				if bootAfter(t, v, when, old[0], before, next, text) {
+					finished++
 				}
-				image := disk.read(t)
-				if sum := sha256.Sum256(image); !seen[sum] {
-					seen[sum] = true
-					looked++
-					if err := os.WriteFile(afterwards.loop, image, 0); err != nil {
-						t.Fatal(err)
-					}
-					afterwards.attach(t)
-					if bootAfter(t, afterwards.volume, fmt.Sprintf("point %d, before %s", points, what), old[0], before, next, text) {
-						finished++
-					}
-					afterwards.detach(t)
-				}
-			})
+			}, func(v *Volume) { whole(t, v, "undisturbed", old[0], next.ID) })
 			t.Logf("catch-up crash matrix: %d points, %d different disks, %d ended by the journal", points, looked, finished)
 			if points < 150 || synced && (looked < 100 || finished < 30) || looked < 3 || finished < 1 {
 				t.Error("test bug: catching up was hardly seen")
 			}
-			whole(t, disk.volume, "undisturbed", old[0], next.ID)
-			disk.detach(t)
 		})
 	}
 }

@@ -12,10 +12,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"unsafe"
+
+	"ebs-release/internal/test/scratch"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,45 +32,60 @@ func TestPowerMayFailAtEveryStepOfAPush(t *testing.T) {
 	files := sent(t, server, held[2].ID, next.ID)
 	for name, synced := range map[string]bool{"all on disk": true, "only what was waited for": false} {
 		t.Run(name, func(t *testing.T) {
-			// In a mount namespace of its own, which this thread ends with: any namespace that
-			// somebody makes elsewhere has a copy of all mounts, and a file system that is still
-			// mounted there is found again as it was, whatever is written to its device.
-			runtime.LockOSThread()
-			if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
-				t.Fatal(err)
-			}
-			disk, afterwards := newDisk(t), newDisk(t)
-			disk.attach(t)
-			copyTo(t, far, disk.volume)
-			disk.sync(t)
-			one.Root = disk.mount
-			seen := map[[sha256.Size]byte]bool{}
-			points, looked := 0, 0
-			traced(t, one, files, func(what string) {
-				points++
-				if synced {
-					disk.sync(t)
-				}
-				image := disk.read(t)
-				if sum := sha256.Sum256(image); !seen[sum] {
-					seen[sum] = true
-					looked++
-					if err := os.WriteFile(afterwards.loop, image, 0); err != nil {
-						t.Fatal(err)
-					}
-					afterwards.attach(t)
-					lookAfter(t, afterwards.volume, fmt.Sprintf("point %d, before %s", points, what), one, files, held, next)
-					afterwards.detach(t)
-				}
-			})
+			points, looked := powerCuts(t, far, one, files, synced, func(v *Volume, when string) {
+				lookAfter(t, v, when, one, files, held, next)
+			}, func(v *Volume) { same(t, server.Path(next.ID), v.Path(next.ID)) })
 			t.Logf("%d points, %d different disks", points, looked)
 			if points < 60 || synced && looked < 40 || looked < 3 {
 				t.Error("test bug: the push was hardly seen")
 			}
-			same(t, server.Path(next.ID), disk.volume.Path(next.ID))
-			disk.detach(t)
 		})
 	}
+}
+
+// powerCuts runs a call on a copy of a volume, in a process of its own, and stops it before each
+// system call that changes something: as often as points says. The disk is copied as it is then,
+// after a sync or without one, and look gets each copy that is another one: what a member would find
+// after the power had failed. undisturbed gets what comes out in the end.
+func powerCuts(
+	t *testing.T, of *Volume, one call, stdin []byte, synced bool, look func(v *Volume, when string), undisturbed func(*Volume),
+) (points, looked int) {
+	t.Helper()
+	// In a mount namespace of its own, which this thread ends with: any namespace that somebody
+	// makes elsewhere has a copy of all mounts, and a file system that is still mounted there is
+	// found again as it was, whatever is written to its device.
+	runtime.LockOSThread()
+	if err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
+		t.Fatal(err)
+	}
+	disk, afterwards := newDisk(t), newDisk(t)
+	disk.attach(t)
+	copyTo(t, of, disk.volume)
+	disk.sync(t)
+	one.Root = disk.mount
+	seen := map[[sha256.Size]byte]bool{}
+	traced(t, one, stdin, func(what string) {
+		points++
+		if synced {
+			disk.sync(t)
+		}
+		image := disk.read(t)
+		sum := sha256.Sum256(image)
+		if seen[sum] {
+			return
+		}
+		seen[sum] = true
+		looked++
+		if err := os.WriteFile(afterwards.loop, image, 0); err != nil {
+			t.Fatal(err)
+		}
+		afterwards.attach(t)
+		look(afterwards.volume, fmt.Sprintf("point %d, before %s", points, what))
+		afterwards.detach(t)
+	})
+	undisturbed(disk.volume)
+	disk.detach(t)
+	return points, looked
 }
 
 // lookAfter looks at what a member would find, and repeats the push.
@@ -130,17 +146,8 @@ func diskOf(t *testing.T, bytes int64, options ...string) *disk {
 	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", append([]string{"-q", "-F", d.file}, options...)...).CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
-	out, err := exec.CommandContext(t.Context(), "losetup", "--find", "--show", d.file).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	d.loop = strings.TrimSpace(string(out))
-	t.Cleanup(func() {
-		_ = unix.Unmount(d.mount, unix.MNT_DETACH) // when a test ended half way
-		if out, err := exec.Command("losetup", "--detach", d.loop).CombinedOutput(); err != nil {
-			t.Errorf("losetup --detach %s: %v %s", d.loop, err, out)
-		}
-	})
+	d.loop = scratch.Loop(t, d.file)
+	t.Cleanup(func() { _ = unix.Unmount(d.mount, unix.MNT_DETACH) }) // when a test ended half way
 	return d
 }
 

@@ -12,34 +12,13 @@ import (
 
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/filesystem/mkfs"
+	"ebs-release/internal/test/scratch"
 )
-
-func disk(t *testing.T, size int64) string {
-	t.Helper()
-	image := filepath.Join(t.TempDir(), "image")
-	if err := os.WriteFile(image, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(image, size); err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.Command("losetup", "--find", "--show", image).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	device := strings.TrimSpace(string(out))
-	t.Cleanup(func() {
-		if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
-			t.Errorf("losetup --detach %s: %v %s", device, err, out)
-		}
-	})
-	return device
-}
 
 func TestMakeOnABlankDisk(t *testing.T) {
 	for kind, size := range map[filesystem.Kind]int64{filesystem.Ext4: 32 << 20, filesystem.XFS: 320 << 20} {
 		t.Run(string(kind), func(t *testing.T) {
-			device := disk(t, size)
+			device := scratch.Disk(t, size)
 			if err := mkfs.Make(context.Background(), device, kind, "code_release"); err != nil {
 				t.Fatal(err)
 			}
@@ -63,14 +42,14 @@ func TestMakeLeavesOutWhatOlderMembersDoNotKnow(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("MKE2FS_CONFIG", conf)
-	device := disk(t, 32<<20)
+	device := scratch.Disk(t, 32<<20)
 	if out, err := exec.Command("mkfs.ext4", "-q", device).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if info, err := filesystem.ProbeDevice(device); err != nil || info.Newer != "orphan_file" {
 		t.Fatalf("by itself: %+v, %v; want orphan_file", info, err)
 	}
-	device = disk(t, 32<<20)
+	device = scratch.Disk(t, 32<<20)
 	if err := mkfs.Make(context.Background(), device, filesystem.Ext4, "x"); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +84,7 @@ func TestMakeXFSAsksWhatMkfsKnows(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-			err := mkfs.Make(context.Background(), disk(t, 320<<20), filesystem.XFS, "x")
+			err := mkfs.Make(context.Background(), scratch.Disk(t, 320<<20), filesystem.XFS, "x")
 			if tc.fails == "" && err != nil || tc.fails != "" && (err == nil || !strings.Contains(err.Error(), tc.fails)) {
 				t.Fatalf("error %v, want %q", err, tc.fails)
 			}
@@ -122,7 +101,7 @@ func TestMakeXFSAsksWhatMkfsKnows(t *testing.T) {
 func TestMakeRefusesADiskWithAnythingOnIt(t *testing.T) {
 	const size = 32 << 20
 	for _, at := range []int64{0, 510, 1 << 19, size - 1} {
-		device := disk(t, size)
+		device := scratch.Disk(t, size)
 		f, err := os.OpenFile(device, os.O_WRONLY, 0)
 		if err != nil {
 			t.Fatal(err)
