@@ -8,7 +8,6 @@ import (
 	"ebs-release/internal/cli"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
-	"ebs-release/internal/freeze"
 
 	"github.com/spf13/cobra"
 )
@@ -58,15 +57,4 @@ func (p *program) diagnose(ctx context.Context, list []doctor.Check) error {
 		return exit.With(exit.Failed, err)
 	}
 	return nil
-}
-
-// tryWriteCommand is the child process of freeze.Writable.
-func (p *program) tryWriteCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:    freeze.TryWriteVerb + " PATH",
-		Short:  "Wait until a file system can be written to",
-		Hidden: true,
-		Args:   cobra.ExactArgs(1),
-		RunE:   func(_ *cobra.Command, args []string) error { return exit.With(exit.Failed, freeze.TryWrite(args[0])) },
-	}
 }

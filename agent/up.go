@@ -104,8 +104,8 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 // the last resort, which frees the lock.
 var errNoEnd = errors.New("the boot does not come to an end")
 
-// runBoot is boot.Run with a limit: when that has not returned some time after its deadline, runBoot
-// returns errNoEnd.
+// runBoot is boot.Run with a limit: when that has not returned some time after its deadline,
+// runBoot returns errNoEnd.
 func runBoot(ctx context.Context, parts boot.Parts, r *reporter, log *slog.Logger) error {
 	ended := make(chan error, 1)
 	go func() {

@@ -6,25 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	"ebs-release/internal/exit"
 	"ebs-release/internal/freeze"
-
-	"github.com/spf13/cobra"
 )
 
 // frozenTime is longer than any publish holds a freeze.
 const frozenTime = freeze.DefaultLimit + time.Second
-
-// tryWriteCommand is the other side of notFrozen.
-func (p *program) tryWriteCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:    freeze.TryWriteVerb + " PATH",
-		Short:  "Wait until a file system can be written to",
-		Hidden: true,
-		Args:   cobra.ExactArgs(1),
-		RunE:   func(_ *cobra.Command, args []string) error { return exit.With(exit.Failed, freeze.TryWrite(args[0])) },
-	}
-}
 
 // notFrozen makes sure that writes to the release volume come through.
 func notFrozen(ctx context.Context, point string, limit time.Duration) error {

@@ -122,3 +122,20 @@ func owned(info os.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && int(st.Uid) == os.Geteuid()
 }
+
+// ownSnapshots are those that gc may look at: of this store by their tag; and of those that have
+// none, from before stores had ids, the ones that this store's history names.
+func (s *inventory) ownSnapshots() {
+	known := map[string]bool{}
+	for _, e := range s.history {
+		for _, id := range e.Snapshots {
+			known[id] = true
+		}
+	}
+	s.snapshots = slices.DeleteFunc(s.snapshots, func(o snapshot.Old) bool {
+		if o.Store == "" {
+			return !known[o.ID]
+		}
+		return o.Store != s.store
+	})
+}

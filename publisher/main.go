@@ -72,7 +72,7 @@ Treat any other code as failure.`,
 	root.AddCommand(
 		p.initCommand(), p.publishCommand(), p.statusCommand(), p.convergeCommand(), p.rollbackCommand(), p.historyCommand(), p.verifyCommand(),
 		p.gcCommand(), p.lockCommand(), p.thawCommand(), p.doctorCommand(), p.serveCommand(),
-		p.configCommand(), p.freezeGuardCommand(), p.tryWriteCommand(),
+		p.configCommand(), p.freezeGuardCommand(), cli.TryWriteCommand(),
 	)
 	return root
 }

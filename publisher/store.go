@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/server"
-	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -108,21 +106,4 @@ func (p *parts) take(ctx context.Context, on *release.Volume) (string, error) {
 		err = p.checks.volumes.Tag(ctx, v.ID, map[string]string{volume.TagStore: store})
 	}
 	return store, err
-}
-
-// ownSnapshots are those that gc may look at: of this store by their tag; and of those that have
-// none, from before stores had ids, the ones that this store's history names.
-func (s *inventory) ownSnapshots() {
-	known := map[string]bool{}
-	for _, e := range s.history {
-		for _, id := range e.Snapshots {
-			known[id] = true
-		}
-	}
-	s.snapshots = slices.DeleteFunc(s.snapshots, func(o snapshot.Old) bool {
-		if o.Store == "" {
-			return !known[o.ID]
-		}
-		return o.Store != s.store
-	})
 }

@@ -13,9 +13,9 @@
 //   - Report comes before re-read. The publisher moves the pointer and then lists members; this
 //     program reports itself and then reads the pointer again. Whichever is first, one of them sees
 //     the other, so no member serves an older release unnoticed.
-//   - The release becomes visible last. mount makes a detached mount, which nobody else sees; verify
-//     looks inside; and only ready, after the pointer was read again, moves it to the mount point
-//     and opens the gate.
+//   - The release becomes visible last. mount makes a detached mount, which nobody else sees;
+//     verify looks inside; and only ready, after the pointer was read again, moves it to the mount
+//     point and opens the gate.
 //
 // A generation never goes back: when the pointer names an older one than a volume here holds, the
 // boot fails and leaves that volume and its mount alone (ErrOlder).

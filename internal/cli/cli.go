@@ -14,6 +14,7 @@ import (
 
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/freeze"
 	"ebs-release/internal/status"
 	"ebs-release/internal/words"
 
@@ -216,6 +217,17 @@ func ConfigCommand(load func() (config.Values, error), check func() (string, err
 			return err
 		},
 	})
+}
+
+// TryWriteCommand is the child process of freeze.Writable.
+func TryWriteCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    freeze.TryWriteVerb + " PATH",
+		Short:  "Wait until a file system can be written to",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE:   func(_ *cobra.Command, args []string) error { return exit.With(exit.Failed, freeze.TryWrite(args[0])) },
+	}
 }
 
 // Words are the values of a flag.

@@ -49,7 +49,7 @@ func TestFreezeAndThawOnRealFileSystems(t *testing.T) {
 	for _, kind := range []string{"ext4", "xfs"} {
 		t.Run(kind, func(t *testing.T) {
 			path := disk(t, kind)
-			hold, err := holder(path, 5*time.Second).Freeze(t.Context())
+			hold, err := scratch.Holder(path, 5*time.Second).Freeze(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -89,7 +89,7 @@ func TestGuardThawsWhenThePublisherIsKilled(t *testing.T) {
 
 func TestGuardThawsAtItsLimitAndTheReleaseSaysSo(t *testing.T) {
 	path := disk(t, "ext4")
-	hold, err := holder(path, 100*time.Millisecond).Freeze(t.Context())
+	hold, err := scratch.Holder(path, 100*time.Millisecond).Freeze(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestGuardThawsAtItsLimitAndTheReleaseSaysSo(t *testing.T) {
 
 func TestHolderThawsForAGuardThatWasKilled(t *testing.T) {
 	path := disk(t, "ext4")
-	hold, err := holder(path, 30*time.Second).Freeze(t.Context())
+	hold, err := scratch.Holder(path, 30*time.Second).Freeze(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestGuardThawsOnSignals(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1} {
 		t.Run(s.String(), func(t *testing.T) {
 			path := disk(t, "ext4")
-			hold, err := holder(path, 30*time.Second).Freeze(t.Context())
+			hold, err := scratch.Holder(path, 30*time.Second).Freeze(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -133,7 +133,7 @@ func TestGuardThawsOnSignals(t *testing.T) {
 
 func TestThawBySomeoneElseIsNoticed(t *testing.T) {
 	path := disk(t, "ext4")
-	hold, err := holder(path, 30*time.Second).Freeze(t.Context())
+	hold, err := scratch.Holder(path, 30*time.Second).Freeze(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +150,7 @@ func TestFreezeOfWhatIsFrozenAlreadyIsAnError(t *testing.T) {
 	if err := freeze.Freeze(path); err != nil {
 		t.Fatal(err)
 	}
-	_, err := holder(path, 5*time.Second).Freeze(t.Context())
+	_, err := scratch.Holder(path, 5*time.Second).Freeze(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "busy") {
 		t.Errorf("Freeze() = %v, want busy", err)
 	}
@@ -169,27 +169,27 @@ func TestFreezeIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("root file system", func(t *testing.T) {
-		refused(t, holder("/", time.Second), "the root file system")
+		refused(t, scratch.Holder("/", time.Second), "the root file system")
 	})
 	t.Run("a file that the publisher needs", func(t *testing.T) {
-		h := holder(path, time.Second)
+		h := scratch.Holder(path, time.Second)
 		h.Refuse = []freeze.Place{{What: "nothing", Path: ""}, {What: "missing", Path: "/does/not/exist"}, {What: "the ssh key", Path: key}}
 		refused(t, h, "the ssh key ("+key+")")
 	})
 	t.Run("working directory", func(t *testing.T) {
 		t.Chdir(path)
-		refused(t, holder(path, time.Second), "the working directory")
+		refused(t, scratch.Holder(path, time.Second), "the working directory")
 	})
 	t.Run("no such path", func(t *testing.T) {
-		refused(t, holder("/does/not/exist", time.Second), "no such file")
+		refused(t, scratch.Holder("/does/not/exist", time.Second), "no such file")
 	})
 	t.Run("a file system that cannot be frozen", func(t *testing.T) {
-		refused(t, holder("/proc", time.Second), "freeze /proc")
+		refused(t, scratch.Holder("/proc", time.Second), "freeze /proc")
 	})
 	t.Run("cancelled before", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if _, err := holder(path, time.Second).Freeze(ctx); !errors.Is(err, context.Canceled) {
+		if _, err := scratch.Holder(path, time.Second).Freeze(ctx); !errors.Is(err, context.Canceled) {
 			t.Errorf("Freeze() = %v, want it cancelled", err)
 		}
 	})

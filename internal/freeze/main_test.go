@@ -13,9 +13,10 @@ import (
 	"ebs-release/internal/test/scratch"
 )
 
-// The test binary plays the other processes, too: who tries to write, the guard, and a publisher that freezes and then
-// hangs.
+// The test binary plays the other processes, too: the guard, who tries to write, and a publisher
+// that freezes and then hangs.
 func TestMain(m *testing.M) {
+	scratch.PlayGuard()
 	if len(os.Args) == 3 && os.Args[1] == freeze.TryWriteVerb {
 		if err := freeze.TryWrite(os.Args[2]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -23,24 +24,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	if len(os.Args) == 4 && os.Args[1] == "play-guard" {
-		os.Exit(playGuard(os.Args[2], os.Args[3]))
-	}
 	if len(os.Args) == 4 && os.Args[1] == "play-publisher" {
 		os.Exit(playPublisher(os.Args[2], os.Args[3]))
 	}
 	os.Exit(m.Run())
-}
-
-func playGuard(path, limit string) int {
-	d, err := time.ParseDuration(limit)
-	if err != nil {
-		return 2
-	}
-	if freeze.NewGuard(path, d).Run(os.Stdin, os.Stdout, freeze.Signals()) != nil {
-		return 1
-	}
-	return 0
 }
 
 func playPublisher(path, limit string) int {
@@ -48,20 +35,13 @@ func playPublisher(path, limit string) int {
 	if err != nil {
 		return 2
 	}
-	if _, err := holder(path, d).Freeze(context.Background()); err != nil {
+	if _, err := scratch.Holder(path, d).Freeze(context.Background()); err != nil {
 		fmt.Println(err)
 		return 1
 	}
 	fmt.Println("frozen")
 	time.Sleep(time.Minute) // the test kills this process long before
 	return 1
-}
-
-func holder(path string, limit time.Duration) freeze.Holder {
-	return freeze.Holder{
-		Command: []string{"/proc/self/exe", "play-guard", path, limit.String()},
-		Path:    path, Limit: limit,
-	}
 }
 
 // disk makes a real file system on a loop device and mounts it.

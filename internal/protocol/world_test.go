@@ -223,8 +223,8 @@ func (w *world) listing(way int) (members []fleet.Member) {
 	return members
 }
 
-// flip activates a release on what is mounted: as release.Volume.Activate does, which TestFence holds
-// it to.
+// flip activates a release on what is mounted: as release.Volume.Activate does, which TestFence
+// holds it to.
 func (w *world) flip(b *box, release string, generation int64) error {
 	if b.mounted == nil || !b.mounted.trees[release] {
 		return errEmpty

@@ -135,7 +135,8 @@ type Sent struct {
 
 // Stage brings a release to the member, whole and verified, not active. base is the release that
 // the member is known to hold, "" for none. If it does not have it, the newest release that both
-// sides have is the base, and without one all is sent. wanted is what the member is to keep besides.
+// sides have is the base, and without one all is sent. wanted is what the member is to keep
+// besides.
 func (s *Session) Stage(ctx context.Context, from *release.Volume, id, digest, base string, wanted gc.Wanted) (Sent, error) {
 	var sent Sent
 	if !manifest.ValidID(id) || !manifest.ValidDigest(digest) {

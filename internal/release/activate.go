@@ -145,8 +145,8 @@ func (v *Volume) inventory() (on gc.Volume, err error) {
 	return on, err
 }
 
-// give removes the releases that choose returns. When there are any, choose is called once more with
-// the trees that are in use, as to find these takes a look at every process.
+// give removes the releases that choose returns. When there are any, choose is called once more
+// with the trees that are in use, as to find these takes a look at every process.
 func (v *Volume) give(ctx context.Context, choose func(gc.Volume) []string) (gone []string, err error) {
 	err = v.locked(ctx, func() error {
 		on, err := v.inventory()

@@ -17,9 +17,9 @@ import (
 //  1. Everything that can fail for want of something comes first, beside the tree, which stays as
 //     it is: the new manifest is made and its digest compared, contents are written and compared
 //     with their sha256, files that only move get a further name. All of it is brought to disk.
-//  2. A journal says that this is so. From here on there is one way, which needs neither network nor
-//     room: the tree loses its name, each thing that was prepared is renamed to its place, what is
-//     to go goes, all of it is brought to disk, and the tree gets its new name.
+//  2. A journal says that this is so. From here on there is one way, which needs neither network
+//     nor room: the tree loses its name, each thing that was prepared is renamed to its place, what
+//     is to go goes, all of it is brought to disk, and the tree gets its new name.
 //
 // Each step of the second part may be done twice. Whoever finds the journal does it again
 // (FinishCatchUp), and removes it. Until then nobody else changes this volume (ErrHalfway). Before
@@ -62,8 +62,8 @@ type journal struct {
 }
 
 // CatchUp makes release s.From into s.To, in place, and removes the first. `current` and the fence
-// are the caller's: see Activate. An error before the journal leaves the volume as it was; after it,
-// FinishCatchUp is the only way on.
+// are the caller's: see Activate. An error before the journal leaves the volume as it was; after
+// it, FinishCatchUp is the only way on.
 func (v *Volume) CatchUp(ctx context.Context, s Step, pack PackReader) error {
 	if err := errors.Join(manifest.CheckID(s.From), manifest.CheckID(s.To)); err != nil {
 		return fmt.Errorf("catch up: %w", err)

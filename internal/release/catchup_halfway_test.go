@@ -369,8 +369,8 @@ func TestPowerMayFailAgain(t *testing.T) {
 	}
 }
 
-// TestASignedPackThatCannotBeIsRefused: its digest is that of what comes out, as who stole a key can
-// have it, and what comes out is no release.
+// TestASignedPackThatCannotBeIsRefused: its digest is that of what comes out, as who stole a key
+// can have it, and what comes out is no release.
 func TestASignedPackThatCannotBeIsRefused(t *testing.T) {
 	_, far, before, next := history(t)
 	huge := manifest.Entry{Path: "x", Type: 'f', Mode: 0o644, Size: math.MaxInt64}

@@ -256,8 +256,8 @@ func TestAnEditedFileIsNotMovedOn(t *testing.T) {
 	}
 }
 
-// TestAnEditKeepsItsTrace: a file that goes from this tree, and that somebody edited in an older one
-// that shares it, is still found there.
+// TestAnEditKeepsItsTrace: a file that goes from this tree, and that somebody edited in an older
+// one that shares it, is still found there.
 func TestAnEditKeepsItsTrace(t *testing.T) {
 	server, far, before, next := history(t)
 	ids, err := far.Releases()

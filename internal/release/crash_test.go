@@ -45,8 +45,8 @@ func TestPowerMayFailAtEveryStepOfAPush(t *testing.T) {
 
 // powerCuts runs a call on a copy of a volume, in a process of its own, and stops it before each
 // system call that changes something: as often as points says. The disk is copied as it is then,
-// after a sync or without one, and look gets each copy that is another one: what a member would find
-// after the power had failed. undisturbed gets what comes out in the end.
+// after a sync or without one, and look gets each copy that is another one: what a member would
+// find after the power had failed. undisturbed gets what comes out in the end.
 func powerCuts(
 	t *testing.T, of *Volume, one call, stdin []byte, synced bool, look func(v *Volume, when string), undisturbed func(*Volume),
 ) (points, looked int) {

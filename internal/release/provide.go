@@ -96,8 +96,8 @@ func (p *provider) leave(dir int, name string) (has bool, err error) {
 }
 
 // grow adds what a directory may need for one more name. The first name can turn ext4's list into
-// an index, and deepen that one: three blocks; each can split a block that is full. A directory that
-// is new has one block, and splits leave blocks that are half full.
+// an index, and deepen that one: three blocks; each can split a block that is full. A directory
+// that is new has one block, and splits leave blocks that are half full.
 func (p *provider) grow(directory, name string, fresh bool) {
 	switch {
 	case fresh:

@@ -25,8 +25,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// account is that of a release server: an EC2 with volumes, whose disks are loop devices that show up under
-// other names in directories of the test.
+// account is that of a release server: an EC2 with volumes, whose disks are loop devices that show
+// up under other names in directories of the test.
 type account struct {
 	volume.EC2 // nil: a call that init does not make
 	t          *testing.T

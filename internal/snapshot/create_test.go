@@ -47,7 +47,7 @@ func apiError(code string) error {
 }
 
 func maker(api snapshot.EC2, path string, limit time.Duration) snapshot.Maker {
-	return snapshot.Maker{EC2: api, VolumeID: "vol-1", Holder: holder(path, limit), Pause: time.Millisecond}
+	return snapshot.Maker{EC2: api, VolumeID: "vol-1", Holder: scratch.Holder(path, limit), Pause: time.Millisecond}
 }
 
 func TestSnapshotIsTakenWhileFrozen(t *testing.T) {

@@ -100,8 +100,9 @@ func (s *S3) Get(ctx context.Context, key string, unless Version) (Object, error
 	return object, nil
 }
 
-// PutIf asks S3 to compare. A request that is made again may meet its own success as a conflict, and
-// one whose answer was lost may have had it: what is there tells, by a name that each write has.
+// PutIf asks S3 to compare. A request that is made again may meet its own success as a conflict,
+// and one whose answer was lost may have had it: what is there tells, by a name that each write
+// has.
 func (s *S3) PutIf(ctx context.Context, key string, data []byte, was Version) (Version, error) {
 	if err := checkKey(key); err != nil {
 		return "", err

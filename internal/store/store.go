@@ -1,6 +1,6 @@
 // Package store keeps objects by key where the publisher writes them and the members read them: in
-// a directory that `ebs-release serve` gives out (Directory; HTTP reads it from elsewhere), or below
-// a prefix of an S3 bucket (S3). What the objects say is not its business.
+// a directory that `ebs-release serve` gives out (Directory; HTTP reads it from elsewhere), or
+// below a prefix of an S3 bucket (S3). What the objects say is not its business.
 //
 //	key      a slash-separated path below the place, such as release.json
 //	version  which content a key has; a change of the content is a change of the version

@@ -1,5 +1,5 @@
 // Package scratch gives tests real disks and mounts, which are gone when the test is, also when it
-// failed.
+// failed; and the guard that holds a freeze.
 package scratch
 
 import (
@@ -115,4 +115,28 @@ func run(t testing.TB, argv ...string) string {
 		t.Fatalf("%v: %v: %s", argv, err, out)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// playGuard is the first argument of a test binary that plays the guard of Holder.
+const playGuard = "play-guard"
+
+// Holder freezes what is mounted at a path, with a guard that the test binary plays: its TestMain
+// calls PlayGuard.
+func Holder(path string, limit time.Duration) freeze.Holder {
+	return freeze.Holder{Command: []string{"/proc/self/exe", playGuard, path, limit.String()}, Path: path, Limit: limit}
+}
+
+// PlayGuard is the guard, and does not return, where this process was started as one.
+func PlayGuard() {
+	if len(os.Args) != 4 || os.Args[1] != playGuard {
+		return
+	}
+	limit, err := time.ParseDuration(os.Args[3])
+	if err != nil {
+		os.Exit(2)
+	}
+	if freeze.NewGuard(os.Args[2], limit).Run(os.Stdin, os.Stdout, freeze.Signals()) != nil {
+		os.Exit(1)
+	}
+	os.Exit(0)
 }

@@ -1,6 +1,6 @@
 // Package script runs what a person types: the files testdata/script/*.txtar of a program, each a
-// list of commands and of what they say (package testscript of rogpeppe/go-internal). The program is
-// the test binary itself, in a process of its own.
+// list of commands and of what they say (package testscript of rogpeppe/go-internal). The program
+// is the test binary itself, in a process of its own.
 //
 //	exits CODE PROGRAM ARGS…   run it, and compare its exit code; stdout and stderr look at it then
 //	lines stdout|stderr N      count the lines of the last one

@@ -1,6 +1,6 @@
-// Fakeagent answers the publisher in place of `ebs-release-agent receive`, and does none of the work:
-// it takes what is sent, and then only time, as much as /etc/fakeagent says. A fleet of them shows
-// what members cost the release server when their work is done by processors of their own.
+// Fakeagent answers the publisher in place of `ebs-release-agent receive`, and does none of the
+// work: it takes what is sent, and then only time, as much as /etc/fakeagent says. A fleet of them
+// shows what members cost the release server when their work is done by processors of their own.
 package main
 
 import (
