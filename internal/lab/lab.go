@@ -28,15 +28,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
-
 	"ebs-release/internal/lab/bucket"
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/disk"
 	"ebs-release/internal/lab/host"
 	"ebs-release/internal/lab/vm"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
 // Options of a lab. Agent and Publisher are required, the rest has defaults.
@@ -243,7 +243,7 @@ func (l *Lab) Close() error {
 		errs = append(errs, s.Close())
 	}
 	if l.bucket != nil {
-		errs = append(errs, l.bucket.Close())
+		l.bucket.Close()
 	}
 	if l.metadata != nil {
 		errs = append(errs, l.metadata.Close())

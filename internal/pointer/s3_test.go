@@ -13,27 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-
 	"ebs-release/internal/lab/bucket"
 	"ebs-release/internal/store"
-)
+	"ebs-release/internal/test/s3"
 
-func startS3(t *testing.T) *bucket.Server {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // the first one on a machine is built
-	defer cancel()
-	server, err := bucket.Start(ctx, t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return server
-}
+	"github.com/aws/aws-sdk-go-v2/aws"
+)
 
 func inS3(t *testing.T, load store.Load) *Store {
 	t.Helper()
@@ -48,7 +33,7 @@ func inS3(t *testing.T, load store.Load) *Store {
 // nothing, and the history has what happened once.
 func TestTwoPublishersInS3AreKeptApart(t *testing.T) {
 	const rounds, publishers = 5, 4
-	server := startS3(t)
+	server := s3.Start(t)
 	for round := range int64(rounds) {
 		var won atomic.Int32
 		var all sync.WaitGroup
@@ -96,7 +81,7 @@ func TestTwoPublishersInS3AreKeptApart(t *testing.T) {
 // A request whose answer never came may be carried out later. Once the commit is called failed, it
 // cannot be any more: undo may delete what it names.
 func TestALateWriteOfThePointerChangesNothing(t *testing.T) {
-	server := startS3(t)
+	server := s3.Start(t)
 	s := inS3(t, server.Config)
 	swap(t, s, 0, sample(1))
 	var late *http.Request
@@ -142,7 +127,7 @@ type sender func(*http.Request) (*http.Response, error)
 func (s sender) Do(r *http.Request) (*http.Response, error) { return s(r) }
 
 func TestStoreInS3HasNoLock(t *testing.T) {
-	s := inS3(t, startS3(t).Config)
+	s := inS3(t, s3.Start(t).Config)
 	if s.Locks() {
 		t.Error("it says that it has one")
 	}
@@ -158,7 +143,7 @@ func TestStoreInS3HasNoLock(t *testing.T) {
 }
 
 func TestFetchReadsThePointerFromS3(t *testing.T) {
-	server := startS3(t)
+	server := s3.Start(t)
 	s := inS3(t, server.Config)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

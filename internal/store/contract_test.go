@@ -14,6 +14,7 @@ import (
 
 	"ebs-release/internal/lab/bucket"
 	"ebs-release/internal/store"
+	"ebs-release/internal/test/s3"
 )
 
 // kinds runs a test on each kind of store, both real: files, and an S3 server.
@@ -24,17 +25,7 @@ func kinds(t *testing.T, test func(*testing.T, store.Store)) {
 		must(t, err)
 		test(t, s)
 	})
-	t.Run("s3", func(t *testing.T) { test(t, openS3(t, "/some/prefix", startS3(t).Config)) })
-}
-
-func startS3(t *testing.T) *bucket.Server {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // the first one on a machine is built
-	defer cancel()
-	server, err := bucket.Start(ctx, t.TempDir())
-	must(t, err)
-	t.Cleanup(func() { must(t, server.Close()) })
-	return server
+	t.Run("s3", func(t *testing.T) { test(t, openS3(t, "/some/prefix", s3.Start(t).Config)) })
 }
 
 func openS3(t *testing.T, prefix string, load store.Load) *store.S3 {
@@ -226,7 +217,7 @@ func TestKeysStayBelowTheirPlace(t *testing.T) {
 }
 
 func TestAnEndedContextEndsIt(t *testing.T) {
-	s := openS3(t, "", startS3(t).Config)
+	s := openS3(t, "", s3.Start(t).Config)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.Get(ctx, "release.json", ""); !errors.Is(err, context.Canceled) {

@@ -12,10 +12,11 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-
 	"ebs-release/internal/lab/bucket"
 	"ebs-release/internal/store"
+	"ebs-release/internal/test/s3"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
 )
 
 // way is what happens to a request on its way to a real S3.
@@ -36,7 +37,7 @@ func via(server *bucket.Server, w way) store.Load {
 var errLost = errors.New("the connection was reset")
 
 func TestAnAnswerThatWasLostIsMadeClear(t *testing.T) {
-	server := startS3(t)
+	server := s3.Start(t)
 	s := openS3(t, "", server.Config)
 	one, err := s.PutIf(t.Context(), "release.json", []byte("one"), "")
 	must(t, err)
@@ -63,7 +64,7 @@ func TestAnAnswerThatWasLostIsMadeClear(t *testing.T) {
 
 // The SDK makes a request again whose answer was lost, and meets its own success.
 func TestARequestThatIsMadeAgainMeetsItself(t *testing.T) {
-	server := startS3(t)
+	server := s3.Start(t)
 	var puts atomic.Int32
 	s := openS3(t, "", func(ctx context.Context) (aws.Config, error) {
 		cfg, err := server.Config(ctx)
@@ -83,7 +84,7 @@ func TestARequestThatIsMadeAgainMeetsItself(t *testing.T) {
 }
 
 func TestAWriteThatMayStillComeIsUnclear(t *testing.T) {
-	server := startS3(t)
+	server := s3.Start(t)
 	s := openS3(t, "", server.Config)
 	one, err := s.PutIf(t.Context(), "release.json", []byte("one"), "")
 	must(t, err)
@@ -103,7 +104,7 @@ func TestAWriteThatMayStillComeIsUnclear(t *testing.T) {
 // S3 answers 409 while another request writes the same key; the condition still holds when that one
 // failed.
 func TestAConflictIsTriedAgain(t *testing.T) {
-	server := startS3(t)
+	server := s3.Start(t)
 	var puts atomic.Int32
 	s := openS3(t, "", via(server, func(r *http.Request, send func(*http.Request) (*http.Response, error)) (*http.Response, error) {
 		if r.Method == http.MethodPut && puts.Add(1) <= 3 {
@@ -127,7 +128,7 @@ func answer(r *http.Request, status int, code, message string, header http.Heade
 }
 
 func TestWhatS3RefusesIsSaidClearly(t *testing.T) {
-	server := startS3(t)
+	server := s3.Start(t)
 	const object = "s3://releases/prod/release.json"
 	elsewhere := http.Header{"X-Amz-Bucket-Region": {"eu-west-1"}}
 	for _, tc := range []struct {
@@ -175,7 +176,7 @@ func TestWhatS3RefusesIsSaidClearly(t *testing.T) {
 }
 
 func TestABodyThatIsCutOffIsNoObject(t *testing.T) {
-	server := startS3(t)
+	server := s3.Start(t)
 	s := openS3(t, "", server.Config)
 	must(t, s.Put(t.Context(), "release.json", strings.NewReader(strings.Repeat("x", 1000))))
 	short := openS3(t, "", via(server, func(r *http.Request, send func(*http.Request) (*http.Response, error)) (*http.Response, error) {

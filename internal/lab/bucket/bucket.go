@@ -11,14 +11,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"time"
+
+	"ebs-release/internal/lab/cache"
+	"ebs-release/internal/lab/child"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	smithytime "github.com/aws/smithy-go/time"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -42,8 +43,7 @@ type Server struct {
 	// Address is 127.0.0.1:PORT.
 	Address string
 
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
+	process *child.Process
 }
 
 // Start starts a server that keeps its objects in dir, which has to take extended attributes: a
@@ -69,33 +69,18 @@ func Start(ctx context.Context, dir string) (*Server, error) {
 	cmd := exec.Command(program, "--port", address, "--region", Region, "--iam-dir", users, "posix", objects)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "ROOT_ACCESS_KEY=" + accessKey, "ROOT_SECRET_KEY=" + secretKey}
 	cmd.Stdout, cmd.Stderr = log, log
-	s := &Server{Address: address, cmd: cmd, done: make(chan struct{})}
-	if err := s.start(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	p, err := child.Start(cmd, nil)
+	if err != nil {
 		return nil, err
 	}
+	s := &Server{Address: address, process: p}
 	if err := s.ready(ctx); err != nil {
 		said, _ := os.ReadFile(log.Name())
-		return nil, errors.Join(fmt.Errorf("versitygw on %s: %w: %s", address, err, said), s.Close())
+		s.Close()
+		return nil, fmt.Errorf("versitygw on %s: %w: %s", address, err, said)
 	}
 	return s, nil
-}
-
-// start: the signal that the kernel sends a child when its parent dies (PR_SET_PDEATHSIG) comes
-// when the thread that started it ends, so a goroutine holds that thread.
-func (s *Server) start() error {
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := s.cmd.Start()
-		started <- err
-		if err == nil {
-			_ = s.cmd.Wait() // it is killed: see Close
-			close(s.done)
-		}
-	}()
-	return <-started
 }
 
 // ready waits for an answer, whatever it is.
@@ -112,7 +97,7 @@ func (s *Server) ready(ctx context.Context) error {
 			return resp.Body.Close()
 		}
 		select {
-		case <-s.done:
+		case <-s.process.Done:
 			return errors.New("it ended at once")
 		default:
 		}
@@ -133,14 +118,7 @@ func (s *Server) Credentials() aws.CredentialsProvider {
 }
 
 // Close ends the server and waits for its end.
-func (s *Server) Close() error {
-	err := s.cmd.Process.Kill()
-	<-s.done
-	if errors.Is(err, os.ErrProcessDone) {
-		return nil
-	}
-	return err
-}
+func (s *Server) Close() { s.process.Kill() }
 
 // freeAddress is one that nobody listens on now.
 func freeAddress() (string, error) {
@@ -154,24 +132,12 @@ func freeAddress() (string, error) {
 // install returns the program. The first call on this machine builds it, in about a minute; calls
 // of other processes meanwhile wait for it.
 func install(ctx context.Context) (string, error) {
-	cache := "/var/cache/ebs-release"
-	if dir := os.Getenv("XDG_CACHE_HOME"); dir != "" {
-		cache = filepath.Join(dir, "ebs-release")
-	}
-	dir := filepath.Join(cache, "versitygw-"+version)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	dir := filepath.Join(cache.Directory(), "versitygw-"+version)
+	unlock, err := cache.Lock(ctx, dir)
 	if err != nil {
 		return "", err
 	}
-	defer lock.Close()
-	for unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil { // it cannot wait with a deadline
-		if err := smithytime.SleepWithContext(ctx, pollTime); err != nil {
-			return "", fmt.Errorf("lock %s, which another build holds: %w", lock.Name(), err)
-		}
-	}
+	defer unlock()
 	program := filepath.Join(dir, filepath.Base(module))
 	if _, err := os.Stat(program); err == nil { // go install puts it there as a whole
 		return program, nil

@@ -85,7 +85,7 @@ func (m *Machine) Unplug(ctx context.Context, name string) error {
 			return nil
 		}
 		d, b := m.slots[slot], m.boot
-		if b == nil || !b.process.running() {
+		if b == nil || !b.process.Running() {
 			m.slots[slot] = nil
 			m.mu.Unlock()
 			return d.File.Close()
@@ -93,7 +93,7 @@ func (m *Machine) Unplug(ctx context.Context, name string) error {
 		m.mu.Unlock()
 		err := b.unplug(ctx, d)
 		if errors.Is(err, errNoPower) {
-			<-b.process.done // qemu hung up: it is about to end
+			<-b.process.Done // qemu hung up: it is about to end
 			continue
 		}
 		if err != nil {
@@ -151,7 +151,7 @@ func (m *Machine) Disks() []string {
 func (m *Machine) ReverseDisks() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.boot != nil && m.boot.process.running() {
+	if m.boot != nil && m.boot.process.Running() {
 		return fmt.Errorf("reverse the disks of %s: it is on", m.ID)
 	}
 	slices.Reverse(m.slots)

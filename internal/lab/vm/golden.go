@@ -15,10 +15,12 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"ebs-release/internal/lab/cache"
+	"ebs-release/internal/lab/child"
 	"ebs-release/internal/lab/debian"
 	"ebs-release/internal/output"
+
+	"golang.org/x/sys/unix"
 )
 
 // The recipe of the golden disk: its packages, and what is done to the tree.
@@ -35,23 +37,15 @@ const layout = 1
 // cache directory under a name that follows from the recipe; the next calls, of other processes
 // too, find it there.
 func Golden(ctx context.Context, log *slog.Logger) (*Image, error) {
-	cache := cacheFolder()
-	image, err := golden(ctx, cache, log)
+	dir := cache.Directory()
+	image, err := golden(ctx, dir, log)
 	if err != nil {
-		return nil, fmt.Errorf("golden disk of the VM lab in %s: %w", cache, err)
+		return nil, fmt.Errorf("golden disk of the VM lab in %s: %w", dir, err)
 	}
 	return image, nil
 }
 
-// cacheFolder follows the XDG base directories for a person's lab; root's has its place under /var.
-func cacheFolder() string {
-	if dir := os.Getenv("XDG_CACHE_HOME"); dir != "" {
-		return filepath.Join(dir, "ebs-release")
-	}
-	return "/var/cache/ebs-release"
-}
-
-func golden(ctx context.Context, cache string, log *slog.Logger) (*Image, error) {
+func golden(ctx context.Context, cached string, log *slog.Logger) (*Image, error) {
 	suite, err := debian.Suite()
 	if err != nil {
 		return nil, err
@@ -60,21 +54,18 @@ func golden(ctx context.Context, cache string, log *slog.Logger) (*Image, error)
 	if err != nil {
 		return nil, err
 	}
-	dir := filepath.Join(cache, name)
+	dir := filepath.Join(cached, name)
 	image := &Image{Disk: filepath.Join(dir, "disk.raw"), Kernel: filepath.Join(dir, "vmlinuz"), format: "raw"}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return nil, err
-	}
-	lock, err := lockFile(ctx, filepath.Join(cache, "lock"))
+	unlock, err := cache.Lock(ctx, cached)
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Close()
+	defer unlock()
 	if _, err := os.Stat(dir); err == nil {
 		return image, nil
 	}
 	// What builds that were killed left behind; the lock says that none is going on.
-	leftovers, err := filepath.Glob(filepath.Join(cache, "partial-*"))
+	leftovers, err := filepath.Glob(filepath.Join(cached, "partial-*"))
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +76,7 @@ func golden(ctx context.Context, cache string, log *slog.Logger) (*Image, error)
 	}
 	log.Info("building the golden disk of the VM lab, once for all", "dir", dir)
 	started := time.Now()
-	partial, err := os.MkdirTemp(cache, "partial-")
+	partial, err := os.MkdirTemp(cached, "partial-")
 	if err != nil {
 		return nil, err
 	}
@@ -175,10 +166,10 @@ func command(ctx context.Context, argv ...string) *exec.Cmd {
 func run(cmd *exec.Cmd) error {
 	var talk output.Ends
 	cmd.Stdout, cmd.Stderr = &talk, &talk
-	p, err := start(cmd, nil)
+	p, err := child.Start(cmd, nil)
 	if err == nil {
-		<-p.done
-		err = p.err
+		<-p.Done
+		err = p.Err
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Args[0]), err, talk.String())
@@ -193,26 +184,4 @@ func extract(name, path string, mode fs.FileMode) error {
 		return err
 	}
 	return os.WriteFile(path, data, mode)
-}
-
-// lockFile takes an exclusive lock, which the file's Close gives back.
-func lockFile(ctx context.Context, path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return f, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
-		}
-		select {
-		case <-ctx.Done():
-			return nil, errors.Join(fmt.Errorf("lock %s, which another build holds: %w", path, context.Cause(ctx)), f.Close())
-		case <-time.After(200 * time.Millisecond): // flock(2) cannot wait with a deadline
-		}
-	}
 }

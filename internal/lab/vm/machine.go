@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"ebs-release/internal/lab/child"
 	"ebs-release/internal/output"
 
 	"golang.org/x/sys/unix"
@@ -77,7 +78,7 @@ type Machine struct {
 
 // boot is one run of a machine, from power on to power off.
 type boot struct {
-	process *process
+	process *child.Process
 	qmp     *qmp
 	talk    *output.Ends  // what qemu itself had to say
 	marked  chan struct{} // closed when all marks have been read
@@ -147,7 +148,7 @@ func Start(ctx context.Context, spec Spec) (*Machine, error) {
 func (m *Machine) PowerOn(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.boot != nil && m.boot.process.running() {
+	if m.boot != nil && m.boot.process.Running() {
 		return fmt.Errorf("switch %s on: it is on", m.ID)
 	}
 	m.cut() // it switched itself off
@@ -186,7 +187,7 @@ func (m *Machine) watch(b *boot, patience time.Duration) {
 		}
 		select {
 		case <-changed:
-		case <-b.process.done:
+		case <-b.process.Done:
 			return
 		case <-over:
 			resets++
@@ -223,7 +224,7 @@ func (m *Machine) start() (*boot, error) {
 	cmd := exec.Command("qemu-system-x86_64", arguments...)
 	cmd.Stdout, cmd.Stderr = m.console, b.talk
 	cmd.ExtraFiles = []*os.File{monitorEnd, tap, marksEnd}
-	if b.process, err = start(cmd, nil); err != nil {
+	if b.process, err = child.Start(cmd, nil); err != nil {
 		monitor.Close()
 		marks.Close()
 		return nil, err
@@ -253,7 +254,7 @@ func socketPair(name string) (net.Conn, *os.File, error) {
 
 // off ends qemu as a power cut does, and returns when it is gone.
 func (b *boot) off() {
-	b.process.kill()
+	b.process.Kill()
 	b.qmp.conn.Close()
 	<-b.qmp.ended
 	<-b.marked
@@ -301,7 +302,7 @@ func (m *Machine) Shutdown(ctx context.Context, grace time.Duration) error {
 			return fmt.Errorf("shut %s down: %w", m.ID, err)
 		}
 		select {
-		case <-b.process.done:
+		case <-b.process.Done:
 			return nil
 		case <-ctx.Done():
 			return fmt.Errorf("shut %s down: %w", m.ID, context.Cause(ctx))
@@ -364,13 +365,13 @@ func (m *Machine) Destroy() error {
 // On says whether the machine has power: it may have switched itself off.
 func (m *Machine) On() bool {
 	b := m.current()
-	return b != nil && b.process.running()
+	return b != nil && b.process.Running()
 }
 
 // Off is closed when the boot that is going on has ended, by a power cut or by the machine itself.
 func (m *Machine) Off() <-chan struct{} {
 	if b := m.current(); b != nil {
-		return b.process.done
+		return b.process.Done
 	}
 	off := make(chan struct{})
 	close(off)
@@ -380,7 +381,7 @@ func (m *Machine) Off() <-chan struct{} {
 // PID is qemu's process, 0 when the machine is off.
 func (m *Machine) PID() int {
 	if b := m.current(); b != nil {
-		return b.process.cmd.Process.Pid
+		return b.process.Cmd.Process.Pid
 	}
 	return 0
 }

@@ -11,10 +11,11 @@ import (
 	"os/exec"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"ebs-release/internal/lab/child"
 	"ebs-release/internal/lab/netns"
 	"ebs-release/internal/output"
+
+	"golang.org/x/sys/unix"
 )
 
 // Switch is where machines plug their network cable in: a bridge in a network namespace of the lab.
@@ -136,10 +137,10 @@ func (s Switch) ip(ctx context.Context, arguments ...string) error {
 	cmd := exec.CommandContext(ctx, "ip", arguments...)
 	var talk output.Ends
 	cmd.Stdout, cmd.Stderr = &talk, &talk
-	p, err := start(cmd, s.Namespace)
+	p, err := child.Start(cmd, s.Namespace)
 	if err == nil {
-		<-p.done
-		err = p.err
+		<-p.Done
+		err = p.Err
 	}
 	if err != nil {
 		return fmt.Errorf("%v: %w: %s", cmd.Args, err, talk.String())

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/lab/child"
 	"ebs-release/internal/output"
 )
 
@@ -58,21 +59,21 @@ func (m *Machine) runWith(ctx context.Context, c Command) (Output, error) {
 	cmd := m.ssh(ctx, "-o", "ControlMaster=no", strings.Join(words, " "))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Stdin, tee(&stdout, c.Stdout), tee(&stderr, c.Stderr)
-	p, err := start(cmd, m.spec.Switch.Namespace)
+	p, err := child.Start(cmd, m.spec.Switch.Namespace)
 	if err != nil {
 		return Output{Code: -1}, err
 	}
 	select {
-	case <-p.done:
-	case <-b.process.done: // nobody would tell ssh
-		p.kill()
+	case <-p.Done:
+	case <-b.process.Done: // nobody would tell ssh
+		p.Kill()
 	}
 	out := Output{Stdout: stdout.String(), Stderr: stderr.String(), Code: cmd.ProcessState.ExitCode()}
-	if err := p.err; err != nil {
+	if err := p.Err; err != nil {
 		switch {
 		case ctx.Err() != nil:
 			err = fmt.Errorf("%w (%v)", context.Cause(ctx), err)
-		case !b.process.running():
+		case !b.process.Running():
 			err = fmt.Errorf("%w (%v)", errNoPower, err)
 		}
 		return out, fmt.Errorf("%w: %s", err, strings.TrimSpace(out.Stderr))
@@ -98,13 +99,13 @@ func (m *Machine) ssh(ctx context.Context, arguments ...string) *exec.Cmd {
 // machine half a second.
 type login struct {
 	boot    *boot
-	process *process
+	process *child.Process
 	stdin   io.Closer
 }
 
 func (l *login) close() {
 	l.stdin.Close()
-	l.process.kill()
+	l.process.Kill()
 }
 
 // logIn sees to it that there is a connection to the boot that is going on, and returns that boot.
@@ -120,10 +121,10 @@ func (m *Machine) logIn(ctx context.Context) (*boot, error) {
 		m.mu.Lock()
 		b, l := m.boot, m.login
 		m.mu.Unlock()
-		if b == nil || !b.process.running() {
+		if b == nil || !b.process.Running() {
 			return nil, errNoPower
 		}
-		if l != nil && l.boot == b && l.process.running() {
+		if l != nil && l.boot == b && l.process.Running() {
 			return b, nil
 		}
 		if err := m.logInOnce(ctx, b); err == nil {
@@ -133,7 +134,7 @@ func (m *Machine) logIn(ctx context.Context) (*boot, error) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-b.process.done:
+		case <-b.process.Done:
 		case <-time.After(200 * time.Millisecond): // nothing tells that sshd listens now
 		}
 	}
@@ -158,7 +159,7 @@ func (m *Machine) logInOnce(ctx context.Context, b *boot) error {
 	if err != nil {
 		return err
 	}
-	p, err := start(cmd, m.spec.Switch.Namespace)
+	p, err := child.Start(cmd, m.spec.Switch.Namespace)
 	if err != nil {
 		return err
 	}
@@ -173,7 +174,7 @@ func (m *Machine) logInOnce(ctx context.Context, b *boot) error {
 	}()
 	select {
 	case err = <-here:
-	case <-b.process.done:
+	case <-b.process.Done:
 		err = errNoPower
 	case <-ctx.Done():
 		err = context.Cause(ctx)

@@ -1,4 +1,5 @@
-package vm
+// Package child starts programs that die with this process, however it ends.
+package child
 
 import (
 	"os"
@@ -9,22 +10,22 @@ import (
 	"ebs-release/internal/lab/netns"
 )
 
-// process is a running program which dies with this one, however this one ends.
-type process struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
-	err  error         // of its end; valid once done is closed
+// Process is a running program.
+type Process struct {
+	Cmd  *exec.Cmd
+	Done chan struct{} // closed when it has ended
+	Err  error         // of its end; valid once Done is closed
 }
 
-// start starts cmd in the network namespace ns, nil for the caller's own. The death signal that the
+// Start starts cmd in the network namespace ns, nil for the caller's own. The death signal that the
 // kernel sends to a child (PR_SET_PDEATHSIG) comes when the thread that started it ends, so that a
 // goroutine of its own holds this thread until the child is gone.
-func start(cmd *exec.Cmd, ns *os.File) (*process, error) {
+func Start(cmd *exec.Cmd, ns *os.File) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	p := &process{cmd: cmd, done: make(chan struct{})}
+	p := &Process{Cmd: cmd, Done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -39,8 +40,8 @@ func start(cmd *exec.Cmd, ns *os.File) (*process, error) {
 		if err != nil {
 			return
 		}
-		p.err = cmd.Wait()
-		close(p.done)
+		p.Err = cmd.Wait()
+		close(p.Done)
 	}()
 	if err := <-started; err != nil {
 		return nil, err
@@ -48,15 +49,16 @@ func start(cmd *exec.Cmd, ns *os.File) (*process, error) {
 	return p, nil
 }
 
-// kill ends the process at once and waits for its end.
-func (p *process) kill() {
-	p.cmd.Process.Kill() // gone already: fine
-	<-p.done
+// Kill ends the process at once and waits for its end.
+func (p *Process) Kill() {
+	p.Cmd.Process.Kill() // gone already: fine
+	<-p.Done
 }
 
-func (p *process) running() bool {
+// Running says whether it has not ended yet.
+func (p *Process) Running() bool {
 	select {
-	case <-p.done:
+	case <-p.Done:
 		return false
 	default:
 		return true
