@@ -15,7 +15,6 @@ import (
 	"testing"
 
 	"ebs-release/internal/gc"
-	"ebs-release/internal/manifest"
 	"ebs-release/internal/pack"
 
 	"golang.org/x/sys/unix"
@@ -24,25 +23,17 @@ import (
 // packOf is the text of a pack from one release on a volume to another one there.
 func packOf(t *testing.T, tree *Volume, from, to Ingested) []byte {
 	t.Helper()
-	base, err := os.Open(tree.Root() + "/" + stateDir + "/" + from.ID + manifestExt)
+	c, err := tree.Changes(t.Context(), from.ID, to.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = base.Close() }()
-	next, err := os.Open(tree.Root() + "/" + stateDir + "/" + to.ID + manifestExt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = next.Close() }()
-	c, err := manifest.Compare(t.Context(), base, next)
-	if err != nil {
-		t.Fatal(err)
+	defer func() { _ = c.Close() }()
+	if c.FromDigest != from.Digest || c.ToDigest != to.Digest {
+		t.Fatalf("%+v", c.Step)
 	}
 	var text bytes.Buffer
-	err = pack.Write(t.Context(), &text, pack.Head{From: from.Digest, To: to.Digest, Release: to.ID}, c.All(t.Context()), func(path string) (io.ReadCloser, error) {
-		return os.Open(tree.Path(to.ID) + "/" + path)
-	})
-	if err != nil {
+	head := pack.Head{From: c.FromDigest, To: c.ToDigest, Release: c.To}
+	if err := pack.Write(t.Context(), &text, head, c.All(t.Context()), c.Open); err != nil {
 		t.Fatal(err)
 	}
 	return text.Bytes()

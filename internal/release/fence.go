@@ -55,7 +55,7 @@ func (v *Volume) stamp(name string) (n int64, id string, err error) {
 }
 
 func (v *Volume) writeStamp(name string, n int64, id string) error {
-	err := v.replaceFile(name, func(file *os.File) error {
+	err := v.replaceFile(name, stateMode, func(file *os.File) error {
 		_, err := fmt.Fprintf(file, "%d %s\n", n, id)
 		return err
 	})

@@ -291,7 +291,7 @@ func (v *Volume) abandon(a *assembly) error {
 // is there has one; then everything to disk; then the rename. The manifest's time says since when
 // nothing was written to the tree but what it names.
 func (v *Volume) publish(id string, a *assembly) error {
-	if err := v.replaceFile(id+manifestExt, func(file *os.File) error {
+	if err := v.replaceFile(id+manifestExt, stateMode, func(file *os.File) error {
 		if _, err := file.Write(a.text); err != nil {
 			return err
 		}

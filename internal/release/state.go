@@ -138,8 +138,11 @@ func (v *Volume) owner() (owner, error) {
 	return owner{int(st.Uid), int(st.Gid)}, nil
 }
 
+// stateMode is that of what everybody on the machine may read.
+const stateMode = os.FileMode(0o644)
+
 // replaceFile writes a file of the state directory, always whole.
-func (v *Volume) replaceFile(name string, write func(*os.File) error) error {
+func (v *Volume) replaceFile(name string, mode os.FileMode, write func(*os.File) error) error {
 	who, err := v.owner()
 	if err != nil {
 		return err
@@ -155,7 +158,7 @@ func (v *Volume) replaceFile(name string, write func(*os.File) error) error {
 		return fmt.Errorf("release volume %s: %w", v.path, err)
 	}
 	defer func() { _ = state.Close() }()
-	file, err := renameio.NewPendingFile(name, renameio.WithRoot(state), renameio.WithStaticPermissions(0o644))
+	file, err := renameio.NewPendingFile(name, renameio.WithRoot(state), renameio.WithStaticPermissions(mode))
 	if err != nil {
 		return fmt.Errorf("write %s/%s/%s: %w", v.path, stateDir, name, err)
 	}

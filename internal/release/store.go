@@ -64,7 +64,7 @@ func (v *Volume) SetStore(ctx context.Context, id string) error {
 		if have != "" {
 			return fmt.Errorf("%s belongs to store %s, not to %s", v.path, have, id)
 		}
-		err = v.replaceFile(storeName, func(f *os.File) error {
+		err = v.replaceFile(storeName, stateMode, func(f *os.File) error {
 			_, err := f.WriteString(id + "\n")
 			return err
 		})

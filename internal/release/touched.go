@@ -70,7 +70,7 @@ func (v *Volume) noteSpan(began unix.Timespec) error {
 	}
 	all := append(v.spans(), span{began.Nano(), now.Nano()})
 	all = all[max(0, len(all)-mostSpans):]
-	return v.replaceFile(spansName, func(file *os.File) error {
+	return v.replaceFile(spansName, stateMode, func(file *os.File) error {
 		w := bufio.NewWriter(file)
 		for _, s := range all {
 			fmt.Fprintln(w, s.begin, s.end)
