@@ -49,11 +49,17 @@ func NewFetcher(place string, load store.Load, log *slog.Logger) (*Fetcher, erro
 // Place is what is read, without a password.
 func (f *Fetcher) Place() string { return f.place }
 
+// Fetched is a pointer, and the document that it was read from.
+type Fetched struct {
+	Pointer
+	Document []byte
+}
+
 // Fetch reads the pointer and tries again until ctx ends: when there is no answer or none yet, when
 // the store is in trouble or asks to wait, on a body that is cut off and one that is no pointer.
 // What another try does not change is final, such as a web server's 401 and 403. The error names
 // the last cause.
-func (f *Fetcher) Fetch(ctx context.Context) (Pointer, error) {
+func (f *Fetcher) Fetch(ctx context.Context) (Fetched, error) {
 	var last error // the cause of the last failure: a context that ends while we wait must not hide it
 	start := time.Now()
 	for try := 1; ; try++ {
@@ -69,14 +75,14 @@ func (f *Fetcher) Fetch(ctx context.Context) (Pointer, error) {
 			last = err
 		}
 		if said.Final {
-			return Pointer{}, fmt.Errorf("read pointer %s: %w", f.place, last)
+			return Fetched{}, fmt.Errorf("read pointer %s: %w", f.place, last)
 		}
 		if ctx.Err() == nil {
 			f.log.WarnContext(ctx, "pointer not read, trying again", "url", f.place, "try", try, "error", last)
 			_ = smithytime.SleepWithContext(ctx, backoff(try, said.Wait))
 		}
 		if ended := ctx.Err(); ended != nil {
-			return Pointer{}, fmt.Errorf("read pointer %s: %w (%w after %d tries in %s)",
+			return Fetched{}, fmt.Errorf("read pointer %s: %w (%w after %d tries in %s)",
 				f.place, last, ended, try, time.Since(start).Round(time.Millisecond))
 		}
 	}
@@ -86,21 +92,31 @@ func (f *Fetcher) Fetch(ctx context.Context) (Pointer, error) {
 func IsMissing(err error) bool { return errors.Is(err, store.ErrNotFound) }
 
 // once is one try.
-func (f *Fetcher) once(ctx context.Context) (Pointer, error) {
-	if f.from == nil {
-		from, err := store.OpenS3(ctx, f.place, f.load)
-		if err != nil {
-			return Pointer{}, err
-		}
-		f.from = from
+func (f *Fetcher) once(ctx context.Context) (Fetched, error) {
+	from, err := f.Store(ctx)
+	if err != nil {
+		return Fetched{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
-	data, _, err := store.ReadAll(ctx, f.from, f.key, MaxSize, "")
+	document, _, err := store.ReadAll(ctx, from, f.key, MaxSize, "")
 	if err != nil {
-		return Pointer{}, err
+		return Fetched{}, err
 	}
-	return Parse(data)
+	p, err := Parse(document)
+	return Fetched{p, document}, err
+}
+
+// Store is where the packs lie, too: beside the pointer.
+func (f *Fetcher) Store(ctx context.Context) (store.Reader, error) {
+	if f.from == nil {
+		from, err := store.OpenS3(ctx, f.place, f.load)
+		if err != nil {
+			return nil, err
+		}
+		f.from = from
+	}
+	return f.from, nil
 }
 
 // backoff doubles from a quarter of a second to five seconds, with jitter: many instances boot at

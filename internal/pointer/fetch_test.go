@@ -29,7 +29,8 @@ func fetch(t *testing.T, deadline time.Duration, handler http.HandlerFunc) (Poin
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f.Fetch(ctx)
+	got, err := f.Fetch(ctx)
+	return got.Pointer, err
 }
 
 func TestFetchReadsThePointerPastCaches(t *testing.T) {
@@ -91,7 +92,7 @@ func TestFetchNamesTheLastCauseAtItsDeadline(t *testing.T) {
 		{"500", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }, "500 Internal Server Error"},
 		{"empty", body(""), "the pointer is empty"},
 		{"HTML", body("<html>"), "the pointer is HTML"},
-		{"10 MB", body(strings.Repeat("{", 10<<20)), "larger than 64 KiB"},
+		{"10 MB", body(strings.Repeat("{", 10<<20)), "larger than 128 KiB"},
 		{"garbage JSON", body("{oops"), "not valid JSON"},
 		{"unknown schema", body(`{"schema": 9}`), "has schema 9"},
 		{"wrong snapshot id", body("snap-nonsense"), `no valid snapshot id: "snap-nonsense"`},
@@ -248,7 +249,8 @@ func TestFetchFollowsNoRedirectFromHTTPSToHTTP(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		return f.Fetch(ctx)
+		got, err := f.Fetch(ctx)
+		return got.Pointer, err
 	}
 	if p, err := get(httptest.NewTLSServer, private.URL); err != nil || p.Generation != 7 {
 		t.Errorf("https to https: got %+v, %v", p, err)

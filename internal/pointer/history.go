@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 )
 
 const (
+	historySchema = 1
+
 	mostEntries = 1000                   // older ones go
 	mostError   = 2000                   // bytes of an error that are kept
 	mostRemoved = 200                    // names of what gc removed that are kept
@@ -76,32 +79,39 @@ func (s *Store) History(ctx context.Context) ([]Entry, error) {
 
 // Record adds how something ended.
 func (s *Store) Record(ctx context.Context, e Entry) error {
-	e.Schema, e.Error = Schema, e.Error[:min(len(e.Error), mostError)]
+	e.Schema, e.Error = historySchema, e.Error[:min(len(e.Error), mostError)]
 	if more := len(e.Removed) - mostRemoved; more > 0 {
 		e.Removed = append(slices.Clone(e.Removed[:mostRemoved]), fmt.Sprintf("and %d more", more))
 	}
 	return s.changeHistory(ctx, func(lines []Entry) []Entry { return append(lines, e) })
 }
 
-// withCommit adds the line of a pointer that has none.
+// withCommit adds the line of a pointer that has none, and the snapshots of the generation that they
+// hold: they may come later than the commit.
 func withCommit(lines []Entry, p Pointer) []Entry {
-	has := func(e Entry) bool { return e.Committed && e.Generation == p.Generation }
-	if p.Generation == 0 || slices.ContainsFunc(lines, has) {
-		return lines
+	committed := func(generation int64) int {
+		return slices.IndexFunc(lines, func(e Entry) bool { return e.Committed && e.Verb == "" && e.Generation == generation })
 	}
-	return append(lines, Entry{
-		Schema: Schema, Time: p.Created, Who: p.By, Message: p.Message, Result: ResultCommitted, Committed: true,
-		Generation: p.Generation, Release: p.Release, Digest: p.Digest, Snapshots: p.Snapshots,
-	})
+	if p.Generation > 0 && !slices.ContainsFunc(lines, func(e Entry) bool { return e.Committed && e.Generation == p.Generation }) {
+		lines = append(slices.Clone(lines), Entry{
+			Schema: historySchema, Time: p.Created, Who: p.By, Message: p.Message, Result: ResultCommitted, Committed: true,
+			Generation: p.Generation, Release: p.Release, Digest: p.Digest,
+		})
+	}
+	if i := committed(p.Holds().Generation); i >= 0 && lines[i].Snapshots == nil {
+		lines = slices.Clone(lines)
+		lines[i].Snapshots = p.Snapshots
+	}
+	return lines
 }
 
-// noteCommit writes the line of the pointer, if it is not there.
+// noteCommit writes the line of the pointer, or what is new in it.
 func (s *Store) noteCommit(ctx context.Context, p Pointer) error {
 	return s.changeHistory(ctx, func(lines []Entry) []Entry { return withCommit(lines, p) })
 }
 
-// changeHistory applies a change that adds a line or none to what is there, and once more where
-// somebody else was faster.
+// changeHistory applies a change to what is there, and once more where somebody else was faster.
+// change leaves its argument as it is.
 func (s *Store) changeHistory(ctx context.Context, change func([]Entry) []Entry) error {
 	for {
 		lines, version, err := s.history(ctx)
@@ -109,7 +119,7 @@ func (s *Store) changeHistory(ctx context.Context, change func([]Entry) []Entry)
 			return err
 		}
 		changed := change(lines)
-		if len(changed) == len(lines) {
+		if reflect.DeepEqual(changed, lines) {
 			return nil
 		}
 		data, err := renderHistory(changed)
@@ -141,7 +151,7 @@ func (s *Store) history(ctx context.Context) ([]Entry, store.Version, error) {
 	var lines []Entry
 	for line := range bytes.Lines(data) {
 		var e Entry
-		if json.Unmarshal(line, &e) == nil && e.Schema == Schema {
+		if json.Unmarshal(line, &e) == nil && e.Schema == historySchema {
 			lines = append(lines, e)
 		}
 	}

@@ -1,6 +1,6 @@
 // Package pointer is the small document that says which generation, release, digest and snapshot
-// are current: parse, validate, render it; fetch it (Fetcher, the agent's side) and keep it in
-// a store with compare-and-swap (Store, the publisher's side).
+// are current, and which packs lead there: parse, validate, sign it; fetch it (Fetcher, the agent's
+// side) and keep it in a store with compare-and-swap (Store, the publisher's side).
 package pointer
 
 import (
@@ -21,10 +21,14 @@ import (
 )
 
 const (
-	// Schema is the version of release.json that this program writes and reads.
+	// Schema is the version of a release.json that is not signed: a Pointer as it is. It names one
+	// snapshot, and no packs.
 	Schema = 1
-	// MaxSize is the largest pointer that is looked at, in bytes. A real one has about 400.
-	MaxSize = 64 << 10
+	// Signed is the version of one that is signed: an envelope.
+	Signed = 2
+	// MaxSize is the largest pointer that is looked at, in bytes. A real one has about 400, and 450
+	// more for each pack that it lists.
+	MaxSize = 128 << 10
 	// MaxMessage is the longest message of a publish, in bytes. Escaped as JSON it may be six times
 	// as long.
 	MaxMessage = 4 << 10
@@ -33,15 +37,25 @@ const (
 // Pointer is release.json.
 type Pointer struct {
 	Schema     int               `json:"schema"`
-	Generation int64             `json:"generation"` // grows by every publish; 0: a plain line "snap-…", nothing to verify against
-	Release    string            `json:"release"`    // 20261122T231500Z-9f31c0de77aa
-	Digest     string            `json:"digest"`     // sha256 of the manifest, 64 lower-case hex digits
-	Snapshots  map[string]string `json:"snapshots"`  // region -> snap-…
+	Generation int64             `json:"generation"`            // grows by every publish; 0: a plain line "snap-…", nothing to verify against
+	Release    string            `json:"release"`               // 20261122T231500Z-9f31c0de77aa
+	Digest     string            `json:"digest"`                // sha256 of the manifest, 64 lower-case hex digits
+	Snapshots  map[string]string `json:"snapshots"`             // region -> snap-…
+	SnapshotOf *Held             `json:"snapshot_of,omitempty"` // what the snapshots hold; nil: Release
 	Created    time.Time         `json:"created"`
 	By         string            `json:"by,omitempty"`
 	Message    string            `json:"message,omitempty"`
 	Revision   int64             `json:"revision,omitempty"` // grows by every write, also of one generation; 0: an older version wrote it
 	Store      string            `json:"store,omitempty"`    // whose it is: 16 hex digits; empty: written before stores had ids
+	Keys       []string          `json:"keys,omitempty"`     // who may sign the next ones, as text; empty: those that may until now
+	Edges      []Edge            `json:"edges,omitempty"`    // the packs of the store: how to get from one release to another
+}
+
+// Held is a release, and the generation that it was.
+type Held struct {
+	Generation int64  `json:"generation"`
+	Release    string `json:"release"`
+	Digest     string `json:"digest"`
 }
 
 var (
@@ -51,7 +65,8 @@ var (
 	regionName = regexp.MustCompile(`^[a-z]{2,}(?:-[a-z]+)+-[0-9]+$`) // eusc-de-east-1 has four
 )
 
-// Parse reads a pointer: release.json, or one line "snap-…" of an older setup. Unknown fields of a
+// Parse reads a pointer: release.json, or one line "snap-…" of an older setup. Who signed it is not
+// looked at: see CheckSignature. Unknown fields of a
 // known schema are passed over, so that an agent baked into an old AMI can read what a newer
 // publisher adds; anything else that is not as expected is an error.
 func Parse(data []byte) (Pointer, error) {
@@ -83,13 +98,24 @@ func parseJSON(text []byte) (Pointer, error) {
 	if version.Schema == nil {
 		return Pointer{}, errors.New("the pointer has no schema: this is not a release.json")
 	}
-	if *version.Schema != Schema {
-		return Pointer{}, fmt.Errorf("the pointer has schema %d, this program knows schema %d: update ebs-release on this machine",
-			*version.Schema, Schema)
+	switch *version.Schema {
+	case Schema:
+	case Signed:
+		e, err := openEnvelope(text)
+		if err != nil {
+			return Pointer{}, fmt.Errorf("the pointer is not valid: %w", err)
+		}
+		text = []byte(e.Payload)
+	default:
+		return Pointer{}, fmt.Errorf("the pointer has schema %d, this program knows schemas %d and %d: update ebs-release on this machine",
+			*version.Schema, Schema, Signed)
 	}
 	var p Pointer
 	if err := decode(text, &p); err != nil {
 		return Pointer{}, fmt.Errorf("the pointer is not valid JSON: %w", err)
+	}
+	if p.Schema != *version.Schema {
+		return Pointer{}, fmt.Errorf("the pointer is not valid: schema %d in an envelope of schema %d", p.Schema, *version.Schema)
 	}
 	if err := p.validate(); err != nil {
 		return Pointer{}, fmt.Errorf("the pointer is not valid: %w", err)
@@ -100,7 +126,7 @@ func parseJSON(text []byte) (Pointer, error) {
 func decode(text []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if err := d.Decode(into); err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) {
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 			return errors.New("it is cut off")
 		}
 		return err
@@ -130,6 +156,21 @@ func (p Pointer) validate() error {
 		return fmt.Errorf("store %s is not 16 lower-case hex digits", excerpt([]byte(p.Store)))
 	case len(p.Snapshots) == 0:
 		return errors.New("it names no snapshot")
+	case p.Schema != Signed && (len(p.Edges) > 0 || len(p.Keys) > 0 || p.SnapshotOf != nil):
+		return errors.New("it lists packs or keys, and is not signed")
+	case len(p.Edges) > MostEdges:
+		return fmt.Errorf("it lists %d packs, want at most %d", len(p.Edges), MostEdges)
+	}
+	if _, err := ParsePublicKeys(p.Keys); err != nil {
+		return err
+	}
+	if h := p.Holds(); generation.Check(h.Generation) != nil || !manifest.ValidID(h.Release) || !manifest.ValidDigest(h.Digest) {
+		return errors.New("it does not say what its snapshot holds")
+	}
+	for i, e := range p.Edges {
+		if err := e.validate(); err != nil {
+			return fmt.Errorf("pack %d: %w", i+1, err)
+		}
 	}
 	for _, region := range slices.Sorted(maps.Keys(p.Snapshots)) {
 		if err := CheckRegion(region); err != nil {
@@ -150,7 +191,7 @@ func CheckRegion(region string) error {
 	return nil
 }
 
-// Render returns the bytes that Parse reads: JSON, or the plain line of a legacy pointer.
+// Render returns the bytes of a pointer that is not signed: JSON, or the plain line of a legacy one.
 func (p Pointer) Render() []byte {
 	if p.Legacy() {
 		return []byte(p.Snapshots[""] + "\n")
@@ -170,6 +211,15 @@ func (p Pointer) Render() []byte {
 func (p Pointer) Legacy() bool {
 	_, plain := p.Snapshots[""]
 	return p.Generation == 0 && plain
+}
+
+// Holds is the release that the snapshots hold: the pointer's own, or an older one that packs lead
+// on from.
+func (p Pointer) Holds() Held {
+	if p.SnapshotOf != nil {
+		return *p.SnapshotOf
+	}
+	return Held{p.Generation, p.Release, p.Digest}
 }
 
 // Snapshot returns the snapshot for a region.

@@ -36,7 +36,17 @@ type Holder = store.Holder
 type Store struct {
 	at    store.Store
 	locks *store.Directory // nil: none. On S3 nothing can hold a lock for a process: compare-and-swap alone keeps two publishers apart
+
+	key     SecretKey   // zero: pointers are not signed
+	trusted []PublicKey // who signed what is read; none: that is not looked at
 }
+
+// SignWith makes the store sign what it writes, and believe only what one of the trusted keys
+// signed: nothing that somebody else put there may come back under our signature.
+func (s *Store) SignWith(key SecretKey, trusted ...PublicKey) { s.key, s.trusted = key, trusted }
+
+// Objects is what lies beside the pointer: packs.
+func (s *Store) Objects() store.Store { return s.at }
 
 // InS3 says whether a place is in S3: s3://bucket/prefix.
 func InS3(place string) bool { return store.IsS3(place) }
@@ -133,19 +143,26 @@ func (s *Store) read(ctx context.Context) (Pointer, store.Version, error) {
 	if p.Legacy() {
 		return Pointer{}, "", fmt.Errorf("pointer store: %s/%s is a plain line, want JSON: move it away to start at generation 1", s.at, jsonName)
 	}
+	if len(s.trusted) > 0 {
+		if err := CheckSignature(data, s.trusted); err != nil {
+			return Pointer{}, "", fmt.Errorf("pointer store: %s/%s: %w. "+
+				"Try: look who wrote it (ebs-release history, key show); when it is right, sign it: ebs-release key sign", s.at, jsonName, err)
+		}
+	}
 	return p, version, nil
 }
 
 // CompareAndSwap writes next if the store still has the pointer from, as Read returned it (a zero
-// one: nothing is published yet); otherwise ErrConflict. Each write has a revision of its own, so
-// that two writes of one generation differ. ErrUnclear: it may be written, now or a moment later.
+// one: nothing is published yet); otherwise ErrConflict. The generation is above that of from, or the
+// same, with the same release: then only what is said about it changes, such as its snapshot. Each
+// write has a revision of its own, so that two writes of one generation differ. ErrUnclear: it may be written, now or a moment later.
 // After any other error the pointer may be the old or the new one, never torn: Read tells.
 func (s *Store) CompareAndSwap(ctx context.Context, from, next Pointer) error {
-	next.Schema, next.Revision = Schema, from.Revision+1
-	if err := next.validate(); err != nil {
-		return fmt.Errorf("write pointer: it is not valid: %w", err)
+	next.Revision = from.Revision + 1
+	data, err := s.render(next)
+	if err != nil {
+		return fmt.Errorf("write pointer: %w", err)
 	}
-	data := next.Render()
 	if _, err := Parse(data); err != nil {
 		return fmt.Errorf("write pointer: nobody could read it: %w", err)
 	}
@@ -183,10 +200,23 @@ func compare(have, from, next Pointer) error {
 	switch {
 	case have.Generation != from.Generation || have.Revision != from.Revision:
 		return moved(have, from)
+	case next.Generation == have.Generation && next.Release == have.Release && next.Digest == have.Digest:
 	case next.Generation <= have.Generation:
 		return fmt.Errorf("%w: generation %d is not above %d", ErrConflict, next.Generation, have.Generation)
 	}
 	return nil
+}
+
+// render returns the document that is written, signed where there is a key.
+func (s *Store) render(p Pointer) ([]byte, error) {
+	if !s.key.IsZero() {
+		return p.Sign(s.key)
+	}
+	p.Schema = Schema
+	if err := p.validate(); err != nil {
+		return nil, fmt.Errorf("it is not valid: %w", err)
+	}
+	return p.Render(), nil
 }
 
 func moved(have, from Pointer) error {
@@ -210,7 +240,11 @@ func (s *Store) settle(ctx context.Context, from, next Pointer, version store.Ve
 	if from.Generation > 0 {
 		again := from
 		again.Revision = next.Revision
-		_, err := s.at.PutIf(ctx, jsonName, again.Render(), version)
+		data, err := s.render(again)
+		if err != nil {
+			return errors.Join(unclear, err)
+		}
+		_, err = s.at.PutIf(ctx, jsonName, data, version)
 		if err == nil {
 			// Not %w of it: now it is clear.
 			return fmt.Errorf("it was not written, and the old one was put back under revision %d: %v", //nolint:errorlint // see above

@@ -98,7 +98,7 @@ func (c *Checks) readPointer(ctx context.Context) doctor.Finding {
 		}
 		return doctor.Failure(look+fetcher.Place(), "%s", short(err))
 	}
-	c.pointer = &p
+	c.pointer = &p.Pointer
 	if c.cfg == nil {
 		return doctor.Fine("generation %d, release %s", p.Generation, p.Release)
 	}
