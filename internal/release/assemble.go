@@ -26,19 +26,19 @@ var (
 // belong there goes. Nothing is ever written in place: a file may be a hard link to a release that
 // is in use.
 type assembly struct {
-	manifest manifest.Manifest
-	text     []byte // the same, encoded
-	steps    []step
-	base     *os.File      // tree to link from; nil: there is none
-	whole    unix.Timespec // when the base was whole. A file of it that was written to later is not taken for what its manifest says
-	spans    spans         // see noteSpan. A file of the base whose ctime is in none of them is hashed before it is taken
-	copies   *os.File      // tree to copy from
-	// copyAs says whether entry i is to be copied, and from which path below copies. What is not is
+	// entries gives those of the manifest in their order, as often as it is asked. It ends with the
+	// first error.
+	entries func(ctx context.Context, do func(planned) error) error
+	base    *os.File      // tree to link from; nil: there is none
+	whole   unix.Timespec // when the base was whole. A file of it that was written to later is not taken for what its manifest says
+	spans   spans         // see noteSpan. A file of the base whose ctime is in none of them is hashed before it is taken
+	copies  *os.File      // tree to copy from
+	// copyAs says whether an entry is to be copied, and from which path below copies. What is not is
 	// left out.
-	copyAs func(i int) (path string, ok bool)
+	copyAs func(planned) (path string, ok bool)
 	// lost is told which entries cannot be made, as their files in the base are not what its
 	// manifest says; nil: that is an error.
-	lost  func(i int)
+	lost  func(index int)
 	who   owner
 	began unix.Timespec // see justNow. What is written to a file of the new tree from here on is told by its time
 
@@ -49,9 +49,25 @@ type assembly struct {
 	mu                            sync.Mutex
 	again                         []place // of jobs that could not be done; guarded by mu
 	// After it:
-	pendingModes []int // directories whose mode is not yet that of the manifest
-	hides        bool  // an edit of somebody else may have lost its trace here: no noteSpan
+	pendingModes []pendingMode
+	hides        bool // an edit of somebody else may have lost its trace here: no noteSpan
 }
+
+// planned is an entry of the manifest, and how it comes to be.
+type planned struct {
+	index int // in the manifest
+	entry *manifest.Entry
+	step  step
+}
+
+// pendingMode is of a directory whose mode is not yet that of the manifest.
+type pendingMode struct {
+	path string
+	mode uint32
+}
+
+// fromBase is copyAs where all that can be copied is in the base.
+func fromBase(w planned) (path string, ok bool) { return w.step.from, w.step.how != isMissing }
 
 // job is a file to copy or, without to, one of the base to link if it is what the manifest says.
 type job struct {
@@ -75,19 +91,6 @@ func (a *assembly) build(ctx context.Context, partial *os.File) error {
 		err = a.tryAgain(ctx)
 	}
 	return whatIsFull(partial, err)
-}
-
-// all goes through the manifest.
-func (a *assembly) all(ctx context.Context) error {
-	for _, f := range directoriesOf(a.manifest) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := a.directory(f); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // tryAgain copies what could not be linked. What is not right even so is lost.
@@ -174,13 +177,13 @@ func (a *assembly) seal(partial *os.File) error {
 	directories := &dirs{root: partial}
 	defer directories.close()
 	for n := len(a.pendingModes) - 1; n >= 0; n-- { // what is below a directory before itself
-		e := &a.manifest[a.pendingModes[n]]
-		fd, err := directories.directory(e.Path)
+		d := a.pendingModes[n]
+		fd, err := directories.directory(d.path)
 		if err != nil {
 			return err
 		}
-		if err := unix.Fchmod(fd, e.Mode); err != nil {
-			return pathError("chmod", e.Path, err)
+		if err := unix.Fchmod(fd, d.mode); err != nil {
+			return pathError("chmod", d.path, err)
 		}
 	}
 	return nil

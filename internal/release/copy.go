@@ -10,7 +10,7 @@ import (
 )
 
 func (a *assembly) copy(p place) error {
-	path, ok := a.copyAs(p.index)
+	path, ok := a.copyAs(p.planned)
 	if !ok {
 		return nil
 	}

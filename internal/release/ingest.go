@@ -146,12 +146,12 @@ func (v *Volume) ingest(ctx context.Context, source *os.File, now time.Time, wan
 			result.CopiedBytes += next[i].Size
 		}
 	}
-	a := &assembly{manifest: next, text: text, steps: steps, base: base.dir, whole: base.whole, spans: base.spans, copies: source,
-		copyAs: func(i int) (string, bool) { return next[i].Path, true }}
+	a := &assembly{entries: entriesOf(next, steps), base: base.dir, whole: base.whole, spans: base.spans, copies: source,
+		copyAs: func(w planned) (string, bool) { return w.entry.Path, true }}
 	if err = v.makeRoom(ctx, result.CopiedBytes, wanted, result.Previous); err != nil {
 		return Ingested{}, err
 	}
-	err = v.take(ctx, result, a, func() error { return unchanged(ctx, source, seen) })
+	err = v.take(ctx, result, text, a, func() error { return unchanged(ctx, source, seen) })
 	if err != nil {
 		return Ingested{}, errors.Join(err, v.abandon(a))
 	}
@@ -159,7 +159,7 @@ func (v *Volume) ingest(ctx context.Context, source *os.File, now time.Time, wan
 }
 
 // take makes the tree of a release. check is called when all is copied.
-func (v *Volume) take(ctx context.Context, result Ingested, a *assembly, check func() error) (err error) {
+func (v *Volume) take(ctx context.Context, result Ingested, text []byte, a *assembly, check func() error) (err error) {
 	if a.who, err = v.owner(); err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (v *Volume) take(ctx context.Context, result Ingested, a *assembly, check f
 	if err := a.seal(partial); err != nil {
 		return err
 	}
-	return v.publish(result.ID, a)
+	return v.publish(result.ID, a, text)
 }
 
 // withDigest finds a release with this digest whose tree was left alone; the current one if it has

@@ -14,9 +14,9 @@ import (
 // it should be.
 func (a *assembly) link(p *place) (bool, error) {
 	from, old := p.base, p.name
-	path := a.steps[p.index].from
+	path := p.step.from
 	if path == p.entry.Path {
-		if p.held == nil {
+		if p.base < 0 {
 			return false, nil
 		}
 	} else {
@@ -42,7 +42,7 @@ func (a *assembly) link(p *place) (bool, error) {
 			return false, err
 		}
 	}
-	if !a.spans.has(st.Ctim) { // nor does what got another name just now: it is hashed for the next
+	if p.step.doubted || !a.spans.has(st.Ctim) { // nor does what got another name just now: it is hashed for the next
 		return a.linkLater(p, from, old, path, &st)
 	}
 	if p.is != nil {

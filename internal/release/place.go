@@ -1,127 +1,182 @@
 package release
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
 	"ebs-release/internal/manifest"
 
 	"golang.org/x/sys/unix"
 )
 
-// directory is a directory of a manifest, with what is right in it: indices, in the order of the
-// names.
-type directory struct {
-	path  string
-	entry int // -1: the root
-	below []int
+// level is a directory of the tree that is being made right. It keeps no descriptor: see dirs.
+type level struct {
+	path   string
+	have   []name // what is in it, in the order of the names, from the last entry on
+	inBase bool   // the base has a directory at this path
 }
 
-// directories come before those that are in them.
-func directoriesOf(m manifest.Manifest) []directory {
-	all := []directory{{entry: -1}}
-	at := map[string]int{"": 0}
-	before, in := "", 0 // the parent of the entry before is mostly that of the next, too
-	for i := range m {
-		if parent, _ := manifest.Split(m[i].Path); parent != before {
-			before, in = parent, at[parent]
-		}
-		all[in].below = append(all[in].below, i)
-		if m[i].Type == 'd' {
-			at[m[i].Path] = len(all)
-			all = append(all, directory{path: m[i].Path, entry: i})
-		}
-	}
-	return all
+// over says that nothing of a directory comes any more once a path has come: "a-b" comes between
+// "a" and what is in it.
+func (l *level) over(path string) bool {
+	rest, below := strings.CutPrefix(path, l.path)
+	return l.path != "" && (!below || rest[0] > '/')
 }
 
-// directory makes one directory right, not what is below its own directories.
-func (a *assembly) directory(f directory) error {
-	fd, err := a.to.directory(f.path)
-	if err != nil {
+// descent goes through the manifest, and keeps in mind only the directories on the way.
+type descent struct {
+	*assembly
+
+	open []*level // each was listed before the next
+	last string   // path
+}
+
+// all goes through the manifest.
+func (a *assembly) all(ctx context.Context) error {
+	d := descent{assembly: a}
+	if err := d.enter("", false); err != nil {
 		return err
 	}
-	if err := a.openUp(fd, f); err != nil {
-		return pathError("make", f.path, err)
+	err := a.entries(ctx, func(w planned) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return d.step(w)
+	})
+	for err == nil && len(d.open) > 0 {
+		err = d.leave()
 	}
-	have, err := a.names.list(fd)
-	if err != nil {
-		return pathError("read directory", f.path, err)
+	return err
+}
+
+// step makes the next entry right. What comes from a pack was not parsed as a whole: that it is
+// sorted, and each path below a directory, is seen here.
+func (d *descent) step(w planned) error {
+	path := w.entry.Path
+	if path <= d.last {
+		return fmt.Errorf("%s comes after %s in the manifest", manifest.Quote(path), manifest.Quote(d.last))
 	}
-	base, held, err := a.inBase(f.path)
-	if err != nil {
-		return err
+	d.last = path
+	for d.open[len(d.open)-1].over(path) {
+		if err := d.leave(); err != nil {
+			return err
+		}
 	}
-	for _, i := range f.below {
-		_, name := manifest.Split(a.manifest[i].Path)
-		for len(have) > 0 && have[0].name < name {
-			if err := removeAt(fd, have[0].name); err != nil {
-				return pathError("remove", f.path+"/"+have[0].name, err)
+	parent, _ := manifest.Split(path)
+	for n := len(d.open) - 1; n >= 0; n-- {
+		if d.open[n].path != parent {
+			continue
+		}
+		isNew, err := d.entry(d.open[n], w)
+		if err == nil && w.entry.Type == 'd' {
+			if err = d.enter(path, isNew); err == nil {
+				err = d.openUp(w.entry)
 			}
-			have = have[1:]
 		}
-		for len(held) > 0 && held[0].name < name {
-			held = held[1:]
-		}
-		p := place{index: i, entry: &a.manifest[i], dir: fd, name: name, base: base}
-		if len(have) > 0 && have[0].name == name {
-			p.is, have = &have[0], have[1:]
-		}
-		if len(held) > 0 && held[0].name == name {
-			p.held = &held[0]
-		}
-		if err := a.put(p); err != nil {
-			return pathError("make", p.entry.Path, err)
+		return err
+	}
+	return pathError("make", path, errors.New("the manifest has no directory for it"))
+}
+
+// enter looks at what is in a directory already, and whether the base has it.
+func (d *descent) enter(path string, isNew bool) error {
+	l := &level{path: path}
+	fd, err := d.to.directory(path)
+	if err == nil && !isNew {
+		l.have, err = d.names.list(fd)
+	}
+	if err != nil {
+		return pathError("read directory", path, err)
+	}
+	if d.base != nil {
+		_, err = d.from.directory(path)
+		if l.inBase = err == nil; !l.inBase && !otherShape(err) {
+			return err
 		}
 	}
-	for _, n := range have {
+	d.open = append(d.open, l)
+	return nil
+}
+
+// leave takes away what is left in the last directory, and does not belong there.
+func (d *descent) leave() error {
+	l := d.open[len(d.open)-1]
+	d.open = d.open[:len(d.open)-1]
+	if len(l.have) == 0 {
+		return nil
+	}
+	fd, err := d.to.directory(l.path)
+	if err != nil {
+		return err
+	}
+	for _, n := range l.have {
 		if err := removeAt(fd, n.name); err != nil {
-			return pathError("remove", f.path+"/"+n.name, err)
+			return pathError("remove", l.path+"/"+n.name, err)
 		}
 	}
 	return nil
 }
 
+// entry makes one entry right, not what is below it. isNew: nothing of its kind was there.
+func (a *assembly) entry(l *level, w planned) (isNew bool, err error) {
+	p := place{planned: w, base: -1}
+	if p.dir, p.name, err = a.to.parent(w.entry.Path); err != nil {
+		return false, err
+	}
+	if l.inBase {
+		if p.base, err = a.from.directory(l.path); err != nil {
+			return false, err
+		}
+	}
+	for len(l.have) > 0 && l.have[0].name < p.name {
+		if err := removeAt(p.dir, l.have[0].name); err != nil {
+			return false, pathError("remove", l.path+"/"+l.have[0].name, err)
+		}
+		l.have = l.have[1:]
+	}
+	if len(l.have) > 0 && l.have[0].name == p.name {
+		p.is, l.have = &l.have[0], l.have[1:]
+	}
+	if err := a.put(&p); err != nil {
+		return false, pathError("make", w.entry.Path, err)
+	}
+	return p.is == nil, nil
+}
+
 // openUp lets the owner write to a directory that it may not write to as a part of a release.
-func (a *assembly) openUp(fd int, f directory) error {
-	if f.entry < 0 {
-		return nil // startPartial made it
+func (a *assembly) openUp(e *manifest.Entry) error {
+	fd, err := a.to.directory(e.Path)
+	if err != nil {
+		return err
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return err
+		return pathError("make", e.Path, err)
 	}
 	mode := st.Mode & manifest.MaxMode
-	if mode&0o700 == 0o700 && mode == a.manifest[f.entry].Mode {
+	if mode&0o700 == 0o700 && mode == e.Mode {
 		return nil
 	}
-	a.pendingModes = append(a.pendingModes, f.entry)
+	a.pendingModes = append(a.pendingModes, pendingMode{e.Path, e.Mode})
 	if mode&0o700 == 0o700 {
 		return nil
 	}
-	return unix.Fchmod(fd, mode|0o700)
-}
-
-// inBase lists the same directory of the base; one that is not there is empty.
-func (a *assembly) inBase(path string) (fd int, names []name, err error) {
-	if a.base == nil {
-		return -1, nil, nil
+	if err := unix.Fchmod(fd, mode|0o700); err != nil {
+		return pathError("make", e.Path, err)
 	}
-	if fd, err = a.from.directory(path); err == nil {
-		names, err = a.names.list(fd)
-	}
-	if otherShape(err) {
-		return -1, nil, nil
-	}
-	return fd, names, err
+	return nil
 }
 
 // place is where an entry has to be.
 type place struct {
-	index int // in the manifest
-	entry *manifest.Entry
-	dir   int // its directory
-	name  string
-	is    *name // what is there; nil: nothing
-	base  int   // the directory of the same path in the base
-	held  *name // what is there; nil: nothing
+	planned
+
+	dir  int // its directory
+	name string
+	is   *name // what is there; nil: nothing
+	base int   // the directory of the same path in the base; -1: it has none
 }
 
 // clear takes away what is there.
@@ -133,7 +188,7 @@ func (p *place) clear() error {
 	return removeAt(p.dir, p.name)
 }
 
-func (a *assembly) put(p place) error {
+func (a *assembly) put(p *place) error {
 	switch {
 	case p.entry.Type == 'd':
 		if p.is != nil && p.is.kind == unix.DT_DIR {
@@ -157,8 +212,8 @@ func (a *assembly) put(p place) error {
 			return err
 		}
 		return a.who.own(p.dir, p.name)
-	case a.steps[p.index].how == byLink:
-		linked, err := a.link(&p)
+	case p.step.how == byLink:
+		linked, err := a.link(p)
 		if linked || err != nil {
 			return err
 		}
@@ -166,5 +221,5 @@ func (a *assembly) put(p place) error {
 	if err := p.clear(); err != nil {
 		return err
 	}
-	return a.copy(p)
+	return a.copy(*p)
 }

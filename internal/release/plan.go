@@ -1,6 +1,7 @@
 package release
 
 import (
+	"context"
 	"crypto/sha256"
 
 	"ebs-release/internal/manifest"
@@ -16,8 +17,21 @@ const (
 )
 
 type step struct {
-	how  origin
-	from string // path in the base
+	how     origin
+	from    string // path in the base
+	doubted bool   // nobody compared the manifests there: it is hashed before it is linked
+}
+
+// entriesOf gives the entries of a manifest that is in memory, and their steps: see assembly.
+func entriesOf(m manifest.Manifest, steps []step) func(context.Context, func(planned) error) error {
+	return func(_ context.Context, do func(planned) error) error {
+		for i := range m {
+			if err := do(planned{i, &m[i], steps[i]}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // plan says for each entry of next where its content comes from; only files have a step that means
@@ -33,7 +47,7 @@ func plan(base, next manifest.Manifest) []step {
 		switch {
 		case next[i].Type != 'f':
 		case j < len(base) && base[j] == next[i]:
-			steps[i] = step{byLink, base[j].Path}
+			steps[i] = step{how: byLink, from: base[j].Path}
 		default:
 			unmatched = append(unmatched, i)
 		}
@@ -60,9 +74,9 @@ func plan(base, next manifest.Manifest) []step {
 	}
 	for _, i := range unmatched {
 		if path, ok := held[content{next[i].SHA256, next[i].Mode, next[i].Modified}]; ok {
-			steps[i] = step{byLink, path}
+			steps[i] = step{how: byLink, from: path}
 		} else if path, ok := held[any(next[i].SHA256)]; ok {
-			steps[i] = step{byCopy, path}
+			steps[i] = step{how: byCopy, from: path}
 		}
 	}
 	return steps

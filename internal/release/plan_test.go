@@ -23,7 +23,7 @@ func TestPlanSendsOnlyContentThatTheBaseHasNot(t *testing.T) {
 		{Path: "same", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("s")},
 		{Path: "same-size", Type: 'f', Mode: 0o644, Size: 1, SHA256: sum("b")},
 	}
-	want := []step{{byCopy, "mode"}, {}, {byLink, "old-name"}, {byLink, "same"}, {}}
+	want := []step{{how: byCopy, from: "mode"}, {}, {how: byLink, from: "old-name"}, {how: byLink, from: "same"}, {}}
 	if got := plan(base, next); !reflect.DeepEqual(got, want) {
 		t.Fatalf("got %v, want %v", got, want)
 	}

@@ -60,7 +60,8 @@ type Staging struct {
 	unlock   func()
 	partial  *os.File
 	assembly *assembly
-	text     []byte // the manifest
+	next     manifest.Manifest
+	text     []byte // the same, encoded
 	missing  []int  // entries that have to be sent: first those that the base does not have, then those that it lost
 	lost     []int  // the last of missing
 	done     bool
@@ -111,7 +112,7 @@ func (v *Volume) Stage(ctx context.Context, req StageRequest) (result StageResul
 	}
 	result.State, result.Files = Staged, len(s.missing)-len(s.lost)
 	for _, i := range s.lost {
-		result.More = append(result.More, string(manifest.AppendEscaped(nil, s.assembly.manifest[i].Path)))
+		result.More = append(result.More, string(manifest.AppendEscaped(nil, s.next[i].Path)))
 	}
 	return result, s, nil
 }
@@ -124,9 +125,9 @@ func (s *Staging) begin(ctx context.Context, req StageRequest, delta manifest.De
 		}
 		defer base.close()
 	}
-	next, err := delta.Apply(base.manifest)
+	s.next, err = delta.Apply(base.manifest)
 	if err == nil {
-		s.text = next.Text()
+		s.text = s.next.Text()
 		if digest := manifest.DigestOf(s.text); digest != req.Digest {
 			err = fmt.Errorf("delta gives digest %s, want %s", digest, req.Digest)
 		}
@@ -137,6 +138,7 @@ func (s *Staging) begin(ctx context.Context, req StageRequest, delta manifest.De
 	if err != nil {
 		return "", err
 	}
+	next := s.next
 	steps := plan(base.manifest, next)
 	var need int64
 	for i := range next {
@@ -158,23 +160,27 @@ func (s *Staging) begin(ctx context.Context, req StageRequest, delta manifest.De
 		return "", err
 	}
 	s.assembly = &assembly{
-		manifest: next, text: s.text, steps: steps, base: base.dir, whole: base.whole, spans: base.spans, copies: base.dir, who: who,
-		copyAs: func(i int) (string, bool) { return steps[i].from, steps[i].how != isMissing },
-		lost:   func(i int) { s.lost = append(s.lost, i) },
+		entries: entriesOf(next, steps), base: base.dir, whole: base.whole, spans: base.spans, copies: base.dir, who: who, copyAs: fromBase,
+		lost: func(i int) { s.lost = append(s.lost, i) },
 	}
-	if req.Wanted.Keep > 0 {
-		if recycled, err = s.volume.recycle(ctx, req.ID, s.assembly, req.Wanted, req.Base); err != nil {
+	if recycled, err = s.assemble(ctx, req.Wanted, req.Base); err == nil {
+		err = s.sendMore(req)
+	}
+	return recycled, err
+}
+
+// assemble makes what the volume has, of an old tree if there is one to spare, which it returns.
+func (s *Staging) assemble(ctx context.Context, wanted gc.Wanted, base string) (recycled string, err error) {
+	if wanted.Keep > 0 {
+		if recycled, err = s.volume.recycle(ctx, s.id, s.assembly, wanted, base); err != nil {
 			return "", err
 		}
 	}
 	err = s.assembly.build(ctx, s.partial)
 	if recycled != "" && errors.Is(err, fs.ErrPermission) { // what belongs to another user cannot be made into anything
-		if err = s.startOver(req.ID, recycled); err == nil {
+		if err = s.startOver(s.id, recycled); err == nil {
 			recycled, err = "", s.assembly.build(ctx, s.partial)
 		}
-	}
-	if err == nil {
-		err = s.sendMore(req)
 	}
 	return recycled, err
 }
@@ -187,11 +193,11 @@ func (s *Staging) sendMore(req StageRequest) error {
 	slices.Sort(s.lost)
 	size := 0
 	for _, i := range s.lost {
-		size += len(manifest.AppendEscaped(nil, s.assembly.manifest[i].Path)) + len(`"",`)
+		size += len(manifest.AppendEscaped(nil, s.next[i].Path)) + len(`"",`)
 	}
 	if size > 0 && !req.More || size > mostMore {
 		return fmt.Errorf("%w: %s: %s and %d more %w",
-			errBase, req.Base, manifest.Quote(s.assembly.manifest[s.lost[0]].Path), len(s.lost)-1, errOrigin)
+			errBase, req.Base, manifest.Quote(s.next[s.lost[0]].Path), len(s.lost)-1, errOrigin)
 	}
 	s.missing = append(s.missing, s.lost...)
 	return nil
@@ -239,7 +245,7 @@ func (s *Staging) Receive(ctx context.Context, files io.Reader) error {
 		err = s.assembly.seal(s.partial)
 	}
 	if err == nil {
-		err = s.volume.publish(s.id, s.assembly)
+		err = s.volume.publish(s.id, s.assembly, s.text)
 	}
 	if err != nil {
 		return fmt.Errorf("receive %s: %w", s.id, whatIsFull(s.partial, err))
@@ -290,9 +296,9 @@ func (v *Volume) abandon(a *assembly) error {
 // publish gives a partial tree that is complete its name: manifest first, so that a release which
 // is there has one; then everything to disk; then the rename. The manifest's time says since when
 // nothing was written to the tree but what it names.
-func (v *Volume) publish(id string, a *assembly) error {
+func (v *Volume) publish(id string, a *assembly, text []byte) error {
 	if err := v.replaceFile(id+manifestExt, stateMode, func(file *os.File) error {
-		if _, err := file.Write(a.text); err != nil {
+		if _, err := file.Write(text); err != nil {
 			return err
 		}
 		tv := unix.NsecToTimeval(a.began.Nano())
@@ -300,6 +306,11 @@ func (v *Volume) publish(id string, a *assembly) error {
 	}); err != nil {
 		return err
 	}
+	return v.giveName(id, a)
+}
+
+// giveName is the end of publish.
+func (v *Volume) giveName(id string, a *assembly) error {
 	if !a.hides {
 		if err := v.noteSpan(a.began); err != nil {
 			return err

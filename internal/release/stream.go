@@ -90,7 +90,7 @@ func (s *Staging) receive(ctx context.Context, r io.Reader) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		e := &s.assembly.manifest[i]
+		e := &s.next[i]
 		if err := s.receiveFile(from, h, directories, e); err != nil {
 			return pathError("write", e.Path, err)
 		}
@@ -98,7 +98,7 @@ func (s *Staging) receive(ctx context.Context, r io.Reader) error {
 	return nil
 }
 
-func (s *Staging) receiveFile(from *bufio.Reader, h *hasher, directories *dirs, e *manifest.Entry) (err error) {
+func (s *Staging) receiveFile(from io.Reader, h *hasher, directories *dirs, e *manifest.Entry) (err error) {
 	dir, name, err := directories.parent(e.Path)
 	if err != nil {
 		return err
