@@ -28,8 +28,9 @@ import (
 // The caller sees to it that nobody serves this volume, or keeps a file of it open.
 const (
 	catchUpDir  = stateDir + "/catch-up" // 0, 1, …: what change 0, 1, … puts into the tree
-	changesPath = catchUpDir + "/changes"
-	mergedPath  = catchUpDir + "/manifest"
+	changesFile = "/changes"             // in there, and in besideDir
+	mergedFile  = "/manifest"            // the same
+	mergedPath  = catchUpDir + mergedFile
 	ballastPath = catchUpDir + "/ballast"        // room that the second part may need, in directories
 	journalPath = stateDir + "/catch-up.journal" // not in a directory of root's: the owner must see it, too
 	changingExt = ".changing"                    // the tree, while it has no name
@@ -51,7 +52,7 @@ type PackReader interface {
 
 // Step is one pack, and the two releases.
 type Step struct {
-	From, FromDigest string // on the volume
+	From, FromDigest string // on the volume; empty: from nothing
 	To, ToDigest     string
 }
 
@@ -72,11 +73,8 @@ func (v *Volume) CatchUp(ctx context.Context, s Step, pack PackReader) error {
 		if _, err := v.finish(ctx); err != nil {
 			return err
 		}
-		if _, err := v.root.Lstat(releasesDir + "/" + s.To); err == nil {
-			if err := v.checkRelease(s.To, s.ToDigest); err != nil {
-				return err
-			}
-			return fmt.Errorf("%w: it can be activated as it is", fs.ErrExist)
+		if err := v.isNew(s); err != nil {
+			return err
 		}
 		began, err := justNow()
 		if err != nil {
@@ -95,6 +93,17 @@ func (v *Volume) CatchUp(ctx context.Context, s Step, pack PackReader) error {
 		return fmt.Errorf("catch up from release %s to %s: %w", s.From, s.To, err)
 	}
 	return nil
+}
+
+// isNew says that the release is not there yet; fs.ErrExist: it is.
+func (v *Volume) isNew(s Step) error {
+	if _, err := v.root.Lstat(releasesDir + "/" + s.To); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := v.checkRelease(s.To, s.ToDigest); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: it can be activated as it is", fs.ErrExist)
 }
 
 // FinishCatchUp ends a CatchUp that was cut off after its journal was written. It returns the

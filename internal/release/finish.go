@@ -104,12 +104,12 @@ func (v *Volume) change(ctx context.Context, name string) error {
 	defer func() { _ = prepared.Close() }()
 	p := placer{from: int(prepared.Fd()), to: &dirs{root: tree}, hash: newHasher()}
 	defer func() { p.to.close() }()
-	if err := v.eachChange(ctx, p.place); err != nil {
+	if err := v.eachChange(ctx, catchUpDir, p.place); err != nil {
 		return err
 	}
 	p.to.close() // it may hold directories that are gone
 	p.to = &dirs{root: tree}
-	return v.eachChange(ctx, p.mode)
+	return v.eachChange(ctx, catchUpDir, p.mode)
 }
 
 // placer works on the tree. Only root can: a directory may not be its owner's to write to.

@@ -109,14 +109,14 @@ func TestWhatCannotBeKeysIsRefused(t *testing.T) {
 
 // TestKeysAreReadFromTheirFileAlone: a volume may come from anywhere.
 func TestKeysAreReadFromTheirFileAlone(t *testing.T) {
-	for name, make := range map[string]func(path string) error{
+	for name, put := range map[string]func(path string) error{
 		"a symlink":   func(path string) error { return os.Symlink("/etc/hostname", path) },
 		"a fifo":      func(path string) error { return unix.Mkfifo(path, 0o644) },
 		"a directory": func(path string) error { return os.Mkdir(path, 0o755) },
 	} {
 		tree := volume(t)
 		for _, path := range []string{keysPath, packKeyPath} {
-			if err := make(tree.Root() + "/" + path); err != nil {
+			if err := put(tree.Root() + "/" + path); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -2,6 +2,7 @@ package release
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -31,7 +32,7 @@ func (v *Volume) prepare(ctx context.Context, s Step, pack PackReader, began uni
 	if err := v.root.Mkdir(catchUpDir, 0o700); err != nil {
 		return false, err
 	}
-	need, err := v.merge(ctx, s, pack)
+	need, err := v.merge(ctx, catchUpDir, s, pack)
 	if err != nil {
 		return false, err
 	}
@@ -61,16 +62,20 @@ func (v *Volume) writeJournal(j journal) error {
 	return v.root.Rename(unnamed, journalPath)
 }
 
-// merge makes the new manifest, and writes the changes down. need is how many bytes there must be
-// room for.
-func (v *Volume) merge(ctx context.Context, s Step, pack PackReader) (need int64, err error) {
-	base, err := v.openManifest(s.From)
-	if err != nil {
-		return 0, err
+// merge makes the new manifest in a directory, and writes the changes down there. need is how many
+// bytes there must be room for.
+func (v *Volume) merge(ctx context.Context, into string, s Step, pack PackReader) (need int64, err error) {
+	var base io.ReadSeeker = bytes.NewReader(nil)
+	if s.From != "" {
+		file, err := v.openManifest(s.From)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { _ = file.Close() }()
+		base = file
 	}
-	defer func() { _ = base.Close() }()
 	sum := sha256.New()
-	err = v.writeNew(changesPath, func(changes io.Writer) error {
+	err = v.writeNew(into+changesFile, func(changes io.Writer) error {
 		var line []byte
 		written := int64(0)
 		told := func(yield func(manifest.Change, error) bool) {
@@ -94,7 +99,7 @@ func (v *Volume) merge(ctx context.Context, s Step, pack PackReader) (need int64
 				}
 			}
 		}
-		return v.writeNew(mergedPath, func(merged io.Writer) error {
+		return v.writeNew(into+mergedFile, func(merged io.Writer) error {
 			return manifest.Merge(ctx, io.MultiWriter(&bounded{merged, manifest.MaxSize}, sum), base, told)
 		})
 	})
@@ -131,15 +136,15 @@ func (v *Volume) bring(ctx context.Context, s Step, pack PackReader, began unix.
 	}
 	defer p.base.close()
 	defer p.source.close()
-	if err := v.eachChange(ctx, p.provide); err != nil {
+	if err := v.eachChange(ctx, catchUpDir, p.provide); err != nil {
 		return false, err
 	}
-	return p.hides, errors.Join(v.setAside(ballastPath, p.room), v.stampMerged(who, began))
+	return p.hides, errors.Join(v.setAside(ballastPath, p.room), v.stampMerged(mergedPath, who, began))
 }
 
 // stampMerged gives the new manifest what every manifest has: see publish.
-func (v *Volume) stampMerged(who owner, began unix.Timespec) error {
-	file, err := v.openPlain(mergedPath, manifest.MaxSize)
+func (v *Volume) stampMerged(name string, who owner, began unix.Timespec) error {
+	file, err := v.openPlain(name, manifest.MaxSize)
 	if err != nil {
 		return err
 	}
@@ -148,8 +153,8 @@ func (v *Volume) stampMerged(who owner, began unix.Timespec) error {
 }
 
 // eachChange reads the changes that were written down.
-func (v *Volume) eachChange(ctx context.Context, do func(number int, c *manifest.Change) error) error {
-	file, err := v.openPlain(changesPath, maxChanges)
+func (v *Volume) eachChange(ctx context.Context, in string, do func(number int, c *manifest.Change) error) error {
+	file, err := v.openPlain(in+changesFile, maxChanges)
 	if err != nil {
 		return err
 	}

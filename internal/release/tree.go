@@ -20,21 +20,32 @@ type Tree struct {
 
 func (t *Tree) close() { _ = t.dir.Close() }
 
-// openTree opens a release that is there.
+// openTree opens a release that is there, and reads its manifest.
 func (v *Volume) openTree(id string) (*Tree, error) {
 	file, err := v.openManifest(id)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
+	m, err := manifest.Parse(file)
+	if err != nil {
+		return nil, fmt.Errorf("release %s: %w", id, err)
+	}
+	t, err := v.openUnread(id, file)
+	if err != nil {
+		return nil, err
+	}
+	t.manifest = m
+	return t, nil
+}
+
+// openUnread opens a release without what is in its manifest, which may be large.
+func (v *Volume) openUnread(id string, file *os.File) (*Tree, error) {
 	info, err := file.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("manifest of %s: %w", id, err)
 	}
 	t := &Tree{whole: unix.NsecToTimespec(info.ModTime().UnixNano()), spans: v.spans()} // see publish
-	if t.manifest, err = manifest.Parse(file); err != nil {
-		return nil, fmt.Errorf("release %s: %w", id, err)
-	}
 	if t.dir, err = v.openDirectory(releasesDir + "/" + id); err != nil {
 		return nil, fmt.Errorf("release %s: %w", id, err)
 	}

@@ -74,6 +74,9 @@ func asOrdinary(op string) error {
 	case "catch up":
 		err := catchUp(ctx, tree, Ingested{ID: c.Base, Digest: c.BaseDigest}, Ingested{ID: c.ID, Digest: c.Digest}, os.Stdin)
 		return errors.Join(err, tree.Activate(ctx, c.ID, c.Digest, c.Generation))
+	case "catch up beside":
+		err := catchUpBeside(ctx, tree, Ingested{ID: c.Base, Digest: c.BaseDigest}, Ingested{ID: c.ID, Digest: c.Digest}, os.Stdin, c.Keep)
+		return errors.Join(err, tree.Activate(ctx, c.ID, c.Digest, c.Generation))
 	case "finish":
 		id, err := tree.FinishCatchUp(ctx)
 		if err == nil && id != c.ID {
