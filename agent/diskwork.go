@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"ebs-release/internal/boot"
@@ -45,6 +46,7 @@ const (
 	doCheck     = "check"      // the file system on Device
 	doUnused    = "unused"     // whether nothing uses Device
 	doPrepare   = "prepare"    // a detached mount of Device, which lives as long as the child
+	doCatchUp   = "catch up"   // that the prepared mount is brought to Want
 	doCheckTree = "check tree" // that the volume holds Want
 	doHolding   = "holding"    // what the volume says that it holds
 	doPlace     = "place"      // the prepared mount at Point
@@ -58,10 +60,9 @@ type diskAnswer struct {
 	Log   string     `json:"log,omitempty"`
 	Level slog.Level `json:"level,omitempty"`
 
-	Error    string `json:"error,omitempty"`
-	Mismatch bool   `json:"mismatch,omitempty"` // the error is a boot.ErrMismatch
-	Late     bool   `json:"late,omitempty"`     // it is a context.DeadlineExceeded
-	Older    bool   `json:"older,omitempty"`    // the error is a boot.ErrOlder
+	Error   string `json:"error,omitempty"`
+	Meaning string `json:"meaning,omitempty"` // of the error, by the text of one of meanings
+	Late    bool   `json:"late,omitempty"`    // it is a context.DeadlineExceeded
 
 	Info         filesystem.Info `json:"info,omitzero"`
 	Major, Minor uint32          `json:",omitempty"`
@@ -114,8 +115,12 @@ func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
 	for r := range requests {
 		answer, err := w.do(ctx, r)
 		if err != nil {
-			answer.Error, answer.Mismatch, answer.Older = words.OneLine(err), errors.Is(err, boot.ErrMismatch), errors.Is(err, boot.ErrOlder)
-			answer.Late = errors.Is(err, context.DeadlineExceeded)
+			answer.Error, answer.Late = words.OneLine(err), errors.Is(err, context.DeadlineExceeded)
+			for _, m := range meanings() {
+				if errors.Is(err, m) && answer.Meaning == "" {
+					answer.Meaning = m.Error()
+				}
+			}
 		}
 		if err := answers.Encode(answer); err != nil {
 			return err
@@ -144,6 +149,8 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		} else if info, probed := filesystem.ProbeDevice(r.Device); probed == nil {
 			err = info.WhyNotMounted(err)
 		}
+	case doCatchUp:
+		err = w.catchUp(ctx)
 	case doCheckTree, doHolding:
 		volume, err := w.open(r.Point)
 		if err != nil {
@@ -174,6 +181,37 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		err = fmt.Errorf("%s: no such work", r.Do)
 	}
 	return a, err
+}
+
+// catchUp ends what was cut off. A volume that never was one of ours has nothing to end.
+func (w *diskWork) catchUp(ctx context.Context) error {
+	v, err := release.Open(w.prepared.Root())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = v.Close() }()
+	halfway, err := v.Halfway()
+	if err != nil || !halfway {
+		return err
+	}
+	id, err := v.FinishCatchUp(ctx)
+	if err == nil {
+		w.log.Info("ended a catch-up that was cut off: the volume now has release " + id)
+	}
+	return sayWhose(err)
+}
+
+// sayWhose tells a volume that is of no use from a disk that fails. Whoever calls it did not need
+// the network.
+func sayWhose(err error) error {
+	errno, ok := errors.AsType[syscall.Errno](err)
+	switch {
+	case err == nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return err
+	case ok && slices.Contains([]syscall.Errno{syscall.EIO, syscall.EUCLEAN, syscall.EROFS, syscall.ENODEV, syscall.ESHUTDOWN}, errno):
+		return meaning{err, boot.ErrDisk}
+	}
+	return meaning{err, boot.ErrMismatch}
 }
 
 // mark leaves the mark of an activation that is done on what is about to be placed: whatever starts

@@ -150,6 +150,16 @@ func (p prepared) Holding(ctx context.Context) (generation int64, release string
 	return a.Generation, a.Release, a.Done
 }
 
+// CatchUp takes time for as long as there is something to fetch. Late words of the child are no
+// silence: the disk answers.
+func (p prepared) CatchUp(ctx context.Context, want boot.Wanted) error {
+	a, err := p.worker.do(ctx, diskRequest{Do: doCatchUp, Want: want})
+	if a.Late {
+		return errors.New(a.Error)
+	}
+	return err
+}
+
 func (p prepared) Place(ctx context.Context) error {
 	_, err := p.worker.do(ctx, diskRequest{Do: doPlace, Point: p.point})
 	return err

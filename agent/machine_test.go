@@ -90,6 +90,9 @@ func TestMachineFromDiskToMountPoint(t *testing.T) {
 	}
 	defer same.Close()
 	volume := open(t, same.Root())
+	if err := p.CatchUp(ctx, boot.Wanted{SnapshotID: "snap-1"}); err != nil {
+		t.Errorf("nothing to end on a volume of another kind: %v", err)
+	}
 	if err := volume.Init(os.Getuid(), os.Getgid()); err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +112,29 @@ func TestMachineFromDiskToMountPoint(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	journal := filepath.Join(same.Root(), ".ebs-release/catch-up.journal")
+	const lost, alsoLost = "20261122T231500Z-9f31c0de77aa", "20261122T231501Z-9f31c0de77ab"
+	for _, tc := range []struct {
+		from, to string
+		end      error
+	}{
+		{lost, made.ID, nil}, // all of it was done but for the end
+		{lost, alsoLost, boot.ErrMismatch},
+	} {
+		if err := os.WriteFile(journal, fmt.Appendf(nil, `{"from":%q,"to":%q}`, tc.from, tc.to), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := p.CatchUp(ctx, want)
+		if _, left := os.Lstat(journal); !errors.Is(err, tc.end) || (left == nil) != (tc.end != nil) {
+			t.Errorf("a catch-up from %s to %s that was cut off: %v, the journal: %v", tc.from, tc.to, err, left)
+		}
+	}
+	if err := os.Remove(journal); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.CatchUp(ctx, want); err != nil {
+		t.Error(err)
+	}
 	if err := p.Check(ctx, want); err != nil {
 		t.Fatal(err)
 	}

@@ -251,7 +251,7 @@ func (d *dry) Started(stage string, _ boot.Facts) {
 		d.stages = append(d.stages, stage)
 	}
 	if stage == boot.StageReread {
-		d.say(stage, "reads the pointer again, and starts over if it moved")
+		d.say(stage, "reads the pointer again, and goes back to catch up if it moved")
 	}
 }
 
@@ -293,6 +293,11 @@ func (u unseen) Check(_ context.Context, want boot.Wanted) error {
 
 func (u unseen) Holding(context.Context) (generation int64, release string, done bool) {
 	return 0, "", true
+}
+
+func (u unseen) CatchUp(context.Context, boot.Wanted) error {
+	u.d.say(boot.StageCatchUp, "catches up by packs if it holds another release, where the pointer knows a way")
+	return nil
 }
 
 func (u unseen) Place(context.Context) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -84,9 +85,13 @@ func (w *worker) do(ctx context.Context, r diskRequest) (diskAnswer, error) {
 		return diskAnswer{}, err
 	}
 	if end, ok := ctx.Deadline(); ok {
-		r.Limit = time.Until(end) * 9 / 10 // its own words are better than that the time was up
+		r.Limit = time.Until(end) * 9 / 10   // its own words are better than that the time was up
+		_ = w.requests.SetWriteDeadline(end) // a document may be longer than a pipe, and the child not read it
 	}
-	if err := json.NewEncoder(w.requests).Encode(r); err != nil { // a line is shorter than a pipe
+	switch err := json.NewEncoder(w.requests).Encode(r); {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return diskAnswer{}, w.noEnd(r, context.DeadlineExceeded)
+	case err != nil:
 		return diskAnswer{}, w.lost(r)
 	}
 	var late <-chan time.Time
@@ -100,13 +105,13 @@ func (w *worker) do(ctx context.Context, r diskRequest) (diskAnswer, error) {
 		case <-ended:
 			ended, late = nil, time.After(answerGrace)
 		case <-late:
-			what := r.Device
-			if what == "" {
-				what = r.Point
-			}
-			return diskAnswer{}, fmt.Errorf("%s %s: it does not come to an end (process %d): %w", r.Do, what, w.process.Pid, ctx.Err())
+			return diskAnswer{}, w.noEnd(r, ctx.Err())
 		}
 	}
+}
+
+func (w *worker) noEnd(r diskRequest, why error) error {
+	return fmt.Errorf("%s %s: it does not come to an end (process %d): %w", r.Do, cmp.Or(r.Device, r.Point), w.process.Pid, why)
 }
 
 // answerGrace is how long a child that was told to give up may take to say so, on a busy machine.
@@ -114,18 +119,24 @@ const answerGrace = time.Second
 
 // err is what the child found, with the meaning that it has for a boot.
 func (a diskAnswer) err() error {
-	switch err := errors.New(a.Error); {
-	case a.Error == "":
+	if a.Error == "" {
 		return nil
-	case a.Older:
-		return meaning{err, boot.ErrOlder}
-	case a.Mismatch:
-		return meaning{err, boot.ErrMismatch}
-	case a.Late:
-		return meaning{err, context.DeadlineExceeded}
-	default:
-		return err
 	}
+	err := errors.New(a.Error)
+	for _, m := range meanings() {
+		if a.Meaning == m.Error() {
+			return meaning{err, m}
+		}
+	}
+	if a.Late {
+		return meaning{err, context.DeadlineExceeded}
+	}
+	return err
+}
+
+// meanings are what a child can say of a volume. The first that fits is what is meant.
+func meanings() []error {
+	return []error{boot.ErrUnsigned, boot.ErrOlder, boot.ErrMismatch, boot.ErrGone, boot.ErrDisk}
 }
 
 func (w *worker) lost(r diskRequest) error {

@@ -94,10 +94,10 @@ func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted)
 		return fmt.Errorf("mounted at %s, which is no release volume of this instance. Try: unmount it", mounted.What)
 	}
 	stale := b.holds(ctx, mine[at], mounted.Tree)
-	if errors.Is(stale, ErrOlder) && !b.Older {
-		return olderPointer(stale)
+	if pointerIsWrong(stale) && !b.Older {
+		return wrongPointer(stale)
 	}
-	if stale != nil && !errors.Is(stale, ErrMismatch) && !errors.Is(stale, ErrOlder) {
+	if stale != nil && !errors.Is(stale, ErrMismatch) && !pointerIsWrong(stale) {
 		return fmt.Errorf("look whether the release at %s is the wanted one (it stays mounted): %w", mounted.What, stale)
 	}
 	if stale == nil {
@@ -124,7 +124,7 @@ func (b *boot) newerByTags(mine []Volume, seen string) error {
 		if b.Older || v.ID == seen || b.foreign(v) || b.removed[v.ID] || b.want.Generation == 0 || v.Reported.Generation <= b.want.Generation {
 			continue
 		}
-		return olderPointer(fmt.Errorf("%s was reported with generation %d, the pointer says %d: %w",
+		return wrongPointer(fmt.Errorf("%s was reported with generation %d, the pointer says %d: %w",
 			v.ID, v.Reported.Generation, b.want.Generation, ErrOlder))
 	}
 	return nil
@@ -136,9 +136,16 @@ func (b *boot) foreign(v Volume) bool {
 	return v.Store != "" && b.want.Store != "" && v.Store != b.want.Store
 }
 
-// olderPointer says what to do about a pointer that went back. The volume and the mount stay as
-// they are.
-func olderPointer(err error) error {
+// pointerIsWrong: it is not the volume that is.
+func pointerIsWrong(err error) bool { return errors.Is(err, ErrOlder) || errors.Is(err, ErrUnsigned) }
+
+// wrongPointer says what to do about a pointer that went back, or that nobody trusted has signed.
+// The volume and the mount stay as they are.
+func wrongPointer(err error) error {
+	if errors.Is(err, ErrUnsigned) {
+		return fmt.Errorf("%w. No volume and no mount was touched for it. Try: find out who wrote the pointer, and with which key;"+
+			" if it is right and the volume here is not: ebs-release-agent up --older makes another from the pointer's snapshot", err)
+	}
 	return fmt.Errorf("%w. Nothing was changed. Try: look for a cache or a restored release.json behind the pointer's URL, or publish again;"+
 		" to go back to what it names: ebs-release-agent up --older", err)
 }
@@ -235,6 +242,6 @@ func (b *boot) forget(ctx context.Context) {
 		b.had = append(b.had, b.volume)
 	}
 	b.volume, b.disk, b.prepared = Volume{}, Disk{}, nil
-	b.shielded, b.sound, b.serving, b.placed, b.adopted, b.told = false, false, false, false, false, false
+	b.shielded, b.level, b.sound, b.serving, b.placed, b.adopted, b.told = false, false, false, false, false, false, nil
 	b.heldGeneration, b.heldRelease, b.pending = 0, "", false
 }

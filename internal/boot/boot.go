@@ -2,7 +2,7 @@
 // this order:
 //
 //	identify -> resolve -> adopt -> create -> attach -> protect -> find device ->
-//	check -> mount -> verify -> report -> re-read -> ready
+//	check -> mount -> catch up -> verify -> report -> re-read -> ready
 //
 // Here is the order, the time that each stage may take, and what follows from a failure. What the
 // stages do to the world is behind the small interfaces of parts.go; agent/ puts AWS, the kernel
@@ -13,12 +13,14 @@
 //   - Report comes before re-read. The publisher moves the pointer and then lists members; this
 //     program reports itself and then reads the pointer again. Whichever is first, one of them sees
 //     the other, so no member serves an older release unnoticed.
-//   - The release becomes visible last. mount makes a detached mount, which nobody else sees;
-//     verify looks inside; and only ready, after the pointer was read again, moves it to the mount
-//     point and opens the gate.
+//   - The release becomes visible last. mount makes a detached mount, which nobody else sees; catch
+//     up brings it to the pointer's release; verify looks inside; and only ready, after the pointer
+//     was read again, moves it to the mount point and opens the gate. A pointer that moved
+//     meanwhile leads back to catch up, with the same volume.
 //
 // A generation never goes back: when the pointer names an older one than a volume here holds, the
-// boot fails and leaves that volume and its mount alone (ErrOlder).
+// boot fails and leaves that volume and its mount alone (ErrOlder); so it does when the pointer is
+// not signed by a key that the volume trusts (ErrUnsigned).
 //
 // A boot may be killed at any point and started again: adopt looks at what is there and goes on
 // from it.
@@ -42,6 +44,7 @@ const (
 	StageFind     = "find device"
 	StageCheck    = "check"
 	StageMount    = "mount"
+	StageCatchUp  = "catch up"
 	StageVerify   = "verify"
 	StageReport   = "report"
 	StageReread   = "re-read"
@@ -79,6 +82,7 @@ func (b *boot) stages() []line {
 				{StageFind, 90 * time.Second, b.haveDisk, b.find, "look at /sys/block/*/device/serial and at the attachment in EC2"},
 				{StageCheck, 2 * time.Minute, b.checked, b.check, "look at the volume that the snapshot was made from"},
 				{StageMount, 30 * time.Second, b.haveMount, b.mount, "look into the kernel's log (dmesg)"},
+				{StageCatchUp, 5 * time.Minute, b.caughtUp, b.catchUp, "see whether this instance reaches the store of the pointer, and its packs"},
 				{StageVerify, 30 * time.Second, b.verified, b.verify, "publish again"},
 			},
 		},
@@ -92,7 +96,7 @@ func (b *boot) stages() []line {
 // an *Error. ctx carries the deadline of the whole boot. A volume that a failed boot made is
 // removed, unless it is safe to leave to the next one.
 func Run(ctx context.Context, parts Parts, progress Progress, log *slog.Logger) (Facts, error) {
-	b := &boot{Parts: parts, progress: progress, log: log, removed: map[string]bool{}}
+	b := &boot{Parts: parts, progress: progress, log: log, made: map[string]bool{}, removed: map[string]bool{}}
 	work, cancel, tidy := workingTime(ctx)
 	defer cancel()
 	if err := b.run(work); err != nil {

@@ -24,7 +24,7 @@ func TestFirstBootGoesThroughAllStagesInOrder(t *testing.T) {
 	if f != want {
 		t.Errorf("facts = %+v, want %+v", f, want)
 	}
-	stages := "identify resolve adopt create attach protect find device check mount verify report re-read ready"
+	stages := "identify resolve adopt create attach protect find device check mount catch up verify report re-read ready"
 	if got := strings.Join(w.stages, " "); got != stages {
 		t.Errorf("stages = %s", got)
 	}
@@ -459,7 +459,7 @@ func TestAVolumeThatCannotBeRemovedDoesNotStopTheBoot(t *testing.T) {
 // Row 80: the disk does not answer. Another volume is tried once; what nobody has looked at is
 // left, not deleted.
 func TestADiskThatDoesNotAnswerIsReplacedOnce(t *testing.T) {
-	for _, stage := range []string{boot.StageCheck, boot.StageMount, boot.StageVerify} {
+	for _, stage := range []string{boot.StageCheck, boot.StageMount, boot.StageCatchUp, boot.StageVerify} {
 		for silent := 1; silent <= 2; silent++ {
 			t.Run(fmt.Sprintf("%s, %d disks", stage, silent), func(t *testing.T) {
 				w := newWorld(7)
@@ -486,6 +486,7 @@ func TestADiskThatDoesNotAnswerIsReplacedOnce(t *testing.T) {
 					p, err := prepare(v)
 					own := p.(fakePrepared)
 					check := own.check
+					own.catchUp = func(context.Context, boot.Wanted) error { return hangs(boot.StageCatchUp) }
 					own.check = func(want boot.Wanted) error { return errors.Join(hangs(boot.StageVerify), check(want)) }
 					return own, err
 				}
@@ -612,6 +613,14 @@ func TestFailureSaysStageCauseAndNextStepAndLeavesNothingBehind(t *testing.T) {
 		{"mount", func(w *world) {
 			w.mounts.prepare = func(boot.Volume) (boot.Prepared, error) { return nil, broken }
 		}, boot.StageMount, 0},
+		{"catch up", func(w *world) {
+			w.catchUp = func(context.Context, string, boot.Wanted) error {
+				return fmt.Errorf("no way leads there: %w", boot.ErrMismatch)
+			}
+		}, boot.StageCatchUp, 0},
+		{"catch up, and the store does not answer", func(w *world) {
+			w.catchUp = func(context.Context, string, boot.Wanted) error { return broken }
+		}, boot.StageCatchUp, 1},
 		{"verify", func(w *world) {
 			prepare := w.mounts.prepare
 			w.mounts.prepare = func(v boot.Volume) (boot.Prepared, error) {

@@ -35,8 +35,9 @@ type back struct {
 
 func (b *back) Error() string { return "back to " + b.to + ": " + b.why }
 
-// recover turns a failure of a volume into a way back to adopt, where another volume may do better.
-// Any other failure it returns.
+// recover turns a failure of a volume into a way back to adopt, where another volume may do better,
+// and a pack that is gone into one back to resolve, where the pointer may say better. Any other
+// failure it returns.
 func (b *boot) recover(ctx context.Context, err error) error {
 	var failed *Error
 	if !errors.As(err, &failed) || ctx.Err() != nil || b.volume.ID == "" || b.serving {
@@ -44,14 +45,22 @@ func (b *boot) recover(ctx context.Context, err error) error {
 	}
 	why := ""
 	switch failed.Stage {
-	case StageAttach, StageFind, StageCheck, StageMount, StageVerify:
+	case StageAttach, StageFind, StageCheck, StageMount, StageCatchUp, StageVerify:
+		movedOn := b.volume.SnapshotID != b.want.SnapshotID // since a volume of this run was made
 		switch {
-		case b.adopted && errors.Is(err, ErrOlder) && !b.Older:
-			failed.Err = olderPointer(failed.Err)
+		case errors.Is(err, ErrUnsigned) && !b.Older, b.adopted && errors.Is(err, ErrOlder) && !b.Older:
+			failed.Err = wrongPointer(failed.Err)
 			return err
+		case errors.Is(err, ErrGone) && !b.gone:
+			b.gone, b.pointer = true, nil
+			return &back{to: StageResolve, why: failed.Err.Error()}
 		case b.adopted && b.unseenAndNewer(failed.Err) != nil:
 			failed.Err, failed.Hint = fmt.Errorf("%w (%w)", b.unseenAndNewer(failed.Err), failed.Err), ""
 			return err
+		case failed.Stage == StageCatchUp && !ofTheVolume(failed):
+			return err // the store may answer the next start
+		case failed.Stage == StageCatchUp && b.made[b.volume.ID] && !movedOn && !silent(failed):
+			return err // one from the same snapshot would fail the same way
 		case b.adopted:
 			// Whatever an earlier boot left: this one makes its own before it gives up.
 			why = "the volume of an earlier boot is of no use"
@@ -61,6 +70,8 @@ func (b *boot) recover(ctx context.Context, err error) error {
 				return err
 			}
 			why = "EC2 did not keep the volume"
+		case movedOn && (failed.Stage == StageCatchUp || failed.Stage == StageVerify):
+			why = "the pointer names another snapshot meanwhile"
 		case failed.Stage == StageFind && errors.Is(err, context.DeadlineExceeded) && len(b.badNames) < maxNames:
 			// Stuck in `attaching` (docs/failures.md, row 6): another volume, another name.
 			why = "no disk came of the attachment"
@@ -96,12 +107,19 @@ func (b *boot) unseenAndNewer(failure error) error {
 // silent: the disk did not answer within the time of a stage. The kernel may hold it for as long as
 // it likes.
 func silent(failed *Error) bool {
-	return slices.Contains([]string{StageCheck, StageMount, StageVerify}, failed.Stage) && errors.Is(failed.Err, context.DeadlineExceeded)
+	return slices.Contains([]string{StageCheck, StageMount, StageCatchUp, StageVerify}, failed.Stage) &&
+		(errors.Is(failed.Err, context.DeadlineExceeded) || errors.Is(failed.Err, ErrDisk))
 }
 
 // unknown: the failure says nothing of what is on the volume.
 func unknown(failed *Error) bool {
-	return silent(failed) || failed.Stage == StageVerify && !errors.Is(failed.Err, ErrMismatch) && !errors.Is(failed.Err, ErrOlder)
+	return silent(failed) || failed.Stage == StageVerify && !errors.Is(failed.Err, ErrMismatch) && !pointerIsWrong(failed.Err)
+}
+
+// ofTheVolume: the failure to catch up is one of this volume. Else it may be the store that does
+// not answer, and no volume does better.
+func ofTheVolume(failed *Error) bool {
+	return silent(failed) || errors.Is(failed.Err, ErrMismatch) || pointerIsWrong(failed.Err)
 }
 
 const (
@@ -153,15 +171,16 @@ func (b *boot) cleanUp(ctx context.Context, tidy time.Duration, failure error) {
 	if b.volume.ID == "" {
 		return
 	}
-	if b.told {
-		r := b.toReport()
+	if b.told != nil {
+		r := *b.told // not what was wanted since: that may be a pointer that was refused
 		r.Ready = false
 		if err := b.Volumes.Report(ctx, b.volume, r); err != nil {
 			b.log.Warn("the volume's tags go on saying ready", "volume", b.volume.ID, "error", err)
 		}
 	}
-	newer := b.adopted && (errors.Is(failure, ErrOlder) || b.unseenAndNewer(failure) != nil) // it is the only one to hold that
-	if b.serving || newer || b.volume.Attached && b.protected() && !spoiled(failure) {
+	// It is the only one to hold what it holds, or as good as any.
+	kept := b.adopted && (pointerIsWrong(failure) || b.unseenAndNewer(failure) != nil || blameless(failure))
+	if b.serving || kept || b.volume.Attached && b.protected() && !spoiled(failure) {
 		b.log.Info("the volume is left to the next start", "volume", b.volume.ID)
 		return
 	}
@@ -176,6 +195,13 @@ func (b *boot) cleanUp(ctx context.Context, tidy time.Duration, failure error) {
 // same way.
 func spoiled(failure error) bool {
 	var failed *Error
-	return errors.As(failure, &failed) && slices.Contains([]string{StageCheck, StageMount, StageVerify}, failed.Stage) &&
-		!errors.Is(failure, context.Canceled) && !errors.Is(failure, context.DeadlineExceeded)
+	return errors.As(failure, &failed) && slices.Contains([]string{StageCheck, StageMount, StageCatchUp, StageVerify}, failed.Stage) &&
+		!errors.Is(failure, context.Canceled) && !errors.Is(failure, context.DeadlineExceeded) &&
+		!errors.Is(failure, ErrUnsigned) && !blameless(failure)
+}
+
+// blameless: to catch up failed, and not for what the volume is.
+func blameless(failure error) bool {
+	var failed *Error
+	return errors.As(failure, &failed) && failed.Stage == StageCatchUp && !ofTheVolume(failed)
 }

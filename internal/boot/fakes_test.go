@@ -47,8 +47,9 @@ type (
 	}
 	fakePrepared struct {
 		fakeTree
-		place func() error
-		close func() error
+		catchUp func(context.Context, boot.Wanted) error
+		place   func() error
+		close   func() error
 	}
 	fakeTree struct {
 		check   func(boot.Wanted) error
@@ -96,9 +97,12 @@ func (f fakeMounts) Prepare(_ context.Context, v boot.Volume, _ boot.Disk) (boot
 }
 func (f fakeMounts) Unmount(context.Context) error                         { return f.unmount() }
 func (f fakeMounts) Visible(context.Context, boot.Volume, boot.Disk) error { return f.visible() }
-func (f fakePrepared) Place(context.Context) error                         { return f.place() }
-func (f fakePrepared) Close(context.Context) error                         { return f.close() }
-func (f fakeTree) Check(_ context.Context, w boot.Wanted) error            { return f.check(w) }
+func (f fakePrepared) CatchUp(ctx context.Context, w boot.Wanted) error {
+	return f.catchUp(ctx, w)
+}
+func (f fakePrepared) Place(context.Context) error              { return f.place() }
+func (f fakePrepared) Close(context.Context) error              { return f.close() }
+func (f fakeTree) Check(_ context.Context, w boot.Wanted) error { return f.check(w) }
 func (f fakeTree) Holding(context.Context) (int64, string, bool) {
 	generation, release := f.holding()
 	return generation, release, !f.pending
@@ -123,7 +127,9 @@ type world struct {
 	mounted  string                 // the volume at the mount point
 	pending  bool                   // the programs of an activation have not succeeded on any volume
 	pointer  int64                  // the generation that the pointer names
-	made     int                    // volumes
+	packs    bool                   // the pointer is a document that knows a way from every release to its own
+	catchUp  func(context.Context, string, boot.Wanted) error
+	made     int // volumes
 }
 
 const hostKey = "ssh-ed25519 AAAA"
@@ -169,7 +175,14 @@ func newWorld(generation int64) *world {
 		return boot.Identity{InstanceID: "i-me", Zone: "eu-west-1b", Region: "eu-west-1"}, nil
 	}
 	w.instance.hostKey = func() (string, error) { return hostKey, nil }
-	w.pointers.fetch = func(context.Context) (boot.Pointer, error) { return pointer(w.pointer), nil }
+	w.pointers.fetch = func(context.Context) (boot.Pointer, error) {
+		p := pointer(w.pointer)
+		if w.packs {
+			p.Document = fmt.Sprintf("document %d", w.pointer)
+		}
+		return p, nil
+	}
+	w.catchUp = w.byPacks
 	w.ec2()
 	w.machine()
 	w.gate.open = func(f boot.Facts) error {
@@ -246,6 +259,7 @@ func (w *world) machine() {
 		w.did("mount %s", v.ID)
 		return fakePrepared{
 			fakeTree: w.tree(v.ID),
+			catchUp:  func(ctx context.Context, want boot.Wanted) error { return w.catchUp(ctx, v.ID, want) },
 			place: func() error {
 				w.mounted = v.ID
 				w.did("place %s", v.ID)
@@ -263,6 +277,19 @@ func (w *world) machine() {
 		return nil
 	}
 	w.mounts.visible = func() error { return nil }
+}
+
+// byPacks brings a volume to what is wanted, where the pointer knows a way.
+func (w *world) byPacks(_ context.Context, id string, want boot.Wanted) error {
+	switch {
+	case want.Document == "" || w.holds[id] == want.Generation:
+		return nil
+	case w.holds[id] > want.Generation:
+		return fmt.Errorf("it holds generation %d, not %d: %w", w.holds[id], want.Generation, boot.ErrOlder)
+	}
+	w.holds[id] = want.Generation
+	w.did("catch up %s to %d", id, want.Generation)
+	return nil
 }
 
 func (w *world) tree(id string) fakeTree {

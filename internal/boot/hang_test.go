@@ -199,6 +199,13 @@ type hangingPrepared struct {
 	prepared boot.Prepared
 }
 
+func (p hangingPrepared) CatchUp(ctx context.Context, want boot.Wanted) error {
+	if err := p.h.here(ctx, "catch up"); err != nil {
+		return err
+	}
+	return p.prepared.CatchUp(ctx, want)
+}
+
 func (p hangingPrepared) Place(ctx context.Context) error {
 	if err := p.h.here(ctx, "place"); err != nil {
 		return err
@@ -246,6 +253,35 @@ func TestHangMatrix(t *testing.T) {
 		"the volume of an earlier boot holds another release": func() *world {
 			w := newWorld(7)
 			w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-6", Attached: true}, 6)
+			return w
+		},
+		"the volume of an earlier boot catches up": func() *world {
+			w := newWorld(7)
+			w.packs = true
+			w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-6", Attached: true}, 6)
+			return w
+		},
+		"the pointer moves at the re-read": func() *world {
+			w := newWorld(6)
+			w.packs = true
+			report := w.volumes.report
+			w.volumes.report = func(v boot.Volume, r boot.Report) error {
+				w.pointer = 7
+				return report(v, r)
+			}
+			return w
+		},
+		"a pack is gone": func() *world {
+			w := newWorld(7)
+			w.packs = true
+			w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-6", Attached: true}, 6)
+			tries := 0
+			w.catchUp = func(ctx context.Context, id string, want boot.Wanted) error {
+				if tries++; tries == 1 {
+					return boot.ErrGone
+				}
+				return w.byPacks(ctx, id, want)
+			}
 			return w
 		},
 		"the gate fails": func() *world {

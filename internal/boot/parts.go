@@ -21,6 +21,7 @@ type Pointer struct {
 	Release    string
 	Digest     string
 	Snapshot   func(region string) (string, error)
+	Document   string // as it was read, for whoever has the volume; empty: nothing but the above
 }
 
 // Wanted is what this member shall serve: the pointer, for this Region.
@@ -30,6 +31,14 @@ type Wanted struct {
 	Release    string
 	Digest     string
 	SnapshotID string
+	Document   string // of the Pointer
+}
+
+// sameTarget says whether a member that serves w serves o. Snapshots come and go, and documents are
+// written anew, without a new target.
+func (w Wanted) sameTarget(o Wanted) bool {
+	return w.Store == o.Store && w.Generation == o.Generation && w.Release == o.Release && w.Digest == o.Digest &&
+		(w.Generation > 0 || w.SnapshotID == o.SnapshotID)
 }
 
 // Volume is a volume that was made for this instance and mount point.
@@ -78,12 +87,19 @@ var (
 	// Another one may do.
 	ErrVolume = errors.New("the volume is of no use")
 	// ErrMismatch, of Tree.Check: the volume was looked at, and holds something else than what is
-	// wanted. Any other error of it means that nobody knows: nothing is unmounted or deleted for
-	// that.
+	// wanted. Of CatchUp: it cannot be brought to what is wanted either. Any other error of these
+	// means that nobody knows: nothing is unmounted or deleted for that.
 	ErrMismatch = errors.New("it is not what is wanted")
-	// ErrOlder, of Tree.Check: a higher generation than the wanted one was activated on the volume.
-	// It is the pointer that is wrong.
+	// ErrOlder, of Tree.Check and CatchUp: a higher generation than the wanted one was activated on
+	// the volume. It is the pointer that is wrong.
 	ErrOlder = errors.New("the pointer that was read is an old one")
+	// ErrUnsigned, of Tree.Check and CatchUp: it is the pointer that is wrong, again.
+	ErrUnsigned = errors.New("the pointer is not signed by a key that this volume trusts")
+	// ErrGone, of CatchUp: the pointer may have moved on.
+	ErrGone = errors.New("a pack that the pointer names is gone")
+	// ErrDisk, of CatchUp, where an error may be one of the network: this one is of the volume.
+	// Another volume may do.
+	ErrDisk = errors.New("the disk fails")
 )
 
 // Parts are what a boot needs of the world.
@@ -96,7 +112,7 @@ type Parts struct {
 	Gate     Gate
 
 	// Older: the operator wants what the pointer names, although a volume here holds something
-	// newer.
+	// newer, or does not trust it.
 	Older bool
 }
 
@@ -170,6 +186,13 @@ type Mounted struct {
 // Prepared is a mounted file system that nobody else sees.
 type Prepared interface {
 	Tree
+	// CatchUp brings the volume to what is wanted, by packs from the store, and ends first what was
+	// cut off of an earlier one. nil: it did so, there was nothing to do, or this pointer knows no
+	// such way; what the volume holds, Check says. It wraps ErrMismatch, ErrOlder, ErrUnsigned,
+	// ErrGone or ErrDisk where one of them is meant, and context.DeadlineExceeded only when the
+	// disk does not answer. Any other error (the store does not answer) leaves the volume to the
+	// next start. It may be cut off anywhere.
+	CatchUp(ctx context.Context, want Wanted) error
 	// Place makes it visible at the mount point.
 	Place(ctx context.Context) error
 	// Close lets go; what is not placed is unmounted.
@@ -179,7 +202,7 @@ type Prepared interface {
 // Tree is the content of a release volume.
 type Tree interface {
 	// Check is nil when the volume holds what is wanted: release, digest and generation. Else an
-	// ErrMismatch or an ErrOlder, when it could be looked at.
+	// ErrMismatch, an ErrOlder or an ErrUnsigned, when it could be looked at.
 	Check(ctx context.Context, want Wanted) error
 	// Holding says what is current on it; zero values when it does not say.
 	// done: the programs that follow an activation have succeeded for that.

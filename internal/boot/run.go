@@ -26,22 +26,25 @@ type boot struct {
 	disk     Disk
 	prepared Prepared
 	shielded bool // this run had EC2 delete the volume with the instance
+	level    bool // the volume was brought to what is wanted, as far as the pointer knows a way
 	sound    bool // the volume holds what is wanted
 	serving  bool // it is at the mount point
 	placed   bool // by this run
 	pending  bool // it was served before, and the programs of its activation have not succeeded
 	hostKey  *string
-	told     bool // this run reported the volume as ready
+	told     *Report // what this run reported of the volume
 
 	heldGeneration int64 // what the volume says that it holds
 	heldRelease    string
 
 	adopted  bool            // the volume is from an earlier run
+	made     map[string]bool // volumes that this run made
 	had      []Volume        // volumes that this run had in hand and let go of: EC2 may not list them yet
 	removed  map[string]bool // volumes that this run removed or left behind: EC2 may go on listing them
 	silent   int             // how many disks of this run did not answer
 	badNames []string        // device names under which no disk came
 	lost     int             // how many volumes EC2 made for this run and did not keep
+	gone     bool            // a pack was gone, and the pointer was read again for it
 	noSnap   time.Time       // since when the snapshot of the pointer cannot be used
 }
 

@@ -33,6 +33,7 @@ func (b *boot) create(ctx context.Context) error {
 	case err == nil:
 		// Attached already: it is the volume of a lost run, and what it holds has to be seen.
 		b.adopted, b.noSnap = v.Attached, time.Time{}
+		b.made[v.ID] = !v.Attached
 		return nil
 	case errors.Is(err, ErrSnapshot):
 		return b.snapshotMissing(ctx, err)
@@ -108,6 +109,14 @@ func (b *boot) mount(ctx context.Context) error {
 	return err
 }
 
+func (b *boot) caughtUp() bool { return b.level || b.sound }
+
+func (b *boot) catchUp(ctx context.Context) error {
+	err := b.prepared.CatchUp(ctx, b.want)
+	b.level = err == nil
+	return err
+}
+
 func (b *boot) verified() bool { return b.sound }
 
 func (b *boot) verify(ctx context.Context) error {
@@ -154,7 +163,7 @@ func (b *boot) report(ctx context.Context) error {
 		return nil // an earlier run did
 	}
 	r := b.toReport()
-	b.told = true // perhaps, if the answer is lost
+	b.told = &r // perhaps, if the answer is lost
 	if err := b.Volumes.Report(ctx, b.volume, r); err != nil {
 		return err
 	}
@@ -171,14 +180,19 @@ func (b *boot) reread(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if now == b.want {
+	if now.sameTarget(b.want) {
 		return nil
 	}
 	if now.Generation < b.want.Generation && !b.Older {
-		return olderPointer(fmt.Errorf("generation %d was read first, now the pointer says %d: %w", b.want.Generation, now.Generation, ErrOlder))
+		return wrongPointer(fmt.Errorf("generation %d was read first, now the pointer says %d: %w", b.want.Generation, now.Generation, ErrOlder))
 	}
 	why := fmt.Sprintf("the pointer moved from generation %d (%s) to %d (%s) meanwhile",
 		b.want.Generation, b.want.SnapshotID, now.Generation, now.SnapshotID)
+	if b.prepared != nil && now.Document != "" && now.Store == b.want.Store && now.Generation >= b.want.Generation {
+		b.pointer, b.want = &p, now
+		b.level, b.sound = false, false
+		return &back{to: StageCatchUp, why: why}
+	}
 	b.forget(ctx)
 	b.pointer = nil
 	return &back{to: StageResolve, why: why}
@@ -186,7 +200,7 @@ func (b *boot) reread(ctx context.Context) error {
 
 func (b *boot) wanted(p Pointer) (Wanted, error) {
 	id, err := p.Snapshot(b.me.Region)
-	return Wanted{Store: p.Store, Generation: p.Generation, Release: p.Release, Digest: p.Digest, SnapshotID: id}, err
+	return Wanted{Store: p.Store, Generation: p.Generation, Release: p.Release, Digest: p.Digest, SnapshotID: id, Document: p.Document}, err
 }
 
 func (b *boot) ready(ctx context.Context) error {

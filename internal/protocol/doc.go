@@ -15,7 +15,8 @@
 // is behind. Either (2) comes after (4): the agent sees the new generation and starts over, with
 // the gate shut. Or (2) comes before (4): then (1) came before (5), the listing shows the member,
 // and (5) goes on until it is up to date. A late activation changes nothing, as each volume has a
-// fence: the highest generation that was active on it.
+// fence: the highest generation that was active on it. A volume that is kept when the pointer moved
+// was caught up and verified once more before (1) comes again.
 //
 // # What is assumed of a listing
 //

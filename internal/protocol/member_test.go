@@ -101,6 +101,9 @@ func (p *pointers) Fetch(context.Context) (boot.Pointer, error) {
 		}
 		now := p.pointer
 		got = boot.Pointer{Generation: now.Generation, Release: now.Release, Digest: now.Digest, Snapshot: now.Snapshot}
+		if p.packs {
+			got.Document = fmt.Sprint(now.Generation)
+		}
 		return fmt.Sprint(now.Generation)
 	})
 	p.first = &got
@@ -244,7 +247,7 @@ func (m mounts) Look(context.Context, []boot.Volume) (*boot.Mounted, error) {
 }
 
 func (m mounts) Prepare(_ context.Context, v boot.Volume, _ boot.Disk) (boot.Prepared, error) {
-	return prepared{content{m.seat, (&volumes{m.seat}).disk(v.ID)}}, m.alive()
+	return &prepared{content: content{m.seat, (&volumes{m.seat}).disk(v.ID)}}, m.alive()
 }
 
 func (m mounts) Unmount(context.Context) error {
@@ -292,9 +295,41 @@ func (c content) Holding(context.Context) (int64, string, bool) {
 	return c.d.generation, c.d.release, c.d.done == c.d.generation
 }
 
-type prepared struct{ content }
+// prepared is a volume that nobody else sees: what is done to it is no step.
+type prepared struct {
+	content
+	asked, checked bool // before
+}
 
-func (p prepared) Place(context.Context) error {
+// CatchUp has a way from every release, when the pointer lists ways.
+func (p *prepared) CatchUp(_ context.Context, want boot.Wanted) error {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	again := p.asked
+	p.asked = true
+	switch {
+	case want.Document == "", again && p.mutant == keepAsItIs, p.d.release == want.Release:
+		return p.alive()
+	case p.d.generation > want.Generation:
+		return boot.ErrOlder
+	}
+	if err := p.alive(); err != nil {
+		return err
+	}
+	p.d.image = image{want.Generation, want.Release}
+	p.d.trees[want.Release] = true
+	return nil
+}
+
+func (p *prepared) Check(ctx context.Context, want boot.Wanted) error {
+	if p.mutant == keepAsItIs && p.checked {
+		return p.alive()
+	}
+	p.checked = true
+	return p.content.Check(ctx, want)
+}
+
+func (p *prepared) Place(context.Context) error {
 	if p.b.ups > 1 || p.b.open { // else no push ever got in, and none can be under way
 		return p.a.step("place", func() string { p.b.mounted, p.d.done = p.d, p.d.generation; return "" })
 	}
@@ -302,4 +337,4 @@ func (p prepared) Place(context.Context) error {
 	return p.alive()
 }
 
-func (p prepared) Close(context.Context) error { return p.alive() }
+func (p *prepared) Close(context.Context) error { return p.alive() }

@@ -20,6 +20,7 @@ const (
 	reportBeforePrograms = "report before the programs"
 	higherIsCurrent      = "a higher generation counts as current"
 	takeOlder            = "an older pointer is taken"
+	keepAsItIs           = "a re-read that keeps the volume, without catching up again"
 )
 
 // scenario is who takes part.
@@ -54,12 +55,28 @@ var scenarios = []scenario{
 		w.server().publish("A")
 		w.up(w.add("m"))
 	}, large},
+	{"publish and boot that catches up", fine, func(w *world) {
+		w.packs = true
+		w.server().publish("A")
+		w.up(w.add("m"))
+	}, large},
+	{"publish and boot that catches up, late listings", medium, func(w *world) {
+		w.packs, w.late = true, true
+		w.server().publish("A")
+		w.up(w.add("m"))
+	}, large},
 	{"publish and boot that loses two volumes", medium, func(w *world) {
 		w.losses = 2
 		w.server().publish("A")
 		w.up(w.add("m"))
 	}, small},
 	{"publish and reboot", fine, func(w *world) {
+		w.server().publish("A")
+		b := w.serving("m")
+		w.event("reboot", func() { w.reboot(b) })
+	}, small},
+	{"publish and reboot that catches up", fine, func(w *world) {
+		w.packs = true
 		w.server().publish("A")
 		b := w.serving("m")
 		w.event("reboot", func() { w.reboot(b) })
@@ -87,6 +104,13 @@ var scenarios = []scenario{
 		b := w.add("m")
 		w.up(b)
 		w.event("reboot", func() { w.reboot(b) })
+	}, huge},
+	{"publish and second publish and boot that catches up", coarse, func(w *world) {
+		w.packs = true
+		s := w.server()
+		s.publish("A")
+		s.publish("B")
+		w.up(w.add("m"))
 	}, huge},
 	{"publish and boot and boot", coarse, func(w *world) {
 		w.server().publish("A")
@@ -228,7 +252,7 @@ func TestMutants(t *testing.T) {
 		t.Skip("it needs the large scenarios")
 	}
 	quick := slices.DeleteFunc(slices.Clone(scenarios), func(x scenario) bool { return x.size == huge })
-	mutants := []string{noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence, takeOlder, reportBeforePrograms, higherIsCurrent}
+	mutants := []string{noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence, takeOlder, reportBeforePrograms, higherIsCurrent, keepAsItIs}
 	for _, m := range mutants {
 		caught := slices.ContainsFunc(quick, func(x scenario) bool {
 			f := x.search(t, m, 1)

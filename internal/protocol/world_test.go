@@ -35,6 +35,7 @@ type world struct {
 	servers  int  // publishers in all
 	reboots  bool // there are reboots
 	losses   int  // this many volumes end in error
+	packs    bool // the pointer lists ways from each release to its own
 	programs bool // the programs of an activation are a step of their own
 	failing  int  // so often they fail
 	grain    grain

@@ -118,3 +118,12 @@ func (v *Volume) FinishCatchUp(ctx context.Context) (id string, err error) {
 	}
 	return id, nil
 }
+
+// Halfway says whether a CatchUp was cut off here.
+func (v *Volume) Halfway() (bool, error) {
+	_, err := v.root.Lstat(journalPath)
+	if err == nil || errors.Is(err, fs.ErrNotExist) || otherShape(err) {
+		return err == nil, nil
+	}
+	return false, fmt.Errorf("release volume %s: %w", v.path, err)
+}
