@@ -275,11 +275,17 @@ func (r *Reader) End() error {
 	if r.stage != "contents" || r.files > 0 {
 		return errors.New("the pack was not read to its end")
 	}
-	if line, err := r.line(); err != nil || line != lastLine {
-		return errors.Join(errCut, err)
+	switch line, err := r.line(); {
+	case err != nil:
+		return err
+	case line != lastLine:
+		return errCut
 	}
-	if _, err := r.from.ReadByte(); !errors.Is(err, io.EOF) {
-		return errors.Join(errors.New("the pack goes on after its end"), err)
+	switch _, err := r.from.ReadByte(); {
+	case err == nil:
+		return errors.New("the pack goes on after its end")
+	case !errors.Is(err, io.EOF):
+		return err
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -63,6 +64,20 @@ func (v *Volume) openRegular(name string, flags uint64, mode os.FileMode, limit 
 		return file, nil
 	}
 	return nil, errors.Join(err, file.Close())
+}
+
+// Scratch returns a file on the volume that has no name any more: it goes with its last descriptor,
+// at the latest with the process.
+func (v *Volume) Scratch() (*os.File, error) {
+	name := stateDir + "/" + rand.Text() + partialExt // a name that sweep removes, if power fails now
+	file, err := v.openRegular(name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL, 0o600, 0)
+	if err != nil {
+		return nil, fmt.Errorf("make a scratch file on %s: %w", v.path, err)
+	}
+	if err := v.root.Remove(name); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 // openDirectory opens a directory of the volume.

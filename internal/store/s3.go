@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	smithytime "github.com/aws/smithy-go/time"
 )
@@ -39,8 +40,9 @@ type Load func(context.Context) (aws.Config, error)
 // (AWS_ENDPOINT_URL_S3) is spoken to in path style. A bucket that encrypts by KMS needs nothing
 // here: an ETag is never taken for a hash.
 type S3 struct {
-	api            *s3.Client
-	bucket, prefix string // the prefix is "" or ends with a slash
+	api            *s3.Client // for documents: as long as the configuration says
+	bodies         *s3.Client // for what may be large: as long as its caller waits
+	bucket, prefix string     // the prefix is "" or ends with a slash
 	region         string
 }
 
@@ -71,11 +73,16 @@ func OpenS3(ctx context.Context, place string, load Load) (*S3, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", place, err)
 	}
-	api := s3.NewFromConfig(cfg, func(o *s3.Options) {
+	options := func(o *s3.Options) {
 		o.UsePathStyle = o.BaseEndpoint != nil
 		o.DisableLogOutputChecksumValidationSkipped = true // KMS and multipart objects have none; nobody reads its log
-	})
-	return &S3{api, bucket, prefix, cfg.Region}, nil
+	}
+	patient := func(o *s3.Options) {
+		if c, ok := o.HTTPClient.(*awshttp.BuildableClient); ok {
+			o.HTTPClient = c.WithTimeout(0)
+		}
+	}
+	return &S3{s3.NewFromConfig(cfg, options), s3.NewFromConfig(cfg, options, patient), bucket, prefix, cfg.Region}, nil
 }
 
 func (s *S3) String() string { return strings.TrimSuffix(scheme+s.bucket+"/"+s.prefix, "/") }
@@ -89,7 +96,7 @@ func (s *S3) Get(ctx context.Context, key string, unless Version) (Object, error
 	if unless != "" {
 		in.IfNoneMatch = aws.String(string(unless))
 	}
-	out, err := s.api.GetObject(ctx, in)
+	out, err := s.bodies.GetObject(ctx, in)
 	if err != nil {
 		return Object{}, s.failed(opRead, key, "s3:GetObject", err)
 	}
@@ -142,7 +149,7 @@ func (s *S3) PutIf(ctx context.Context, key string, data []byte, was Version) (V
 func (s *S3) readBack(ctx context.Context, wrote *s3.PutObjectInput, key string, verdict error) (Version, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTime)
 	defer cancel()
-	out, err := s.api.GetObject(ctx, &s3.GetObjectInput{Bucket: wrote.Bucket, Key: wrote.Key})
+	out, err := s.bodies.GetObject(ctx, &s3.GetObjectInput{Bucket: wrote.Bucket, Key: wrote.Key})
 	none := answerTo(err).status == http.StatusNotFound
 	if err == nil {
 		_ = out.Body.Close()
@@ -178,7 +185,7 @@ func (s *S3) Put(ctx context.Context, key string, body io.ReadSeeker) error {
 	if err != nil {
 		return s.wrap(opWrite, key, err)
 	}
-	_, err = s.api.PutObject(ctx, &s3.PutObjectInput{
+	_, err = s.bodies.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &s.bucket, Key: aws.String(s.prefix + key), Body: body, ContentLength: aws.Int64(end - at),
 	})
 	return s.failed(opWrite, key, rightToPut, err)

@@ -25,6 +25,9 @@ type Version string
 // MaxDocument is the largest object that has a version, in bytes: what is replaced by PutIf.
 const MaxDocument = 16 << 20
 
+// documentTime is for reading one.
+const documentTime = 15 * time.Second
+
 // Reader is where objects are read.
 type Reader interface {
 	// Get opens an object, unless it still has the version that the caller has: ErrUnmodified.
@@ -98,8 +101,10 @@ func (e *Error) Error() string { return fmt.Sprintf("%s %s: %v", e.Op, e.On, e.E
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ReadAll returns an object of at most most bytes, and its version.
+// ReadAll returns an object of at most most bytes, and its version, within documentTime.
 func ReadAll(ctx context.Context, r Reader, key string, most int64, unless Version) ([]byte, Version, error) {
+	ctx, cancel := context.WithTimeout(ctx, documentTime)
+	defer cancel()
 	object, err := r.Get(ctx, key, unless)
 	if err != nil {
 		return nil, "", err

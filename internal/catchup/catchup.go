@@ -1,0 +1,202 @@
+// Package catchup brings a release volume from what it holds to what a pointer names, by packs of
+// the store, and makes those packs. The rules of a pointer are package pointer's, what a pack says
+// is package pack's, and what becomes of a tree is package release's: here they meet.
+//
+// A pack is on the volume, whole and with the sha256 that the signed pointer has, before anything
+// in it is looked at.
+package catchup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"ebs-release/internal/gc"
+	"ebs-release/internal/pack"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
+	"ebs-release/internal/store"
+
+	"filippo.io/age"
+)
+
+var (
+	// ErrNoWay says that no packs lead from what the volume holds to the pointer's release.
+	ErrNoWay = errors.New("no packs lead there from what the volume holds")
+	// ErrGone says that the store does not have a pack that the pointer names: it may have moved on.
+	ErrGone = errors.New("a pack that the pointer names is gone")
+	// ErrStore says that a pack could not be had. Nothing is said of the volume by that.
+	ErrStore = errors.New("the pack could not be fetched")
+)
+
+// Believe reads a pointer's document for a volume. trusted is the agent's setting trusted-keys;
+// without one the volume's own keys count. ErrUnsigned: none of them signed it. An unsigned pointer
+// is read where no trusted-keys are set: it names one snapshot, and no packs. So is one that the
+// volume has no key for.
+func Believe(v *release.Volume, document []byte, trusted []string) (pointer.Pointer, error) {
+	p, err := pointer.Parse(document)
+	if err != nil {
+		return p, err
+	}
+	keys, err := pointer.Trusted(trusted, p.Store)
+	if err == nil && len(trusted) == 0 && p.Schema == pointer.Signed {
+		keys, err = keysOf(v)
+	}
+	if err != nil {
+		return pointer.Pointer{}, err
+	}
+	if len(keys) == 0 {
+		p.Edges, p.Keys = nil, nil
+		return p, nil
+	}
+	if err := pointer.CheckSignature(document, keys); err != nil {
+		return pointer.Pointer{}, err
+	}
+	return p, nil
+}
+
+func keysOf(v *release.Volume) ([]pointer.PublicKey, error) {
+	lines, err := v.Keys()
+	if err != nil {
+		return nil, err
+	}
+	keys, err := pointer.ParsePublicKeys(lines)
+	if err != nil {
+		return nil, fmt.Errorf("keys of %s: %w", v.Root(), err)
+	}
+	return keys, nil
+}
+
+// Way is what it took to get there.
+type Way struct {
+	From  string // the release that was held
+	Packs int
+	Bytes int64 // of the packs
+}
+
+// Volume is a release volume that is to catch up.
+type Volume struct {
+	*release.Volume
+
+	Packs  func(context.Context) (store.Reader, error) // where they lie; asked when one is needed
+	Served bool                                        // somebody may be reading what is there: it stays whole
+	Wanted gc.Wanted                                   // what may go for the new tree, where Served
+}
+
+// To makes the pointer's release be on the volume, whole. It is not activated. The pointer is one
+// that Believe returned. Where nobody is served, a step that was cut off is ended first.
+func (v *Volume) To(ctx context.Context, p pointer.Pointer) (Way, error) {
+	if !v.Served {
+		if _, err := v.FinishCatchUp(ctx); err != nil {
+			return Way{}, err
+		}
+	}
+	have, _, err := v.Fence()
+	if err != nil {
+		return Way{}, err
+	}
+	if have > p.Generation {
+		return Way{}, fmt.Errorf("%s: generation %d was activated here, the pointer says %d: %w",
+			v.Root(), have, p.Generation, release.ErrOldPointer)
+	}
+	held, err := v.Releases()
+	if err != nil {
+		return Way{}, err
+	}
+	edges, found := p.Way(func(digest string) bool {
+		if digest == p.Digest {
+			return slices.Contains(held, p.Release)
+		}
+		return named(held, digest) != ""
+	})
+	if !found {
+		return Way{}, fmt.Errorf("%s holds %s, the pointer names %s and lists %d packs: %w",
+			v.Root(), strings.Join(held, ", "), p.Release, len(p.Edges), ErrNoWay)
+	}
+	way := Way{}
+	for i, e := range edges {
+		step := release.Step{From: named(held, e.From), FromDigest: e.From, To: e.Release, ToDigest: e.To}
+		if i > 0 {
+			step.From = edges[i-1].Release
+		} else {
+			way.From = step.From
+		}
+		if err := v.step(ctx, e, step); err != nil {
+			return way, err
+		}
+		way.Packs, way.Bytes = way.Packs+1, way.Bytes+e.Bytes
+	}
+	return way, nil
+}
+
+// named returns the release with a digest by its id, which has the beginning of it. Whether it is
+// that one, who uses it sees by the whole digest.
+func named(held []string, digest string) string {
+	if digest == "" {
+		return ""
+	}
+	for _, id := range slices.Backward(held) {
+		if strings.HasSuffix(id, "-"+digest[:12]) {
+			return id
+		}
+	}
+	return ""
+}
+
+// step goes over one edge.
+func (v *Volume) step(ctx context.Context, e pointer.Edge, s release.Step) (err error) {
+	file, err := v.fetch(ctx, e)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	secret, err := v.PackKey()
+	if err != nil {
+		return err
+	}
+	opened, err := open(file, secret)
+	if err != nil {
+		return fmt.Errorf("pack %s: %w", e.Pack, err)
+	}
+	defer opened.Close()
+	if got, want := opened.Head, (pack.Head{From: e.From, To: e.To, Release: e.Release}); got != want {
+		return fmt.Errorf("pack %s leads from %.12q to %s, the pointer says from %.12q to %s",
+			e.Pack, got.From, got.Release, want.From, want.Release)
+	}
+	if v.Served || e.From == "" {
+		err = v.CatchUpBeside(ctx, s, opened, v.Wanted)
+	} else {
+		err = v.CatchUp(ctx, s, opened)
+	}
+	if errors.Is(err, fs.ErrExist) { // somebody else was faster
+		return nil
+	}
+	return err
+}
+
+// ageHeader begins what age has encrypted (age-encryption.org/v1).
+const ageHeader = "age-encryption.org/"
+
+// open reads a sealed pack: secret is the key of the volume, for one that is encrypted.
+func open(sealed io.ReadSeeker, secret string) (*pack.Opened, error) {
+	head := make([]byte, len(ageHeader))
+	_, err := io.ReadFull(sealed, head)
+	if _, seekErr := sealed.Seek(0, io.SeekStart); seekErr != nil {
+		return nil, seekErr
+	}
+	if err != nil || string(head) != ageHeader {
+		return pack.Open(sealed, nil)
+	}
+	if secret == "" {
+		return nil, errors.New("it is encrypted, and the volume has no key for it")
+	}
+	key, err := age.ParseX25519Identity(secret)
+	if err != nil {
+		return nil, errors.New("it is encrypted, and the volume's pack key is none") // not %w: it is secret
+	}
+	return pack.Open(sealed, key)
+}

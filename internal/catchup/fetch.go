@@ -1,0 +1,121 @@
+package catchup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"time"
+
+	"ebs-release/internal/pack"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/store"
+
+	smithytime "github.com/aws/smithy-go/time"
+)
+
+const (
+	firstBackoff = 250 * time.Millisecond
+	mostBackoff  = 5 * time.Second
+	wrongTries   = 3 // of a pack that arrives whole and is another one: a cache on the way may have an old one
+)
+
+// stallTime is how long a transfer may bring nothing.
+var errStalled = errors.New("nothing came for 30s")
+
+const stallTime = 30 * time.Second
+
+// fetch brings a pack to the volume, in a file without a name, and compares it with its sha256. It
+// tries again, from the beginning, until ctx ends.
+func (v *Volume) fetch(ctx context.Context, e pointer.Edge) (_ *os.File, err error) {
+	file, err := v.Scratch()
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, file.Close())
+		}
+	}()
+	place := "the store"
+	fail := func(kind, cause error) error {
+		return fmt.Errorf("fetch pack %s from %s: %w: %w", e.Pack, place, kind, cause)
+	}
+	wrong := 0
+	for try := 1; ; try++ {
+		from, err := v.Packs(ctx)
+		if err == nil {
+			place = from.String()
+			err = download(ctx, from, e, file)
+		}
+		if err == nil {
+			return file, nil
+		}
+		said, _ := errors.AsType[*store.Error](err)
+		_, disk := errors.AsType[*os.PathError](err)
+		if errors.Is(err, pack.ErrSum) {
+			wrong++
+		}
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return nil, fail(ErrGone, err)
+		case disk:
+			return nil, fmt.Errorf("keep pack %s: %w", e.Pack, err)
+		case wrong == wrongTries, said != nil && said.Final, ctx.Err() != nil:
+			return nil, fail(ErrStore, err)
+		}
+		wait := min(firstBackoff<<min(try-1, 5), mostBackoff)
+		wait = wait/2 + rand.N(wait/2)
+		if said != nil {
+			wait = max(wait, said.Wait)
+		}
+		if smithytime.SleepWithContext(ctx, wait) != nil {
+			return nil, fail(ErrStore, fmt.Errorf("%w (%w after %d tries)", err, ctx.Err(), try))
+		}
+	}
+}
+
+// download is one try.
+func download(ctx context.Context, from store.Reader, e pointer.Edge, file *os.File) error {
+	if err := file.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	ctx, moves, stop := watched(ctx)
+	defer stop()
+	object, err := from.Get(ctx, e.Pack, "")
+	if err == nil {
+		// One more byte than it should have is enough to see that it is another one.
+		_, err = io.Copy(file, io.LimitReader(reader(func(p []byte) (int, error) { moves(); return object.Body.Read(p) }), e.Bytes+1))
+		err = errors.Join(err, object.Body.Close())
+	}
+	if err != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
+			return cause
+		}
+		return err
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	if err := pack.Check(file, pack.Sum{Bytes: e.Bytes, SHA256: e.SHA256}); err != nil {
+		return err
+	}
+	_, err = file.Seek(0, io.SeekStart)
+	return err
+}
+
+// watched ends a transfer that stands still. moves is to be called whenever it goes on.
+func watched(ctx context.Context) (_ context.Context, moves, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(stallTime, func() { cancel(errStalled) })
+	return ctx, func() { timer.Reset(stallTime) }, func() { timer.Stop(); cancel(nil) }
+}
+
+type reader func([]byte) (int, error)
+
+func (r reader) Read(into []byte) (int, error) { return r(into) }
