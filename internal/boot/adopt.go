@@ -87,7 +87,7 @@ func (b *boot) markHere(ctx context.Context, mine []Volume) error {
 const tidying = 45 * time.Second
 
 // adoptMounted takes what is at the mount point: served already when it is what is wanted,
-// unmounted when it is an older release of ours.
+// unmounted when it is an older release of ours, which is then a volume like the others.
 func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted) error {
 	at := slices.IndexFunc(mine, func(v Volume) bool { return v.ID == mounted.VolumeID })
 	if at < 0 {
@@ -112,7 +112,9 @@ func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted)
 	if err := b.Mounts.Unmount(ctx); err != nil {
 		return fmt.Errorf("replace the mounted release (%w): %w", stale, err)
 	}
-	b.dispose(ctx, mine[at])
+	if b.want.Document == "" || pointerIsWrong(stale) { // else it may catch up
+		b.dispose(ctx, mine[at])
+	}
 	return nil
 }
 
@@ -144,7 +146,8 @@ func pointerIsWrong(err error) bool { return errors.Is(err, ErrOlder) || errors.
 func wrongPointer(err error) error {
 	if errors.Is(err, ErrUnsigned) {
 		return fmt.Errorf("%w. No volume and no mount was touched for it. Try: find out who wrote the pointer, and with which key;"+
-			" if it is right and the volume here is not: ebs-release-agent up --older makes another from the pointer's snapshot", err)
+			" if it is right and the volume here is not: ebs-release-agent up --older makes another from the pointer's snapshot,"+
+			" and with trusted-keys in agent.toml those keys count, not the volume's", err)
 	}
 	return fmt.Errorf("%w. Nothing was changed. Try: look for a cache or a restored release.json behind the pointer's URL, or publish again;"+
 		" to go back to what it names: ebs-release-agent up --older", err)

@@ -54,7 +54,7 @@ const (
 // stage is one step. It is skipped when done says so, and done is asked again after do.
 type stage struct {
 	name   string
-	budget time.Duration // the whole boot has a deadline besides
+	budget time.Duration // the whole boot has a deadline besides; 0: what is left of that
 	done   func() bool
 	do     func(context.Context) error
 	hint   string // what to do next, when the error itself does not say
@@ -82,7 +82,7 @@ func (b *boot) stages() []line {
 				{StageFind, 90 * time.Second, b.haveDisk, b.find, "look at /sys/block/*/device/serial and at the attachment in EC2"},
 				{StageCheck, 2 * time.Minute, b.checked, b.check, "look at the volume that the snapshot was made from"},
 				{StageMount, 30 * time.Second, b.haveMount, b.mount, "look into the kernel's log (dmesg)"},
-				{StageCatchUp, 5 * time.Minute, b.caughtUp, b.catchUp, "see whether this instance reaches the store of the pointer, and its packs"},
+				{StageCatchUp, 0, b.caughtUp, b.catchUp, "see whether this instance reaches the store of the pointer, and its packs"},
 				{StageVerify, 30 * time.Second, b.verified, b.verify, "publish again"},
 			},
 		},

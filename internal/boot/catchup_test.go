@@ -37,6 +37,24 @@ func TestAVolumeOfAnEarlierBootCatchesUp(t *testing.T) {
 	w.want(t, "mount vol-1", "catch up vol-1 to 7", "report 7 ready=true", "place vol-1", "close vol-1", "ready 7 on vol-1")
 }
 
+// `up` on a member that serves, when the pointer has moved on: the same volume, and nobody sees it
+// on its way. Without packs it is of no use.
+func TestAMountedVolumeThatIsBehindCatchesUp(t *testing.T) {
+	for _, packs := range []bool{true, false} {
+		w := newWorld(7)
+		w.packs = packs
+		w.have(adopted, 6)
+		w.mounted = "vol-1"
+		f, _, err := w.boot(t)
+		if err != nil || f.Generation != 7 || (f.VolumeID == "vol-1") != packs || len(w.account) != 1 {
+			t.Errorf("packs %v: %+v, %v, account %v", packs, f, err, w.account)
+		}
+		if packs {
+			w.want(t, "unmount vol-1", "mount vol-1", "catch up vol-1 to 7", "report 7 ready=true", "place vol-1", "close vol-1", "ready 7 on vol-1")
+		}
+	}
+}
+
 // What a boot may see at the re-read, from generation 7 on, and what follows for the volume in hand.
 func TestRereadKeepsTheVolumeAndCatchesUp(t *testing.T) {
 	first := []string{"create vol-new1", "attach vol-new1", "protect vol-new1", "mount vol-new1", "report 7 ready=true"}
@@ -200,10 +218,29 @@ func TestWhatFollowsFromAFailureToCatchUp(t *testing.T) {
 	}
 }
 
+// Where the pointer's snapshot holds its release, a volume that is made from it needs no pack.
+func TestAVolumeWhosePacksCannotBeHadIsReplacedFromTheSnapshot(t *testing.T) {
+	for _, failure := range []error{boot.ErrGone, errors.New("the pack could not be fetched")} {
+		w := newWorld(7)
+		w.packs, w.exact = true, true
+		w.have(adopted, 6)
+		w.catchUp = func(_ context.Context, id string, want boot.Wanted) error {
+			if w.holds[id] == want.Generation {
+				return nil
+			}
+			return fmt.Errorf("catch up: %w", failure)
+		}
+		f, took, err := w.boot(t)
+		if err != nil || f.VolumeID != "vol-new1" || f.Generation != 7 || len(w.account) != 1 || took > time.Minute {
+			t.Errorf("%v: %+v, %v after %v, account %v", failure, f, err, took, w.account)
+		}
+	}
+}
+
 // A killed boot did not protect the volume, and this one cannot say what is wrong: it stays.
 func TestAVolumeThatTheStoreDoesNotAnswerForStays(t *testing.T) {
 	w := newWorld(7)
-	w.packs = true
+	w.packs = true // and the snapshot is behind
 	loose := adopted
 	loose.Protected = false
 	w.have(loose, 6)

@@ -128,6 +128,7 @@ type world struct {
 	pending  bool                   // the programs of an activation have not succeeded on any volume
 	pointer  int64                  // the generation that the pointer names
 	packs    bool                   // the pointer is a document that knows a way from every release to its own
+	exact    bool                   // the pointer's snapshot holds its release
 	catchUp  func(context.Context, string, boot.Wanted) error
 	made     int // volumes
 }
@@ -178,7 +179,7 @@ func newWorld(generation int64) *world {
 	w.pointers.fetch = func(context.Context) (boot.Pointer, error) {
 		p := pointer(w.pointer)
 		if w.packs {
-			p.Document = fmt.Sprintf("document %d", w.pointer)
+			p.Document, p.Behind = fmt.Sprintf("document %d", w.pointer), !w.exact
 		}
 		return p, nil
 	}

@@ -22,6 +22,7 @@ type Pointer struct {
 	Digest     string
 	Snapshot   func(region string) (string, error)
 	Document   string // as it was read, for whoever has the volume; empty: nothing but the above
+	Behind     bool   // the snapshot holds an older release, from which packs lead on
 }
 
 // Wanted is what this member shall serve: the pointer, for this Region.
@@ -32,6 +33,7 @@ type Wanted struct {
 	Digest     string
 	SnapshotID string
 	Document   string // of the Pointer
+	Behind     bool   // of the Pointer
 }
 
 // sameTarget says whether a member that serves w serves o. Snapshots come and go, and documents are

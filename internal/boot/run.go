@@ -108,13 +108,16 @@ func (b *boot) stage(ctx context.Context, s stage) error {
 	skip := s.done != nil && s.done()
 	var err error
 	if !skip {
-		own, cancel := context.WithTimeout(ctx, s.budget)
+		own, cancel := ctx, context.CancelFunc(func() {})
+		if s.budget > 0 {
+			own, cancel = context.WithTimeout(ctx, s.budget)
+		}
 		defer cancel()
 		err = s.do(own)
 		switch {
 		case err == nil && s.done != nil && !s.done():
 			err = errors.New("it ended well, and yet it is not done")
-		case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
+		case s.budget > 0 && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
 			err = fmt.Errorf("not done in %s: %w", s.budget, err)
 		}
 	}

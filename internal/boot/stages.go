@@ -200,7 +200,9 @@ func (b *boot) reread(ctx context.Context) error {
 
 func (b *boot) wanted(p Pointer) (Wanted, error) {
 	id, err := p.Snapshot(b.me.Region)
-	return Wanted{Store: p.Store, Generation: p.Generation, Release: p.Release, Digest: p.Digest, SnapshotID: id, Document: p.Document}, err
+	return Wanted{
+		Store: p.Store, Generation: p.Generation, Release: p.Release, Digest: p.Digest, SnapshotID: id, Document: p.Document, Behind: p.Behind,
+	}, err
 }
 
 func (b *boot) ready(ctx context.Context) error {
