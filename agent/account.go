@@ -11,24 +11,12 @@ import (
 	"ebs-release/internal/boot"
 	"ebs-release/internal/config"
 	"ebs-release/internal/instance"
-	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
-
-// pointers is boot.Pointers.
-type pointers struct{ fetcher *pointer.Fetcher }
-
-func (p pointers) Fetch(ctx context.Context) (boot.Pointer, error) {
-	got, err := p.fetcher.Fetch(ctx)
-	if err != nil {
-		return boot.Pointer{}, err
-	}
-	return boot.Pointer{Store: got.Store, Generation: got.Generation, Release: got.Release, Digest: got.Digest, Snapshot: got.Snapshot}, nil
-}
 
 // account is boot.Instance and boot.Volumes: what EC2 and its metadata service say, and what is
 // asked of them.
@@ -69,14 +57,6 @@ func loadAWS(ctx context.Context, log *slog.Logger) (aws.Config, instance.Identi
 	}
 	cfg.Region = cmp.Or(cfg.Region, me.Region)
 	return cfg, me, nil
-}
-
-// newFetcher reads the pointer that the settings name.
-func newFetcher(values config.Values, log *slog.Logger) (*pointer.Fetcher, error) {
-	return pointer.NewFetcher(values.Get("pointer"), func(ctx context.Context) (aws.Config, error) {
-		cfg, _, err := loadAWS(ctx, log)
-		return cfg, err
-	}, log)
 }
 
 func (a *account) HostKey(context.Context) (string, error) { return instance.HostKey("/etc/ssh") }

@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/process"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
@@ -35,6 +37,7 @@ type diskRequest struct {
 	Kind   string      `json:"kind,omitempty"`   // ext4
 	Point  string      `json:"point,omitempty"`  // the mount point; of doCheckTree and doHolding: look there, not into the prepared mount
 	Want   boot.Wanted `json:"want,omitzero"`
+	From   source      `json:"from,omitzero"` // of doCatchUp, and of doCheckTree whose word counts
 
 	Status status.Status `json:"status,omitzero"` // what the boot left, for doObserve
 
@@ -87,6 +90,7 @@ func (p *program) diskWorkCommand() *cobra.Command {
 // diskWork is what the child has in hand.
 type diskWork struct {
 	prepared *mount.Detached
+	shared   bool // somebody else has its disk: a mount that is seen in another mount namespace
 	log      *slog.Logger
 }
 
@@ -144,15 +148,16 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 	case doUnused:
 		err = patiently(ctx, func() error { return mount.Unused(r.Device) })
 	case doPrepare:
+		w.shared = mount.Unused(r.Device) != nil
 		if w.prepared, err = mount.Prepare(r.Device, r.Kind); err == nil {
 			a.Major, a.Minor = w.prepared.Number()
 		} else if info, probed := filesystem.ProbeDevice(r.Device); probed == nil {
 			err = info.WhyNotMounted(err)
 		}
 	case doCatchUp:
-		err = w.catchUp(ctx)
+		err = w.catchUp(ctx, r.Want, r.From)
 	case doCheckTree, doHolding:
-		volume, err := w.open(r.Point)
+		volume, err := w.open(r.Point, r.From.Trusted)
 		if err != nil {
 			return a, err
 		}
@@ -181,24 +186,6 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		err = fmt.Errorf("%s: no such work", r.Do)
 	}
 	return a, err
-}
-
-// catchUp ends what was cut off. A volume that never was one of ours has nothing to end.
-func (w *diskWork) catchUp(ctx context.Context) error {
-	v, err := release.Open(w.prepared.Root())
-	if err != nil {
-		return err
-	}
-	defer func() { _ = v.Close() }()
-	halfway, err := v.Halfway()
-	if err != nil || !halfway {
-		return err
-	}
-	id, err := v.FinishCatchUp(ctx)
-	if err == nil {
-		w.log.Info("ended a catch-up that was cut off: the volume now has release " + id)
-	}
-	return sayWhose(err)
 }
 
 // sayWhose tells a volume that is of no use from a disk that fails. Whoever calls it did not need
@@ -249,7 +236,7 @@ func pushUnderWay() (pid int) {
 }
 
 // open opens the release volume that is mounted at a point, or else the prepared one.
-func (w *diskWork) open(point string) (mountedVolume, error) {
+func (w *diskWork) open(point string, trusted []string) (mountedVolume, error) {
 	root := ""
 	if point == "" {
 		root = w.prepared.Root()
@@ -261,15 +248,19 @@ func (w *diskWork) open(point string) (mountedVolume, error) {
 		defer func() { _ = dir.Close() }()
 		root = fmt.Sprintf("/proc/self/fd/%d", dir.Fd())
 	}
-	return openMounted(root)
+	return openMounted(root, trusted)
 }
 
 // mountedVolume is a release volume as package boot wants to know it.
-type mountedVolume struct{ *release.Volume }
+type mountedVolume struct {
+	*release.Volume
 
-func openMounted(root string) (mountedVolume, error) {
+	trusted []string // the setting trusted-keys
+}
+
+func openMounted(root string, trusted []string) (mountedVolume, error) {
 	v, err := release.Open(root)
-	return mountedVolume{v}, err
+	return mountedVolume{v, trusted}, err
 }
 
 // Check also raises the fence on the volume to the wanted generation. It is below that when the
@@ -277,7 +268,7 @@ func openMounted(root string) (mountedVolume, error) {
 // something in between must be refused here as everywhere. A volume that is right already needs no
 // lock: a push may hold it.
 func (v mountedVolume) Check(ctx context.Context, want boot.Wanted) error {
-	if err := checkTree(v.Volume, want); err != nil {
+	if err := v.checkTree(want); err != nil {
 		return err
 	}
 	if have, err := v.Generation(); err != nil || have == want.Generation {
@@ -290,13 +281,19 @@ func (v mountedVolume) Check(ctx context.Context, want boot.Wanted) error {
 	return err
 }
 
-// checkTree is release.Volume.Check in the words of package boot.
-func checkTree(v *release.Volume, want boot.Wanted) error {
+// checkTree is release.Volume.Check in the words of package boot. What is wanted must be signed by
+// somebody whom this volume trusts, if it is signed at all.
+func (v mountedVolume) checkTree(want boot.Wanted) error {
 	err := v.CheckStore(want.Store) // first: generations of two stores cannot be compared
+	if err == nil && want.Document != "" {
+		_, err = catchup.Believe(v.Volume, []byte(want.Document), v.trusted)
+	}
 	if err == nil {
-		err = v.Check(want.Release, want.Digest, want.Generation)
+		err = v.Volume.Check(want.Release, want.Digest, want.Generation)
 	}
 	switch {
+	case errors.Is(err, pointer.ErrUnsigned):
+		return meaning{err, boot.ErrUnsigned}
 	case errors.Is(err, release.ErrMismatch):
 		return meaning{err, boot.ErrMismatch}
 	case errors.Is(err, release.ErrOldPointer):

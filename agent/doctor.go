@@ -28,7 +28,8 @@ failed.`,
 				return err
 			}
 			return p.diagnose(cmd.Context(), checks.New(checks.Settings{
-				Pointer: values.Get("pointer"), ConfigFile: defaultConfigFile, RunDir: p.runDir,
+				Pointer: values.Get("pointer"), Trusted: values.List("trusted-keys"), Least: int64(values.Int("min-generation")),
+				ConfigFile: defaultConfigFile, RunDir: p.runDir,
 				Volume: requestOf(releaseVolumeOf("", "", "", values), "", values),
 			}).List())
 		},

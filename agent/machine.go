@@ -15,13 +15,14 @@ import (
 // machine is boot.Disks and boot.Mounts: the disks of this machine and its mount point.
 type machine struct {
 	point  string
+	source source
 	finder device.Finder
 	log    *slog.Logger
 	disk   device.Device // the one that Find or Look found last
 }
 
-func newMachine(point string, log *slog.Logger) *machine {
-	return &machine{point: point, finder: device.New(log), log: log}
+func newMachine(point string, from source, log *slog.Logger) *machine {
+	return &machine{point: point, source: from, finder: device.New(log), log: log}
 }
 
 func (m *machine) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) {
@@ -119,7 +120,7 @@ func (m *machine) Prepare(ctx context.Context, v boot.Volume, d boot.Disk) (boot
 		}
 		return nil, err
 	}
-	return prepared{w, m.point}, nil
+	return prepared{w, m.point, m.source}, nil
 }
 
 func (m *machine) Unmount(ctx context.Context) error {
@@ -135,10 +136,11 @@ func (m *machine) Visible(context.Context, boot.Volume, boot.Disk) error {
 type prepared struct {
 	worker *worker
 	point  string
+	source source
 }
 
 func (p prepared) Check(ctx context.Context, want boot.Wanted) error {
-	_, err := p.worker.do(ctx, diskRequest{Do: doCheckTree, Want: want})
+	_, err := p.worker.do(ctx, diskRequest{Do: doCheckTree, Want: want, From: p.source})
 	return err
 }
 
@@ -153,7 +155,7 @@ func (p prepared) Holding(ctx context.Context) (generation int64, release string
 // CatchUp takes time for as long as there is something to fetch. Late words of the child are no
 // silence: the disk answers.
 func (p prepared) CatchUp(ctx context.Context, want boot.Wanted) error {
-	a, err := p.worker.do(ctx, diskRequest{Do: doCatchUp, Want: want})
+	a, err := p.worker.do(ctx, diskRequest{Do: doCatchUp, Want: want, From: p.source})
 	if a.Late {
 		return errors.New(a.Error)
 	}
@@ -171,7 +173,7 @@ func (p prepared) Close(ctx context.Context) error { return p.worker.close(ctx) 
 type mountedTree struct{ m *machine }
 
 func (t mountedTree) Check(ctx context.Context, want boot.Wanted) error {
-	_, err := askChild(ctx, t.m.log, diskRequest{Do: doCheckTree, Point: t.m.point, Want: want})
+	_, err := askChild(ctx, t.m.log, diskRequest{Do: doCheckTree, Point: t.m.point, Want: want, From: t.m.source})
 	return err
 }
 

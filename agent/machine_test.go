@@ -54,7 +54,7 @@ func nvme(t *testing.T, mkfs ...string) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount(point, unix.UMOUNT_NOFOLLOW) })
-	m := newMachine(point, slog.New(slog.DiscardHandler))
+	m := newMachine(point, source{}, slog.New(slog.DiscardHandler))
 	m.finder.Sys, m.finder.Dev = filepath.Join(dir, "sys"), filepath.Join(dir, "dev")
 	return m
 }

@@ -16,7 +16,6 @@ import (
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
-	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
 )
@@ -29,13 +28,13 @@ const planTime = 20 * time.Second
 func (p *program) plan(ctx context.Context, values config.Values, older bool) error {
 	ctx, cancel := context.WithTimeout(ctx, min(planTime, values.Duration("deadline")))
 	defer cancel()
-	fetcher, err := newFetcher(values, p.logger())
+	pointers, err := newPointers(values, p.logger())
 	if err != nil {
 		return exit.With(exit.Usage, err)
 	}
 	log := slog.New(slog.DiscardHandler) // it would tell of things that are not done
 	account := newAccount(values, log)
-	d := &dry{account: account, machine: newMachine(values.Get("mount-point"), log), pointers: pointers{fetcher}}
+	d := &dry{account: account, machine: newMachine(values.Get("mount-point"), sourceOf(values), log), pointers: pointers}
 	_, err = boot.Run(ctx, boot.Parts{Instance: d, Pointers: d, Volumes: d, Disks: d, Mounts: d, Gate: d, Older: older}, d, log)
 	if printErr := p.printPlan(d.plan()); printErr != nil {
 		return printErr
@@ -146,7 +145,7 @@ func (d *dry) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error)
 	}
 	mounted, err := d.machine.look(mine)
 	if mounted != nil {
-		mounted.Tree = looked{d.machine.point}
+		mounted.Tree = looked{d.machine}
 		d.say(boot.StageAdopt, "mounted at %s", mounted.What)
 	}
 	return mounted, err
@@ -263,19 +262,19 @@ func (d *dry) Ended(stage string, _ time.Duration, skipped bool, _ error) {
 }
 
 // looked is a mount point whose release volume is only looked at: no fence is raised.
-type looked struct{ point string }
+type looked struct{ m *machine }
 
 func (l looked) Check(_ context.Context, want boot.Wanted) error {
-	v, err := release.Open(l.point)
+	v, err := openMounted(l.m.point, l.m.source.Trusted)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = v.Close() }()
-	return checkTree(v, want)
+	return v.checkTree(want)
 }
 
 func (l looked) Holding(context.Context) (generation int64, release string, done bool) {
-	v, err := openMounted(l.point)
+	v, err := openMounted(l.m.point, nil)
 	if err != nil {
 		return 0, "", true
 	}

@@ -23,6 +23,10 @@ func settingsTable() []config.Setting {
 	return []config.Setting{
 		{Key: "pointer", Env: "EBS_RELEASE_POINTER", Check: checkPointer,
 			Usage: "URL of the pointer: release.json, or a line snap-…; or its store, s3://BUCKET/PREFIX"},
+		{Key: "trusted-keys", Env: "EBS_RELEASE_TRUSTED_KEYS", Check: checkTrustedKeys,
+			Usage: "keys that may sign the pointer: STORE:KEY, separated by commas; without them those on the volume count"},
+		{Key: "min-generation", Env: "EBS_RELEASE_MIN_GENERATION", Default: "0", Check: checkLeast,
+			Usage: "refuse a pointer of a lower generation; 0: none is refused"},
 		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release",
 			Check: mount.CheckPath, Usage: "where to mount the release volume"},
 		{Key: "deadline", Env: "EBS_RELEASE_DEADLINE", Default: "4m", Check: config.CheckDuration, Usage: "how long a boot may take"},

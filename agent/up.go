@@ -63,15 +63,15 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 	}
 	defer func() { _ = lock.Close() }()
 
-	fetcher, err := newFetcher(values, log)
+	pointers, err := newPointers(values, log)
 	if err != nil {
 		return exit.With(exit.Usage, err)
 	}
 	account := newAccount(values, log)
-	machine := newMachine(values.Get("mount-point"), log)
+	machine := newMachine(values.Get("mount-point"), sourceOf(values), log)
 	reporter := newReporter(p.runDir, values.Get("mount-point"), &p.where, machine.serves, log)
 	parts := boot.Parts{
-		Instance: account, Pointers: pointers{fetcher}, Volumes: account, Disks: machine, Mounts: machine, Gate: reporter, Older: older,
+		Instance: account, Pointers: pointers, Volumes: account, Disks: machine, Mounts: machine, Gate: reporter, Older: older,
 	}
 	if err := reporter.begin(); err != nil {
 		return err

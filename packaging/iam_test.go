@@ -181,6 +181,8 @@ func TestAgentMayTouchOnlyItsOwn(t *testing.T) {
 		{"change its type", "ec2:ModifyInstanceAttribute", region + "instance/" + me, from(me, target(me), attribute("InstanceType")), "OnlyBlockDevices"},
 		{"read the pointer in S3", "s3:GetObject", inS3 + "release.json", from(me, bucketOf(account)), "ReadPointerInS3"},
 		{"write it", "s3:PutObject", inS3 + "release.json", from(me, bucketOf(account)), ""},
+		{"read a pack", "s3:GetObject", inS3 + "packs/nothing-0123456789ab-0123456789ab", from(me, bucketOf(account)), "ReadPointerInS3"},
+		{"write a pack", "s3:PutObject", inS3 + "packs/nothing-0123456789ab-0123456789ab", from(me, bucketOf(account)), ""},
 		{"read the history", "s3:GetObject", inS3 + "history.jsonl", from(me, bucketOf(account)), ""},
 		{"read the pointer of another account", "s3:GetObject", inS3 + "release.json", from(me, bucketOf("999999999999")), ""},
 		{"protect it, on the volume's side", "ec2:ModifyInstanceAttribute", aVolume, from(me, mine), "UseOwnVolume"},

@@ -55,6 +55,19 @@ type Fetched struct {
 	Document []byte
 }
 
+// CheckTrusted says whether one of those that the setting trusted-keys names for its store signed
+// it: ErrUnsigned. Without items it is nil.
+func (f Fetched) CheckTrusted(items []string) error {
+	if len(items) == 0 {
+		return nil
+	}
+	keys, err := Trusted(items, f.Store)
+	if err != nil {
+		return err
+	}
+	return CheckSignature(f.Document, keys)
+}
+
 // Fetch reads the pointer and tries again until ctx ends: when there is no answer or none yet, when
 // the store is in trouble or asks to wait, on a body that is cut off and one that is no pointer.
 // What another try does not change is final, such as a web server's 401 and 403. The error names

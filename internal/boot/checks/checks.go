@@ -25,6 +25,8 @@ const Timeout = 4 * time.Second
 // Settings are those of a boot.
 type Settings struct {
 	Pointer    string         // its URL; may be empty
+	Trusted    []string       // trusted-keys
+	Least      int64          // min-generation
 	ConfigFile string         // where it can be set
 	Volume     volume.Request // the release volume, but for which instance and of which snapshot
 	RunDir     status.Dir
@@ -41,7 +43,7 @@ type Checks struct {
 	cfg      *aws.Config        // after the region
 	api      *ec2.Client        // after the credentials
 	me       *instance.Identity // after the metadata service
-	pointer  *pointer.Pointer
+	pointer  *pointer.Fetched
 	snapshot string          // id; empty: not known
 	found    *types.Snapshot // as EC2 sees it; nil: not seen
 	mine     []volume.Volume
@@ -61,6 +63,7 @@ func (c *Checks) List() []doctor.Check {
 		{Name: "region", Do: c.region},
 		{Name: "credentials", Do: c.credentials},
 		{Name: "pointer", Do: c.readPointer},
+		{Name: "signature", Do: c.signature},
 		{Name: "clock", Do: c.clock},
 		{Name: "ec2:DescribeVolumes", Do: c.describeVolumes},
 		{Name: "ec2:DescribeSnapshots", Do: c.describeSnapshot},

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/freeze"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
 	"ebs-release/internal/test/scratch"
 	"ebs-release/internal/volume"
@@ -226,5 +229,50 @@ func TestDoctorOutsideEC2(t *testing.T) {
 	}
 	if len(states) != len(d.List()) || states["metadata service"] != doctor.Fail || states["pointer"] != doctor.Fail || states["ec2:AttachVolume"] != doctor.Warn {
 		t.Errorf("states = %v", states)
+	}
+}
+
+// The keys on the volume are not looked at.
+func TestDoctorTellsWhetherThePointerIsSigned(t *testing.T) {
+	secret, err := pointer.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const store = "0123456789abcdef"
+	p := pointer.Pointer{
+		Generation: 7, Release: "20261122T231500Z-" + strings.Repeat("a", 12), Digest: strings.Repeat("a", 64), Created: time.Now(), Store: store,
+		Snapshots: map[string]string{"eu-west-1": "snap-0123456789abcdef0"},
+	}
+	signed, err := p.Sign(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	trusted, foreign := store+":"+secret.Public().String(), "fedcba9876543210:"+secret.Public().String()
+	for _, tc := range []struct {
+		name, document, trusted string
+		least                   int64
+		pointer, signature      doctor.State
+	}{
+		{"signed", string(signed), "", 0, doctor.OK, doctor.OK},
+		{"unsigned", string(p.Render()), "", 0, doctor.OK, doctor.OK},
+		{"signed by a trusted key", string(signed), trusted, 7, doctor.OK, doctor.OK},
+		{"trusted for another store", string(signed), foreign, 0, doctor.OK, doctor.Fail},
+		{"unsigned, and keys are set", string(p.Render()), trusted, 0, doctor.OK, doctor.Fail},
+		{"a generation below the least", string(signed), "", 8, doctor.Fail, doctor.OK},
+	} {
+		web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, tc.document) }))
+		c := patient(t, nil)
+		c.settings.Pointer, c.settings.Least = web.URL, tc.least
+		if tc.trusted != "" {
+			c.settings.Trusted = []string{tc.trusted}
+		}
+		read, sign := c.readPointer(t.Context()), c.signature(t.Context())
+		web.Close()
+		if read.State != tc.pointer || sign.State != tc.signature {
+			t.Errorf("%s: %s; %s", tc.name, read, sign)
+		}
+	}
+	if f := patient(t, nil).signature(t.Context()); f.State != doctor.Warn {
+		t.Errorf("no pointer was read: %s", f)
 	}
 }

@@ -98,7 +98,11 @@ func (c *Checks) readPointer(ctx context.Context) doctor.Finding {
 		}
 		return doctor.Failure(look+fetcher.Place(), "%s", short(err))
 	}
-	c.pointer = &p.Pointer
+	c.pointer = &p
+	if p.Generation < c.settings.Least {
+		return doctor.Failure("look for a cache or a restored release.json behind the pointer's URL; if it is right, lower min-generation",
+			"it says generation %d, and min-generation is %d", p.Generation, c.settings.Least)
+	}
 	if c.cfg == nil {
 		return doctor.Fine("generation %d, release %s", p.Generation, p.Release)
 	}
@@ -109,6 +113,22 @@ func (c *Checks) readPointer(ctx context.Context) doctor.Finding {
 		return doctor.Fine("a plain line: %s, with nothing to verify against", c.snapshot)
 	}
 	return doctor.Fine("generation %d, release %s, %s", p.Generation, p.Release, c.snapshot)
+}
+
+// signature does not look at the volume's own keys: its disk may not answer.
+func (c *Checks) signature(context.Context) doctor.Finding {
+	switch p := c.pointer; {
+	case p == nil:
+		return doctor.Warning("see the pointer", "not known")
+	case p.CheckTrusted(c.settings.Trusted) != nil:
+		return doctor.Failure("find out who wrote the pointer, and with which key; if it is right, add its key to trusted-keys",
+			"%s", short(p.CheckTrusted(c.settings.Trusted)))
+	case len(c.settings.Trusted) > 0:
+		return doctor.Fine("the pointer is signed by one of trusted-keys")
+	case p.Schema == pointer.Signed:
+		return doctor.Fine("the pointer is signed; the keys on the volume say whether that counts")
+	}
+	return doctor.Fine("the pointer is not signed, and no trusted-keys are set: it is believed for one snapshot, and no packs")
 }
 
 func (c *Checks) describeVolumes(ctx context.Context) doctor.Finding {

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/catchup"
+	"ebs-release/internal/config"
+	"ebs-release/internal/gc"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
+	"ebs-release/internal/words"
+)
+
+// source is where the pointer and its packs are, and whose word counts.
+type source struct {
+	Pointer string   `json:"pointer,omitempty"` // the setting
+	Trusted []string `json:"trusted,omitempty"` // the setting trusted-keys
+}
+
+func sourceOf(values config.Values) source {
+	return source{values.Get("pointer"), values.List("trusted-keys")}
+}
+
+// catchUp brings the prepared volume to what is wanted. First it ends what was cut off, whatever is
+// wanted: it needs no network. A volume that never was one of ours has nothing to end.
+func (w *diskWork) catchUp(ctx context.Context, want boot.Wanted, from source) error {
+	v, err := release.Open(w.prepared.Root())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = v.Close() }()
+	ended, err := w.endCatchUp(ctx, v)
+	if err != nil {
+		return sayWhose(err)
+	}
+	if want.Document == "" { // it names one snapshot, and no packs
+		if ended != "" && ended == want.Release {
+			err = v.Activate(ctx, want.Release, want.Digest, want.Generation)
+		}
+		return whatItMeans(err)
+	}
+	if err := v.CheckStore(want.Store); err != nil {
+		return whatItMeans(err)
+	}
+	p, err := catchup.Believe(v, []byte(want.Document), from.Trusted)
+	if err == nil {
+		err = w.follow(ctx, v, p, from)
+	}
+	return whatItMeans(err)
+}
+
+// endCatchUp returns the release that came out; "": nothing was cut off.
+func (w *diskWork) endCatchUp(ctx context.Context, v *release.Volume) (id string, err error) {
+	halfway, err := v.Halfway()
+	if err != nil || !halfway {
+		return "", err
+	}
+	if id, err = v.FinishCatchUp(ctx); err == nil {
+		w.log.Info("ended a catch-up that was cut off: the volume now has release " + id)
+	}
+	return id, err
+}
+
+// follow makes the pointer's release current.
+func (w *diskWork) follow(ctx context.Context, v *release.Volume, p pointer.Pointer, from source) error {
+	fetcher, err := newFetcher(from.Pointer, w.log)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	to := catchup.Volume{Volume: v, Packs: fetcher.Store, Served: w.shared, Wanted: gc.Wanted{Keep: 1}}
+	way, err := to.To(ctx, p)
+	if err != nil {
+		return err
+	}
+	// Where it is current, verify raises the fence.
+	if current, err := v.Current(); err != nil || current != p.Release {
+		if err := v.Activate(ctx, p.Release, p.Digest, p.Generation); err != nil {
+			return err
+		}
+	}
+	if way.Packs > 0 {
+		start := "from nothing"
+		if way.From != "" {
+			start = "from release " + way.From
+		}
+		w.log.Info(fmt.Sprintf("caught up %s to %s: %s, %s, in %s",
+			start, p.Release, words.Count(way.Packs, "pack"), words.Bytes(way.Bytes), time.Since(began).Round(time.Millisecond)))
+	}
+	return setKeys(ctx, v, p.Keys)
+}
+
+// setKeys writes who may sign the next pointers; none: those that may until now.
+func setKeys(ctx context.Context, v *release.Volume, keys []string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	have, err := v.Keys()
+	if err != nil || slices.Equal(have, keys) {
+		return err
+	}
+	return v.SetKeys(ctx, keys)
+}
+
+// whatItMeans is an error of a catch-up in the words of package boot.
+func whatItMeans(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, pointer.ErrUnsigned):
+		return meaning{err, boot.ErrUnsigned}
+	case errors.Is(err, release.ErrOldPointer), errors.Is(err, release.ErrFenced):
+		return meaning{err, boot.ErrOlder}
+	case errors.Is(err, catchup.ErrNoWay):
+		return meaning{publishAgain(err), boot.ErrMismatch}
+	case errors.Is(err, catchup.ErrGone):
+		return meaning{publishAgain(err), boot.ErrGone}
+	case errors.Is(err, catchup.ErrStore):
+		return err // it says nothing of the volume
+	}
+	whose := sayWhose(err)
+	if errors.Is(whose, boot.ErrMismatch) {
+		return meaning{publishAgain(err), boot.ErrMismatch}
+	}
+	return whose
+}
+
+func publishAgain(err error) error {
+	if strings.Contains(err.Error(), ". Try: ") {
+		return err
+	}
+	return fmt.Errorf("%w. Try: publish again", err)
+}

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/catchup"
+	"ebs-release/internal/gc"
+	"ebs-release/internal/mount"
+	"ebs-release/internal/pack"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
+	"ebs-release/internal/store"
+)
+
+func TestWhatAFailureToCatchUpMeans(t *testing.T) {
+	unclear := errors.New("nobody's fault in particular")
+	for _, tc := range []struct {
+		err  error
+		want error // nil: it says nothing of the volume
+	}{
+		{pointer.ErrUnsigned, boot.ErrUnsigned},
+		{release.ErrOldPointer, boot.ErrOlder},
+		{release.ErrFenced, boot.ErrOlder},
+		{release.ErrMismatch, boot.ErrMismatch},
+		{catchup.ErrNoWay, boot.ErrMismatch},
+		{catchup.ErrGone, boot.ErrGone},
+		{fmt.Errorf("%w: %w", catchup.ErrStore, pack.ErrSum), nil},
+		{fmt.Errorf("%w: %w", catchup.ErrStore, syscall.ECONNREFUSED), nil},
+		{fmt.Errorf("%w: %w", catchup.ErrStore, context.DeadlineExceeded), nil},
+		{fmt.Errorf("keep pack: %w", syscall.ENOSPC), boot.ErrMismatch},
+		{syscall.EIO, boot.ErrDisk},
+		{fmt.Errorf("release: %w", syscall.EUCLEAN), boot.ErrDisk},
+		{unclear, boot.ErrMismatch},
+		{context.Canceled, nil},
+		{context.DeadlineExceeded, nil},
+	} {
+		got := whatItMeans(fmt.Errorf("catch up: %w", tc.err))
+		for _, m := range meanings() {
+			if errors.Is(got, m) != (m == tc.want) {
+				t.Errorf("%v: it means %v: %v", tc.err, m, errors.Is(got, m))
+			}
+		}
+		if !errors.Is(got, tc.err) || strings.Count(got.Error(), "Try: ") > 1 {
+			t.Errorf("%v became %v", tc.err, got)
+		}
+	}
+	if err := whatItMeans(nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// signed is a disk with two releases, of which it has only the first any more, a store with the
+// pack from there to the second, and the signed pointer.
+type signed struct {
+	machine *machine
+	secret  pointer.SecretKey
+	pointer pointer.Pointer
+	first   string
+	same    *mount.Detached // its file system
+}
+
+func newSigned(t *testing.T) *signed {
+	t.Helper()
+	ctx := t.Context()
+	s := &signed{machine: nvme(t, "mkfs.ext4", "-q", "-F")}
+	d, err := s.machine.Find(ctx, ours)
+	must(t, err)
+	s.same, err = mount.Prepare(d.Path, "ext4")
+	must(t, err)
+	t.Cleanup(func() { s.same.Close() })
+	v, err := release.Open(s.same.Root())
+	must(t, err)
+	defer v.Close()
+	s.secret, err = pointer.NewKey()
+	must(t, err)
+	must(t, v.Init(os.Getuid(), os.Getgid()))
+	must(t, v.SetKeys(ctx, []string{s.secret.Public().String()}))
+	source := t.TempDir()
+	var made [2]release.Ingested
+	for i := range made {
+		must(t, os.WriteFile(filepath.Join(source, "version"), fmt.Appendf(nil, "%d", i+1), 0o644))
+		made[i], err = v.Ingest(ctx, source, time.Now(), gc.Wanted{Keep: 3})
+		must(t, err)
+	}
+	dir := t.TempDir()
+	packs, err := store.NewDirectory(dir)
+	must(t, err)
+	e, err := catchup.Make(ctx, v, packs, made[0].ID, made[1].ID, false)
+	must(t, err)
+	must(t, v.Activate(ctx, made[0].ID, made[0].Digest, 1))
+	must(t, v.Remove(ctx, made[1].ID))
+	web := httptest.NewServer(http.FileServer(http.Dir(dir)))
+	t.Cleanup(web.Close)
+	s.machine.source.Pointer = web.URL + "/release.json"
+	s.first = made[0].ID
+	s.pointer = pointer.Pointer{
+		Generation: 2, Release: made[1].ID, Digest: made[1].Digest, Created: time.Now(), Store: "0123456789abcdef",
+		Snapshots: map[string]string{"eu-west-1": "snap-0123456789abcdef0"},
+		Edges:     []pointer.Edge{e}, SnapshotOf: &pointer.Held{Generation: 1, Release: made[0].ID, Digest: made[0].Digest},
+	}
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wants is what the pointer says, signed.
+func (s *signed) wants(t *testing.T, p pointer.Pointer, by pointer.SecretKey) boot.Wanted {
+	t.Helper()
+	document, err := p.Sign(by)
+	must(t, err)
+	return boot.Wanted{Store: p.Store, Generation: p.Generation, Release: p.Release, Digest: p.Digest, Document: string(document)}
+}
+
+// TestTheChildCatchesUp: in place where nobody else has the disk, else beside what is read.
+func TestTheChildCatchesUp(t *testing.T) {
+	for name, shared := range map[string]bool{"alone": false, "read elsewhere": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSigned(t)
+			next, err := pointer.NewKey()
+			must(t, err)
+			s.pointer.Keys = []string{s.secret.Public().String(), next.Public().String()}
+			if !shared {
+				must(t, s.same.Close())
+			}
+			p, _ := toPrepared(t, t.Context(), s.machine)
+			want := s.wants(t, s.pointer, s.secret)
+			must(t, p.CatchUp(t.Context(), want))
+			must(t, p.Check(t.Context(), want))
+			if n, id, _ := p.Holding(t.Context()); n != 2 || id != want.Release {
+				t.Errorf("it holds %d, %s", n, id)
+			}
+			must(t, p.CatchUp(t.Context(), s.wants(t, s.pointer, next))) // who may sign from now on
+			if shared {
+				v := open(t, s.same.Root())
+				held, err := v.Releases()
+				if err != nil || len(held) != 2 || held[0] != s.first {
+					t.Errorf("what somebody reads: %v, %v", held, err)
+				}
+				must(t, v.Close())
+			}
+			must(t, p.Close(t.Context()))
+		})
+	}
+}
+
+// TestTheChildRefuses: what is refused changes nothing on the volume.
+func TestTheChildRefuses(t *testing.T) {
+	s := newSigned(t)
+	other, err := pointer.NewKey()
+	must(t, err)
+	must(t, s.same.Close())
+	p, _ := toPrepared(t, t.Context(), s.machine)
+	older, foreign, noWay, gone, lost := s.pointer, s.pointer, s.pointer, s.pointer, s.pointer
+	older.Generation = 1 // with another release than that which is active
+	foreign.Store = "fedcba9876543210"
+	noWay.Edges = nil
+	gone.Edges = []pointer.Edge{s.pointer.Edges[0]}
+	gone.Edges[0].Pack = gone.Edges[0].Pack[:len(gone.Edges[0].Pack)-12] + strings.Repeat("0", 12)
+	lost.Edges = []pointer.Edge{s.pointer.Edges[0]}
+	lost.Edges[0].SHA256 = strings.Repeat("0", 64)
+	for _, tc := range []struct {
+		name string
+		want boot.Wanted
+		end  error // nil: it says nothing of the volume
+	}{
+		{"another key", s.wants(t, s.pointer, other), boot.ErrUnsigned},
+		{"no way", s.wants(t, noWay, s.secret), boot.ErrMismatch},
+		{"gone", s.wants(t, gone, s.secret), boot.ErrGone},
+		{"another sha256", s.wants(t, lost, s.secret), nil},
+	} {
+		err := p.CatchUp(t.Context(), tc.want)
+		for _, m := range meanings() {
+			if err == nil || errors.Is(err, m) != (m == tc.end) {
+				t.Errorf("%s: %v", tc.name, err)
+			}
+		}
+		if err := p.Check(t.Context(), tc.want); !errors.Is(err, boot.ErrMismatch) && tc.end != boot.ErrUnsigned || tc.end == boot.ErrUnsigned && !errors.Is(err, tc.end) {
+			t.Errorf("%s: check says %v", tc.name, err)
+		}
+		if n, id, _ := p.Holding(t.Context()); n != 1 || id != s.first {
+			t.Errorf("%s: it holds %d, %s", tc.name, n, id)
+		}
+	}
+	if err := p.CatchUp(t.Context(), s.wants(t, older, s.secret)); !errors.Is(err, boot.ErrOlder) {
+		t.Errorf("a generation that is active with another release: %v", err)
+	}
+	trusting := p.(prepared)
+	trusting.source.Trusted = []string{foreign.Store + ":" + s.secret.Public().String()}
+	if err := trusting.CatchUp(t.Context(), s.wants(t, s.pointer, s.secret)); !errors.Is(err, boot.ErrUnsigned) {
+		t.Errorf("a key that is trusted for another store: %v", err)
+	}
+}
+
+// TestWhatIsRefusedBeforeAnyVolumeIsAsked: trusted-keys and min-generation.
+func TestWhatIsRefusedBeforeAnyVolumeIsAsked(t *testing.T) {
+	secret, err := pointer.NewKey()
+	must(t, err)
+	other, err := pointer.NewKey()
+	must(t, err)
+	const id = "0123456789abcdef"
+	digest := strings.Repeat("ab", 32)
+	p := pointer.Pointer{
+		Generation: 7, Release: "20261122T231500Z-" + digest[:12], Digest: digest, Created: time.Now(), Store: id,
+		Snapshots: map[string]string{"eu-west-1": "snap-0123456789abcdef0"},
+	}
+	document, err := p.Sign(secret)
+	must(t, err)
+	unsigned, plain := string(p.Render()), "snap-0123456789abcdef0\n"
+	of := func(store string, k pointer.SecretKey) string { return store + ":" + k.Public().String() }
+	for _, tc := range []struct {
+		name     string
+		document string
+		trusted  []string
+		least    int64
+		end      error
+	}{
+		{"nothing is set", unsigned, nil, 0, nil},
+		{"nothing is set, a line", plain, nil, 0, nil},
+		{"signed", string(document), nil, 7, nil},
+		{"signed by one of several", string(document), []string{of(id, other), of(id, secret)}, 0, nil},
+		{"signed by another", string(document), []string{of(id, other)}, 0, boot.ErrUnsigned},
+		{"trusted for another store", string(document), []string{of("fedcba9876543210", secret)}, 0, boot.ErrUnsigned},
+		{"unsigned", unsigned, []string{of(id, secret)}, 0, boot.ErrUnsigned},
+		{"a line", plain, []string{of(id, secret)}, 0, boot.ErrUnsigned},
+		{"below the least", string(document), nil, 8, boot.ErrOlder},
+		{"a line, and there is a least", plain, nil, 1, boot.ErrOlder},
+	} {
+		web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, tc.document) }))
+		fetcher, err := newFetcher(web.URL, slog.New(slog.DiscardHandler))
+		must(t, err)
+		got, err := pointers{fetcher, tc.trusted, tc.least}.Fetch(t.Context())
+		web.Close()
+		if !errors.Is(err, tc.end) || tc.end != nil && strings.Count(err.Error(), "Try: ") != 1 {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		if want := tc.document == string(document) && err == nil; (got.Document == tc.document) != want {
+			t.Errorf("%s: the document is %q", tc.name, got.Document)
+		}
+	}
+}
+
+func TestSettingsOfTrustAreChecked(t *testing.T) {
+	secret, err := pointer.NewKey()
+	must(t, err)
+	good := "0123456789abcdef:" + secret.Public().String()
+	for value, fine := range map[string]bool{
+		"": true, good: true, good + ", " + good: true,
+		good + ",x": false, "0123:" + secret.Public().String(): false, "0123456789abcdef:" + strings.TrimSpace(secret.Text()): false,
+	} {
+		if err := checkTrustedKeys(value); (err == nil) != fine {
+			t.Errorf("trusted-keys %.30q…: %v", value, err)
+		} else if err != nil && strings.Contains(err.Error(), strings.TrimSpace(secret.Text())) {
+			t.Error("the error shows a secret key")
+		}
+	}
+	for value, fine := range map[string]bool{"0": true, "1": true, "42": true, "-1": false, "": false, "9007199254740992": false} {
+		if err := checkLeast(value); (err == nil) != fine {
+			t.Errorf("min-generation %q: %v", value, err)
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/config"
+	"ebs-release/internal/generation"
+	"ebs-release/internal/pointer"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+)
+
+// pointers is boot.Pointers.
+type pointers struct {
+	fetcher *pointer.Fetcher
+	trusted []string // the setting trusted-keys
+	least   int64    // the setting min-generation
+}
+
+func newPointers(values config.Values, log *slog.Logger) (pointers, error) {
+	fetcher, err := newFetcher(values.Get("pointer"), log)
+	return pointers{fetcher, values.List("trusted-keys"), int64(values.Int("min-generation"))}, err
+}
+
+// newFetcher reads from the place that the setting pointer names.
+func newFetcher(place string, log *slog.Logger) (*pointer.Fetcher, error) {
+	return pointer.NewFetcher(place, func(ctx context.Context) (aws.Config, error) {
+		cfg, _, err := loadAWS(ctx, log)
+		return cfg, err
+	}, log)
+}
+
+func (p pointers) Fetch(ctx context.Context) (boot.Pointer, error) {
+	got, err := p.fetcher.Fetch(ctx)
+	if err == nil {
+		err = p.accept(got)
+	}
+	if err != nil {
+		return boot.Pointer{}, err
+	}
+	read := boot.Pointer{Store: got.Store, Generation: got.Generation, Release: got.Release, Digest: got.Digest, Snapshot: got.Snapshot}
+	if got.Schema == pointer.Signed {
+		read.Document, read.Behind = string(got.Document), got.Holds().Digest != got.Digest
+	}
+	return read, nil
+}
+
+// accept refuses what no volume has to be asked about.
+func (p pointers) accept(got pointer.Fetched) error {
+	if err := got.CheckTrusted(p.trusted); err != nil {
+		return meaning{fmt.Errorf("read pointer %s: %w. Try: find out who wrote it, and with which key;"+
+			" if it is right: add its key to trusted-keys, or take that setting away", p.fetcher.Place(), err), boot.ErrUnsigned}
+	}
+	if got.Generation < p.least {
+		return meaning{fmt.Errorf("read pointer %s: it says generation %d, and min-generation is %d. Try: look for a cache or a restored"+
+			" release.json behind the pointer's URL, or publish again; if it is right: set min-generation to %d",
+			p.fetcher.Place(), got.Generation, p.least, got.Generation), boot.ErrOlder}
+	}
+	return nil
+}
+
+// checkTrustedKeys checks the setting trusted-keys.
+func checkTrustedKeys(value string) error {
+	for _, item := range (config.Values{{Key: "", Value: value}}).List("") {
+		if err := pointer.CheckTrusted(item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkLeast checks the setting min-generation.
+func checkLeast(value string) error {
+	if value == "0" {
+		return nil
+	}
+	if _, err := generation.Parse(value); err != nil {
+		return errors.New("want 0 (none), or a generation")
+	}
+	return nil
+}
