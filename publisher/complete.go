@@ -20,6 +20,7 @@ func (p *program) complete(root *cobra.Command) {
 	_ = errors.Join( // these fail only for a flag that is not there
 		root.RegisterFlagCompletionFunc("config", cli.Files),
 		root.RegisterFlagCompletionFunc("ssh-key", cli.Files),
+		root.RegisterFlagCompletionFunc("signing-key", cli.Files),
 		root.MarkPersistentFlagDirname("mount-point"),
 		root.MarkPersistentFlagDirname("pointer-store"), // or s3://…, which no shell knows
 		root.RegisterFlagCompletionFunc("output", cli.Words(cli.Text, cli.JSON, outputNDJSON)),

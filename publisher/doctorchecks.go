@@ -52,8 +52,10 @@ func (p *parts) doctorChecks() []doctor.Check {
 // needs are the checks that a check of P0 builds on.
 func needs(check string) []string {
 	switch check {
-	case "release tree", "disk space", "freeze":
+	case checkTree, "disk space", "freeze":
 		return []string{checkVolume}
+	case checkSigns:
+		return []string{checkVolume, checkTree}
 	case "volume", "rights by DryRun":
 		return []string{checkVolume, checkAccount}
 	}
@@ -100,7 +102,11 @@ func (p *parts) lookAtPointer(ctx context.Context) (string, error) {
 	if _, err := current.Snapshot(p.Settings.Region); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("generation %d, release %s", current.Generation, current.Release), nil
+	signed := ""
+	if len(p.signs.trusted) > 0 {
+		signed = ", signed"
+	}
+	return fmt.Sprintf("generation %d, release %s%s", current.Generation, current.Release, signed), nil
 }
 
 // lookAtCurrent compares the release volume with the pointer.

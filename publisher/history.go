@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 
 	"github.com/spf13/cobra"
 )
@@ -21,9 +22,9 @@ func (p *program) historyCommand() *cobra.Command {
 		Use:   "history",
 		Short: "Show who published what and when, and how it ended; latest first",
 		Long: `Show who published what and when, and how it ended, the latest first; also who
-ran gc (--output json says what it deleted), thaw, or lock release. A dash
-instead of a generation: the pointer was not moved. "committed, no report": the
-publish was killed after its commit; run ` + "`ebs-release converge`" + `.`,
+ran gc (--output json says what it deleted), thaw, lock release, key init or key
+sign. A dash instead of a generation: the pointer was not moved. "committed, no
+report": the publish was killed after its commit; run ` + "`ebs-release converge`" + `.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 0 {
@@ -48,6 +49,9 @@ func (p *program) history(ctx context.Context, limit int) error {
 	entries, err := store.History(ctx)
 	if err != nil {
 		return err
+	}
+	if wrong := placesOf(values).wrong(ctx, store); wrong != nil {
+		fmt.Fprintf(p.stderr, "warning: %s\n", words.OneLine(wrong))
 	}
 	slices.Reverse(entries)
 	if limit > 0 {

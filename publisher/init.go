@@ -32,14 +32,15 @@ func (p *program) initCommand() *cobra.Command {
 		Short: "Make the release volume of this release server, and mount it",
 		Long: `Make the release volume of this release server: create and attach an EBS volume,
 check that it is blank, make a file system on it, mount it, add it to
-/etc/fstab, and make the directories of the release tree. What is done already
-is left alone, so it can be run again at any time. It never formats a disk that
-is not blank.
+/etc/fstab, and make the directories of the release tree, and the key that the
+pointer is signed with (signing-key; back it up). What is done already is left
+alone, so it can be run again at any time. It never formats a disk that is not
+blank, and never replaces a key.
 
-To replace a release server that was lost, give its volume with --volume, or the
-snapshot of a release with --snapshot. Then publish the release that the members
-report, ` + "`ebs-release publish /release/releases/ID`" + `: this makes the
-pointer again.`,
+To replace a release server that was lost, put its key file in place, and give
+its volume with --volume, or the snapshot of a release with --snapshot. Then
+publish the release that the members report,
+` + "`ebs-release publish /release/releases/ID`" + `: this makes the pointer again.`,
 		Example: `  sudo ebs-release init --size 50
   sudo ebs-release init --snapshot snap-0123456789abcdef0`,
 		Args: cobra.NoArgs,
@@ -111,6 +112,7 @@ func (p *program) init(ctx context.Context, wish server.Wish, treeOwner string) 
 	}
 	i := &server.Server{
 		Wish: wish, PointerStore: values.Get("pointer-store"), LoadAWS: loadAWS, MountPoint: values.Get("mount-point"), UID: uid, GID: gid,
+		SigningKey: values.Get("signing-key"),
 		Volumes: server.Volumes{
 			Volumes: volume.New(volume.NewEC2(cfg), volume.DefaultTiming(), log), Owner: server.Owner(who, values.Get("mount-point")), Tags: own,
 		},

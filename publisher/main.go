@@ -71,7 +71,7 @@ Treat any other code as failure.`,
 	p.complete(root)
 	root.AddCommand(
 		p.initCommand(), p.publishCommand(), p.statusCommand(), p.convergeCommand(), p.rollbackCommand(), p.historyCommand(), p.verifyCommand(),
-		p.gcCommand(), p.lockCommand(), p.thawCommand(), p.doctorCommand(), p.serveCommand(),
+		p.gcCommand(), p.lockCommand(), p.thawCommand(), p.keyCommand(), p.doctorCommand(), p.serveCommand(),
 		p.configCommand(), p.freezeGuardCommand(), cli.TryWriteCommand(),
 	)
 	return root

@@ -45,6 +45,7 @@ type parts struct {
 	checks  preflight
 	store   *pointer.Store
 	volume  *releaseVolume
+	signs   signing
 	maker   *snapshot.Maker
 	ec2     *ec2.Client
 	members members
@@ -76,6 +77,7 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 		return nil, err
 	}
 	opened := &releaseVolume{point: mountPoint}
+	signs := sign(store, opened, values.Get("signing-key"))
 	api := ec2.NewFromConfig(cfg)
 	own, err := volume.ParseTags(values.Get("tags"))
 	if err != nil {
@@ -84,8 +86,10 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	maker := &snapshot.Maker{EC2: api, OwnTags: own, Holder: holder(mountPoint, needed(values, configFile))}
 	volumes := volume.New(api, volume.DefaultTiming(), slog.New(slog.DiscardHandler))
 	p := &parts{
-		values: values, store: store, volume: opened, maker: maker, ec2: api, members: newMembers(cfg, values.List("groups")),
-		checks: preflight{values: values, verb: j.verb, source: j.source, store: store, volume: opened, ec2: api, volumes: volumes, maker: maker},
+		values: values, store: store, volume: opened, signs: signs, maker: maker, ec2: api, members: newMembers(cfg, values.List("groups")),
+		checks: preflight{
+			values: values, verb: j.verb, source: j.source, store: store, volume: opened, signs: signs, ec2: api, volumes: volumes, maker: maker,
+		},
 		dialer: dialer{opened, push.Options{
 			User: user, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"), Parcels: push.NewParcels(),
 		}},
@@ -94,6 +98,7 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	if err != nil {
 		return nil, exit.With(exit.Usage, err)
 	}
+	p.checks.note = func(text string) { p.warn("P0", text) }
 	p.Publisher = &publish.Publisher{
 		Checks: p.checks.list(), Store: store, Tree: opened, Snapshots: snapshots{maker}, Fleet: p.members, Dialer: p.dialer,
 		Hooks: hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint + "/current"},
@@ -106,12 +111,15 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 		},
 	}
 	p.Claim = p.claim
-	maker.Note = func(text string) {
-		if p.Talk != nil {
-			p.Talk(publish.Event{Phase: "P2", Kind: publish.KindWarning, Text: text})
-		}
-	}
+	maker.Note = func(text string) { p.warn("P2", text) }
 	return p, nil
+}
+
+// warn tells the one who waits for a publish something that does not stop it.
+func (p *parts) warn(phase, text string) {
+	if p.Talk != nil {
+		p.Talk(publish.Event{Phase: phase, Kind: publish.KindWarning, Text: text})
+	}
 }
 
 // needed is what a publish reads or writes while the release volume is frozen.
@@ -119,6 +127,7 @@ func needed(values config.Values, configFile string) []freeze.Place {
 	home, _ := os.UserHomeDir() // without one there are no files in it
 	places := []freeze.Place{
 		{What: "the ssh key", Path: values.Get("ssh-key")},
+		{What: "the signing key", Path: values.Get("signing-key")},
 		{What: "the configuration", Path: configFile},
 		{What: "the home directory", Path: home},
 	}

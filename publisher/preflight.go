@@ -40,6 +40,8 @@ type preflight struct {
 	source  string // of a publish
 	store   *pointer.Store
 	volume  *releaseVolume
+	signs   signing
+	note    func(string) // told what does not stop a publish
 	ec2     *ec2.Client
 	volumes *volume.Volumes
 	maker   *snapshot.Maker // gets its volume here
@@ -48,13 +50,15 @@ type preflight struct {
 // Names of checks that others build on.
 const (
 	checkVolume = "release volume"
+	checkTree   = "release tree"
 	checkKey    = "ssh key"
+	checkSigns  = "signing key"
 )
 
 func (c preflight) list() []publish.Check {
 	if c.verb == verbConverge {
-		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: checkKey, Do: c.sshKey}, {Name: "release tree", Do: c.releaseTree},
-			{Name: "store", Do: c.sameStore}}
+		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: checkKey, Do: c.sshKey}, {Name: checkTree, Do: c.releaseTree},
+			{Name: "store", Do: c.sameStore}, {Name: checkSigns, Do: c.signingKey}}
 	}
 	checks := []publish.Check{{Name: "root", Do: c.root}}
 	if c.verb == verbPublish {
@@ -64,7 +68,8 @@ func (c preflight) list() []publish.Check {
 		{Name: "programs", Do: c.programs},
 		{Name: checkKey, Do: c.sshKey},
 		{Name: checkVolume, Do: c.releaseVolume},
-		{Name: "release tree", Do: c.releaseTree},
+		{Name: checkTree, Do: c.releaseTree},
+		{Name: checkSigns, Do: c.signingKey},
 		{Name: "disk space", Do: c.space},
 		{Name: "freeze", Do: func(context.Context) error { return c.maker.Holder.Check() }},
 		{Name: "volume", Do: c.serverVolume},

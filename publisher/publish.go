@@ -26,6 +26,8 @@ const (
 	verbGC          = "gc"
 	verbThaw        = "thaw"
 	verbLockRelease = "lock release"
+	verbKeyInit     = "key init"
+	verbKeySign     = "key sign"
 )
 
 func (p *program) publishCommand() *cobra.Command {

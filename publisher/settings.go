@@ -18,7 +18,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const defaultConfigFile = "/etc/ebs-release/publisher.toml"
+const (
+	defaultConfigFile = "/etc/ebs-release/publisher.toml"
+	defaultSigningKey = "/etc/ebs-release/signing.key"
+)
 
 // settingsTable names everything that can be configured.
 func settingsTable() []config.Setting {
@@ -31,6 +34,8 @@ func settingsTable() []config.Setting {
 		{Key: "ssh-user", Env: "EBS_RELEASE_SSH_USER",
 			Usage: "user to log in as on the members, the owner of the release tree (default: the one who runs this)"},
 		{Key: "ssh-key", Env: "EBS_RELEASE_SSH_KEY", Check: absoluteOrEmpty, Usage: "private ssh key, a file (default: ssh's own)"},
+		{Key: "signing-key", Env: "EBS_RELEASE_SIGNING_KEY", Default: defaultSigningKey, Check: absolute,
+			Usage: "secret key that the pointer is signed with, a file; init makes it"},
 		{Key: "agent-path", Env: "EBS_RELEASE_AGENT_PATH", Default: "ebs-release-agent", Usage: "the agent's program on the members"},
 		{Key: "parallel", Env: "EBS_RELEASE_PARALLEL", Default: "0", Check: config.CheckInt(0, 1000),
 			Usage: "logins and transfers at the same time; one that takes over 5 s no longer counts; 0: 16 per CPU, at most 64"},

@@ -16,6 +16,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/status"
+	"ebs-release/internal/words"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/spf13/cobra"
@@ -31,7 +32,8 @@ type statusReport struct {
 	Created    *time.Time        `json:"created,omitempty"`
 	By         string            `json:"by,omitempty"`
 	Message    string            `json:"message,omitempty"`
-	Lock       string            `json:"lock,omitempty"` // who publishes now
+	Lock       string            `json:"lock,omitempty"`     // who publishes now
+	Warnings   []string          `json:"warnings,omitempty"` // what stands in the way of a publish
 	OnIt       int               `json:"on_it"`
 	Total      int               `json:"total"` // without those that leave their group
 	Members    []publish.Member  `json:"members"`
@@ -77,6 +79,7 @@ func (p *program) statusCommand() *cobra.Command {
 type statusSource struct {
 	store   *pointer.Store
 	members members
+	keys    keyPlaces
 }
 
 func (p *program) statusSource(ctx context.Context) (statusSource, error) {
@@ -93,7 +96,7 @@ func (p *program) statusSource(ctx context.Context) (statusSource, error) {
 	if err != nil {
 		return statusSource{}, err
 	}
-	return statusSource{store, newMembers(cfg, values.List("groups"))}, nil
+	return statusSource{store, newMembers(cfg, values.List("groups")), placesOf(values)}, nil
 }
 
 func (s statusSource) look(ctx context.Context) (statusReport, error) {
@@ -118,6 +121,9 @@ func (s statusSource) look(ctx context.Context) (statusReport, error) {
 	}
 	if held {
 		report.Lock = holder.String()
+	}
+	if wrong := s.keys.wrong(ctx, s.store); wrong != nil {
+		report.Warnings = append(report.Warnings, words.OneLine(wrong))
 	}
 	for _, m := range listed {
 		view := publish.View(m, current)
@@ -170,6 +176,9 @@ func printStatus(out io.Writer, r statusReport) error {
 	if r.Lock != "" {
 		fmt.Fprintf(out, "a publish is running: %s\n", r.Lock)
 	}
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(out, "warning: %s\n", warning)
+	}
 	if r.Lock == "" && r.Generation > 0 {
 		for _, line := range r.next() {
 			fmt.Fprintln(out, line)
@@ -185,7 +194,7 @@ func printStatus(out io.Writer, r statusReport) error {
 func (r statusReport) next() (lines []string) {
 	for _, todo := range []struct {
 		standing publish.Standing
-		words    string
+		says     string
 	}{
 		{publish.StandsBehind, "%d of them are behind: `ebs-release converge` brings them up to date, or says what is wrong with them"},
 		{publish.StandsHookFailed,
@@ -201,7 +210,7 @@ func (r statusReport) next() (lines []string) {
 			}
 		}
 		if n > 0 {
-			lines = append(lines, fmt.Sprintf(todo.words, n))
+			lines = append(lines, fmt.Sprintf(todo.says, n))
 		}
 	}
 	return lines

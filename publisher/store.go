@@ -83,7 +83,10 @@ func (p *parts) claim(ctx context.Context) (store string, unlock func() error, e
 	if err != nil {
 		return "", nil, err
 	}
-	if store, err = p.take(ctx, v); err != nil {
+	if err = p.signs.unchanged(v); err == nil {
+		store, err = p.take(ctx, v)
+	}
+	if err != nil {
 		return "", nil, errors.Join(err, unlock())
 	}
 	p.maker.Store = store

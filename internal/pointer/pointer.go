@@ -62,6 +62,7 @@ var (
 	// EC2 made ids of 8 hex digits until 2016 and of 17 since then; both are still valid.
 	snapshotID = regexp.MustCompile(`^snap-(?:[0-9a-f]{8}|[0-9a-f]{17})$`)
 	storeID    = regexp.MustCompile(`^[0-9a-f]{16}$`)
+	keyID      = storeID                                              // of PublicKey.ID
 	regionName = regexp.MustCompile(`^[a-z]{2,}(?:-[a-z]+)+-[0-9]+$`) // eusc-de-east-1 has four
 )
 

@@ -1,6 +1,7 @@
 package pointer
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -102,5 +103,82 @@ func TestSnapshotOfAGenerationComesLater(t *testing.T) {
 	moved.Release, moved.Digest = first.Release, first.Digest
 	if err := s.CompareAndSwap(t.Context(), other, moved); !errors.Is(err, ErrConflict) {
 		t.Errorf("another release under the same generation: %v", err)
+	}
+}
+
+// What a person looked at and found right becomes ours, and nothing else does.
+func TestStoreSignsWhatWasLookedAt(t *testing.T) {
+	secret, other := key(t), key(t)
+	foreign := signedSample(7)
+	foreign.Revision, foreign.Keys = 3, []string{other.Public().String()}
+	byAnother, err := foreign.Sign(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unsigned := sample(7)
+	unsigned.Revision = 3
+	for name, tc := range map[string]struct {
+		document []byte
+		by       []string
+	}{"unsigned": {unsigned.Render(), nil}, "another key": {byAnother, []string{other.Public().ID()}}} {
+		t.Run(name, func(t *testing.T) {
+			s, dir := directory(t)
+			at := filepath.Join(dir, jsonName)
+			if err := os.WriteFile(at, tc.document, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			s.SignWith(secret, secret.Public())
+			found, err := s.Look(t.Context())
+			if err != nil || found.Generation != 7 || strings.Join(found.SignedBy(), " ") != strings.Join(tc.by, " ") {
+				t.Fatalf("%+v by %q, %v", found.Pointer, found.SignedBy(), err)
+			}
+			if err := found.CheckSignature(s.trusted); !errors.Is(err, ErrUnsigned) {
+				t.Errorf("before: %v", err)
+			}
+			if err := s.SignFound(t.Context(), found); err != nil {
+				t.Fatal(err)
+			}
+			p, err := s.Read(t.Context())
+			if err != nil || p.Generation != 7 || p.Revision != 4 || p.Release != found.Release || p.Digest != found.Digest || len(p.Keys) != 0 {
+				t.Errorf("after: %+v, %v", p, err)
+			}
+			signed, err := os.ReadFile(at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// It was looked at before; since then it is another document.
+			if err := s.SignFound(t.Context(), found); !errors.Is(err, ErrConflict) {
+				t.Errorf("the same once more: %v", err)
+			}
+			if now, err := os.ReadFile(at); err != nil || !bytes.Equal(now, signed) {
+				t.Errorf("a conflict wrote %s, %v", now, err)
+			}
+		})
+	}
+	s, _ := directory(t)
+	if err := s.SignFound(t.Context(), Found{}); err == nil {
+		t.Error("nothing was signed, without a key")
+	}
+}
+
+// Who knows the keys, and has none, reads.
+func TestStoreWithoutTheKeyWritesNoPointer(t *testing.T) {
+	s, dir := directory(t)
+	secret := key(t)
+	s.SignWith(secret, secret.Public())
+	swap(t, s, 0, signedSample(1))
+	before, err := os.ReadFile(filepath.Join(dir, jsonName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SignWith(SecretKey{}, secret.Public())
+	if p, err := s.Read(t.Context()); err != nil || p.Generation != 1 {
+		t.Errorf("read: %+v, %v", p, err)
+	}
+	if err := s.CompareAndSwap(t.Context(), at(t, s, 1), signedSample(2)); err == nil {
+		t.Error("it was written")
+	}
+	if now, err := os.ReadFile(filepath.Join(dir, jsonName)); err != nil || !bytes.Equal(now, before) {
+		t.Errorf("it is %s, %v", now, err)
 	}
 }

@@ -42,7 +42,8 @@ type Store struct {
 }
 
 // SignWith makes the store sign what it writes, and believe only what one of the trusted keys
-// signed: nothing that somebody else put there may come back under our signature.
+// signed: nothing that somebody else put there may come back under our signature. Without a key,
+// but with trusted ones, it writes no pointer.
 func (s *Store) SignWith(key SecretKey, trusted ...PublicKey) { s.key, s.trusted = key, trusted }
 
 // Objects is what lies beside the pointer: packs.
@@ -129,27 +130,33 @@ func (s *Store) Read(ctx context.Context) (Pointer, error) {
 }
 
 func (s *Store) read(ctx context.Context) (Pointer, store.Version, error) {
-	data, version, err := store.ReadAll(ctx, s.at, jsonName, MaxSize, "")
-	if errors.Is(err, store.ErrNotFound) {
-		return Pointer{}, "", nil
-	}
-	if err != nil {
-		return Pointer{}, "", fmt.Errorf("pointer store: %w", err)
-	}
-	p, err := Parse(data)
-	if err != nil {
-		return Pointer{}, "", fmt.Errorf("pointer store: %s/%s: %w", s.at, jsonName, err)
-	}
-	if p.Legacy() {
-		return Pointer{}, "", fmt.Errorf("pointer store: %s/%s is a plain line, want JSON: move it away to start at generation 1", s.at, jsonName)
-	}
-	if len(s.trusted) > 0 {
-		if err := CheckSignature(data, s.trusted); err != nil {
+	f, err := s.find(ctx)
+	if err == nil && f.Generation > 0 && len(s.trusted) > 0 {
+		if err := f.CheckSignature(s.trusted); err != nil {
 			return Pointer{}, "", fmt.Errorf("pointer store: %s/%s: %w. "+
 				"Try: look who wrote it (ebs-release history, key show); when it is right, sign it: ebs-release key sign", s.at, jsonName, err)
 		}
 	}
-	return p, version, nil
+	return f.Pointer, f.version, err
+}
+
+// find does not ask who signed it.
+func (s *Store) find(ctx context.Context) (Found, error) {
+	data, version, err := store.ReadAll(ctx, s.at, jsonName, MaxSize, "")
+	if errors.Is(err, store.ErrNotFound) {
+		return Found{}, nil
+	}
+	if err != nil {
+		return Found{}, fmt.Errorf("pointer store: %w", err)
+	}
+	p, err := Parse(data)
+	if err != nil {
+		return Found{}, fmt.Errorf("pointer store: %s/%s: %w", s.at, jsonName, err)
+	}
+	if p.Legacy() {
+		return Found{}, fmt.Errorf("pointer store: %s/%s is a plain line, want JSON: move it away to start at generation 1", s.at, jsonName)
+	}
+	return Found{p, data, version}, nil
 }
 
 // CompareAndSwap writes next if the store still has the pointer from, as Read returned it (a zero
@@ -209,8 +216,11 @@ func compare(have, from, next Pointer) error {
 
 // render returns the document that is written, signed where there is a key.
 func (s *Store) render(p Pointer) ([]byte, error) {
-	if !s.key.IsZero() {
+	switch {
+	case !s.key.IsZero():
 		return p.Sign(s.key)
+	case len(s.trusted) > 0:
+		return nil, errors.New("it would not be signed, and who reads it wants it signed")
 	}
 	p.Schema = Schema
 	if err := p.validate(); err != nil {

@@ -3,7 +3,6 @@
 package server
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +15,6 @@ import (
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/filesystem/mkfs"
 	"ebs-release/internal/mount"
-	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 
@@ -78,6 +76,7 @@ type Server struct {
 
 	PointerStore string                                    // empty, or not there yet: the first publish gives the volume its store
 	LoadAWS      func(context.Context) (aws.Config, error) // for one in S3
+	SigningKey   string                                    // the file of the secret key
 	Volumes      Volumes
 	Finder       device.Finder
 	Say          func(string) // told each thing that was done
@@ -125,11 +124,20 @@ func (i *Server) Init(ctx context.Context) (Report, error) {
 	if err != nil {
 		return i.report, err
 	}
+	makes, err := i.findKeys(ctx, directory)
+	if err != nil {
+		return i.report, err
+	}
 	if err := i.makeTree(); err != nil {
 		return i.report, err
 	}
 	if store, err = i.setStore(ctx, directory, store); err != nil {
 		return i.report, err
+	}
+	if makes {
+		if err := i.makeKeys(ctx); err != nil {
+			return i.report, err
+		}
 	}
 	changed, err := i.Volumes.mark(ctx, i.report.VolumeID, store)
 	if err != nil {
@@ -312,70 +320,6 @@ func (i *Server) givenDevice(ctx context.Context) (device.Device, string, error)
 	defer cancel()
 	disk, err := i.Finder.Find(ctx, volumeID, "")
 	return disk, volumeID, err
-}
-
-// findStore says which store the volume is of, or is going to be; "": a new one. A volume that was
-// named, or made from a snapshot that was named, brings its store along to a pointer store that has
-// no id: this server takes the place of another one.
-func (i *Server) findStore(ctx context.Context) (*pointer.Store, string, error) {
-	tag, err := i.Volumes.store(ctx, i.report.VolumeID)
-	if err != nil {
-		return nil, "", err
-	}
-	v, err := release.Open(i.MountPoint)
-	if err != nil {
-		return nil, "", err
-	}
-	defer func() { _ = v.Close() }()
-	file, err := v.StoreID()
-	if err != nil {
-		return nil, "", err
-	}
-	o := Ownership{Directory: i.PointerStore, VolumeID: i.report.VolumeID, File: file, Tag: tag}
-	on := cmp.Or(file, tag)
-	if i.Wish.Store != "" && i.Wish.Store != on {
-		return nil, "", fmt.Errorf("--store %s: %s belongs to %s", i.Wish.Store, i.report.VolumeID, cmp.Or(on, "no store"))
-	}
-	if info, err := os.Stat(i.PointerStore); !pointer.InS3(i.PointerStore) && (i.PointerStore == "" || err != nil || !info.IsDir()) {
-		return nil, "", nil // publish says what is wrong with it
-	}
-	directory, err := pointer.Open(ctx, i.PointerStore, i.LoadAWS)
-	if err != nil {
-		return nil, "", err
-	}
-	if o.Own, err = directory.ID(ctx); err != nil {
-		return nil, "", err
-	}
-	takes := i.Wish.Store != "" || i.Wish.Snapshot != "" || i.Wish.VolumeID != "" || i.Wish.Device != ""
-	if o.Own == "" && takes {
-		o.Own = on
-	}
-	store, err := o.Decide()
-	return directory, store, err
-}
-
-// setStore writes whose volume it is.
-func (i *Server) setStore(ctx context.Context, directory *pointer.Store, store string) (string, error) {
-	if directory == nil {
-		return "", nil
-	}
-	v, err := release.Open(i.MountPoint)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = v.Close() }()
-	own, err := directory.ID(ctx)
-	if err != nil {
-		return "", err
-	}
-	on, err := v.StoreID()
-	if err != nil || own != "" && own == on {
-		return own, err
-	}
-	if store, err = WriteStore(ctx, store, directory, v); err == nil {
-		i.did("the volume and %s belong to store %s", i.PointerStore, store)
-	}
-	return store, err
 }
 
 // makeTree makes the directories of a release tree, or gives them to another owner.

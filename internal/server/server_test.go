@@ -56,7 +56,7 @@ func (s *account) server(wish Wish) *Server {
 	wish.SizeGiB, wish.Type = 1, "gp3"
 	quick := volume.Timing{FirstLook: time.Millisecond, Poll: time.Millisecond, SlowPoll: time.Millisecond, Vanished: time.Second}
 	return &Server{
-		Wish: wish, MountPoint: point, UID: 1234, GID: 1234,
+		Wish: wish, MountPoint: point, UID: 1234, GID: 1234, SigningKey: filepath.Join(s.sys, "etc", "signing.key"),
 		Volumes: Volumes{volume.New(s, quick, slog.New(slog.DiscardHandler)), Owner(who, point), nil},
 		Finder:  device.Finder{Sys: s.sys, Dev: s.dev, Log: slog.New(slog.DiscardHandler)},
 		Say:     func(string) {},

@@ -53,6 +53,7 @@ func pages() map[string]about {
 			short: "ship code to EC2 Auto Scaling groups on EBS snapshots",
 			files: []entry{
 				{"/etc/ebs-release/publisher.toml", "configuration"},
+				{"/etc/ebs-release/signing.key", "the secret key that the pointer is signed with; keep a copy of it elsewhere"},
 				{"/etc/ebs-release/publish.d/before, /etc/ebs-release/publish.d/after", "programs that run before and after a publish"},
 				{"/release", "the release volume"},
 				{"/var/lib/ebs-release/pointer", "the pointer store, as the package configures it"},

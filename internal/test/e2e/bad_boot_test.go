@@ -118,8 +118,7 @@ func (r *rig) in(t *testing.T) *rig {
 // TestBadSnapshotStopsTheBoot: a snapshot that is complete but holds something else.
 func TestBadSnapshotStopsTheBoot(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "15s" })
-	var p pointer.Pointer
-	must(t, json.Unmarshal([]byte(r.sh("cat "+lab.PointerStore+"/release.json")), &p))
+	p := r.pointerNow()
 	r.pointer(`{"schema": 1}`) // the member is to find nothing yet
 	h := r.strandedMember()
 	before := r.account()
@@ -208,8 +207,7 @@ func (r *rig) deleteSnapshot(id string) {
 
 func TestBadMountPointStopsTheBoot(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "5s" })
-	var p pointer.Pointer
-	must(t, json.Unmarshal([]byte(r.sh("cat "+lab.PointerStore+"/release.json")), &p))
+	p := r.pointerNow()
 	good := string(p.Render())
 	r.pointer(`{"schema": 1}`)
 	h := r.strandedMember()

@@ -104,6 +104,6 @@ func life(t *testing.T, roles *policy.Roles) error {
 		return err
 	}
 	snapshot := r.inStore("snap.txt")
-	r.newServer() // takes the place of the first
+	r.newServer(r.sh("cat " + signingKey)) // takes the place of the first
 	return publisher("init", "--snapshot", snapshot)
 }

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
@@ -187,7 +186,7 @@ func (r *rig) signalPublisher(signal string) {
 // before.
 func (r *rig) crashPublisher(c publisherCrash, version string) (reached bool, err error) {
 	r.Helper()
-	before := r.readPointer()
+	before := r.pointerNow()
 	r.sh("echo '" + version + "' > /srv/source/version")
 	var out host.Output
 	var killed time.Time
@@ -218,7 +217,7 @@ func (r *rig) crashPublisher(c publisherCrash, version string) (reached bool, er
 	if again := r.publisher("publish", "/srv/source"); again.Code != 0 {
 		return reached, fmt.Errorf("the next publish: exit %d\n%s", again.Code, again.Stderr)
 	}
-	after := r.readPointer()
+	after := r.pointerNow()
 	if after.Generation <= before.Generation {
 		return reached, fmt.Errorf("generation %d after %d", after.Generation, before.Generation)
 	}
@@ -247,12 +246,6 @@ func (r *rig) current(h *host.Host) string {
 func (r *rig) writable() error {
 	_, err := r.server.Run(within(r, 2*frozenAtMost), "sh", "-c", "echo x > /release/releases/.writable && rm /release/releases/.writable")
 	return err
-}
-
-func (r *rig) readPointer() (p pointer.Pointer) {
-	r.Helper()
-	must(r, json.Unmarshal([]byte(r.sh("cat "+lab.PointerStore+"/release.json")), &p))
-	return p
 }
 
 // pointerIsOneOf says what is wrong with the pointer after a crash: it has to be the one from
@@ -346,7 +339,7 @@ func TestHungCreateSnapshotDoesNotKeepReleaseFrozen(t *testing.T) {
 	} else {
 		t.Logf("the longest write took %v", worst)
 	}
-	if out.Code != 0 || !strings.Contains(out.Stderr, "another freeze") || r.readPointer().Generation != 2 {
+	if out.Code != 0 || !strings.Contains(out.Stderr, "another freeze") || r.pointerNow().Generation != 2 {
 		t.Errorf("exit %d\n%s", out.Code, out.Stderr)
 	}
 	r.allSnapshotsAreKnown()
@@ -373,7 +366,7 @@ func TestStoppedPublisherDoesNotKeepReleaseFrozen(t *testing.T) {
 	stopped := make(chan struct{})
 	disarm := r.realCreateSnapshot(cloud.Effect{Do: func(cloud.Call) { r.signalPublisher("STOP"); close(stopped) }, Fail: cloud.Hang})
 	defer disarm()
-	before := r.readPointer()
+	before := r.pointerNow()
 	stop := r.gaps()
 	done := make(chan host.Output, 1)
 	go func() { done <- r.killablePublish() }() // ends with the signals below
@@ -399,12 +392,12 @@ func TestFullPointerStoreKeepsThePointer(t *testing.T) {
 	r := crashRig(t)
 	store := lab.PointerStore
 	r.sh("mkdir /run/store && cp -a " + store + "/. /run/store && mount -t tmpfs -o size=64k tmpfs " + store + " && cp -a /run/store/. " + store)
-	before := r.readPointer()
+	before := r.pointerNow()
 	r.sh("echo two > /srv/source/version; dd if=/dev/zero of=" + store + "/ballast bs=1k status=none || true")
 	out := r.publisher("publish", "/srv/source")
 	refused(t, out, 3, "no space left")
-	if err := r.pointerIsOneOf(before, "two"); err != nil || r.readPointer().Generation != before.Generation {
-		t.Errorf("%v, generation %d, it was %d", err, r.readPointer().Generation, before.Generation)
+	if err := r.pointerIsOneOf(before, "two"); err != nil || r.pointerNow().Generation != before.Generation {
+		t.Errorf("%v, generation %d, it was %d", err, r.pointerNow().Generation, before.Generation)
 	}
 	must(t, r.writable())
 	r.sh("rm " + store + "/ballast")

@@ -28,11 +28,12 @@ func TestReleaseServerIsReplaced(t *testing.T) {
 			before := r.publishAs("two")
 			volume, err := r.lab.ServerVolume()
 			must(t, err)
+			key := r.sh("cat " + signingKey)
 			must(t, r.lab.Account.TerminateInstance(r.server.ID))
 			must(t, r.lab.Account.Wait(within(t, 20*time.Second), func() bool {
 				return slices.ContainsFunc(r.lab.Account.Instances(), func(i cloud.Instance) bool { return i.ID == r.server.ID && i.State == "terminated" })
 			}))
-			r.newServer() // at the address of the old one, as its name in DNS would be
+			r.newServer(key) // at the address of the old one, as its name in DNS would be
 
 			if said, want := r.ok("status"), "2 members report generation 2, release "+before.Release; !strings.Contains(said, want) {
 				t.Errorf("status says %q, want %q", said, want)
@@ -58,13 +59,18 @@ func TestReleaseServerIsReplaced(t *testing.T) {
 	}
 }
 
-// newServer launches another release server, which the rig works with from then on.
-func (r *rig) newServer() {
+// signingKey is what an operator keeps a copy of.
+const signingKey = "/etc/ebs-release/signing.key"
+
+// newServer launches another release server, which the rig works with from then on, and which has
+// the signing key of the old one.
+func (r *rig) newServer(key string) {
 	r.Helper()
 	id, err := r.lab.Account.RunInstance(r.Context(), cloud.RunSpec{ImageID: lab.ServerImage, Role: "ebs-release-publisher"})
 	must(r, err)
 	r.server, err = r.lab.Booted(within(r, 30*time.Second), id)
 	must(r, err)
+	must(r, r.server.WriteFile(within(r, 10*time.Second), signingKey, []byte(key), 0o600))
 }
 
 // releaseSnapshot is the snapshot of a release.

@@ -121,8 +121,8 @@ func TestMaxFailuresStopsBeforeTheCommit(t *testing.T) {
 	r.sh("echo two > /srv/source/version")
 	before := r.account()
 	refused(t, r.publisher("publish", "--max-failures", "50%", "/srv/source"), 3, "2 of 3", "--max-failures 50%")
-	if r.readPointer().Generation != 1 || r.account() != before || r.sh("cat /release/current/version") != "one" {
-		t.Errorf("pointer %+v, account:\n%s", r.readPointer(), r.account())
+	if r.pointerNow().Generation != 1 || r.account() != before || r.sh("cat /release/current/version") != "one" {
+		t.Errorf("pointer %+v, account:\n%s", r.pointerNow(), r.account())
 	}
 	if got := r.on(hosts[2], "cat /release/current/version"); got != "one" {
 		t.Errorf("the sound member says %q", got)

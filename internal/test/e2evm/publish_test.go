@@ -74,7 +74,7 @@ func TestVMPublishesToOthers(t *testing.T) {
 			t.Errorf("%s has release %s", m.ID, got)
 		}
 	}
-	if got := r.on(members[0], fmt.Sprintf("curl --silent --show-error --fail http://%s/release.json", server.Address)); !strings.Contains(got, `"generation": 2`) {
+	if got := r.on(members[0], fmt.Sprintf("curl --silent --show-error --fail http://%s/release.json", server.Address)); !strings.Contains(got, `\"generation\":2,`) {
 		t.Errorf("the server's socket answers %s", got)
 	}
 	if got := r.on(server, "systemctl is-active ebs-release-serve.socket ebs-release-serve.service; systemctl --failed --plain --no-legend"); got != "active\nactive" {
