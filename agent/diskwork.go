@@ -288,6 +288,9 @@ func (v mountedVolume) checkTree(want boot.Wanted) error {
 	if err == nil && want.Document != "" {
 		_, err = catchup.Believe(v.Volume, []byte(want.Document), v.trusted)
 	}
+	if err == nil && want.Document == "" {
+		err = v.mayBeUnsigned()
+	}
 	if err == nil {
 		err = v.Volume.Check(want.Release, want.Digest, want.Generation)
 	}
@@ -298,6 +301,16 @@ func (v mountedVolume) checkTree(want boot.Wanted) error {
 		return meaning{err, boot.ErrMismatch}
 	case errors.Is(err, release.ErrOldPointer):
 		return meaning{err, boot.ErrOlder}
+	}
+	return err
+}
+
+// mayBeUnsigned: a volume with keys is of a store that signs each pointer. One that is not signed is
+// somebody else's, whatever it names.
+func (v mountedVolume) mayBeUnsigned() error {
+	keys, err := v.Keys()
+	if err == nil && len(keys) > 0 {
+		err = fmt.Errorf("%w: it is not signed at all, and %s has keys", pointer.ErrUnsigned, v.Root())
 	}
 	return err
 }

@@ -224,6 +224,7 @@ func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 	member, server := existing(volume.TagRole, volume.RoleMember, volume.TagInstance, another), existing(volume.TagRole, volume.RoleServer)
 	asks := []ask{
 		{"write the pointer in S3", "s3:PutObject", inS3 + "release.json", from(me, bucketOf(account)), "StoreInS3"},
+		{"write a pack", "s3:PutObject", inS3 + "packs/0123456789ab-0123456789ab-0123456789ab", from(me, bucketOf(account)), "StoreInS3"},
 		{"write the history", "s3:PutObject", inS3 + "history.jsonl", from(me, bucketOf(account)), "StoreInS3"},
 		{"try to write", "s3:DeleteObject", inS3 + ".doctor", from(me, bucketOf(account)), "StoreInS3"},
 		{"see that there is no pointer yet", "s3:ListBucket", "arn:aws:s3:::releases", from(me, bucketOf(account)), "SeeWhatIsMissingInS3"},

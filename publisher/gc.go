@@ -45,7 +45,7 @@ func (p *program) gcCommand() *cobra.Command {
 	var dryRun bool
 	cmd := &cobra.Command{
 		Use:   "gc",
-		Short: "Delete releases, snapshots and volumes that nobody needs",
+		Short: "Delete releases, snapshots, packs and volumes that nobody needs",
 		Long: `Delete what nobody needs any more, if it is older than --grace:
 
 tree      releases on the release volume. Kept are those of the latest --keep
@@ -55,6 +55,8 @@ tree      releases on the release volume. Kept are those of the latest --keep
 snapshot  snapshots of the release volume. Kept are one for each of the --keep
           releases, those of the pointer, and those of members that boot. The
           ones of publishes that never committed go first
+pack      packs in the pointer store that the pointer does not list and that are
+          at least a day old, whatever --grace says
 volume    volumes of members whose instance is gone, attached to nothing, in
           any group
 record    files with addresses and host keys of members, which a killed
@@ -131,6 +133,8 @@ func (p *parts) remove(ctx context.Context, items []gcItem) {
 			if volume.IsNotFound(err) {
 				err = nil
 			}
+		case gc.KindPack:
+			err = p.store.Objects().Delete(ctx, item.ID)
 		case gc.KindRecord:
 			err = os.RemoveAll(item.ID)
 		}
@@ -167,7 +171,7 @@ func (r gcReport) removed() string {
 		}
 	}
 	var words []string
-	for _, kind := range []string{gc.KindTree, gc.KindSnapshot, gc.KindVolume, gc.KindRecord} {
+	for _, kind := range []string{gc.KindTree, gc.KindSnapshot, gc.KindPack, gc.KindVolume, gc.KindRecord} {
 		switch n := count[kind]; n {
 		case 0:
 		case 1:

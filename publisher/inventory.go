@@ -16,6 +16,7 @@ import (
 	"ebs-release/internal/publish"
 	"ebs-release/internal/release"
 	"ebs-release/internal/snapshot"
+	"ebs-release/internal/store"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -34,6 +35,7 @@ type inventory struct {
 	members   []fleet.Member
 	volume    gc.Volume // the release volume
 	snapshots []snapshot.Old
+	packs     []store.Item
 	orphans   []fleet.Orphan
 	records   []gc.Record
 }
@@ -67,6 +69,9 @@ func (p *parts) look(ctx context.Context, s *inventory) (err error) {
 		return err
 	}
 	s.ownSnapshots()
+	if s.packs, err = p.store.Objects().List(ctx, pointer.PackPrefix, mostPacks); err != nil {
+		return err
+	}
 	if s.orphans, err = fleet.Orphans(ctx, p.ec2); err != nil {
 		return err
 	}
@@ -88,6 +93,10 @@ func (s *inventory) plan() (items []gcItem) {
 			ID: old.ID, Generation: old.Generation, Release: old.Release, Started: old.Started, Usable: old.State == types.SnapshotStateCompleted,
 		})
 	}
+	for _, o := range s.packs {
+		listed := slices.ContainsFunc(s.pointer.Edges, func(e pointer.Edge) bool { return e.Pack == o.Key })
+		facts.Packs = append(facts.Packs, gc.Pack{Key: o.Key, Made: o.Modified, Listed: listed})
+	}
 	for _, o := range s.orphans {
 		facts.Orphans = append(facts.Orphans, gc.Orphan(o))
 	}
@@ -96,6 +105,9 @@ func (s *inventory) plan() (items []gcItem) {
 	}
 	return items
 }
+
+// mostPacks that are looked at: more are nobody's but a program's that went wrong.
+const mostPacks = 100_000
 
 // recordsPattern are the private directories of ssh connections (push.Open): configuration, host
 // key, socket.

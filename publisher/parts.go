@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"ebs-release/internal/catchup"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
@@ -19,6 +20,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/push"
+	"ebs-release/internal/release"
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
 
@@ -110,8 +112,14 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 			MaxFailures: maxFailures, OpenFiles: openFiles(),
 		},
 	}
+	if p.signs.err == nil && len(p.signs.trusted) > 0 {
+		p.Packs = packs{opened, store, !pointer.InS3(values.Get("pointer-store"))}
+		for _, k := range p.signs.trusted {
+			p.Keys = append(p.Keys, k.String())
+		}
+	}
 	p.Claim = p.claim
-	maker.Note = func(text string) { p.warn("P2", text) }
+	maker.Note = func(text string) { p.warn("P6", text) }
 	return p, nil
 }
 
@@ -172,6 +180,19 @@ func (s snapshots) WaitCompleted(ctx context.Context, id string, progress func(s
 }
 
 func (s snapshots) Delete(ctx context.Context, id string) error { return s.maker.Delete(ctx, id) }
+
+// packs is publish.Packs. A store that anybody on the network can read gets them encrypted.
+type packs struct {
+	volume *releaseVolume
+	store  *pointer.Store
+	secret bool
+}
+
+func (p packs) Make(ctx context.Context, from, to string) (pointer.Edge, error) {
+	return with(p.volume, func(v *release.Volume) (pointer.Edge, error) {
+		return catchup.Make(ctx, v, p.store.Objects(), from, to, p.secret)
+	})
+}
 
 // dialer is publish.Dialer.
 type dialer struct {

@@ -115,7 +115,7 @@ func (t *talker) progress(e publish.Event) {
 		percent = 100 * e.Progress.Done / e.Progress.Total
 	}
 	stored := 0
-	if t.phase == "P3" {
+	if t.phase == "P3" || t.phase == "P6" {
 		stored, _ = strconv.Atoi(strings.TrimSuffix(e.Progress.Snapshot, "%"))
 	}
 	tell := t.bar == nil && t.phase != "P0" && (percent/10 > t.percent/10 || stored/10 > t.stored/10)
@@ -191,7 +191,10 @@ func progressLine(p publish.Progress, phase string) string {
 			line += fmt.Sprintf(", %d %s", w.count, w.name)
 		}
 	}
-	if phase != "P3" || p.Snapshot == "" {
+	switch {
+	case phase == "P6":
+		return "snapshot " + p.Snapshot
+	case phase != "P3" || p.Snapshot == "":
 		return line
 	}
 	if p.Total+p.Gone == 0 {

@@ -41,13 +41,17 @@ of every instance that launches from now on.
 
 P0 check      take the lock, and try everything that could fail later
 P1 ingest     copy SOURCE to the release volume, as a new release
-P2 snapshot   freeze the release volume, ask EBS for a snapshot, thaw it
-P3 transfer   wait for the snapshot; meanwhile send the release to the members,
-              not yet active
+P2 pack       put what changed into the pointer store, and read it back
+P3 transfer   send the release to the members, not yet active
 P4 commit     move the pointer: instances that boot from here on get the new
-              release
+              release, by the newest snapshot and packs
 P5 converge   activate on every member; list them again until none is behind
-P6 report     print who is on it
+P6 snapshot   freeze the release volume, ask EBS for a snapshot, thaw it; when
+              it is completed, instances that launch start from it
+P7 report     print who is on it
+
+The first publish of all, and one to a store without keys, takes its snapshot in
+P2, and waits for it before the commit.
 
 The release that is current may be published again: it is a new generation of
 the same tree.`,
@@ -160,7 +164,7 @@ func (p *program) report(outcome publish.Outcome, err error) error {
 	}
 	if p.output == outputNDJSON { // the last event was the outcome, but for a rollback that nobody asked for
 		if outcome.Result == publish.ResultRolledBack {
-			p.listen(func(publish.Event) {})(publish.Event{Phase: "P6", Kind: publish.KindOutcome, Outcome: &outcome})
+			p.listen(func(publish.Event) {})(publish.Event{Phase: "P7", Kind: publish.KindOutcome, Outcome: &outcome})
 		}
 		return err
 	}

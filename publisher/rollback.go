@@ -17,8 +17,10 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/release"
+	"ebs-release/internal/snapshot"
 	"ebs-release/internal/words"
 
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/spf13/cobra"
 )
 
@@ -101,21 +103,34 @@ func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) 
 			target.Release, have, target.Digest)
 	}
 	target.Digest = have
+	target.SnapshotID, err = p.snapshotOf(ctx, target, commits)
+	return target, err
+}
+
+// snapshotOf returns a completed snapshot of the release; "": there is none. The history says which
+// one it was, and EC2 that it is this volume's: the history is not signed. It must have the keys of
+// now: who boots from it believes them alone.
+func (p *parts) snapshotOf(ctx context.Context, target publish.Target, commits []pointer.Entry) (string, error) {
+	since, err := with(p.volume, (*release.Volume).KeysSince)
+	if err != nil {
+		return "", err
+	}
+	there, err := p.maker.List(ctx)
+	if err != nil {
+		return "", err
+	}
 	for _, e := range commits {
 		id := e.Snapshots[p.Settings.Region]
 		if e.Release != target.Release || e.Digest != target.Digest || id == "" {
 			continue
 		}
-		usable, err := p.maker.Usable(ctx, id)
-		if err != nil {
-			return publish.Target{}, err
-		}
-		if usable {
-			target.SnapshotID = id
-			break
+		if slices.ContainsFunc(there, func(o snapshot.Old) bool {
+			return o.ID == id && o.Release == target.Release && o.State == types.SnapshotStateCompleted && !o.Started.Before(since)
+		}) {
+			return id, nil
 		}
 	}
-	return target, nil
+	return "", nil
 }
 
 // otherWays names the generations whose releases are still on the release volume.

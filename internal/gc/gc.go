@@ -225,6 +225,8 @@ func (s Snapshots) Decide() []Item {
 			item.Why = who + ": younger than --grace"
 		case old.Release != "" && s.Booting[old.Release] != "":
 			item.Why = who + ": " + s.Booting[old.Release]
+		case !old.Usable && len(s.Committed) > 0 && old.Generation >= latestFirst(s.Committed)[0].Number:
+			item.Why = who + ": it is on its way"
 		case !known:
 			item.Keep, item.Why = false, fmt.Sprintf("generation %d was never committed with it", old.Generation)
 		case !slices.Contains(wanted, old.Release):

@@ -10,6 +10,7 @@ const (
 	KindTree     = "tree"     // a release on the release volume
 	KindSnapshot = "snapshot" // of the release volume
 	KindVolume   = "volume"   // of a member that is gone
+	KindPack     = "pack"     // in the store
 	KindRecord   = "record"   // of a connection to a member, left by a publisher that was killed
 )
 
@@ -26,9 +27,21 @@ type Inventory struct {
 
 	Volume    Volume
 	Snapshots []Snapshot
+	Packs     []Pack
 	Orphans   []Orphan
 	Records   []Record
 }
+
+// Pack is a pack in the store.
+type Pack struct {
+	Key    string
+	Made   time.Time
+	Listed bool // by the pointer
+}
+
+// packGrace is the least time that a pack stays which no pointer lists: a publish may be about to
+// list it, and a member may have read the pointer that did.
+const packGrace = 24 * time.Hour
 
 // Member is an instance, and the release that it is on or boots.
 type Member struct {
@@ -68,6 +81,16 @@ func (v Inventory) Plan() []Planned {
 		plan = append(plan, v.unlessYoung(Planned{
 			Item{ID: o.VolumeID, Why: "attached to nothing, and its instance " + o.InstanceID + fate}, KindVolume, o.Created,
 		}))
+	}
+	for _, k := range v.Packs {
+		p := Planned{Item{ID: k.Key, Keep: k.Listed, Why: "the pointer lists it"}, KindPack, k.Made}
+		if !k.Listed {
+			p.Why = "the pointer does not list it"
+		}
+		if !k.Listed && v.Now.Sub(k.Made) < packGrace {
+			p.Keep, p.Why = true, p.Why+", but younger than a day"
+		}
+		plan = append(plan, v.unlessYoung(p))
 	}
 	for _, r := range v.Records {
 		plan = append(plan, v.unlessYoung(Planned{Item{ID: r.Path, Why: "left by a publisher that was killed"}, KindRecord, r.Made}))

@@ -17,6 +17,10 @@ func TestAPlanHoldsWhatMembersNeed(t *testing.T) {
 		Volume:  Volume{Current: release(6)},
 		Orphans: []Orphan{{VolumeID: "vol-gone", InstanceID: "i-9", Created: day(1)}, {VolumeID: "vol-left", InstanceID: "i-9", Created: day(1), Left: true},
 			{VolumeID: "vol-young", InstanceID: "i-9", Created: day(6)}},
+		Packs: []Pack{
+			{Key: "packs/listed", Made: day(1), Listed: true}, {Key: "packs/old", Made: day(1)},
+			{Key: "packs/today", Made: day(7).Add(-time.Hour)}, {Key: "packs/young", Made: day(6)},
+		},
 		Records: []Record{{Path: "/tmp/old", Made: day(1)}, {Path: "/tmp/young", Made: day(6)}},
 	}
 	for n := 1; n <= 6; n++ {
@@ -34,14 +38,14 @@ func TestAPlanHoldsWhatMembersNeed(t *testing.T) {
 		}
 	}
 	want := "tree " + release(5) + ", tree " + release(4) + ", tree " + release(1) + ", " +
-		"snapshot snap-5, snapshot snap-4, snapshot snap-2, snapshot snap-1, volume vol-gone, volume vol-left, record /tmp/old"
+		"snapshot snap-5, snapshot snap-4, snapshot snap-2, snapshot snap-1, volume vol-gone, volume vol-left, pack packs/old, record /tmp/old"
 	if got := strings.Join(goes, ", "); got != want {
 		t.Errorf("goes: %s\nwant: %s", got, want)
 	}
 	for id, words := range map[string]string{
 		release(6): "it is current", release(2): "i-serves is on it", release(3): "i-boots is on it", "snap-3": "i-boots boots from it",
 		"snap-6": "the pointer names it", "vol-gone": "i-9 is gone", "vol-left": "i-9 has left it behind", "vol-young": "younger than --grace",
-		"/tmp/young": "younger than --grace",
+		"/tmp/young": "younger than --grace", "packs/listed": "the pointer lists it", "packs/today": "younger than a day", "packs/young": "younger than --grace",
 	} {
 		if !strings.Contains(why[id], words) {
 			t.Errorf("%s: %q, want %q", id, why[id], words)

@@ -198,6 +198,7 @@ func (p Pointer) Render() []byte {
 		return []byte(p.Snapshots[""] + "\n")
 	}
 	p.Schema = Schema
+	p.Edges, p.Keys, p.SnapshotOf = nil, nil, nil // what only a signed one may say
 	data, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
 		// Only a Created outside of the years 0 to 9999 gets here; what is returned then is refused

@@ -65,6 +65,9 @@ func (s *server) run(name string, do func(context.Context, *publish.Publisher) (
 		if s.mutant == noSettle {
 			p.Settings.Settle = 1
 		}
+		if s.packs {
+			p.Packs = d
+		}
 		o, err := do(a.ctx, p)
 		s.s.mu.Lock()
 		defer s.s.mu.Unlock()
@@ -135,11 +138,15 @@ func (d *desk) commitLate() {
 
 func (d *desk) commit(from, to pointer.Pointer) (err error) {
 	dead := d.a.step("commit", func() string {
-		if d.pointer.Generation != from.Generation {
+		if d.pointer.Generation != from.Generation || d.pointer.Revision != from.Revision {
 			err = pointer.ErrConflict
 			return err.Error()
 		}
 		d.pointer = to
+		d.pointer.Revision = from.Revision + 1
+		if to.Generation == from.Generation { // its snapshot is named
+			return fmt.Sprint(to.Snapshots[region])
+		}
 		d.commits = append(d.commits, to.Generation)
 		return fmt.Sprint(to.Generation)
 	})
@@ -167,6 +174,11 @@ func (d *desk) Activate(_ context.Context, id, _ string, generation int64) error
 		return err
 	}
 	return d.content.activate(id, generation, false)
+}
+
+// Make is of publish.Packs, and no step: nobody knows a pack before the pointer lists it.
+func (d *desk) Make(_ context.Context, from, to string) (pointer.Edge, error) {
+	return pointer.Edge{From: d.trees[from], To: d.trees[to], Release: to, Bytes: 1}, d.alive()
 }
 
 func (d *desk) Prune(context.Context, gc.Wanted) ([]string, error) { return nil, d.alive() }

@@ -26,6 +26,7 @@ const (
 // converge is P5: list, activate on all that are behind, list again, until two listings at least
 // Settle apart show no member behind.
 func (r *run) converge(ctx context.Context) error {
+	r.followHere(ctx)
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.Settings.ConvergeDeadline)
 	defer cancel()
@@ -54,6 +55,7 @@ func (r *run) converge(ctx context.Context) error {
 		case clean.IsZero():
 			clean, wait = listed, r.Settings.Settle
 		case listed.Sub(clean) >= r.Settings.Settle:
+			r.live = clean.Sub(r.started)
 			return r.left()
 		default:
 			wait = r.Settings.Settle - listed.Sub(clean)
@@ -68,6 +70,20 @@ func (r *run) converge(ctx context.Context) error {
 		return interrupted
 	}
 	return exit.With(exit.NotConverged, r.notConverged(listErr))
+}
+
+// followHere makes the pointer's release current on the release volume too, where a publish that was
+// killed after its commit had no time for it. The members do not need that.
+func (r *run) followHere(ctx context.Context) {
+	if fence, err := r.Tree.Generation(); r.here || err != nil || fence >= r.next.Generation {
+		return
+	}
+	if have, err := r.Tree.ManifestDigest(r.next.Release); err != nil || have != r.next.Digest {
+		return // another server's
+	}
+	if err := r.activateHere(ctx); err != nil {
+		r.say(Event{Kind: KindWarning, Text: err.Error()})
+	}
 }
 
 // tellWaiting says who is waited for, why, and for how long at most.
@@ -183,6 +199,14 @@ func (r *run) notConverged(listErr error) error {
 
 // report is P6: what is no longer needed goes; the outcome is the report.
 func (r *run) report(ctx context.Context) error {
+	if !r.pruned { // P6 did, before it gave its locks back
+		r.prune(ctx)
+	}
+	return nil
+}
+
+func (r *run) prune(ctx context.Context) {
+	r.pruned = true
 	// What members still hold is what the next transfer to them builds on.
 	wanted := r.wanted()
 	wanted.Held = r.members.releases()
@@ -193,7 +217,6 @@ func (r *run) report(ctx context.Context) error {
 	if len(removed) > 0 {
 		r.say(Event{Kind: KindNote, Text: "pruned " + strings.Join(removed, ", ")})
 	}
-	return nil
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

@@ -26,7 +26,7 @@ const (
 type Event struct {
 	Schema   int       `json:"schema"` // 1
 	Time     time.Time `json:"time"`
-	Phase    string    `json:"phase"` // P0 to P6
+	Phase    string    `json:"phase"` // P0 to P7
 	Kind     string    `json:"kind"`
 	Text     string    `json:"text,omitempty"`   // for a person, one line or more
 	Member   string    `json:"member,omitempty"` // instance id
@@ -46,7 +46,7 @@ type Progress struct {
 	Failed   int    `json:"failed"`
 	Gone     int    `json:"gone"`     // or leaving
 	Total    int    `json:"total"`    // without those
-	Snapshot string `json:"snapshot"` // P3: EC2's own figure, "38%"
+	Snapshot string `json:"snapshot"` // P3, P6: EC2's own figure, "38%"
 }
 
 // Window is the time in which members ran different releases: from the first flip to the last one

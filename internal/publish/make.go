@@ -12,24 +12,16 @@ import (
 	"ebs-release/internal/words"
 )
 
-// ingest is P1: the source becomes a release on the release volume, and current there, so that the
-// snapshot says what it is.
+// ingest is P1: the source becomes a release on the release volume, not yet current there.
 func (r *run) ingest(ctx context.Context) error {
 	if err := r.claim(ctx); err != nil {
 		return err
 	}
-	previous, err := r.Tree.Current()
-	if err != nil {
-		return fmt.Errorf("read which release is current on the release volume: %w", err)
-	}
+	var err error
 	if r.tree, err = r.Tree.Ingest(ctx, r.source, time.Now().UTC(), r.wanted()); err != nil {
 		return err
 	}
 	r.next.Release, r.next.Digest = r.tree.ID, r.tree.Digest
-	r.putBackLater(previous)
-	if err := r.Tree.Activate(ctx, r.tree.ID, r.tree.Digest, r.next.Generation); err != nil {
-		return fmt.Errorf("make %s current on the release volume: %w", r.tree.ID, err)
-	}
 	if r.tree.Digest == r.before.Digest {
 		r.say(Event{Kind: KindNote, Text: fmt.Sprintf("the source equals generation %d, which is published again", r.before.Generation)})
 	}
@@ -72,21 +64,8 @@ func (r *run) putBackLater(previous string) {
 	}})
 }
 
-// snapshot is P2: freeze, snapshot, thaw.
-func (r *run) snapshot(ctx context.Context) error {
-	id, frozen, err := r.Snapshots.Create(ctx, r.next.Generation, r.next.Release)
-	if err != nil {
-		return err
-	}
-	r.frozen = frozen
-	r.next.Snapshots = map[string]string{r.Settings.Region: id}
-	r.undo = append(r.undo, undo{"snapshot " + id + " is deleted", func(ctx context.Context) error { return r.Snapshots.Delete(ctx, id) }})
-	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("%s, writers waited %v", id, frozen.Round(time.Millisecond))})
-	return nil
-}
-
-// transfer is P3: the snapshot completes while the members get the tree, which none of them
-// activates yet.
+// transfer is P3: the members get the tree, which none of them activates yet; and the snapshot
+// completes meanwhile, where the commit has to wait for it.
 func (r *run) transfer(ctx context.Context) error {
 	var (
 		both   sync.WaitGroup
@@ -102,6 +81,10 @@ func (r *run) transfer(ctx context.Context) error {
 	}
 	completed := make(chan struct{})
 	do(func() error {
+		if !r.asked {
+			close(completed)
+			return nil
+		}
 		ctx, cancel := context.WithTimeout(ctx, r.Settings.SnapshotDeadline)
 		defer cancel()
 		if err := r.Snapshots.WaitCompleted(ctx, r.next.Snapshots[r.Settings.Region], r.members.snapshotProgress); err != nil {
@@ -173,12 +156,14 @@ func (r *run) commit(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	r.next.Schema = 1
 	r.next.Created = time.Now().UTC().Truncate(time.Second)
 	r.next.By, r.next.Message = r.Settings.Who, r.Settings.Message
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime) // not interruptible: it is done or not done
 	defer cancel()
 	err := r.Store.CompareAndSwap(ctx, r.before, r.next)
+	for tries := 1; errors.Is(err, pointer.ErrConflict) && tries < nameTries && r.rebase(ctx); tries++ {
+		err = r.Store.CompareAndSwap(ctx, r.before, r.next)
+	}
 	switch {
 	case errors.Is(err, pointer.ErrConflict):
 		return exit.With(exit.Conflict, fmt.Errorf("nothing was activated: %w", err))
@@ -190,13 +175,26 @@ func (r *run) commit(ctx context.Context) error {
 			return exit.With(exit.Failed, fmt.Errorf("it is not known whether generation %d is committed, look with `ebs-release status`: %w",
 				r.next.Generation, errors.Join(err, readErr)))
 		}
-		if is.Generation != r.next.Generation || is.Snapshots[r.Settings.Region] != r.next.Snapshots[r.Settings.Region] {
+		if is.Generation != r.next.Generation || is.Release != r.next.Release ||
+			is.Snapshots[r.Settings.Region] != r.next.Snapshots[r.Settings.Region] {
 			return err
 		}
 	}
 	r.committed, r.undo = true, nil
 	r.members.keep(r.wanted())
-	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("generation %d is current: release %s, snapshot %s",
-		r.next.Generation, r.next.Release, r.next.Snapshots[r.Settings.Region])})
+	r.say(Event{Kind: KindNote,
+		Text: fmt.Sprintf("generation %d is current: release %s, %s", r.next.Generation, r.next.Release, r.startsFrom())})
+	if err := r.activateHere(ctx); err != nil { // the members need it no more; P6 does
+		r.say(Event{Kind: KindWarning, Text: err.Error()})
+	}
 	return nil
+}
+
+// startsFrom says what an instance that launches now gets.
+func (r *run) startsFrom() string {
+	text := "snapshot " + r.next.Snapshots[r.Settings.Region]
+	if of := r.next.SnapshotOf; of != nil {
+		text += fmt.Sprintf(" of generation %d and packs from there", of.Generation)
+	}
+	return text
 }

@@ -34,6 +34,7 @@ type Outcome struct {
 	SnapshotID   string      `json:"snapshot_id,omitempty"`
 	Files        int         `json:"files,omitempty"` // of the release
 	Bytes        int64       `json:"bytes,omitempty"`
+	Packed       int64       `json:"packed_bytes,omitempty"` // of the packs that it put into the store
 	Sent         Sent        `json:"sent"`
 	OnIt         int         `json:"on_it"` // members on the generation
 	Total        int         `json:"total"`
@@ -41,6 +42,7 @@ type Outcome struct {
 	LaunchedOnIt int         `json:"launched_on_it"` // of those, on the generation
 	Gone         int         `json:"gone"`           // members that left the group during the publish, or are leaving it
 	Milliseconds int64       `json:"milliseconds"`
+	Live         int64       `json:"live_milliseconds,omitempty"`   // until no member was behind; 0: some were
 	Frozen       int64       `json:"frozen_milliseconds,omitempty"` // how long writers to the release volume waited
 	Mixed        *Window     `json:"mixed,omitempty"`               // how long members ran different releases, but for those that were late
 	HookError    string      `json:"hook_error,omitempty"`          // of the programs after the publish
@@ -98,11 +100,15 @@ func (m *member) view() Member {
 func (r *run) outcome(err error) Outcome {
 	o := Outcome{
 		Schema: 1, Committed: r.committed, Generation: r.before.Generation, Release: r.before.Release, Digest: r.before.Digest,
-		SnapshotID: r.before.Snapshots[r.Settings.Region], Files: r.tree.Files, Bytes: r.tree.Bytes, Sent: r.members.sent,
-		Milliseconds: time.Since(r.started).Milliseconds(), Frozen: r.frozen.Milliseconds(), Phases: r.times, Members: []Member{},
+		SnapshotID: r.before.Snapshots[r.Settings.Region], Packed: r.packed, Files: r.tree.Files, Bytes: r.tree.Bytes, Sent: r.members.sent,
+		Milliseconds: time.Since(r.started).Milliseconds(), Live: r.live.Milliseconds(), Frozen: r.frozen.Milliseconds(),
+		Phases: r.times, Members: []Member{},
 	}
 	if r.committed {
 		o.Generation, o.Release, o.Digest, o.SnapshotID = r.next.Generation, r.next.Release, r.next.Digest, r.next.Snapshots[r.Settings.Region]
+		if r.next.SnapshotOf != nil { // another release's
+			o.SnapshotID = ""
+		}
 	}
 	if window := r.mixed(); window.Members > 0 {
 		o.Mixed = &window
@@ -197,6 +203,9 @@ func (o Outcome) Details() (lines []string) {
 		}
 	}
 	took := "took " + seconds(o.Milliseconds)
+	if o.Live > 0 && o.Total > 0 {
+		took = "live after " + seconds(o.Live) + ", " + took
+	}
 	if len(phases) > 0 {
 		took += ": " + strings.Join(phases, ", ")
 	}

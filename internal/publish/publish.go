@@ -1,5 +1,10 @@
 // Package publish is one publish, from a directory to a group of machines that all have it.
 //
+// A release is live as soon as its pack is in the store and the pointer names it: whoever boots
+// makes a volume from the newest snapshot that there is and catches up by packs. The snapshot of
+// the release itself comes after that. Only where no packs lead to it (the first publish of all, a
+// store without keys) the commit waits for the snapshot.
+//
 // READ SECOND (after internal/boot). The protocol is the list in phases, each phase is a method of
 // run in check.go, make.go and converge.go, and the parts that it works with are the small
 // interfaces below: no AWS, no ssh, no system call here. Why no instance serves a stale release
@@ -29,6 +34,8 @@ type Publisher struct {
 	Checks    []Check // what P0 tries, in order, beyond what it needs itself
 	Store     Store
 	Tree      Tree
+	Packs     Packs    // nil: the store takes none, and each release has its snapshot before it is committed
+	Keys      []string // who signs the pointer, as the release volume has it; with Packs
 	Snapshots Snapshots
 	Fleet     Fleet
 	Dialer    Dialer
@@ -93,6 +100,13 @@ type Tree interface {
 	Prune(ctx context.Context, wanted gc.Wanted) (removed []string, err error)
 }
 
+// Packs lie in the store beside the pointer.
+type Packs interface {
+	// Make puts what leads from one release on the release volume to another one there into the
+	// store, and reads it back.
+	Make(ctx context.Context, from, to string) (pointer.Edge, error)
+}
+
 // Snapshots of the release volume.
 type Snapshots interface {
 	// Create freezes, snapshots and thaws. frozen is how long writers waited. After an error there
@@ -131,7 +145,7 @@ type Hooks interface {
 	After(ctx context.Context, o Outcome) error
 }
 
-// phase is one of P0 to P6.
+// phase is one of P0 to P7.
 type phase struct {
 	name, title string
 	do          func(*run, context.Context) error
@@ -142,11 +156,12 @@ func phases() []phase {
 	return []phase{
 		{"P0", "check", (*run).checkAndHook},
 		{"P1", "ingest", (*run).ingest},
-		{"P2", "snapshot", (*run).snapshot},
+		{"P2", "pack", (*run).pack},
 		{"P3", "transfer", (*run).transfer},
 		{"P4", "commit", (*run).commit},
 		{"P5", "converge", (*run).converge},
-		{"P6", "report", (*run).report},
+		{"P6", "snapshot", (*run).snapshotLater},
+		{"P7", "report", (*run).report},
 	}
 }
 
@@ -161,7 +176,7 @@ func (p *Publisher) Converge(ctx context.Context) (Outcome, error) {
 	return newRun(p, "").do(ctx, []phase{
 		{"P0", "check", (*run).checkConverge},
 		{"P5", "converge", (*run).converge},
-		{"P6", "report", (*run).report},
+		{"P7", "report", (*run).report},
 	})
 }
 
@@ -178,14 +193,20 @@ type run struct {
 	next   pointer.Pointer // P0 and on: what it becomes; from P4 on what it is
 
 	tree      release.Ingested // P1
-	frozen    time.Duration    // P2
+	here      bool             // P2 or P4: the release is current on the release volume
+	asked     bool             // P2: P3 waits until the snapshot is completed
+	packed    int64            // P2: bytes of the packs that it made
+	frozen    time.Duration    // P2 or P6
+	pruned    bool             // P6 or P7
 	committed bool             // P4
+	live      time.Duration    // P5: since the run began
 	window    *Window          // P5; guarded by members.mu
 	undo      []undo           // P1, P2: what to take back when it fails before the commit; latest last
 	times     []PhaseTime
 	hookErr   error // of the programs after the publish
 
 	members *members
+	outer   context.Context    // ends with the first signal
 	stop    context.CancelFunc // ends all work on members
 }
 
@@ -212,7 +233,7 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 	})
 	ctx, stop := context.WithCancel(outer)
 	defer stop()
-	r.stop = stop
+	r.outer, r.stop = outer, stop
 	var err error
 	afterCommit := false
 	for _, ph := range phases {
@@ -235,6 +256,7 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 		}
 		r.say(Event{Kind: KindDone, Milliseconds: &took})
 	}
+	r.snapshotAnyway(outer, phases, err)
 	interrupted := outer.Err()
 	if r.moved() {
 		interrupted = r.insisted()
@@ -245,14 +267,20 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 	}
 	r.members.close()
 	r.hookAfter(outer, err)
-	for _, unlock := range slices.Backward(r.unlock) {
-		if unlockErr := unlock(); unlockErr != nil {
-			r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("unlock: %v", unlockErr)})
-		}
-	}
+	r.giveBack()
 	o := r.outcome(err)
 	r.say(Event{Kind: KindOutcome, Outcome: &o})
 	return o, err
+}
+
+// giveBack lets other publishes go on.
+func (r *run) giveBack() {
+	for _, unlock := range slices.Backward(r.unlock) {
+		if err := unlock(); err != nil {
+			r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("unlock: %v", err)})
+		}
+	}
+	r.unlock = nil
 }
 
 // moved says that this run has moved the pointer.

@@ -137,7 +137,7 @@ func TestFailureBeforeTheCommitChangesNothing(t *testing.T) {
 		{"list", 3, "list the members"},
 		{"ingest", 3, "ingest (P1)"},
 		{"flip r2 at 2", 3, "make r2 current"},
-		{"snapshot", 3, "snapshot (P2)"},
+		{"snapshot", 3, "pack (P2)"},
 		{"completed", 3, "transfer (P3)"},
 		{"stage", 3, "none of 2 members could take the release"},
 		{"dial", 3, "none of 2 members can be reached"},

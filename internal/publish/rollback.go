@@ -35,10 +35,14 @@ func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, p
 			}
 			return r.goBack(ctx, target)
 		}},
-		{"P2", "snapshot", func(r *run, ctx context.Context) error {
+		{"P2", "pack", func(r *run, ctx context.Context) error {
 			if target.SnapshotID == "" {
-				return r.snapshot(ctx)
+				return r.pack(ctx)
 			}
+			if _, err := r.leadHere(ctx); err != nil { // for members that boot with what they have
+				r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("members that boot with an older volume will replace it: %v", err)})
+			}
+			r.asked = true                                                             // whether it is still there
 			r.next.Snapshots = map[string]string{r.Settings.Region: target.SnapshotID} // not to be deleted when this fails
 			r.say(Event{Kind: KindNote, Text: fmt.Sprintf("%s of generation %d serves again", target.SnapshotID, target.Generation)})
 			return nil
@@ -46,11 +50,12 @@ func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, p
 		{"P3", "transfer", (*run).transfer},
 		{"P4", "commit", (*run).commit},
 		{"P5", "converge", (*run).converge},
-		{"P6", "report", (*run).report},
+		{"P6", "snapshot", (*run).snapshotLater},
+		{"P7", "report", (*run).report},
 	})
 }
 
-// goBack is P1 of a rollback: the older release becomes current on the release volume.
+// goBack is P1 of a rollback: the older release is the next one.
 func (r *run) goBack(ctx context.Context, target Target) error {
 	if err := r.Tree.Untouched(ctx, target.Release); err != nil {
 		return fmt.Errorf("%w. Try: publish its source again, or go back to another release (ebs-release history)", err)
@@ -61,10 +66,6 @@ func (r *run) goBack(ctx context.Context, target Target) error {
 	}
 	r.tree = release.Ingested{ID: target.Release, Digest: target.Digest, Previous: previous, Reused: true}
 	r.next.Release, r.next.Digest = target.Release, target.Digest
-	r.putBackLater(previous)
-	if err := r.Tree.Activate(ctx, target.Release, target.Digest, r.next.Generation); err != nil {
-		return fmt.Errorf("make %s current on the release volume: %w", target.Release, err)
-	}
 	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("back to release %s (generation %d)", target.Release, target.Generation)})
 	return nil
 }

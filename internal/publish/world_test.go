@@ -157,10 +157,11 @@ func (w *world) CompareAndSwap(_ context.Context, from, to pointer.Pointer) erro
 	if err != nil && !errors.Is(err, errLost) {
 		return err
 	}
-	if w.pointer.Generation != from.Generation {
+	if w.pointer.Generation != from.Generation || w.pointer.Revision != from.Revision {
 		return fmt.Errorf("%w: generation %d", pointer.ErrConflict, w.pointer.Generation)
 	}
 	w.pointer = to
+	w.pointer.Revision++
 	return err
 }
 

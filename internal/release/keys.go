@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 )
 
 // Two files of a volume hold keys, so that who has a snapshot needs nothing else in order to catch
@@ -80,6 +81,22 @@ func (v *Volume) SetPackKey(ctx context.Context, key string) error {
 		return fmt.Errorf("pack key of %s: %w", v.path, err)
 	}
 	return v.setKeyLines(ctx, packKeyName, 0o600, []string{key})
+}
+
+// KeysSince is when the keys of the volume were written last; zero when there are none. A snapshot of
+// before has other keys, or none.
+func (v *Volume) KeysSince() (since time.Time, err error) {
+	for _, name := range []string{keysPath, packKeyPath} {
+		info, err := v.root.Lstat(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return since, fmt.Errorf("keys of %s: %w", v.path, err)
+		case info.ModTime().After(since):
+			since = info.ModTime()
+		}
+	}
+	return since, nil
 }
 
 // checkKey does not say what is in it: it may be secret.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"slices"
 	"time"
@@ -43,23 +42,19 @@ func (d *demo) scaleTo(ctx context.Context, n int32, generation int64) error {
 	return nil
 }
 
-// publishWhileGrowing publishes release two and scales out as soon as the snapshot is taken: at
-// least one instance launches on the old pointer.
+// publishWhileGrowing publishes release two and scales out before it is committed: at least one
+// instance launches on the old pointer. The members have the release before its snapshot.
 func (d *demo) publishWhileGrowing(ctx context.Context) error {
-	before := len(d.snapshotCalls())
+	began := time.Now()
 	published := make(chan error, 1)
 	go func() { published <- d.operator(ctx, "ebs-release", "publish", sourceTwo, "--message", "release two") }()
-	if err := d.waitSnapshot(ctx, before, published); err != nil {
-		return err
-	}
-	d.say("the snapshot is taken, the pointer still says generation 1: scale %s to %d", group, peak)
-	taken := time.Now()
+	d.say("the pointer still says generation 1: scale %s to %d", group, peak)
 	scaled := d.lab.Account.SetDesired(group, peak)
-	if err := errors.Join(<-published, scaled); err != nil {
+	committed, err := d.waitCommit(ctx, published)
+	if err != nil {
 		return err
 	}
-	committed, err := os.Stat(d.server.Path(lab.PointerStore + "/release.json"))
-	if err != nil {
+	if err := errors.Join(<-published, scaled); err != nil {
 		return err
 	}
 	if _, err := d.lab.AllBooted(ctx, group, peak); err != nil {
@@ -67,39 +62,50 @@ func (d *demo) publishWhileGrowing(ctx context.Context) error {
 	}
 	between := 0
 	for _, i := range d.lab.Account.Instances() {
-		if i.Group == group && i.Launched.After(taken) && i.Launched.Before(committed.ModTime()) {
+		if i.Group == group && i.Launched.After(began) && i.Launched.Before(committed) {
 			between++
 		}
 	}
-	d.say("%d instances were launched between snapshot and commit", between)
+	d.say("%d instances were launched between the start of the publish and its commit", between)
 	if between == 0 {
-		return errors.New("no instance was launched between the snapshot and the commit: the demo did not show what it is for")
+		return errors.New("no instance was launched before the commit: the demo did not show what it is for")
 	}
 	return nil
 }
 
-// waitSnapshot waits until CreateSnapshot was answered once more than before, or the publish ended.
-func (d *demo) waitSnapshot(ctx context.Context, before int, published <-chan error) error {
+// waitCommit waits until the pointer moves, and returns when it did.
+func (d *demo) waitCommit(ctx context.Context, published <-chan error) (time.Time, error) {
+	file := d.server.Path(lab.PointerStore + "/release.json")
+	before, err := os.Stat(file)
+	if err != nil {
+		return time.Time{}, err
+	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for len(d.snapshotCalls()) == before {
+	for {
+		if now, err := os.Stat(file); err == nil && now.ModTime().After(before.ModTime()) {
+			d.say("the pointer says generation 2; snapshots completed: %d", d.completed())
+			return now.ModTime(), nil
+		}
 		select {
 		case err := <-published:
-			return fmt.Errorf("the publish ended before it took a snapshot: %w", err)
+			return time.Time{}, fmt.Errorf("the publish ended without a commit: %w", err)
 		case <-ctx.Done():
 			<-published // it ends with ctx, too
-			return fmt.Errorf("wait for the publish to take its snapshot: %w", context.Cause(ctx))
+			return time.Time{}, fmt.Errorf("wait for the commit: %w", context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
-	return nil
 }
 
-// snapshotCalls are the requests that made a snapshot.
-func (d *demo) snapshotCalls() []cloud.Call {
-	return slices.DeleteFunc(d.lab.Account.Calls(), func(c cloud.Call) bool {
-		return c.Action != "CreateSnapshot" || c.DryRun || c.Status != http.StatusOK
-	})
+// completed counts the snapshots that can be used.
+func (d *demo) completed() (n int) {
+	for _, s := range d.lab.Account.Snapshots() {
+		if s.State == "completed" {
+			n++
+		}
+	}
+	return n
 }
 
 // inspect compares every member with the source, and with what it says of itself. It counts those

@@ -63,7 +63,7 @@ func (r *rig) bootFrom(snapshot string, fsck bool, says ...string) {
 	p := r.pointerNow()
 	p.Snapshots = map[string]string{r.lab.Account.Region(): snapshot}
 	h := r.machine()
-	r.pointer(string(p.Render()))
+	r.pointer(r.signed(p))
 	out := agent(within(r, 30*time.Second), h, "--deadline", "10s")
 	if ran := strings.Contains(out.Stderr, "e2fsck ended"); ran != fsck {
 		r.Errorf("e2fsck ran: %t, want %t", ran, fsck)

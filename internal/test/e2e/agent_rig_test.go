@@ -202,6 +202,17 @@ func (r *rig) pointerNow() pointer.Pointer {
 	return p
 }
 
+// signed is a pointer as the release server writes it, without packs: it names its snapshot alone.
+func (r *rig) signed(p pointer.Pointer) string {
+	r.Helper()
+	key, err := pointer.ParseSecretKey(r.sh("cat " + signingKey))
+	must(r, err)
+	p.Edges = nil
+	document, err := p.Sign(key)
+	must(r, err)
+	return string(document)
+}
+
 // served is nil when the member is as a boot that went well leaves it: one volume, attached,
 // deleted with the instance, and reported; one mount, of this very volume and the right release;
 // and READY=1 as often as said so far.

@@ -95,7 +95,7 @@ func TestAgentMoreRowsSnapshots(t *testing.T) {
 	names := func(id string) []byte {
 		p := good
 		p.Snapshots = map[string]string{r.lab.Account.Region(): id}
-		return p.Render()
+		return []byte(r.signed(p))
 	}
 	disarm := r.lab.Account.Fault(cloud.Fault{Action: "CreateSnapshot", Principal: "admin", Times: 1, Effect: disk(cloud.DiskFault{Error: true})})
 	bad := snapshot()
@@ -138,7 +138,7 @@ func TestAgentMoreRowsSnapshots(t *testing.T) {
 			if reads.Add(1) <= 2 {
 				return names(bad)
 			}
-			return good.Render()
+			return []byte(r.signed(good))
 		}, row{
 			name: "row 19 in error and the pointer moves", args: []string{"--deadline", "20s"}, min: 3500 * time.Millisecond, max: 7 * time.Second,
 			check: called("CreateVolume", 3, "IncorrectState", 2),
@@ -158,7 +158,7 @@ func TestAgentMoreRowsSnapshots(t *testing.T) {
 // off; and a metadata service that is late.
 func TestAgentMoreRowsPointer(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.Policy = nil })
-	document := r.pointerNow().Render()
+	document := []byte(r.signed(r.pointerNow()))
 	// Servers that go wrong. Each ends when its client leaves.
 	hang := func(_ http.ResponseWriter, req *http.Request) { <-req.Context().Done() }
 	drip := func(pause time.Duration) http.HandlerFunc { // byte by byte, 8 of them at the start, then the rest

@@ -281,7 +281,7 @@ func TestAgentRows(t *testing.T) {
 		t.Parallel()
 		r := r.in(t)
 		h := r.machine()
-		document := r.pointerNow().Render()
+		document := []byte(r.signed(r.pointerNow()))
 		var reads atomic.Int32
 		again := make(chan bool)
 		url, err := r.lab.Serve(8090, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -506,7 +506,7 @@ func TestAgentRow03VanishingEncryptedVolume(t *testing.T) {
 	must(t, err)
 	must(t, r.lab.Account.Wait(ctx, func() bool { return r.snapshotState(*encrypted.SnapshotId) == "completed" }))
 	p.Snapshots[r.lab.Account.Region()] = *encrypted.SnapshotId
-	r.pointer(string(p.Render()))
+	r.pointer(r.signed(p))
 
 	h := r.machine()
 	r.lab.Account.AllowKeys()
@@ -542,7 +542,7 @@ func TestAgentRow19Snapshots(t *testing.T) {
 	bad.Snapshots = map[string]string{r.lab.Account.Region(): "snap-0123456789abcdef0"}
 	ctx := within(t, 60*time.Second)
 
-	r.pointer(string(bad.Render()))
+	r.pointer(r.signed(bad))
 	h := r.machine()
 	out := agent(ctx, h, "--deadline", "6s")
 	refused(t, out.Output, 1, "create: ", "snap-0123456789abcdef0", "InvalidSnapshot.NotFound", "Try: ")
@@ -554,7 +554,7 @@ func TestAgentRow19Snapshots(t *testing.T) {
 	go func() { done <- agent(ctx, h, "--deadline", "20s") }()
 	must(t, r.lab.Account.Wait(ctx, func() bool { return true }))
 	time.Sleep(time.Second) // into its patience
-	r.pointer(string(good.Render()))
+	r.pointer(r.signed(good))
 	out = <-done
 	must(t, failed(out))
 	if out.took < time.Second || out.took > 6*time.Second+busy {

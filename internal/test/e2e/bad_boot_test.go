@@ -135,7 +135,7 @@ func TestBadSnapshotStopsTheBoot(t *testing.T) {
 			r := r.in(t)
 			bad := p
 			bad.Snapshots = map[string]string{r.lab.Account.Region(): r.snapshotOf(tc.write, "")}
-			r.pointer(string(bad.Render()))
+			r.pointer(r.signed(bad))
 			refused(t, r.up(h), 1, tc.want)
 			r.notServed(h)
 			r.deleteSnapshot(bad.Snapshots[r.lab.Account.Region()])
@@ -208,7 +208,7 @@ func (r *rig) deleteSnapshot(id string) {
 func TestBadMountPointStopsTheBoot(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "5s" })
 	p := r.pointerNow()
-	good := string(p.Render())
+	good := r.signed(p)
 	r.pointer(`{"schema": 1}`)
 	h := r.strandedMember()
 	r.pointer(good)

@@ -152,7 +152,7 @@ func TestRebootAfterAPushAdoptsWhatTheVolumeHolds(t *testing.T) {
 	}
 }
 
-func TestRebootIntoANewerGenerationReplacesTheVolume(t *testing.T) {
+func TestRebootIntoANewerGenerationCatchesUp(t *testing.T) {
 	r := published(t, nil)
 	h, err := r.member() // of no group: a publish does not reach it
 	must(t, err)
@@ -161,7 +161,7 @@ func TestRebootIntoANewerGenerationReplacesTheVolume(t *testing.T) {
 	r.ok("publish", "/srv/source", "--groups", r.emptyGroup())
 	must(t, r.lab.Reboot(within(t, 30*time.Second), h.ID))
 	after := r.agentStatus(h)
-	if after.Generation != 2 || after.VolumeID == before.VolumeID || r.on(h, "cat /release/current/version") != "two" {
+	if after.Generation != 2 || after.VolumeID != before.VolumeID || r.on(h, "cat /release/current/version") != "two" {
 		t.Errorf("before %+v, after %+v", before, after)
 	}
 	if n := len(r.lab.VolumesFor(h.ID)); n != 1 {

@@ -291,15 +291,15 @@ func (r *rig) orphan(instance string) string {
 	return *made.VolumeId
 }
 
-// hold runs a publish that stays in P2: EC2 throttles its snapshot, and it tries again for half a
-// minute.
+const slowProgram = "/etc/ebs-release/publish.d/before/50-slow"
+
+// hold runs a publish that stays in P0, with the lock: a program of the operator takes its time.
 func (r *rig) hold() (out <-chan host.Output) {
 	r.Helper()
 	c := make(chan host.Output, 1)
-	disarm := r.lab.Account.Fault(cloud.Fault{Action: "CreateSnapshot", Effect: cloud.Effect{Fail: cloud.Throttle}})
+	r.sh("mkdir -p $(dirname " + slowProgram + ") && printf '#!/bin/sh\nexec sleep 60\n' > " + slowProgram + " && chmod 755 " + slowProgram)
 	go func() {
 		o, _ := r.server.Run(within(r, 60*time.Second), "ebs-release", "publish", "/srv/source")
-		disarm()
 		c <- o
 	}()
 	r.sh("for i in $(seq 200); do ebs-release lock status | grep -q held && exit 0; sleep 0.05; done; exit 1")
@@ -316,7 +316,9 @@ func TestLockIsHeldAndReleased(t *testing.T) {
 	if got := r.ok("lock", "release"); !strings.Contains(got, "the lock is free; it was held by") {
 		t.Error(got)
 	}
-	if o := <-out; o.Code != 130 || !strings.Contains(lastLine(o.Stderr), "nothing was changed") {
+	o := <-out
+	r.sh("rm " + slowProgram)
+	if o.Code != 130 || !strings.Contains(lastLine(o.Stderr), "nothing was changed") {
 		t.Errorf("the publish ended with %d: %s", o.Code, o.Stderr)
 	}
 	var ended []string // the publish that was ended, and who ended it: which writes its line first is open

@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/vm"
+	"ebs-release/internal/pointer"
 )
 
 // volume makes one of 1 GiB, a blank one when there is no snapshot, and returns its id when it is
@@ -92,5 +93,15 @@ func (r *rig) current() string { r.Helper(); return r.sh("cat " + lab.PointerSto
 // pointTo lets the pointer name another snapshot, behind the publisher's back.
 func (r *rig) pointTo(snapshotID string) {
 	r.Helper()
-	r.sh(fmt.Sprintf("cd %s; sed 's/%s/%s/' release.json >new; mv new release.json; echo %s >new; mv new snap.txt", lab.PointerStore, r.current(), snapshotID, snapshotID))
+	p, err := pointer.Parse([]byte(r.sh("cat " + lab.PointerStore + "/release.json")))
+	must(r, err)
+	key, err := pointer.ParseSecretKey(r.sh("cat /etc/ebs-release/signing.key"))
+	must(r, err)
+	for region := range p.Snapshots {
+		p.Snapshots[region] = snapshotID
+	}
+	p.Edges, p.SnapshotOf = nil, nil
+	document, err := p.Sign(key)
+	must(r, err)
+	r.sh(fmt.Sprintf("cd %s; cat >new <<'END'\n%s\nEND\nmv new release.json; echo %s >new; mv new snap.txt", lab.PointerStore, document, snapshotID))
 }
