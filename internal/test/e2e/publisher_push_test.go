@@ -81,7 +81,7 @@ func TestDeadFullAndSlowMembersChangeNothingForTheRest(t *testing.T) {
 	r.on(full, "rm /release/ballast")
 	r.on(slow, "touch /run/mended")
 	must(t, r.lab.Reboot(within(t, 30*time.Second), dead.ID)) // it comes back with the new generation
-	r.ok("converge", "--converge-deadline", "60s") // now all can come
+	r.ok("converge", "--converge-deadline", "60s")            // now all can come
 	for _, h := range hosts {
 		if got := r.on(h, "cat /release/current/version"); got != "two" {
 			t.Errorf("after converge %s says %q", h.ID, got)
