@@ -75,9 +75,10 @@ const (
 
 // Names that the images have built in.
 const (
-	SSHUser      = "deploy"                      // owner of the release tree
-	SSHKey       = "/etc/ebs-release/deploy.key" // on the release server
-	PointerStore = "/srv/release"                // on the release server
+	SSHUser      = "deploy"                       // owner of the release tree
+	SSHKey       = "/etc/ebs-release/deploy.key"  // on the release server
+	SigningKey   = "/etc/ebs-release/signing.key" // the same: init makes it
+	PointerStore = "/srv/release"                 // on the release server
 	pointerPort  = 8080
 
 	// StoreInS3 is the pointer store of labs with S3.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
-	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -17,8 +16,6 @@ import (
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/pack"
-
-	"golang.org/x/sys/unix"
 )
 
 func catchUpBeside(ctx context.Context, tree *Volume, from, to Ingested, text io.Reader, keep int) error {
@@ -128,8 +125,8 @@ func TestCatchUpBesideOfRandomTrees(t *testing.T) {
 	}
 }
 
-// TestNamesThatComeBetweenADirectoryAndWhatIsInIt: by the bytes of their paths "a!" and "a-b" do, and
-// what the oldest tree has in any of them goes.
+// TestNamesThatComeBetweenADirectoryAndWhatIsInIt: by the bytes of their paths "a!" and "a-b" do,
+// and what the oldest tree has in any of them goes.
 func TestNamesThatComeBetweenADirectoryAndWhatIsInIt(t *testing.T) {
 	server, src := volume(t), t.TempDir()
 	var held []Ingested
@@ -171,29 +168,7 @@ func TestCatchUpBesideOnAFullVolume(t *testing.T) {
 	good := packOf(t, server, before, next)
 	tight := small(t, 1500)
 	copyTo(t, far, tight)
-	failed, done := 0, false
-	for fill := 1480; fill >= 0 && !done; fill -= 4 {
-		file := tight.Root() + "/fill"
-		if err := os.WriteFile(file, make([]byte, fill<<10), 0o600); err != nil {
-			remove(t, file, "")
-			continue
-		}
-		ours := listing(t, tight)
-		err := catchUpBeside(t.Context(), tight, before, next, bytes.NewReader(good), 2)
-		if done = err == nil; !done {
-			failed++
-			if !errors.Is(err, unix.ENOSPC) {
-				t.Fatal(err)
-			}
-			if now := listing(t, tight); now != ours {
-				t.Fatalf("the volume was changed:\n%s\nbefore:\n%s", now, ours)
-			}
-		}
-		remove(t, file, "")
-	}
-	if !done || failed < 10 {
-		t.Errorf("test bug: %d were too full, and one was not: %v", failed, done)
-	}
+	untilItFits(t, tight, 1480, func() error { return catchUpBeside(t.Context(), tight, before, next, bytes.NewReader(good), 2) })
 	same(t, server.Path(next.ID), tight.Path(next.ID))
 	if err := tight.Check(before.ID, before.Digest, 2); err != nil {
 		t.Error(err)

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -15,7 +14,6 @@ import (
 
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
-	"ebs-release/internal/pack"
 
 	"golang.org/x/sys/unix"
 )
@@ -384,30 +382,9 @@ func TestASignedPackThatCannotBeIsRefused(t *testing.T) {
 		"dir no directory":  {{How: manifest.Gone, Entry: manifest.Entry{Path: "dir"}}, {How: manifest.New, Entry: below}},
 		"dir no directory ": {{How: manifest.New, Entry: file}, {How: manifest.New, Entry: below}},
 	} {
-		all := func(yield func(manifest.Change, error) bool) {
-			for _, c := range changes {
-				if !yield(c, nil) {
-					return
-				}
-			}
-		}
-		base, err := far.openManifest(before.ID)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var merged, text bytes.Buffer
-		if err := manifest.Merge(t.Context(), &merged, base, all); err != nil {
-			t.Fatal(err)
-		}
-		_ = base.Close()
-		made := Ingested{ID: next.ID, Digest: manifest.DigestOf(merged.Bytes())}
-		if err := pack.Write(t.Context(), &text, pack.Head{From: before.Digest, To: made.Digest, Release: made.ID}, all, func(string) (io.ReadCloser, error) {
-			return io.NopCloser(strings.NewReader("")), nil
-		}); err != nil {
-			t.Fatal(err)
-		}
+		made, text := signed(t, far, before, next.ID, changes)
 		ours := listing(t, far)
-		wantError(t, catchUp(t.Context(), far, before, made, &text), strings.TrimSpace(want))
+		wantError(t, catchUp(t.Context(), far, before, made, bytes.NewReader(text)), strings.TrimSpace(want))
 		if now := listing(t, far); now != ours {
 			t.Fatalf("%s: the volume was changed:\n%s\nbefore:\n%s", want, now, ours)
 		}

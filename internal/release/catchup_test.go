@@ -271,24 +271,19 @@ func TestAnEditKeepsItsTrace(t *testing.T) {
 	wantError(t, far.Untouched(t.Context(), ids[0]), "gone")
 }
 
-// TestCatchUpOnAFullVolume: it ends before the tree is touched, also when only the last bytes are
-// missing.
-func TestCatchUpOnAFullVolume(t *testing.T) {
-	server, far, before, next := history(t)
-	good := packOf(t, server, before, next)
-	tight := small(t, 1500)
-	copyTo(t, far, tight)
+// untilItFits tries something on a volume that has less and less in its way, from some KiB on. As
+// long as it is too full, nothing is changed there.
+func untilItFits(t *testing.T, tight *Volume, most int, try func() error) {
+	t.Helper()
 	failed, done := 0, false
-	for fill := 1300; fill >= 0 && !done; fill -= 4 {
+	for fill := most; fill >= 0 && !done; fill -= 4 {
 		file := tight.Root() + "/fill"
 		if err := os.WriteFile(file, make([]byte, fill<<10), 0o600); err != nil {
-			if err := os.Remove(file); err != nil {
-				t.Fatal(err)
-			}
+			remove(t, file, "")
 			continue
 		}
 		ours := listing(t, tight)
-		err := catchUp(t.Context(), tight, before, next, bytes.NewReader(good))
+		err := try()
 		if done = err == nil; !done {
 			failed++
 			if !errors.Is(err, unix.ENOSPC) {
@@ -298,13 +293,21 @@ func TestCatchUpOnAFullVolume(t *testing.T) {
 				t.Fatalf("the volume was changed:\n%s\nbefore:\n%s", now, ours)
 			}
 		}
-		if err := os.Remove(file); err != nil {
-			t.Fatal(err)
-		}
+		remove(t, file, "")
 	}
 	if !done || failed < 10 {
 		t.Errorf("test bug: %d were too full, and one was not: %v", failed, done)
 	}
+}
+
+// TestCatchUpOnAFullVolume: it ends before the tree is touched, also when only the last bytes are
+// missing.
+func TestCatchUpOnAFullVolume(t *testing.T) {
+	server, far, before, next := history(t)
+	good := packOf(t, server, before, next)
+	tight := small(t, 1500)
+	copyTo(t, far, tight)
+	untilItFits(t, tight, 1300, func() error { return catchUp(t.Context(), tight, before, next, bytes.NewReader(good)) })
 	ids, err := tight.Releases()
 	if err != nil {
 		t.Fatal(err)

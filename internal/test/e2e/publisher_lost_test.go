@@ -60,7 +60,7 @@ func TestReleaseServerIsReplaced(t *testing.T) {
 }
 
 // signingKey is what an operator keeps a copy of.
-const signingKey = "/etc/ebs-release/signing.key"
+const signingKey = lab.SigningKey
 
 // newServer launches another release server, which the rig works with from then on, and which has
 // the signing key of the old one.
