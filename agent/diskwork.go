@@ -305,8 +305,8 @@ func (v mountedVolume) checkTree(want boot.Wanted) error {
 	return err
 }
 
-// mayBeUnsigned: a volume with keys is of a store that signs each pointer. One that is not signed is
-// somebody else's, whatever it names.
+// mayBeUnsigned: a volume with keys is of a store that signs each pointer. One that is not signed
+// is somebody else's, whatever it names.
 func (v mountedVolume) mayBeUnsigned() error {
 	keys, err := v.Keys()
 	if err == nil && len(keys) > 0 {

@@ -215,7 +215,8 @@ func TestKeyShowIsForProgramsAndNeverSecret(t *testing.T) {
 	}
 }
 
-// Nothing is published with a key that members do not believe. What only reads goes on, and says so.
+// Nothing is published with a key that members do not believe. What only reads goes on, and says
+// so.
 func TestPublishFailsClosedWithoutItsKey(t *testing.T) {
 	path := "EBS_RELEASE_SIGNING_KEY"
 	for name, change := range map[string]func(k *keyed){

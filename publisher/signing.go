@@ -15,15 +15,15 @@ import (
 	"ebs-release/internal/server"
 )
 
-// signing is what a run knows of the keys of its store. P0 and doctor say what is wrong; a verb that
-// only reads goes on.
+// signing is what a run knows of the keys of its store. P0 and doctor say what is wrong; a verb
+// that only reads goes on.
 type signing struct {
 	trusted []pointer.PublicKey // whom the store believes; none: its pointers are not signed
 	err     error               // why the pointer cannot be written
 }
 
-// sign makes the store sign what it writes and believe only what is signed, where the release volume
-// has keys. That it cannot be opened is for P0 to say.
+// sign makes the store sign what it writes and believe only what is signed, where the release
+// volume has keys. That it cannot be opened is for P0 to say.
 func sign(store *pointer.Store, volume *releaseVolume, path string) signing {
 	v, err := volume.open()
 	if err != nil {

@@ -55,7 +55,8 @@ func TestAMountedVolumeThatIsBehindCatchesUp(t *testing.T) {
 	}
 }
 
-// What a boot may see at the re-read, from generation 7 on, and what follows for the volume in hand.
+// What a boot may see at the re-read, from generation 7 on, and what follows for the volume in
+// hand.
 func TestRereadKeepsTheVolumeAndCatchesUp(t *testing.T) {
 	first := []string{"create vol-new1", "attach vol-new1", "protect vol-new1", "mount vol-new1", "report 7 ready=true"}
 	ready := []string{"place vol-new1", "close vol-new1"}
@@ -129,8 +130,8 @@ func TestEachMoveOfThePointerIsVerifiedAnew(t *testing.T) {
 	}
 }
 
-// A pointer that names no way (a plain line, an older publisher) leaves it to verify what the volume
-// that was kept is worth.
+// A pointer that names no way (a plain line, an older publisher) leaves it to verify what the
+// volume that was kept is worth.
 func TestAVolumeThatWasKeptInVainIsReplaced(t *testing.T) {
 	for name, catchUp := range map[string]error{
 		"there is no way":       fmt.Errorf("no way: %w", boot.ErrMismatch),

@@ -44,7 +44,7 @@ func Believe(v *release.Volume, document []byte, trusted []string) (pointer.Poin
 	}
 	keys, err := pointer.Trusted(trusted, p.Store)
 	if err == nil && len(trusted) == 0 && p.Schema == pointer.Signed {
-		keys, err = keysOf(v)
+		keys, err = KeysOf(v)
 	}
 	if err != nil {
 		return pointer.Pointer{}, err
@@ -59,7 +59,9 @@ func Believe(v *release.Volume, document []byte, trusted []string) (pointer.Poin
 	return p, nil
 }
 
-func keysOf(v *release.Volume) ([]pointer.PublicKey, error) {
+// KeysOf returns who may sign the pointer of a volume's store; none: it is from before there were
+// keys.
+func KeysOf(v *release.Volume) ([]pointer.PublicKey, error) {
 	lines, err := v.Keys()
 	if err != nil {
 		return nil, err
@@ -95,13 +97,8 @@ func (v *Volume) To(ctx context.Context, p pointer.Pointer) (Way, error) {
 			return Way{}, err
 		}
 	}
-	have, _, err := v.Fence()
-	if err != nil {
+	if err := v.CheckFence(p.Generation); err != nil {
 		return Way{}, err
-	}
-	if have > p.Generation {
-		return Way{}, fmt.Errorf("%s: generation %d was activated here, the pointer says %d: %w",
-			v.Root(), have, p.Generation, release.ErrOldPointer)
 	}
 	held, err := v.Releases()
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"time"
 
@@ -17,15 +16,11 @@ import (
 )
 
 const (
-	firstBackoff = 250 * time.Millisecond
-	mostBackoff  = 5 * time.Second
-	wrongTries   = 3 // of a pack that arrives whole and is another one: a cache on the way may have an old one
+	stallTime  = 30 * time.Second // that a transfer may bring nothing
+	wrongTries = 3                // of a pack that arrives whole and is another one: a cache on the way may have an old one
 )
 
-// stallTime is how long a transfer may bring nothing.
 var errStalled = errors.New("nothing came for 30s")
-
-const stallTime = 30 * time.Second
 
 // fetch brings a pack to the volume, in a file without a name, and compares it with its sha256. It
 // tries again, from the beginning, until ctx ends.
@@ -53,7 +48,10 @@ func (v *Volume) fetch(ctx context.Context, e pointer.Edge) (_ *os.File, err err
 		if err == nil {
 			return file, nil
 		}
-		said, _ := errors.AsType[*store.Error](err)
+		var said store.Error
+		if e, ok := errors.AsType[*store.Error](err); ok {
+			said = *e
+		}
 		_, disk := errors.AsType[*os.PathError](err)
 		if errors.Is(err, pack.ErrSum) {
 			wrong++
@@ -63,15 +61,10 @@ func (v *Volume) fetch(ctx context.Context, e pointer.Edge) (_ *os.File, err err
 			return nil, fail(ErrGone, err)
 		case disk:
 			return nil, fmt.Errorf("keep pack %s: %w", e.Pack, err)
-		case wrong == wrongTries, said != nil && said.Final, ctx.Err() != nil:
+		case wrong == wrongTries, said.Final, ctx.Err() != nil:
 			return nil, fail(ErrStore, err)
 		}
-		wait := min(firstBackoff<<min(try-1, 5), mostBackoff)
-		wait = wait/2 + rand.N(wait/2)
-		if said != nil {
-			wait = max(wait, said.Wait)
-		}
-		if smithytime.SleepWithContext(ctx, wait) != nil {
+		if smithytime.SleepWithContext(ctx, store.Backoff(try, said.Wait)) != nil {
 			return nil, fail(ErrStore, fmt.Errorf("%w (%w after %d tries)", err, ctx.Err(), try))
 		}
 	}

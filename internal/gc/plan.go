@@ -83,14 +83,14 @@ func (v Inventory) Plan() []Planned {
 		}))
 	}
 	for _, k := range v.Packs {
-		p := Planned{Item{ID: k.Key, Keep: k.Listed, Why: "the pointer lists it"}, KindPack, k.Made}
-		if !k.Listed {
-			p.Why = "the pointer does not list it"
+		item := Item{ID: k.Key, Why: "the pointer does not list it"}
+		switch {
+		case k.Listed:
+			item.Keep, item.Why = true, "the pointer lists it"
+		case v.Now.Sub(k.Made) < packGrace:
+			item.Keep, item.Why = true, item.Why+", but younger than a day"
 		}
-		if !k.Listed && v.Now.Sub(k.Made) < packGrace {
-			p.Keep, p.Why = true, p.Why+", but younger than a day"
-		}
-		plan = append(plan, v.unlessYoung(p))
+		plan = append(plan, v.unlessYoung(Planned{item, KindPack, k.Made}))
 	}
 	for _, r := range v.Records {
 		plan = append(plan, v.unlessYoung(Planned{Item{ID: r.Path, Why: "left by a publisher that was killed"}, KindRecord, r.Made}))

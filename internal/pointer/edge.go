@@ -58,8 +58,8 @@ func (e Edge) validate() error {
 
 const mostPack = 16 << 40 // bytes: what an EBS volume can hold
 
-// Way returns the packs that lead from a release that is held to the pointer's, in order: those that
-// have the fewest bytes together, and of two such ways the shorter. held says what is held, by
+// Way returns the packs that lead from a release that is held to the pointer's, in order: those
+// that have the fewest bytes together, and of two such ways the shorter. held says what is held, by
 // digest. No packs and true: the pointer's release is held itself.
 func (p Pointer) Way(held func(digest string) bool) (way []Edge, found bool) {
 	if held(p.Digest) {

@@ -8,8 +8,8 @@ import (
 	"fmt"
 )
 
-// A signed pointer is an envelope. What is signed is the payload's very bytes, so that nobody has to
-// agree on how JSON is written; `jq '.payload | fromjson'` shows it.
+// A signed pointer is an envelope. What is signed is the payload's very bytes, so that nobody has
+// to agree on how JSON is written; `jq '.payload | fromjson'` shows it.
 type envelope struct {
 	Schema     int         `json:"schema"`
 	Payload    string      `json:"payload"` // a Pointer, as JSON

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -14,11 +13,7 @@ import (
 	smithytime "github.com/aws/smithy-go/time"
 )
 
-const (
-	tryTimeout   = 5 * time.Second // for one request, its body included
-	firstBackoff = 250 * time.Millisecond
-	mostBackoff  = 5 * time.Second
-)
+const tryTimeout = 5 * time.Second // for one request, its body included
 
 // Fetcher reads the pointer, for a member: from a URL, or from S3.
 type Fetcher struct {
@@ -92,7 +87,7 @@ func (f *Fetcher) Fetch(ctx context.Context) (Fetched, error) {
 		}
 		if ctx.Err() == nil {
 			f.log.WarnContext(ctx, "pointer not read, trying again", "url", f.place, "try", try, "error", last)
-			_ = smithytime.SleepWithContext(ctx, backoff(try, said.Wait))
+			_ = smithytime.SleepWithContext(ctx, store.Backoff(try, said.Wait))
 		}
 		if ended := ctx.Err(); ended != nil {
 			return Fetched{}, fmt.Errorf("read pointer %s: %w (%w after %d tries in %s)",
@@ -130,17 +125,4 @@ func (f *Fetcher) Store(ctx context.Context) (store.Reader, error) {
 		f.from = from
 	}
 	return f.from, nil
-}
-
-// backoff doubles from a quarter of a second to five seconds, with jitter: many instances boot at
-// once. What a server asks for goes first.
-func backoff(try int, told time.Duration) time.Duration {
-	if told > 0 {
-		return told
-	}
-	wait := mostBackoff
-	if try < 6 {
-		wait = min(firstBackoff<<(try-1), mostBackoff)
-	}
-	return wait/2 + rand.N(wait/2)
 }

@@ -86,8 +86,8 @@ func (s *Store) Record(ctx context.Context, e Entry) error {
 	return s.changeHistory(ctx, func(lines []Entry) []Entry { return append(lines, e) })
 }
 
-// withCommit adds the line of a pointer that has none, and the snapshots of the generation that they
-// hold: they may come later than the commit.
+// withCommit adds the line of a pointer that has none, and the snapshots of the generation that
+// they hold: they may come later than the commit.
 func withCommit(lines []Entry, p Pointer) []Entry {
 	committed := func(generation int64) int {
 		return slices.IndexFunc(lines, func(e Entry) bool { return e.Committed && e.Verb == "" && e.Generation == generation })

@@ -192,7 +192,8 @@ func CheckRegion(region string) error {
 	return nil
 }
 
-// Render returns the bytes of a pointer that is not signed: JSON, or the plain line of a legacy one.
+// Render returns the bytes of a pointer that is not signed: JSON, or the plain line of a legacy
+// one.
 func (p Pointer) Render() []byte {
 	if p.Legacy() {
 		return []byte(p.Snapshots[""] + "\n")

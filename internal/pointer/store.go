@@ -160,10 +160,11 @@ func (s *Store) find(ctx context.Context) (Found, error) {
 }
 
 // CompareAndSwap writes next if the store still has the pointer from, as Read returned it (a zero
-// one: nothing is published yet); otherwise ErrConflict. The generation is above that of from, or the
-// same, with the same release: then only what is said about it changes, such as its snapshot. Each
-// write has a revision of its own, so that two writes of one generation differ. ErrUnclear: it may be written, now or a moment later.
-// After any other error the pointer may be the old or the new one, never torn: Read tells.
+// one: nothing is published yet); otherwise ErrConflict. The generation is above that of from, or
+// the same, with the same release: then only what is said about it changes, such as its snapshot.
+// Each write has a revision of its own, so that two writes of one generation differ. ErrUnclear: it
+// may be written, now or a moment later. After any other error the pointer may be the old or the
+// new one, never torn: Read tells.
 func (s *Store) CompareAndSwap(ctx context.Context, from, next Pointer) error {
 	next.Revision = from.Revision + 1
 	data, err := s.render(next)

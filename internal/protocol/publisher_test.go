@@ -189,7 +189,8 @@ func (d *desk) History(context.Context) ([]pointer.Entry, error) { return nil, d
 
 type snapshots struct{ *desk }
 
-// Create and WaitCompleted are no steps: nobody else knows the snapshot before the pointer names it.
+// Create and WaitCompleted are no steps: nobody else knows the snapshot before the pointer names
+// it.
 func (s snapshots) Create(_ context.Context, generation int64, _ string) (string, time.Duration, error) {
 	s.s.mu.Lock() // P5 may have ended by a clock alone
 	defer s.s.mu.Unlock()

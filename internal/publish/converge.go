@@ -72,14 +72,14 @@ func (r *run) converge(ctx context.Context) error {
 	return exit.With(exit.NotConverged, r.notConverged(listErr))
 }
 
-// followHere makes the pointer's release current on the release volume too, where a publish that was
-// killed after its commit had no time for it. The members do not need that.
+// followHere makes the pointer's release current on the release volume too, where a publish that
+// was killed after its commit had no time for it. The members do not need that.
 func (r *run) followHere(ctx context.Context) {
 	if fence, err := r.Tree.Generation(); r.here || err != nil || fence >= r.next.Generation {
 		return
 	}
-	if have, err := r.Tree.ManifestDigest(r.next.Release); err != nil || have != r.next.Digest {
-		return // another server's
+	if !r.hasHere(r.next.Release, r.next.Digest) {
+		return
 	}
 	if err := r.activateHere(ctx); err != nil {
 		r.say(Event{Kind: KindWarning, Text: err.Error()})
@@ -197,7 +197,7 @@ func (r *run) notConverged(listErr error) error {
 	return err
 }
 
-// report is P6: what is no longer needed goes; the outcome is the report.
+// report is P7: what is no longer needed goes; the outcome is the report.
 func (r *run) report(ctx context.Context) error {
 	if !r.pruned { // P6 did, before it gave its locks back
 		r.prune(ctx)

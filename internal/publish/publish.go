@@ -6,12 +6,12 @@
 // store without keys) the commit waits for the snapshot.
 //
 // READ SECOND (after internal/boot). The protocol is the list in phases, each phase is a method of
-// run in check.go, make.go and converge.go, and the parts that it works with are the small
-// interfaces below: no AWS, no ssh, no system call here. Why no instance serves a stale release
-// unnoticed: an agent reports (tags), then re-reads the pointer, then opens the gate; the publisher
-// moves the pointer, then lists. An agent that re-reads after the commit sees the new generation.
-// One that re-read before it was a member before the first listing of P5, and P5 cannot end without
-// it.
+// run in check.go, make.go, snapshot.go and converge.go, and the parts that it works with are the
+// small interfaces below: no AWS, no ssh, no system call here. Why no instance serves a stale
+// release unnoticed: an agent reports (tags), then re-reads the pointer, then opens the gate; the
+// publisher moves the pointer, then lists. An agent that re-reads after the commit sees the new
+// generation. One that re-read before it was a member before the first listing of P5, and P5 cannot
+// end without it.
 package publish
 
 import (
@@ -256,7 +256,7 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 		}
 		r.say(Event{Kind: KindDone, Milliseconds: &took})
 	}
-	r.snapshotAnyway(outer, phases, err)
+	r.snapshotAnyway(outer, err)
 	interrupted := outer.Err()
 	if r.moved() {
 		interrupted = r.insisted()

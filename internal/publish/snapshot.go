@@ -17,8 +17,8 @@ import (
 const mostSteps = 48
 
 // pack is P2: what leads from the release before to this one goes into the store. Where no packs
-// lead from the snapshot that there is to this release, it gets a snapshot of its own before anybody
-// is told of it.
+// lead from the snapshot that there is to this release, it gets a snapshot of its own before
+// anybody is told of it.
 func (r *run) pack(ctx context.Context) error {
 	reached, err := r.leadHere(ctx)
 	if err != nil {
@@ -29,7 +29,8 @@ func (r *run) pack(ctx context.Context) error {
 		r.next.Snapshots, r.next.SnapshotOf = r.before.Snapshots, &of
 		return nil
 	}
-	if err := r.activateBefore(ctx); err != nil {
+	r.putBackLater(r.tree.Previous) // the snapshot has to say what it is, so the release is current before the commit
+	if err := r.activateHere(ctx); err != nil {
 		return err
 	}
 	id, err := r.snapshot(ctx)
@@ -56,21 +57,29 @@ func (r *run) leadHere(ctx context.Context) (bool, error) {
 		}
 	}
 	from := r.before.Holds()
-	way, found := r.wayFrom(from.Digest)
+	way, found := wayFrom(from.Digest, r.next)
 	if found && len(way) <= mostSteps {
 		return true, nil
 	}
 	return r.addPack(ctx, from.Release, from.Digest)
 }
 
-func (r *run) wayFrom(digest string) ([]pointer.Edge, bool) {
-	return r.next.Way(func(held string) bool { return held == digest })
+// wayFrom returns the packs that lead from a release to the pointer's.
+func wayFrom(digest string, to pointer.Pointer) ([]pointer.Edge, bool) {
+	return to.Way(func(held string) bool { return held == digest })
+}
+
+// hasHere says whether a release is on the release volume. It may have been pruned, or the volume
+// be another server's: there are other ways.
+func (r *run) hasHere(id, digest string) bool {
+	have, err := r.Tree.ManifestDigest(id)
+	return err == nil && have == digest
 }
 
 // addPack makes a pack from a release that is still on the release volume. false: it is not.
 func (r *run) addPack(ctx context.Context, id, digest string) (bool, error) {
-	if have, err := r.Tree.ManifestDigest(id); err != nil || have != digest || digest == r.next.Digest {
-		return false, nil //nolint:nilerr // it was pruned, or this is another server's volume: there are other ways
+	if digest == r.next.Digest || !r.hasHere(id, digest) {
+		return false, nil
 	}
 	edge, err := r.Packs.Make(ctx, id, r.next.Release)
 	if err != nil {
@@ -83,17 +92,6 @@ func (r *run) addPack(ctx context.Context, id, digest string) (bool, error) {
 	r.packed += edge.Bytes
 	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("%s from release %s, in the store", words.Bytes(edge.Bytes), id)})
 	return true, nil
-}
-
-// activateBefore makes the release current on the release volume ahead of the commit, as the
-// snapshot has to say what it is.
-func (r *run) activateBefore(ctx context.Context) error {
-	previous, err := r.Tree.Current()
-	if err != nil {
-		return fmt.Errorf("read which release is current on the release volume: %w", err)
-	}
-	r.putBackLater(previous)
-	return r.activateHere(ctx)
 }
 
 // activateHere makes the release current on the release volume.
@@ -145,11 +143,10 @@ func (r *run) snapshotLater(ctx context.Context) error {
 	return nil
 }
 
-// snapshotAnyway asks for the snapshot where members were left behind: those that launch need it all
-// the more.
-func (r *run) snapshotAnyway(outer context.Context, phases []phase, err error) {
-	wants := slices.ContainsFunc(phases, func(p phase) bool { return p.name == "P6" })
-	if !wants || !r.moved() || exit.Code(err) != exit.NotConverged || outer.Err() != nil {
+// snapshotAnyway asks for the snapshot where members were left behind: those that launch need it
+// all the more.
+func (r *run) snapshotAnyway(outer context.Context, err error) {
+	if !r.moved() || exit.Code(err) != exit.NotConverged || outer.Err() != nil {
 		return
 	}
 	r.members.enter("P6", "snapshot")
@@ -172,8 +169,9 @@ func (r *run) completeAndName(ctx context.Context, id string) error {
 	return r.name(ctx, id)
 }
 
-// rebase takes over what another run wrote about the same generation meanwhile, such as the snapshot
-// that it waited for. false: the release itself is another one, or no packs lead on from there.
+// rebase takes over what another run wrote about the same generation meanwhile, such as the
+// snapshot that it waited for. false: the release itself is another one, or no packs lead on from
+// there.
 func (r *run) rebase(ctx context.Context) bool {
 	is, err := r.Store.Read(ctx)
 	if err != nil || is.Generation != r.before.Generation || is.Release != r.before.Release || is.Digest != r.before.Digest ||
@@ -182,7 +180,7 @@ func (r *run) rebase(ctx context.Context) bool {
 	}
 	if r.next.SnapshotOf != nil {
 		of := is.Holds()
-		if _, found := r.wayFrom(of.Digest); !found {
+		if _, found := wayFrom(of.Digest, r.next); !found {
 			return false
 		}
 		r.next.Snapshots, r.next.SnapshotOf = is.Snapshots, &of
@@ -206,7 +204,7 @@ func (r *run) name(ctx context.Context, id string) error {
 		}
 		next := is
 		next.Snapshots = map[string]string{r.Settings.Region: id}
-		_, leads := is.Way(func(digest string) bool { return digest == held.Digest })
+		_, leads := wayFrom(held.Digest, is)
 		switch {
 		case is.Generation == held.Generation && is.Release == held.Release:
 			next.SnapshotOf = nil

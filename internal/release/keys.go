@@ -83,8 +83,8 @@ func (v *Volume) SetPackKey(ctx context.Context, key string) error {
 	return v.setKeyLines(ctx, packKeyName, 0o600, []string{key})
 }
 
-// KeysSince is when the keys of the volume were written last; zero when there are none. A snapshot of
-// before has other keys, or none.
+// KeysSince is when the keys of the volume were written last; zero when there are none. A snapshot
+// of before has other keys, or none.
 func (v *Volume) KeysSince() (since time.Time, err error) {
 	for _, name := range []string{keysPath, packKeyPath} {
 		info, err := v.root.Lstat(name)

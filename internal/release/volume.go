@@ -205,13 +205,8 @@ var wrongKind = []syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP, 
 var ErrOldPointer = errors.New("the pointer that was read is an old one")
 
 func (v *Volume) check(id, digest string, wanted int64) error {
-	have, _, err := v.Fence()
-	if err != nil {
+	if err := v.CheckFence(wanted); err != nil {
 		return err
-	}
-	// Below is right: after a rollback the pointer names an older snapshot with a new generation.
-	if have > wanted {
-		return fmt.Errorf("%s: generation %d was activated here, the pointer says %d: %w", v.path, have, wanted, ErrOldPointer)
 	}
 	current, err := v.Current()
 	if err != nil {
@@ -221,6 +216,16 @@ func (v *Volume) check(id, digest string, wanted int64) error {
 		return fmt.Errorf("%s: current is %q, the pointer says %s", v.path, current, id)
 	}
 	return v.checkRelease(id, digest)
+}
+
+// CheckFence is an ErrOldPointer when a higher generation than the wanted one was activated here. A
+// lower one is right: after a rollback the pointer names an older snapshot with a new generation.
+func (v *Volume) CheckFence(wanted int64) error {
+	have, _, err := v.Fence()
+	if err == nil && have > wanted {
+		err = fmt.Errorf("%s: generation %d was activated here, the pointer says %d: %w", v.path, have, wanted, ErrOldPointer)
+	}
+	return err
 }
 
 // checkRelease says whether a release is here, with that digest.

@@ -54,8 +54,8 @@ func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// makeRoom closes the connection that waits longest. Where all are being answered it closes the next
-// one instead: false.
+// makeRoom closes the connection that waits longest. Where all are being answered it closes the
+// next one instead: false.
 func (c *crowd) makeRoom(next net.Conn) bool {
 	oldest := c.waiting.Front()
 	if oldest == nil {

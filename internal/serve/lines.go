@@ -26,8 +26,8 @@ func newLines(w io.Writer, most int) *lines {
 	return &lines{w: w, most: most, next: make(chan string, most)}
 }
 
-// start begins to write; the function that it returns writes what is left, for a second at most, and
-// ends it.
+// start begins to write; the function that it returns writes what is left, for a second at most,
+// and ends it.
 func (l *lines) start() (end func()) {
 	stop, ended := make(chan struct{}), make(chan struct{})
 	go func() {

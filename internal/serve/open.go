@@ -45,8 +45,9 @@ func open(dir, below, name string) (*os.File, os.FileInfo, error) {
 	return file, info, nil
 }
 
-// refused finds what O_NOFOLLOW and O_DIRECTORY refuse, and sockets: open(2), ELOOP, ENOTDIR, ENXIO.
-// A file is missing only where its directory is there: a store that is not mounted is a fault.
+// refused finds what O_NOFOLLOW and O_DIRECTORY refuse, and sockets: open(2), ELOOP, ENOTDIR,
+// ENXIO. A file is missing only where its directory is there: a store that is not mounted is a
+// fault.
 func refused(dir string, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOENT):

@@ -58,8 +58,8 @@ func limited(dir string, w io.Writer, l limits) *Server {
 	}
 }
 
-// Serve answers on the listeners until ctx ends, which is its normal end: nil. It then takes no more
-// requests, and lets answers under way end for some seconds. The listeners are closed.
+// Serve answers on the listeners until ctx ends, which is its normal end: nil. It then takes no
+// more requests, and lets answers under way end for some seconds. The listeners are closed.
 func (s *Server) Serve(ctx context.Context, listeners []net.Listener) error {
 	logged := s.log.start()
 	defer logged()

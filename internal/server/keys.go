@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strings"
 
+	"ebs-release/internal/catchup"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
+	"ebs-release/internal/store"
 
 	"filippo.io/age"
 	"golang.org/x/sys/unix"
@@ -32,42 +34,30 @@ type Keys struct {
 // keys: its store is from before there were any, and its pointers are not signed. With an error
 // trusted may still be there: then the pointer can be read, and not written.
 func (k Keys) Open() (secret pointer.SecretKey, trusted []pointer.PublicKey, err error) {
-	if trusted, err = k.trusted(); err != nil || len(trusted) == 0 {
+	if trusted, err = catchup.KeysOf(k.On); err != nil || len(trusted) == 0 {
 		return pointer.SecretKey{}, nil, err
 	}
 	secret, err = ReadKey(k.Path)
 	if err == nil && slices.Contains(trusted, secret.Public()) {
 		return secret, trusted, nil
 	}
-	store, idErr := k.On.StoreID()
+	id, idErr := k.On.StoreID()
 	switch {
 	case idErr != nil:
 		return pointer.SecretKey{}, trusted, errors.Join(err, idErr)
-	case store == "":
-		store = "without an id"
+	case id == "":
+		id = "without an id"
 	}
 	const remedy = "Try: put the key file of that store's server there, from its backup; when it is lost: ebs-release key init --lost"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		err = fmt.Errorf("the release volume %s belongs to store %s, whose pointer is signed by key %s, and there is no key in %s. %s",
-			k.On.Root(), store, IDs(trusted), k.Path, remedy)
+			k.On.Root(), id, IDs(trusted), k.Path, remedy)
 	case err == nil:
 		err = fmt.Errorf("the release volume %s belongs to store %s, whose pointer is signed by key %s, and the key in %s is another one, %s. %s",
-			k.On.Root(), store, IDs(trusted), k.Path, secret.Public().ID(), remedy)
+			k.On.Root(), id, IDs(trusted), k.Path, secret.Public().ID(), remedy)
 	}
 	return pointer.SecretKey{}, trusted, err
-}
-
-func (k Keys) trusted() ([]pointer.PublicKey, error) {
-	lines, err := k.On.Keys()
-	if err != nil {
-		return nil, err
-	}
-	trusted, err := pointer.ParsePublicKeys(lines)
-	if err != nil {
-		return nil, fmt.Errorf("keys of the release volume %s: %w", k.On.Root(), err)
-	}
-	return trusted, nil
 }
 
 // IDs are the short ids of keys, for people.
@@ -109,8 +99,8 @@ func (k Keys) Make(ctx context.Context, packs bool, did func(format string, args
 	return nil
 }
 
-// Replace is Make for a volume whose secret key is lost: from now on the key in the file is the only
-// one that the volume's store believes. It is made where there is none.
+// Replace is Make for a volume whose secret key is lost: from now on the key in the file is the
+// only one that the volume's store believes. It is made where there is none.
 func (k Keys) Replace(ctx context.Context, did func(format string, args ...any)) error {
 	if _, trusted, err := k.Open(); err == nil && len(trusted) > 0 {
 		return fmt.Errorf("the key of the release volume %s is not lost: it is in %s", k.On.Root(), k.Path)
@@ -213,15 +203,7 @@ func (k Keys) write(text string) error {
 	if err := os.Link(file.Name(), k.Path); err != nil {
 		return err
 	}
-	return syncDirectory(dir)
-}
-
-func syncDirectory(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return store.SyncDirectory(dir)
 }
 
 // findKeys looks at what makeKeys would find, before anything is written to the volume, and says

@@ -138,7 +138,7 @@ func (d *Directory) Put(_ context.Context, key string, body io.ReadSeeker) error
 	if err := file.CloseAtomicallyReplace(); err != nil { // it syncs first
 		return d.failed(opWrite, key, err)
 	}
-	if err := syncDirectory(dir); err != nil {
+	if err := SyncDirectory(dir); err != nil {
 		return d.failed(opWrite, key, fmt.Errorf("%w: %w", ErrUnclear, err))
 	}
 	return nil
@@ -196,7 +196,7 @@ func (d *Directory) Delete(_ context.Context, key string) error {
 		return nil
 	}
 	if err == nil {
-		err = syncDirectory(filepath.Dir(name))
+		err = SyncDirectory(filepath.Dir(name))
 	}
 	return d.failed(opDelete, key, err)
 }
@@ -233,8 +233,8 @@ func plainly(err error) error {
 	return err
 }
 
-// syncDirectory makes renames last over a power cut.
-func syncDirectory(dir string) error {
+// SyncDirectory makes renames last over a power cut.
+func SyncDirectory(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"path"
 	"strings"
 	"time"
@@ -126,6 +127,25 @@ func (Object) on(r Reader, key string) string {
 		return r.String()
 	}
 	return r.String() + "/" + key
+}
+
+const (
+	firstBackoff = 250 * time.Millisecond
+	mostBackoff  = 5 * time.Second
+)
+
+// Backoff is how long who reads for a member waits after a try that failed, from 1: it doubles from
+// a quarter of a second to five seconds, with jitter, as many instances boot at once. What a server
+// asks for (Error.Wait) goes first.
+func Backoff(try int, told time.Duration) time.Duration {
+	if told > 0 {
+		return told
+	}
+	wait := mostBackoff
+	if try < 6 {
+		wait = min(firstBackoff<<(try-1), mostBackoff)
+	}
+	return wait/2 + rand.N(wait/2)
 }
 
 const (
