@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/activation"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/hook"
@@ -155,53 +156,15 @@ func (r *Receiver) drop() error {
 	return err
 }
 
-// activate flips, runs the programs, and leaves the mark that they have succeeded. An answer
-// without a Hook follows only from the mark; who asks again for the same generation, and finds no
-// mark, has the programs run again.
+// activate answers without a Hook only once all programs have succeeded.
 func (r *Receiver) activate(ctx context.Context, v *release.Volume, q wire.Request) (any, error) {
-	previous, err := v.Current()
-	if err != nil {
-		return nil, err
-	}
-	if err := v.Activate(ctx, q.Release, q.Digest, q.Generation); err != nil {
-		return nil, fenced(err)
-	}
-	// From here on one after the other: those of an activation whose publisher is gone may still be
-	// running.
-	unlock, err := v.LockPrograms(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
 	active := wire.Activated{Schema: wire.Schema, State: wire.StateActive, Generation: q.Generation, Release: q.Release}
-	if err := v.CheckActive(q.Release, q.Generation); err != nil { // a newer one came while this one waited
-		return nil, fenced(err)
-	}
-	if done, err := v.ProgramsDone(); err != nil || done {
-		return active, err
-	}
-	hooks := r.Hooks
-	hooks.Env = []string{
-		fmt.Sprintf("EBS_RELEASE_GENERATION=%d", q.Generation), "EBS_RELEASE_ID=" + q.Release,
-		"EBS_RELEASE_PATH=" + v.Root() + "/current", "EBS_RELEASE_PREVIOUS=" + previous,
-	}
-	err = hooks.Run(ctx)
+	err := activation.Run(ctx, v, r.Hooks, activation.Target{Release: q.Release, Digest: q.Digest, Generation: q.Generation})
 	if failed, ok := errors.AsType[*hook.Failure](err); ok {
 		active.Hook = &wire.Hook{Name: failed.Name, Code: failed.Code, Line: failed.Line}
 		return active, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("run %s: %w", hooks.Path, err)
-	}
-	return active, fenced(v.MarkDone(ctx, q.Release, q.Generation))
-}
-
-// fenced gives the error of a fence its exit code.
-func fenced(err error) error {
-	if errors.Is(err, release.ErrFenced) {
-		return exit.With(exit.Conflict, err)
-	}
-	return err
+	return active, err
 }
 
 // wanted is what a request says of what to keep.

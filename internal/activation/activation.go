@@ -1,0 +1,63 @@
+// Package activation makes a release the current one on a volume that is served, and runs the
+// programs (activate.d) that follow. Whoever decides that it is time for that is the caller: a push
+// or the member itself.
+package activation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/hook"
+	"ebs-release/internal/release"
+)
+
+// Target is what shall be active.
+type Target struct {
+	Release, Digest string
+	Generation      int64
+}
+
+// Run flips, runs the programs, and leaves the mark that they have succeeded. Without an error it
+// follows from the mark that they have; who asks again for the same generation, and finds no mark,
+// has them run again. The error of a program is a *hook.Failure: the release is active all the
+// same.
+func Run(ctx context.Context, v *release.Volume, hooks hook.Dir, to Target) error {
+	previous, err := v.Current()
+	if err != nil {
+		return err
+	}
+	if err := v.Activate(ctx, to.Release, to.Digest, to.Generation); err != nil {
+		return fenced(err)
+	}
+	// From here on one after the other: those of an activation whose caller is gone may still be
+	// running.
+	unlock, err := v.LockPrograms(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := v.CheckActive(to.Release, to.Generation); err != nil { // a newer one came while this one waited
+		return fenced(err)
+	}
+	if done, err := v.ProgramsDone(); err != nil || done {
+		return err
+	}
+	hooks.Env = []string{
+		fmt.Sprintf("EBS_RELEASE_GENERATION=%d", to.Generation), "EBS_RELEASE_ID=" + to.Release,
+		"EBS_RELEASE_PATH=" + v.Root() + "/current", "EBS_RELEASE_PREVIOUS=" + previous,
+	}
+	if err := hooks.Run(ctx); err != nil {
+		return fmt.Errorf("run %s: %w", hooks.Path, err)
+	}
+	return fenced(v.MarkDone(ctx, to.Release, to.Generation))
+}
+
+// fenced gives the error of a fence its exit code.
+func fenced(err error) error {
+	if errors.Is(err, release.ErrFenced) {
+		return exit.With(exit.Conflict, err)
+	}
+	return err
+}
