@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -93,19 +92,7 @@ func (w *diskWork) follow(ctx context.Context, v *release.Volume, p pointer.Poin
 		w.log.Info(fmt.Sprintf("caught up %s to %s: %s, %s, in %s",
 			start, p.Release, words.Count(way.Packs, "pack"), words.Bytes(way.Bytes), time.Since(began).Round(time.Millisecond)))
 	}
-	return setKeys(ctx, v, p.Keys)
-}
-
-// setKeys writes who may sign the next pointers; none: those that may until now.
-func setKeys(ctx context.Context, v *release.Volume, keys []string) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	have, err := v.Keys()
-	if err != nil || slices.Equal(have, keys) {
-		return err
-	}
-	return v.SetKeys(ctx, keys)
+	return catchup.SetKeys(ctx, v, p.Keys)
 }
 
 // whatItMeans is an error of a catch-up in the words of package boot.

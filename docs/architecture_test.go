@@ -73,6 +73,7 @@ func TestDependenciesGoOneWay(t *testing.T) {
 		"internal/fleet": {"internal/volume"}, "internal/snapshot": {"internal/volume", "internal/freeze"}, "internal/push": {"internal/release", "internal/push/wire", "internal/gc"}, "internal/release": {"internal/gc"},
 		"internal/catchup":   {"internal/release", "internal/pack", "internal/pointer", "internal/store", "internal/gc"},
 		"internal/push/wire": {"internal/release"}, "internal/receive": {"internal/release", "internal/push/wire", "internal/hook", "internal/gc", "internal/activation"},
+		"internal/follow":          {"internal/catchup", "internal/release", "internal/pointer", "internal/store", "internal/gc", "internal/status"},
 		"internal/activation":      {"internal/release", "internal/hook"},
 		"internal/filesystem/mkfs": {"internal/filesystem"}, "internal/pointer": {"internal/store"}, "internal/cli": {"internal/config", "internal/freeze", "internal/status"},
 	}

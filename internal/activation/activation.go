@@ -24,13 +24,23 @@ type Target struct {
 // has them run again. The error of a program is a *hook.Failure: the release is active all the
 // same.
 func Run(ctx context.Context, v *release.Volume, hooks hook.Dir, to Target) error {
-	previous, err := v.Current()
-	if err != nil {
-		return err
-	}
 	if err := v.Activate(ctx, to.Release, to.Digest, to.Generation); err != nil {
 		return fenced(err)
 	}
+	return programs(ctx, v, hooks, to.Release, to.Generation)
+}
+
+// Pending runs the programs for what is active on the volume, unless they have all succeeded for
+// it. Errors are those of Run.
+func Pending(ctx context.Context, v *release.Volume, hooks hook.Dir) error {
+	n, id, err := v.Fence()
+	if err != nil || n == 0 {
+		return err
+	}
+	return programs(ctx, v, hooks, id, n)
+}
+
+func programs(ctx context.Context, v *release.Volume, hooks hook.Dir, id string, n int64) error {
 	// From here on one after the other: those of an activation whose caller is gone may still be
 	// running.
 	unlock, err := v.LockPrograms(ctx)
@@ -38,20 +48,20 @@ func Run(ctx context.Context, v *release.Volume, hooks hook.Dir, to Target) erro
 		return err
 	}
 	defer unlock()
-	if err := v.CheckActive(to.Release, to.Generation); err != nil { // a newer one came while this one waited
+	if err := v.CheckActive(id, n); err != nil { // a newer one came while this one waited
 		return fenced(err)
 	}
 	if done, err := v.ProgramsDone(); err != nil || done {
 		return err
 	}
 	hooks.Env = []string{
-		fmt.Sprintf("EBS_RELEASE_GENERATION=%d", to.Generation), "EBS_RELEASE_ID=" + to.Release,
-		"EBS_RELEASE_PATH=" + v.Root() + "/current", "EBS_RELEASE_PREVIOUS=" + previous,
+		fmt.Sprintf("EBS_RELEASE_GENERATION=%d", n), "EBS_RELEASE_ID=" + id,
+		"EBS_RELEASE_PATH=" + v.Root() + "/current", "EBS_RELEASE_PREVIOUS=" + v.Previous(),
 	}
 	if err := hooks.Run(ctx); err != nil {
 		return fmt.Errorf("run %s: %w", hooks.Path, err)
 	}
-	return fenced(v.MarkDone(ctx, to.Release, to.Generation))
+	return fenced(v.MarkDone(ctx, id, n))
 }
 
 // fenced gives the error of a fence its exit code.

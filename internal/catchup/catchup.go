@@ -73,6 +73,18 @@ func KeysOf(v *release.Volume) ([]pointer.PublicKey, error) {
 	return keys, nil
 }
 
+// SetKeys writes who may sign the next pointers to a volume; none: those that may until now.
+func SetKeys(ctx context.Context, v *release.Volume, keys []string) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	have, err := v.Keys()
+	if err != nil || slices.Equal(have, keys) {
+		return err
+	}
+	return v.SetKeys(ctx, keys)
+}
+
 // Way is what it took to get there.
 type Way struct {
 	From  string // the release that was held
@@ -85,6 +97,7 @@ type Volume struct {
 	*release.Volume
 
 	Packs  func(context.Context) (store.Reader, error) // where they lie; asked when one is needed
+	Tries  int                                         // of a pack; 0: until ctx ends
 	Served bool                                        // somebody may be reading what is there: it stays whole
 	Wanted gc.Wanted                                   // what may go for the new tree, where Served
 }

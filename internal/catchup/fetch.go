@@ -23,7 +23,7 @@ const (
 var errStalled = errors.New("nothing came for 30s")
 
 // fetch brings a pack to the volume, in a file without a name, and compares it with its sha256. It
-// tries again, from the beginning, until ctx ends.
+// tries again, from the beginning, until ctx ends or v.Tries are used up.
 func (v *Volume) fetch(ctx context.Context, e pointer.Edge) (_ *os.File, err error) {
 	file, err := v.Scratch()
 	if err != nil {
@@ -61,7 +61,7 @@ func (v *Volume) fetch(ctx context.Context, e pointer.Edge) (_ *os.File, err err
 			return nil, fail(ErrGone, err)
 		case disk:
 			return nil, fmt.Errorf("keep pack %s: %w", e.Pack, err)
-		case wrong == wrongTries, said.Final, ctx.Err() != nil:
+		case wrong == wrongTries, said.Final, ctx.Err() != nil, try == v.Tries:
 			return nil, fail(ErrStore, err)
 		}
 		if smithytime.SleepWithContext(ctx, store.Backoff(try, said.Wait)) != nil {

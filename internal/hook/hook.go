@@ -30,6 +30,14 @@ type Dir struct {
 	Path    string
 	Timeout time.Duration // for each program
 	Env     []string      // besides this process's, NAME=value
+	As      *User         // who runs them; nil: the user of this process
+}
+
+// User runs programs in place of root.
+type User struct {
+	UID, GID int
+	Groups   []int    // more groups
+	Env      []string // HOME=…, USER=…
 }
 
 // Failure is a program that did not do its work. Those after it were not run.
@@ -87,7 +95,7 @@ func (d Dir) Run(ctx context.Context) error {
 		return err
 	}
 	for _, n := range slices.Concat([]string{"."}, names) {
-		if why := distrust(filepath.Join(d.Path, n)); why != "" {
+		if why := d.distrust(filepath.Join(d.Path, n)); why != "" {
 			return &Failure{filepath.Base(filepath.Join(d.Path, n)), -1, why}
 		}
 	}
@@ -100,7 +108,11 @@ func (d Dir) Run(ctx context.Context) error {
 }
 
 // distrust says what is wrong with who may write a file; "" when nothing is.
-func distrust(path string) string {
+func (d Dir) distrust(path string) string {
+	runs := os.Geteuid()
+	if d.As != nil {
+		runs = d.As.UID
+	}
 	info, err := os.Stat(path)
 	if err != nil {
 		return err.Error()
@@ -111,7 +123,7 @@ func distrust(path string) string {
 		return "its owner is not known"
 	case info.Mode()&0o002 != 0:
 		return path + " is writable by everybody: not run"
-	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
+	case st.Uid != 0 && int(st.Uid) != runs:
 		return fmt.Sprintf("%s belongs to user %d, neither root nor the one who runs it: not run", path, st.Uid)
 	}
 	return ""
@@ -127,6 +139,10 @@ func (d Dir) run(ctx context.Context, name string) error {
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), d.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if d.As != nil {
+		cmd.Env = append(cmd.Env, d.As.Env...)
+		cmd.SysProcAttr.Credential = d.As.credential()
+	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = pipeTime
 	said := &output.Ends{}
@@ -145,6 +161,14 @@ func (d Dir) run(ctx context.Context, name string) error {
 		return &Failure{name, -1, strings.TrimSpace(fmt.Sprintf("%v %s", err, lastLine(said)))}
 	}
 	return &Failure{name, cmd.ProcessState.ExitCode(), lastLine(said)}
+}
+
+func (u User) credential() *syscall.Credential {
+	c := &syscall.Credential{Uid: uint32(u.UID), Gid: uint32(u.GID)}
+	for _, g := range u.Groups {
+		c.Groups = append(c.Groups, uint32(g))
+	}
+	return c
 }
 
 // lastLine is the last line that is not empty, of what was said.

@@ -71,7 +71,7 @@ func (f *Fetcher) Fetch(ctx context.Context) (Fetched, error) {
 	var last error // the cause of the last failure: a context that ends while we wait must not hide it
 	start := time.Now()
 	for try := 1; ; try++ {
-		got, err := f.once(ctx)
+		got, _, err := f.read(ctx, "")
 		if err == nil {
 			return got, nil
 		}
@@ -99,20 +99,33 @@ func (f *Fetcher) Fetch(ctx context.Context) (Fetched, error) {
 // IsMissing says that a Fetch found no pointer at all.
 func IsMissing(err error) bool { return errors.Is(err, store.ErrNotFound) }
 
-// once is one try.
-func (f *Fetcher) once(ctx context.Context) (Fetched, error) {
+// read is one try.
+func (f *Fetcher) read(ctx context.Context, unless store.Version) (Fetched, store.Version, error) {
 	from, err := f.Store(ctx)
 	if err != nil {
-		return Fetched{}, err
+		return Fetched{}, "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
-	document, _, err := store.ReadAll(ctx, from, f.key, MaxSize, "")
+	document, version, err := store.ReadAll(ctx, from, f.key, MaxSize, unless)
 	if err != nil {
-		return Fetched{}, err
+		return Fetched{}, "", err
 	}
 	p, err := Parse(document)
-	return Fetched{p, document}, err
+	return Fetched{p, document}, version, err
+}
+
+// Look reads the pointer once, unless it still has the version of an earlier look:
+// store.ErrUnmodified. A server that has no versions says "".
+func (f *Fetcher) Look(ctx context.Context, unless store.Version) (Fetched, store.Version, error) {
+	got, version, err := f.read(ctx, unless)
+	if err != nil && !errors.Is(err, store.ErrUnmodified) {
+		if said, ok := errors.AsType[*store.Error](err); ok {
+			err = said.Err // what was read is said here
+		}
+		err = fmt.Errorf("read pointer %s: %w", f.place, err)
+	}
+	return got, version, err
 }
 
 // Store is where the packs lie, too: beside the pointer.

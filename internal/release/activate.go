@@ -140,7 +140,7 @@ func (v *Volume) inventory() (on gc.Volume, err error) {
 	if _, on.Active, err = v.Fence(); err != nil {
 		return on, err
 	}
-	on.Previous, _ = v.root.Readlink(previousPath) // "": not known
+	on.Previous = v.Previous()
 	on.Releases, err = v.Releases()
 	return on, err
 }

@@ -130,12 +130,8 @@ func (v *Volume) owner() (owner, error) {
 	if os.Geteuid() != 0 {
 		return asIs, nil
 	}
-	info, err := v.root.Lstat(releasesDir)
-	if err != nil {
-		return asIs, fmt.Errorf("release volume %s: %w", v.path, err)
-	}
-	st := info.Sys().(*syscall.Stat_t)
-	return owner{int(st.Uid), int(st.Gid)}, nil
+	uid, gid, err := v.Owner()
+	return owner{uid, gid}, err
 }
 
 // stateMode is that of what everybody on the machine may read.

@@ -117,6 +117,25 @@ func (v *Volume) Current() (string, error) {
 	return id, nil
 }
 
+// Previous returns the id of the release that was current before; "" when it is not known.
+func (v *Volume) Previous() string {
+	id, _ := v.root.Readlink(previousPath)
+	if !manifest.ValidID(id) {
+		return ""
+	}
+	return id
+}
+
+// Owner returns the user and the group that the trees belong to.
+func (v *Volume) Owner() (uid, gid int, err error) {
+	info, err := v.root.Lstat(releasesDir)
+	if err != nil {
+		return 0, 0, fmt.Errorf("release volume %s: %w", v.path, err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	return int(st.Uid), int(st.Gid), nil
+}
+
 // Releases returns the ids of the whole releases, oldest first.
 func (v *Volume) Releases() ([]string, error) {
 	entries, err := v.readDirectory(releasesDir)

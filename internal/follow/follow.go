@@ -1,0 +1,92 @@
+// Package follow is a member that looks at the pointer by itself, and brings itself to what it
+// names: no login, and nothing to do for the publisher but to move the pointer and to wait.
+//
+// One look is: ask the store; believe what is signed; catch up beside what is served; ask once
+// more; flip; run the programs; report. Whatever fails, what is served goes on being served, and
+// the next look tries again. Killed at any point, the next start goes on from what the volume says.
+package follow
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
+	"ebs-release/internal/status"
+	"ebs-release/internal/store"
+
+	smithytime "github.com/aws/smithy-go/time"
+)
+
+const (
+	mostPause = 2 * time.Minute // between two tries of what fails
+	fullEvery = 5 * time.Minute // the volume is looked at this often, though the pointer is the same
+)
+
+// Follower has the parts that it works with, and what it knows.
+type Follower struct {
+	Store    Store
+	Member   Member
+	Trusted  []string      // the setting trusted-keys
+	Least    int64         // the setting min-generation
+	Keep     int           // releases on the volume
+	Interval time.Duration // between two looks
+	Log      *slog.Logger
+
+	version  store.Version // of document
+	document []byte        // as read last; nil: nothing was
+	unread   int           // looks in a row that got no pointer
+	due      time.Time     // when the volume is looked at though the document is the same
+	err      error         // what came of the last time that it was looked at
+	failures int           // of those, in a row
+	state    status.Follow
+	written  status.Follow
+	said     map[string]bool // causes of trouble that are in the log, since all was well
+}
+
+// Store is where the pointer and the packs lie.
+type Store interface {
+	// Look reads the pointer once: store.ErrUnmodified when it has the version still.
+	Look(ctx context.Context, unless store.Version) (pointer.Fetched, store.Version, error)
+	Store(ctx context.Context) (store.Reader, error)
+	Place() string
+}
+
+// Member is this machine.
+type Member interface {
+	// Volume opens the release volume, and says its id. It fails as long as a boot is under way.
+	Volume(ctx context.Context) (v *release.Volume, id string, err error)
+	// RunPrograms runs the programs for what is active on the volume, which leave the mark, and
+	// returns when they have ended.
+	RunPrograms(ctx context.Context) error
+	// Report tells the publisher.
+	Report(ctx context.Context, r status.Reported) error
+	// Tell keeps what was seen, for people, and for the next start.
+	Tell(s status.Follow) error
+}
+
+// Run looks until ctx ends. before is what an earlier run has told.
+func (f *Follower) Run(ctx context.Context, before status.Follow) {
+	f.state, f.said = before, map[string]bool{}
+	pause := rand.N(f.Interval) // members that booted together do not ask together from now on
+	for smithytime.SleepWithContext(ctx, pause) == nil {
+		var err error
+		pause, err = f.look(ctx)
+		if ctx.Err() != nil { // told to stop: that is no trouble
+			return
+		}
+		f.tell(err)
+		pause -= rand.N(pause/5 + 1)
+	}
+}
+
+// backoff doubles from the interval to mostPause. An interval that is longer stays.
+func backoff(interval time.Duration, failures int) time.Duration {
+	pause := interval
+	for i := 1; i < failures && pause < mostPause; i++ {
+		pause = min(2*pause, mostPause)
+	}
+	return pause
+}

@@ -1,0 +1,223 @@
+package follow
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ebs-release/internal/catchup"
+	"ebs-release/internal/gc"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
+	"ebs-release/internal/status"
+	"ebs-release/internal/store"
+	"ebs-release/internal/words"
+)
+
+const (
+	mostTime  = 4 * time.Hour // for one way to a release, programs included
+	packTries = 5             // of a pack; then the pointer is asked again, which may have moved on
+	mostMoves = 10            // of the pointer while one look brings the member to it
+)
+
+// errMoved: the pointer names something else by now.
+var errMoved = fmt.Errorf("the pointer moved more than %d times while this member caught up", mostMoves)
+
+// look is one look. pause is how long the next one may wait.
+func (f *Follower) look(ctx context.Context) (pause time.Duration, err error) {
+	moved, err := f.ask(ctx)
+	if err != nil {
+		f.unread++
+		pause = backoff(f.Interval, f.unread)
+		if said, ok := errors.AsType[*store.Error](err); ok {
+			pause = max(pause, said.Wait)
+		}
+		return pause, err
+	}
+	f.unread = 0
+	if moved {
+		f.failures = 0
+	} else if time.Now().Before(f.due) {
+		return f.Interval, f.err
+	}
+	f.err = f.reach(ctx)
+	next := fullEvery
+	if f.err != nil {
+		f.failures++
+		next = backoff(f.Interval, f.failures)
+	}
+	if _, waits := errors.AsType[waiting](f.err); waits {
+		next = 0
+	}
+	f.due = time.Now().Add(next - next/10) // looks are a little less than an interval apart
+	return f.Interval, f.err
+}
+
+// ask reads the pointer, and says whether it is another one than that of the last time.
+func (f *Follower) ask(ctx context.Context) (moved bool, err error) {
+	got, version, err := f.Store.Look(ctx, f.version)
+	switch {
+	case errors.Is(err, store.ErrUnmodified):
+	case err != nil:
+		return false, err
+	default:
+		moved = !bytes.Equal(got.Document, f.document)
+		f.document, f.version = got.Document, version
+		f.state.Generation, f.state.Release = got.Generation, got.Release
+	}
+	f.state.Looked = time.Now().UTC().Truncate(time.Second)
+	return moved, nil
+}
+
+// reach brings the volume to what the pointer names, whatever that is by then.
+func (f *Follower) reach(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, mostTime)
+	defer cancel()
+	v, id, err := f.Member.Volume(ctx)
+	if err != nil {
+		return waiting{err}
+	}
+	defer func() { _ = v.Close() }()
+	err = errMoved
+	for tries := 0; errors.Is(err, errMoved) && tries < mostMoves; tries++ {
+		var p pointer.Pointer
+		if p, err = f.believe(v); err == nil {
+			err = f.bring(ctx, v, id, p)
+		}
+	}
+	return err
+}
+
+// believe refuses what no key of this volume has signed, what is of another store, and what goes
+// back.
+func (f *Follower) believe(v *release.Volume) (pointer.Pointer, error) {
+	refuse := func(err error, try string) (pointer.Pointer, error) {
+		return pointer.Pointer{}, fmt.Errorf("the pointer %s is refused: %w. Try: %s", f.Store.Place(), err, try)
+	}
+	const cached = "look for a cache or a restored release.json behind the pointer's URL, or publish again"
+	said, err := pointer.Parse(f.document)
+	if err == nil {
+		err = v.CheckStore(said.Store) // first: nothing of two stores can be compared
+	}
+	if err != nil {
+		return refuse(err, "look at `pointer` in the agent's settings")
+	}
+	p, err := catchup.Believe(v, f.document, f.Trusted)
+	if err == nil && len(f.Trusted) == 0 {
+		var keys []pointer.PublicKey
+		if keys, err = catchup.KeysOf(v); err == nil && len(keys) == 0 {
+			err = fmt.Errorf("%w: %s has none", pointer.ErrUnsigned, v.Root())
+		}
+	}
+	switch {
+	case err != nil:
+		return refuse(err, "find out who wrote it, and with which key")
+	case p.Schema != pointer.Signed:
+		return refuse(pointer.ErrUnsigned, "sign it: ebs-release key sign, on the release server")
+	case p.Generation < f.Least:
+		return refuse(fmt.Errorf("it says generation %d, and min-generation is %d", p.Generation, f.Least), cached)
+	}
+	if err := v.CheckFence(p.Generation); err != nil {
+		return refuse(err, cached)
+	}
+	return p, nil
+}
+
+// bring makes the pointer's release current, with all that follows from that. errMoved: it is not
+// the pointer's any more.
+func (f *Follower) bring(ctx context.Context, v *release.Volume, id string, p pointer.Pointer) error {
+	current, err := v.Current()
+	if err != nil {
+		return err
+	}
+	if current != p.Release {
+		err = f.flip(ctx, v, p)
+	} else if fence, of, fenceErr := v.Fence(); fenceErr != nil || fence != p.Generation || of != p.Release {
+		err = v.Raise(ctx, p.Release, p.Digest, p.Generation) // nothing changes for the application
+	}
+	if err != nil {
+		return err
+	}
+	if err := catchup.SetKeys(ctx, v, p.Keys); err != nil {
+		return err
+	}
+	failed := f.runPrograms(ctx, v)
+	if ctx.Err() != nil { // that they were left alone says nothing of them
+		return ctx.Err()
+	}
+	if err := f.report(ctx, v, id, p); err != nil {
+		return errors.Join(failed, err)
+	}
+	if failed != nil {
+		return failed
+	}
+	if _, err := v.Prune(ctx, gc.Wanted{Keep: f.Keep}); err != nil {
+		return fmt.Errorf("remove old releases: %w", err)
+	}
+	return nil
+}
+
+// flip catches up beside what is served, asks once more, and flips.
+func (f *Follower) flip(ctx context.Context, v *release.Volume, p pointer.Pointer) error {
+	began := time.Now()
+	to := catchup.Volume{Volume: v, Packs: f.Store.Store, Tries: packTries, Served: true, Wanted: gc.Wanted{Keep: f.Keep}}
+	way, err := to.To(ctx, p)
+	moved, readErr := f.ask(ctx)
+	switch {
+	case readErr == nil && moved:
+		return errMoved
+	case err != nil:
+		return err
+	case readErr != nil: // it may have moved
+		return readErr
+	}
+	if err := v.Activate(ctx, p.Release, p.Digest, p.Generation); err != nil {
+		return err
+	}
+	f.Log.Info(fmt.Sprintf("generation %d is current: release %s, by %s, %s, in %s", p.Generation, p.Release,
+		words.Count(way.Packs, "pack"), words.Bytes(way.Bytes), time.Since(began).Round(time.Millisecond)))
+	return nil
+}
+
+// runPrograms runs them until they have succeeded for what is active now. Those that were under way
+// already may have been for what was active before: then once more.
+func (f *Follower) runPrograms(ctx context.Context, v *release.Volume) error {
+	for range 2 {
+		done, err := v.ProgramsDone()
+		if err != nil || done {
+			return err
+		}
+		if err := f.Member.RunPrograms(ctx); err != nil {
+			return fmt.Errorf("programs of activate.d: %w", err)
+		}
+	}
+	if done, err := v.ProgramsDone(); err != nil || done {
+		return err
+	}
+	return errors.New("programs of activate.d: they ended well, and left no mark. Try: journalctl -u ebs-release-activate")
+}
+
+// report follows from the mark alone.
+func (f *Follower) report(ctx context.Context, v *release.Volume, id string, p pointer.Pointer) error {
+	if err := v.CheckActive(p.Release, p.Generation); errors.Is(err, release.ErrFenced) { // a push was faster
+		return nil
+	} else if err != nil {
+		return err
+	}
+	done, err := v.ProgramsDone()
+	if err != nil {
+		return err
+	}
+	r := status.Reported{VolumeID: id, Generation: p.Generation, Release: p.Release, Ready: done}
+	if f.reported(r) {
+		return nil
+	}
+	if err := f.Member.Report(ctx, r); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	f.state.Reported = r
+	f.keep()
+	return nil
+}

@@ -1,0 +1,76 @@
+package status
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	followName   = "follow.json"
+	programsName = "activate.json"
+)
+
+// Follow is follow.json: what a member that follows the pointer saw last.
+type Follow struct {
+	Looked     time.Time `json:"looked,omitzero"`   // when the store answered last
+	Generation int64     `json:"generation"`        // that the pointer named then
+	Release    string    `json:"release"`           // the same
+	Trouble    string    `json:"trouble,omitempty"` // what is wrong; "": nothing, as last seen
+	Since      time.Time `json:"since,omitzero"`    // since when
+	Reported   Reported  `json:"reported,omitzero"` // what was told to the publisher last
+}
+
+// Reported is what a member has told the publisher.
+type Reported struct {
+	VolumeID   string `json:"volume_id"`
+	Generation int64  `json:"generation"`
+	Release    string `json:"release"`
+	Ready      bool   `json:"ready"` // false: a program of activate.d has not succeeded
+}
+
+// Programs is activate.json: how the programs of activate.d ended for a generation.
+type Programs struct {
+	Generation int64  `json:"generation"`
+	Error      string `json:"error,omitempty"` // "": all have succeeded
+}
+
+// WriteFollow replaces follow.json.
+func (d Dir) WriteFollow(f Follow) error { return d.writeJSON(followName, f) }
+
+// ReadFollow returns follow.json; nil: this boot has not followed.
+func (d Dir) ReadFollow() (*Follow, error) { return readJSON[Follow](d, followName) }
+
+// WritePrograms replaces activate.json.
+func (d Dir) WritePrograms(p Programs) error { return d.writeJSON(programsName, p) }
+
+// ReadPrograms returns activate.json; nil: no programs have run in this boot.
+func (d Dir) ReadPrograms() (*Programs, error) { return readJSON[Programs](d, programsName) }
+
+func (d Dir) writeJSON(name string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return d.replace(name, append(data, '\n'))
+}
+
+func readJSON[T any](d Dir, name string) (*T, error) {
+	path := filepath.Join(string(d), name)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	v := new(T)
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return v, nil
+}
