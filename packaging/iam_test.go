@@ -44,8 +44,11 @@ func TestPoliciesNameTheCallsOfThePrograms(t *testing.T) {
 		calls := map[string]bool{}
 		for _, m := range regexp.MustCompile(`aws-sdk-go-v2/service/([a-z0-9]+)\.\(\*Client\)\.([A-Z][A-Za-z0-9]+)\n`).FindAllSubmatch(out, -1) {
 			service, method := string(m[1]), string(m[2])
-			if method == "ListObjectsV2" { // its right has another name (Service Authorization Reference, Amazon S3)
+			switch method { // rights with another name (Service Authorization Reference, Amazon S3)
+			case "ListObjectsV2":
 				method = "ListBucket"
+			case "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload":
+				method = "PutObject"
 			}
 			switch {
 			case service == "sts" || service == "sso" || service == "ssooidc" || service == "signin": // the SDK's own chain of credentials
@@ -225,6 +228,7 @@ func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 	asks := []ask{
 		{"write the pointer in S3", "s3:PutObject", inS3 + "release.json", from(me, bucketOf(account)), "StoreInS3"},
 		{"write a pack", "s3:PutObject", inS3 + "packs/0123456789ab-0123456789ab-0123456789ab", from(me, bucketOf(account)), "StoreInS3"},
+		{"give a large pack up", "s3:AbortMultipartUpload", inS3 + "packs/0123456789ab-0123456789ab-0123456789ab", from(me, bucketOf(account)), "StoreInS3"},
 		{"write the history", "s3:PutObject", inS3 + "history.jsonl", from(me, bucketOf(account)), "StoreInS3"},
 		{"try to write", "s3:DeleteObject", inS3 + ".doctor", from(me, bucketOf(account)), "StoreInS3"},
 		{"see that there is no pointer yet", "s3:ListBucket", "arn:aws:s3:::releases", from(me, bucketOf(account)), "SeeWhatIsMissingInS3"},

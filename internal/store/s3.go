@@ -27,7 +27,6 @@ const (
 	conflictPause = 200 * time.Millisecond // at most, before another one
 	readBackTime  = 10 * time.Second       // for looking what became of a write, also after ctx ended
 	writeName     = "ebs-release-write"    // of an object's metadata: which PutIf wrote it
-	mostPut       = 5 << 30                // bytes that one PutObject takes (PutObject, S3 API reference)
 )
 
 // bucketName is what S3 takes ("General purpose bucket naming rules").
@@ -44,6 +43,7 @@ type S3 struct {
 	bodies         *s3.Client // for what may be large: as long as its caller waits
 	bucket, prefix string     // the prefix is "" or ends with a slash
 	region         string
+	part           int64 // bytes: see partSize
 }
 
 // IsS3 says whether a place is meant as s3://bucket/prefix.
@@ -82,7 +82,7 @@ func OpenS3(ctx context.Context, place string, load Load) (*S3, error) {
 			o.HTTPClient = c.WithTimeout(0)
 		}
 	}
-	return &S3{s3.NewFromConfig(cfg, options), s3.NewFromConfig(cfg, options, patient), bucket, prefix, cfg.Region}, nil
+	return &S3{s3.NewFromConfig(cfg, options), s3.NewFromConfig(cfg, options, patient), bucket, prefix, cfg.Region, partSize}, nil
 }
 
 func (s *S3) String() string { return strings.TrimSuffix(scheme+s.bucket+"/"+s.prefix, "/") }
@@ -166,7 +166,7 @@ func (s *S3) readBack(ctx context.Context, wrote *s3.PutObjectInput, key string,
 	return "", s.wrap(opWrite, key, verdict)
 }
 
-// Put sends body as one request.
+// Put sends body as one request, and a large one in parts.
 func (s *S3) Put(ctx context.Context, key string, body io.ReadSeeker) error {
 	if err := checkKey(key); err != nil {
 		return err
@@ -176,14 +176,14 @@ func (s *S3) Put(ctx context.Context, key string, body io.ReadSeeker) error {
 		return s.wrap(opWrite, key, err)
 	}
 	end, err := body.Seek(0, io.SeekEnd)
-	if err == nil && end-at > mostPut {
-		err = fmt.Errorf("it has %d bytes, and S3 takes %d at once", end-at, int64(mostPut))
-	}
 	if err == nil {
 		_, err = body.Seek(at, io.SeekStart)
 	}
 	if err != nil {
 		return s.wrap(opWrite, key, err)
+	}
+	if end-at > s.part {
+		return s.putParts(ctx, key, body, at, end-at)
 	}
 	_, err = s.bodies.PutObject(ctx, &s3.PutObjectInput{
 		Bucket: &s.bucket, Key: aws.String(s.prefix + key), Body: body, ContentLength: aws.Int64(end - at),

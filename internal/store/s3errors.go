@@ -14,6 +14,7 @@ import (
 // What S3 answers ("Error responses", S3 API reference), where a program tells it apart.
 const (
 	codeNoBucket    = "NoSuchBucket"
+	codeNoUpload    = "NoSuchUpload"
 	codeDenied      = "AccessDenied"
 	codeWrongKey    = "InvalidAccessKeyId"
 	codeWrongSign   = "SignatureDoesNotMatch"

@@ -43,6 +43,7 @@ type Server struct {
 	// Address is 127.0.0.1:PORT.
 	Address string
 
+	objects string // the directory of the buckets
 	process *child.Process
 }
 
@@ -74,7 +75,7 @@ func Start(ctx context.Context, dir string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Address: address, process: p}
+	s := &Server{Address: address, objects: objects, process: p}
 	if err := s.ready(ctx); err != nil {
 		said, _ := os.ReadFile(log.Name())
 		s.Close()
@@ -116,6 +117,9 @@ func (s *Server) Config(context.Context) (aws.Config, error) {
 func (s *Server) Credentials() aws.CredentialsProvider {
 	return credentials.NewStaticCredentialsProvider(accessKey, secretKey, "")
 }
+
+// Objects is the directory in which the buckets are directories, and objects are files.
+func (s *Server) Objects() string { return s.objects }
 
 // Close ends the server and waits for its end.
 func (s *Server) Close() { s.process.Kill() }
