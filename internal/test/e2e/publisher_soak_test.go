@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/cloud"
+	"ebs-release/internal/lab/host"
 )
 
 // published30 is how many generations the soak publishes.
@@ -18,13 +20,16 @@ const published30 = 30
 // TestSoakOfPublishesUnderScaling publishes 30 times while the group's capacity changes all the
 // time, with an EC2 whose reads are often old. At the end of each publish no member is stale: all
 // that it counts are on the generation, and so says each machine itself. In the end there is one
-// volume per instance, and no other.
+// volume per instance, and no other. On a machine that is busy with other tests it takes minutes: a
+// boot, and P5, which waits for a moment without one, have the time for that.
 func TestSoakOfPublishesUnderScaling(t *testing.T) {
 	const most = 5
 	r := published(t, func(o *lab.Options) {
 		o.Latency.Lag = cloud.Lag{Chance: 0.2, Max: 300 * time.Millisecond}
 		o.PublisherSettings["settle"] = "350ms" // above the lag: two listings that far apart see what is there
 		o.PublisherSettings["keep"] = "3"
+		o.PublisherSettings["converge-deadline"] = "2m"
+		o.AgentSettings["deadline"] = "2m"
 	})
 	r.scale(2)
 	scaling := r.scaleAround(1, most)
@@ -43,7 +48,6 @@ func TestSoakOfPublishesUnderScaling(t *testing.T) {
 	scaling()
 	hosts := r.scale(3)
 	r.noneStale(published30+1, fmt.Sprintf("soak %d", published30-1))
-	r.ok("gc", "--grace", "1ms") // an instance may end between CreateVolume and AttachVolume: nobody but gc can know that volume
 	r.noneOrphaned(len(hosts))
 	if launched == 0 || gone == 0 {
 		t.Errorf("%d members launched and %d left during the publishes: that was no scaling", launched, gone)
@@ -100,7 +104,7 @@ type publishedMember struct {
 
 func (r *rig) publishJSON(args ...string) (report publishReport) {
 	r.Helper()
-	out := r.publisher(append([]string{"publish", "--output", "json"}, args...)...)
+	out, _ := r.server.Run(within(r, 4*time.Minute), append([]string{"ebs-release", "publish", "--output", "json"}, args...)...)
 	if err := json.Unmarshal([]byte(out.Stdout), &report); err != nil {
 		r.Fatalf("publish: exit %d, %v\n%s%s", out.Code, err, out.Stdout, out.Stderr)
 	}
@@ -116,51 +120,57 @@ func (r *rig) publishJSON(args ...string) (report publishReport) {
 }
 
 // noneStale looks at the machines themselves: whatever of them serves a release serves this one. A
-// machine that has begun to end is no member any more.
+// machine that has begun to end, before or while this looks at it, is no member any more.
 func (r *rig) noneStale(generation int64, version string) {
 	r.Helper()
-	staying := map[string]bool{}
-	for _, m := range r.lab.Members("web") {
-		staying[m.InstanceID] = !strings.HasPrefix(m.State, "Terminat")
-	}
 	for _, h := range r.lab.Hosts() {
-		if !staying[h.ID] || !h.On() {
+		if !r.stays(h) {
 			continue
 		}
-		out, err := h.Run(within(r, 20*time.Second), "sh", "-c", "test -e /run/app.started || exit 0; cat /release/current/version /release/.ebs-release/generation")
-		if err != nil && !h.On() {
-			continue // it went meanwhile
-		}
-		if want := fmt.Sprintf("%s\n%d ", version, generation); err != nil || out.Stdout != "" && !strings.HasPrefix(out.Stdout, want) {
+		out, err := h.Run(within(r, time.Minute), "sh", "-c", "test -e /run/app.started || exit 0; cat /release/current/version /release/.ebs-release/generation")
+		want := fmt.Sprintf("%s\n%d ", version, generation)
+		if wrong := err != nil || out.Stdout != "" && !strings.HasPrefix(out.Stdout, want); wrong && r.stays(h) {
 			r.Errorf("%s serves %q, want %q (%v)", h.ID, out.Stdout, want, err)
 		}
 	}
 }
 
-// noneOrphaned checks the account, once all is quiet: one volume per member, none of an instance
-// that is gone.
+// stays says that a machine runs, and is a member that has not begun to end.
+func (r *rig) stays(h *host.Host) bool {
+	return h.On() && slices.ContainsFunc(r.lab.Members("web"), func(m cloud.Member) bool {
+		return m.InstanceID == h.ID && !strings.HasPrefix(m.State, "Terminat")
+	})
+}
+
+// noneOrphaned waits until there is one volume per member, and none of an instance that is gone. An
+// instance may end between CreateVolume and AttachVolume: nobody but gc can know that volume, once
+// EC2 has told it that the instance is gone, which may be an old answer.
 func (r *rig) noneOrphaned(members int) {
 	r.Helper()
 	var volumes []string
-	err := r.lab.Account.Wait(within(r, 30*time.Second), func() bool {
-		volumes = nil
-		alive := map[string]bool{}
-		for _, i := range r.lab.Account.Instances() {
-			alive[i.ID] = i.State != "terminated" && i.State != "shutting-down"
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		r.ok("gc", "--grace", "1ms")
+		err := r.lab.Account.Wait(within(r, 2*time.Second), func() (all bool) { volumes, all = r.memberVolumes(); return all && len(volumes) == members })
+		if err == nil {
+			return
 		}
-		orphans := 0
-		for _, v := range r.lab.Account.Volumes() {
-			if v.Tags["ebs-release:role"] != "member" || v.State == "deleted" || v.State == "deleting" {
-				continue
-			}
-			volumes = append(volumes, fmt.Sprintf("%s %s of %s", v.ID, v.State, v.Tags["ebs-release:instance"]))
-			if !alive[v.Tags["ebs-release:instance"]] {
-				orphans++
-			}
-		}
-		return orphans == 0 && len(volumes) == members
-	})
-	if err != nil {
-		r.Errorf("%d volumes for %d members: %q", len(volumes), members, volumes)
 	}
+	r.Errorf("%d volumes for %d members: %q", len(volumes), members, volumes)
+}
+
+// memberVolumes are those of members; owned: each has its instance.
+func (r *rig) memberVolumes() (volumes []string, owned bool) {
+	alive := map[string]bool{}
+	for _, i := range r.lab.Account.Instances() {
+		alive[i.ID] = i.State != "terminated" && i.State != "shutting-down"
+	}
+	owned = true
+	for _, v := range r.lab.Account.Volumes() {
+		if v.Tags["ebs-release:role"] != "member" || v.State == "deleted" || v.State == "deleting" {
+			continue
+		}
+		volumes = append(volumes, fmt.Sprintf("%s %s of %s", v.ID, v.State, v.Tags["ebs-release:instance"]))
+		owned = owned && alive[v.Tags["ebs-release:instance"]]
+	}
+	return volumes, owned
 }
