@@ -76,7 +76,8 @@ Treat any other code as failure.`,
 	p.addSettings(root.PersistentFlags())
 	complete(root)
 	root.AddCommand(
-		p.upCommand(), p.statusCommand(), p.waitCommand(), p.receiveCommand(), p.verifyCommand(), p.fenceCommand(),
+		p.upCommand(), p.statusCommand(), p.waitCommand(), p.receiveCommand(), p.followCommand(), p.activateCommand(),
+		p.verifyCommand(), p.fenceCommand(),
 		p.doctorCommand(), p.configCommand(), cli.TryWriteCommand(), p.diskWorkCommand(),
 	)
 	return root

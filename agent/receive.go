@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
@@ -56,8 +55,7 @@ make them run twice.`,
 		return r.Run(cmd.Context(), p.stdin, p.stdout)
 	}
 	cmd.Flags().IntVar(&r.Keep, "keep", 3, "how many releases to keep on the volume, for a publisher that does not say it")
-	cmd.Flags().StringVar(&r.Hooks.Path, "hooks", "/etc/ebs-release/activate.d", "directory with programs to run after an activation")
-	cmd.Flags().DurationVar(&r.Hooks.Timeout, "hook-timeout", time.Minute, "for each of them")
+	addHookFlags(cmd, &r.Hooks)
 	return cmd
 }
 

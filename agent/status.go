@@ -28,6 +28,9 @@ func (p *program) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if now.Follow, err = p.runDir.ReadFollow(); err != nil { // it is for people
+				now.Follow = &status.Follow{Trouble: words.OneLine(err)}
+			}
 			if err := p.printStatus(now); err != nil {
 				return err
 			}
@@ -139,5 +142,24 @@ func (p *program) printStatus(s status.Status) error {
 	if s.Warning != "" {
 		rows = append(rows, []string{"warning", s.Warning})
 	}
-	return cli.PrintTable(p.stdout, rows)
+	return cli.PrintTable(p.stdout, append(rows, followRows(s.Follow)...))
+}
+
+func followRows(f *status.Follow) (rows [][]string) {
+	if f == nil {
+		return nil
+	}
+	looked := "never"
+	if !f.Looked.IsZero() {
+		looked = fmt.Sprintf("%s ago: generation %d, release %s", time.Since(f.Looked).Round(time.Second), f.Generation, f.Release)
+	}
+	rows = append(rows, []string{"looked at the pointer", looked})
+	if f.Trouble != "" {
+		since := ""
+		if !f.Since.IsZero() {
+			since = fmt.Sprintf(" (since %s)", f.Since.Format(time.RFC3339))
+		}
+		rows = append(rows, []string{"wrong", f.Trouble + since})
+	}
+	return rows
 }

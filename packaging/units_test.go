@@ -22,6 +22,8 @@ var ourUnits = []string{
 	"../systemd/ebs-release-agent.service",
 	"../systemd/ebs-release-agent.path",
 	"../systemd/ebs-release.target",
+	"../systemd/ebs-release-follow.service",
+	"../systemd/ebs-release-activate.service",
 	"units/ebs-release-serve.socket",
 	"units/ebs-release-serve.service",
 	"units/ebs-release-gc.service",
@@ -67,7 +69,17 @@ func TestNoOrderingCycle(t *testing.T) {
 			if _, err := os.Lstat(timer); err == nil {
 				t.Error("installing the publisher deletes snapshots daily")
 			}
-			systemctl(t, root, "enable", "ebs-release-gc.timer") // as the documentation says
+			follow := filepath.Join(root, "etc/systemd/system/ebs-release.target.wants/ebs-release-follow.service")
+			if _, err := os.Lstat(follow); err == nil {
+				t.Error("installing the agent makes a member follow")
+			}
+			systemctl(t, root, "enable", "ebs-release-gc.timer", "ebs-release-follow.service") // as the documentation says
+			if found := verify(t, root); found != "" {
+				t.Errorf("systemd-analyze verify multi-user.target, of a member that follows:\n%s", found)
+			}
+			if _, err := os.Lstat(follow); err != nil {
+				t.Errorf("the operator cannot make a member follow: %v", err)
+			}
 			if _, err := os.Lstat(timer); err != nil {
 				t.Errorf("the operator cannot enable gc: %v", err)
 			}
@@ -109,8 +121,9 @@ func TestOrderingCycleWouldBeFound(t *testing.T) {
 func TestUnitsAreSandboxed(t *testing.T) {
 	root := bootRoot(t, "debian-12")
 	for unit, limit := range map[string]float64{
-		"ebs-release-agent.service": 4.5,
-		"ebs-release-serve.service": 1.0,
+		"ebs-release-agent.service":  4.5,
+		"ebs-release-follow.service": 4.3,
+		"ebs-release-serve.service":  1.0,
 	} {
 		out, err := exec.Command("systemd-analyze", "security", "--offline=yes", "--root="+root, "--no-pager", unit).CombinedOutput()
 		if err != nil {
@@ -126,10 +139,11 @@ func TestUnitsAreSandboxed(t *testing.T) {
 	}
 }
 
-// TestAgentMakesNoMountNamespace: any of these options would hide /release from everyone else
-// (failures.md row 25; systemd.exec(5), "implies" and "file system namespace").
+// TestAgentMakesNoMountNamespace: any of these options would hide /release from everyone else, or
+// keep what was replaced there (failures.md row 25; systemd.exec(5), "implies" and "file system
+// namespace").
 func TestAgentMakesNoMountNamespace(t *testing.T) {
-	unit := read(t, "../systemd/ebs-release-agent.service")
+	unit := read(t, "../systemd/ebs-release-agent.service") + read(t, "../systemd/ebs-release-follow.service")
 	for _, option := range []string{
 		"BindPaths", "BindReadOnlyPaths", "DynamicUser", "ExecPaths", "ExtensionImages", "ExtensionDirectories", "InaccessiblePaths", "LogNamespace", "MountAPIVFS",
 		"MountFlags", "MountImages", "NoExecPaths", "PrivateDevices", "PrivateIPC", "PrivateMounts", "PrivateNetwork", "PrivateTmp", "PrivateUsers", "ProcSubset",
@@ -137,7 +151,7 @@ func TestAgentMakesNoMountNamespace(t *testing.T) {
 		"ReadOnlyPaths", "ReadWritePaths", "RootDirectory", "RootImage", "TemporaryFileSystem",
 	} {
 		if m := regexp.MustCompile(`(?m)^` + option + `=(.*)$`).FindStringSubmatch(unit); m != nil && m[1] != "no" && m[1] != "false" && m[1] != "" {
-			t.Errorf("the agent's unit has %s", m[0])
+			t.Errorf("a unit of the agent has %s", m[0])
 		}
 	}
 }
@@ -200,7 +214,7 @@ func bootRoot(t *testing.T, distribution string) string {
 	write(t, filepath.Join(system, "launch-hook.service"), read(t, "packer/launch-hook.service"))
 	write(t, filepath.Join(root, "usr/local/sbin/launch-hook"), read(t, "packer/launch-hook"))
 	run(t, "chmod", "+x", filepath.Join(root, "usr/local/sbin/launch-hook"))
-	systemctl(t, root, "preset", "ebs-release-agent.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer")
+	systemctl(t, root, "preset", "ebs-release-agent.service", "ebs-release-follow.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer")
 	systemctl(t, root, "enable", "application.service", "launch-hook.service")
 	return root
 }
@@ -209,7 +223,7 @@ func bootRoot(t *testing.T, distribution string) string {
 // in our units.
 func verify(t *testing.T, root string) string {
 	t.Helper()
-	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service"}
+	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-follow.service", "ebs-release-activate.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service"}
 	out, err := exec.Command("systemd-analyze", units...).CombinedOutput()
 	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
 		t.Fatal(err)
@@ -284,10 +298,12 @@ func TestLateSettingsAreRead(t *testing.T) {
 // A Go program that crashes exits 2, which is wrong configuration to the unit: with these it ends
 // by a signal, and is started again.
 func TestACrashIsNoWrongConfiguration(t *testing.T) {
-	unit := read(t, "../systemd/ebs-release-agent.service")
-	for _, line := range []string{"Environment=GOTRACEBACK=crash\n", "LimitCORE=0\n", "RestartPreventExitStatus=2\n"} {
-		if !strings.Contains(unit, line) {
-			t.Errorf("the unit has no %q", line)
+	for _, name := range []string{"../systemd/ebs-release-agent.service", "../systemd/ebs-release-follow.service"} {
+		unit := read(t, name)
+		for _, line := range []string{"Environment=GOTRACEBACK=crash\n", "LimitCORE=0\n", "RestartPreventExitStatus=2\n"} {
+			if !strings.Contains(unit, line) {
+				t.Errorf("%s has no %q", name, line)
+			}
 		}
 	}
 }

@@ -32,6 +32,13 @@ cd /release/current/
 exec sleep infinity
 `
 
+// systemctl starts the one unit that the agent asks systemd for. All else is asked of the machine's
+// own, which says that there is no systemd.
+const systemctl = `#!/bin/sh
+[ "$*" = "start ebs-release-activate.service" ] || exec /usr/bin/systemctl "$@"
+exec env -i "PATH=$PATH" /usr/bin/ebs-release-agent activate
+`
+
 const sshdConfig = `PermitRootLogin no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
@@ -64,6 +71,7 @@ func newImages(ctx context.Context, dir string, opts Options) (*images, error) {
 		os.Chmod(filepath.Join(dir, home, ".ssh"), 0o700),
 		im.own(home), im.own(home+"/.ssh"), im.own(home+"/.ssh/authorized_keys"),
 		im.write("member/usr/bin/application", application, 0o755),
+		im.write("member/usr/local/bin/systemctl", systemctl, 0o755),
 		os.MkdirAll(filepath.Join(dir, "server", PointerStore), 0o755),
 		os.Mkdir(filepath.Join(dir, "member/release"), 0o555), // the bare mount point is part of the agent's package
 	)

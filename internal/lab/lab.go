@@ -60,6 +60,8 @@ type Options struct {
 	// their image; default: a new one.
 	ServerKey string
 
+	Follow bool // the members follow the pointer by themselves
+
 	S3 bool // the pointer store is StoreInS3, a bucket of a real S3 server behind the account's policies; else a directory
 
 	Dir string // where the lab's temporary directory goes; default os.TempDir()

@@ -35,6 +35,7 @@ type Reported struct {
 
 // Programs is activate.json: how the programs of activate.d ended for a generation.
 type Programs struct {
+	Schema     int    `json:"schema"`
 	Generation int64  `json:"generation"`
 	Error      string `json:"error,omitempty"` // "": all have succeeded
 }

@@ -47,6 +47,8 @@ type Status struct {
 	Started    time.Time `json:"started,omitzero"`
 	Finished   time.Time `json:"finished,omitzero"`
 	Stages     []Stage   `json:"stages"`
+
+	Follow *Follow `json:"follow,omitempty"` // not in the file: what `status` adds of a member that follows
 }
 
 // Stage is a stage that was gone through, and how long that took.

@@ -42,6 +42,7 @@ func pages() map[string]about {
 				{"/etc/ebs-release/disabled", "while this file is there the unit does not start: for making an AMI"},
 				{"/release/current", "the release: what the application reads"},
 				{"/run/ebs-release/status.json", "how far the boot is, for people; ebs-release-agent status reads it"},
+				{"/run/ebs-release/follow.json, /run/ebs-release/activate.json", "what follow saw last, and how the programs ended; for people"},
 				{"/run/ebs-release/release.env", "the release as variables, for EnvironmentFile="},
 				{"/usr/share/doc/ebs-release-agent/operations.md", "the manual: what goes wrong, what it says then, what to do"},
 			},

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os/exec"
+	"strings"
+	"time"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/config"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/follow"
+	"ebs-release/internal/output"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
+	"ebs-release/internal/status"
+
+	"github.com/spf13/cobra"
+)
+
+const activateUnit = "ebs-release-activate.service"
+
+func (p *program) followCommand() *cobra.Command {
+	var keep int
+	cmd := &cobra.Command{
+		Use:   "follow",
+		Short: "Look at the pointer again and again, and go where it goes",
+		Long: `Ask the store for the pointer every follow-interval, and bring this member to
+the release that it names: fetch the packs, make the new tree beside the one
+that is served, ask once more, make it the current one, start
+` + activateUnit + `, which runs the programs in
+/etc/ebs-release/activate.d, and report to the publisher. The unit
+ebs-release-follow.service runs this, and nobody has to log in to this member.
+
+Only a pointer that is signed by a trusted key, and that does not go back,
+counts. Whatever fails, what is served goes on being served, and the next look
+tries again. "ebs-release-agent status" shows when it looked last, and what is
+wrong. It needs root.`,
+		Args: cobra.NoArgs,
+		PreRunE: func(*cobra.Command, []string) error {
+			if keep < 1 {
+				return exit.With(exit.Usage, errors.New("want --keep of 1 or more"))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.follow(cmd.Context(), keep) },
+	}
+	cmd.Flags().IntVar(&keep, "keep", 3, "how many releases to keep on the volume")
+	return cmd
+}
+
+func (p *program) follow(ctx context.Context, keep int) error {
+	values, err := p.bootSettings()
+	if err != nil {
+		return err
+	}
+	log := p.logger()
+	fetcher, err := newFetcher(values.Get("pointer"), log)
+	if err != nil {
+		return exit.With(exit.Usage, err)
+	}
+	if err := p.runDir.Make(); err != nil {
+		return asRoot(err)
+	}
+	f := follow.Follower{
+		Store: fetcher, Member: &follower{program: p, values: values, log: log}, Trusted: values.List("trusted-keys"),
+		Least: int64(values.Int("min-generation")), Keep: keep, Interval: followInterval(values), Log: log,
+	}
+	before, err := p.lastSeen()
+	if err != nil {
+		return err
+	}
+	if err := tellSystemd(ctx, "READY=1"); err != nil {
+		log.Debug("cannot tell systemd", "error", err)
+	}
+	f.Run(ctx, before)
+	return nil
+}
+
+// followInterval: a request to S3 costs money, and one to the release server does not.
+func followInterval(values config.Values) time.Duration {
+	switch {
+	case values.Get("follow-interval") != "":
+		return values.Duration("follow-interval")
+	case pointer.InS3(values.Get("pointer")):
+		return 30 * time.Second
+	}
+	return 10 * time.Second
+}
+
+// checkFollowInterval checks the setting follow-interval.
+func checkFollowInterval(value string) error {
+	if d, err := time.ParseDuration(value); value != "" && (err != nil || d < time.Second || d > time.Hour) {
+		return errors.New("want a duration from 1s to 1h")
+	}
+	return nil
+}
+
+// bootReport is how long after a boot its report is still what was reported last.
+const bootReport = time.Minute
+
+// lastSeen is what an earlier run has told. Before the first one it is what the boot has reported.
+func (p *program) lastSeen() (status.Follow, error) {
+	before, err := p.runDir.ReadFollow()
+	if err != nil {
+		return status.Follow{}, fmt.Errorf("%w. Try: rm it", err)
+	}
+	if before != nil {
+		return *before, nil
+	}
+	s, err := p.runDir.Read()
+	if err != nil || s.State != status.Ready || time.Since(s.Finished) > bootReport {
+		return status.Follow{}, err
+	}
+	return status.Follow{
+		Reported: status.Reported{VolumeID: s.VolumeID, Generation: s.Generation, Release: s.Release, Ready: true},
+	}, nil
+}
+
+// follower is follow.Member.
+type follower struct {
+	*program
+	values  config.Values
+	log     *slog.Logger
+	account *account // nil: nothing was reported yet
+	said    string   // to systemd
+}
+
+func (f *follower) Volume(ctx context.Context) (*release.Volume, string, error) {
+	now, err := f.observe(ctx)
+	if err == nil {
+		err = notReady(now)
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	v, err := release.Open(now.MountPoint)
+	return v, now.VolumeID, err
+}
+
+// RunPrograms has systemd run them, in a unit that is not hardened as this one is.
+func (f *follower) RunPrograms(ctx context.Context) error {
+	said := &output.Ends{}
+	cmd := exec.CommandContext(ctx, "systemctl", "start", activateUnit)
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = said, said, time.Second
+	err := cmd.Run()
+	if err == nil || ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if ended, readErr := f.runDir.ReadPrograms(); readErr == nil && ended != nil && ended.Error != "" {
+		return errors.New(ended.Error)
+	}
+	answer := strings.Join(strings.Fields(said.String()), " ")
+	return fmt.Errorf("systemctl start %s: %w: %s. Try: journalctl -u %[1]s", activateUnit, err, answer)
+}
+
+// reportLimit is for one report; a later look tries again.
+const reportLimit = time.Minute
+
+func (f *follower) Report(ctx context.Context, r status.Reported) error {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
+	if f.account == nil {
+		a := newAccount(f.values, f.log)
+		if _, err := a.Identify(ctx); err != nil {
+			return err
+		}
+		f.account = a
+	}
+	return f.account.Report(ctx, boot.Volume{ID: r.VolumeID},
+		boot.Report{Ready: true, Pending: !r.Ready, Generation: r.Generation, Release: r.Release})
+}
+
+func (f *follower) Tell(s status.Follow) error {
+	said := fmt.Sprintf("STATUS=generation %d, release %s", s.Generation, s.Release)
+	if s.Trouble != "" {
+		said = "STATUS=" + s.Trouble
+	}
+	if said != f.said {
+		ctx, cancel := context.WithTimeout(context.Background(), notifyPatience)
+		defer cancel()
+		if err := tellSystemd(ctx, said); err != nil {
+			f.log.Debug("cannot tell systemd", "error", err)
+		}
+		f.said = said
+	}
+	return f.runDir.WriteFollow(s)
+}

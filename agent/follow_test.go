@@ -1,0 +1,196 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/gc"
+	"ebs-release/internal/release"
+	"ebs-release/internal/status"
+)
+
+const treeOwner = 61234 // has no name
+
+// pending is a member whose current release has programs that did not run yet. They note who runs
+// them, and fail while a file is there.
+func pending(t *testing.T) (a *agent, v *release.Volume, hooks, ran, fail string) {
+	t.Helper()
+	a, point := member(t)
+	dir := t.TempDir()
+	must(t, os.Chmod(dir, 0o755))
+	hooks, ran, fail = dir+"/activate.d", dir+"/ran", dir+"/fail"
+	must(t, os.MkdirAll(dir+"/source", 0o755))
+	must(t, os.WriteFile(dir+"/source/file", []byte("one"), 0o644))
+	v = open(t, point)
+	made, err := v.Ingest(t.Context(), dir+"/source", time.Now(), gc.Wanted{})
+	must(t, err)
+	must(t, v.Activate(t.Context(), made.ID, made.Digest, 5))
+	must(t, v.Init(treeOwner, treeOwner))
+	must(t, os.Mkdir(hooks, 0o755))
+	must(t, os.WriteFile(ran, nil, 0o644))
+	must(t, os.Chmod(ran, 0o666))
+	script := fmt.Sprintf("#!/bin/sh\necho $(id -u) $(id -G) $EBS_RELEASE_GENERATION >> %s\nif test -e %s; then echo no such socket; exit 7; fi\n", ran, fail)
+	must(t, os.WriteFile(hooks+"/50-reload", []byte(script), 0o755))
+	for at := dir; at != "/"; at = filepath.Dir(at) { // the owner of the tree has to get there
+		must(t, os.Chmod(at, 0o755|fileMode(t, at)))
+	}
+	return a, v, hooks, ran, fail
+}
+
+func fileMode(t *testing.T, path string) os.FileMode {
+	t.Helper()
+	info, err := os.Stat(path)
+	must(t, err)
+	return info.Mode()
+}
+
+// The programs run as the owner of the tree, with none of root's groups, until they have succeeded.
+func TestActivateRunsAsTheOwnerOfTheTree(t *testing.T) {
+	a, v, hooks, ran, fail := pending(t)
+	must(t, os.WriteFile(fail, nil, 0o644))
+	code, _, stderr := a.do(t, "activate", "--hooks", hooks)
+	if code != exit.Failed || !strings.Contains(stderr, "50-reload ended with exit code 7: no such socket") {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+	if ended, err := a.runDir.ReadPrograms(); err != nil || ended == nil || ended.Generation != 5 || !strings.Contains(ended.Error, "no such socket") {
+		t.Errorf("%+v, %v", ended, err)
+	}
+	if done, err := v.ProgramsDone(); err != nil || done {
+		t.Errorf("done %v, %v", done, err)
+	}
+	must(t, os.Remove(fail))
+	for range 2 { // the second time there is nothing to do
+		if code, stdout, stderr := a.do(t, "activate", "--hooks", hooks); code != exit.Done || stdout != "all programs have succeeded for generation 5\n" {
+			t.Errorf("exit %d, %s%s", code, stdout, stderr)
+		}
+	}
+	if ended, err := a.runDir.ReadPrograms(); err != nil || *ended != (status.Programs{Schema: 1, Generation: 5}) {
+		t.Errorf("%+v, %v", ended, err)
+	}
+	if done, err := v.ProgramsDone(); err != nil || !done {
+		t.Errorf("done %v, %v", done, err)
+	}
+	text, err := os.ReadFile(ran)
+	must(t, err)
+	if want := strings.Repeat(fmt.Sprintf("%d %[1]d 5\n", treeOwner), 2); string(text) != want {
+		t.Errorf("it ran:\n%swant\n%s", text, want)
+	}
+	must(t, a.runDir.Write(status.Status{State: status.Booting}))
+	if code, _, _ := a.do(t, "activate", "--hooks", hooks); code != exit.Unchanged {
+		t.Errorf("while a boot is under way: exit %d", code)
+	}
+}
+
+// follow says what activate said, though systemd runs that.
+func TestFollowHasSystemdRunThePrograms(t *testing.T) {
+	a, _, _, _, _ := pending(t)
+	bin := t.TempDir()
+	systemctl := func(script string) {
+		t.Helper()
+		must(t, os.WriteFile(bin+"/systemctl", []byte("#!/bin/sh\n"+script), 0o755))
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	f := &follower{program: &a.program, log: slog.New(slog.DiscardHandler)}
+	systemctl(`test "$*" = "start ebs-release-activate.service"`)
+	if err := f.RunPrograms(t.Context()); err != nil {
+		t.Error(err)
+	}
+	systemctl("echo Job failed. >&2; exit 1")
+	if err := f.RunPrograms(t.Context()); err == nil || !strings.Contains(err.Error(), "Job failed") || !strings.Contains(err.Error(), "journalctl -u ebs-release-activate") {
+		t.Error(err)
+	}
+	must(t, a.runDir.WritePrograms(status.Programs{Generation: 5, Error: "50-reload ended with exit code 7"}))
+	if err := f.RunPrograms(t.Context()); err == nil || err.Error() != "50-reload ended with exit code 7" {
+		t.Error(err)
+	}
+}
+
+func TestStatusShowsWhatFollowSaw(t *testing.T) {
+	a, _, _, _, _ := pending(t)
+	if _, stdout, _ := a.do(t, "status"); strings.Contains(stdout, "looked") {
+		t.Errorf("of a member that does not follow:\n%s", stdout)
+	}
+	saw := status.Follow{
+		Looked: time.Now().Add(-2 * time.Minute), Generation: 6, Release: "20261122T231500Z-9f31c0de77aa",
+		Trouble: "read pointer: connection refused", Since: time.Date(2026, 11, 22, 23, 15, 0, 0, time.UTC),
+	}
+	must(t, a.runDir.WriteFollow(saw))
+	code, stdout, _ := a.do(t, "status")
+	for _, want := range []string{"2m0s ago: generation 6, release 20261122T231500Z-9f31c0de77aa", "connection refused (since 2026-11-22T23:15:00Z)"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("status has no %q:\n%s", want, stdout)
+		}
+	}
+	if _, stdout, _ = a.do(t, "status", "--output", "json"); !strings.Contains(stdout, `"trouble": "read pointer: connection refused"`) || code != exit.Done {
+		t.Errorf("exit %d, %s", code, stdout)
+	}
+	must(t, os.WriteFile(filepath.Join(string(a.runDir), "follow.json"), []byte("{"), 0o644))
+	if code, stdout, _ := a.do(t, "status"); code != exit.Done || !strings.Contains(stdout, "follow.json") {
+		t.Errorf("of a broken file: exit %d, %s", code, stdout)
+	}
+}
+
+// What the boot has just reported is not reported again. Whatever was reported later counts more.
+func TestFollowBeginsWithWhatWasReported(t *testing.T) {
+	a := newAgent(t, nil)
+	last := func() status.Reported {
+		t.Helper()
+		s, err := a.lastSeen()
+		must(t, err)
+		return s.Reported
+	}
+	if got := last(); got != (status.Reported{}) {
+		t.Errorf("before a boot: %+v", got)
+	}
+	ready := status.Status{State: status.Ready, Generation: 4, Release: "r4", VolumeID: "vol-1", Finished: time.Now()}
+	must(t, a.runDir.Write(ready))
+	if got, want := last(), (status.Reported{VolumeID: "vol-1", Generation: 4, Release: "r4", Ready: true}); got != want {
+		t.Errorf("after a boot: %+v", got)
+	}
+	ready.Finished = time.Now().Add(-time.Hour)
+	must(t, a.runDir.Write(ready))
+	if got := last(); got != (status.Reported{}) {
+		t.Errorf("an hour later: %+v", got)
+	}
+	told := status.Reported{VolumeID: "vol-1", Generation: 7}
+	must(t, a.runDir.WriteFollow(status.Follow{Reported: told}))
+	if got := last(); got != told {
+		t.Errorf("after a look: %+v", got)
+	}
+}
+
+func TestFollowInterval(t *testing.T) {
+	for _, tc := range []struct {
+		env  map[string]string
+		want time.Duration
+	}{
+		{map[string]string{"EBS_RELEASE_POINTER": "http://x/release.json"}, 10 * time.Second},
+		{map[string]string{"EBS_RELEASE_POINTER": "s3://bucket/prod"}, 30 * time.Second},
+		{map[string]string{"EBS_RELEASE_POINTER": "s3://bucket/prod", "EBS_RELEASE_FOLLOW_INTERVAL": "5s"}, 5 * time.Second},
+	} {
+		a := newAgent(t, tc.env)
+		a.command()
+		values, err := a.settings()
+		if got := followInterval(values); err != nil || got != tc.want {
+			t.Errorf("%v: %v, %v", tc.env, got, err)
+		}
+	}
+	for _, value := range []string{"0", "10", "999ms", "61m", "-5s", "soon"} {
+		a := newAgent(t, map[string]string{"EBS_RELEASE_FOLLOW_INTERVAL": value})
+		if code, _, stderr := a.do(t, "follow"); code != exit.Usage || !strings.Contains(stderr, "from 1s to 1h") {
+			t.Errorf("%s: exit %d, %s", value, code, stderr)
+		}
+	}
+	a := newAgent(t, nil)
+	for _, args := range [][]string{{"follow"}, {"follow", "--keep", "0", "--pointer", "http://x/"}} {
+		if code, _, _ := a.do(t, args...); code != exit.Usage {
+			t.Errorf("%v: exit %d", args, code)
+		}
+	}
+}
