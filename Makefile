@@ -16,7 +16,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 # One fuzzer at a time, as go test wants it: PACKAGE:TARGET.
-FUZZERS  := pointer:FuzzParse manifest:FuzzManifest manifest:FuzzDelta manifest:FuzzChange pack:FuzzReader pack:FuzzOpen \
+FUZZERS  := pointer:FuzzParse manifest:FuzzManifest manifest:FuzzChange pack:FuzzReader pack:FuzzOpen \
             filesystem:FuzzExt filesystem:FuzzXFS
 FUZZTIME ?= 1m
 

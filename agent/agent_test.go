@@ -3,13 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,12 +19,16 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/flock"
-	"ebs-release/internal/manifest"
+	"ebs-release/internal/gc"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
+	"ebs-release/internal/store"
 	"ebs-release/internal/test/scratch"
 	"ebs-release/internal/test/script"
 
@@ -133,7 +138,7 @@ func (a *agent) receive(t *testing.T, said string) (answers []map[string]any) {
 	}
 	for line := range strings.Lines(stdout) {
 		var answer map[string]any
-		if err := json.Unmarshal([]byte(line), &answer); err != nil || answer["schema"] != 2.0 {
+		if err := json.Unmarshal([]byte(line), &answer); err != nil || answer["schema"] != 3.0 {
 			t.Fatalf("%q: %v", line, err)
 		}
 		answers = append(answers, answer)
@@ -146,28 +151,43 @@ func (a *agent) receive(t *testing.T, said string) (answers []map[string]any) {
 
 func TestReceiveStagesAndActivates(t *testing.T) {
 	a, point := member(t)
-	m := manifest.Manifest{{Path: "hello", Type: 'f', Mode: 0o644, Size: 5, SHA256: sha256.Sum256([]byte("world"))}}
-	digest := m.Digest()
-	id := manifest.NewID(time.Now(), digest)
-	var delta bytes.Buffer
-	if err := manifest.Diff(nil, m).Encode(&delta); err != nil {
+	server := open(t, t.TempDir())
+	objects, err := store.NewDirectory(t.TempDir())
+	source := t.TempDir()
+	if err = errors.Join(err, server.Init(0, 0), os.WriteFile(source+"/hello", []byte("world"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	made, err := server.Ingest(t.Context(), source, time.Now(), gc.Wanted{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, digest := made.ID, made.Digest
+	edge, err := catchup.Make(t.Context(), server, objects, "", id, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(http.FileServer(http.Dir(objects.String())))
+	t.Cleanup(web.Close)
+	if err := a.runDir.KeepReach(status.Reach{"EBS_RELEASE_POINTER=" + web.URL + "/release.json"}, os.Getuid(), os.Getgid()); err != nil { // as the boot leaves it
+		t.Fatal(err)
+	}
+	stage, err := json.Marshal(wire.Request{Do: wire.Stage, Generation: 5, Release: id, Digest: digest, Edges: []pointer.Edge{edge}})
+	if err != nil {
 		t.Fatal(err)
 	}
 	activate := func(generation int) string {
 		return fmt.Sprintf("{\"do\":\"activate\",\"release\":%q,\"digest\":%q,\"generation\":%d}\n", id, digest, generation)
 	}
-	answers := a.receive(t, fmt.Sprintf("{\"do\":\"stage\",\"release\":%q,\"digest\":%q,\"bytes\":%d}\n%s", id, digest, delta.Len(), delta.String())+
-		fmt.Sprintf("{\"do\":\"files\",\"release\":%q,\"bytes\":5}\nworld", id)+
-		activate(5)+activate(4)+"{\"do\":\"dance\"}\n")
-	if len(answers) != 5 || answers[0]["state"] != "staged" || answers[0]["files"] != 1.0 || answers[1]["state"] != "present" ||
-		answers[2]["state"] != "active" || answers[2]["generation"] != 5.0 || answers[2]["release"] != id {
+	answers := a.receive(t, string(stage)+"\n"+activate(5)+activate(4)+"{\"do\":\"dance\"}\n")
+	if len(answers) != 4 || answers[0]["state"] != "present" || answers[0]["packs"] != 1.0 ||
+		answers[1]["state"] != "active" || answers[1]["generation"] != 5.0 || answers[1]["release"] != id {
 		t.Fatalf("%v", answers)
 	}
-	if got := fmt.Sprint(answers[3]["error"]); answers[3]["code"] != float64(exit.Conflict) || !strings.Contains(got, "newer generation") {
-		t.Errorf("a lower generation: %v", answers[3])
+	if got := fmt.Sprint(answers[2]["error"]); answers[2]["code"] != float64(exit.Conflict) || !strings.Contains(got, "newer generation") {
+		t.Errorf("a lower generation: %v", answers[2])
 	}
-	if got := fmt.Sprint(answers[4]["error"]); answers[4]["code"] != float64(exit.Usage) || !strings.Contains(got, "older than the publisher") {
-		t.Errorf("an unknown request: %v", answers[4])
+	if got := fmt.Sprint(answers[3]["error"]); answers[3]["code"] != float64(exit.Usage) || !strings.Contains(got, "older than the publisher") {
+		t.Errorf("an unknown request: %v", answers[3])
 	}
 	if content, err := os.ReadFile(filepath.Join(point, "current", "hello")); err != nil || string(content) != "world" {
 		t.Errorf("%q, %v", content, err)
@@ -234,8 +254,7 @@ func TestNothingIsStagedWhileTheBootGoesOn(t *testing.T) {
 	if code, _, stderr := a.do(t, "status"); code != exit.Unchanged || !strings.Contains(stderr, "booting") {
 		t.Errorf("status: exit %d, %q", code, stderr)
 	}
-	// What is behind a request that is refused is no request.
-	answers := a.receive(t, "{\"do\":\"stage\",\"release\":\"20261122T231500Z-9f31c0de77aa\",\"bytes\":6}\nhello\n{\"do\":\"activate\"}\n")
+	answers := a.receive(t, "{\"do\":\"stage\",\"release\":\"20261122T231500Z-9f31c0de77aa\"}\n{\"do\":\"activate\"}\n")
 	for _, answer := range answers {
 		if answer["code"] != float64(exit.Unchanged) || !strings.Contains(fmt.Sprint(answer["error"]), "booting") {
 			t.Errorf("%v", answer)
@@ -278,7 +297,7 @@ func TestReporterTellsSystemdAndWritesTheFilesFirst(t *testing.T) {
 	}
 	defer conn.Close()
 	t.Setenv("NOTIFY_SOCKET", socket)
-	r := newReporter(dir, "/release", &whereabouts{}, nil, slog.New(slog.DiscardHandler))
+	r := newReporter(dir, "/release", nil, &whereabouts{}, nil, slog.New(slog.DiscardHandler))
 	facts := boot.Facts{InstanceID: "i-1", Generation: 7, Release: "r7", SnapshotID: "snap-7", VolumeID: "vol-1", Device: "/dev/nvme1n1"}
 	heard := func() string {
 		t.Helper()
@@ -339,7 +358,7 @@ func TestARunThatFailsLeavesAServedVolumeReady(t *testing.T) {
 				t.Fatal(err)
 			}
 			still := true
-			r := newReporter(dir, "/release", &whereabouts{}, func(s status.Status) bool { return still && s.VolumeID == "vol-6" }, slog.New(slog.DiscardHandler))
+			r := newReporter(dir, "/release", nil, &whereabouts{}, func(s status.Status) bool { return still && s.VolumeID == "vol-6" }, slog.New(slog.DiscardHandler))
 			if err := r.begin(); err != nil {
 				t.Fatal(err)
 			}

@@ -92,7 +92,7 @@ func (w *diskWork) follow(ctx context.Context, v *release.Volume, p pointer.Poin
 		w.log.Info(fmt.Sprintf("caught up %s to %s: %s, %s, in %s",
 			start, p.Release, words.Count(way.Packs, "pack"), words.Bytes(way.Bytes), time.Since(began).Round(time.Millisecond)))
 	}
-	return catchup.SetKeys(ctx, v, p.Keys)
+	return catchup.SetKeys(ctx, v, p.Keys, "")
 }
 
 // whatItMeans is an error of a catch-up in the words of package boot.

@@ -88,7 +88,7 @@ func TestASystemdThatDoesNotReadHoldsNobody(t *testing.T) {
 	}
 	defer conn.Close()
 	t.Setenv("NOTIFY_SOCKET", socket)
-	r := newReporter(status.Dir(t.TempDir()), "/release", &whereabouts{}, nil, slog.New(slog.DiscardHandler))
+	r := newReporter(status.Dir(t.TempDir()), "/release", nil, &whereabouts{}, nil, slog.New(slog.DiscardHandler))
 	began := time.Now()
 	for range 2000 { // more than a socket holds: net.unix.max_dgram_qlen
 		r.notify("STATUS=attach")

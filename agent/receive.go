@@ -23,12 +23,11 @@ func (p *program) receiveCommand() *cobra.Command {
 the tree. It reads requests on stdin, one line of JSON each, and answers on
 stdout, until the end of stdin:
 
-stage     prepares a new release beside the one before; unchanged files become
-          hard links to it. When there is no room, the releases that are needed
-          least are deleted. As root, which sees whether anybody uses a tree,
-          the oldest tree is made into the new one.
-files     takes the files that were missing, compares each with its sha256, and
-          gives the release its name.
+stage     fetches the packs that it names from the store of this machine's
+          pointer, and makes the new release beside the one before; unchanged
+          files become hard links to it. When there is no room, the releases
+          that are needed least are deleted. As root, which sees whether
+          anybody uses a tree, the oldest tree is made into the new one.
 activate  makes the release the current one, runs the programs in
           /etc/ebs-release/activate.d, and deletes releases that are not needed
           any more.
@@ -51,6 +50,7 @@ make them run twice.`,
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		r.Log = p.logger()
+		r.Packs = p.packs
 		r.Ready = func() (*release.Volume, error) { return p.writableVolume(cmd.Context()) }
 		return r.Run(cmd.Context(), p.stdin, p.stdout)
 	}

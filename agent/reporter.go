@@ -10,6 +10,8 @@ import (
 	"ebs-release/internal/boot"
 	"ebs-release/internal/status"
 	"ebs-release/internal/words"
+
+	"golang.org/x/sys/unix"
 )
 
 // reporter is boot.Progress and boot.Gate: it says where the boot is, in status.json, to systemd
@@ -22,12 +24,14 @@ type reporter struct {
 
 	unheard bool // systemd did not read what goes on
 
+	reach status.Reach // of the store
+
 	served *status.Status           // what an earlier run wrote, as long as its volume may be served: it is not overwritten
 	still  func(status.Status) bool // whether the volume of a status is served now
 }
 
-func newReporter(dir status.Dir, point string, where *whereabouts, still func(status.Status) bool, log *slog.Logger) *reporter {
-	return &reporter{dir: dir, log: log, where: where, still: still, now: status.Status{
+func newReporter(dir status.Dir, point string, reach status.Reach, where *whereabouts, still func(status.Status) bool, log *slog.Logger) *reporter {
+	return &reporter{dir: dir, log: log, where: where, reach: reach, still: still, now: status.Status{
 		Schema: status.Schema, State: status.Booting, MountPoint: point, Started: time.Now().UTC(), Stages: []status.Stage{},
 	}}
 }
@@ -76,6 +80,9 @@ func (r *reporter) Open(ctx context.Context, f boot.Facts) error {
 	if err := r.dir.WriteEnvironment(r.now); err != nil {
 		return err
 	}
+	if err := r.keepReach(); err != nil {
+		r.log.Warn("the next push to this member may not find its store", "error", err)
+	}
 	if err := r.dir.Write(r.now); err != nil {
 		return err
 	}
@@ -83,6 +90,15 @@ func (r *reporter) Open(ctx context.Context, f boot.Facts) error {
 		return fmt.Errorf("say ready to systemd: %w", err)
 	}
 	return nil
+}
+
+// keepReach lets the owner of the tree know where the packs are.
+func (r *reporter) keepReach() error {
+	var root unix.Stat_t
+	if err := unix.Stat(r.now.MountPoint, &root); err != nil {
+		return fmt.Errorf("release volume %s: %w", r.now.MountPoint, err)
+	}
+	return r.dir.KeepReach(r.reach, int(root.Uid), int(root.Gid))
 }
 
 // finish writes the end of the boot.

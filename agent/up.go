@@ -69,7 +69,7 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 	}
 	account := newAccount(values, log)
 	machine := newMachine(values.Get("mount-point"), sourceOf(values), log)
-	reporter := newReporter(p.runDir, values.Get("mount-point"), &p.where, machine.serves, log)
+	reporter := newReporter(p.runDir, values.Get("mount-point"), reachOf(values, p.getenv), &p.where, machine.serves, log)
 	parts := boot.Parts{
 		Instance: account, Pointers: pointers, Volumes: account, Disks: machine, Mounts: machine, Gate: reporter, Older: older,
 	}

@@ -16,7 +16,6 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/freeze"
-	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/push"
@@ -93,7 +92,7 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 			values: values, verb: j.verb, source: j.source, store: store, volume: opened, signs: signs, ec2: api, volumes: volumes, maker: maker,
 		},
 		dialer: dialer{opened, push.Options{
-			User: user, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"), Parcels: push.NewParcels(),
+			User: user, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"),
 		}},
 	}
 	maxFailures, err := publish.ParseMaxFailures(values.Get("max-failures"))
@@ -112,11 +111,9 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 			MaxFailures: maxFailures, OpenFiles: openFiles(),
 		},
 	}
-	if p.signs.err == nil && len(p.signs.trusted) > 0 {
-		p.Packs = packs{opened, store, !pointer.InS3(values.Get("pointer-store"))}
-		for _, k := range p.signs.trusted {
-			p.Keys = append(p.Keys, k.String())
-		}
+	p.Packs = packs{opened, store, !pointer.InS3(values.Get("pointer-store"))}
+	for _, k := range p.signs.trusted {
+		p.Keys = append(p.Keys, k.String())
 	}
 	p.Claim = p.claim
 	maker.Note = func(text string) { p.warn("P6", text) }
@@ -224,20 +221,30 @@ func (d dialer) open(ctx context.Context, m fleet.Member) (*session, error) {
 	return &session{s, d.volume, end}, nil
 }
 
-// session is publish.Session: a push session with the tree to stage from.
+// session is publish.Session: a push session that knows what opens the packs.
 type session struct {
 	*push.Session
 	volume *releaseVolume
 	end    context.CancelFunc
 }
 
-func (s *session) Stage(ctx context.Context, id, digest, base string, wanted gc.Wanted) (push.Sent, error) {
-	v, err := s.volume.open()
-	if err != nil {
-		return push.Sent{}, err
+func (s *session) Stage(ctx context.Context, to push.Desired) (push.Fetched, error) {
+	var err error
+	if to.PackKey, err = s.packKey(); err != nil {
+		return push.Fetched{}, err
 	}
-	return s.Session.Stage(ctx, v, id, digest, base, wanted)
+	return s.Session.Stage(ctx, to)
 }
+
+func (s *session) Activate(ctx context.Context, to push.Desired) error {
+	var err error
+	if to.PackKey, err = s.packKey(); err != nil {
+		return err
+	}
+	return s.Session.Activate(ctx, to)
+}
+
+func (s *session) packKey() (string, error) { return with(s.volume, (*release.Volume).PackKey) }
 
 func (s *session) Close() error {
 	defer s.end()

@@ -178,7 +178,7 @@ func memberNames(events []publish.Event) string {
 
 // progressLine reads "41 of 54 done, 8 activating, 3 waiting, 1 failed, 1 gone".
 func progressLine(p publish.Progress, phase string) string {
-	working := map[string]string{"P0": "connecting", "P3": "transferring"}[phase]
+	working := map[string]string{"P0": "connecting", "P3": "fetching"}[phase]
 	if working == "" {
 		working = "activating"
 	}

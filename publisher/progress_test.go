@@ -18,14 +18,14 @@ import (
 func TestPlainTalkIsALinePerPhaseAndPerTenPercent(t *testing.T) {
 	var out bytes.Buffer
 	talk := newTalker(&out, "xterm")
-	talk.event(publish.Event{Phase: "P3", Kind: publish.KindPhase, Text: "transfer"})
+	talk.event(publish.Event{Phase: "P3", Kind: publish.KindPhase, Text: "stage"})
 	for done := range 51 {
 		talk.event(publish.Event{Phase: "P3", Kind: publish.KindProgress, Progress: &publish.Progress{Done: done, Working: 50 - done, Total: 50, Snapshot: "38%"}})
 	}
 	talk.event(publish.Event{Phase: "P3", Kind: publish.KindWarning, Text: "one\ntwo"})
 	talk.close()
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != 13 || lines[0] != "P3 transfer" || lines[2] != "   5 of 50 done, 45 transferring; snapshot 38%" || lines[12] != "   warning: one; two" {
+	if len(lines) != 13 || lines[0] != "P3 stage" || lines[2] != "   5 of 50 done, 45 fetching; snapshot 38%" || lines[12] != "   warning: one; two" {
 		t.Errorf("%d lines:\n%s", len(lines), out.String())
 	}
 }
@@ -33,14 +33,14 @@ func TestPlainTalkIsALinePerPhaseAndPerTenPercent(t *testing.T) {
 func TestPlainTalkTellsTheSnapshotPerTenPercent(t *testing.T) {
 	var out bytes.Buffer
 	talk := newTalker(&out, "xterm")
-	talk.event(publish.Event{Phase: "P3", Kind: publish.KindPhase, Text: "transfer"})
+	talk.event(publish.Event{Phase: "P3", Kind: publish.KindPhase, Text: "stage"})
 	for _, percent := range []string{"0%", "5%", "38%", "39%", "40%", "100%", "100%"} {
 		talk.event(publish.Event{Phase: "P3", Kind: publish.KindProgress, Progress: &publish.Progress{Snapshot: percent}})
 	}
 	talk.event(publish.Event{Phase: "P5", Kind: publish.KindPhase, Text: "converge"})
 	talk.event(publish.Event{Phase: "P5", Kind: publish.KindProgress, Progress: &publish.Progress{Snapshot: "100%"}})
 	talk.close()
-	if want := "P3 transfer\n   snapshot 38%\n   snapshot 40%\n   snapshot 100%\nP5 converge\n"; out.String() != want {
+	if want := "P3 stage\n   snapshot 38%\n   snapshot 40%\n   snapshot 100%\nP5 converge\n"; out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
 	}
 }

@@ -42,7 +42,7 @@ of every instance that launches from now on.
 P0 check      take the lock, and try everything that could fail later
 P1 ingest     copy SOURCE to the release volume, as a new release
 P2 pack       put what changed into the pointer store, and read it back
-P3 transfer   send the release to the members, not yet active
+P3 stage      members fetch the release, which is not yet active
 P4 commit     move the pointer: instances that boot from here on get the new
               release, by the newest snapshot and packs
 P5 converge   activate on every member; list them again until none is behind
@@ -50,8 +50,8 @@ P6 snapshot   freeze the release volume, ask EBS for a snapshot, thaw it; when
               it is completed, instances that launch start from it
 P7 report     print who is on it
 
-The first publish of all, and one to a store without keys, takes its snapshot in
-P2, and waits for it before the commit.
+The first publish of all, and the first after keys were made or changed, takes
+its snapshot in P2, and waits for it before the commit.
 
 The release that is current may be published again: it is a new generation of
 the same tree.`,

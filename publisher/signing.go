@@ -63,13 +63,10 @@ func (c preflight) signingKey(ctx context.Context) error {
 	case found.Schema == pointer.Signed:
 		return fmt.Errorf("the pointer is signed by key %s, and the release volume has no keys: it is a copy from before that. "+
 			"Try: put that key file in place (signing-key), then ebs-release init", strings.Join(found.SignedBy(), ", "))
-	case c.verb == verbDoctor:
-		return warn("the pointer is not signed: whoever can write to its store, or answer in its place, decides what members boot. %s",
-			tryKeyInit)
-	case c.verb != verbConverge:
-		c.note("the pointer is not signed. " + tryKeyInit)
+	case c.verb == verbConverge:
+		return nil
 	}
-	return nil
+	return errors.New("the release volume has no keys: nobody can tell who wrote the pointer, and members believe no packs. " + tryKeyInit)
 }
 
 // keyPlaces is where the keys are, for a verb that only reads.

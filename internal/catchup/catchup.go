@@ -73,16 +73,21 @@ func KeysOf(v *release.Volume) ([]pointer.PublicKey, error) {
 	return keys, nil
 }
 
-// SetKeys writes who may sign the next pointers to a volume; none: those that may until now.
-func SetKeys(ctx context.Context, v *release.Volume, keys []string) error {
-	if len(keys) == 0 {
-		return nil
-	}
+// SetKeys writes to a volume who may sign the next pointers, and what opens the packs; none, "":
+// as it is.
+func SetKeys(ctx context.Context, v *release.Volume, keys []string, packKey string) error {
 	have, err := v.Keys()
-	if err != nil || slices.Equal(have, keys) {
+	if err == nil && len(keys) > 0 && !slices.Equal(have, keys) {
+		err = v.SetKeys(ctx, keys)
+	}
+	if err != nil || packKey == "" {
 		return err
 	}
-	return v.SetKeys(ctx, keys)
+	secret, err := v.PackKey()
+	if err == nil && secret != packKey {
+		err = v.SetPackKey(ctx, packKey)
+	}
+	return err
 }
 
 // Way is what it took to get there.
@@ -100,10 +105,13 @@ type Volume struct {
 	Tries  int                                         // of a pack; 0: until ctx ends
 	Served bool                                        // somebody may be reading what is there: it stays whole
 	Wanted gc.Wanted                                   // what may go for the new tree, where Served
+	Secret string                                      // opens the packs; "": what the volume has for that
 }
 
 // To makes the pointer's release be on the volume, whole. It is not activated. The pointer is one
-// that Believe returned. Where nobody is served, a step that was cut off is ended first.
+// that Believe returned. Where nobody is served, a step that was cut off is ended first; where
+// somebody is, a release that is there and was edited is made anew. ErrNoWay and release.ErrBase:
+// another pack would do.
 func (v *Volume) To(ctx context.Context, p pointer.Pointer) (Way, error) {
 	if !v.Served {
 		if _, err := v.FinishCatchUp(ctx); err != nil {
@@ -112,6 +120,11 @@ func (v *Volume) To(ctx context.Context, p pointer.Pointer) (Way, error) {
 	}
 	if err := v.CheckFence(p.Generation); err != nil {
 		return Way{}, err
+	}
+	if v.Served {
+		if whole, err := v.Whole(ctx, p.Release, p.Digest); whole || err != nil {
+			return Way{}, err
+		}
 	}
 	held, err := v.Releases()
 	if err != nil {
@@ -164,9 +177,11 @@ func (v *Volume) step(ctx context.Context, e pointer.Edge, s release.Step) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	secret, err := v.PackKey()
-	if err != nil {
-		return err
+	secret := v.Secret
+	if secret == "" {
+		if secret, err = v.PackKey(); err != nil {
+			return err
+		}
 	}
 	opened, err := open(file, secret)
 	if err != nil {

@@ -140,7 +140,7 @@ func (f *Follower) bring(ctx context.Context, v *release.Volume, id string, p po
 	if err != nil {
 		return err
 	}
-	if err := catchup.SetKeys(ctx, v, p.Keys); err != nil {
+	if err := catchup.SetKeys(ctx, v, p.Keys, ""); err != nil {
 		return err
 	}
 	failed := f.runPrograms(ctx, v)

@@ -51,7 +51,7 @@ func latestFirst(committed []Generation) []Generation {
 type Wanted struct {
 	Keep      int               // trees, besides those that somebody holds; below 1 is 1
 	Committed []string          // Releases of the history; none: not known, then later ids stand for later generations
-	Held      map[string]string // releases that somebody holds, and who; the next transfer to it builds on that
+	Held      map[string]string // releases that somebody holds, and who; the next pack for it starts from that
 }
 
 // Volume is what is on one.

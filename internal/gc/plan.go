@@ -113,7 +113,7 @@ func (v Inventory) trees() (plan []Planned) {
 	held := map[string]string{v.Release: "the pointer names it"}
 	for _, m := range v.Members {
 		if m.Release != "" {
-			held[m.Release] = m.InstanceID + " is on it, and the next transfer to it builds on that"
+			held[m.Release] = m.InstanceID + " is on it, and the next pack for it starts from that"
 		}
 	}
 	for _, i := range (Wanted{Keep: v.Keep, Committed: Releases(v.Committed), Held: held}).Trees(v.Volume) {

@@ -177,31 +177,6 @@ func randomTree(r *rand.Rand, n int) Manifest {
 	return m
 }
 
-func TestDeltaGivesTheNewManifestExactly(t *testing.T) {
-	for seed := range uint64(300) {
-		r := rand.New(rand.NewPCG(1, seed))
-		base, next := randomTree(r, r.IntN(60)), randomTree(r, r.IntN(60))
-		var b bytes.Buffer
-		if err := Diff(base, next).Encode(&b); err != nil {
-			t.Fatal(err)
-		}
-		encoded := b.String()
-		d, err := ParseDelta(&b)
-		if err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		got, err := d.Apply(base)
-		if err != nil || text(t, got) != text(t, next) {
-			t.Fatalf("seed %d: %v\ngot\n%s\nwant\n%s", seed, err, text(t, got), text(t, next))
-		}
-		if len(encoded) > 30 {
-			if _, err := ParseDelta(strings.NewReader(encoded[:len(encoded)-r.IntN(len(encoded)-1)-1])); err == nil {
-				t.Fatalf("seed %d: a delta that is cut off was taken", seed)
-			}
-		}
-	}
-}
-
 func TestChangesAreCountedWithoutDirectories(t *testing.T) {
 	file := func(path string, size int64) Entry { return Entry{Path: path, Type: 'f', Mode: 0o644, Size: size} }
 	directory := func(path string) Entry { return Entry{Path: path, Type: 'd', Mode: 0o755} }
@@ -212,38 +187,6 @@ func TestChangesAreCountedWithoutDirectories(t *testing.T) {
 	}
 	if got, want := Count(next, base), (Changes{Added: 3, Changed: 2, Removed: 2}); got != want {
 		t.Errorf("back: %v, want %v", got, want)
-	}
-}
-
-func TestDeltaFromNothingIsTheWholeManifest(t *testing.T) {
-	next := randomTree(rand.New(rand.NewPCG(1, 2)), 50)
-	got, err := Diff(nil, next).Apply(nil)
-	if err != nil || got.Digest() != next.Digest() {
-		t.Fatalf("%v, %v", got, err)
-	}
-}
-
-func TestDeltaForAnotherBaseIsRefused(t *testing.T) {
-	file := Entry{Path: "x", Type: 'f', Mode: 0o644}
-	changed := file
-	changed.Size = 3
-	for _, d := range []Delta{{Removed: []string{"x"}}, {Changed: []Entry{changed}}} {
-		if _, err := d.Apply(nil); err == nil || !strings.Contains(err.Error(), "its base does not have") {
-			t.Errorf("%+v: %v", d, err)
-		}
-	}
-	if _, err := (Delta{Added: []Entry{file}}).Apply(Manifest{file}); err == nil {
-		t.Error("a file was added twice")
-	}
-	if _, err := (Delta{Removed: []string{"a"}}).Apply(Manifest{{Path: "a", Type: 'd', Mode: 0o755}, {Path: "a/b", Type: 'f', Mode: 0o644}}); err == nil {
-		t.Error("a file was left without its directory")
-	}
-}
-
-func TestDeltaOfALaterFormIsRefused(t *testing.T) {
-	_, err := ParseDelta(strings.NewReader("ebs-release delta 2\nend\n"))
-	if err == nil || !strings.Contains(err.Error(), `want "ebs-release delta 1"`) {
-		t.Fatal(err)
 	}
 }
 
@@ -266,25 +209,6 @@ func FuzzManifest(f *testing.F) {
 			if strings.HasPrefix(e.Path, "/") || strings.Contains("/"+e.Path+"/", "/../") {
 				t.Fatalf("path %q", e.Path)
 			}
-		}
-	})
-}
-
-func FuzzDelta(f *testing.F) {
-	base := Manifest{{Path: "a", Type: 'd', Mode: 0o755}, {Path: "a/b", Type: 'f', Mode: 0o644}}
-	f.Add([]byte("ebs-release delta 1\n+ d 0755 c\n~ d 0700 a\n- a/b\nend\n"))
-	f.Add([]byte("ebs-release delta 1\nend\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		d, err := ParseDelta(bytes.NewReader(data))
-		if err != nil {
-			return
-		}
-		m, err := d.Apply(base)
-		if err != nil {
-			return
-		}
-		if _, err := Parse(strings.NewReader(text(t, m))); err != nil {
-			t.Fatalf("Apply made what ParseManifest refuses: %v", err)
 		}
 	})
 }
@@ -315,7 +239,6 @@ func BenchmarkManifest(b *testing.B) {
 		}
 	}
 	encoded := text(b, base)
-	delta := Diff(base, next)
 	for name, do := range map[string]func(){
 		"parse": func() {
 			if _, err := parseManifest(encoded); err != nil {
@@ -324,11 +247,6 @@ func BenchmarkManifest(b *testing.B) {
 		},
 		"digest": func() { _ = base.Digest() },
 		"diff":   func() { _ = Diff(base, next) },
-		"apply": func() {
-			if _, err := delta.Apply(base); err != nil {
-				b.Fatal(err)
-			}
-		},
 	} {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -42,7 +42,8 @@ func PackKey(from, to, sum string) string {
 	return PackPrefix + from + "-" + to[:shortDigest] + "-" + sum[:shortDigest]
 }
 
-func (e Edge) validate() error {
+// Check says whether an edge can be one, for who did not get it in a pointer.
+func (e Edge) Check() error {
 	switch {
 	case e.From != "" && !manifest.ValidDigest(e.From), !manifest.ValidDigest(e.To), !manifest.ValidID(e.Release), e.From == e.To:
 		return errors.New("it does not say which releases it is between")

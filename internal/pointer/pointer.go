@@ -169,7 +169,7 @@ func (p Pointer) validate() error {
 		return errors.New("it does not say what its snapshot holds")
 	}
 	for i, e := range p.Edges {
-		if err := e.validate(); err != nil {
+		if err := e.Check(); err != nil {
 			return fmt.Errorf("pack %d: %w", i+1, err)
 		}
 	}

@@ -52,7 +52,7 @@ func (s *server) run(name string, do func(context.Context, *publish.Publisher) (
 	return s.s.spawn(name, true, func(a *actor) {
 		d := &desk{server: s, a: a, name: name}
 		p := &publish.Publisher{
-			Store: d, Tree: d, Snapshots: snapshots{d}, Fleet: d, Dialer: d,
+			Store: d, Tree: d, Packs: d, Snapshots: snapshots{d}, Fleet: d, Dialer: d,
 			Settings: publish.Settings{
 				Who: name, Region: region, Keep: 3, Parallel: 2, MemberTimeout: time.Hour, SnapshotDeadline: time.Hour,
 				ConvergeDeadline: s.grain.deadline(), Settle: settle,
@@ -65,8 +65,8 @@ func (s *server) run(name string, do func(context.Context, *publish.Publisher) (
 		if s.mutant == noSettle {
 			p.Settings.Settle = 1
 		}
-		if s.packs {
-			p.Packs = d
+		if !s.packs {
+			p.Keys = []string{name} // other ones than the pointer has: no packs lead from its snapshot
 		}
 		o, err := do(a.ctx, p)
 		s.s.mu.Lock()
@@ -293,28 +293,28 @@ func (s *session) on(what string, stays bool, do func() error) (err error) {
 	return errors.Join(dead, err)
 }
 
-func (s *session) Stage(_ context.Context, id, _, _ string, _ gc.Wanted) (push.Sent, error) {
-	return push.Sent{}, s.on("stage", false, func() error {
+func (s *session) Stage(_ context.Context, to push.Desired) (push.Fetched, error) {
+	return push.Fetched{}, s.on("stage", false, func() error {
 		if err := s.look(); err != nil {
 			return err
 		}
 		if s.b.mounted == nil {
 			return errEmpty
 		}
-		s.b.mounted.trees[id] = true
+		s.b.mounted.trees[to.Release] = true
 		return nil
 	})
 }
 
 // Activate looks, then flips: an `up` may start in between. Once it is under way on the member, it
 // goes on without the publisher.
-func (s *session) Activate(_ context.Context, id, _ string, generation int64, _ gc.Wanted) error {
+func (s *session) Activate(_ context.Context, to push.Desired) error {
 	if s.grain < coarse {
 		if err := s.on("activate, look", false, s.look); err != nil {
 			return err
 		}
 	}
-	err := s.on(fmt.Sprintf("activate %d", generation), true, func() error {
+	err := s.on(fmt.Sprintf("activate %d", to.Generation), true, func() error {
 		if s.grain >= coarse {
 			if err := s.look(); err != nil {
 				return err
@@ -323,11 +323,11 @@ func (s *session) Activate(_ context.Context, id, _ string, generation int64, _ 
 		if s.life != s.b.life+1 {
 			return errLost
 		}
-		return s.flip(s.b, id, generation)
+		return s.flip(s.b, to.Release, to.Generation)
 	})
 	s.commitLate()
 	if err == nil && s.programs {
-		err = s.runPrograms(generation)
+		err = s.runPrograms(to.Generation)
 	}
 	return err
 }

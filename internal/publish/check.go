@@ -130,7 +130,7 @@ func (r *run) tryChecks(ctx context.Context) error {
 	return nil
 }
 
-// enoughFiles: a session is five descriptors here at most (three pipes, ssh's process, a parcel),
+// enoughFiles: a session is five descriptors here at most (three pipes, ssh's process, one to spare),
 // and stays open until the end. With too few, members would never converge.
 func (r *run) enoughFiles() error {
 	count := r.members.total()

@@ -207,7 +207,7 @@ func (r *run) report(ctx context.Context) error {
 
 func (r *run) prune(ctx context.Context) {
 	r.pruned = true
-	// What members still hold is what the next transfer to them builds on.
+	// What members still hold is what the next pack for them starts from.
 	wanted := r.wanted()
 	wanted.Held = r.members.releases()
 	removed, err := r.Tree.Prune(ctx, wanted)

@@ -20,7 +20,7 @@ func TestTheFlipWaitsForNobodyWhoHangs(t *testing.T) {
 	}
 	for name, hangs := range map[string]func(b *box){
 		"connect":  func(b *box) { b.dialing = hang },
-		"transfer": func(b *box) { b.stage = hang },
+		"stage":    func(b *box) { b.stage = hang },
 		"activate": func(b *box) { b.activate = hang },
 	} {
 		for _, parallel := range []int{1, 4, 64} {

@@ -64,9 +64,9 @@ func (r *run) putBackLater(previous string) {
 	}})
 }
 
-// transfer is P3: the members get the tree, which none of them activates yet; and the snapshot
+// stage is P3: the members fetch the tree, which none of them activates yet; and the snapshot
 // completes meanwhile, where the commit has to wait for it.
-func (r *run) transfer(ctx context.Context) error {
+func (r *run) stage(ctx context.Context) error {
 	var (
 		both   sync.WaitGroup
 		failed sync.Once
@@ -99,11 +99,11 @@ func (r *run) transfer(ctx context.Context) error {
 	return err
 }
 
-// slowTransfer: a member that needs more than twice the time of the others, and this, gets the tree
+// slowStage: a member that needs more than twice the time of the others, and this, gets the tree
 // while P5 goes on with the rest.
-const slowTransfer = 5 * time.Second
+const slowStage = 5 * time.Second
 
-// stageAll gives the tree to every member that can take it. One that fails is tried again in P5;
+// stageAll has the tree fetched by every member that can take it. One that fails is tried again in P5;
 // when none takes it (without force), or more fail than may, the publish stops here, before
 // anything is visible.
 func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
@@ -120,7 +120,7 @@ func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
 	ready := r.members.having(openStandings...)
 	r.members.forget(ready) // what P0 could not reach is tried anew
 	for todo := ready; ; {
-		r.members.each(ctx, todo, patience{rest: slowTransfer, until: completed}, func(ctx context.Context, m *member) error {
+		r.members.each(ctx, todo, patience{rest: slowStage, until: completed}, func(ctx context.Context, m *member) error {
 			return r.members.stageWithRetries(ctx, m, r.next)
 		})
 		if err := ctx.Err(); err != nil {

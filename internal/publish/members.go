@@ -29,13 +29,14 @@ type members struct {
 	limit   int64     // no true report is above it
 	wanted  gc.Wanted // what members are to keep
 	percent string    // of the snapshot
-	sent    Sent
+	fetched Fetched
+	more    morePacks
 	talk    sync.Mutex // one call of Talk at a time
 }
 
-// Sent is what went over the wire to all members together.
-type Sent struct {
-	Files int   `json:"files"`
+// Fetched is what all members together fetched from the store.
+type Fetched struct {
+	Packs int   `json:"packs"`
 	Bytes int64 `json:"bytes"`
 }
 
@@ -43,6 +44,7 @@ func newMembers(p *Publisher) *members {
 	return &members{
 		Publisher: p,
 		slots:     make(chan struct{}, max(1, p.Settings.Parallel)),
+		more:      newMorePacks(),
 		all:       map[string]*member{},
 	}
 }

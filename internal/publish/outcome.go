@@ -35,7 +35,7 @@ type Outcome struct {
 	Files        int         `json:"files,omitempty"` // of the release
 	Bytes        int64       `json:"bytes,omitempty"`
 	Packed       int64       `json:"packed_bytes,omitempty"` // of the packs that it put into the store
-	Sent         Sent        `json:"sent"`
+	Fetched      Fetched     `json:"fetched"`
 	OnIt         int         `json:"on_it"` // members on the generation
 	Total        int         `json:"total"`
 	Launched     int         `json:"launched"`       // members launched during the publish
@@ -100,7 +100,7 @@ func (m *member) view() Member {
 func (r *run) outcome(err error) Outcome {
 	o := Outcome{
 		Schema: 1, Committed: r.committed, Generation: r.before.Generation, Release: r.before.Release, Digest: r.before.Digest,
-		SnapshotID: r.before.Snapshots[r.Settings.Region], Packed: r.packed, Files: r.tree.Files, Bytes: r.tree.Bytes, Sent: r.members.sent,
+		SnapshotID: r.before.Snapshots[r.Settings.Region], Packed: r.packed, Files: r.tree.Files, Bytes: r.tree.Bytes, Fetched: r.members.fetched,
 		Milliseconds: time.Since(r.started).Milliseconds(), Live: r.live.Milliseconds(), Frozen: r.frozen.Milliseconds(),
 		Phases: r.times, Members: []Member{},
 	}
@@ -191,8 +191,8 @@ func (o Outcome) Details() (lines []string) {
 	lines = append(lines, what)
 	if o.Files > 0 {
 		line := fmt.Sprintf("%s, %s", words.Count(o.Files, "file"), words.Bytes(o.Bytes))
-		if o.Sent.Files > 0 {
-			line += fmt.Sprintf("; sent to members: %s, %s", words.Count(o.Sent.Files, "file"), words.Bytes(o.Sent.Bytes))
+		if o.Fetched.Packs > 0 {
+			line += fmt.Sprintf("; members fetched %s, %s", words.Count(o.Fetched.Packs, "pack"), words.Bytes(o.Fetched.Bytes))
 		}
 		lines = append(lines, line)
 	}

@@ -2,8 +2,8 @@
 //
 // A release is live as soon as its pack is in the store and the pointer names it: whoever boots
 // makes a volume from the newest snapshot that there is and catches up by packs. The snapshot of
-// the release itself comes after that. Only where no packs lead to it (the first publish of all, a
-// store without keys) the commit waits for the snapshot.
+// the release itself comes after that. Only where no packs lead to it (the first publish of all, the
+// first after keys were made or changed) the commit waits for the snapshot.
 //
 // READ SECOND (after internal/boot). The protocol is the list in phases, each phase is a method of
 // run in check.go, make.go, snapshot.go and converge.go, and the parts that it works with are the
@@ -34,8 +34,8 @@ type Publisher struct {
 	Checks    []Check // what P0 tries, in order, beyond what it needs itself
 	Store     Store
 	Tree      Tree
-	Packs     Packs    // nil: the store takes none, and each release has its snapshot before it is committed
-	Keys      []string // who signs the pointer, as the release volume has it; with Packs
+	Packs     Packs
+	Keys      []string // who signs the pointer, as the release volume has it
 	Snapshots Snapshots
 	Fleet     Fleet
 	Dialer    Dialer
@@ -130,10 +130,11 @@ type Dialer interface {
 }
 
 // Session is a connection to one member. Errors: push.ErrNotReady while its agent boots,
-// push.ErrFenced when it holds a higher generation.
+// push.ErrFenced when it holds a higher generation, *push.NoWayError when no pack leads on from what
+// it holds.
 type Session interface {
-	Stage(ctx context.Context, id, digest, base string, wanted gc.Wanted) (push.Sent, error)
-	Activate(ctx context.Context, id, digest string, generation int64, wanted gc.Wanted) error
+	Stage(ctx context.Context, to push.Desired) (push.Fetched, error)
+	Activate(ctx context.Context, to push.Desired) error
 	Close() error
 }
 
@@ -157,7 +158,7 @@ func phases() []phase {
 		{"P0", "check", (*run).checkAndHook},
 		{"P1", "ingest", (*run).ingest},
 		{"P2", "pack", (*run).pack},
-		{"P3", "transfer", (*run).transfer},
+		{"P3", "stage", (*run).stage},
 		{"P4", "commit", (*run).commit},
 		{"P5", "converge", (*run).converge},
 		{"P6", "snapshot", (*run).snapshotLater},

@@ -40,7 +40,7 @@ func TestPublishRunsInTheOrderThatMakesItSafe(t *testing.T) {
 	if dials := w.did("dial"); len(dials) != 2 {
 		t.Errorf("%v, want one connection per member", dials)
 	}
-	if w.boxes["a"].fence != 2 || w.boxes["b"].fence != 2 || o.Sent.Files != 4 || o.Sent.Bytes != 40 || o.Frozen != 300 {
+	if w.boxes["a"].fence != 2 || w.boxes["b"].fence != 2 || o.Fetched.Packs != 2 || o.Fetched.Bytes != 40 || o.Frozen != 300 {
 		t.Errorf("outcome %+v", o)
 	}
 }
@@ -138,7 +138,7 @@ func TestFailureBeforeTheCommitChangesNothing(t *testing.T) {
 		{"ingest", 3, "ingest (P1)"},
 		{"flip r2 at 2", 3, "make r2 current"},
 		{"snapshot", 3, "pack (P2)"},
-		{"completed", 3, "transfer (P3)"},
+		{"completed", 3, "stage (P3)"},
 		{"stage", 3, "none of 2 members could take the release"},
 		{"dial", 3, "none of 2 members can be reached"},
 		{"commit", 3, "commit (P4)"},
@@ -363,7 +363,7 @@ func TestNoMoreMembersThanParallelAreWorkedOn(t *testing.T) {
 	}
 	o, err := w.publishWith(t, func(p *publish.Publisher) { p.Settings.Parallel = 3 })
 	if err != nil || o.OnIt != 11 || most["stage"] != 3 || most["activate"] != 11 {
-		t.Errorf("%v, %d are on it, at most %v at the same time; want 3 transfers, and all flips", err, o.OnIt, most)
+		t.Errorf("%v, %d are on it, at most %v at the same time; want 3 staged, and all flips", err, o.OnIt, most)
 	}
 }
 

@@ -47,7 +47,7 @@ func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, p
 			r.say(Event{Kind: KindNote, Text: fmt.Sprintf("%s of generation %d serves again", target.SnapshotID, target.Generation)})
 			return nil
 		}},
-		{"P3", "transfer", (*run).transfer},
+		{"P3", "stage", (*run).stage},
 		{"P4", "commit", (*run).commit},
 		{"P5", "converge", (*run).converge},
 		{"P6", "snapshot", (*run).snapshotLater},

@@ -86,7 +86,7 @@ func (ms *members) one(ctx context.Context, m *member, work func(context.Context
 const slotTime = 5 * time.Second
 
 // takeSlot waits for one of the Parallel slots. Only what costs this machine something takes one: a
-// login and a transfer; an activation is one line over an open connection. It is given back between
+// login and a fetch; an activation is one line over an open connection. It is given back between
 // two tries.
 func (ms *members) takeSlot(ctx context.Context, m *member) error {
 	select {

@@ -47,7 +47,7 @@ func (r *run) pack(ctx context.Context) error {
 func (r *run) leadHere(ctx context.Context) (bool, error) {
 	r.next.Keys = r.Keys
 	// A snapshot from before the keys does not have them: who boots from it could believe no pack.
-	if r.Packs == nil || r.before.Generation == 0 || !slices.Equal(r.before.Keys, r.Keys) {
+	if r.before.Generation == 0 || !slices.Equal(r.before.Keys, r.Keys) {
 		return false, nil
 	}
 	r.next.Edges = slices.Clone(r.before.Edges)

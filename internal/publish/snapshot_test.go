@@ -27,7 +27,7 @@ func (w *world) runWithPacks(t *testing.T) (o publish.Outcome, code int, err err
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		p := w.publisher()
-		p.Packs = w
+		p.Keys = nil // those of the pointer
 		o, err = p.Publish(t.Context(), "source")
 		code = exit.Code(err)
 	})
@@ -96,7 +96,7 @@ func TestFirstPublishWithAKeyWaitsForItsSnapshot(t *testing.T) {
 		w.log, w.source = nil, fmt.Sprint("d", n+2)
 		synctest.Test(t, func(t *testing.T) {
 			p := w.publisher()
-			p.Packs, p.Keys = w, []string{"key"}
+			p.Keys = []string{"key"}
 			if _, err := p.Publish(t.Context(), "source"); err != nil {
 				t.Error(err)
 			}
@@ -265,7 +265,7 @@ func TestSignalWhileTheSnapshotCompletes(t *testing.T) {
 		ctx, interrupt := context.WithCancel(t.Context())
 		defer interrupt()
 		p := w.publisher()
-		p.Packs = w
+		p.Keys = nil // those of the pointer
 		w.hook = func(did string) error {
 			if did == "snapshot" {
 				interrupt()
@@ -318,7 +318,7 @@ func TestRollbackByPacksNeedsNoSnapshotFirst(t *testing.T) {
 	var err error
 	synctest.Test(t, func(t *testing.T) {
 		p := w.publisher()
-		p.Packs = w
+		p.Keys = nil // those of the pointer
 		o, err = p.Rollback(t.Context(), func(context.Context, pointer.Pointer) (publish.Target, error) {
 			return publish.Target{Generation: 1, Release: "r1", Digest: "d1"}, nil
 		})

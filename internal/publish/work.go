@@ -28,21 +28,21 @@ func (ms *members) connect(ctx context.Context, m *member) error {
 
 // stage gives the member the tree, not yet active. One that has it is left alone.
 func (ms *members) stage(ctx context.Context, m *member, next pointer.Pointer) error {
-	return ms.step(ctx, m, "transfer to", slotted, func(ctx context.Context, s Session, as fleet.Member) error {
+	return ms.step(ctx, m, "stage on", slotted, func(ctx context.Context, s Session, as fleet.Member) error {
 		ms.mu.Lock()
 		has, wanted := as.VolumeID != "" && m.staged == as.VolumeID, ms.wanted
 		ms.mu.Unlock()
 		if has {
 			return nil
 		}
-		sent, err := s.Stage(ctx, next.Release, next.Digest, as.Release, wanted)
+		fetched, err := ms.lead(ctx, s, push.Desired{Pointer: next, Wanted: wanted})
 		if err != nil {
 			return err
 		}
 		ms.mu.Lock()
 		m.staged = as.VolumeID
-		ms.sent.Files += sent.Files
-		ms.sent.Bytes += sent.Bytes
+		ms.fetched.Packs += fetched.Packs
+		ms.fetched.Bytes += fetched.Bytes
 		ms.mu.Unlock()
 		ms.say(Event{Kind: KindStaged, Member: as.InstanceID})
 		return nil
@@ -71,7 +71,7 @@ func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer
 		wanted := ms.wanted
 		ms.mu.Unlock()
 		asked := time.Now()
-		err := s.Activate(ctx, next.Release, next.Digest, next.Generation, wanted)
+		err := s.Activate(ctx, push.Desired{Pointer: next, Wanted: wanted})
 		hook, isHook := errors.AsType[*push.HookError](err)
 		ms.mu.Lock()
 		if err != nil && !isHook {

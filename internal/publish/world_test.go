@@ -50,6 +50,7 @@ type box struct {
 	dial     error
 	dialing  func(context.Context) error
 	stage    func(context.Context) error
+	leads    func([]pointer.Edge) error // whether packs lead from what it holds; nil: they do
 	activate func(context.Context) error
 	refuses  error // what activate says
 }
@@ -106,7 +107,8 @@ func (w *world) did(prefixes ...string) []string {
 func (w *world) publisher() *publish.Publisher {
 	return &publish.Publisher{
 		Checks: []publish.Check{{Name: "everything", Do: func(context.Context) error { return w.do("check") }}},
-		Store:  w, Tree: w, Snapshots: snapshots{w}, Fleet: w, Dialer: w,
+		Store:  w, Tree: w, Packs: w, Snapshots: snapshots{w}, Fleet: w, Dialer: w,
+		Keys: []string{"key"}, // the pointer has none yet: no packs lead from its snapshot
 		Settings: publish.Settings{
 			Who: "tester", Message: "why", Region: region, Keep: 3, Parallel: 4, MemberTimeout: time.Minute,
 			SnapshotDeadline: time.Hour, ConvergeDeadline: 10 * time.Minute, Settle: 5 * time.Second,
@@ -306,25 +308,30 @@ type session struct {
 	b *box
 }
 
-func (s session) Stage(ctx context.Context, id, digest, base string, _ gc.Wanted) (push.Sent, error) {
-	if s.w.trees[id] != digest {
-		return push.Sent{}, fmt.Errorf("stage %s with digest %q", id, digest)
+func (s session) Stage(ctx context.Context, to push.Desired) (push.Fetched, error) {
+	if s.w.trees[to.Release] != to.Digest {
+		return push.Fetched{}, fmt.Errorf("stage %s with digest %q", to.Release, to.Digest)
 	}
 	if err := s.w.do("stage " + s.b.InstanceID); err != nil {
-		return push.Sent{}, err
+		return push.Fetched{}, err
 	}
 	if s.b.stage != nil {
 		if err := s.b.stage(ctx); err != nil {
-			return push.Sent{}, err
+			return push.Fetched{}, err
+		}
+	}
+	if s.b.leads != nil {
+		if err := s.b.leads(to.Edges); err != nil {
+			return push.Fetched{}, err
 		}
 	}
 	s.w.mu.Lock()
 	defer s.w.mu.Unlock()
-	s.b.has[id] = true
-	return push.Sent{Files: 2, Bytes: 20}, nil
+	s.b.has[to.Release] = true
+	return push.Fetched{Packs: 1, Bytes: 20}, nil
 }
 
-func (s session) Activate(ctx context.Context, id, _ string, generation int64, _ gc.Wanted) error {
+func (s session) Activate(ctx context.Context, to push.Desired) error {
 	if err := s.w.do("activate " + s.b.InstanceID); err != nil {
 		return err
 	}
@@ -338,12 +345,12 @@ func (s session) Activate(ctx context.Context, id, _ string, generation int64, _
 	switch {
 	case s.b.refuses != nil:
 		return s.b.refuses
-	case generation < s.b.fence:
+	case to.Generation < s.b.fence:
 		return push.ErrFenced
-	case !s.b.has[id]:
+	case !s.b.has[to.Release]:
 		return errors.New("the tree is not there")
 	}
-	s.b.fence = generation
+	s.b.fence = to.Generation
 	return nil
 }
 

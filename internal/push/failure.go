@@ -11,13 +11,13 @@ import (
 )
 
 // ofAgent makes an error of what the agent answered to a request.
-func ofAgent(do string, f wire.Failure) error {
+func ofAgent(f wire.Failure) error {
 	switch {
 	case noSpace(f.Error):
 		return fmt.Errorf("%w: %s", ErrNoSpace, f.Error)
 	case f.Code == exit.Unchanged:
 		return fmt.Errorf("%w: %s", ErrNotReady, f.Error)
-	case f.Code == exit.Conflict && do == wire.Activate:
+	case f.Code == exit.Conflict:
 		return fmt.Errorf("%w: %s", ErrFenced, f.Error)
 	default:
 		return errors.New(f.Error)

@@ -14,11 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/hook"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
+	"ebs-release/internal/store"
 	"ebs-release/internal/test/scratch"
 )
 
@@ -43,9 +46,14 @@ func farAgent(root string, args []string) error {
 	fmt.Println("talk of a shell")
 	hooks := hook.Dir{Path: os.Getenv("PUSH_TEST_HOOKS"), Timeout: 10 * time.Second}
 	r := &receive.Receiver{Keep: 3, Hooks: hooks, Version: "test", Log: slog.New(slog.DiscardHandler)}
-	asked := 0
+	r.Packs = func(ctx context.Context) (store.Reader, error) {
+		if os.Getenv("PUSH_TEST_AWAY") != "" {
+			<-ctx.Done()
+			return nil, fmt.Errorf("the store does not answer: %w", ctx.Err())
+		}
+		return store.NewDirectory(os.Getenv("PUSH_TEST_STORE"))
+	}
 	r.Ready = func() (*release.Volume, error) {
-		asked++
 		switch {
 		case os.Getenv("PUSH_TEST_BOOTING") != "":
 			return nil, exit.With(exit.Unchanged, errors.New("the boot is still going on"))
@@ -57,8 +65,6 @@ func farAgent(root string, args []string) error {
 			for os.Getppid() == sshd {
 				time.Sleep(10 * time.Millisecond)
 			}
-		case os.Getenv("PUSH_TEST_FILL") != "" && asked == 2: // somebody else takes the last of the space between stage and files
-			_ = os.WriteFile(root+"/filler", make([]byte, 8<<20), 0o644)
 		}
 		return release.Open(root)
 	}
@@ -71,6 +77,7 @@ type far struct {
 	target  Target
 	options Options
 	script  string
+	store   string // a directory
 	sshd    *exec.Cmd
 }
 
@@ -84,7 +91,7 @@ func newFar(t *testing.T, tree *release.Volume, more ...string) *far {
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	f := &far{Volume: tree, script: dir + "/agent"}
+	f := &far{Volume: tree, script: dir + "/agent", store: t.TempDir()}
 	f.agent(t)
 	t.Cleanup(func() { f.ended(t) })
 	port := freePort(t)
@@ -123,7 +130,8 @@ func (f *far) agent(t *testing.T, env ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("#!/bin/sh\nexec 9>>'"+f.script+".runs'; flock -s 9\nexec env PUSH_TEST_TREE='%s' %s '%s' \"$@\"\n", f.Root(), strings.Join(env, " "), exe)
+	text := fmt.Sprintf("#!/bin/sh\nexec 9>>'"+f.script+".runs'; flock -s 9\nexec env PUSH_TEST_TREE='%s' PUSH_TEST_STORE='%s' %s '%s' \"$@\"\n",
+		f.Root(), f.store, strings.Join(env, " "), exe)
 	if err := os.WriteFile(f.script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -150,6 +158,25 @@ func (f *far) open(t *testing.T) *Session {
 		}
 	})
 	return s
+}
+
+// desired is a release with packs that lead there from some others; "": from nothing.
+func (f *far) desired(t *testing.T, server *release.Volume, to release.Ingested, from ...string) Desired {
+	t.Helper()
+	want := Desired{Pointer: pointer.Pointer{Generation: 2, Release: to.ID, Digest: to.Digest}}
+	objects, err := store.NewDirectory(f.store)
+	for _, id := range from {
+		if err != nil {
+			break
+		}
+		var e pointer.Edge
+		e, err = catchup.Make(t.Context(), server, objects, id, to.ID, false)
+		want.Edges = append(want.Edges, e)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return want
 }
 
 func run(t *testing.T, name string, args ...string) {

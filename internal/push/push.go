@@ -1,13 +1,13 @@
-// Package push carries a release to members: one ssh connection per member, and its agent on the
-// far side, which gets what changed and nothing else. OpenSSH is used as a program; every word of
-// the remote command is fixed here or checked, so no shell needs quoting.
+// Package push tells members which release to have: one ssh connection per member, and its agent on
+// the far side, which fetches what changed from the store. Only words travel here. OpenSSH is used
+// as a program; every word of the remote command is fixed here or checked, so no shell needs
+// quoting.
 package push
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +16,7 @@ import (
 
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 )
@@ -49,7 +50,6 @@ type Options struct {
 	AgentPath       string        // of ebs-release-agent on the members; "": found by their PATH
 	ConnectTimeout  time.Duration // for TCP, key exchange and host key; 0: 10 s
 	GreetingTimeout time.Duration // until the agent says its first line; 0: ConnectTimeout and 30 s
-	Parcels         *Parcels      // shared by all sessions of a publish; nil: each session works out its own
 }
 
 const (
@@ -81,9 +81,6 @@ func (o Options) complete() (Options, error) {
 	}
 	if o.GreetingTimeout == 0 {
 		o.GreetingTimeout = o.ConnectTimeout + defaultGreetingTime
-	}
-	if o.Parcels == nil {
-		o.Parcels = NewParcels()
 	}
 	switch {
 	case !userName.MatchString(o.User):
@@ -127,116 +124,63 @@ func (t *Target) check() error {
 	return nil
 }
 
-// Sent is what went to a member.
-type Sent struct {
-	Files int
-	Bytes int64 // on the connection, before ssh's encryption: files and delta
+// Desired is the release that a member is to have, and how it gets there.
+type Desired struct {
+	pointer.Pointer           // the generation, its release, its digest, its store, the packs that lead there, the keys
+	PackKey         string    // opens the packs; secret
+	Wanted          gc.Wanted // what the member is to keep besides
 }
 
-// Stage brings a release to the member, whole and verified, not active. base is the release that
-// the member is known to hold, "" for none. If it does not have it, the newest release that both
-// sides have is the base, and without one all is sent. wanted is what the member is to keep
-// besides.
-func (s *Session) Stage(ctx context.Context, from *release.Volume, id, digest, base string, wanted gc.Wanted) (Sent, error) {
-	var sent Sent
-	if !manifest.ValidID(id) || !manifest.ValidDigest(digest) {
-		return sent, fmt.Errorf("stage %q: not a release", id)
+// Fetched is what a member fetched from the store.
+type Fetched struct {
+	Packs int
+	Bytes int64
+}
+
+// NoWayError says that no pack that was named leads a member to a release from what it holds.
+type NoWayError struct {
+	Held   []release.Held // what a pack can start from
+	Reason string         // what the member said
+}
+
+func (e *NoWayError) Error() string { return e.Reason }
+
+// Stage has the member fetch a release, whole and verified, which does not become active.
+// *NoWayError: another pack would do.
+func (s *Session) Stage(ctx context.Context, to Desired) (Fetched, error) {
+	q, err := to.request(wire.Stage)
+	if err != nil {
+		return Fetched{}, err
 	}
-	tried := map[string]bool{}
-	for {
-		parcel, err := s.options.Parcels.get(from, id, base)
-		if err != nil && base != "" {
-			// Nobody needs the base: pruned on this side, for example.
-			tried[base], base = true, ""
-			continue
-		}
-		if err != nil {
-			return sent, err
-		}
-		tried[base] = true
-		answer, err := s.stage(ctx, parcel, digest, base, wanted)
-		if err != nil {
-			return sent, s.failed("stage "+id, err)
-		}
-		sent.Bytes += int64(len(parcel.Delta))
+	q.Edges = to.Edges
+	if end, bounded := ctx.Deadline(); bounded {
+		q.Within = (time.Until(end) * 9 / 10).Milliseconds()
+	}
+	var answer wire.Staged
+	if err = s.ask(ctx, q, &answer); err == nil {
 		switch answer.State {
-		case release.Present:
-			return sent, nil
-		case release.NeedBase:
-			if base == "" {
-				return sent, s.failed("stage "+id, fmt.Errorf("it asks for a base when it needs none: %s", answer.Reason))
-			}
-			base = s.choose(from, answer.Releases, tried)
-			continue
-		case release.Staged:
+		case wire.StatePresent:
+		case wire.StateNoWay:
+			err = &NoWayError{answer.Held, answer.Reason}
 		default:
-			return sent, s.failed("stage "+id, fmt.Errorf("its agent answers %q", answer.State))
-		}
-		if answer.Files != len(parcel.Missing) {
-			return sent, s.failed("stage "+id, fmt.Errorf("its agent misses %d files, by the manifests it is %d", answer.Files, len(parcel.Missing)))
-		}
-		more, err := from.Files(id, answer.More)
-		if err != nil {
-			return sent, s.failed("stage "+id, fmt.Errorf("its agent asks for more: %w", err))
-		}
-		size := parcel.size + release.StreamSize(more)
-		var done wire.Done
-		err = s.ask(ctx, wire.Request{Do: wire.Files, Release: id, Bytes: size}, func(w io.Writer) error {
-			if err := parcel.send(ctx, w); err != nil || len(more) == 0 {
-				return err
-			}
-			return from.Send(ctx, w, id, more)
-		}, &done)
-		if err == nil && done.State != wire.StatePresent {
-			err = fmt.Errorf("its agent answers %q", done.State)
-		}
-		if err != nil {
-			return sent, s.failed("send "+id, err)
-		}
-		sent.Files += len(parcel.Missing) + len(more)
-		sent.Bytes += size
-		return sent, nil
-	}
-}
-
-func (s *Session) stage(ctx context.Context, p *parcel, digest, base string, wanted gc.Wanted) (answer wire.Staged, err error) {
-	err = s.ask(ctx, wire.Request{
-		Do: wire.Stage, Release: p.id, Digest: digest, Base: base,
-		Bytes: int64(len(p.Delta)), More: true, Keep: wanted.Keep, Committed: latest(wanted),
-	}, func(w io.Writer) error {
-		_, err := w.Write(p.Delta)
-		return err
-	}, &answer)
-	return answer, err
-}
-
-// choose takes the newest release that both sides hold.
-func (s *Session) choose(from *release.Volume, held []release.Held, tried map[string]bool) string {
-	base := ""
-	for _, h := range held {
-		if tried[h.ID] || h.ID <= base {
-			continue
-		}
-		if digest, err := s.options.Parcels.digest(from, h.ID); err == nil && digest == h.Digest {
-			base = h.ID
+			err = fmt.Errorf("its agent answers %q", answer.State)
 		}
 	}
-	return base
+	if err != nil {
+		return Fetched{}, s.failed("stage "+to.Release, err)
+	}
+	return Fetched{answer.Packs, answer.Bytes}, nil
 }
-
-// latest are the releases that the member needs to know of.
-func latest(w gc.Wanted) []string { return w.Committed[:min(len(w.Committed), max(w.Keep, 2))] } // 2: what a rollback needs is among them
 
 // Activate makes a staged release the current one on the member, which then removes what is not
 // wanted any more. A *HookError says that it is, but that a program there failed.
-func (s *Session) Activate(ctx context.Context, id, digest string, generation int64, wanted gc.Wanted) error {
-	if !manifest.ValidID(id) || !manifest.ValidDigest(digest) {
-		return fmt.Errorf("activate %q: not a release", id)
+func (s *Session) Activate(ctx context.Context, to Desired) error {
+	q, err := to.request(wire.Activate)
+	if err != nil {
+		return err
 	}
 	var answer wire.Activated
-	err := s.ask(ctx, wire.Request{
-		Do: wire.Activate, Release: id, Digest: digest, Generation: generation, Keep: wanted.Keep, Committed: latest(wanted),
-	}, nil, &answer)
+	err = s.ask(ctx, q, &answer)
 	switch {
 	case err != nil:
 	case answer.State != wire.StateActive:
@@ -245,10 +189,23 @@ func (s *Session) Activate(ctx context.Context, id, digest string, generation in
 		err = (*HookError)(answer.Hook)
 	}
 	if err != nil {
-		return s.failed(fmt.Sprintf("activate generation %d", generation), err)
+		return s.failed(fmt.Sprintf("activate generation %d", to.Generation), err)
 	}
 	return nil
 }
+
+func (to Desired) request(do string) (wire.Request, error) {
+	if !manifest.ValidID(to.Release) || !manifest.ValidDigest(to.Digest) {
+		return wire.Request{}, fmt.Errorf("%s %q: not a release", do, to.Release)
+	}
+	return wire.Request{
+		Do: do, Release: to.Release, Digest: to.Digest, Generation: to.Generation, Store: to.Store,
+		Keys: to.Keys, PackKey: to.PackKey, Keep: to.Wanted.Keep, Committed: latest(to.Wanted),
+	}, nil
+}
+
+// latest are the releases that the member needs to know of.
+func latest(w gc.Wanted) []string { return w.Committed[:min(len(w.Committed), max(w.Keep, 2))] } // 2: what a rollback needs is among them
 
 func (s *Session) failed(what string, err error) error {
 	return fmt.Errorf("%s on %s (%s): %w", what, s.target.InstanceID, s.target.Address, err)

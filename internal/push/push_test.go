@@ -1,7 +1,6 @@
 package push
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,10 +13,14 @@ import (
 	"testing"
 	"time"
 
-	"ebs-release/internal/gc"
+	"ebs-release/internal/catchup"
 	"ebs-release/internal/manifest"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
+	"ebs-release/internal/store"
 	"ebs-release/internal/test/scratch"
+
+	"filippo.io/age"
 )
 
 func same(t *testing.T, a, b string) {
@@ -56,18 +59,18 @@ func wantError(t *testing.T, err, kind error, words ...string) {
 func TestMemberGetsOnlyWhatChanged(t *testing.T) {
 	server, f, first, second := two(t, volume(t))
 	s := f.open(t)
-	sent, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
+	fetched, err := s.Stage(t.Context(), f.desired(t, server, second, first.ID))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sent.Files != 9 || sent.Bytes < 100 || sent.Bytes > 10_000 {
-		t.Fatalf("sent %+v", sent)
+	if fetched.Packs != 1 || fetched.Bytes < 100 || fetched.Bytes > 10_000 {
+		t.Fatalf("fetched %+v", fetched)
 	}
 	same(t, server.Path(second.ID), f.Path(second.ID))
 	if current, _ := f.Current(); current != first.ID {
 		t.Fatalf("staging made %s current", current)
 	}
-	if err := s.Activate(t.Context(), second.ID, second.Digest, 2, gc.Wanted{}); err != nil {
+	if err := s.Activate(t.Context(), f.desired(t, server, second)); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Check(second.ID, second.Digest, 2); err != nil {
@@ -76,11 +79,15 @@ func TestMemberGetsOnlyWhatChanged(t *testing.T) {
 	if err := f.Verify(t.Context(), second.ID); err != nil {
 		t.Fatal(err)
 	}
-	again, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
-	if err != nil || again.Files != 0 {
+	again, err := s.Stage(t.Context(), f.desired(t, server, second, first.ID))
+	if err != nil || again.Packs != 0 {
 		t.Fatalf("a second time: %+v, %v", again, err)
 	}
-	wantError(t, s.Activate(t.Context(), first.ID, first.Digest, 1, gc.Wanted{}), ErrFenced, "generation 1")
+	older := f.desired(t, server, first)
+	older.Generation = 1
+	wantError(t, s.Activate(t.Context(), older), ErrFenced, "generation 1")
+	_, err = s.Stage(t.Context(), older)
+	wantError(t, err, ErrFenced, "generation 2 was activated here")
 	if files, err := s.Verify(t.Context(), second.ID, second.Digest, 2); err != nil || files != 10 {
 		t.Fatalf("%d files, %v", files, err)
 	}
@@ -99,14 +106,12 @@ func TestPushAfterPushOverOneConnection(t *testing.T) {
 		put(t, dir, "a", fmt.Sprint("round ", i))
 		put(t, dir, fmt.Sprintf("new%d/file", i), "new")
 		in := publish(t, server, dir, int64(10+i))
-		sent, err := s.Stage(t.Context(), server, in.ID, in.Digest, base, gc.Wanted{})
-		if err != nil {
+		want := f.desired(t, server, in, base)
+		want.Generation = int64(10 + i)
+		if _, err := s.Stage(t.Context(), want); err != nil {
 			t.Fatal(err)
 		}
-		if i > 0 && sent.Files != 1 { // the content of the new file is there already
-			t.Errorf("round %d: %+v", i, sent)
-		}
-		if err := s.Activate(t.Context(), in.ID, in.Digest, int64(10+i), gc.Wanted{}); err != nil {
+		if err := s.Activate(t.Context(), want); err != nil {
 			t.Fatal(err)
 		}
 		if files, err := s.Verify(t.Context(), in.ID, in.Digest, int64(10+i)); err != nil || files < 10+i {
@@ -120,38 +125,34 @@ func TestPushAfterPushOverOneConnection(t *testing.T) {
 	}
 }
 
-func TestMemberWithAnotherBase(t *testing.T) {
-	for name, prepare := range map[string]func(t *testing.T, server *release.Volume, f *far, first release.Ingested) (base string){
-		"said to hold nothing": func(*testing.T, *release.Volume, *far, release.Ingested) string { return "" },
-		"said to hold what nobody has": func(*testing.T, *release.Volume, *far, release.Ingested) string {
-			return "20200101T000000Z-000000000000"
-		},
-		"said to hold what it has not": func(t *testing.T, server *release.Volume, _ *far, _ release.Ingested) string {
-			dir := t.TempDir()
-			put(t, dir, "other", "other")
-			return publish(t, server, dir, 3).ID
-		},
-		"holds nothing that the server has": func(t *testing.T, _ *release.Volume, f *far, first release.Ingested) string {
+// What a member says when no pack leads on is what another pack can start from.
+func TestMemberThatNoPackLeadsOnSaysWhatItHolds(t *testing.T) {
+	for name, tc := range map[string]struct {
+		prepare func(t *testing.T, f *far, first release.Ingested)
+		held    bool // that it can start from
+		said    string
+	}{
+		"there is none": {func(*testing.T, *far, release.Ingested) {}, true, "no packs lead there"},
+		"it holds nothing": {func(t *testing.T, f *far, first release.Ingested) {
 			if err := errors.Join(os.RemoveAll(f.Path(first.ID)), os.Remove(f.Root()+"/.ebs-release/"+first.ID+".manifest")); err != nil {
 				t.Fatal(err)
 			}
-			return first.ID
-		},
-		"base damaged": func(t *testing.T, _ *release.Volume, f *far, first release.Ingested) string {
-			put(t, f.Path(first.ID), "same", "x")
-			return first.ID
-		},
-		"base pruned on the server": func(t *testing.T, server *release.Volume, _ *far, first release.Ingested) string {
-			if _, err := server.Prune(t.Context(), gc.Wanted{Keep: 1}); err != nil {
-				t.Fatal(err)
-			}
-			return first.ID
-		},
+		}, false, "no packs lead there"},
+		"what it holds is damaged": {func(t *testing.T, f *far, first release.Ingested) { put(t, f.Path(first.ID), "same", "x") }, false, "same: is not what its manifest says"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server, f, first, second := two(t, volume(t))
-			base := prepare(t, server, f, first)
-			if _, err := f.open(t).Stage(t.Context(), server, second.ID, second.Digest, base, gc.Wanted{}); err != nil {
+			tc.prepare(t, f, first)
+			s, want := f.open(t), f.desired(t, server, second)
+			if strings.Contains(name, "damaged") {
+				want = f.desired(t, server, second, first.ID)
+			}
+			_, err := s.Stage(t.Context(), want)
+			none, ok := errors.AsType[*NoWayError](err)
+			if !ok || (len(none.Held) == 1 && none.Held[0] == release.Held{ID: first.ID, Digest: first.Digest}) != tc.held || !strings.Contains(none.Reason, tc.said) {
+				t.Fatalf("%v, %+v", err, none)
+			}
+			if _, err := s.Stage(t.Context(), f.desired(t, server, second, "")); err != nil {
 				t.Fatal(err)
 			}
 			same(t, server.Path(second.ID), f.Path(second.ID))
@@ -159,42 +160,71 @@ func TestMemberWithAnotherBase(t *testing.T) {
 	}
 }
 
-func TestParcelsAreMadeOnceForAllMembers(t *testing.T) {
-	server, _, first, second := two(t, volume(t))
-	parcels := NewParcels()
-	a, err := parcels.get(server, second.ID, first.ID)
+// A member's volume may be from before there were keys, or from before they were changed.
+func TestKeysComeWithTheActivation(t *testing.T) {
+	server, f, _, second := two(t, volume(t))
+	key, err := age.GenerateX25519Identity()
+	if err == nil {
+		err = server.SetPackKey(t.Context(), key.String())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := parcels.get(server, second.ID, first.ID)
-	if err != nil || a != b {
-		t.Fatalf("%p, %p, %v", a, b, err)
-	}
-	whole, err := parcels.get(server, second.ID, "")
-	if err != nil || len(whole.Missing) <= len(a.Missing) || whole.size <= a.size {
-		t.Fatalf("%+v, %v", whole, err)
-	}
-	// Kept or read anew, it is the same.
-	var kept, read bytes.Buffer
-	if err := errors.Join(whole.send(t.Context(), &kept), server.Send(t.Context(), &read, second.ID, whole.Missing)); err != nil {
+	objects, err := store.NewDirectory(f.store)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(kept.Bytes(), read.Bytes()) || int64(kept.Len()) != whole.size {
-		t.Fatalf("%d and %d bytes, want %d", kept.Len(), read.Len(), whole.size)
+	edge, err := catchup.Make(t.Context(), server, objects, "", second.ID, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := f.desired(t, server, second)
+	want.Edges, want.Keys = []pointer.Edge{edge}, []string{"ed25519:one"}
+	s := f.open(t)
+	_, err = s.Stage(t.Context(), want)
+	wantError(t, err, nil, "it is encrypted, and the volume has no key for it")
+	want.PackKey = key.String()
+	if _, err := s.Stage(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := f.Keys(); err != nil || keys != nil { // the pointer of before is still the one that counts
+		t.Errorf("%v, %v", keys, err)
+	}
+	if err := s.Activate(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	keys, err := f.Keys()
+	secret, secretErr := f.PackKey()
+	if err := errors.Join(err, secretErr); err != nil || len(keys) != 1 || keys[0] != want.Keys[0] || secret != want.PackKey {
+		t.Errorf("%v, %v", keys, err)
 	}
 }
 
-func TestFilesTooLargeToKeepAreSent(t *testing.T) {
-	server, f, first, _ := two(t, volume(t))
-	dir := t.TempDir()
-	put(t, dir, "a", "small")
-	put(t, dir, "large", strings.Repeat("0123456789abcdef", keptMost/16))
-	in := publish(t, server, dir, 3)
-	sent, err := f.open(t).Stage(t.Context(), server, in.ID, in.Digest, first.ID, gc.Wanted{})
-	if err != nil || sent.Files != 2 || sent.Bytes < keptMost {
-		t.Fatalf("%+v, %v", sent, err)
+// A member that waits for the store says so before the publisher gives it up.
+func TestMemberSaysWhatItWaitsFor(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	f.agent(t, "PUSH_TEST_AWAY=1")
+	s, want := f.open(t), f.desired(t, server, second, first.ID)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	_, err := s.Stage(ctx, want)
+	wantError(t, err, nil, "fetch pack packs/", "the store does not answer")
+	if err := ctx.Err(); err != nil {
+		t.Error("it said so too late")
 	}
-	same(t, server.Path(in.ID), f.Path(in.ID))
+}
+
+func TestMemberOfAnotherStoreRefuses(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	if err := f.SetStore(t.Context(), "0123456789abcdef"); err != nil {
+		t.Fatal(err)
+	}
+	want := f.desired(t, server, second, first.ID)
+	want.Store = "fedcba9876543210"
+	s := f.open(t)
+	_, err := s.Stage(t.Context(), want)
+	wantError(t, err, nil, "belongs to store 0123456789abcdef")
+	wantError(t, s.Activate(t.Context(), want), nil, "belongs to store 0123456789abcdef")
 }
 
 func TestWrongHostKeyIsRefused(t *testing.T) {
@@ -371,7 +401,7 @@ func TestFarSideThatCannot(t *testing.T) {
 			tc.do()
 			s, err := Open(t.Context(), f.target, f.options)
 			if err == nil {
-				_, err = s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
+				_, err = s.Stage(t.Context(), f.desired(t, server, second, first.ID))
 				_ = s.Close()
 			}
 			wantError(t, err, tc.kind, tc.want)
@@ -385,22 +415,8 @@ func TestMemberThatIsNotReadyKeepsItsConnection(t *testing.T) {
 	f.agent(t, "PUSH_TEST_BOOTING=1")
 	s := f.open(t)
 	for range 2 {
-		_, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
+		_, err := s.Stage(t.Context(), f.desired(t, server, second, first.ID))
 		wantError(t, err, ErrNotReady)
-	}
-}
-
-func TestFileThatIsNotWhatWasPublishedIsNotSent(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
-	put(t, server.Path(second.ID), "a", "TWO of a") // of the same size: the member finds it
-	_, err := f.open(t).Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
-	wantError(t, err, nil, "send "+second.ID, "a: its content has another sha256")
-	put(t, server.Path(second.ID), "a", "of another size")
-	f.options.Parcels = nil
-	_, err = f.open(t).Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
-	wantError(t, err, nil, "send a: it has 15 bytes")
-	if ids, err := f.Releases(); err != nil || len(ids) != 1 {
-		t.Errorf("%v, %v", ids, err)
 	}
 }
 
@@ -412,10 +428,10 @@ func TestHookThatFailsIsNamed(t *testing.T) {
 	}
 	f.agent(t, "PUSH_TEST_HOOKS="+dir)
 	s := f.open(t)
-	if _, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{}); err != nil {
+	if _, err := s.Stage(t.Context(), f.desired(t, server, second, first.ID)); err != nil {
 		t.Fatal(err)
 	}
-	err := s.Activate(t.Context(), second.ID, second.Digest, 2, gc.Wanted{})
+	err := s.Activate(t.Context(), f.desired(t, server, second))
 	failed, ok := errors.AsType[*HookError](err)
 	if !ok || failed.Name != "50-reload" || failed.Code != 3 || failed.Line != "no such service" {
 		t.Fatalf("%v", err)
@@ -437,23 +453,11 @@ func TestFullMemberIsItsOwnError(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = os.Remove(member.Root() + "/taken") }()
-		_, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID, gc.Wanted{})
+		_, err := f.open(t).Stage(t.Context(), f.desired(t, server, big, first.ID))
 		wantError(t, err, ErrNoSpace, "the release needs 1.0 MiB more")
 	})
-	t.Run("while it is sent", func(t *testing.T) {
-		f.agent(t, "PUSH_TEST_FILL=1")
-		_, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID, gc.Wanted{})
-		wantError(t, err, ErrNoSpace)
-		if ids, err := f.Releases(); err != nil || len(ids) != 1 || ids[0] != first.ID {
-			t.Fatalf("releases: %v, %v", ids, err)
-		}
-	})
 	t.Run("room again", func(t *testing.T) {
-		f.agent(t)
-		if err := os.Remove(member.Root() + "/filler"); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.open(t).Stage(t.Context(), server, big.ID, big.Digest, first.ID, gc.Wanted{}); err != nil {
+		if _, err := f.open(t).Stage(t.Context(), f.desired(t, server, big, first.ID)); err != nil {
 			t.Fatal(err)
 		}
 		same(t, server.Path(big.ID), f.Path(big.ID))
@@ -553,6 +557,6 @@ func TestLostConnectionSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-s.done
-	_, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{})
+	_, err := s.Stage(t.Context(), f.desired(t, server, second, first.ID))
 	wantError(t, err, ErrLost)
 }

@@ -240,16 +240,13 @@ func (s *Session) hello() error {
 	return fmt.Errorf("%w: its shell talks without end", ErrNoAgent)
 }
 
-// ask sends a request, with what follows its line, and waits for the answer. A session whose
-// request did not get one is of no use any more.
-func (s *Session) ask(ctx context.Context, q wire.Request, body func(io.Writer) error, answer any) error {
+// ask sends a request, and waits for the answer. A session whose request did not get one is of no
+// use any more.
+func (s *Session) ask(ctx context.Context, q wire.Request, answer any) error {
 	defer context.AfterFunc(ctx, func() { s.finish(context.Cause(ctx)) })()
 	sent := make(chan error, 1)
 	go func() {
 		err := wire.Write(s.stdin, q)
-		if err == nil && body != nil {
-			err = body(s.stdin)
-		}
 		if err != nil && !errors.Is(err, syscall.EPIPE) {
 			s.finish(err) // the agent would wait for the rest
 		}
@@ -263,7 +260,7 @@ func (s *Session) ask(ctx context.Context, q wire.Request, body func(io.Writer) 
 	}
 	var failure wire.Failure
 	if err := json.Unmarshal(line, &failure); err == nil && failure.Error != "" {
-		return ofAgent(q.Do, failure)
+		return ofAgent(failure)
 	}
 	if notSent != nil {
 		return notSent

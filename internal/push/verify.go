@@ -16,7 +16,7 @@ func (s *Session) Verify(ctx context.Context, id, digest string, generation int6
 		return 0, fmt.Errorf("verify %q: not a release", id)
 	}
 	var answer wire.Verified
-	err = s.ask(ctx, wire.Request{Do: wire.Verify, Release: id, Digest: digest, Generation: generation}, nil, &answer)
+	err = s.ask(ctx, wire.Request{Do: wire.Verify, Release: id, Digest: digest, Generation: generation}, &answer)
 	switch {
 	case err != nil:
 	case answer.State != wire.StateVerified || answer.Digest != digest:

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"os"
 	"testing"
-
-	"ebs-release/internal/gc"
 )
 
 func TestVerifyHasTheMemberReadItsFiles(t *testing.T) {
@@ -29,7 +27,7 @@ func TestVerifyHasTheMemberReadItsFiles(t *testing.T) {
 func TestVerifyLooksAtWhatIsServed(t *testing.T) {
 	server, f, first, second := two(t, volume(t))
 	s := f.open(t)
-	if _, err := s.Stage(t.Context(), server, second.ID, second.Digest, first.ID, gc.Wanted{}); err != nil {
+	if _, err := s.Stage(t.Context(), f.desired(t, server, second, first.ID)); err != nil {
 		t.Fatal(err)
 	}
 	_, err := s.Verify(t.Context(), second.ID, second.Digest, 1)

@@ -3,32 +3,32 @@
 package receive
 
 import (
-	"bufio"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
 	"ebs-release/internal/activation"
+	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/hook"
 	"ebs-release/internal/manifest"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
+	"ebs-release/internal/store"
+	"ebs-release/internal/words"
 )
 
-// How long the publisher may say nothing: between two requests it waits for other members and for a
-// snapshot; what belongs to a request comes at once.
-const (
-	betweenRequests = 2 * time.Hour
-	withinRequest   = time.Minute
-)
+// betweenRequests is how long the publisher may say nothing: it waits for other members, and for a
+// snapshot.
+const betweenRequests = 2 * time.Hour
 
 // Receiver serves one connection.
 type Receiver struct {
@@ -36,45 +36,29 @@ type Receiver struct {
 	// the volume. It is called for each request, as an `up` may start between two of them; the volume
 	// is closed after the request.
 	Ready   func() (*release.Volume, error)
-	Keep    int      // releases on the volume, when the publisher says nothing of it
-	Hooks   hook.Dir // programs to run after an activation
-	Version string   // of the agent
+	Packs   func(context.Context) (store.Reader, error) // the store that this member reads
+	Keep    int                                         // releases on the volume, when the publisher says nothing of it
+	Hooks   hook.Dir                                    // programs to run after an activation
+	Version string                                      // of the agent
 	Log     *slog.Logger
-
-	// Between stage and files:
-	staging *release.Staging
-	staged  *release.Volume
 }
 
 // Run answers requests until the end of in.
-func (r *Receiver) Run(ctx context.Context, in io.Reader, out io.Writer) (err error) {
-	input, stop := listen(ctx, in)
+func (r *Receiver) Run(ctx context.Context, in io.Reader, out io.Writer) error {
+	heard, stop := listen(ctx, in)
 	defer stop()
-	defer func() { err = errors.Join(err, r.drop()) }()
-	lines := bufio.NewReaderSize(input, 64<<10)
 	if err := wire.Write(out, wire.Hello{Schema: wire.Schema, State: wire.StateListening, Agent: r.Version}); err != nil {
 		return err
 	}
 	for {
-		if r.staging == nil {
-			input.patience(betweenRequests)
-		} else {
-			input.patience(withinRequest) // the files come at once, and the volume is locked for them
-		}
-		line, err := wire.Read(lines)
+		request, err := heard.next(betweenRequests)
 		if errors.Is(err, io.EOF) {
 			return nil
-		}
-		var request wire.Request
-		if err == nil {
-			err = json.Unmarshal(line, &request)
 		}
 		if err != nil {
 			return fmt.Errorf("read a request: %w", err)
 		}
-		input.patience(withinRequest)
-		body := &io.LimitedReader{R: lines, N: request.Bytes}
-		answer, err := r.serve(ctx, request, body)
+		answer, err := r.serve(ctx, request, heard)
 		if err != nil {
 			answer = wire.Failure{Schema: wire.Schema, Error: strings.Join(strings.Fields(err.Error()), " "), Code: exit.Code(err)}
 		}
@@ -84,38 +68,25 @@ func (r *Receiver) Run(ctx context.Context, in io.Reader, out io.Writer) (err er
 		if err == nil && request.Do == wire.Activate {
 			r.prune(ctx, request) // now that nobody waits for it
 		}
-		// What a request that failed did not read. It may be a lot: then the publisher has to call
-		// again.
-		if _, err := io.CopyN(io.Discard, body, min(body.N, 1<<20)); err != nil || body.N > 0 {
-			return errors.Join(err, errors.New("a request failed before all of it was read"))
-		}
 	}
 }
 
-func (r *Receiver) serve(ctx context.Context, q wire.Request, body io.Reader) (answer any, err error) {
-	if q.Bytes < 0 {
-		return nil, exit.With(exit.Usage, fmt.Errorf("a request with %d bytes behind it", q.Bytes))
-	}
-	// Only files go on with what is staged. All else is done without it: it has the volume locked.
-	if q.Do != wire.Files {
-		if err := r.drop(); err != nil {
-			return nil, err
-		}
-	}
+func (r *Receiver) serve(ctx context.Context, q wire.Request, heard *requests) (answer any, err error) {
 	v, err := r.Ready()
 	if err != nil {
-		return nil, errors.Join(err, r.drop())
+		return nil, err
 	}
-	defer func() {
-		if v != r.staged {
-			_ = v.Close()
-		}
-	}()
+	defer func() { _ = v.Close() }()
 	switch q.Do {
 	case wire.Stage:
-		return r.stage(ctx, v, q, body)
-	case wire.Files:
-		return r.files(ctx, q, body)
+		ctx, stop := heard.whileThere(ctx) // then nobody waits for the release any more
+		defer stop()
+		if q.Within > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, time.Duration(q.Within)*time.Millisecond)
+			defer cancel()
+		}
+		return r.stage(ctx, v, q)
 	case wire.Activate:
 		return r.activate(ctx, v, q)
 	case wire.Verify:
@@ -125,44 +96,50 @@ func (r *Receiver) serve(ctx context.Context, q wire.Request, body io.Reader) (a
 	}
 }
 
-func (r *Receiver) stage(ctx context.Context, v *release.Volume, q wire.Request, delta io.Reader) (any, error) {
+// stage catches up beside what is served, by the packs that the publisher names. It is believed as
+// it is: who may log in as the owner of the tree may write all of it.
+func (r *Receiver) stage(ctx context.Context, v *release.Volume, q wire.Request) (any, error) {
 	wanted, err := r.wanted(q)
+	if err == nil {
+		err = v.CheckStore(q.Store)
+	}
+	for i, e := range q.Edges {
+		if edgeErr := e.Check(); edgeErr != nil && err == nil {
+			err = exit.With(exit.Usage, fmt.Errorf("pack %d of the request: %w", i+1, edgeErr))
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
-	result, staging, err := v.Stage(ctx,
-		release.StageRequest{ID: q.Release, Digest: q.Digest, Base: q.Base, Delta: delta, Wanted: wanted, More: q.More})
-	if staging != nil {
-		r.staging, r.staged = staging, v
+	to := catchup.Volume{Volume: v, Packs: r.Packs, Served: true, Wanted: wanted, Secret: q.PackKey}
+	way, err := to.To(ctx, pointer.Pointer{Generation: q.Generation, Release: q.Release, Digest: q.Digest, Edges: q.Edges})
+	answer := wire.Staged{Schema: wire.Schema, State: wire.StatePresent, Release: q.Release, Packs: way.Packs, Bytes: way.Bytes}
+	damaged := errors.Is(err, release.ErrBase)
+	switch {
+	case errors.Is(err, release.ErrOldPointer):
+		return nil, exit.With(exit.Conflict, err)
+	case !damaged && !errors.Is(err, catchup.ErrNoWay):
+		return answer, err
 	}
-	return wire.Staged{Schema: wire.Schema, StageResult: result}, err
-}
-
-func (r *Receiver) files(ctx context.Context, q wire.Request, files io.Reader) (any, error) {
-	if r.staging == nil {
-		return nil, errors.New("files come before anything is staged")
+	answer.State, answer.Reason = wire.StateNoWay, words.OneLine(err)
+	if answer.Held, err = v.Holds(); damaged {
+		answer.Held = slices.DeleteFunc(answer.Held, func(h release.Held) bool { return h.ID == way.From })
 	}
-	err := r.staging.Receive(ctx, files)
-	return wire.Done{Schema: wire.Schema, State: wire.StatePresent, Release: q.Release}, errors.Join(err, r.drop())
-}
-
-// drop lets go of what is staged.
-func (r *Receiver) drop() error {
-	if r.staging == nil {
-		return nil
-	}
-	err := errors.Join(r.staging.Close(), r.staged.Close())
-	r.staging, r.staged = nil, nil
-	return err
+	return answer, err
 }
 
 // activate answers without a Hook only once all programs have succeeded.
 func (r *Receiver) activate(ctx context.Context, v *release.Volume, q wire.Request) (any, error) {
 	active := wire.Activated{Schema: wire.Schema, State: wire.StateActive, Generation: q.Generation, Release: q.Release}
-	err := activation.Run(ctx, v, r.Hooks, activation.Target{Release: q.Release, Digest: q.Digest, Generation: q.Generation})
+	err := v.CheckStore(q.Store)
+	if err == nil {
+		err = activation.Run(ctx, v, r.Hooks, activation.Target{Release: q.Release, Digest: q.Digest, Generation: q.Generation})
+	}
 	if failed, ok := errors.AsType[*hook.Failure](err); ok {
-		active.Hook = &wire.Hook{Name: failed.Name, Code: failed.Code, Line: failed.Line}
-		return active, nil
+		active.Hook, err = &wire.Hook{Name: failed.Name, Code: failed.Code, Line: failed.Line}, nil
+	}
+	if err == nil {
+		err = catchup.SetKeys(ctx, v, q.Keys, q.PackKey)
 	}
 	return active, err
 }

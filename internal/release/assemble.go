@@ -16,8 +16,8 @@ import (
 var (
 	// errOrigin: a file that was to be copied is not what its manifest says.
 	errOrigin = errors.New("is not what its manifest says")
-	// errBase: the base release is damaged or not the one that the delta was made for.
-	errBase = errors.New("base release cannot be used")
+	// ErrBase says that the release to start from is damaged, or another one.
+	ErrBase = errors.New("the release that it starts from cannot be used")
 )
 
 // assembly makes a tree what a manifest says, out of whatever is in it: nothing, or an older
@@ -36,11 +36,8 @@ type assembly struct {
 	// copyAs says whether an entry is to be copied, and from which path below copies. What is not is
 	// left out.
 	copyAs func(planned) (path string, ok bool)
-	// lost is told which entries cannot be made, as their files in the base are not what its
-	// manifest says; nil: that is an error.
-	lost  func(index int)
-	who   owner
-	began unix.Timespec // see justNow. What is written to a file of the new tree from here on is told by its time
+	who    owner
+	began  unix.Timespec // see justNow. What is written to a file of the new tree from here on is told by its time
 
 	// While build runs:
 	to, from, elsewhere, original *dirs // the tree, the same place in the base, another one in it, copies
@@ -93,12 +90,12 @@ func (a *assembly) build(ctx context.Context, partial *os.File) error {
 	return whatIsFull(partial, err)
 }
 
-// tryAgain copies what could not be linked. What is not right even so is lost.
+// tryAgain copies what could not be linked.
 func (a *assembly) tryAgain(ctx context.Context) error {
 	again := a.again
 	a.again = nil
 	slices.SortFunc(again, func(x, y place) int { return x.index - y.index })
-	err := a.work(ctx, func() error {
+	return a.work(ctx, func() error {
 		for _, p := range again {
 			if err := errors.Join(ctx.Err(), a.vacate(&p)); err != nil {
 				return err
@@ -109,11 +106,6 @@ func (a *assembly) tryAgain(ctx context.Context) error {
 		}
 		return nil
 	})
-	for _, p := range a.again {
-		err = errors.Join(err, a.vacate(&p))
-		a.lose(p)
-	}
-	return err
 }
 
 // vacate opens the directory of a place once more, and takes away what is there.
@@ -125,12 +117,6 @@ func (a *assembly) vacate(p *place) (err error) {
 		return pathError("remove", p.entry.Path, err)
 	}
 	return nil
-}
-
-// lose gives up on an entry.
-func (a *assembly) lose(p place) {
-	a.hides = true
-	a.lost(p.index)
 }
 
 // work lets produce hand out jobs.
@@ -156,8 +142,8 @@ func (a *assembly) do(h *hasher, j job) error {
 		if linked, err := a.linkIfRight(h, j); linked || err != nil {
 			return err
 		}
-	} else if err := errors.Join(a.fill(h, j), j.to.Close()); a.lost == nil || !errors.Is(err, errOrigin) {
-		return err
+	} else {
+		return errors.Join(a.fill(h, j), j.to.Close())
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

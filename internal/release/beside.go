@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
+	"os"
 
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
@@ -17,8 +19,9 @@ const besideDir = stateDir + "/beside" + partialExt
 
 // CatchUpBeside makes release s.To by a pack, as CatchUp does, and leaves s.From and what is served
 // as they are: the new tree is made of links to it, and gets its name when it is whole and on disk.
-// It needs no root. wanted says what may go when there is no room, or become the new tree: see
-// Stage. fs.ErrExist: the release is there. After an error nothing is left behind.
+// It needs no root. wanted says what may go when there is no room, or become the new tree, which
+// only root does: see recycle. fs.ErrExist: the release is there. ErrBase: the one that it starts
+// from is not what its manifest says. After an error nothing is left behind.
 func (v *Volume) CatchUpBeside(ctx context.Context, s Step, pack PackReader, wanted gc.Wanted) error {
 	err := manifest.CheckID(s.To)
 	if s.From != "" || s.FromDigest != "" {
@@ -27,12 +30,12 @@ func (v *Volume) CatchUpBeside(ctx context.Context, s Step, pack PackReader, wan
 	if err != nil {
 		return fmt.Errorf("catch up: %w", err)
 	}
-	staging := &Staging{volume: v, id: s.To}
-	if staging.unlock, err = v.lock(ctx); err == nil {
-		if err = staging.beside(ctx, s, pack, wanted); err != nil {
+	b := &beside{volume: v, id: s.To}
+	if b.unlock, err = v.lock(ctx); err == nil {
+		if err = b.catchUp(ctx, s, pack, wanted); err != nil {
 			err = whatIsFull(v.dir, err)
 		}
-		err = errors.Join(err, staging.Close())
+		err = errors.Join(err, b.close())
 	}
 	if err != nil {
 		return fmt.Errorf("catch up from release %q to %s, beside what is served: %w", s.From, s.To, err)
@@ -40,21 +43,31 @@ func (v *Volume) CatchUpBeside(ctx context.Context, s Step, pack PackReader, wan
 	return nil
 }
 
-func (s *Staging) beside(ctx context.Context, step Step, pack PackReader, wanted gc.Wanted) error {
-	v := s.volume
+// beside is a tree on its way. Until close nobody else changes the volume.
+type beside struct {
+	volume   *Volume
+	id       string
+	unlock   func()
+	partial  *os.File
+	assembly *assembly
+	done     bool
+}
+
+func (b *beside) catchUp(ctx context.Context, step Step, pack PackReader, wanted gc.Wanted) error {
+	v := b.volume
 	if err := v.isNew(step); err != nil {
 		return err
 	}
 	base, size, err := v.openBase(step)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrBase, err)
 	}
 	defer base.close()
 	who, err := v.owner()
 	if err != nil {
 		return err
 	}
-	if s.partial, err = v.startPartial(s.id, who); err != nil {
+	if b.partial, err = v.startPartial(b.id, who); err != nil {
 		return err
 	}
 	// The new manifest comes to the volume first, and is about as large as that of the base.
@@ -71,19 +84,65 @@ func (s *Staging) beside(ctx context.Context, step Step, pack PackReader, wanted
 	if err != nil {
 		return err
 	}
-	s.assembly = &assembly{
+	b.assembly = &assembly{
 		entries: v.entriesBeside, base: base.dir, whole: base.whole, spans: base.spans, copies: base.dir, who: who, copyAs: fromBase,
 	}
-	if _, err := s.assemble(ctx, wanted, step.From); err != nil {
+	if err := b.assemble(ctx, wanted, step.From); err != nil {
 		return err
 	}
-	if err := s.receivePack(ctx, pack); err != nil {
+	if err := b.receive(ctx, pack); err != nil {
 		return err
 	}
-	if err := errors.Join(pack.End(), s.assembly.seal(s.partial)); err != nil {
+	if err := errors.Join(pack.End(), b.assembly.seal(b.partial)); err != nil {
 		return err
 	}
-	return s.nameBeside()
+	return b.name()
+}
+
+// close lets others change the volume. A release that is not whole goes.
+func (b *beside) close() error {
+	var err error
+	if b.partial != nil {
+		_ = b.partial.Close()
+		if !b.done {
+			err = b.volume.abandon(b.assembly)
+		}
+	}
+	b.unlock()
+	return err
+}
+
+// assemble makes what the volume has, of an old tree if there is one to spare.
+func (b *beside) assemble(ctx context.Context, wanted gc.Wanted, base string) (err error) {
+	recycled := ""
+	if wanted.Keep > 0 {
+		if recycled, err = b.volume.recycle(ctx, b.id, b.assembly, wanted, base); err != nil {
+			return err
+		}
+	}
+	err = b.assembly.build(ctx, b.partial)
+	if recycled != "" && errors.Is(err, fs.ErrPermission) { // what belongs to another user cannot be made into anything
+		if err = b.startOver(recycled); err == nil {
+			err = b.assembly.build(ctx, b.partial)
+		}
+	}
+	if base != "" && (errors.Is(err, errOrigin) || errors.Is(err, fs.ErrPermission)) { // its owner may not read all of it
+		err = fmt.Errorf("%w: %w", ErrBase, err)
+	}
+	return err
+}
+
+// startOver makes the partial tree an empty one. What was recycled goes back under the name that it
+// had when it stopped to be a release.
+func (b *beside) startOver(recycled string) error {
+	_ = b.partial.Close()
+	if err := b.volume.root.Rename(releasesDir+"/"+b.id+partialExt, releasesDir+"/"+recycled+partialExt); err != nil {
+		return err
+	}
+	var err error
+	b.partial, err = b.volume.newPartial(b.id, b.assembly.who)
+	b.assembly.pendingModes, b.assembly.again = nil, nil
+	return err
 }
 
 // openBase opens what the tree is made from, if anything, and says how large its manifest is, in
@@ -175,12 +234,12 @@ func (v *Volume) changesBeside(ctx context.Context) iter.Seq2[manifest.Change, e
 	}
 }
 
-// receivePack takes what the base does not have.
-func (s *Staging) receivePack(ctx context.Context, pack PackReader) error {
-	directories := &dirs{root: s.partial}
+// receive takes what the base does not have.
+func (b *beside) receive(ctx context.Context, pack PackReader) error {
+	directories := &dirs{root: b.partial}
 	defer directories.close()
 	h := newHasher()
-	return s.volume.eachChange(ctx, besideDir, func(_ int, c *manifest.Change) error {
+	return b.volume.eachChange(ctx, besideDir, func(_ int, c *manifest.Change) error {
 		if !c.HasContent() {
 			return nil
 		}
@@ -188,7 +247,7 @@ func (s *Staging) receivePack(ctx context.Context, pack PackReader) error {
 		if err != nil {
 			return err
 		}
-		return s.receiveFile(readerFunc(func(into []byte) (int, error) { // a large file must not outlast ctx
+		return b.receiveFile(readerFunc(func(into []byte) (int, error) { // a large file must not outlast ctx
 			if err := ctx.Err(); err != nil {
 				return 0, err
 			}
@@ -197,25 +256,50 @@ func (s *Staging) receivePack(ctx context.Context, pack PackReader) error {
 	})
 }
 
-// nameBeside is publish, with the manifest that was made on the volume.
-func (s *Staging) nameBeside() error {
-	v, text, made := s.volume, stateDir+"/"+s.id+manifestExt, besideDir+mergedFile
+// receiveFile writes a file that was not there, and compares it with its sha256 meanwhile.
+func (b *beside) receiveFile(from io.Reader, h *hasher, directories *dirs, e *manifest.Entry) (err error) {
+	dir, name, err := directories.parent(e.Path)
+	if err != nil {
+		return err
+	}
+	to, err := create(dir, name)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closeErr := to.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	sum, size, err := h.sum(io.LimitReader(from, e.Size), to)
+	if err != nil {
+		return err
+	}
+	if size != e.Size || sum != e.SHA256 {
+		return errors.New("its content has another sha256")
+	}
+	return b.assembly.complete(to, e, b.assembly.began)
+}
+
+// name is publish, with the manifest that was made on the volume.
+func (b *beside) name() error {
+	v, text, made := b.volume, stateDir+"/"+b.id+manifestExt, besideDir+mergedFile
 	if err := v.removeTree(text); err != nil { // of a tree that a crash kept from its name
 		return err
 	}
-	if err := v.stampMerged(made, s.assembly.who, s.assembly.began); err != nil {
+	if err := v.stampMerged(made, b.assembly.who, b.assembly.began); err != nil {
 		return err
 	}
 	if err := v.root.Rename(made, text); err != nil {
 		return err
 	}
-	if err := v.giveName(s.id, s.assembly); err != nil {
-		if _, none := v.root.Lstat(releasesDir + "/" + s.id); errors.Is(none, fs.ErrNotExist) {
+	if err := v.giveName(b.id, b.assembly); err != nil {
+		if _, none := v.root.Lstat(releasesDir + "/" + b.id); errors.Is(none, fs.ErrNotExist) {
 			err = errors.Join(err, v.root.Remove(text))
 		}
 		return err
 	}
-	s.done = true
+	b.done = true
 	_ = v.removeTree(besideDir) // or the next sweep does
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"iter"
 	"os"
 	"strings"
 	"testing"
@@ -85,6 +86,8 @@ func TestABadPackChangesNothingBeside(t *testing.T) {
 			t.Fatalf("%s: the volume was changed:\n%s\nbefore:\n%s", name, now, ours)
 		}
 	}
+	err := catchUpBeside(t.Context(), far, before, next, bytes.NewReader(bytes.Replace(good, []byte("zzz"), []byte("zzy"), 1)), 0)
+	wantError(t, err, next.ID, "new/deep/tree/of/files: its content has another sha256")
 	if err := catchUpBeside(t.Context(), far, before, next, bytes.NewReader(good), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +118,9 @@ func TestWhatTheBaseLostIsMissedBeside(t *testing.T) {
 				do(t, far.Path(before.ID)+"/"+name)
 				ours := listing(t, far)
 				err := catchUpBeside(t.Context(), far, before, next, bytes.NewReader(packOf(t, server, before, next)), 0)
-				wantError(t, err, "is not what its manifest says")
+				if wantError(t, err, "is not what its manifest says"); !errors.Is(err, ErrBase) {
+					t.Error(err)
+				}
 				if now := listing(t, far); now != ours {
 					t.Fatalf("the volume was changed:\n%s\nbefore:\n%s", now, ours)
 				}
@@ -124,17 +129,190 @@ func TestWhatTheBaseLostIsMissedBeside(t *testing.T) {
 	}
 }
 
-// signed is the text of a pack whose digest is that of what comes out, as who stole a key can have
-// it.
-func signed(t *testing.T, far *Volume, before Ingested, id string, changes []manifest.Change) (Ingested, []byte) {
-	t.Helper()
-	all := func(yield func(manifest.Change, error) bool) {
+// TestADamagedBaseIsToldAndFromNothingItGoes: as often as it is tried, and what failed before hides
+// nothing.
+func TestADamagedBaseIsToldAndFromNothingItGoes(t *testing.T) {
+	manifestOf := func(far *Volume, one Ingested) string {
+		return far.Root() + "/" + stateDir + "/" + one.ID + manifestExt
+	}
+	at := func(do func(t *testing.T, tree string)) func(*testing.T, *Volume, Ingested) {
+		return func(t *testing.T, far *Volume, one Ingested) { do(t, far.Path(one.ID)) }
+	}
+	for name, spoil := range map[string]func(t *testing.T, far *Volume, one Ingested){
+		"not there": func(t *testing.T, far *Volume, one Ingested) { remove(t, far.Path(one.ID), "") },
+		"a file": func(t *testing.T, far *Volume, one Ingested) {
+			remove(t, far.Path(one.ID), "")
+			put(t, far.Root(), "releases/"+one.ID, "x")
+		},
+		"no manifest": func(t *testing.T, far *Volume, one Ingested) { remove(t, manifestOf(far, one), "") },
+		"manifest is a directory": func(t *testing.T, far *Volume, one Ingested) {
+			remove(t, manifestOf(far, one), "")
+			put(t, manifestOf(far, one), "x", "x")
+		},
+		"other manifest":        func(t *testing.T, far *Volume, one Ingested) { put(t, manifestOf(far, one), "", "d 0755 x\n") },
+		"a file is gone":        at(func(t *testing.T, tree string) { remove(t, tree, "etc/same") }),
+		"a file is empty":       at(func(t *testing.T, tree string) { put(t, tree, "etc/same", "") }),
+		"a file was edited":     at(func(t *testing.T, tree string) { secretly(t, tree+"/etc/same") }),
+		"a file was written to": at(func(t *testing.T, tree string) { put(t, tree, "etc/same", "the SAME\n") }),
+		"a file has grown":      at(func(t *testing.T, tree string) { put(t, tree, "etc/same", "a line of a log, and another one\n") }),
+		"a file has another mode and content": at(func(t *testing.T, tree string) {
+			put(t, tree, "0600 etc/same", "the SAME\n")
+		}),
+		"a file to copy was written to": at(func(t *testing.T, tree string) { put(t, tree, "mode", "MODE") }),
+		"a file to copy is a directory": at(func(t *testing.T, tree string) { remove(t, tree, "mode"); put(t, tree, "mode/x", "mode") }),
+		"a file that moves is gone":     at(func(t *testing.T, tree string) { remove(t, tree, "moved") }),
+		"a file is a directory":         at(func(t *testing.T, tree string) { remove(t, tree, "etc/same"); put(t, tree, "etc/same/x", "x") }),
+		"a directory is a symlink": at(func(t *testing.T, tree string) {
+			if err := errors.Join(os.Rename(tree+"/etc", tree+"/etc2"), os.Symlink("etc2", tree+"/etc")); err != nil {
+				t.Fatal(err)
+			}
+		}),
+		"a directory is a file": at(func(t *testing.T, tree string) { remove(t, tree, "etc"); put(t, tree, "etc", "x") }),
+		"a file too many, too": at(func(t *testing.T, tree string) {
+			put(t, tree, "etc/log", "a line\n")
+			secretly(t, tree+"/etc/same")
+		}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, far, one, two := pair(t)
+			text := packOf(t, server, one, two)
+			spoil(t, far, one)
+			ours := listing(t, far)
+			for range 2 {
+				err := catchUpBeside(t.Context(), far, one, two, bytes.NewReader(text), 0)
+				if wantError(t, err, one.ID); !errors.Is(err, ErrBase) {
+					t.Fatal(err)
+				}
+				if now := listing(t, far); now != ours {
+					t.Fatalf("the volume was changed:\n%s\nbefore:\n%s", now, ours)
+				}
+			}
+			deliver(t, server, far, Ingested{}, two)
+			same(t, server.Path(two.ID), far.Path(two.ID))
+			if err := far.Untouched(t.Context(), two.ID); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestWhatIsWrongWithAPackIsNoFaultOfTheBase: a pack from nothing would not help.
+func TestWhatIsWrongWithAPackIsNoFaultOfTheBase(t *testing.T) {
+	server, far, before, next := history(t)
+	good := packOf(t, server, before, next)
+	for name, bad := range map[string][]byte{
+		"cut off":         good[:len(good)-1],
+		"another content": bytes.Replace(good, []byte("zzz"), []byte("zzy"), 1),
+		"one entry less":  bytes.Replace(good, []byte("- gone\n"), nil, 1),
+	} {
+		if err := catchUpBeside(t.Context(), far, before, next, bytes.NewReader(bad), 0); err == nil || errors.Is(err, ErrBase) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestReceivedFilesAreNewOnes: what the owner of the tree puts in the way meanwhile is not written
+// into.
+func TestReceivedFilesAreNewOnes(t *testing.T) {
+	server, far, one, two := pair(t)
+	ours := listing(t, far)
+	err := catchUpMeanwhile(t, far, one, two, packOf(t, server, one, two), func() {
+		if err := os.Link(far.Path(one.ID)+"/etc/conf", far.PartialPath(two.ID)+"/etc/conf"); err != nil {
+			t.Error(err)
+		}
+	})
+	wantError(t, err, "etc/conf", "file exists")
+	if now := listing(t, far); now != ours {
+		t.Fatalf("the volume was changed:\n%s\nbefore:\n%s", now, ours)
+	}
+	if err := far.Verify(t.Context(), one.ID); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAFileThatIsWrittenInPlaceWhileOthersTravelIsFound: the manifest gets its name when all files
+// have come. What was edited before that is no part of the release all the same.
+func TestAFileThatIsWrittenInPlaceWhileOthersTravelIsFound(t *testing.T) {
+	for name, path := range map[string]string{"linked": "etc/same", "copied": "mode"} {
+		t.Run(name, func(t *testing.T) {
+			server, far, one, two := pair(t)
+			if err := catchUpMeanwhile(t, far, one, two, packOf(t, server, one, two), func() {
+				file := far.PartialPath(two.ID) + "/" + path
+				content, err := os.ReadFile(file)
+				if err = errors.Join(err, os.WriteFile(file, bytes.ToUpper(content), 0o600)); err != nil {
+					t.Error(err)
+				}
+			}); err != nil {
+				t.Fatal(err)
+			}
+			dir := source(t, first)
+			second2(t, dir)
+			put(t, dir, "yet another", "")
+			three := publish(t, server, dir, 3)
+			err := catchUpBeside(t.Context(), far, two, three, bytes.NewReader(packOf(t, server, two, three)), 0)
+			if wantError(t, err, path); !errors.Is(err, ErrBase) {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestCatchUpBesideNeverFollowsASymlinkOutOfTheVolume: what an application that runs as the owner
+// could prepare.
+func TestCatchUpBesideNeverFollowsASymlinkOutOfTheVolume(t *testing.T) {
+	outside := t.TempDir()
+	put(t, outside, "victim", "untouched")
+	mine := listing(t, open(t, outside))
+	server, _, one, two := pair(t)
+	from, all := packOf(t, server, one, two), packOf(t, server, Ingested{}, two)
+	for name, works := range map[string]bool{
+		releasesDir + "/" + two.ID + partialExt: true, // swept away before
+		besideDir:                               true,
+		stateDir + "/" + two.ID + manifestExt:   true,
+		releasesDir:                             false,
+		stateDir:                                false,
+	} {
+		for _, base := range []Ingested{{}, one} {
+			far := volume(t)
+			text := all
+			if base.ID != "" {
+				deliver(t, server, far, Ingested{}, one)
+				text = from
+			}
+			remove(t, far.Root(), name)
+			if err := os.Symlink(outside, far.Root()+"/"+name); err != nil {
+				t.Fatal(err)
+			}
+			err := catchUpBeside(t.Context(), far, base, two, bytes.NewReader(text), 0)
+			if (err == nil) != works {
+				t.Errorf("%s: %v", name, err)
+			}
+			if now := listing(t, open(t, outside)); now != mine {
+				t.Fatalf("%s: changed outside:\n%s\nbefore:\n%s", name, now, mine)
+			}
+			if works {
+				same(t, server.Path(two.ID), far.Path(two.ID))
+			}
+		}
+	}
+}
+
+// each is for who has all changes.
+func each(changes []manifest.Change) iter.Seq2[manifest.Change, error] {
+	return func(yield func(manifest.Change, error) bool) {
 		for _, c := range changes {
 			if !yield(c, nil) {
 				return
 			}
 		}
 	}
+}
+
+// signed is the text of a pack whose digest is that of what comes out, as who stole a key can have
+// it.
+func signed(t *testing.T, far *Volume, before Ingested, id string, changes []manifest.Change) (Ingested, []byte) {
+	t.Helper()
+	all := each(changes)
 	base, err := far.openManifest(before.ID)
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +323,8 @@ func signed(t *testing.T, far *Volume, before Ingested, id string, changes []man
 		t.Fatal(err)
 	}
 	made := Ingested{ID: id, Digest: manifest.DigestOf(merged.Bytes())}
-	if err := pack.Write(t.Context(), &text, pack.Head{From: before.Digest, To: made.Digest, Release: id}, all, func(string) (io.ReadCloser, error) {
+	head := pack.Head{From: before.Digest, To: made.Digest, Release: id}
+	if err := pack.Write(t.Context(), &text, head, all, func(string) (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader("")), nil
 	}); err != nil {
 		t.Fatal(err)

@@ -123,9 +123,11 @@ func TestNothingElseHappensHalfway(t *testing.T) {
 	}
 	halfway(t, far, before, next, text)
 	_, pruned := far.Prune(t.Context(), gc.Wanted{Keep: 1})
-	_, _, staged := far.Stage(t.Context(), StageRequest{ID: next.ID, Digest: next.Digest, Delta: strings.NewReader(delta(t, server, "", next.ID))})
+	besides := catchUpBeside(t.Context(), far, Ingested{}, next, bytes.NewReader(packOf(t, server, Ingested{}, next)), 0)
+	_, looked := far.Whole(t.Context(), old[0], before.Digest)
 	for what, err := range map[string]error{
-		"prune": pruned, "stage": staged, "activate": far.Activate(t.Context(), before.ID, before.Digest, 9), "remove": far.Remove(t.Context(), old[0]),
+		"prune": pruned, "catch up beside": besides, "look": looked,
+		"activate": far.Activate(t.Context(), before.ID, before.Digest, 9), "remove": far.Remove(t.Context(), old[0]),
 	} {
 		if !errors.Is(err, ErrHalfway) {
 			t.Errorf("%s: %v", what, err)
@@ -330,16 +332,7 @@ func TestAFileWithAllItsLinksIsCopied(t *testing.T) {
 	defer d.detach(t)
 	copyTo(t, far, d.volume)
 	file := d.volume.Path(before.ID) + "/moves"
-	if err := os.Mkdir(d.mount+"/names", 0o755); err != nil {
-		t.Fatal(err)
-	}
-	names := 0
-	for ; err == nil; names++ {
-		err = os.Link(file, fmt.Sprint(d.mount, "/names/", names))
-	}
-	if !errors.Is(err, unix.EMLINK) || names < 60_000 {
-		t.Fatalf("test bug: %d names, %v", names, err)
-	}
+	allLinks(t, file, d.mount+"/names")
 	was := inode(t, file)
 	if err := catchUp(t.Context(), d.volume, before, next, bytes.NewReader(text)); err != nil {
 		t.Fatal(err)
@@ -347,6 +340,19 @@ func TestAFileWithAllItsLinksIsCopied(t *testing.T) {
 	whole(t, d.volume, "after it", old[0], next.ID)
 	if inode(t, d.volume.Path(next.ID)+"/moved/to/here") == was {
 		t.Error("test bug: it was linked")
+	}
+}
+
+// allLinks gives a file all the names that it can have, in a new directory.
+func allLinks(t *testing.T, file, dir string) {
+	t.Helper()
+	err := os.Mkdir(dir, 0o755)
+	names := 0
+	for ; err == nil; names++ {
+		err = os.Link(file, fmt.Sprint(dir, "/", names))
+	}
+	if !errors.Is(err, unix.EMLINK) || names < 60_000 {
+		t.Fatalf("test bug: %d names, %v", names, err)
 	}
 }
 

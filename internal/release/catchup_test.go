@@ -316,7 +316,7 @@ func TestCatchUpOnAFullVolume(t *testing.T) {
 }
 
 // TestPowerMayFailAtEveryStepOfCatchingUp: stopped before each system call that changes something;
-// see TestPowerMayFailAtEveryStepOfAPush. What is found after the next boot is one whole release or
+// see powerCuts. What is found after the next boot is one whole release or
 // the other, and catching up once more ends with the next.
 func TestPowerMayFailAtEveryStepOfCatchingUp(t *testing.T) {
 	server, far, before, next := history(t)

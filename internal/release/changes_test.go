@@ -116,3 +116,20 @@ func TestReleasesThatAreNotThereAreNotCompared(t *testing.T) {
 		}
 	}
 }
+
+// TestALinkInPlaceOfAReleaseIsNotFollowed: who owns the volume may put a symlink there; who
+// publishes is root.
+func TestALinkInPlaceOfAReleaseIsNotFollowed(t *testing.T) {
+	server, _, one, two := pair(t)
+	outside := t.TempDir()
+	copyTo(t, open(t, server.Path(two.ID)), open(t, outside))
+	for _, target := range []string{outside, one.ID} {
+		remove(t, server.Root(), "releases/"+two.ID)
+		if err := os.Symlink(target, server.Path(two.ID)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := server.Changes(t.Context(), one.ID, two.ID)
+		wantError(t, err, "releases/"+two.ID)
+		wantError(t, server.Verify(t.Context(), two.ID), "release "+two.ID)
+	}
+}

@@ -15,10 +15,6 @@ func (a *assembly) copy(p place) error {
 		return nil
 	}
 	from, err := a.original.openFile(path)
-	if otherShape(err) && a.lost != nil {
-		a.lose(p)
-		return nil
-	}
 	if otherShape(err) {
 		return fmt.Errorf("%w: %w", errOrigin, err)
 	}

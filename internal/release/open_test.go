@@ -1,12 +1,12 @@
 package release
 
 import (
+	"bytes"
 	"context"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,7 +20,8 @@ import (
 // there. Nobody who reads or changes the tree, root among them, waits for the other end of a fifo,
 // or goes where a symlink leads to.
 func TestWhatTheOwnerPutsThereHoldsNobodyUp(t *testing.T) {
-	_, far, one, two := pair(t)
+	server, far, one, two := pair(t)
+	text := packOf(t, server, one, two)
 	if err := far.Activate(t.Context(), one.ID, one.Digest, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -37,29 +38,32 @@ func TestWhatTheOwnerPutsThereHoldsNobodyUp(t *testing.T) {
 			return err
 		},
 		"init": func(_ context.Context, tree *Volume) error { return tree.Init(ordinary, ordinary) },
-		"stage": func(ctx context.Context, tree *Volume) error {
-			_, staging, err := tree.Stage(ctx, StageRequest{ID: two.ID, Digest: two.Digest, Base: one.ID, Delta: strings.NewReader("")})
-			if staging != nil {
-				err = staging.Close()
-			}
+		"catch up beside": func(ctx context.Context, tree *Volume) error {
+			return catchUpBeside(ctx, tree, one, two, bytes.NewReader(text), 0)
+		},
+		"whole": func(ctx context.Context, tree *Volume) error {
+			_, err := tree.Whole(ctx, one.ID, one.Digest)
 			return err
 		},
+		"holds": func(_ context.Context, tree *Volume) error { _, err := tree.Holds(); return err },
 	}
-	writers := []string{"activate", "init", "prune", "stage"} // each has a tree of its own
+	writers := []string{"activate", "init", "prune", "catch up beside", "whole"} // each has a tree of its own
 	first := manifestAt(t, far, one.ID)
 	file := slices.IndexFunc(first, func(e manifest.Entry) bool { return e.Type == 'f' })
 	directory := slices.IndexFunc(first, func(e manifest.Entry) bool { return e.Type == 'd' })
 	for name, feltBy := range map[string][]string{ // the verbs that must fail of it
-		releasesDir:                              {"releases", "verify", "check", "activate", "init"},
-		releasesDir + "/" + one.ID:               {"verify", "check", "activate"},
-		far.below(one.ID, first[file].Path):      {"verify"},
-		far.below(one.ID, first[directory].Path): {"verify"},
-		stateDir:                                 {"generation", "manifest", "check", "activate", "init", "prune", "stage"},
-		lockPath:                                 {"activate", "prune", "stage", "init"},
+		releasesDir:                              {"releases", "verify", "check", "activate", "init", "catch up beside", "whole", "holds"},
+		releasesDir + "/" + one.ID:               {"verify", "check", "activate", "catch up beside", "whole"},
+		far.below(one.ID, first[file].Path):      {"verify", "catch up beside"},
+		far.below(one.ID, first[directory].Path): {"verify", "catch up beside"},
+		stateDir:                                 {"generation", "manifest", "check", "activate", "init", "prune", "catch up beside", "whole"},
+		lockPath:                                 {"activate", "prune", "catch up beside", "whole", "init"},
 		fencePath:                                {"generation", "check", "activate"},
-		stateDir + "/" + one.ID + manifestExt:    {"manifest", "check", "verify"},
+		stateDir + "/" + one.ID + manifestExt:    {"manifest", "check", "verify", "catch up beside", "whole"},
+		stateDir + "/" + two.ID + manifestExt:    nil, // left of a release that did not get its name
 		stateDir + "/." + currentName:            nil, // left of a flip that was cut off
 		stateDir + "/" + incoming:                nil,
+		besideDir:                                nil,
 		releasesDir + "/" + two.ID + partialExt:  nil,
 	} {
 		for plant, put := range map[string]func(path, moved string) error{

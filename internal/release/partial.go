@@ -99,10 +99,17 @@ func (v *Volume) startPartial(id string, who owner) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	partial, err := v.newPartial(id, who)
+	if errors.Is(err, fs.ErrExist) {
+		err = errors.Join(err, foreign)
+	}
+	return partial, err
+}
+
+// newPartial is startPartial without the sweep.
+func (v *Volume) newPartial(id string, who owner) (*os.File, error) {
 	name := releasesDir + "/" + id + partialExt
-	if err := v.root.Mkdir(name, 0o755); errors.Is(err, fs.ErrExist) {
-		return nil, errors.Join(err, foreign)
-	} else if err != nil {
+	if err := v.root.Mkdir(name, 0o755); err != nil {
 		return nil, err
 	}
 	// Whatever the umask is: the root is not in the manifest.

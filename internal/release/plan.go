@@ -82,8 +82,7 @@ func plan(base, next manifest.Manifest) []step {
 	return steps
 }
 
-// Missing returns the files of next whose content no file of base has: what must travel to a member
-// that holds base.
+// Missing returns the files of next whose content no file of base has: what is in a pack.
 func Missing(base, next manifest.Manifest) []manifest.Entry {
 	var missing []manifest.Entry
 	for i, s := range plan(base, next) {

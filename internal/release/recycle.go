@@ -16,7 +16,7 @@ import (
 // Not a byte of it is trusted: assembly looks at each name that it finds, and keeps only what is
 // the base's own inode. Power may fail anywhere: the release loses its name, on disk, before
 // anything else happens to it, and what has no release's name is swept away by the next one that
-// stages.
+// catches up.
 //
 // Nobody who looks into that tree, a container that has it bound or a program that was started
 // there, must see it turn into another release. So it is only done by who can see all of them:

@@ -14,50 +14,10 @@ import (
 	"time"
 
 	"ebs-release/internal/gc"
+	"ebs-release/internal/manifest"
 
 	"golang.org/x/sys/unix"
 )
-
-// fleetOf is a server and a member that hold the same three releases, the last one current, and a
-// fourth one that only the server has.
-func fleetOf(t *testing.T) (server, far *Volume, held []Ingested, next Ingested) {
-	t.Helper()
-	server = volume(t)
-	dir := source(t, first)
-	held = append(held, publish(t, server, dir, 1))
-	put(t, dir, "etc/conf", "colour=green\n")
-	put(t, dir, "sub/deep/file", "two")
-	put(t, dir, "sub/link -> deep", "")
-	put(t, dir, "0444 shut/file", "shut")
-	if err := os.Chmod(dir+"/shut", 0o555); err != nil {
-		t.Fatal(err)
-	}
-	held = append(held, publish(t, server, dir, 2))
-	put(t, dir, "sub/deep/file", "three")
-	held = append(held, publish(t, server, dir, 3))
-	far = member(t, server)
-	second2(t, dir)
-	return server, far, held, publish(t, server, dir, 4)
-}
-
-// pushAs brings a release to a member and makes it current, as root, who sees everybody that may
-// look into a tree. It returns what the staging said.
-func pushAs(t *testing.T, server, far *Volume, base string, in Ingested, generation int64) string {
-	t.Helper()
-	c := call{ID: in.ID, Digest: in.Digest, Base: base, Delta: delta(t, server, base, in.ID), Keep: 3, Generation: generation}
-	said, err := c.push(t.Context(), far, bytes.NewReader(sent(t, server, base, in.ID)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return said
-}
-
-// pushAsOwner is pushAs by the owner of the tree, who is not root, as on a real member.
-func pushAsOwner(t *testing.T, server, far *Volume, base string, in Ingested, generation int64) string {
-	t.Helper()
-	return be(t, call{Op: "push", Root: far.Root(), ID: in.ID, Digest: in.Digest, Base: base, Delta: delta(t, server, base, in.ID), Keep: 3, Generation: generation},
-		string(sent(t, server, base, in.ID)))
-}
 
 func wholeReleases(t *testing.T, tree *Volume, want ...string) {
 	t.Helper()
@@ -76,8 +36,8 @@ func TestTheOldestTreeBecomesTheNewOne(t *testing.T) {
 	server, far, held, next := fleetOf(t)
 	old := far.Path(held[0].ID)
 	moved := inode(t, old+"/bin")
-	if said := pushAs(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled "+held[0].ID {
-		t.Fatal(said)
+	if recycled := pushAs(t, server, far, held[2], next, 4); recycled != held[0].ID {
+		t.Fatal(recycled)
 	}
 	same(t, server.Path(next.ID), far.Path(next.ID))
 	wholeReleases(t, far, held[1].ID, held[2].ID, next.ID)
@@ -170,8 +130,8 @@ func TestNothingOfAnOddOldTreeGetsIntoTheNewOne(t *testing.T) {
 			if out, err := exec.CommandContext(t.Context(), "chown", "-hR", fmt.Sprintf("%d:%d", ordinary, ordinary), far.Path(held[0].ID)).CombinedOutput(); err != nil {
 				t.Fatalf("%v %s", err, out)
 			}
-			if said := pushAs(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled "+held[0].ID {
-				t.Fatal(said)
+			if recycled := pushAs(t, server, far, held[2], next, 4); recycled != held[0].ID {
+				t.Fatal(recycled)
 			}
 			same(t, server.Path(next.ID), far.Path(next.ID))
 			wholeReleases(t, far, held[1].ID, held[2].ID, next.ID)
@@ -188,44 +148,34 @@ func TestNothingOfAnOddOldTreeGetsIntoTheNewOne(t *testing.T) {
 func TestAFileThatWasWrittenInPlaceIsFound(t *testing.T) {
 	server, far, held, next := fleetOf(t)
 	put(t, far.Path(held[0].ID), "etc/same", "the SAME\n")
-	result, staging := stage(t, far, held[2].ID, next, delta(t, server, held[2].ID, next.ID))
-	if result.State != NeedBase || !strings.Contains(result.Reason, "etc/same") || staging != nil {
-		t.Fatalf("%+v", result)
+	err := catchUpBeside(t.Context(), far, held[2], next, bytes.NewReader(packOf(t, server, held[2], next)), 0)
+	if wantError(t, err, "etc/same"); !errors.Is(err, ErrBase) {
+		t.Fatal(err)
 	}
-	if said := pushAs(t, server, far, "", next, 4); !strings.HasPrefix(said, "staged 14 ") {
-		t.Fatal(said)
+	if recycled := pushAs(t, server, far, Ingested{}, next, 4); recycled != held[0].ID {
+		t.Fatal(recycled)
 	}
 	same(t, server.Path(next.ID), far.Path(next.ID))
 }
 
-// The manifest is written when all files have come. What was edited before that is no part of the
-// release all the same.
-func TestAFileThatIsWrittenInPlaceWhileOthersTravelIsFound(t *testing.T) {
-	for name, path := range map[string]string{"linked": "etc/same", "copied": "mode"} {
-		t.Run(name, func(t *testing.T) {
-			server, far, one, two := pair(t)
-			_, staging := stage(t, far, one.ID, two, delta(t, server, one.ID, two.ID))
-			file := far.PartialPath(two.ID) + "/" + path
-			content, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(file, bytes.ToUpper(content), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			stream := bytes.NewReader(sent(t, server, one.ID, two.ID))
-			if err := errors.Join(staging.Receive(t.Context(), stream), staging.Close()); err != nil {
-				t.Fatal(err)
-			}
-			dir := source(t, first)
-			second2(t, dir)
-			put(t, dir, "yet another", "")
-			three := publish(t, server, dir, 3)
-			result, _ := stage(t, far, two.ID, three, delta(t, server, two.ID, three.ID))
-			if result.State != NeedBase || !strings.Contains(result.Reason, path) {
-				t.Fatalf("%+v", result)
-			}
-		})
+// The oldest tree goes before the base is looked at, and with its names the ctimes of files move
+// that it shares with the base: what was edited there is told all the same, ever after.
+func TestAnEditKeepsItsTraceWhenItsTreeIsRecycled(t *testing.T) {
+	server, far, held, next := fleetOf(t)
+	secretly(t, far.Path(held[0].ID)+"/etc/same")
+	for range 2 {
+		err := catchUpBeside(t.Context(), far, held[2], next, bytes.NewReader(packOf(t, server, held[2], next)), 3)
+		if wantError(t, err, "etc/same"); !errors.Is(err, ErrBase) {
+			t.Fatal(err)
+		}
+	}
+	pushAs(t, server, far, Ingested{}, next, 4)
+	same(t, server.Path(next.ID), far.Path(next.ID))
+	for _, old := range held[1:] {
+		wantError(t, far.Untouched(t.Context(), old.ID), "etc/same")
+	}
+	if err := far.Untouched(t.Context(), next.ID); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -251,8 +201,8 @@ func TestATreeThatAProgramRunsInIsLeftAlone(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
-			if said := pushAs(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled " {
-				t.Fatal(said)
+			if recycled := pushAs(t, server, far, held[2], next, 4); recycled != "" {
+				t.Fatal(recycled)
 			}
 			wholeReleases(t, far, held[0].ID, held[1].ID, held[2].ID, next.ID)
 		})
@@ -270,8 +220,8 @@ func TestAProgramOfAnotherUserDoesNotFindItselfInTheNewRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
-	if said := pushAsOwner(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled " {
-		t.Fatal(said)
+	if recycled := pushAsOwner(t, server, far, held[2], next, 4); recycled != "" {
+		t.Fatal(recycled)
 	}
 	if conf, err := os.ReadFile(fmt.Sprintf("/proc/%d/cwd/conf", cmd.Process.Pid)); err != nil || string(conf) != first["etc/conf"] {
 		t.Fatalf("it sees %q, %v; want the release that it was started in", conf, err)
@@ -281,7 +231,7 @@ func TestAProgramOfAnotherUserDoesNotFindItselfInTheNewRelease(t *testing.T) {
 // A container has a tree bound, in a mount namespace of its own: neither root nor the owner of the
 // tree touches it.
 func TestATreeThatAContainerHasMountedIsLeftAlone(t *testing.T) {
-	for name, push := range map[string]func(*testing.T, *Volume, *Volume, string, Ingested, int64) string{"root": pushAs, "owner": pushAsOwner} {
+	for name, push := range map[string]func(t *testing.T, server, far *Volume, base, in Ingested, generation int64) string{"root": pushAs, "owner": pushAsOwner} {
 		t.Run(name, func(t *testing.T) {
 			server, far, held, next := fleetOf(t)
 			tree := far.Path(held[0].ID)
@@ -295,8 +245,8 @@ func TestATreeThatAContainerHasMountedIsLeftAlone(t *testing.T) {
 			if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "mounted\n" {
 				t.Fatal(line, err)
 			}
-			if said := push(t, server, far, held[2].ID, next, 4); said != "staged 2 recycled " {
-				t.Fatal(said)
+			if recycled := push(t, server, far, held[2], next, 4); recycled != "" {
+				t.Fatal(recycled)
 			}
 			be(t, call{Op: "prune", Root: far.Root(), Keep: 1}, "")
 			wholeReleases(t, far, held[0].ID, next.ID)
@@ -358,25 +308,22 @@ func TestOnlyATreeThatNobodyNeedsIsRecycled(t *testing.T) {
 	if got := least(3, ids[0]); got != "" {
 		t.Errorf("when nobody knows: %q", got)
 	}
-	deliver(t, server, far, ids[0], next)
+	deliver(t, server, far, held[0], next)
 	wholeReleases(t, far, ids[0], ids[1], ids[2], next.ID)
 }
 
 func TestATransferThatFailsLeavesWhatWasCurrentAndTheOneBefore(t *testing.T) {
 	server, far, held, next := fleetOf(t)
-	base := held[2].ID
-	result, staging, err := far.Stage(t.Context(), StageRequest{ID: next.ID, Digest: next.Digest, Base: base, Delta: strings.NewReader(delta(t, server, base, next.ID)), Wanted: gc.Wanted{Keep: 3}})
-	if err != nil || result.Recycled != held[0].ID {
-		t.Fatalf("%+v, %v", result, err)
+	text := packOf(t, server, held[2], next)
+	if recycled := goneFrom(t, far, func() {
+		wantError(t, catchUpBeside(t.Context(), far, held[2], next, bytes.NewReader(text[:len(text)-5]), 3), "the pack is cut off")
+	}); recycled != held[0].ID {
+		t.Fatal(recycled)
 	}
-	wantError(t, staging.Receive(t.Context(), bytes.NewReader(nil)), "the transfer broke off")
-	if err := staging.Close(); err != nil {
-		t.Fatal(err)
-	}
-	wholeReleases(t, far, held[1].ID, held[2].ID)
+	whole(t, far, "after it", held[1].ID, held[2].ID)
 	// And no further one goes with the next attempt.
-	if said := pushAs(t, server, far, base, next, 4); said != "staged 2 recycled " {
-		t.Fatal(said)
+	if recycled := pushAs(t, server, far, held[2], next, 4); recycled != "" {
+		t.Fatal(recycled)
 	}
 	wholeReleases(t, far, held[1].ID, held[2].ID, next.ID)
 }
@@ -399,8 +346,8 @@ func TestPushesForLong(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if said := pushAs(t, server, far, before.ID, in, int64(10+i)); !strings.Contains(said, " recycled 2026") {
-			t.Fatalf("round %d: %s", i, said)
+		if recycled := pushAs(t, server, far, before, in, int64(10+i)); manifest.CheckID(recycled) != nil {
+			t.Fatalf("round %d: %q", i, recycled)
 		}
 		same(t, server.Path(in.ID), far.Path(in.ID))
 		before = in
@@ -419,7 +366,7 @@ func TestAFolderOfAnotherUserStopsNoLaterPush(t *testing.T) {
 	for _, old := range held[:2] {
 		put(t, far.Path(old.ID), "etc/tmp/x", "root's")
 	}
-	pushAsOwner(t, server, far, held[2].ID, next, 4)
+	pushAsOwner(t, server, far, held[2], next, 4)
 	be(t, call{Op: "prune", Root: far.Root(), Keep: 3}, "")
 	holds := func(want ...string) { // but for the one with a directory too many
 		t.Helper()
@@ -443,6 +390,26 @@ func TestAFolderOfAnotherUserStopsNoLaterPush(t *testing.T) {
 	holds(held[2].ID, next.ID)
 	dir := source(t, map[string]string{"etc/conf": "colour=blue\n"})
 	last := publish(t, server, dir, 5)
-	pushAsOwner(t, server, far, next.ID, last, 5)
+	pushAsOwner(t, server, far, next, last, 5)
 	same(t, server.Path(last.ID), far.Path(last.ID))
+}
+
+// A file that even root cannot remove: the new tree is made anew, and what is left of the old one
+// is no release.
+func TestAnOldTreeThatCannotBeChangedIsNotRecycled(t *testing.T) {
+	server, far, held, next := fleetOf(t)
+	shared := "/gone/deep/file" // it is no part of the next one
+	setFlag(t, far.Path(held[2].ID)+shared, immutable)
+	t.Cleanup(func() { setFlag(t, far.Path(held[2].ID)+shared, 0) })
+	if recycled := pushAs(t, server, far, held[2], next, 4); recycled != held[0].ID {
+		t.Fatal(recycled)
+	}
+	wholeReleases(t, far, held[1].ID, held[2].ID, next.ID)
+	same(t, server.Path(next.ID), far.Path(next.ID))
+	if _, err := os.Stat(far.PartialPath(held[0].ID) + shared); err != nil {
+		t.Errorf("test bug: it was removed: %v", err)
+	}
+	if _, err := os.Stat(far.PartialPath(next.ID)); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
 }

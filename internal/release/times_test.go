@@ -78,7 +78,7 @@ func TestTimesAreTheSameWhateverAMemberHeld(t *testing.T) {
 	if got := modified(t, server.Path(three.ID)+"/a"); !got.Equal(t0.Add(2 * time.Hour).Truncate(time.Second)) {
 		t.Errorf("what changed is of %s", got)
 	}
-	deliver(t, server, far, one.ID, three)
+	deliver(t, server, far, one, three)
 	sameTimes(t, server.Path(three.ID), far.Path(three.ID))
 
 	// A clock that is ahead: no file is from the time to come.
@@ -147,7 +147,7 @@ for at, _, names in os.walk(sys.argv[1]):
 		t.Fatalf("in SOURCE already: %s", text)
 	}
 	two := publish(t, server, dir, 2)
-	deliver(t, server, far, one.ID, two)
+	deliver(t, server, far, one, two)
 	for _, tree := range []string{server.Path(two.ID), far.Path(two.ID)} {
 		if text := stale(tree); text != "" {
 			t.Errorf("stale: %s", text)

@@ -162,81 +162,6 @@ func TestAttributesAreNotInherited(t *testing.T) {
 	}
 }
 
-// On a member what the base lost is sent, and nothing else.
-func TestWhatABaseLostIsSent(t *testing.T) {
-	for name, spoil := range map[string]func(t *testing.T, tree string){
-		"edited": func(t *testing.T, tree string) { secretly(t, tree+"/etc/same") },
-		"written to": func(t *testing.T, tree string) {
-			put(t, tree, "etc/same", "THE SAME\n")
-		},
-		"grown":       func(t *testing.T, tree string) { put(t, tree, "etc/same", "a line of a log, and another one\n") },
-		"gone":        func(t *testing.T, tree string) { remove(t, tree, "etc/same") },
-		"a directory": func(t *testing.T, tree string) { remove(t, tree, "etc/same"); put(t, tree, "etc/same/x", "x") },
-		"with a file too many": func(t *testing.T, tree string) {
-			put(t, tree, "etc/log", "a line\n")
-			secretly(t, tree+"/etc/same")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			server, far, one, two := pair(t)
-			spoil(t, far.Path(one.ID))
-			request := func() StageRequest {
-				return StageRequest{ID: two.ID, Digest: two.Digest, Base: one.ID, Delta: strings.NewReader(delta(t, server, one.ID, two.ID)), More: true}
-			}
-			for try := range 2 { // a transfer that breaks off hides nothing
-				result, staging, err := far.Stage(t.Context(), request())
-				if err != nil || result.State != Staged || strings.Join(result.More, " ") != "etc/same" {
-					t.Fatalf("%+v, %v", result, err)
-				}
-				stream := sent(t, server, one.ID, two.ID)
-				if try == 0 {
-					wantError(t, staging.Receive(t.Context(), bytes.NewReader(stream)), "the transfer broke off")
-					if err := staging.Close(); err != nil {
-						t.Fatal(err)
-					}
-					continue
-				}
-				more, err := server.Files(two.ID, result.More)
-				if err != nil {
-					t.Fatal(err)
-				}
-				out := bytes.NewBuffer(stream)
-				if err := server.Send(t.Context(), out, two.ID, more); err != nil {
-					t.Fatal(err)
-				}
-				if err := errors.Join(staging.Receive(t.Context(), out), staging.Close()); err != nil {
-					t.Fatal(err)
-				}
-			}
-			same(t, server.Path(two.ID), far.Path(two.ID))
-			// A publisher that knows nothing of it is told to send all.
-			if result, _, err := far.Stage(t.Context(), request()); err != nil || result.State != Present {
-				t.Errorf("%+v, %v", result, err)
-			}
-		})
-	}
-}
-
-// A release that a member holds already, for a rollback, is made anew when somebody edited it.
-func TestAReleaseThatIsPresentAndEditedIsMadeAnew(t *testing.T) {
-	server, far, held, _ := fleetOf(t)
-	secretly(t, far.Path(held[1].ID)+"/sub/deep/file")
-	request := StageRequest{ID: held[1].ID, Digest: held[1].Digest, Base: held[2].ID, Delta: strings.NewReader(delta(t, server, held[2].ID, held[1].ID)), More: true}
-	result, staging, err := far.Stage(t.Context(), request)
-	if err != nil || result.State != Staged {
-		t.Fatalf("%+v, %v", result, err)
-	}
-	stream := sent(t, server, held[2].ID, held[1].ID)
-	if err := errors.Join(staging.Receive(t.Context(), bytes.NewReader(stream)), staging.Close()); err != nil {
-		t.Fatal(err)
-	}
-	same(t, server.Path(held[1].ID), far.Path(held[1].ID))
-	result, _, err = far.Stage(t.Context(), StageRequest{ID: held[0].ID, Digest: held[0].Digest, Delta: strings.NewReader(delta(t, server, "", held[0].ID))})
-	if err != nil || result.State != Present {
-		t.Errorf("%+v, %v", result, err)
-	}
-}
-
 // volumeOf is a release volume of that many MiB.
 func volumeOf(t *testing.T, mib int64) *Volume {
 	t.Helper()
@@ -263,12 +188,9 @@ func TestRoomIsMadeBeforeAPublishIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatalf("publish %d: %v", i, err)
 		}
-		stageAs := StageRequest{ID: in.ID, Digest: in.Digest, Base: before.ID, Delta: strings.NewReader(delta(t, server, before.ID, in.ID)), Wanted: gc.Wanted{Keep: 5}}
-		_, staging, err := far.Stage(t.Context(), stageAs)
-		if err != nil {
+		if err := catchUpBeside(t.Context(), far, before, in, bytes.NewReader(packOf(t, server, before, in)), 5); err != nil {
 			t.Fatalf("push %d: %v", i, err)
 		}
-		err = errors.Join(staging.Receive(t.Context(), bytes.NewReader(sent(t, server, before.ID, in.ID))), staging.Close())
 		for _, tree := range []*Volume{server, far} {
 			err = errors.Join(err, tree.Activate(t.Context(), in.ID, in.Digest, int64(i+1)), tree.Verify(t.Context(), in.ID))
 		}

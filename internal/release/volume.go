@@ -1,5 +1,5 @@
 // Package release holds the trees of a release volume: reading a source, taking it in on the
-// release server, staging and activating it on a member. Nothing here knows EC2 or ssh.
+// release server, catching up and activating it on a member. Nothing here knows EC2 or ssh.
 package release
 
 import (

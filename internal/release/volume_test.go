@@ -40,9 +40,9 @@ func TestMain(m *testing.M) {
 }
 
 type call struct {
-	Op, Root, Source, ID, Digest, Base, BaseDigest, Delta string
-	Generation                                            int64
-	Keep                                                  int
+	Op, Root, Source, ID, Digest, Base, BaseDigest string
+	Generation                                     int64
+	Keep                                           int
 }
 
 func asOrdinary(op string) error {
@@ -57,17 +57,6 @@ func asOrdinary(op string) error {
 	defer func() { _ = tree.Close() }()
 	ctx := context.Background()
 	switch c.Op {
-	case "stage":
-		result, staging, err := tree.Stage(ctx, StageRequest{ID: c.ID, Digest: c.Digest, Base: c.Base, Delta: strings.NewReader(c.Delta), Wanted: gc.Wanted{Keep: c.Keep}})
-		if err != nil || staging == nil {
-			return errors.Join(err, errors.New(string(result.State)))
-		}
-		fmt.Print(result.State, " ", result.Files)
-		return errors.Join(staging.Receive(ctx, os.Stdin), staging.Close())
-	case "push":
-		said, err := c.push(ctx, tree, os.Stdin)
-		fmt.Print(said)
-		return err
 	case "ingest":
 		_, err := tree.Ingest(ctx, c.Source, time.Now(), gc.Wanted{})
 		return err
@@ -75,8 +64,7 @@ func asOrdinary(op string) error {
 		err := catchUp(ctx, tree, Ingested{ID: c.Base, Digest: c.BaseDigest}, Ingested{ID: c.ID, Digest: c.Digest}, os.Stdin)
 		return errors.Join(err, tree.Activate(ctx, c.ID, c.Digest, c.Generation))
 	case "catch up beside":
-		err := catchUpBeside(ctx, tree, Ingested{ID: c.Base, Digest: c.BaseDigest}, Ingested{ID: c.ID, Digest: c.Digest}, os.Stdin, c.Keep)
-		return errors.Join(err, tree.Activate(ctx, c.ID, c.Digest, c.Generation))
+		return c.catchUpBeside(ctx, tree, os.Stdin)
 	case "finish":
 		id, err := tree.FinishCatchUp(ctx)
 		if err == nil && id != c.ID {
@@ -99,14 +87,13 @@ func asOrdinary(op string) error {
 	}
 }
 
-// push is all that an agent does for a push. It returns what staging said.
-func (c call) push(ctx context.Context, tree *Volume, files io.Reader) (said string, err error) {
-	result, staging, err := tree.Stage(ctx, StageRequest{ID: c.ID, Digest: c.Digest, Base: c.Base, Delta: strings.NewReader(c.Delta), Wanted: gc.Wanted{Keep: c.Keep}})
-	if err == nil && staging != nil {
-		said = fmt.Sprint(result.State, " ", result.Files, " recycled ", result.Recycled)
-		err = errors.Join(staging.Receive(ctx, files), staging.Close())
+// catchUpBeside is all that an agent does for a push.
+func (c call) catchUpBeside(ctx context.Context, tree *Volume, text io.Reader) error {
+	from, to := Ingested{ID: c.Base, Digest: c.BaseDigest}, Ingested{ID: c.ID, Digest: c.Digest}
+	if err := catchUpBeside(ctx, tree, from, to, text, c.Keep); err != nil {
+		return err
 	}
-	return said, errors.Join(err, tree.Activate(ctx, c.ID, c.Digest, c.Generation))
+	return tree.Activate(ctx, c.ID, c.Digest, c.Generation)
 }
 
 // be runs a call as the ordinary user.

@@ -1,7 +1,7 @@
 // Package wire is what publisher and agent say to each other over a member's one ssh connection.
 // The publisher starts `ebs-release-agent receive` there, which says Hello; then the publisher asks
-// and the agent answers, one after the other, each with a line of JSON. What has to be sent with a
-// request, as it is, comes behind its line. The end of the input ends the agent.
+// and the agent answers, one after the other, each with a line of JSON. Only words travel here: a
+// member fetches what it needs from the store. The end of the input ends the agent.
 //
 // A later version of either side has to get along with this one, or to say that it cannot: by
 // Schema.
@@ -15,16 +15,16 @@ import (
 	"fmt"
 	"io"
 
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 )
 
 // Schema is the version of all that is said.
-const Schema = 2
+const Schema = 3
 
 // What a Request asks for.
 const (
-	Stage    = "stage"    // prepare a release; behind the line comes the delta of manifests. Answer: Staged
-	Files    = "files"    // behind the line come the files that stage found missing. Answer: Done
+	Stage    = "stage"    // have a release, whole, by packs of the store. Answer: Staged
 	Activate = "activate" // make a release the current one. Answer: Activated
 	Verify   = "verify"   // read every file of a release. Answer: Verified
 )
@@ -43,6 +43,7 @@ type Hello struct {
 const (
 	StateListening = "listening"
 	StatePresent   = "present"
+	StateNoWay     = "no way"
 	StateActive    = "active"
 	StateVerified  = "verified"
 )
@@ -52,18 +53,22 @@ type Request struct {
 	Do         string `json:"do"`
 	Release    string `json:"release,omitempty"`
 	Digest     string `json:"digest,omitempty"`
-	Base       string `json:"base,omitempty"`       // of stage
-	Generation int64  `json:"generation,omitempty"` // of activate; of verify: it and the release have to be active, 0: not looked at
-	Bytes      int64  `json:"bytes,omitempty"`      // that follow the line
+	Generation int64  `json:"generation,omitempty"` // of stage and activate; of verify: it and the release have to be active, 0: not looked at
+	Store      string `json:"store,omitempty"`      // whose release it is
+
+	Edges  []pointer.Edge `json:"edges,omitempty"`  // of stage: packs that may lead there
+	Within int64          `json:"within,omitempty"` // of stage: milliseconds for it, so that the member can say what it waits for; 0: no bound
+
+	// Of stage and activate: what signs the pointer, and what opens the packs. A volume from before
+	// there were keys, or from before they were changed, takes them with the activation. Who writes
+	// here owns the volume. Secret.
+	Keys    []string `json:"keys,omitempty"`
+	PackKey string   `json:"pack_key,omitempty"`
 
 	// Of stage and activate: how many releases to keep, and the releases of the committed
-	// generations, the latest first. 0: an older publisher, which does not say; the agent's own number
-	// counts.
+	// generations, the latest first.
 	Keep      int      `json:"keep,omitempty"`
 	Committed []string `json:"committed,omitempty"`
-	// Of stage: the publisher can send files besides those that the base does not have, as Staged
-	// names them.
-	More bool `json:"more,omitempty"`
 }
 
 // Failure is the answer to any request that failed.
@@ -75,15 +80,13 @@ type Failure struct {
 
 // Staged is the answer to stage.
 type Staged struct {
-	Schema int `json:"schema"`
-	release.StageResult
-}
-
-// Done is the answer to files.
-type Done struct {
-	Schema  int    `json:"schema"`
-	State   string `json:"state"` // StatePresent
-	Release string `json:"release"`
+	Schema  int            `json:"schema"`
+	State   string         `json:"state"` // StatePresent, StateNoWay
+	Release string         `json:"release"`
+	Packs   int            `json:"packs,omitempty"`  // that were fetched
+	Bytes   int64          `json:"bytes,omitempty"`  // of them
+	Held    []release.Held `json:"held,omitempty"`   // with StateNoWay: what a pack can start from
+	Reason  string         `json:"reason,omitempty"` // with StateNoWay
 }
 
 // Activated is the answer to activate.

@@ -11,7 +11,7 @@ type method struct {
 	run  func(f *fleet) figures
 }
 
-// ours, whole: scan and hash of the source, snapshot of the volume, transfer, verification, commit,
+// ours, whole: scan and hash of the source, snapshot of the volume, staging, verification, commit,
 // activation, report.
 var publishing = method{"`ebs-release publish`, all of it", func(f *fleet) figures {
 	f.change(ourSource)
@@ -22,7 +22,7 @@ var publishing = method{"`ebs-release publish`, all of it", func(f *fleet) figur
 }}
 
 // ours, without what the others do not do: the release is on the release volume, and committed.
-var converging = method{"`ebs-release converge`: transfer, verification, activation", func(f *fleet) figures { return converge(f, "") }}
+var converging = method{"`ebs-release converge`: staging, verification, activation", func(f *fleet) figures { return converge(f, "") }}
 
 func converge(f *fleet, flags string) figures {
 	f.Helper()

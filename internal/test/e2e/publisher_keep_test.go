@@ -43,12 +43,12 @@ func TestWhatARollbackNeedsOutlivesFailedPublishes(t *testing.T) {
 	}
 	var o publication
 	must(t, json.Unmarshal([]byte(r.ok("rollback", "--output", "json")), &o))
-	if o.Sent.Files != 0 || o.Result != "converged" || r.version(h) != "one" {
+	if o.Fetched.Packs != 0 || o.Result != "converged" || r.version(h) != "one" {
 		t.Errorf("%+v, member %q", o, r.version(h))
 	}
 }
 
-// An edit in place that left size and mtime as they were (cp -p) is neither sent nor snapshotted,
+// An edit in place that left size and mtime as they were (cp -p) is neither packed nor snapshotted,
 // and a rollback to it is refused.
 func TestWhatWasEditedInPlaceIsNotShipped(t *testing.T) {
 	r := published(t, nil)
@@ -68,8 +68,8 @@ func TestWhatWasEditedInPlaceIsNotShipped(t *testing.T) {
 	if got := r.on(h, "cat /release/current/data") + r.sh("cat /release/current/data"); got != "rightright" {
 		t.Errorf("the members and the server have %q", got)
 	}
-	if o.Sent.Files != 2 {
-		t.Errorf("%d files were sent, want the one that changed and the one that was edited", o.Sent.Files)
+	if o.Fetched.Packs != 1 {
+		t.Errorf("%d packs were fetched, want one, from nothing", o.Fetched.Packs)
 	}
 	r.ok("verify", "--all")
 	r.unchanged(func() host.Output { return r.publisher("rollback") }, 3, "edited in place: data: its content has another sha256", "publish its source again")

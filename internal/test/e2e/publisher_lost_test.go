@@ -42,8 +42,8 @@ func TestReleaseServerIsReplaced(t *testing.T) {
 			r.ok(append([]string{"init"}, tc.flag(r, volume, before.Release)...)...) // once more is nothing
 			var after publication
 			must(t, json.Unmarshal([]byte(r.ok("publish", "/release/releases/"+before.Release, "--output", "json")), &after))
-			if after.Generation != 3 || after.Release != before.Release || after.OnIt != 2 || after.Total != 2 || after.Sent.Files != 0 {
-				t.Errorf("%+v, want generation 3 of %s, with no file sent", after, before.Release)
+			if after.Generation != 3 || after.Release != before.Release || after.OnIt != 2 || after.Total != 2 || after.Fetched.Packs != 0 {
+				t.Errorf("%+v, want generation 3 of %s, with no pack fetched", after, before.Release)
 			}
 			for _, h := range append(hosts, r.scale(3)...) {
 				if got := r.version(h); got != "two" {

@@ -91,7 +91,7 @@ type publishReport struct {
 	Committed    bool
 	Milliseconds int64
 	Mixed        *struct{ Members, Milliseconds int64 }
-	Sent         struct{ Files, Bytes int64 }
+	Fetched      struct{ Packs, Bytes int64 }
 	HookError    string `json:"hook_error"`
 	Members      []publishedMember
 }

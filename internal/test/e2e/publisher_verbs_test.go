@@ -24,7 +24,7 @@ type publication struct {
 	Result, Release string
 	Generation      int64
 	SnapshotID      string `json:"snapshot_id"`
-	Sent            struct{ Files int }
+	Fetched         struct{ Packs int }
 	OnIt            int `json:"on_it"`
 	Total           int
 }
@@ -50,7 +50,7 @@ func TestRollbackSendsNothingAndUsesTheSnapshotAgain(t *testing.T) {
 	r.publishAs("two")
 	var o publication
 	must(t, json.Unmarshal([]byte(r.ok("rollback", "--output", "json", "--message", "two is bad")), &o))
-	if o.Generation != 3 || o.SnapshotID != first || o.Sent.Files != 0 || o.OnIt != 1 || o.Result != "converged" {
+	if o.Generation != 3 || o.SnapshotID != first || o.Fetched.Packs != 0 || o.OnIt != 1 || o.Result != "converged" {
 		t.Errorf("%+v, want generation 3 from %s", o, first)
 	}
 	if got := r.version(h); got != "one" {
@@ -246,7 +246,7 @@ func TestGCRemovesWhatNobodyNeeds(t *testing.T) {
 	}
 	var o publication
 	must(t, json.Unmarshal([]byte(r.ok("rollback", "--output", "json")), &o))
-	if o.Sent.Files != 0 || r.version(h) != "three" {
+	if o.Fetched.Packs != 0 || r.version(h) != "three" {
 		t.Errorf("%+v, %s", o, r.version(h))
 	}
 	t.Run("one that is refused", func(t *testing.T) {

@@ -1,5 +1,5 @@
 // Fakeagent answers the publisher in place of `ebs-release-agent receive`, and does none of the
-// work: it takes what is sent, and then only time, as much as /etc/fakeagent says. A fleet of them
+// work: it fetches nothing, and takes only time, as much as /etc/fakeagent says. A fleet of them
 // shows what members cost the release server when their work is done by processors of their own.
 package main
 
@@ -13,9 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"ebs-release/internal/manifest"
 	"ebs-release/internal/push/wire"
-	"ebs-release/internal/release"
 )
 
 func main() {
@@ -49,7 +47,7 @@ func run(in *bufio.Reader, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		answer, err := answer(q, io.LimitReader(in, q.Bytes), work)
+		answer, err := answer(q, work)
 		if err == nil {
 			err = wire.Write(out, answer)
 		}
@@ -59,17 +57,11 @@ func run(in *bufio.Reader, out io.Writer) error {
 	}
 }
 
-func answer(q wire.Request, body io.Reader, work time.Duration) (any, error) {
+func answer(q wire.Request, work time.Duration) (any, error) {
 	switch q.Do {
 	case wire.Stage:
-		delta, err := manifest.ParseDelta(body)
-		// Each file of the benchmark that differs has a new content.
-		result := release.StageResult{State: release.Staged, Release: q.Release, Files: len(delta.Added) + len(delta.Changed)}
-		return wire.Staged{Schema: wire.Schema, StageResult: result}, err
-	case wire.Files:
-		_, err := io.Copy(io.Discard, body)
-		time.Sleep(work) // stands for all of it: a lone member's push from its login to its answer
-		return wire.Done{Schema: wire.Schema, State: wire.StatePresent, Release: q.Release}, err
+		time.Sleep(work) // stands for all of it: what a lone member takes from its login to its answer
+		return wire.Staged{Schema: wire.Schema, State: wire.StatePresent, Release: q.Release}, nil
 	case wire.Activate:
 		return wire.Activated{Schema: wire.Schema, State: wire.StateActive, Generation: q.Generation, Release: q.Release}, nil
 	default:
