@@ -30,7 +30,9 @@ type reporter struct {
 	still  func(status.Status) bool // whether the volume of a status is served now
 }
 
-func newReporter(dir status.Dir, point string, reach status.Reach, where *whereabouts, still func(status.Status) bool, log *slog.Logger) *reporter {
+func newReporter(
+	dir status.Dir, point string, reach status.Reach, where *whereabouts, still func(status.Status) bool, log *slog.Logger,
+) *reporter {
 	return &reporter{dir: dir, log: log, where: where, reach: reach, still: still, now: status.Status{
 		Schema: status.Schema, State: status.Booting, MountPoint: point, Started: time.Now().UTC(), Stages: []status.Stage{},
 	}}

@@ -23,7 +23,9 @@ const (
 
 // putParts sends size bytes of body, from at on, part after part. None is held in memory.
 func (s *S3) putParts(ctx context.Context, key string, body io.ReadSeeker, at, size int64) (err error) {
-	upload := &s3.CreateMultipartUploadInput{Bucket: &s.bucket, Key: aws.String(s.prefix + key), Metadata: map[string]string{writeName: rand.Text()}}
+	upload := &s3.CreateMultipartUploadInput{
+		Bucket: &s.bucket, Key: aws.String(s.prefix + key), Metadata: map[string]string{writeName: rand.Text()},
+	}
 	begun, err := s.api.CreateMultipartUpload(ctx, upload)
 	if err != nil {
 		return s.failed(opWrite, key, rightToPut, err)
