@@ -221,7 +221,7 @@ type keyInitReport struct {
 }
 
 func (p *program) keyInit(ctx context.Context, k keyring, lost bool) (err error) {
-	unlock, err := k.lock()
+	unlock, err := k.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -265,16 +265,16 @@ func (p *program) keyInit(ctx context.Context, k keyring, lost bool) (err error)
 }
 
 // lock keeps publishes out.
-func (k keyring) lock() (func() error, error) {
-	unlock, err := k.volume.LockPublish()
-	if errors.Is(err, release.ErrPublishing) {
-		return nil, exit.With(exit.Conflict, fmt.Errorf("%w; nothing was changed", err))
+func (k keyring) lock(ctx context.Context) (func() error, error) {
+	unlock, err := lockPublish(k.volume)
+	if err != nil {
+		return nil, before(ctx, err)
 	}
-	return unlock, exit.With(exit.Unchanged, err)
+	return unlock, nil
 }
 
 func (p *program) keySign(ctx context.Context, k keyring, in io.Reader, yes bool) (err error) {
-	unlock, err := k.lock()
+	unlock, err := k.lock(ctx)
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	if err != nil {
 		return nil, err
 	}
-	opened := &releaseVolume{point: mountPoint}
+	opened := &releaseVolume{point: mountPoint, packs: store.Objects()}
 	signs := sign(store, opened, values.Get("signing-key"))
 	api := ec2.NewFromConfig(cfg)
 	own, err := volume.ParseTags(values.Get("tags"))

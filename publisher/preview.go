@@ -23,7 +23,7 @@ type previewReport struct {
 	Next       int64            `json:"next"`       // that a publish would make
 	Base       string           `json:"base,omitempty"`
 	Digest     string           `json:"digest,omitempty"`
-	Files      *previewFiles    `json:"files"` // null for a remote source, which is not fetched
+	Files      *previewFiles    `json:"files"` // null for a remote source, which is not fetched, and where the release volume is behind
 	Members    []publish.Member `json:"members"`
 }
 
@@ -55,7 +55,7 @@ func (p *program) preview(ctx context.Context, j job) error {
 	}
 	report := previewReport{Schema: status.Schema, DryRun: true, Generation: found.Before.Generation,
 		Next: found.Next, Base: found.Before.Release, Members: found.Members}
-	if !release.IsRemote(j.source) {
+	if !release.IsRemote(j.source) && !found.Behind {
 		if report.Files, report.Digest, err = parts.difference(ctx, j.source, found.Before.Release); err != nil {
 			return before(ctx, err)
 		}
@@ -63,7 +63,7 @@ func (p *program) preview(ctx context.Context, j job) error {
 	if p.output == cli.JSON {
 		return p.printJSON(report)
 	}
-	return p.printPreview(report, found.Before.Digest, j.all)
+	return p.printPreview(report, j.source, found.Before.Digest, j.all)
 }
 
 // difference compares the source with the current release.
@@ -99,8 +99,11 @@ func (p *parts) difference(ctx context.Context, source, base string) (*previewFi
 // mostPaths is how many paths a person reads without being asked.
 const mostPaths = 20
 
-func (p *program) printPreview(r previewReport, current string, all bool) error {
-	what := "the files of a remote source are not looked at"
+func (p *program) printPreview(r previewReport, source, current string, all bool) error {
+	what := "which files would change is not known before the release volume has caught up"
+	if release.IsRemote(source) {
+		what = "the files of a remote source are not looked at"
+	}
 	if f := r.Files; f != nil {
 		shown := 0
 		for _, part := range []struct {

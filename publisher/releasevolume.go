@@ -2,17 +2,24 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
+	"ebs-release/internal/catchup"
+	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
+	"ebs-release/internal/store"
 )
 
 // releaseVolume is the release volume of this server: opened once, when something first asks for
 // it, as not every verb does. It is publish.Tree.
 type releaseVolume struct {
 	point  string
+	packs  store.Reader
 	once   sync.Once
 	opened *release.Volume
 	err    error
@@ -70,7 +77,32 @@ func (r *releaseVolume) Untouched(ctx context.Context, id string) error {
 	return r.do(func(v *release.Volume) error { return v.Untouched(ctx, id) })
 }
 
+// CatchUp keeps other publishes out of the volume meanwhile: one that ingests has trees there which
+// look as if nobody needed them.
+func (r *releaseVolume) CatchUp(ctx context.Context, to pointer.Pointer, wanted gc.Wanted) (catchup.Way, error) {
+	return with(r, func(v *release.Volume) (way catchup.Way, err error) {
+		unlock, err := lockPublish(v)
+		if err != nil {
+			return way, err
+		}
+		defer func() { err = errors.Join(err, unlock()) }()
+		behind := catchup.Volume{
+			Volume: v, Packs: func(context.Context) (store.Reader, error) { return r.packs, nil }, Served: true, Ahead: true, Wanted: wanted,
+		}
+		return behind.To(ctx, to)
+	})
+}
+
 // Remove is for gc.
 func (r *releaseVolume) Remove(ctx context.Context, id string) error {
 	return r.do(func(v *release.Volume) error { return v.Remove(ctx, id) })
+}
+
+// lockPublish keeps every other publish out of the volume until unlock.
+func lockPublish(v *release.Volume) (unlock func() error, err error) {
+	unlock, err = v.LockPublish()
+	if errors.Is(err, release.ErrPublishing) {
+		err = exit.With(exit.Conflict, fmt.Errorf("%w; nothing was changed", err))
+	}
+	return unlock, err
 }

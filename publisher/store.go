@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
@@ -76,11 +75,7 @@ func (p *parts) claim(ctx context.Context) (store string, unlock func() error, e
 	if err != nil {
 		return "", nil, err
 	}
-	unlock, err = v.LockPublish()
-	if errors.Is(err, release.ErrPublishing) {
-		return "", nil, exit.With(exit.Conflict, fmt.Errorf("%w; nothing was changed", err))
-	}
-	if err != nil {
+	if unlock, err = lockPublish(v); err != nil {
 		return "", nil, err
 	}
 	if err = p.signs.unchanged(v); err == nil {

@@ -170,7 +170,7 @@ func TestDryRunComparesWithTheCurrentRelease(t *testing.T) {
 	}
 	var out bytes.Buffer
 	p := &program{stdout: &out}
-	if err := p.printPreview(previewReport{Generation: 4, Next: 5, Files: files, Digest: digest}, in.Digest, false); err != nil {
+	if err := p.printPreview(previewReport{Generation: 4, Next: 5, Files: files, Digest: digest}, "", in.Digest, false); err != nil {
 		t.Fatal(err)
 	}
 	if want := "+ \"comes\\n\"\n~ changes\n- goes\ndry run: generation 5 would follow 4: 1 added, 1 changed, 1 removed, 8 B to send; 0 members, 0 of them ready; all checks passed, rights by DryRun among them; nothing was changed\n"; out.String() != want {

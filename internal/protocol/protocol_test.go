@@ -21,6 +21,8 @@ const (
 	higherIsCurrent      = "a higher generation counts as current"
 	takeOlder            = "an older pointer is taken"
 	keepAsItIs           = "a re-read that keeps the volume, without catching up again"
+	blindCommit          = "the pointer is written without comparing it"
+	notCaughtUp          = "a second release server goes on from what it does not have"
 )
 
 // scenario is who takes part.
@@ -124,9 +126,16 @@ var scenarios = []scenario{
 		w.up(w.add("m"))
 	}, huge},
 	{"publish and second publish elsewhere, no lock, and a member", fine, func(w *world) {
-		w.unlocked = true
+		w.unlocked, w.packs = true, true
 		w.server().publish("A")
 		w.server().publish("B")
+		w.serving("m")
+	}, large},
+	{"publish killed and converge elsewhere, no lock, and a member", fine, func(w *world) {
+		w.unlocked, w.packs, w.mayFail = true, true, true
+		a := w.server().publish("A")
+		w.event("kill", func() { w.s.kill(a); w.freeLock("A") })
+		w.server().converge("B")
 		w.serving("m")
 	}, large},
 	{"publish killed and second publish and a member", fine, func(w *world) {
@@ -252,7 +261,7 @@ func TestMutants(t *testing.T) {
 		t.Skip("it needs the large scenarios")
 	}
 	quick := slices.DeleteFunc(slices.Clone(scenarios), func(x scenario) bool { return x.size == huge })
-	mutants := []string{noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence, takeOlder, reportBeforePrograms, higherIsCurrent, keepAsItIs}
+	mutants := []string{noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence, takeOlder, reportBeforePrograms, higherIsCurrent, keepAsItIs, blindCommit, notCaughtUp}
 	for _, m := range mutants {
 		caught := slices.ContainsFunc(quick, func(x scenario) bool {
 			f := x.search(t, m, 1)

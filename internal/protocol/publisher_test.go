@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
 
+	"ebs-release/internal/catchup"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
@@ -138,6 +140,12 @@ func (d *desk) commitLate() {
 
 func (d *desk) commit(from, to pointer.Pointer) (err error) {
 	dead := d.a.step("commit", func() string {
+		if d.packs && to.Generation > from.Generation && d.trees[from.Release] != from.Digest {
+			d.bad = append(d.bad, fmt.Sprintf("%s goes on from %s, which its volume does not have", d.name, from.Release))
+		}
+		if d.mutant == blindCommit {
+			from.Generation, from.Revision = d.pointer.Generation, d.pointer.Revision
+		}
 		if d.pointer.Generation != from.Generation || d.pointer.Revision != from.Revision {
 			err = pointer.ErrConflict
 			return err.Error()
@@ -179,6 +187,18 @@ func (d *desk) Activate(_ context.Context, id, _ string, generation int64) error
 // Make is of publish.Packs, and no step: nobody knows a pack before the pointer lists it.
 func (d *desk) Make(_ context.Context, from, to string) (pointer.Edge, error) {
 	return pointer.Edge{From: d.trees[from], To: d.trees[to], Release: to, Bytes: 1}, d.alive()
+}
+
+// CatchUp is of publish.Tree, and no step either: the packs that a pointer lists stay.
+func (d *desk) CatchUp(_ context.Context, to pointer.Pointer, _ gc.Wanted) (way catchup.Way, err error) {
+	_, found := to.Way(func(digest string) bool { return slices.Contains(slices.Collect(maps.Values(d.trees)), digest) })
+	if !found {
+		return way, errors.Join(catchup.ErrNoWay, d.alive())
+	}
+	if d.mutant != notCaughtUp {
+		d.trees[to.Release] = to.Digest
+	}
+	return way, d.alive()
 }
 
 func (d *desk) Prune(context.Context, gc.Wanted) ([]string, error) { return nil, d.alive() }

@@ -11,7 +11,8 @@ import (
 	"ebs-release/internal/pointer"
 )
 
-// check is P0: lock, read the pointer, and try everything that can fail later. It changes nothing.
+// check is P0: lock, read the pointer, and try everything that can fail later. It changes
+// nothing but the release volume, where that is behind the pointer.
 func (r *run) check(ctx context.Context) error {
 	if size := len(r.Settings.Message); size > pointer.MaxMessage {
 		return exit.With(exit.Usage, fmt.Errorf("the message has %d bytes, want at most %d; nothing was changed", size, pointer.MaxMessage))
@@ -23,6 +24,9 @@ func (r *run) check(ctx context.Context) error {
 		return err
 	}
 	if err := r.tryChecks(ctx); err != nil {
+		return err
+	}
+	if err := r.catchUpHere(ctx); err != nil {
 		return err
 	}
 	fence, err := r.limitReports()
@@ -68,6 +72,10 @@ func (r *run) checkConverge(ctx context.Context) error {
 		return errors.New("nothing has been published yet, so there is nothing to converge to; run `ebs-release publish SOURCE`")
 	}
 	if err := r.tryChecks(ctx); err != nil {
+		return err
+	}
+	r.converges = true
+	if err := r.catchUpHere(ctx); err != nil {
 		return err
 	}
 	if _, err := r.limitReports(); err != nil {

@@ -26,7 +26,6 @@ const (
 // converge is P5: list, activate on all that are behind, list again, until two listings at least
 // Settle apart show no member behind.
 func (r *run) converge(ctx context.Context) error {
-	r.followHere(ctx)
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.Settings.ConvergeDeadline)
 	defer cancel()
@@ -70,20 +69,6 @@ func (r *run) converge(ctx context.Context) error {
 		return interrupted
 	}
 	return exit.With(exit.NotConverged, r.notConverged(listErr))
-}
-
-// followHere makes the pointer's release current on the release volume too, where a publish that
-// was killed after its commit had no time for it. The members do not need that.
-func (r *run) followHere(ctx context.Context) {
-	if fence, err := r.Tree.Generation(); r.here || err != nil || fence >= r.next.Generation {
-		return
-	}
-	if !r.hasHere(r.next.Release, r.next.Digest) {
-		return
-	}
-	if err := r.activateHere(ctx); err != nil {
-		r.say(Event{Kind: KindWarning, Text: err.Error()})
-	}
 }
 
 // tellWaiting says who is waited for, why, and for how long at most.

@@ -21,6 +21,7 @@ import (
 	"slices"
 	"time"
 
+	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/gc"
@@ -98,6 +99,9 @@ type Tree interface {
 	Untouched(ctx context.Context, id string) error // a release is what its manifest says, whoever edited it
 	Activate(ctx context.Context, id, digest string, generation int64) error
 	Prune(ctx context.Context, wanted gc.Wanted) (removed []string, err error)
+	// CatchUp makes the pointer's release be there, by packs of the store, beside what is current. It
+	// is not activated. catchup.ErrNoWay, ErrGone, ErrStore: it cannot.
+	CatchUp(ctx context.Context, to pointer.Pointer, wanted gc.Wanted) (catchup.Way, error)
 }
 
 // Packs lie in the store beside the pointer.
@@ -188,10 +192,12 @@ type run struct {
 	force   bool // Settings.Force, and every rollback
 	started time.Time
 
-	unlock []func() error  // P0: the store; P1: the volume
-	before pointer.Pointer // P0: what the pointer was
-	past   []gc.Generation // P0: what was committed until then
-	next   pointer.Pointer // P0 and on: what it becomes; from P4 on what it is
+	unlock    []func() error  // P0: the store; P1: the volume
+	looks     bool            // it is a preview: the release volume stays as it is
+	converges bool            // P0 of a converge
+	before    pointer.Pointer // P0: what the pointer was
+	past      []gc.Generation // P0: what was committed until then
+	next      pointer.Pointer // P0 and on: what it becomes; from P4 on what it is
 
 	tree      release.Ingested // P1
 	here      bool             // P2 or P4: the release is current on the release volume

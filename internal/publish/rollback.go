@@ -73,6 +73,7 @@ func (r *run) goBack(ctx context.Context, target Target) error {
 // Preview is what a publish would meet.
 type Preview struct {
 	Before  pointer.Pointer // the pointer as it is
+	Behind  bool            // the release volume does not have its release: a publish begins by catching up
 	Next    int64           // the generation that would be next
 	Members []Member
 }
@@ -81,8 +82,10 @@ type Preview struct {
 // later but for the operator's programs, which may change what they like, and changes nothing.
 func (p *Publisher) Preview(ctx context.Context) (Preview, error) {
 	r := newRun(p, "")
+	r.looks = true
 	outcome, err := r.do(ctx, []phase{{"P0", "check", (*run).check}})
-	return Preview{r.before, r.next.Generation, outcome.Members}, err
+	behind := r.before.Generation > 0 && !r.hasHere(r.before.Release, r.before.Digest)
+	return Preview{r.before, behind, r.next.Generation, outcome.Members}, err
 }
 
 // ResultRolledBack is how a publish ended that did not converge and went back by itself.

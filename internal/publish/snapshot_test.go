@@ -9,6 +9,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
@@ -77,14 +78,15 @@ func TestFirstPublishWaitsForItsSnapshot(t *testing.T) {
 	}
 }
 
-// Another store's volume, or a server that was replaced: no pack can be made, and that is no wall.
+// The pointer was restored from an old copy, and nobody has what it names: no pack can be made, and
+// that is no wall.
 func TestReleaseThatNoPackLeadsToGetsItsSnapshotFirst(t *testing.T) {
 	w := newWorld("a")
-	w.trees = map[string]string{}
+	w.trees, w.fence, w.noWay = map[string]string{}, 3, catchup.ErrNoWay
 	w.boxes["a"].has["r1"] = true
 	_, code, err := w.runWithPacks(t)
 	got := strings.Join(w.did("pack", "flip", "snapshot", "completed", "commit"), " ")
-	if want := "flip r2 at 2 snapshot completed commit"; got != want || code != 0 || w.pointer.SnapshotOf != nil {
+	if want := "flip r2 at 4 snapshot completed commit"; got != want || code != 0 || w.pointer.SnapshotOf != nil {
 		t.Errorf("code %d, %v, did %s, want %s", code, err, got, want)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/gc"
@@ -35,6 +36,7 @@ type world struct {
 	snapshots map[string]bool
 	boxes     map[string]*box
 	source    string // digest that Ingest finds
+	noWay     error  // what a catch-up says
 	listings  int
 	onList    func(n int) // called before the n-th listing, from 1
 	events    []publish.Event
@@ -208,6 +210,15 @@ func (w *world) History(context.Context) ([]pointer.Entry, error) {
 		return nil, nil
 	}
 	return []pointer.Entry{{Committed: true, Generation: w.pointer.Generation, Release: w.pointer.Release}}, nil
+}
+
+// CatchUp is the one of Tree.
+func (w *world) CatchUp(_ context.Context, to pointer.Pointer, _ gc.Wanted) (catchup.Way, error) {
+	if err := errors.Join(w.do("catch up to "+to.Release), w.noWay); err != nil {
+		return catchup.Way{}, err
+	}
+	w.trees[to.Release] = to.Digest
+	return catchup.Way{From: w.current, Packs: 1, Bytes: 100}, nil
 }
 
 type snapshots struct{ *world }

@@ -1,0 +1,76 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"ebs-release/internal/catchup"
+	"ebs-release/internal/words"
+)
+
+// catchUpHere is P0's, before anything is built on the release volume: what the pointer names is
+// there, and current. It is not after a publish that was killed between its commit and its
+// activation here, after one by another release server, and on a volume that was made from an older
+// snapshot.
+//
+// A volume whose fence is above the pointer is not behind it: a publish failed here, or the pointer
+// is an older copy. It goes on without the release where no packs lead to it, as the next
+// generation is above both.
+func (r *run) catchUpHere(ctx context.Context) error {
+	is := r.before
+	if is.Generation == 0 {
+		return nil
+	}
+	fence, err := r.Tree.Generation()
+	if err != nil {
+		return fmt.Errorf("read the generation of the release volume: %w", err)
+	}
+	current, err := r.Tree.Current()
+	if err != nil {
+		return fmt.Errorf("read which release is current on the release volume: %w", err)
+	}
+	has := r.hasHere(is.Release, is.Digest)
+	switch {
+	case has && current == is.Release && fence >= is.Generation:
+		return nil
+	case r.looks:
+		r.say(Event{Kind: KindNote, Text: fmt.Sprintf("the release volume is at generation %d, release %s, and the pointer at %d, %s: "+
+			"a publish brings the volume there first", fence, current, is.Generation, is.Release)})
+		return nil
+	}
+	if !has {
+		way, err := r.Tree.CatchUp(ctx, is, r.wanted())
+		ahead := fence > is.Generation && !r.converges
+		if ahead && (errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone)) {
+			r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("the release volume has had generation %d, and does not have release %s of the "+
+				"pointer's, %d (%v): is the pointer an old copy? It goes on above both", fence, is.Release, is.Generation, err)})
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("the release volume does not have release %s of generation %d, and could not catch up: %w",
+				is.Release, is.Generation, noWayHere(err))
+		}
+		r.say(Event{Kind: KindNote, Text: fmt.Sprintf("the release volume caught up from release %s to %s: %s, %s",
+			way.From, is.Release, words.Count(way.Packs, "pack"), words.Bytes(way.Bytes))})
+	}
+	number := is.Generation
+	if fence >= number && current != is.Release {
+		number = fence + 1 // the fence only grows: as after a publish that failed
+	}
+	if err := r.Tree.Activate(ctx, is.Release, is.Digest, number); err != nil {
+		return fmt.Errorf("make release %s of the pointer current on the release volume: %w", is.Release, err)
+	}
+	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("release %s of generation %d is current on the release volume", is.Release, is.Generation)})
+	return nil
+}
+
+// noWayHere says what to do where the store has no packs for this volume. From the snapshot that
+// the pointer names there is always a way.
+func noWayHere(err error) error {
+	if errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone) {
+		err = fmt.Errorf("%w. Try: unmount the release volume, take its line out of /etc/fstab, delete it, and make another: "+
+			"ebs-release init --join", err)
+	}
+	return err
+}
