@@ -248,7 +248,7 @@ func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 		{"init: a dear one", "ec2:CreateVolume", newVolume, from(me, like("io2", ""), giving(volume.TagRole, volume.RoleServer)), ""},
 		{"tag it twice", "ec2:CreateTags", newSnap, from(me, creating("CreateSnapshot"), giving(volume.TagRole, volume.RoleRelease, "Ebs-Release:role", "x")), "OneSpellingOfOurTags"},
 		{"init: tag it at once", "ec2:CreateTags", newVolume, from(me, creating("CreateVolume"), giving(volume.TagRole, volume.RoleServer)), "TagWhatItMakes"},
-		{"init --snapshot: from a release", "ec2:CreateVolume", aSnapshot, from(me, existing(volume.TagRole, volume.RoleRelease)), "FromReleaseSnapshot"},
+		{"init --join: from a release", "ec2:CreateVolume", aSnapshot, from(me, existing(volume.TagRole, volume.RoleRelease)), "FromReleaseSnapshot"},
 		{"init: attach it", "ec2:AttachVolume", aVolume, from(me, server), "UseServerVolume"},
 		{"init: to this instance", "ec2:AttachVolume", region + "instance/" + me, from(me, target(me)), "OnOwnInstance"},
 		{"init: mark it", "ec2:CreateTags", aVolume, from(me, server, giving(volume.TagInstance, me, volume.TagMountPoint, "/release")), "MarkServerVolume"},

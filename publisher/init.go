@@ -37,16 +37,20 @@ pointer is signed with (signing-key; back it up). What is done already is left
 alone, so it can be run again at any time. It never formats a disk that is not
 blank, and never replaces a key.
 
-To replace a release server that was lost, put its key file in place, and give
-its volume with --volume, or the snapshot of a release with --snapshot. Then
-publish the release that the members report,
-` + "`ebs-release publish /release/releases/ID`" + `: this makes the pointer again.`,
+With --join this server takes the place of one that was lost, or works beside
+one, on the same store: the volume is made from the newest snapshot of the
+store, must believe the pointer in the store, and catches up with it by packs.
+To publish, this server needs the signing key of the other one in its place.
+When the store is lost as well, give its id with --store; then publish the
+release that the members report, ` + "`ebs-release publish /release/releases/ID`" + `:
+this makes the pointer again. With --volume the volume of the lost server is
+taken as it is.`,
 		Example: `  sudo ebs-release init --size 50
-  sudo ebs-release init --snapshot snap-0123456789abcdef0`,
+  sudo ebs-release init --join`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if wish.Snapshot != "" && cmd.Flags().Changed("size") {
-				return exit.With(exit.Usage, errors.New("--size and --snapshot: want one of them, the size is the snapshot's"))
+			if wish.Join && cmd.Flags().Changed("size") {
+				return exit.With(exit.Usage, errors.New("--size and --join: want one of them, the size is the snapshot's"))
 			}
 			if noFstab {
 				wish.Fstab = ""
@@ -63,7 +67,8 @@ publish the release that the members report,
 	flags.StringVar(&wish.KMSKey, "kms-key", "",
 		"encrypt a new volume with this key, an id, alias or ARN, which both roles may use (default: the account's)")
 	flags.StringVar(&wish.VolumeID, "volume", "", "take this volume, which is blank or was made by init, instead of a new one")
-	flags.StringVar(&wish.Snapshot, "snapshot", "", "make the volume from this snapshot of a release, instead of a blank one")
+	flags.BoolVar(&wish.Join, "join", false,
+		"take the place of another release server, or work beside it: make the volume from the store's newest snapshot, and catch up")
 	flags.StringVar(&wish.Device, "device", "", "take the volume that is attached as this disk, such as /dev/nvme1n1, instead of a new one")
 	flags.StringVar(&wish.Store, "store", "",
 		"the pointer store takes the place of the store with this `ID`, which the volume belongs to and whose directory is lost")
@@ -110,11 +115,13 @@ func (p *program) init(ctx context.Context, wish server.Wish, treeOwner string) 
 	if err != nil {
 		return exit.With(exit.Usage, err)
 	}
+	api := volume.NewEC2(cfg)
 	i := &server.Server{
 		Wish: wish, PointerStore: values.Get("pointer-store"), LoadAWS: loadAWS, MountPoint: values.Get("mount-point"), UID: uid, GID: gid,
 		SigningKey: values.Get("signing-key"),
+		Snapshots:  api,
 		Volumes: server.Volumes{
-			Volumes: volume.New(volume.NewEC2(cfg), volume.DefaultTiming(), log), Owner: server.Owner(who, values.Get("mount-point")), Tags: own,
+			Volumes: volume.New(api, volume.DefaultTiming(), log), Owner: server.Owner(who, values.Get("mount-point")), Tags: own,
 		},
 		Finder: device.New(log),
 		Say:    func(what string) { fmt.Fprintln(p.stderr, what) },
@@ -127,6 +134,11 @@ func (p *program) init(ctx context.Context, wish server.Wish, treeOwner string) 
 		return before(ctx, err)
 	case p.output == cli.JSON:
 		return p.printJSON(report)
+	}
+	if report.Needs != "" {
+		fmt.Fprintf(p.stderr, "still to be done: %s\n", report.Needs)
+	}
+	switch {
 	case len(report.Did) == 0:
 		_, err = fmt.Fprintf(p.stdout, "%s is ready: %s, %s. Everything was done before\n", report.MountPoint, report.VolumeID, report.FileSystem)
 	default:

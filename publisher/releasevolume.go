@@ -89,7 +89,10 @@ func (r *releaseVolume) CatchUp(ctx context.Context, to pointer.Pointer, wanted 
 		behind := catchup.Volume{
 			Volume: v, Packs: func(context.Context) (store.Reader, error) { return r.packs, nil }, Served: true, Ahead: true, Wanted: wanted,
 		}
-		return behind.To(ctx, to)
+		if way, err = behind.To(ctx, to); err != nil {
+			return way, err
+		}
+		return way, catchup.SetKeys(ctx, v, to.Keys, "") // claim sees that they changed
 	})
 }
 

@@ -15,6 +15,9 @@ type Found struct {
 	version  store.Version
 }
 
+// Document is what lies there.
+func (f Found) Document() []byte { return f.document }
+
 // CheckSignature is nil when one of the keys signed it.
 func (f Found) CheckSignature(keys []PublicKey) error { return CheckSignature(f.document, keys) }
 

@@ -14,9 +14,9 @@ import (
 // activation here, after one by another release server, and on a volume that was made from an older
 // snapshot.
 //
-// A volume whose fence is above the pointer is not behind it: a publish failed here, or the pointer
-// is an older copy. It goes on without the release where no packs lead to it, as the next
-// generation is above both.
+// Where no packs lead to it, that is the end; but not on a volume whose fence is above the pointer (a
+// publish failed here, or the pointer is an older copy), nor on one where nothing was ever
+// published: nothing that it has is taken for the pointer's, and the next generation is above both.
 func (r *run) catchUpHere(ctx context.Context) error {
 	is := r.before
 	if is.Generation == 0 {
@@ -41,10 +41,10 @@ func (r *run) catchUpHere(ctx context.Context) error {
 	}
 	if !has {
 		way, err := r.Tree.CatchUp(ctx, is, r.wanted())
-		ahead := fence > is.Generation && !r.converges
-		if ahead && (errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone)) {
-			r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("the release volume has had generation %d, and does not have release %s of the "+
-				"pointer's, %d (%v): is the pointer an old copy? It goes on above both", fence, is.Release, is.Generation, err)})
+		own := (fence == 0 || fence > is.Generation) && !r.converges
+		if own && (errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone)) {
+			r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("the release volume is at generation %d, and the pointer at %d, whose release %s "+
+				"cannot be had (%v): it goes on above both, without it", fence, is.Generation, is.Release, err)})
 			return nil
 		}
 		if err != nil {

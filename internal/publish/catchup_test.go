@@ -40,6 +40,10 @@ func TestReleaseVolumeCatchesUpFirst(t *testing.T) {
 			elsewhere(w)
 			w.fence, w.current = 5, "r4"
 		}, []string{"catch up to r5", "flip r5 at 6", "ingest", "pack r5 r2", "flip r2 at 7"}, 7},
+		{"nothing was ever published here, and no packs lead there", func(w *world) {
+			elsewhere(w)
+			w.fence, w.current, w.trees, w.noWay = 0, "", map[string]string{}, catchup.ErrNoWay
+		}, []string{"catch up to r5", "ingest", "flip r2 at 6"}, 6},
 		{"current, and above it: a publish failed here", func(w *world) { w.fence = 3 }, []string{"ingest", "pack r1 r2", "flip r2 at 4"}, 4},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

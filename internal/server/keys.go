@@ -215,7 +215,14 @@ func (i *Server) findKeys(ctx context.Context, directory *pointer.Store) (makes 
 		return false, err
 	}
 	defer func() { _ = v.Close() }()
-	if _, trusted, err := (Keys{i.SigningKey, v}).Open(); err != nil || len(trusted) > 0 || directory == nil {
+	_, trusted, err := (Keys{i.SigningKey, v}).Open()
+	if _, none := os.Lstat(i.SigningKey); err != nil && i.Wish.Join && errors.Is(none, fs.ErrNotExist) {
+		i.needs("the key %s, which the pointer is signed by, is not here: this server can read, serve and converge, "+
+			"and cannot publish, roll back or sign. Copy the file from the other server, or from its backup, to %s (root's, mode 0600)",
+			IDs(trusted), i.SigningKey)
+		return false, nil
+	}
+	if err != nil || len(trusted) > 0 || directory == nil {
 		return err == nil, err
 	}
 	found, err := directory.Look(ctx)

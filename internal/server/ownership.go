@@ -70,9 +70,18 @@ func WriteStore(ctx context.Context, store string, directory *pointer.Store, on 
 	return store, on.SetStore(ctx, store)
 }
 
+// openStore opens the pointer store; nil: it is not there yet, and publish says what is wrong with
+// it.
+func (i *Server) openStore(ctx context.Context) (*pointer.Store, error) {
+	if info, err := os.Stat(i.PointerStore); !pointer.InS3(i.PointerStore) && (i.PointerStore == "" || err != nil || !info.IsDir()) {
+		return nil, nil //nolint:nilerr,nilnil // see above
+	}
+	return pointer.Open(ctx, i.PointerStore, i.LoadAWS)
+}
+
 // findStore says which store the volume is of, or is going to be; "": a new one. A volume that was
-// named, or made from a snapshot that was named, brings its store along to a pointer store that has
-// no id: this server takes the place of another one.
+// named, or made from a snapshot, brings its store along to a pointer store that has no id: this
+// server takes the place of another one.
 func (i *Server) findStore(ctx context.Context) (*pointer.Store, string, error) {
 	tag, err := i.Volumes.store(ctx, i.report.VolumeID)
 	if err != nil {
@@ -92,17 +101,14 @@ func (i *Server) findStore(ctx context.Context) (*pointer.Store, string, error) 
 	if i.Wish.Store != "" && i.Wish.Store != on {
 		return nil, "", fmt.Errorf("--store %s: %s belongs to %s", i.Wish.Store, i.report.VolumeID, cmp.Or(on, "no store"))
 	}
-	if info, err := os.Stat(i.PointerStore); !pointer.InS3(i.PointerStore) && (i.PointerStore == "" || err != nil || !info.IsDir()) {
-		return nil, "", nil // publish says what is wrong with it
-	}
-	directory, err := pointer.Open(ctx, i.PointerStore, i.LoadAWS)
-	if err != nil {
+	directory, err := i.openStore(ctx)
+	if err != nil || directory == nil {
 		return nil, "", err
 	}
 	if o.Own, err = directory.ID(ctx); err != nil {
 		return nil, "", err
 	}
-	takes := i.Wish.Store != "" || i.Wish.Snapshot != "" || i.Wish.VolumeID != "" || i.Wish.Device != ""
+	takes := i.Wish.Store != "" || i.Wish.Join || i.Wish.VolumeID != "" || i.Wish.Device != ""
 	if o.Own == "" && takes {
 		o.Own = on
 	}

@@ -19,6 +19,7 @@ import (
 	"ebs-release/internal/status"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,9 +38,9 @@ type Wish struct {
 	Encrypt    bool   // a new volume, also when the account does not
 	KMSKey     string // to encrypt it with; empty: the account's
 
-	// One of these at most names the volume, or what it is made from; none: a blank one, or the one
-	// that an earlier Init made.
-	Device, VolumeID, Snapshot string
+	// One of these at most says which volume; none: the one that an earlier Init made, or a blank one.
+	Device, VolumeID string
+	Join             bool // the one that an earlier Init made, or one from the newest snapshot of the store
 
 	Store string // the pointer store takes the place of this one, whose directory is lost; empty: of none
 	Fstab string // to write the mount into; empty: into none
@@ -48,8 +49,8 @@ type Wish struct {
 // Check says whether a wish can be one.
 func (w Wish) Check() error {
 	named := 0
-	for _, name := range []string{w.Device, w.VolumeID, w.Snapshot} {
-		if name != "" {
+	for _, is := range []bool{w.Device != "", w.VolumeID != "", w.Join} {
+		if is {
 			named++
 		}
 	}
@@ -59,9 +60,7 @@ func (w Wish) Check() error {
 	case w.SizeGiB < 1 || w.SizeGiB > 65536:
 		return fmt.Errorf("--size is %d, want 1 to 65536 GiB", w.SizeGiB)
 	case named > 1:
-		return errors.New("--device, --volume and --snapshot: want one of them")
-	case w.Snapshot != "" && !strings.HasPrefix(w.Snapshot, "snap-"):
-		return fmt.Errorf("--snapshot is %q, want a snapshot id: snap-…", w.Snapshot)
+		return errors.New("--device, --volume and --join: want one of them")
 	case w.VolumeID != "" && !strings.HasPrefix(w.VolumeID, "vol-"):
 		return fmt.Errorf("--volume is %q, want a volume id: vol-…", w.VolumeID)
 	}
@@ -78,6 +77,7 @@ type Server struct {
 	LoadAWS      func(context.Context) (aws.Config, error) // for one in S3
 	SigningKey   string                                    // the file of the secret key
 	Volumes      Volumes
+	Snapshots    ec2.DescribeSnapshotsAPIClient // of the account
 	Finder       device.Finder
 	Say          func(string) // told each thing that was done
 	report       Report
@@ -91,7 +91,8 @@ type Report struct {
 	FileSystem string   `json:"file_system"`
 	UUID       string   `json:"uuid"`
 	MountPoint string   `json:"mount_point"`
-	Did        []string `json:"did"` // what was not done before
+	Did        []string `json:"did"`             // what was not done before
+	Needs      string   `json:"needs,omitempty"` // what a person has to do before this server can publish
 }
 
 // did is called when something was missing and is there now.
@@ -105,17 +106,18 @@ func (i *Server) did(format string, args ...any) {
 // can be called again after any failure; a disk that is not blank is never formatted.
 func (i *Server) Init(ctx context.Context) (Report, error) {
 	i.report = Report{Schema: status.Schema, MountPoint: i.MountPoint, Did: []string{}}
-	if err := i.makeMountPoint(); err != nil {
-		return i.report, err
+	var mounted *mount.Mounted
+	_, err := os.Lstat(i.MountPoint)
+	if err == nil {
+		mounted, err = mount.Look(i.MountPoint)
 	}
-	mounted, err := mount.Look(i.MountPoint)
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return i.report, err
 	}
 	if mounted == nil {
 		err = i.bringDisk(ctx)
 	} else {
-		err = i.takeMounted(ctx, mounted)
+		err = i.takeMounted(mounted)
 	}
 	if err != nil {
 		return i.report, err
@@ -136,6 +138,11 @@ func (i *Server) Init(ctx context.Context) (Report, error) {
 	}
 	if makes {
 		if err := i.makeKeys(ctx); err != nil {
+			return i.report, err
+		}
+	}
+	if i.Wish.Join && directory != nil {
+		if err := i.join(ctx, directory); err != nil {
 			return i.report, err
 		}
 	}
@@ -177,7 +184,7 @@ func (i *Server) makeMountPoint() error {
 }
 
 // takeMounted accepts a mount that is an earlier init's.
-func (i *Server) takeMounted(ctx context.Context, mounted *mount.Mounted) error {
+func (i *Server) takeMounted(mounted *mount.Mounted) error {
 	name, serial, err := i.Finder.Which(mounted.Major, mounted.Minor)
 	if err != nil {
 		return fmt.Errorf("what is mounted at %s: %w", i.MountPoint, err)
@@ -198,9 +205,6 @@ func (i *Server) takeMounted(ctx context.Context, mounted *mount.Mounted) error 
 	if (i.Wish.VolumeID != "" && i.Wish.VolumeID != volumeID) || (i.Wish.Device != "" && i.Wish.Device != path) {
 		return fmt.Errorf("at %s is %s (%s) already, not %s%s", i.MountPoint, volumeID, path, i.Wish.VolumeID, i.Wish.Device)
 	}
-	if err := i.Volumes.madeFrom(ctx, volumeID, i.Wish.Snapshot); err != nil {
-		return err
-	}
 	i.is(volumeID, path, info)
 	return nil
 }
@@ -220,6 +224,9 @@ func (i *Server) bringDisk(ctx context.Context) error {
 	}
 	info, err := filesystem.ProbeDevice(disk.Path)
 	switch {
+	case errors.Is(err, filesystem.ErrBlank) && i.Wish.Join:
+		return fmt.Errorf("%s is the release volume of this server already, and blank: there is nothing on it to join with. "+
+			"Try: detach and delete it, then ebs-release init --join", volumeID)
 	case errors.Is(err, filesystem.ErrBlank):
 		kind := filesystem.Kind(i.Wish.FileSystem)
 		if err := mkfs.Make(ctx, disk.Path, kind, volumeLabel); err != nil {
@@ -239,6 +246,9 @@ func (i *Server) bringDisk(ctx context.Context) error {
 		if err := i.Finder.Verify(disk, volumeID); err != nil {
 			return err
 		}
+	}
+	if err := i.makeMountPoint(); err != nil {
+		return err
 	}
 	if err := mount.Mount(disk.Path, info.KernelName(), i.MountPoint); err != nil {
 		return info.WhyNotMounted(err)
@@ -263,22 +273,17 @@ func (i *Server) disk(ctx context.Context) (device.Device, string, error) {
 			return device.Device{}, "", err
 		}
 		volumeID = found
-		if found != "" {
-			if err := i.Volumes.madeFrom(ctx, found, i.Wish.Snapshot); err != nil {
-				return device.Device{}, "", err
-			}
-		}
 	}
 	if volumeID == "" {
-		made, err := i.Volumes.create(ctx, i.Wish)
+		snapshot, from, err := i.startsFrom(ctx)
+		if err != nil {
+			return device.Device{}, "", err
+		}
+		made, err := i.Volumes.create(ctx, i.Wish, snapshot)
 		if err != nil {
 			return device.Device{}, "", err
 		}
 		volumeID = made.ID
-		from := ""
-		if i.Wish.Snapshot != "" {
-			from = " from " + i.Wish.Snapshot
-		}
 		i.did("created %s, %d GiB %s%s in %s", volumeID, made.SizeGiB, i.Wish.Type, from, i.Volumes.Owner.Zone)
 	}
 	// The kernel's word first: EC2 may say for a while that it is not attached, and an attach then

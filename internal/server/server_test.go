@@ -34,7 +34,8 @@ type account struct {
 	loop       string // the disk of the next volume
 	volumes    map[string]*types.Volume
 	taken      map[string]bool // device names
-	pending    int             // how often AttachVolume says that the instance is not running yet
+	snapshots  []types.Snapshot
+	pending    int // how often AttachVolume says that the instance is not running yet
 	calls      []string
 }
 
@@ -57,9 +58,10 @@ func (s *account) server(wish Wish) *Server {
 	quick := volume.Timing{FirstLook: time.Millisecond, Poll: time.Millisecond, SlowPoll: time.Millisecond, Vanished: time.Second}
 	return &Server{
 		Wish: wish, MountPoint: point, UID: 1234, GID: 1234, SigningKey: filepath.Join(s.sys, "etc", "signing.key"),
-		Volumes: Volumes{volume.New(s, quick, slog.New(slog.DiscardHandler)), Owner(who, point), nil},
-		Finder:  device.Finder{Sys: s.sys, Dev: s.dev, Log: slog.New(slog.DiscardHandler)},
-		Say:     func(string) {},
+		Volumes:   Volumes{volume.New(s, quick, slog.New(slog.DiscardHandler)), Owner(who, point), nil},
+		Snapshots: s,
+		Finder:    device.Finder{Sys: s.sys, Dev: s.dev, Log: slog.New(slog.DiscardHandler)},
+		Say:       func(string) {},
 	}
 }
 
@@ -118,6 +120,10 @@ func (s *account) DescribeVolumes(_ context.Context, in *ec2.DescribeVolumesInpu
 		}
 	}
 	return out, nil
+}
+
+func (s *account) DescribeSnapshots(context.Context, *ec2.DescribeSnapshotsInput, ...func(*ec2.Options)) (*ec2.DescribeSnapshotsOutput, error) {
+	return &ec2.DescribeSnapshotsOutput{Snapshots: s.snapshots}, nil
 }
 
 func (s *account) CreateVolume(_ context.Context, in *ec2.CreateVolumeInput, _ ...func(*ec2.Options)) (*ec2.CreateVolumeOutput, error) {
@@ -210,7 +216,7 @@ func TestInitMakesTheReleaseVolumeOnce(t *testing.T) {
 func TestInitGoesOnWhereAnEarlierOneStopped(t *testing.T) {
 	s := newAccount(t, 32<<20)
 	i := s.server(Wish{})
-	if _, err := i.Volumes.create(t.Context(), i.Wish); err != nil { // and then the power went
+	if _, err := i.Volumes.create(t.Context(), i.Wish, ""); err != nil { // and then the power went
 		t.Fatal(err)
 	}
 	if _, err := i.Init(t.Context()); err != nil {
@@ -296,19 +302,18 @@ func TestInitRefuses(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
-	t.Run("a snapshot, when the server has a volume already", func(t *testing.T) {
+	t.Run("joining with a blank volume", func(t *testing.T) {
 		s := newAccount(t, 32<<20)
-		i := s.server(Wish{})
-		if _, err := i.Init(t.Context()); err != nil {
-			t.Fatal(err)
+		v, id := blank("server")
+		v.Tags = append(v.Tags, types.Tag{Key: aws.String("ebs-release:instance"), Value: aws.String("i-server")})
+		s.volumes[id] = v
+		i := s.server(Wish{Join: true})
+		v.Tags = append(v.Tags, types.Tag{Key: aws.String("ebs-release:mount-point"), Value: aws.String(i.MountPoint)})
+		if _, err := i.Init(t.Context()); err == nil || !strings.Contains(err.Error(), "and blank") {
+			t.Errorf("%v", err)
 		}
-		for _, is := range []string{"mounted", "unmounted"} {
-			if _, err := s.server(Wish{Snapshot: "snap-1"}).Init(t.Context()); err == nil || !strings.Contains(err.Error(), "was not made from snap-1") || len(s.volumes) != 1 {
-				t.Errorf("%s: %v, %d volumes", is, err, len(s.volumes))
-			}
-			if is == "mounted" {
-				s.unmount(i)
-			}
+		if _, err := filesystem.ProbeDevice(s.loop); err == nil {
+			t.Error("it was formatted")
 		}
 	})
 	t.Run("a mount point with files in it", func(t *testing.T) {

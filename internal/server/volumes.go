@@ -59,40 +59,21 @@ func (s Volumes) find(ctx context.Context) (string, error) {
 }
 
 // create makes a blank volume, or one from a snapshot, which then gives the size.
-func (s Volumes) create(ctx context.Context, f Wish) (volume.Volume, error) {
+func (s Volumes) create(ctx context.Context, f Wish, snapshot string) (volume.Volume, error) {
 	ctx, cancel := context.WithTimeout(ctx, volumeTime)
 	defer cancel()
 	size := f.SizeGiB
-	if f.Snapshot != "" {
+	if snapshot != "" {
 		size = 0
 	}
 	made, err := s.Make(ctx, volume.Request{
-		Owner: s.Owner, SnapshotID: f.Snapshot, SizeGiB: size, Type: f.Type, Encrypt: f.Encrypt || f.KMSKey != "", KMSKeyID: f.KMSKey,
+		Owner: s.Owner, SnapshotID: snapshot, SizeGiB: size, Type: f.Type, Encrypt: f.Encrypt || f.KMSKey != "", KMSKeyID: f.KMSKey,
 		Tags: map[string]string{volume.TagName: "ebs-release server " + s.Owner.MountPoint}, OwnTags: s.Tags,
 	})
 	if made.SizeGiB == 0 {
 		made.SizeGiB = size
 	}
 	return made, err
-}
-
-// madeFrom refuses a volume that was not made from the snapshot that was asked for, if one was:
-// this server has a release volume already.
-func (s Volumes) madeFrom(ctx context.Context, id, snapshot string) error {
-	if snapshot == "" {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, volumeTime)
-	defer cancel()
-	v, err := s.Describe(ctx, id)
-	switch {
-	case err != nil:
-		return err
-	case v.SnapshotID == snapshot:
-		return nil
-	}
-	return fmt.Errorf("%s is the release volume of this server already, and was not made from %s: run init without --snapshot, "+
-		"or unmount it, take its line out of /etc/fstab, and delete it first", id, snapshot)
 }
 
 // attach attaches the volume to this instance, and returns the device name that EC2 knows it by.

@@ -27,19 +27,33 @@ type Old struct {
 
 // List returns the release snapshots of the volume, oldest first.
 func (m Maker) List(ctx context.Context) ([]Old, error) {
-	var found []Old
-	pages := ec2.NewDescribeSnapshotsPaginator(m.EC2, &ec2.DescribeSnapshotsInput{
+	found, err := list(ctx, m.EC2, types.Filter{Name: aws.String("volume-id"), Values: []string{m.VolumeID}})
+	if err != nil {
+		return nil, fmt.Errorf("list the release snapshots of %s: %w", m.VolumeID, err)
+	}
+	return found, nil
+}
+
+// All returns the release snapshots of the account in this Region, of any volume and store, oldest
+// first. Who may make one is guarded by its tag (packaging/iam).
+func All(ctx context.Context, api ec2.DescribeSnapshotsAPIClient) ([]Old, error) {
+	found, err := list(ctx, api)
+	if err != nil {
+		return nil, fmt.Errorf("list the release snapshots of this account: %w", err)
+	}
+	return found, nil
+}
+
+func list(ctx context.Context, api ec2.DescribeSnapshotsAPIClient, more ...types.Filter) (found []Old, err error) {
+	pages := ec2.NewDescribeSnapshotsPaginator(api, &ec2.DescribeSnapshotsInput{
 		OwnerIds:   []string{"self"},
 		MaxResults: aws.Int32(volume.PerPage),
-		Filters: []types.Filter{
-			{Name: aws.String("volume-id"), Values: []string{m.VolumeID}},
-			{Name: aws.String("tag:" + volume.TagRole), Values: []string{volume.RoleRelease}},
-		},
+		Filters:    append(more, types.Filter{Name: aws.String("tag:" + volume.TagRole), Values: []string{volume.RoleRelease}}),
 	})
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("list the release snapshots of %s: %w", m.VolumeID, err)
+			return nil, err
 		}
 		for _, s := range page.Snapshots {
 			o := Old{ID: aws.ToString(s.SnapshotId), Started: aws.ToTime(s.StartTime), State: s.State}

@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"ebs-release/internal/lab"
+	"ebs-release/internal/lab/host"
 	"ebs-release/internal/pointer"
 )
 
@@ -55,5 +57,80 @@ func TestStoreInS3(t *testing.T) {
 	version("one")
 	for _, c := range roles.Denied() {
 		t.Errorf("refused: %+v", c)
+	}
+}
+
+// TestTwoReleaseServersOnOneStore: they publish in turns, each from where the other one left off,
+// and at once, where one of them changes nothing.
+func TestTwoReleaseServersOnOneStore(t *testing.T) {
+	r := newRig(t, func(o *lab.Options) { o.S3 = true })
+	r.sh("mkdir /srv/source; seq 1 20000 > /srv/source/data; echo one > /srv/source/version")
+	r.ok("init", "--size", "1")
+	r.ok("publish", "/srv/source")
+	member := r.scale(1)[0]
+	second := r.in(t)
+	second.newServer(r.sh("cat " + signingKey))
+	second.ok("init", "--join")
+	second.sh("mkdir /srv/source; seq 1 20000 > /srv/source/data")
+	servers := []*rig{r, second}
+
+	generation := int64(1)
+	for i, version := range []string{"two", "three", "four"} {
+		s := servers[(i+1)%2]
+		s.sh("echo " + version + " > /srv/source/version")
+		out := s.publisher("publish", "/srv/source")
+		generation++
+		if caughtUp := strings.Contains(out.Stderr, "the release volume caught up from release "); out.Code != 0 || caughtUp != (i > 0) {
+			t.Fatalf("publish %s: exit %d, %s", version, out.Code, out.Stderr)
+		}
+		if got := r.version(member); got != version || s.status().Generation != generation {
+			t.Errorf("the member has %q at generation %d, want %q at %d", got, s.status().Generation, version, generation)
+		}
+	}
+	r.ok("rollback") // of what the other one published
+	if got := r.version(member); got != "three" {
+		t.Errorf("after a rollback the member has %q", got)
+	}
+	generation++
+
+	for _, s := range servers { // neither commits before both have read the pointer
+		s.sh("mkdir -p /etc/ebs-release/publish.d/before; cd /etc/ebs-release/publish.d/before; " +
+			"printf '#!/bin/sh\ntouch /run/here; until test -e /run/go; do sleep 0.05; done\n' > 50-wait; chmod 755 50-wait")
+	}
+	ended := make([]chan host.Output, len(servers))
+	for i, s := range servers {
+		s.sh("echo at-once-" + string(rune('a'+i)) + " > /srv/source/version")
+		ended[i] = make(chan host.Output, 1)
+		go func() { ended[i] <- s.publisher("publish", "/srv/source") }()
+	}
+	for _, s := range servers {
+		s.sh("until test -e /run/here; do sleep 0.05; done")
+	}
+	for _, s := range servers {
+		s.sh("touch /run/go")
+	}
+	outs := []host.Output{<-ended[0], <-ended[1]}
+	first := slices.IndexFunc(outs, func(o host.Output) bool { return o.Code == 0 })
+	if first < 0 {
+		t.Fatalf("both failed: %s\n%s", outs[0].Stderr, outs[1].Stderr)
+	}
+	refused(t, outs[1-first], 4, "nothing was activated", "this publish began at 5")
+	want := "at-once-" + string(rune('a'+first))
+	if got := r.version(member); got != want || r.status().Generation != generation+1 {
+		t.Errorf("the member has %q at generation %d, want %q", got, r.status().Generation, want)
+	}
+	late := servers[1-first]
+	late.ok("converge") // it has what the other one published by now
+	if got := late.sh("cat /release/current/version"); got != want {
+		t.Errorf("the other release volume is at %q", got)
+	}
+	late.ok("publish", "/srv/source")
+	if got, want := r.version(member), "at-once-"+string(rune('a'+1-first)); got != want {
+		t.Errorf("then the member has %q, want %q", got, want)
+	}
+	for _, s := range servers {
+		if out := s.publisher("doctor"); out.Code != 0 {
+			t.Errorf("doctor: %s", out.Stdout)
+		}
 	}
 }
