@@ -67,7 +67,7 @@ func TestNoOrderingCycle(t *testing.T) {
 			}
 			timer := filepath.Join(root, "etc/systemd/system/timers.target.wants/ebs-release-gc.timer")
 			if _, err := os.Lstat(timer); err == nil {
-				t.Error("installing the publisher deletes snapshots daily")
+				t.Error("installing the publisher deletes snapshots every hour")
 			}
 			follow := filepath.Join(root, "etc/systemd/system/ebs-release.target.wants/ebs-release-follow.service")
 			if _, err := os.Lstat(follow); err == nil {

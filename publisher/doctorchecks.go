@@ -140,7 +140,21 @@ func (p *parts) lookAtSnapshot(ctx context.Context) (string, error) {
 		err = fmt.Errorf("%s is gone, or not completed: instances that launch now cannot boot. "+
 			"Try: ebs-release publish %s (at once)", id, release.Path(p.volume.point, current.Release))
 	}
-	return id, err
+	if err != nil {
+		return "", err
+	}
+	past, err := p.store.History(ctx)
+	if err != nil {
+		return "", err
+	}
+	lag := publish.LagOf(current, past)
+	if lag == nil {
+		return id, nil
+	}
+	if warning := lag.Warning(p.values.Duration("snapshot-lag")); warning != "" {
+		return "", warn("%s: %s", id, warning)
+	}
+	return fmt.Sprintf("%s of generation %d, %v", id, lag.Generation, lag), nil
 }
 
 func (p *parts) pointerSnapshot(ctx context.Context) (string, error) {

@@ -27,6 +27,18 @@ type gcReport struct {
 	DryRun bool     `json:"dry_run"`
 	Items  []gcItem `json:"items"` // that nobody needs
 	Kept   []gcItem `json:"kept"`
+	Named  string   `json:"named,omitempty"` // the snapshot that the pointer names since then
+}
+
+func (r *gcReport) fill(plan []gcItem) {
+	r.Items, r.Kept = []gcItem{}, []gcItem{}
+	for _, item := range plan {
+		if item.Kept {
+			r.Kept = append(r.Kept, item)
+		} else {
+			r.Items = append(r.Items, item)
+		}
+	}
 }
 
 // gcItem is something that nobody needs, or that somebody does.
@@ -53,8 +65,9 @@ tree      releases on the release volume. Kept are those of the latest --keep
           current or that a member is on, and those that a mount or a process
           of this machine uses, in any namespace
 snapshot  snapshots of the release volume. Kept are one for each of the --keep
-          releases, those of the pointer, and those of members that boot. The
-          ones of publishes that never committed go first
+          releases, those of the pointer, those that EBS is making, and those of
+          members that boot. The ones of publishes that never committed go
+          first; those that failed go at once
 pack      packs in the pointer store that the pointer does not list and that are
           at least a day old, whatever --grace says
 volume    volumes of members whose instance is gone, attached to nothing, in
@@ -62,8 +75,12 @@ volume    volumes of members whose instance is gone, attached to nothing, in
 record    files with addresses and host keys of members, which a killed
           publisher left in the temporary directory
 
+Before that it makes the pointer name the newest snapshot that EBS has
+completed, as ` + "`ebs-release snapshot`" + ` does.
+
 Let --grace be longer than the slowest boot: an instance may be making its
-volume from an older snapshot right now. Exit 4: a publish is running.`,
+volume from an older snapshot right now. The lock is taken only when there is
+something to delete. Exit 4: a publish is running.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if grace < 0 {
@@ -87,26 +104,33 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 		return before(ctx, err)
 	}
 	defer func() { _ = parts.volume.close() }()
-	unlock, err := parts.store.Lock(ctx, parts.Settings.Who+" (gc)")
-	if errors.Is(err, pointer.ErrLocked) {
-		return exit.With(exit.Conflict, err)
-	} else if err != nil {
-		return before(ctx, err)
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
 	s := inventory{grace: grace, now: time.Now()}
+	report := gcReport{Schema: status.Schema, DryRun: dryRun}
 	if err := parts.look(ctx, &s); err != nil {
 		return before(ctx, err)
 	}
-	report := gcReport{Schema: status.Schema, DryRun: dryRun, Items: []gcItem{}, Kept: []gcItem{}}
-	for _, item := range s.plan() {
-		if item.Kept {
-			report.Kept = append(report.Kept, item)
-		} else {
-			report.Items = append(report.Items, item)
+	if !dryRun {
+		named, found, err := parts.Name(ctx)
+		if err != nil {
+			return fmt.Errorf("name the newest snapshot in the pointer: %w; nothing was removed", err)
+		}
+		if found {
+			report.Named = named.ID
 		}
 	}
+	report.fill(s.plan())
 	if !dryRun && len(report.Items) > 0 {
+		unlock, lockErr := parts.store.Lock(ctx, parts.Settings.Who+" (gc)")
+		if errors.Is(lockErr, pointer.ErrLocked) {
+			return exit.With(exit.Conflict, lockErr)
+		} else if lockErr != nil {
+			return before(ctx, lockErr)
+		}
+		defer func() { err = errors.Join(err, unlock()) }()
+		if err := parts.look(ctx, &s); err != nil { // once more: a publish may just have ended
+			return before(ctx, err)
+		}
+		report.fill(s.plan())
 		parts.remove(ctx, report.Items)
 		p.record(ctx, parts.store, report.entry(ctx, s))
 	}
@@ -207,6 +231,9 @@ func (r gcReport) err(ctx context.Context) error {
 
 func (p *program) printGC(r gcReport) error {
 	removed := 0
+	if r.Named != "" {
+		fmt.Fprintf(p.stdout, "instances that launch start from %s now\n", r.Named)
+	}
 	for _, item := range r.Items {
 		word := "removed"
 		switch {

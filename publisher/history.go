@@ -22,9 +22,10 @@ func (p *program) historyCommand() *cobra.Command {
 		Use:   "history",
 		Short: "Show who published what and when, and how it ended; latest first",
 		Long: `Show who published what and when, and how it ended, the latest first; also who
-ran gc (--output json says what it deleted), thaw, lock release, key init or key
-sign. A dash instead of a generation: the pointer was not moved. "committed, no
-report": the publish was killed after its commit; run ` + "`ebs-release converge`" + `.`,
+ran snapshot, gc (--output json says what it deleted), thaw, lock release, key
+init or key sign. A dash instead of a generation: the pointer was not moved.
+"committed, no report": the publish was killed after its commit; run
+` + "`ebs-release converge`" + `.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 0 {

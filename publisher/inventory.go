@@ -22,8 +22,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// inventory is what gc looks at, all of it taken under the publish lock: no publish of this store
-// is running.
+// inventory is what gc looks at. What it removes by was all taken under the publish lock: no publish
+// of this store is running.
 type inventory struct {
 	now   time.Time
 	grace time.Duration
@@ -62,6 +62,7 @@ func (p *parts) look(ctx context.Context, s *inventory) (err error) {
 	if s.store, err = p.checks.storeOf(ctx, v.Tags[volume.TagStore]); err != nil {
 		return err
 	}
+	p.maker.Store = s.store
 	if s.volume, err = with(p.volume, (*release.Volume).Inventory); err != nil {
 		return err
 	}
@@ -90,7 +91,8 @@ func (s *inventory) plan() (items []gcItem) {
 	}
 	for _, old := range s.snapshots {
 		facts.Snapshots = append(facts.Snapshots, gc.Snapshot{
-			ID: old.ID, Generation: old.Generation, Release: old.Release, Started: old.Started, Usable: old.State == types.SnapshotStateCompleted,
+			ID: old.ID, Generation: old.Generation, Release: old.Release, Started: old.Started,
+			Usable: old.State == types.SnapshotStateCompleted, Failed: old.State == types.SnapshotStateError,
 		})
 	}
 	for _, o := range s.packs {

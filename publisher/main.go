@@ -60,6 +60,7 @@ Exit codes:
   4    the lock is held, or the generation moved
   5    committed, but members are behind
   6    publish --rollback: it did not converge, and was rolled back
+  7    live, but the snapshot that was waited for failed, or is late
   130  interrupted
 
 Treat any other code as failure.`,
@@ -71,7 +72,7 @@ Treat any other code as failure.`,
 	p.complete(root)
 	root.AddCommand(
 		p.initCommand(), p.publishCommand(), p.statusCommand(), p.convergeCommand(), p.rollbackCommand(), p.historyCommand(), p.verifyCommand(),
-		p.gcCommand(), p.lockCommand(), p.thawCommand(), p.keyCommand(), p.doctorCommand(), p.serveCommand(),
+		p.snapshotCommand(), p.gcCommand(), p.lockCommand(), p.thawCommand(), p.keyCommand(), p.doctorCommand(), p.serveCommand(),
 		p.configCommand(), p.freezeGuardCommand(), cli.TryWriteCommand(),
 	)
 	return root

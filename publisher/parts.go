@@ -9,7 +9,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/config"
@@ -37,6 +36,7 @@ type job struct {
 	above        int64  // the same
 	all          bool   // --all of a dry run
 	force        bool   // the same
+	snapshot     publish.AfterSnapshot
 }
 
 // parts are the real ones, put together.
@@ -101,12 +101,13 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	}
 	p.checks.note = func(text string) { p.warn("P0", text) }
 	p.Publisher = &publish.Publisher{
-		Checks: p.checks.list(), Store: store, Tree: opened, Snapshots: snapshots{maker}, Fleet: p.members, Dialer: p.dialer,
-		Hooks: hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint + "/current"},
+		Checks: p.checks.list(), Store: store, Tree: opened, Fleet: p.members, Dialer: p.dialer,
+		Snapshots: &snapshots{maker: maker, volume: opened},
+		Hooks:     hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint + "/current"},
 		Settings: publish.Settings{
 			Who: who, Message: j.message, Region: cfg.Region, IfGeneration: j.ifGeneration, Above: j.above, Force: j.force,
 			Keep: values.Int("keep"), Parallel: parallel(values), MemberTimeout: values.Duration("member-timeout"),
-			SnapshotDeadline: values.Duration("snapshot-deadline"),
+			Snapshot: j.snapshot, SnapshotDeadline: values.Duration("snapshot-deadline"),
 			ConvergeDeadline: values.Duration("converge-deadline"), Settle: values.Duration("settle"),
 			MaxFailures: maxFailures, OpenFiles: openFiles(),
 		},
@@ -116,7 +117,9 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 		p.Keys = append(p.Keys, k.String())
 	}
 	p.Claim = p.claim
-	maker.Note = func(text string) { p.warn("P6", text) }
+	if j.verb == verbConverge {
+		p.Snapshots = &snapshots{maker: maker, volume: opened, check: p.checks.beforeSnapshot}
+	}
 	return p, nil
 }
 
@@ -163,20 +166,6 @@ func whoAmI() (string, error) {
 	}
 	return me.Username + "@" + host, nil
 }
-
-// snapshots is publish.Snapshots. P0 tells it the volume.
-type snapshots struct{ maker *snapshot.Maker }
-
-func (s snapshots) Create(ctx context.Context, generation int64, release string) (string, time.Duration, error) {
-	made, err := s.maker.Create(ctx, generation, release)
-	return made.ID, made.Frozen, err
-}
-
-func (s snapshots) WaitCompleted(ctx context.Context, id string, progress func(string)) error {
-	return s.maker.WaitCompleted(ctx, id, progress)
-}
-
-func (s snapshots) Delete(ctx context.Context, id string) error { return s.maker.Delete(ctx, id) }
 
 // packs is publish.Packs. A store that anybody on the network can read gets them encrypted.
 type packs struct {

@@ -60,6 +60,9 @@ func (c preflight) list() []publish.Check {
 		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: checkKey, Do: c.sshKey}, {Name: checkTree, Do: c.releaseTree},
 			{Name: "store", Do: c.sameStore}, {Name: checkSigns, Do: c.signingKey}}
 	}
+	if c.verb == verbSnapshot {
+		return c.snapshotChecks()
+	}
 	checks := []publish.Check{{Name: "root", Do: c.root}}
 	if c.verb == verbPublish {
 		checks = append(checks, publish.Check{Name: "source", Do: c.sourceThere})
@@ -75,6 +78,29 @@ func (c preflight) list() []publish.Check {
 		{Name: "volume", Do: c.serverVolume},
 		{Name: "rights by DryRun", Do: c.dryRuns},
 	}...)
+}
+
+// snapshotChecks are those of list without which no snapshot can be made, or named.
+func (c preflight) snapshotChecks() []publish.Check {
+	return []publish.Check{
+		{Name: "root", Do: c.root},
+		{Name: checkVolume, Do: c.releaseVolume},
+		{Name: checkTree, Do: c.releaseTree},
+		{Name: checkSigns, Do: c.signingKey},
+		{Name: "freeze", Do: func(context.Context) error { return c.maker.Holder.Check() }},
+		{Name: "volume", Do: c.serverVolume},
+		{Name: "rights by DryRun", Do: c.dryRuns},
+	}
+}
+
+// beforeSnapshot is for P6 of a converge.
+func (c preflight) beforeSnapshot(ctx context.Context) error {
+	for _, check := range c.snapshotChecks() {
+		if err := check.Do(ctx); err != nil {
+			return fmt.Errorf("check %s: %w", check.Name, err)
+		}
+	}
+	return nil
 }
 
 func (c preflight) root(context.Context) error {

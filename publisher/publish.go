@@ -20,6 +20,7 @@ const (
 	verbPublish  = "publish"
 	verbRollback = "rollback"
 	verbConverge = "converge"
+	verbSnapshot = "snapshot"
 	verbDoctor   = "doctor"
 
 	// In the history only.
@@ -33,6 +34,7 @@ const (
 func (p *program) publishCommand() *cobra.Command {
 	j := job{verb: verbPublish}
 	var dryRun, rollback bool
+	var snapshot snapshotFlags
 	cmd := &cobra.Command{
 		Use:   "publish SOURCE",
 		Short: "Make a directory the current release of every member",
@@ -46,12 +48,14 @@ P3 stage      members fetch the release, which is not yet active
 P4 commit     move the pointer: instances that boot from here on get the new
               release, by the newest snapshot and packs
 P5 converge   activate on every member; list them again until none is behind
-P6 snapshot   freeze the release volume, ask EBS for a snapshot, thaw it; when
-              it is completed, instances that launch start from it
+P6 snapshot   freeze the release volume, ask EBS for a snapshot, thaw it
 P7 report     print who is on it
 
-The first publish of all, and the first after keys were made or changed, takes
-its snapshot in P2, and waits for it before the commit.
+Nobody waits for EBS: the next publish, converge, gc or ` + "`ebs-release snapshot`" + `
+names the snapshot in the pointer, and instances that launch start from it.
+Until then they start from the one before, and catch up by packs. The first
+publish of all, and the first after keys were made or changed, takes its
+snapshot in P2, and waits for it before the commit.
 
 The release that is current may be published again: it is a new generation of
 the same tree.`,
@@ -72,6 +76,9 @@ the same tree.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			j.source = args[0]
+			if err := snapshot.into(&j); err != nil {
+				return err
+			}
 			switch {
 			case dryRun && rollback:
 				return exit.With(exit.Usage, errors.New("--dry-run and --rollback: want one of them"))
@@ -96,6 +103,7 @@ the same tree.`,
 		"for the instances that launch from now on; the others are tried in P5")
 	ifGenerationFlag(flags, &j)
 	aboveFlag(flags, &j)
+	snapshot.add(flags)
 	return cmd
 }
 
@@ -122,20 +130,27 @@ func aboveFlag(flags *pflag.FlagSet, j *job) {
 }
 
 func (p *program) convergeCommand() *cobra.Command {
-	return &cobra.Command{
+	j := job{verb: verbConverge}
+	var snapshot snapshotFlags
+	cmd := &cobra.Command{
 		Use:   "converge",
 		Short: "Bring every member to the current generation",
 		Long: `Bring every member to the current generation, and check that it is there, as P5
 of a publish does. Run it after a publish that ended with exit code 5 or was
-killed after its commit, and after running instances were put into the group. No
-snapshot is made, and the pointer stays as it is.`,
+killed after its commit, and after running instances were put into the group.
+
+Then it does P6: it names a snapshot that EBS has completed since, and asks for
+one of the current generation where nobody has.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.runJob(cmd.Context(), job{verb: verbConverge}, func(ctx context.Context, parts *parts) (publish.Outcome, error) {
-				return parts.Converge(ctx)
-			})
+			if err := snapshot.into(&j); err != nil {
+				return err
+			}
+			return p.runJob(cmd.Context(), j, func(ctx context.Context, parts *parts) (publish.Outcome, error) { return parts.Converge(ctx) })
 		},
 	}
+	snapshot.add(cmd.Flags())
+	return cmd
 }
 
 // work is what a job does with the parts.

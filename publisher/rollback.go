@@ -27,13 +27,13 @@ import (
 func (p *program) rollbackCommand() *cobra.Command {
 	j := job{verb: verbRollback}
 	var to string
+	var snapshot snapshotFlags
 	cmd := &cobra.Command{
 		Use:   "rollback",
 		Short: "Make an older release current again, as a new generation",
 		Long: `Make an older release current again, as a new generation. Members that still
 hold its tree get nothing sent: they only activate it. Instances that launch get
-it from the snapshot that it was published with, or from a new one if that is
-gone.
+it from the snapshot that was made of it, or by packs where there is none.
 
 Without --to it is the latest earlier generation that had another release than
 the current one. A rollback that succeeds ends with exit code 0; code 6 is for a
@@ -43,6 +43,9 @@ publish that rolled back by itself (publish --rollback).`,
 			if to != "" && !isGeneration(to) && !manifest.ValidID(to) {
 				return exit.With(exit.Usage, fmt.Errorf("--to is %q, want a generation or a release id, see `ebs-release history`", to))
 			}
+			if err := snapshot.into(&j); err != nil {
+				return err
+			}
 			return p.runJob(cmd.Context(), j, rollingBack(to))
 		},
 	}
@@ -51,6 +54,7 @@ publish that rolled back by itself (publish --rollback).`,
 	cmd.Flags().StringVarP(&j.message, "message", "m", "", "why, for the pointer and the history (at most 4 KiB)")
 	ifGenerationFlag(cmd.Flags(), &j)
 	aboveFlag(cmd.Flags(), &j)
+	snapshot.add(cmd.Flags())
 	return cmd
 }
 
@@ -120,14 +124,15 @@ func (p *parts) snapshotOf(ctx context.Context, target publish.Target, commits [
 		return "", err
 	}
 	for _, e := range commits {
-		id := e.Snapshots[p.Settings.Region]
-		if e.Release != target.Release || e.Digest != target.Digest || id == "" {
+		if e.Release != target.Release || e.Digest != target.Digest {
 			continue
 		}
-		if slices.ContainsFunc(there, func(o snapshot.Old) bool {
-			return o.ID == id && o.Release == target.Release && o.State == types.SnapshotStateCompleted && !o.Started.Before(since)
-		}) {
-			return id, nil
+		for _, id := range []string{e.Snapshots[p.Settings.Region], e.Asked[p.Settings.Region]} {
+			if slices.ContainsFunc(there, func(o snapshot.Old) bool {
+				return o.ID == id && o.Release == target.Release && o.State == types.SnapshotStateCompleted && !o.Started.Before(since)
+			}) {
+				return id, nil
+			}
 		}
 	}
 	return "", nil
@@ -219,7 +224,12 @@ func (p *program) publishOrRollBack(ctx context.Context, j job) error {
 	}
 	fmt.Fprintf(p.stderr, "ebs-release: %s; rolling back\n", words.OneLine(err))
 	failed := outcome.Generation
-	back := job{verb: verbRollback, message: fmt.Sprintf("generation %d did not converge", failed), ifGeneration: &failed}
+	back := job{
+		verb: verbRollback, message: fmt.Sprintf("generation %d did not converge", failed), ifGeneration: &failed, snapshot: j.snapshot,
+	}
+	if back.snapshot == publish.SnapshotWaited { // for the release that it was to be of
+		back.snapshot = publish.SnapshotLeft
+	}
 	after, backErr := p.carryOut(ctx, back, rollingBack(""))
 	if backErr != nil {
 		words := "%w; and the rollback failed: %w"

@@ -43,6 +43,8 @@ func settingsTable() []config.Setting {
 			Check: config.CheckDuration, Usage: "for one step (connect, stage, activate) on one member"},
 		{Key: "snapshot-deadline", Env: "EBS_RELEASE_SNAPSHOT_DEADLINE", Default: "1h",
 			Check: config.CheckDuration, Usage: "for the snapshot to be completed"},
+		{Key: "snapshot-lag", Env: "EBS_RELEASE_SNAPSHOT_LAG", Default: "24h", Check: config.CheckDuration,
+			Usage: "status and doctor warn when the newest named snapshot is behind for longer, or by more than 32 packs"},
 		{Key: "converge-deadline", Env: "EBS_RELEASE_CONVERGE_DEADLINE", Default: "10m",
 			Check: config.CheckDuration, Usage: "for all members to be on the generation, from the commit on"},
 		{Key: "settle", Env: "EBS_RELEASE_SETTLE", Default: "5s",

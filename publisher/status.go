@@ -29,11 +29,12 @@ type statusReport struct {
 	Release    string            `json:"release"`
 	Digest     string            `json:"digest,omitempty"`
 	Snapshots  map[string]string `json:"snapshots,omitempty"`
+	Lag        *publish.Lag      `json:"snapshot_lag,omitempty"` // of the snapshots; none: they hold the release
 	Created    *time.Time        `json:"created,omitempty"`
 	By         string            `json:"by,omitempty"`
 	Message    string            `json:"message,omitempty"`
 	Lock       string            `json:"lock,omitempty"`     // who publishes now
-	Warnings   []string          `json:"warnings,omitempty"` // what stands in the way of a publish
+	Warnings   []string          `json:"warnings,omitempty"` // what stands in the way of a publish, or of a quick boot
 	OnIt       int               `json:"on_it"`
 	Total      int               `json:"total"` // without those that leave their group
 	Members    []publish.Member  `json:"members"`
@@ -80,6 +81,7 @@ type statusSource struct {
 	store   *pointer.Store
 	members members
 	keys    keyPlaces
+	mostLag time.Duration
 }
 
 func (p *program) statusSource(ctx context.Context) (statusSource, error) {
@@ -96,7 +98,7 @@ func (p *program) statusSource(ctx context.Context) (statusSource, error) {
 	if err != nil {
 		return statusSource{}, err
 	}
-	return statusSource{store, newMembers(cfg, values.List("groups")), placesOf(values)}, nil
+	return statusSource{store, newMembers(cfg, values.List("groups")), placesOf(values), values.Duration("snapshot-lag")}, nil
 }
 
 func (s statusSource) look(ctx context.Context) (statusReport, error) {
@@ -124,6 +126,15 @@ func (s statusSource) look(ctx context.Context) (statusReport, error) {
 	}
 	if wrong := s.keys.wrong(ctx, s.store); wrong != nil {
 		report.Warnings = append(report.Warnings, words.OneLine(wrong))
+	}
+	past, err := s.store.History(ctx)
+	if err != nil && !errors.Is(err, os.ErrPermission) { // without it the lag is younger than it is
+		return statusReport{}, err
+	}
+	if report.Lag = publish.LagOf(current, past); report.Lag != nil {
+		if warning := report.Lag.Warning(s.mostLag); warning != "" {
+			report.Warnings = append(report.Warnings, warning)
+		}
 	}
 	for _, m := range listed {
 		view := publish.View(m, current)
@@ -161,6 +172,9 @@ func printStatus(out io.Writer, r statusReport) error {
 		fmt.Fprintf(out, "release %s", r.Release)
 		for region, id := range r.Snapshots {
 			fmt.Fprintf(out, ", %s in %s", id, region)
+		}
+		if r.Lag != nil {
+			fmt.Fprintf(out, " of generation %d (%v)", r.Lag.Generation, r.Lag)
 		}
 		if r.Created != nil {
 			fmt.Fprintf(out, ", %s", r.Created.UTC().Format(time.RFC3339))

@@ -18,6 +18,7 @@ const (
 	Conflict     = 4   // the lock is held, or the generation moved
 	NotConverged = 5   // committed, but members are behind
 	RolledBack   = 6   // rolled back
+	NoSnapshot   = 7   // live, but the snapshot that was waited for failed, or is late
 	Interrupted  = 130 // SIGINT or SIGTERM
 )
 

@@ -173,6 +173,7 @@ type Snapshot struct {
 	Release    string
 	Started    time.Time
 	Usable     bool // completed
+	Failed     bool // it will never be; with neither EBS is making it
 }
 
 // Snapshots is what there is to decide about them.
@@ -221,12 +222,14 @@ func (s Snapshots) Decide() []Item {
 		switch newer := has[old.Release]; {
 		case slices.Contains(s.Named, old.ID):
 			item.Why = who + ": the pointer names it"
+		case old.Failed:
+			item.Keep, item.Why = false, who+": it failed, and nobody can boot from it"
+		case !old.Usable:
+			item.Why = who + ": EBS is making it"
 		case s.Young(old.Started):
 			item.Why = who + ": younger than --grace"
 		case old.Release != "" && s.Booting[old.Release] != "":
 			item.Why = who + ": " + s.Booting[old.Release]
-		case !old.Usable && len(s.Committed) > 0 && old.Generation >= latestFirst(s.Committed)[0].Number:
-			item.Why = who + ": it is on its way"
 		case !known:
 			item.Keep, item.Why = false, fmt.Sprintf("generation %d was never committed with it", old.Generation)
 		case !slices.Contains(wanted, old.Release):

@@ -157,6 +157,10 @@ func TestSnapshotsAreKeptForWhatARollbackBootsFrom(t *testing.T) {
 		"of one release the latest that is completed": {Snapshots{
 			All:       append(all[:3:3], Snapshot{ID: "snap-4", Generation: 4, Release: id(3), Started: at(4)}),
 			Committed: committed(1, 2, 3, 3), Keep: 1, Young: nobody}, "snap-4 snap-3"},
+		"what EBS is making, however old, and not what failed": {Snapshots{
+			All: append(all[:2:2], Snapshot{ID: "snap-3", Generation: 2, Release: id(2), Started: at(3)},
+				Snapshot{ID: "snap-4", Generation: 2, Release: id(2), Started: at(4), Failed: true}),
+			Committed: committed(1, 2), Keep: 1, Young: func(t time.Time) bool { return t.Equal(at(4)) }}, "snap-2 snap-3"},
 		"a history that was lost": {Snapshots{All: all, Committed: back[4:], Named: []string{"snap-1"}, Keep: 3, Young: nobody}, "snap-1 snap-5 snap-4"},
 	} {
 		t.Run(name, func(t *testing.T) {

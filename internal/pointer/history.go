@@ -34,7 +34,7 @@ const ResultCommitted = "committed" // the pointer moved; how the publish ended 
 type Entry struct {
 	Schema     int               `json:"schema"`
 	Time       time.Time         `json:"time"`
-	Verb       string            `json:"verb,omitempty"` // publish, rollback, converge, gc, thaw, lock release; "" with ResultCommitted
+	Verb       string            `json:"verb,omitempty"` // of ebs-release: publish, rollback, gc, lock release, …; "" with ResultCommitted
 	Who        string            `json:"who"`
 	Message    string            `json:"message,omitempty"`
 	Result     string            `json:"result"`
@@ -42,8 +42,9 @@ type Entry struct {
 	Generation int64             `json:"generation"` // of the pointer after it
 	Release    string            `json:"release,omitempty"`
 	Digest     string            `json:"digest,omitempty"`
-	Snapshots  map[string]string `json:"snapshots,omitempty"`
-	OnIt       int               `json:"on_it"` // members
+	Snapshots  map[string]string `json:"snapshots,omitempty"` // that the pointer named, by region
+	Asked      map[string]string `json:"asked,omitempty"`     // that EBS took while the volume was frozen, named or not
+	OnIt       int               `json:"on_it"`               // members
 	Total      int               `json:"total"`
 	Took       int64             `json:"milliseconds,omitempty"`
 	Removed    []string          `json:"removed,omitempty"` // by gc: "snapshot snap-…"
@@ -68,7 +69,7 @@ func (s *Store) History(ctx context.Context) ([]Entry, error) {
 		if e.Committed && e.Verb != "" && e.Verb != "converge" {
 			same := func(o Entry) bool { return o.Verb == "" && o.Generation == e.Generation }
 			if i := slices.IndexFunc(entries, same); i >= 0 {
-				e.Digest, e.Snapshots = entries[i].Digest, entries[i].Snapshots
+				e.Digest, e.Snapshots, e.Asked = entries[i].Digest, entries[i].Snapshots, entries[i].Asked
 				entries = slices.Delete(entries, i, i+1)
 			}
 		}
@@ -84,6 +85,24 @@ func (s *Store) Record(ctx context.Context, e Entry) error {
 		e.Removed = append(slices.Clone(e.Removed[:mostRemoved]), fmt.Sprintf("and %d more", more))
 	}
 	return s.changeHistory(ctx, func(lines []Entry) []Entry { return append(lines, e) })
+}
+
+// Asked notes a snapshot of a committed generation, which may be named once EBS has completed it.
+func (s *Store) Asked(ctx context.Context, generation int64, region, id string) error {
+	known := false
+	err := s.changeHistory(ctx, func(lines []Entry) []Entry {
+		i := slices.IndexFunc(lines, func(e Entry) bool { return e.Committed && e.Verb == "" && e.Generation == generation })
+		if known = i >= 0; !known {
+			return lines
+		}
+		lines = slices.Clone(lines)
+		lines[i].Asked = map[string]string{region: id}
+		return lines
+	})
+	if err == nil && !known {
+		err = fmt.Errorf("history: it has no generation %d, so nobody will name its snapshot %s", generation, id)
+	}
+	return err
 }
 
 // withCommit adds the line of a pointer that has none, and the snapshots of the generation that

@@ -40,6 +40,23 @@ func record(t *testing.T, store *Store, e Entry) {
 	}
 }
 
+func TestHistoryNotesWhichSnapshotsCount(t *testing.T) {
+	store, _ := directory(t)
+	swap(t, store, 0, sample(1))
+	swap(t, store, 1, sample(2))
+	if err := store.Asked(t.Context(), 1, "us-east-1", "snap-1"); err != nil {
+		t.Fatal(err)
+	}
+	record(t, store, Entry{Verb: "publish", Generation: 1, Committed: true, Result: "converged"})
+	entries, err := store.History(t.Context())
+	if err != nil || len(entries) != 2 || entries[1].Asked["us-east-1"] != "snap-1" || entries[0].Asked != nil {
+		t.Errorf("%+v, %v", entries, err)
+	}
+	if err := store.Asked(t.Context(), 3, "us-east-1", "snap-3"); err == nil || !strings.Contains(err.Error(), "no generation 3") {
+		t.Errorf("of a generation that was never committed: %v", err)
+	}
+}
+
 func TestHistoryHasEveryCommitOnceWithItsOutcome(t *testing.T) {
 	store, _ := directory(t)
 	if got := results(t, store); got != "" {

@@ -18,6 +18,9 @@
 // fence: the highest generation that was active on it. A volume that is kept when the pointer moved
 // was caught up and verified once more before (1) comes again.
 //
+// A snapshot is named in the pointer by its own publish or by a later run. Whichever it is, the
+// pointer says what it holds, and it is never ahead of the pointer, so each boot can catch up.
+//
 // # What is assumed of a listing
 //
 // Little. It has to show a member as it was less than `settle` ago or later, and it has to show

@@ -114,6 +114,20 @@ var scenarios = []scenario{
 		s.publish("B")
 		w.up(w.add("m"))
 	}, huge},
+	{"publish that leaves its snapshot and converge that names it and boot that catches up", coarse, func(w *world) {
+		w.packs, w.leaves = true, true
+		s := w.server()
+		s.publish("A")
+		s.converge("B")
+		w.up(w.add("m"))
+	}, huge},
+	{"publish that leaves its snapshot and second publish and converge", coarse, func(w *world) {
+		w.packs, w.leaves = true, true
+		s := w.server()
+		s.publish("A")
+		s.publish("B")
+		s.converge("C")
+	}, large},
 	{"publish and boot and boot", coarse, func(w *world) {
 		w.server().publish("A")
 		m, n := w.add("m"), w.add("n")
@@ -215,6 +229,10 @@ func TestInterleavings(t *testing.T) {
 				converged := func(end string) bool { return strings.Contains(end, "=0") }
 				if !slices.ContainsFunc(slices.Collect(maps.Keys(f.ends)), converged) {
 					t.Errorf("no publish ever converged: %v", f.ends)
+				}
+				later := func(end string) bool { return strings.Contains(end, namedLater) }
+				if strings.Contains(x.name, "leaves its snapshot") && !slices.ContainsFunc(slices.Collect(maps.Keys(f.ends)), later) {
+					t.Errorf("nobody ever named it: %v", f.ends)
 				}
 				runs[i] = f.runs
 				t.Logf("%d interleavings run, which stand for %v; %d states; in %v; ends: %v", f.runs, f.orders, f.states, time.Since(started).Round(time.Millisecond), f.ends)

@@ -56,7 +56,7 @@ func (s *server) run(name string, do func(context.Context, *publish.Publisher) (
 		p := &publish.Publisher{
 			Store: d, Tree: d, Packs: d, Snapshots: snapshots{d}, Fleet: d, Dialer: d,
 			Settings: publish.Settings{
-				Who: name, Region: region, Keep: 3, Parallel: 2, MemberTimeout: time.Hour, SnapshotDeadline: time.Hour,
+				Who: name, Region: region, Keep: 3, Parallel: 2, MemberTimeout: time.Hour, Snapshot: publish.SnapshotWaited, SnapshotDeadline: time.Hour,
 				ConvergeDeadline: s.grain.deadline(), Settle: settle,
 			},
 			Jitter: jitter(s.seed),
@@ -69,6 +69,9 @@ func (s *server) run(name string, do func(context.Context, *publish.Publisher) (
 		}
 		if !s.packs {
 			p.Keys = []string{name} // other ones than the pointer has: no packs lead from its snapshot
+		}
+		if s.leaves {
+			p.Settings.Snapshot = publish.SnapshotLeft
 		}
 		o, err := do(a.ctx, p)
 		s.s.mu.Lock()
@@ -156,6 +159,7 @@ func (d *desk) commit(from, to pointer.Pointer) (err error) {
 			return fmt.Sprint(to.Snapshots[region])
 		}
 		d.commits = append(d.commits, to.Generation)
+		d.history = append(d.history, pointer.Entry{Committed: true, Generation: to.Generation, Release: to.Release, Digest: to.Digest})
 		return fmt.Sprint(to.Generation)
 	})
 	return errors.Join(dead, err)
@@ -205,21 +209,66 @@ func (d *desk) Prune(context.Context, gc.Wanted) ([]string, error) { return nil,
 
 func (d *desk) Untouched(context.Context, string) error { return d.alive() }
 
-func (d *desk) History(context.Context) ([]pointer.Entry, error) { return nil, d.alive() }
+func (d *desk) History(context.Context) (past []pointer.Entry, err error) {
+	if !d.leaves { // what it is read for then, nothing of this proof hangs on
+		return nil, d.alive()
+	}
+	err = d.among("history", func() string { past = slices.Clone(d.history); return fmt.Sprint(past) })
+	return past, err
+}
+
+func (d *desk) Asked(_ context.Context, generation int64, region, id string) error {
+	if !d.leaves {
+		return d.alive()
+	}
+	return d.among("asked", func() string {
+		d.history = slices.Clone(d.history)
+		for i := range d.history {
+			if d.history[i].Generation == generation {
+				d.history[i].Asked = map[string]string{region: id}
+			}
+		}
+		return id
+	})
+}
 
 type snapshots struct{ *desk }
 
-// Create and WaitCompleted are no steps: nobody else knows the snapshot before the pointer names
-// it.
-func (s snapshots) Create(_ context.Context, generation int64, _ string) (string, time.Duration, error) {
+// Create and WaitCompleted are no steps: nobody else knows the snapshot before the pointer names it,
+// or the history has it.
+func (s snapshots) Create(_ context.Context, r publish.SnapshotRequest) (string, time.Duration, error) {
 	s.s.mu.Lock() // P5 may have ended by a clock alone
 	defer s.s.mu.Unlock()
 	if err := s.alive(); err != nil {
 		return "", 0, err
 	}
-	id := fmt.Sprintf("snap-%d%s", generation, s.name)
+	id := fmt.Sprintf("snap-%d%s", r.Holds.Generation, s.name)
 	s.world.snapshots[id] = s.content
+	s.listed = append(s.listed, publish.Snapshot{ID: id, Holds: r.Holds, Pending: true})
 	return id, 0, nil
+}
+
+// List shows what EBS has not completed as pending, or completes all of it now.
+func (s snapshots) List(context.Context) (all []publish.Snapshot, err error) {
+	if !s.leaves { // whoever makes one names it
+		return nil, s.alive()
+	}
+	ways := func() int {
+		if slices.ContainsFunc(s.listed, func(l publish.Snapshot) bool { return l.Pending }) {
+			return 2
+		}
+		return 1
+	}
+	err = s.a.choice("list snapshots", false, ways, func(way int) string {
+		all = slices.Clone(s.listed)
+		for i := range all {
+			all[i].Completed = all[i].Completed || way == 1
+			all[i].Pending = !all[i].Completed
+		}
+		s.listed = slices.Clone(all)
+		return fmt.Sprint(all)
+	})
+	return all, err
 }
 
 func (s snapshots) WaitCompleted(context.Context, string, func(string)) error { return s.alive() }

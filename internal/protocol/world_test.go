@@ -36,6 +36,7 @@ type world struct {
 	reboots  bool // there are reboots
 	losses   int  // this many volumes end in error
 	packs    bool // the pointer lists ways from each release to its own
+	leaves   bool // with packs: a publisher leaves its snapshot to whoever comes next
 	programs bool // the programs of an activation are a step of their own
 	failing  int  // so often they fail
 	grain    grain
@@ -43,7 +44,9 @@ type world struct {
 	pointer   pointer.Pointer
 	commits   []int64
 	holder    string // of the lock
+	history   []pointer.Entry
 	snapshots map[string]image
+	listed    []publish.Snapshot // that publishers have made, as EC2 shows them
 	boxes     []*box
 	said      int64 // the highest generation that a publisher has said all members are on
 	ends      []string
@@ -273,6 +276,10 @@ func (w *world) wrong() string {
 	if _, ok := w.snapshots[w.pointer.Snapshots[region]]; !ok {
 		say("the snapshot of the pointer is deleted: %s", w.pointer.Snapshots[region])
 	}
+	if content, holds := w.snapshots[w.pointer.Snapshots[region]], w.pointer.Holds(); content.release != holds.Release || content.generation > w.pointer.Generation {
+		say("the pointer of generation %d says that %s holds %s, and it has %s at %d",
+			w.pointer.Generation, w.pointer.Snapshots[region], holds.Release, content.release, content.generation)
+	}
 	for i, g := range w.commits {
 		if i > 0 && g <= w.commits[i-1] {
 			say("generation %d is committed after %d", g, w.commits[i-1])
@@ -283,6 +290,9 @@ func (w *world) wrong() string {
 	}
 	return strings.Join(w.bad, "; ")
 }
+
+// namedLater is in the end of a run in which somebody named a snapshot that its publisher had left.
+const namedLater = "named"
 
 // over looks at the end of a run.
 func (w *world) over() (end, wrong string) {
@@ -296,7 +306,11 @@ func (w *world) over() (end, wrong string) {
 		}
 	}
 	slices.Sort(w.ends)
-	return strings.Join(w.ends, " "), wrong
+	end = strings.Join(w.ends, " ")
+	if w.leaves && w.pointer.Holds().Generation > 1 {
+		end += " " + namedLater
+	}
+	return end, wrong
 }
 
 // returned looks at how a publisher ended: what it says of each member has to be so, or it must
@@ -337,7 +351,7 @@ func (w *world) returned(name string, o publish.Outcome, err error) {
 // shared is all of the state that is not inside an actor.
 func (w *world) shared() string {
 	var s strings.Builder
-	fmt.Fprint(&s, w.pointer.Generation, w.pointer.Release, w.pointer.Snapshots, w.commits, w.holder, w.snapshots, w.said, w.ends, w.volumes, w.losses, w.failing)
+	fmt.Fprint(&s, w.pointer.Generation, w.pointer.Release, w.pointer.Snapshots, w.commits, w.holder, w.snapshots, w.history, w.listed, w.pointer.SnapshotOf, w.said, w.ends, w.volumes, w.losses, w.failing)
 	for _, b := range w.boxes {
 		fmt.Fprint(&s, "\n", b.id, b.member, b.life, b.ups, b.locked, b.ready, b.open, b.top, b.mounted != nil)
 		if b.mounted != nil {

@@ -63,7 +63,8 @@ func (r *run) checkAndHook(ctx context.Context) error {
 	return r.hookBefore(ctx)
 }
 
-// checkConverge is P0 of `converge`: there is no snapshot to make and no tree to take in.
+// checkConverge is P0 of `converge`: there is no tree to take in, and whether there is a snapshot to
+// make is seen when the members are live.
 func (r *run) checkConverge(ctx context.Context) error {
 	if err := r.lockAndRead(ctx); err != nil {
 		return err
@@ -116,11 +117,9 @@ func (r *run) lockAndRead(ctx context.Context) error {
 	if r.before, err = r.Store.Read(ctx); err != nil {
 		return fmt.Errorf("read the pointer: %w", err)
 	}
-	entries, err := r.Store.History(ctx)
-	if err != nil {
+	if r.past, err = r.Store.History(ctx); err != nil {
 		return fmt.Errorf("read what was committed: %w", err)
 	}
-	r.past = Committed(entries)
 	r.members.keep(r.wanted())
 	if only := r.Settings.IfGeneration; only != nil && r.before.Generation != *only {
 		return exit.With(exit.Conflict, fmt.Errorf("%w: it is at generation %d, not %d; nothing was changed; see `ebs-release history`",

@@ -18,12 +18,14 @@ func (r *run) hookBefore(ctx context.Context) error {
 	return nil
 }
 
-// hookAfter runs the operator's programs once a generation is committed, also after a signal: the
-// commit is not undone either. A signal that comes while they run ends them.
+// hookAfter runs the operator's programs once, when the members are on a committed generation or
+// when the run has failed, also after a signal: the commit is not undone either. A signal that comes
+// while they run ends them.
 func (r *run) hookAfter(outer context.Context, err error) {
-	if r.Hooks == nil || !r.moved() {
+	if r.Hooks == nil || !r.moved() || r.hooked {
 		return
 	}
+	r.hooked = true
 	ctx, end := r.untilInsisted(outer)
 	defer end()
 	if r.insisted() != nil { // that ended the members' part

@@ -1,6 +1,9 @@
 package publish
 
 import (
+	"maps"
+	"slices"
+
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 )
@@ -15,9 +18,7 @@ func Committed(entries []pointer.Entry) (all []gc.Generation) {
 			continue
 		}
 		g := gc.Generation{Number: e.Generation, Release: e.Release}
-		for _, id := range e.Snapshots {
-			g.Snapshots = append(g.Snapshots, id)
-		}
+		g.Snapshots = slices.Concat(slices.Sorted(maps.Values(e.Snapshots)), slices.Sorted(maps.Values(e.Asked)))
 		all = append(all, g)
 	}
 	return all
@@ -25,7 +26,7 @@ func Committed(entries []pointer.Entry) (all []gc.Generation) {
 
 // wanted is what is to be kept: by what is committed now.
 func (r *run) wanted() gc.Wanted {
-	all := r.past
+	all := Committed(r.past)
 	if r.committed {
 		all = append(all[:len(all):len(all)], gc.Generation{Number: r.next.Generation, Release: r.next.Release})
 	}

@@ -18,6 +18,7 @@ const (
 	ResultNotConverged = "not-converged" // committed, members are behind
 	ResultUnchanged    = "unchanged"     // it failed before anything was visible
 	ResultConflict     = "conflict"      // the lock is held, or the generation moved
+	ResultNoSnapshot   = "no-snapshot"   // live, but the snapshot that was waited for is not there
 	ResultInterrupted  = "interrupted"
 	ResultFailed       = "failed"
 )
@@ -31,8 +32,9 @@ type Outcome struct {
 	Generation   int64       `json:"generation"` // of the pointer, as it is now
 	Release      string      `json:"release,omitempty"`
 	Digest       string      `json:"digest,omitempty"`
-	SnapshotID   string      `json:"snapshot_id,omitempty"`
-	Files        int         `json:"files,omitempty"` // of the release
+	SnapshotID   string      `json:"snapshot_id,omitempty"`      // of this release, and named
+	Pending      string      `json:"snapshot_pending,omitempty"` // of this release, made by EBS, and named by whoever comes next
+	Files        int         `json:"files,omitempty"`            // of the release
 	Bytes        int64       `json:"bytes,omitempty"`
 	Packed       int64       `json:"packed_bytes,omitempty"` // of the packs that it put into the store
 	Fetched      Fetched     `json:"fetched"`
@@ -96,13 +98,16 @@ func (m *member) view() Member {
 	return v
 }
 
-// outcome is filled from what the run knows; nobody works any more.
+// outcome is filled from what the run knows by now.
 func (r *run) outcome(err error) Outcome {
+	window := r.mixed()
+	r.members.mu.Lock()
+	defer r.members.mu.Unlock()
 	o := Outcome{
 		Schema: 1, Committed: r.committed, Generation: r.before.Generation, Release: r.before.Release, Digest: r.before.Digest,
 		SnapshotID: r.before.Snapshots[r.Settings.Region], Packed: r.packed, Files: r.tree.Files, Bytes: r.tree.Bytes, Fetched: r.members.fetched,
 		Milliseconds: time.Since(r.started).Milliseconds(), Live: r.live.Milliseconds(), Frozen: r.frozen.Milliseconds(),
-		Phases: r.times, Members: []Member{},
+		Pending: r.pending, Phases: r.times, Members: []Member{},
 	}
 	if r.committed {
 		o.Generation, o.Release, o.Digest, o.SnapshotID = r.next.Generation, r.next.Release, r.next.Digest, r.next.Snapshots[r.Settings.Region]
@@ -110,7 +115,7 @@ func (r *run) outcome(err error) Outcome {
 			o.SnapshotID = ""
 		}
 	}
-	if window := r.mixed(); window.Members > 0 {
+	if window.Members > 0 {
 		o.Mixed = &window
 	}
 	if r.hookErr != nil {
@@ -156,6 +161,8 @@ func ResultOf(code int) string {
 		return ResultUnchanged
 	case exit.Conflict:
 		return ResultConflict
+	case exit.NoSnapshot:
+		return ResultNoSnapshot
 	case exit.Interrupted:
 		return ResultInterrupted
 	}
@@ -189,6 +196,9 @@ func (o Outcome) Details() (lines []string) {
 		what += ", snapshot " + o.SnapshotID
 	}
 	lines = append(lines, what)
+	if o.Pending != "" {
+		lines = append(lines, PendingSentence(o.Pending))
+	}
 	if o.Files > 0 {
 		line := fmt.Sprintf("%s, %s", words.Count(o.Files, "file"), words.Bytes(o.Bytes))
 		if o.Fetched.Packs > 0 {
@@ -210,6 +220,11 @@ func (o Outcome) Details() (lines []string) {
 		took += ": " + strings.Join(phases, ", ")
 	}
 	return append(lines, took)
+}
+
+// PendingSentence says what becomes of a snapshot that nobody waits for.
+func PendingSentence(id string) string {
+	return fmt.Sprintf("EBS is making snapshot %s; publish, converge, gc or `ebs-release snapshot`, whichever comes next, names it", id)
 }
 
 // Took is how long a phase took, for a person. It is "" for one too short to explain anything.

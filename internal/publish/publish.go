@@ -2,8 +2,9 @@
 //
 // A release is live as soon as its pack is in the store and the pointer names it: whoever boots
 // makes a volume from the newest snapshot that there is and catches up by packs. The snapshot of
-// the release itself comes after that. Only where no packs lead to it (the first publish of all, the
-// first after keys were made or changed) the commit waits for the snapshot.
+// the release itself is asked for after that, and nobody waits for it: whoever comes next names it
+// in the pointer (name.go). Only where no packs lead to a release (the first publish of all, the first
+// after keys were made or changed) the commit waits for the snapshot.
 //
 // READ SECOND (after internal/boot). The protocol is the list in phases, each phase is a method of
 // run in check.go, make.go, snapshot.go and converge.go, and the parts that it works with are the
@@ -62,6 +63,7 @@ type Settings struct {
 	Keep             int           // releases to keep on the release volume
 	Parallel         int           // members worked on at the same time
 	MemberTimeout    time.Duration // for one step (connect, stage, activate) on one member
+	Snapshot         AfterSnapshot // what P6 does once it has asked for one, if it does
 	SnapshotDeadline time.Duration // for the snapshot to be completed
 	ConvergeDeadline time.Duration // for P5
 	Settle           time.Duration // how far apart the last two listings of P5 are at least
@@ -88,6 +90,7 @@ type Store interface {
 	Read(ctx context.Context) (pointer.Pointer, error)                     // zero when nothing is published
 	History(ctx context.Context) ([]pointer.Entry, error)                  // what was committed is what is kept
 	CompareAndSwap(ctx context.Context, from, to pointer.Pointer) error    // pointer.ErrConflict, ErrUnclear
+	Asked(ctx context.Context, generation int64, region, id string) error  // into the history: this snapshot counts
 }
 
 // Tree is the release volume on this machine.
@@ -115,9 +118,27 @@ type Packs interface {
 type Snapshots interface {
 	// Create freezes, snapshots and thaws. frozen is how long writers waited. After an error there
 	// is no snapshot.
-	Create(ctx context.Context, generation int64, release string) (id string, frozen time.Duration, err error)
+	Create(ctx context.Context, r SnapshotRequest) (id string, frozen time.Duration, err error)
 	WaitCompleted(ctx context.Context, id string, progress func(percent string)) error
 	Delete(ctx context.Context, id string) error
+	// List returns those of this volume that this store's publishes made, and whose keys are those
+	// of now: what else there is, nobody could go on from.
+	List(ctx context.Context) ([]Snapshot, error)
+}
+
+// SnapshotRequest is what a snapshot is made for.
+type SnapshotRequest struct {
+	Holds   pointer.Held // what is current on the volume; for its tags
+	Patient bool         // EBS's limits (one in 15 s, so many pending) are waited out; else they are an error
+	Note    func(string) // told why there is another try
+}
+
+// Snapshot is one of the release volume, as EC2 and its tags say.
+type Snapshot struct {
+	ID        string
+	Holds     pointer.Held // zero values: its tags do not say
+	Completed bool
+	Pending   bool // with neither it failed
 }
 
 // Fleet knows the members.
@@ -176,11 +197,13 @@ func (p *Publisher) Publish(ctx context.Context, source string) (Outcome, error)
 	return newRun(p, source).do(ctx, phases())
 }
 
-// Converge brings every member to the generation that the pointer names: P5 alone.
+// Converge brings every member to the generation that the pointer names, and makes up for the
+// snapshot that nobody asked for: P5 and P6.
 func (p *Publisher) Converge(ctx context.Context) (Outcome, error) {
 	return newRun(p, "").do(ctx, []phase{
 		{"P0", "check", (*run).checkConverge},
 		{"P5", "converge", (*run).converge},
+		{"P6", "snapshot", (*run).snapshotIfNone},
 		{"P7", "report", (*run).report},
 	})
 }
@@ -196,12 +219,13 @@ type run struct {
 	looks     bool            // it is a preview: the release volume stays as it is
 	converges bool            // P0 of a converge
 	before    pointer.Pointer // P0: what the pointer was
-	past      []gc.Generation // P0: what was committed until then
+	past      []pointer.Entry // P0: the history until then
 	next      pointer.Pointer // P0 and on: what it becomes; from P4 on what it is
 
 	tree      release.Ingested // P1
 	here      bool             // P2 or P4: the release is current on the release volume
 	asked     bool             // P2: P3 waits until the snapshot is completed
+	pending   string           // P6: the snapshot that EBS makes, and whoever comes next names
 	packed    int64            // P2: bytes of the packs that it made
 	frozen    time.Duration    // P2 or P6
 	pruned    bool             // P6 or P7
@@ -210,7 +234,8 @@ type run struct {
 	window    *Window          // P5; guarded by members.mu
 	undo      []undo           // P1, P2: what to take back when it fails before the commit; latest last
 	times     []PhaseTime
-	hookErr   error // of the programs after the publish
+	hooked    bool  // the programs after the publish have run
+	hookErr   error // of them
 
 	members *members
 	outer   context.Context    // ends with the first signal
@@ -262,6 +287,9 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 			break
 		}
 		r.say(Event{Kind: KindDone, Milliseconds: &took})
+		if ph.name == "P5" { // the members are live: nobody waits for EBS
+			r.hookAfter(outer, nil)
+		}
 	}
 	r.snapshotAnyway(outer, err)
 	interrupted := outer.Err()
@@ -347,6 +375,8 @@ func (r *run) takeBack(ctx context.Context) error {
 func (r *run) code(interrupted, err, left error) error {
 	var coded *exit.Error
 	switch {
+	case exit.Code(err) == exit.Interrupted && errors.As(err, &coded): // it says what follows
+		return err
 	case left != nil:
 		return exit.With(exit.Failed, fmt.Errorf("%w; and this could not be taken back: %w", err, left))
 	case interrupted != nil && r.committed:

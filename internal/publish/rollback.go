@@ -42,8 +42,8 @@ func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, p
 			if _, err := r.leadHere(ctx); err != nil { // for members that boot with what they have
 				r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("members that boot with an older volume will replace it: %v", err)})
 			}
-			r.asked = true                                                             // whether it is still there
-			r.next.Snapshots = map[string]string{r.Settings.Region: target.SnapshotID} // not to be deleted when this fails
+			r.asked = true                       // whether it is still there
+			r.startsWith(target.SnapshotID, nil) // not to be deleted when this fails
 			r.say(Event{Kind: KindNote, Text: fmt.Sprintf("%s of generation %d serves again", target.SnapshotID, target.Generation)})
 			return nil
 		}},

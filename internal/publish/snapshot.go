@@ -2,12 +2,10 @@ package publish
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/words"
 )
@@ -17,39 +15,42 @@ import (
 const mostSteps = 48
 
 // pack is P2: what leads from the release before to this one goes into the store. Where no packs
-// lead from the snapshot that there is to this release, it gets a snapshot of its own before
-// anybody is told of it.
+// lead from a snapshot that there is to this release, it gets a snapshot of its own before anybody
+// is told of it.
 func (r *run) pack(ctx context.Context) error {
 	reached, err := r.leadHere(ctx)
-	if err != nil {
+	if err != nil || reached {
 		return err
-	}
-	if reached {
-		of := r.before.Holds()
-		r.next.Snapshots, r.next.SnapshotOf = r.before.Snapshots, &of
-		return nil
 	}
 	r.putBackLater(r.tree.Previous) // the snapshot has to say what it is, so the release is current before the commit
 	if err := r.activateHere(ctx); err != nil {
 		return err
 	}
-	id, err := r.snapshot(ctx)
+	id, err := r.snapshot(ctx, true)
 	if err != nil {
 		return err
 	}
-	r.asked, r.next.Snapshots = true, map[string]string{r.Settings.Region: id}
+	r.asked = true
+	r.startsWith(id, nil)
 	r.undo = append(r.undo, undo{"snapshot " + id + " is deleted", func(ctx context.Context) error { return r.Snapshots.Delete(ctx, id) }})
 	return nil
 }
 
-// leadHere fills in the edges of the next pointer, and says whether they lead there from the
-// snapshot that the pointer names now.
+// startsWith makes a snapshot the one that the next pointer names. of: what it holds; nil: the
+// pointer's own release.
+func (r *run) startsWith(id string, of *pointer.Held) {
+	r.next.Snapshots, r.next.SnapshotOf = map[string]string{r.Settings.Region: id}, of
+}
+
+// leadHere fills in the edges of the next pointer, and the newest snapshot that they lead there
+// from. false: there is none.
 func (r *run) leadHere(ctx context.Context) (bool, error) {
 	r.next.Keys = r.Keys
 	// A snapshot from before the keys does not have them: who boots from it could believe no pack.
 	if r.before.Generation == 0 || !slices.Equal(r.before.Keys, r.Keys) {
 		return false, nil
 	}
+	listed := r.listLater(ctx)
 	r.next.Edges = slices.Clone(r.before.Edges)
 	if r.next.Digest != r.before.Digest {
 		if _, err := r.addPack(ctx, r.before.Release, r.before.Digest); err != nil {
@@ -57,6 +58,11 @@ func (r *run) leadHere(ctx context.Context) (bool, error) {
 		}
 	}
 	from := r.before.Holds()
+	r.next.Snapshots, r.next.SnapshotOf = r.before.Snapshots, &from
+	if s, found := newest(r.next, r.past, listed()); found {
+		r.startsWith(s.ID, &s.Holds)
+		return true, nil
+	}
 	way, found := wayFrom(from.Digest, r.next)
 	if found && len(way) <= mostSteps {
 		return true, nil
@@ -107,8 +113,10 @@ func (r *run) activateHere(ctx context.Context) error {
 }
 
 // snapshot freezes, snapshots and thaws.
-func (r *run) snapshot(ctx context.Context) (id string, err error) {
-	id, frozen, err := r.Snapshots.Create(ctx, r.next.Generation, r.next.Release)
+func (r *run) snapshot(ctx context.Context, patient bool) (id string, err error) {
+	id, frozen, err := r.Snapshots.Create(ctx, SnapshotRequest{Holds: r.own(), Patient: patient, Note: func(text string) {
+		r.say(Event{Kind: KindWarning, Text: text})
+	}})
 	if err != nil {
 		return "", err
 	}
@@ -117,111 +125,24 @@ func (r *run) snapshot(ctx context.Context) (id string, err error) {
 	return id, nil
 }
 
-// snapshotLater is P6: what launches from here on needs no packs. The release is live without it,
-// so its failure is a warning.
-func (r *run) snapshotLater(ctx context.Context) error {
-	if r.next.SnapshotOf == nil {
-		return nil
-	}
-	err := r.activateHere(ctx)
-	id := ""
-	if err == nil {
-		id, err = r.snapshot(ctx)
-	}
-	if err == nil {
-		r.prune(ctx) // while nobody else takes anything in
-		r.giveBack() // another publish need not wait for EBS
-		err = r.completeAndName(ctx, id)
-	}
-	if err != nil && ctx.Err() != nil {
-		return err
-	}
-	if err != nil {
-		r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("generation %d is live, and has no snapshot of its own: %v. "+
-			"What launches catches up by packs, and the next publish makes one", r.next.Generation, err)})
-	}
-	return nil
+// own is the release of this run.
+func (r *run) own() pointer.Held {
+	return pointer.Held{Generation: r.next.Generation, Release: r.next.Release, Digest: r.next.Digest}
 }
 
-// snapshotAnyway asks for the snapshot where members were left behind: those that launch need it
-// all the more.
-func (r *run) snapshotAnyway(outer context.Context, err error) {
-	if !r.moved() || exit.Code(err) != exit.NotConverged || outer.Err() != nil {
-		return
-	}
-	r.members.enter("P6", "snapshot")
-	ctx, end := r.untilInsisted(outer)
-	defer end()
-	_ = r.snapshotLater(ctx) // it has said what is wrong, and err is worse
-}
-
-func (r *run) completeAndName(ctx context.Context, id string) error {
-	wait, cancel := context.WithTimeout(ctx, r.Settings.SnapshotDeadline)
-	defer cancel()
-	defer context.AfterFunc(r.outer, cancel)() // nobody depends on it: one signal is enough
-	if err := r.Snapshots.WaitCompleted(wait, id, r.members.snapshotProgress); err != nil {
-		if wait.Err() == nil { // it will not be completed any more
-			err = errors.Join(err, r.Snapshots.Delete(ctx, id))
-		}
-		return err
-	}
-	r.members.snapshotProgress("100%")
-	return r.name(ctx, id)
-}
-
-// rebase takes over what another run wrote about the same generation meanwhile, such as the
-// snapshot that it waited for. false: the release itself is another one, or no packs lead on from
-// there.
+// rebase takes over what another run wrote about the same generation meanwhile, such as a newer
+// snapshot that it named. false: the release itself is another one.
 func (r *run) rebase(ctx context.Context) bool {
 	is, err := r.Store.Read(ctx)
 	if err != nil || is.Generation != r.before.Generation || is.Release != r.before.Release || is.Digest != r.before.Digest ||
 		!slices.Equal(is.Keys, r.before.Keys) {
 		return false
 	}
-	if r.next.SnapshotOf != nil {
-		of := is.Holds()
-		if _, found := wayFrom(of.Digest, r.next); !found {
-			return false
+	if of := is.Holds(); r.next.SnapshotOf != nil && of.Generation >= r.next.SnapshotOf.Generation {
+		if way, found := wayFrom(of.Digest, r.next); found && len(way) <= mostSteps {
+			r.next.Snapshots, r.next.SnapshotOf = is.Snapshots, &of
 		}
-		r.next.Snapshots, r.next.SnapshotOf = is.Snapshots, &of
 	}
 	r.before = is
 	return true
-}
-
-// nameTries is how often another write of the pointer may come first.
-const nameTries = 10
-
-// name writes a completed snapshot of this run's release into the pointer, as it is now: another
-// publish may have moved it on.
-func (r *run) name(ctx context.Context, id string) error {
-	held := pointer.Held{Generation: r.next.Generation, Release: r.next.Release, Digest: r.next.Digest}
-	var err error
-	for range nameTries {
-		var is pointer.Pointer
-		if is, err = r.Store.Read(ctx); err != nil {
-			return err
-		}
-		next := is
-		next.Snapshots = map[string]string{r.Settings.Region: id}
-		_, leads := wayFrom(held.Digest, is)
-		switch {
-		case is.Generation == held.Generation && is.Release == held.Release:
-			next.SnapshotOf = nil
-		case is.Holds().Generation >= held.Generation || !leads:
-			r.say(Event{Kind: KindNote, Text: fmt.Sprintf("%s is not named: generation %d was published meanwhile", id, is.Generation)})
-			return nil
-		default:
-			next.SnapshotOf = &held
-		}
-		if err = r.Store.CompareAndSwap(ctx, is, next); err == nil {
-			r.next.Snapshots, r.next.SnapshotOf = next.Snapshots, nil
-			r.say(Event{Kind: KindNote, Text: fmt.Sprintf("instances that launch from now on start from %s", id)})
-			return nil
-		}
-		if !errors.Is(err, pointer.ErrConflict) {
-			return err
-		}
-	}
-	return err
 }

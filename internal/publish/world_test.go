@@ -30,10 +30,13 @@ type world struct {
 	hook      func(call string) error // called without the lock
 	locked    bool
 	pointer   pointer.Pointer
+	history   []pointer.Entry // the commits of this world
 	current   string
 	fence     int64
 	trees     map[string]string // id -> digest
 	snapshots map[string]bool
+	asked     map[string]publish.Snapshot // by this world's publishes, as EC2 lists them
+	after     publish.AfterSnapshot
 	boxes     map[string]*box
 	source    string // digest that Ingest finds
 	noWay     error  // what a catch-up says
@@ -63,7 +66,7 @@ const region = "eu-central-1"
 func newWorld(members ...string) *world {
 	w := &world{
 		pointer: pointer.Pointer{Schema: 1, Generation: 1, Release: "r1", Digest: "d1", Snapshots: map[string]string{region: "snap-1"}},
-		current: "r1", fence: 1, trees: map[string]string{"r1": "d1"}, snapshots: map[string]bool{"snap-1": true},
+		current: "r1", fence: 1, trees: map[string]string{"r1": "d1"}, snapshots: map[string]bool{"snap-1": true}, asked: map[string]publish.Snapshot{},
 		boxes: map[string]*box{}, source: "d2",
 	}
 	for _, id := range members {
@@ -113,7 +116,7 @@ func (w *world) publisher() *publish.Publisher {
 		Keys: []string{"key"}, // the pointer has none yet: no packs lead from its snapshot
 		Settings: publish.Settings{
 			Who: "tester", Message: "why", Region: region, Keep: 3, Parallel: 4, MemberTimeout: time.Minute,
-			SnapshotDeadline: time.Hour, ConvergeDeadline: 10 * time.Minute, Settle: 5 * time.Second,
+			Snapshot: w.after, SnapshotDeadline: time.Hour, ConvergeDeadline: 10 * time.Minute, Settle: 5 * time.Second,
 		},
 		Talk: func(e publish.Event) { w.events = append(w.events, e) },
 	}
@@ -164,6 +167,9 @@ func (w *world) CompareAndSwap(_ context.Context, from, to pointer.Pointer) erro
 	if w.pointer.Generation != from.Generation || w.pointer.Revision != from.Revision {
 		return fmt.Errorf("%w: generation %d", pointer.ErrConflict, w.pointer.Generation)
 	}
+	if to.Generation > from.Generation {
+		w.history = append(w.history, pointer.Entry{Committed: true, Generation: to.Generation, Release: to.Release, Digest: to.Digest})
+	}
 	w.pointer = to
 	w.pointer.Revision++
 	return err
@@ -206,10 +212,33 @@ func (w *world) Prune(_ context.Context, wanted gc.Wanted) ([]string, error) {
 }
 
 func (w *world) History(context.Context) ([]pointer.Entry, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.pointer.Generation == 0 {
 		return nil, nil
 	}
-	return []pointer.Entry{{Committed: true, Generation: w.pointer.Generation, Release: w.pointer.Release}}, nil
+	entries := slices.Clone(w.history)
+	if !slices.ContainsFunc(entries, func(e pointer.Entry) bool { return e.Generation == w.pointer.Generation }) {
+		entries = append(entries, pointer.Entry{Committed: true, Generation: w.pointer.Generation, Release: w.pointer.Release, Digest: w.pointer.Digest})
+	}
+	return entries, nil
+}
+
+// Asked is of publish.Store.
+func (w *world) Asked(_ context.Context, generation int64, region, id string) error {
+	if err := w.do("asked " + id); err != nil {
+		return err
+	}
+	entries, _ := w.History(context.Background())
+	for i := range entries {
+		if entries[i].Generation == generation {
+			entries[i].Asked = map[string]string{region: id}
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.history = entries
+	return nil
 }
 
 // CatchUp is the one of Tree.
@@ -223,14 +252,18 @@ func (w *world) CatchUp(_ context.Context, to pointer.Pointer, _ gc.Wanted) (cat
 
 type snapshots struct{ *world }
 
-func (s snapshots) Create(_ context.Context, generation int64, _ string) (string, time.Duration, error) {
+func (s snapshots) Create(_ context.Context, r publish.SnapshotRequest) (string, time.Duration, error) {
 	if err := s.do("snapshot"); err != nil {
 		return "", 0, err
 	}
-	id := fmt.Sprintf("snap-%d", generation)
+	id := fmt.Sprintf("snap-%d", r.Holds.Generation)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.snapshots[id] {
+		id += "b"
+	}
 	s.snapshots[id] = true
+	s.asked[id] = publish.Snapshot{ID: id, Holds: r.Holds, Pending: true}
 	return id, 300 * time.Millisecond, nil
 }
 
@@ -244,6 +277,22 @@ func (s snapshots) WaitCompleted(ctx context.Context, id string, progress func(s
 	return s.do("completed")
 }
 
+// List is without an entry in the log: it comes at any time beside others.
+func (s snapshots) List(context.Context) ([]publish.Snapshot, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.SortedFunc(maps.Values(s.asked), func(a, b publish.Snapshot) int { return strings.Compare(a.ID, b.ID) }), nil
+}
+
+// completes has EBS complete a snapshot.
+func (w *world) completes(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.asked[id]
+	s.Completed, s.Pending = true, false
+	w.asked[id] = s
+}
+
 func (s snapshots) Delete(_ context.Context, id string) error {
 	if err := s.do("delete " + id); err != nil {
 		return err
@@ -251,6 +300,7 @@ func (s snapshots) Delete(_ context.Context, id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.snapshots, id)
+	delete(s.asked, id)
 	return nil
 }
 

@@ -4,6 +4,7 @@ package snapshot
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"maps"
@@ -36,7 +37,14 @@ type Maker struct {
 	Store    string            // whose snapshots they are: its id, for the tag; empty: no tag
 	Holder   freeze.Holder
 	Pause    time.Duration // before another try; 0: 16 s (EBS: a second snapshot of a volume within 15 s may be refused)
-	Note     func(string)  // told why there is another try; may be nil
+}
+
+// Request is what a snapshot is of, for its tags, and how it is asked for.
+type Request struct {
+	Generation      int64
+	Release, Digest string
+	Patient         bool         // the limits of EBS are waited out, too; else they are an error
+	Note            func(string) // told why there is another try; may be nil
 }
 
 // Made is a snapshot that counts: EC2 had answered before the thaw.
@@ -51,7 +59,7 @@ const tries = 3
 // Check asks EC2 by DryRun whether CreateSnapshot would be allowed. It leaves the connection and
 // the credentials warm.
 func (m Maker) Check(ctx context.Context) error {
-	in := m.input(1, "")
+	in := m.input(Request{Generation: 1}, "")
 	in.DryRun = aws.Bool(true)
 	_, err := m.EC2.CreateSnapshot(ctx, in)
 	switch {
@@ -66,21 +74,21 @@ func (m Maker) Check(ctx context.Context) error {
 // Create freezes, has EC2 make the snapshot, and thaws. The snapshot is `pending` then, and holds
 // what the file system held: EBS takes the data as of the request. When it returns an error there
 // is no snapshot, or the error names it.
-func (m Maker) Create(ctx context.Context, generation int64, release string) (Made, error) {
+func (m Maker) Create(ctx context.Context, r Request) (Made, error) {
 	pause := m.Pause
 	if pause == 0 {
 		pause = 16 * time.Second
 	}
 	for try := 1; ; try++ {
-		made, err := m.create(ctx, generation, release)
+		made, err := m.create(ctx, r)
 		if err == nil {
 			return made, nil
 		}
-		if try == tries || ctx.Err() != nil || !mayPass(err) {
+		if try == tries || ctx.Err() != nil || !mayPass(err) || volume.IsSnapshotLimit(err) && !r.Patient {
 			return Made{}, err
 		}
-		if m.Note != nil {
-			m.Note(fmt.Sprintf("%v; another freeze in %v", err, pause))
+		if r.Note != nil {
+			r.Note(fmt.Sprintf("%v; another freeze in %v", err, pause))
 		}
 		if err := smithytime.SleepWithContext(ctx, pause); err != nil {
 			return Made{}, err
@@ -88,7 +96,7 @@ func (m Maker) Create(ctx context.Context, generation int64, release string) (Ma
 	}
 }
 
-func (m Maker) create(ctx context.Context, generation int64, release string) (Made, error) {
+func (m Maker) create(ctx context.Context, r Request) (Made, error) {
 	if err := m.Check(ctx); err != nil {
 		return Made{}, err
 	}
@@ -99,7 +107,8 @@ func (m Maker) create(ctx context.Context, generation int64, release string) (Ma
 	// One request, no retry by the SDK: CreateSnapshot has no client token, a second one would make
 	// a second snapshot. It must answer while the guard still has time to be asked.
 	callCtx, cancel := context.WithTimeout(ctx, m.Holder.Limit*8/10)
-	out, err := m.EC2.CreateSnapshot(callCtx, m.input(generation, release), func(o *ec2.Options) { o.Retryer = aws.NopRetryer{} })
+	try := rand.Text()
+	out, err := m.EC2.CreateSnapshot(callCtx, m.input(r, try), func(o *ec2.Options) { o.Retryer = aws.NopRetryer{} })
 	cancel()
 	frozen := hold.For()
 	thawErr := hold.Release()
@@ -113,15 +122,17 @@ func (m Maker) create(ctx context.Context, generation int64, release string) (Ma
 	}
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	return Made{}, errors.Join(err, m.DeleteGeneration(clean, generation))
+	return Made{}, errors.Join(err, m.deleteTry(clean, try))
 }
 
-func (m Maker) input(generation int64, release string) *ec2.CreateSnapshotInput {
+func (m Maker) input(r Request, try string) *ec2.CreateSnapshotInput {
 	all := map[string]string{
-		volume.TagName:       "ebs-release " + release,
+		volume.TagName:       "ebs-release " + r.Release,
 		volume.TagRole:       volume.RoleRelease,
-		volume.TagGeneration: strconv.FormatInt(generation, 10),
-		volume.TagRelease:    release,
+		volume.TagGeneration: strconv.FormatInt(r.Generation, 10),
+		volume.TagRelease:    r.Release,
+		volume.TagDigest:     r.Digest,
+		volume.TagTry:        try,
 	}
 	maps.Copy(all, m.OwnTags) // Name may be one of them
 	if m.Store != "" {
@@ -133,7 +144,7 @@ func (m Maker) input(generation int64, release string) *ec2.CreateSnapshotInput 
 	}
 	return &ec2.CreateSnapshotInput{
 		VolumeId:          aws.String(m.VolumeID),
-		Description:       aws.String(fmt.Sprintf("ebs-release generation %d, release %s", generation, release)),
+		Description:       aws.String(fmt.Sprintf("ebs-release generation %d, release %s", r.Generation, r.Release)),
 		TagSpecifications: []types.TagSpecification{{ResourceType: types.ResourceTypeSnapshot, Tags: tags}},
 	}
 }
@@ -147,19 +158,12 @@ func (m Maker) Delete(ctx context.Context, id string) error {
 	return nil
 }
 
-// DeleteGeneration deletes all snapshots of the volume that carry the tag of a generation that was
-// never committed: after a request whose answer was lost there may be one whose id nobody knows.
-func (m Maker) DeleteGeneration(ctx context.Context, generation int64) error {
-	filter := func(name, value string) types.Filter {
-		return types.Filter{Name: aws.String(name), Values: []string{value}}
-	}
+// deleteTry deletes what a request has made whose answer was lost, or came too late: there may be a
+// snapshot whose id nobody knows.
+func (m Maker) deleteTry(ctx context.Context, try string) error {
 	filters := []types.Filter{
-		filter("volume-id", m.VolumeID),
-		filter("tag:"+volume.TagRole, volume.RoleRelease),
-		filter("tag:"+volume.TagGeneration, strconv.FormatInt(generation, 10)),
-	}
-	if m.Store != "" { // another store on this volume may have had that generation
-		filters = append(filters, filter("tag:"+volume.TagStore, m.Store))
+		{Name: aws.String("volume-id"), Values: []string{m.VolumeID}},
+		{Name: aws.String("tag:" + volume.TagTry), Values: []string{try}},
 	}
 	pages := ec2.NewDescribeSnapshotsPaginator(m.EC2, &ec2.DescribeSnapshotsInput{
 		OwnerIds: []string{"self"}, MaxResults: aws.Int32(volume.PerPage), Filters: filters,
@@ -168,7 +172,7 @@ func (m Maker) DeleteGeneration(ctx context.Context, generation int64) error {
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			err = fmt.Errorf("look for a left-over snapshot of %s with %s=%d: %w", m.VolumeID, volume.TagGeneration, generation, err)
+			err = fmt.Errorf("look for a left-over snapshot of %s with %s=%s: %w", m.VolumeID, volume.TagTry, try, err)
 			return errors.Join(append(errs, err)...)
 		}
 		for _, s := range page.Snapshots {

@@ -46,6 +46,8 @@ func apiError(code string) error {
 	return &smithy.GenericAPIError{Code: code, Message: "said by the test"}
 }
 
+var request = snapshot.Request{Generation: 7, Release: "r", Digest: "d", Patient: true}
+
 func maker(api snapshot.EC2, path string, limit time.Duration) snapshot.Maker {
 	return snapshot.Maker{EC2: api, VolumeID: "vol-1", Holder: scratch.Holder(path, limit), Pause: time.Millisecond}
 }
@@ -65,7 +67,7 @@ func TestSnapshotIsTakenWhileFrozen(t *testing.T) {
 		}
 		return "snap-7", nil
 	}}
-	made, err := maker(api, path, 5*time.Second).Create(t.Context(), 7, "r")
+	made, err := maker(api, path, 5*time.Second).Create(t.Context(), request)
 	if err != nil || made.ID != "snap-7" || made.Frozen <= 0 {
 		t.Errorf("Create() = %+v, %v", made, err)
 	}
@@ -83,10 +85,14 @@ func TestAnswerAfterTheThawDoesNotCount(t *testing.T) {
 			return late, nil
 		},
 		describe: func(in *ec2.DescribeSnapshotsInput) ([]types.Snapshot, error) {
+			last := in.Filters[len(in.Filters)-1] // by nothing that another snapshot of this generation has, too
+			if aws.ToString(last.Name) != "tag:ebs-release:try" || len(last.Values[0]) < 20 {
+				t.Errorf("looked for what was made by %s=%v", aws.ToString(last.Name), last.Values)
+			}
 			return []types.Snapshot{{SnapshotId: &late}}, nil
 		},
 	}
-	_, err := maker(api, path, 200*time.Millisecond).Create(t.Context(), 7, "r")
+	_, err := maker(api, path, 200*time.Millisecond).Create(t.Context(), request)
 	if err == nil || !strings.Contains(err.Error(), "did not last: thawed: the limit") {
 		t.Errorf("Create() = %v", err)
 	}
@@ -106,7 +112,7 @@ func TestHangingAPIEndsTheFreezeInTime(t *testing.T) {
 		},
 		describe: func(*ec2.DescribeSnapshotsInput) ([]types.Snapshot, error) { return nil, nil },
 	}
-	_, err := maker(api, path, 200*time.Millisecond).Create(t.Context(), 7, "r")
+	_, err := maker(api, path, 200*time.Millisecond).Create(t.Context(), request)
 	if !errors.Is(err, context.DeadlineExceeded) || calls != 3 {
 		t.Errorf("Create() = %v after %d calls, want a deadline after 3", err, calls)
 	}
@@ -131,12 +137,23 @@ func TestErrorsThatPassAreTriedAgainAndOthersAreNot(t *testing.T) {
 			create:   func(context.Context, *ec2.CreateSnapshotInput) (string, error) { calls++; return "", apiError(tc.code) },
 			describe: func(*ec2.DescribeSnapshotsInput) ([]types.Snapshot, error) { return nil, nil },
 		}
-		m, notes := maker(api, path, 5*time.Second), 0
-		m.Note = func(string) { notes++ }
-		_, err := m.Create(t.Context(), 7, "r")
+		notes, noted := 0, request
+		noted.Note = func(string) { notes++ }
+		_, err := maker(api, path, 5*time.Second).Create(t.Context(), noted)
 		if err == nil || !strings.Contains(err.Error(), tc.code) || calls != tc.calls || notes != calls-1 {
 			t.Errorf("%s: Create() = %v after %d calls and %d notes, want %d", tc.code, err, calls, notes, tc.calls)
 		}
+	}
+	calls := 0
+	api := &fakeEC2{
+		create: func(context.Context, *ec2.CreateSnapshotInput) (string, error) {
+			calls++
+			return "", apiError("SnapshotCreationPerVolumeRateExceeded")
+		},
+		describe: func(*ec2.DescribeSnapshotsInput) ([]types.Snapshot, error) { return nil, nil },
+	}
+	if _, err := maker(api, path, 5*time.Second).Create(t.Context(), snapshot.Request{Generation: 7}); err == nil || calls != 1 {
+		t.Errorf("nobody who waits for it: Create() = %v after %d calls, want 1", err, calls)
 	}
 	if scratch.Frozen(t, path) {
 		t.Error("left frozen")
@@ -157,7 +174,7 @@ func TestInterruptedCreateThawsAndLeavesNoSnapshot(t *testing.T) {
 			return []types.Snapshot{{SnapshotId: &made}}, nil
 		},
 	}
-	_, err := maker(api, path, 5*time.Second).Create(ctx, 7, "r")
+	_, err := maker(api, path, 5*time.Second).Create(ctx, request)
 	if !errors.Is(err, context.Canceled) || len(api.deleted) != 1 {
 		t.Errorf("Create() = %v, deleted %v", err, api.deleted)
 	}

@@ -20,6 +20,7 @@ type Old struct {
 	ID         string
 	Generation int64 // that it was made for, committed or not; 0: its tag says no number
 	Release    string
+	Digest     string // empty: made before snapshots said it
 	Store      string // whose it is; empty: made before stores had ids
 	Started    time.Time
 	State      types.SnapshotState
@@ -65,6 +66,8 @@ func list(ctx context.Context, api ec2.DescribeSnapshotsAPIClient, more ...types
 					o.Store = aws.ToString(t.Value)
 				case volume.TagRelease:
 					o.Release = aws.ToString(t.Value)
+				case volume.TagDigest:
+					o.Digest = aws.ToString(t.Value)
 				}
 			}
 			found = append(found, o)

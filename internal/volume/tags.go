@@ -22,6 +22,8 @@ const (
 	TagMountPoint = "ebs-release:mount-point" // where it is mounted there
 	TagGeneration = "ebs-release:generation"  // the generation that it holds
 	TagRelease    = "ebs-release:release"     // the release that is current on it
+	TagDigest     = "ebs-release:digest"      // on a snapshot: of that release's manifest
+	TagTry        = "ebs-release:try"         // on a snapshot: the one request that made it
 	TagState      = "ebs-release:state"       // StateBooting, StateReady, StateHookFailed, StateLeft
 	TagStore      = "ebs-release:store"       // the store whose releases it holds: on the release volume, its snapshots and members' volumes
 	TagHostKey    = "ebs-release:host-key"    // the member's ssh host key: "ssh-ed25519 AAAA…"

@@ -64,7 +64,8 @@ func pages() map[string]about {
 			exits: exits("nothing was changed",
 				entry{fmt.Sprint(exit.Conflict), "the lock is held, or the generation moved"},
 				entry{fmt.Sprint(exit.NotConverged), "committed, but members are behind"},
-				entry{fmt.Sprint(exit.RolledBack), "publish --rollback: it did not converge, and was rolled back"}),
+				entry{fmt.Sprint(exit.RolledBack), "publish --rollback: it did not converge, and was rolled back"},
+				entry{fmt.Sprint(exit.NoSnapshot), "live, but the snapshot that was waited for failed, or is late"}),
 			see: "ebs-release-agent(8), ssh(1), rsync(1)",
 		},
 	}

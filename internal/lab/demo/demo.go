@@ -111,6 +111,10 @@ func (d *demo) run(ctx context.Context, source string) (result string, err error
 	if err != nil {
 		return "", err
 	}
+	d.say("the snapshot of release two, which nobody waited for: name it")
+	if err := d.operator(ctx, "ebs-release", "snapshot"); err != nil {
+		return "", err
+	}
 	if err := d.reboot(ctx); err != nil {
 		return "", err
 	}

@@ -92,7 +92,7 @@ func life(t *testing.T, roles *policy.Roles) error {
 	// A snapshot that fails is deleted, and the release is live without it.
 	r.lab.Account.Fault(cloud.Fault{Action: "CreateSnapshot", Effect: cloud.Effect{Disk: cloud.DiskFault{Error: true}}})
 	r.sh("echo three > /srv/source/version")
-	if out := r.publisher("publish", "/srv/source"); out.Code != 0 || !strings.Contains(out.Stderr, "has no snapshot of its own") {
+	if out := r.publisher("publish", "/srv/source"); out.Code != 7 || !strings.Contains(out.Stderr, "its snapshot is not there") {
 		return fmt.Errorf("publish with a failing snapshot: exit %d: %s", out.Code, lastLine(out.Stderr))
 	}
 	for _, s := range r.lab.Account.Snapshots() {

@@ -24,6 +24,7 @@ type publication struct {
 	Result, Release string
 	Generation      int64
 	SnapshotID      string `json:"snapshot_id"`
+	Pending         string `json:"snapshot_pending"`
 	Fetched         struct{ Packs int }
 	OnIt            int `json:"on_it"`
 	Total           int
@@ -309,8 +310,12 @@ func (r *rig) hold() (out <-chan host.Output) {
 func TestLockIsHeldAndReleased(t *testing.T) {
 	r := published(t, nil)
 	r.sh("echo two > /srv/source/version")
+	r.orphan("i-0123456789abcdef0")
 	out := r.hold()
-	for _, verb := range [][]string{{"gc"}, {"publish", "/srv/source"}, {"rollback"}, {"converge"}, {"publish", "--dry-run", "/srv/source"}} {
+	if got := r.ok("gc"); got != "nothing to remove\n" {
+		t.Errorf("a gc that has nothing to remove needs no lock: %s", got)
+	}
+	for _, verb := range [][]string{{"gc", "--grace", "0s"}, {"publish", "/srv/source"}, {"rollback"}, {"converge"}, {"publish", "--dry-run", "/srv/source"}} {
 		refused(t, r.publisher(verb...), 4, "lock", "held by")
 	}
 	if got := r.ok("lock", "release"); !strings.Contains(got, "the lock is free; it was held by") {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ type rig struct {
 	lab    *lab.Lab
 	server *host.Host
 	ec2    *ec2.Client // with the rights of the account's owner
+	leaves bool        // a publish leaves its snapshot to whoever comes next, as users' do
 }
 
 // newRig starts a lab; the test's end takes it down. change may be nil.
@@ -95,9 +97,13 @@ func within(t testing.TB, d time.Duration) context.Context {
 	return ctx
 }
 
-// publisher runs the publisher on the release server.
+// publisher runs the publisher on the release server. What a test boots from is the release's own
+// snapshot, unless the rig leaves that.
 func (r *rig) publisher(args ...string) host.Output {
 	r.Helper()
+	if !r.leaves && slices.Contains([]string{"publish", "rollback"}, args[0]) && !slices.Contains(args, "--no-snapshot") {
+		args = append(slices.Clip(args), "--wait-snapshot")
+	}
 	out, _ := r.server.Run(within(r, 90*time.Second), append([]string{"ebs-release"}, args...)...)
 	return out
 }

@@ -25,7 +25,7 @@ func TestVMLaunchDuringAPublish(t *testing.T) {
 	r.sh(source("two"))
 	published := make(chan string, 1)
 	go func() {
-		out, err := r.server.Run(within(t, 5*time.Minute), "ebs-release", "publish", "/srv/source")
+		out, err := r.server.Run(within(t, 5*time.Minute), "ebs-release", "publish", "/srv/source", "--wait-snapshot")
 		published <- fmt.Sprintf("%v\n%s", err, out.Stdout)
 	}()
 	first := r.current()

@@ -110,7 +110,7 @@ func (r *rig) ok(args ...string) string {
 func (r *rig) publish(name string, args ...string) string {
 	r.Helper()
 	r.sh(source(name))
-	return r.ok(append([]string{"publish", "/srv/source"}, args...)...)
+	return r.ok(append([]string{"publish", "/srv/source", "--wait-snapshot"}, args...)...)
 }
 
 // source is a shell script that makes the tree of a release in /srv/source.
