@@ -63,9 +63,9 @@ func TestTerraformExampleHoldsTogether(t *testing.T) {
 // program calls, and the rights on a key that the agent names when they are missing.
 func TestTerraformExampleGrantsWhatIsCalled(t *testing.T) {
 	e := parseExample(t, "terraform", ".tf")
-	for _, want := range []string{"/../iam/agent.json", "/../iam/publisher.json"} {
+	for _, want := range []string{"/../iam/agent.json", "/../iam/publisher.json", "/../iam/bucket.json"} {
 		if _, ok := e.strings[want]; !ok {
-			t.Errorf("no role has the policy %s", want)
+			t.Errorf("nothing has the policy %s", want)
 		}
 	}
 	hook, hint := read(t, "packer/launch-hook"), read(t, "../internal/volume/wait.go")

@@ -17,6 +17,7 @@ package lab
 import (
 	"cmp"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -84,7 +85,7 @@ const (
 	pointerPort  = 8080
 
 	// StoreInS3 is the pointer store of labs with S3.
-	StoreInS3 = "s3://" + bucket.Name + "/prod"
+	StoreInS3 = "s3://" + bucket.Name + "/" + bucket.Prefix
 	s3Port    = 7070
 
 	// PointerURL is the same in all labs, since the release server is the first instance: images
@@ -108,6 +109,7 @@ type Lab struct {
 	metadata *vm.Metadata // of the virtual machines
 	servers  []*http.Server
 	bucket   *bucket.Server // nil without S3
+	trusted  *x509.CertPool // who the bucket's server is known by
 	server   string         // instance id of the release server
 
 	serverKey string // file of its private ssh key, for this machine
@@ -182,6 +184,11 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	if err := os.Mkdir(filepath.Join(l.dir.path, "vm"), 0o755); err != nil {
 		return err
 	}
+	if l.opts.S3 { // its certificate is a part of the images
+		if err := l.startS3(ctx, images); err != nil {
+			return err
+		}
+	}
 	spec := cloud.RunSpec{ImageID: ServerImage, Role: "ebs-release-publisher", Tags: map[string]string{"Name": "release-server"}}
 	if l.server, err = l.Account.RunInstance(ctx, spec); err != nil {
 		return err
@@ -194,24 +201,9 @@ func (l *Lab) build(ctx context.Context) (err error) {
 		return fmt.Errorf("the pointer is at %s, and the images say %s", url, PointerURL)
 	}
 	if l.opts.S3 {
-		return errors.Join(l.startS3(ctx), images.configure(StoreInS3, StoreInS3))
+		return images.configure(StoreInS3, StoreInS3)
 	}
 	return images.configure(PointerURL, PointerStore)
-}
-
-// startS3 starts a real S3 server, and lets the hosts reach it through the account.
-func (l *Lab) startS3(ctx context.Context) (err error) {
-	dir := filepath.Join(l.dir.path, "s3")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return err
-	}
-	if l.bucket, err = bucket.Start(ctx, dir); err != nil {
-		return err
-	}
-	_, err = l.Serve(s3Port, l.Account.S3Handler(cloud.Objects{
-		Address: l.bucket.Address, Region: bucket.Region, Credentials: l.bucket.Credentials(),
-	}))
-	return err
 }
 
 // Serve answers HTTP on a port of the network that the hosts are in, until Close: a web server of

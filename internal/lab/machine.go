@@ -26,7 +26,7 @@ func (l *Lab) hostSpec(inst cloud.InstanceSpec) (host.Spec, error) {
 		Boot: []host.Service{{Name: "sshd", Argv: []string{"/usr/sbin/sshd", "-D", "-e"}, Daemon: true, Port: 22}},
 	}
 	if l.opts.S3 {
-		spec.Env = append(spec.Env, fmt.Sprintf("AWS_ENDPOINT_URL_S3=http://%s:%d", l.hardware.network.Gateway(), s3Port))
+		spec.Env = append(spec.Env, "AWS_ENDPOINT_URL_S3="+l.s3Endpoint(), "AWS_CA_BUNDLE="+authorities)
 	}
 	switch inst.ImageID {
 	case MemberImage:

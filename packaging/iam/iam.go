@@ -1,8 +1,11 @@
-// Package iam has the policies of the two roles as they are shipped, for those who evaluate them:
-// the lab.
+// Package iam has the policies of the two roles, and of a bucket that is a store, as they are
+// shipped, for those who evaluate them: the lab.
 package iam
 
-import _ "embed"
+import (
+	_ "embed"
+	"strings"
+)
 
 // Agent is the policy of the members' role, Publisher that of the release server's.
 var (
@@ -10,4 +13,15 @@ var (
 	Agent string
 	//go:embed publisher.json
 	Publisher string
+	//go:embed bucket.json
+	bucket string
 )
+
+// Bucket is the policy of a bucket whose store is below a prefix, "" for none.
+func Bucket(name, prefix string) string {
+	place := name
+	if prefix != "" {
+		place += "/" + prefix
+	}
+	return strings.ReplaceAll(strings.ReplaceAll(bucket, "BUCKET/PREFIX", place), "BUCKET", name)
+}

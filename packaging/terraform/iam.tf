@@ -1,4 +1,4 @@
-# The two policies are the files that the project's tests run under. They name the partition "aws"; elsewhere (China, GovCloud) it is another.
+# The policies are the files that the project's tests run under. They name the partition "aws"; elsewhere (China, GovCloud) it is another.
 
 data "aws_iam_policy_document" "ec2" {
   statement {
@@ -81,4 +81,15 @@ resource "aws_iam_role_policy" "kms" {
   name   = "ebs-release-kms"
   role   = each.value
   policy = data.aws_iam_policy_document.kms[0].json
+}
+
+# TLS only, and the pointer only over exactly the one that was read. In S3 a policy of the bucket holds for administrators, too.
+resource "aws_s3_bucket_policy" "store" {
+  count = var.store == null ? 0 : 1
+
+  bucket = var.store.bucket
+  policy = replace(replace(replace(file("${path.module}/../iam/bucket.json"),
+    "BUCKET/PREFIX", "${var.store.bucket}/${var.store.prefix}"),
+    "BUCKET", var.store.bucket),
+  "arn:aws:", "arn:${data.aws_partition.current.partition}:")
 }

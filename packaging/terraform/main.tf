@@ -23,5 +23,6 @@ locals {
 
   # A name, not an address: another release server takes it over, and no member has to be launched anew for that.
   release_host = "release.${var.zone}"
-  pointer      = "http://${local.release_host}/release.json"
+  s3           = var.store == null ? null : "s3://${var.store.bucket}/${var.store.prefix}"
+  pointer      = var.store == null ? "http://${local.release_host}/release.json" : local.s3
 }

@@ -64,6 +64,7 @@ resource "aws_instance" "server" {
   user_data = templatefile("${path.module}/server.yaml.tftpl", {
     group    = var.name
     ssh_user = var.ssh_user
+    store    = var.store == null ? "/var/lib/ebs-release/pointer" : local.s3
   })
 
   tags = {

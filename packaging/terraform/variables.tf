@@ -120,3 +120,12 @@ variable "kms_key_arn" {
   description = "Customer managed key of the release volume (`ebs-release init --kms-key`), its snapshots and copies; null for none, or for the key aws/ebs."
   default     = null
 }
+
+variable "store" {
+  type = object({
+    bucket = string
+    prefix = string
+  })
+  description = "Bucket in this Region and prefix of the pointer store, so that members boot without the release server; null: a directory on that server. The bucket's policy is set here: it must have no other."
+  default     = null
+}

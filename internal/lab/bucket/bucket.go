@@ -31,6 +31,8 @@ const (
 
 	// Name is the bucket that is there.
 	Name = "releases"
+	// Prefix is where a lab's store is.
+	Prefix = "prod"
 	// Region is what requests are signed for.
 	Region = "us-east-1"
 
@@ -49,7 +51,18 @@ type Server struct {
 
 // Start starts a server that keeps its objects in dir, which has to take extended attributes: a
 // tmpfs does not always. It dies with this process, however that ends. Close it.
-func Start(ctx context.Context, dir string) (*Server, error) {
+func Start(ctx context.Context, dir string) (*Server, error) { return start(ctx, dir) }
+
+// StartVersioned starts one whose bucket can keep versions.
+func StartVersioned(ctx context.Context, dir string) (*Server, error) {
+	versions := filepath.Join(dir, "versions")
+	if err := os.MkdirAll(versions, 0o755); err != nil {
+		return nil, err
+	}
+	return start(ctx, dir, "--versioning-dir", versions)
+}
+
+func start(ctx context.Context, dir string, more ...string) (*Server, error) {
 	program, err := install(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("install %s: %w", module, err)
@@ -67,7 +80,8 @@ func Start(ctx context.Context, dir string) (*Server, error) {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command(program, "--port", address, "--region", Region, "--iam-dir", users, "posix", objects)
+	args := append([]string{"--port", address, "--region", Region, "--iam-dir", users, "posix"}, more...)
+	cmd := exec.Command(program, append(args, objects)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "ROOT_ACCESS_KEY=" + accessKey, "ROOT_SECRET_KEY=" + secretKey}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -74,6 +74,7 @@ type Account struct {
 	calls      []Call
 	admin      Credentials
 	clocks     map[string]time.Duration // by instance: how far its clock is ahead
+	lifecycle  string                   // of the buckets in S3
 }
 
 // New makes an account.

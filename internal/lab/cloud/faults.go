@@ -24,7 +24,7 @@ type Failure int
 // The failures. What they look like depends on the service and the action.
 const (
 	Succeed      Failure = iota
-	Throttle             // RequestLimitExceeded, Throttling; metadata: 503
+	Throttle             // RequestLimitExceeded, Throttling, SlowDown; metadata: 503
 	ServerError          // InternalError, 500
 	NotFound             // the InvalidX.NotFound that the action has; metadata: 404
 	Unauthorized         // UnauthorizedOperation, AccessDenied; metadata: 401
@@ -43,6 +43,10 @@ type Effect struct {
 	Message string
 	Status  int // default 400
 	Disk    DiskFault
+
+	// Reply answers a call of S3, which the policies allow, in its own way, instead of all that is
+	// above but Delay.
+	Reply func(http.ResponseWriter)
 }
 
 // DiskFault is what goes wrong behind a call that was answered well. A call that was refused does
@@ -162,6 +166,8 @@ func (e Effect) strike(r *http.Request, a *Account, c Call) *apiError {
 // missing is the not-found error that fits the call.
 func missing(c Call) *apiError {
 	switch {
+	case c.Service == "s3":
+		return &apiError{"NoSuchKey", "The specified key does not exist.", http.StatusNotFound}
 	case c.Service != "ec2":
 		return fail("ValidationError", "AutoScalingGroup name not found - null")
 	case strings.HasPrefix(c.Resource, "vol-"):

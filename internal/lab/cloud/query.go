@@ -81,7 +81,7 @@ func (a *Account) serveQuery(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	form, _ := url.ParseQuery(string(body)) // what cannot be parsed is missing, and said so
-	who, service, authErr := a.authenticate(r, body)
+	who, service, authErr := a.authenticate(r, payloadHash(r, body))
 	if service == "" || namespace(service) == "" {
 		service = "ec2"
 	}

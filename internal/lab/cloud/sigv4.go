@@ -39,6 +39,10 @@ func (a *Account) mint(prefix string, who Principal, expires time.Time) Credenti
 // request signature).
 const skew = 5 * time.Minute
 
+// skewOfS3 is S3's own ("within 15 minutes of the Amazon S3 system time", Signing and
+// authenticating REST requests), and it says so in both directions: RequestTimeTooSkewed.
+const skewOfS3 = 15 * time.Minute
+
 // SetClock puts the clock of an instance ahead of AWS's (behind, when it is negative): seen from
 // there, the Date of every answer differs by as much, and a signature with its own time is refused
 // (row 48). The machine itself keeps its time.
@@ -64,8 +68,8 @@ func (a *Account) clockOfKey(r *http.Request) time.Duration {
 }
 
 // authenticate checks a request's Signature Version 4 (IAM User Guide, "Create a signed AWS API
-// request") and says who sent it, to which service.
-func (a *Account) authenticate(r *http.Request, body []byte) (who Principal, service string, err error) {
+// request") and says who sent it, to which service. hash is of its body, in hex.
+func (a *Account) authenticate(r *http.Request, hash string) (who Principal, service string, err error) {
 	algorithm, fields, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	part := map[string]string{}
 	for f := range strings.SplitSeq(fields, ",") {
@@ -97,6 +101,10 @@ func (a *Account) authenticate(r *http.Request, body []byte) (who Principal, ser
 		return who, service, wrongSignature(service)
 	}
 	switch {
+	case service == "s3" && now.Sub(date).Abs() > skewOfS3:
+		return who, service, &apiError{"RequestTimeTooSkewed",
+			"The difference between the request time and the current time is too large.", http.StatusForbidden}
+	case service == "s3":
 	case date.Before(now.Add(-skew)):
 		return who, service, tooOld(service, date, now)
 	case date.After(now.Add(skew)): // row 48: a clock that is fast looks like wrong keys
@@ -114,14 +122,14 @@ func (a *Account) authenticate(r *http.Request, body []byte) (who Principal, ser
 	if key.SessionToken != "" && !slices.Contains(signed, "x-amz-security-token") {
 		return who, service, wrongSignature(service)
 	}
-	want := signature(key.SecretAccessKey, scope[1:], r.Header.Get("X-Amz-Date"), canonicalRequest(r, signed, body))
+	want := signature(key.SecretAccessKey, scope[1:], r.Header.Get("X-Amz-Date"), canonicalRequest(r, signed, hash))
 	if !hmac.Equal([]byte(want), []byte(part["Signature"])) {
 		return who, service, wrongSignature(service)
 	}
 	return key.principal, service, nil
 }
 
-func canonicalRequest(r *http.Request, signed []string, body []byte) string {
+func canonicalRequest(r *http.Request, signed []string, hash string) string {
 	path := r.URL.EscapedPath()
 	if path == "" {
 		path = "/"
@@ -137,8 +145,7 @@ func canonicalRequest(r *http.Request, signed []string, body []byte) string {
 		}
 		lines = append(lines, name+":"+strings.Join(strings.Fields(value), " "))
 	}
-	sum := sha256.Sum256(body)
-	lines = append(lines, "", strings.Join(signed, ";"), hex.EncodeToString(sum[:]))
+	lines = append(lines, "", strings.Join(signed, ";"), hash)
 	return strings.Join(lines, "\n")
 }
 

@@ -58,5 +58,8 @@ func throttled(service string) *apiError {
 	if service == "ec2" {
 		return &apiError{"RequestLimitExceeded", "Request limit exceeded.", http.StatusServiceUnavailable}
 	}
+	if service == "s3" { // "Error responses", S3 API reference
+		return &apiError{"SlowDown", "Please reduce your request rate.", http.StatusServiceUnavailable}
+	}
 	return &apiError{"Throttling", "Rate exceeded", http.StatusBadRequest}
 }

@@ -14,6 +14,7 @@ import (
 // goroutines.
 type Roles struct {
 	documents map[string]Document
+	bucket    Document // zero: the bucket has none
 
 	mu     sync.Mutex
 	used   map[string]map[string]int // role -> Sid -> how many decisions
@@ -25,14 +26,28 @@ func NewRoles(documents map[string]Document) *Roles {
 	return &Roles{documents: maps.Clone(documents), used: map[string]map[string]int{}}
 }
 
-// Allow decides one check. The account's owner may do everything; a role without a document
-// nothing.
+// bucketName stands for the bucket among the roles.
+const bucketName = "bucket"
+
+// WithBucket sets the policy of the account's bucket.
+func (r *Roles) WithBucket(document Document) *Roles {
+	r.bucket = document
+	return r
+}
+
+// Allow decides one check. The account's owner may do everything that the bucket's policy does not
+// forbid; a role without a document nothing. "An explicit deny in any of these policies overrides
+// the allow" (policies_evaluation-logic).
 func (r *Roles) Allow(_ context.Context, check cloud.Check) bool {
-	if check.Principal.InstanceID == "" {
+	request := Request{check.Action, check.Resource, check.Conditions}
+	role, decision := bucketName, r.bucket.Evaluate(request)
+	if decision.Sid == "" && check.Principal.InstanceID == "" {
 		return true
 	}
-	role := check.Principal.Role
-	decision := r.documents[role].Evaluate(Request{check.Action, check.Resource, check.Conditions})
+	if decision.Sid == "" {
+		role = check.Principal.Role
+		decision = r.documents[role].Evaluate(request)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if decision.Sid != "" {

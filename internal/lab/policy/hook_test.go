@@ -54,3 +54,24 @@ func TestRolesDecideByTheRoleOfTheCaller(t *testing.T) {
 		t.Errorf("after the own volume was attached, unused statements: %v", roles.Unused("member"))
 	}
 }
+
+// What the bucket forbids, neither a role nor the account's owner may.
+func TestTheBucketsPolicyGoesFirst(t *testing.T) {
+	all, err := Parse([]byte(`{"Version": "2012-10-17", "Statement": [{"Sid": "All", "Effect": "Allow", "Action": "*", "Resource": "*"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard, err := ParseBucket([]byte(`{"Version": "2012-10-17", "Statement": [
+		{"Sid": "Stays", "Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject", "Resource": "arn:aws:s3:::b/x"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roles := NewRoles(map[string]Document{"member": all}).WithBucket(guard)
+	for _, who := range []cloud.Principal{{}, {InstanceID: tagSelf, Role: "member"}} {
+		for resource, want := range map[string]bool{"arn:aws:s3:::b/x": false, "arn:aws:s3:::b/y": true} {
+			if got := roles.Allow(t.Context(), cloud.Check{Principal: who, Action: "s3:DeleteObject", Resource: resource}); got != want {
+				t.Errorf("%q deletes %s: allowed %v", who.Name(), resource, got)
+			}
+		}
+	}
+}

@@ -48,15 +48,41 @@ type rawDocument struct {
 type rawStatement struct {
 	Sid       string
 	Effect    string
+	Principal json.RawMessage
 	Action    words
 	Resource  words
 	Condition map[string]map[string]words
 }
 
-// Parse reads a policy. It is stricter than IAM: every statement has a Sid of its own, and what
-// this package would not evaluate (NotAction, Principal, other operators, other keys of the
-// document) is an error, as is a key given twice.
-func Parse(data []byte) (Document, error) {
+// Parse reads the policy of a role. It is stricter than IAM: every statement has a Sid of its own,
+// and what this package would not evaluate (NotAction, Principal, other operators, other keys of
+// the document) is an error, as is a key given twice.
+func Parse(data []byte) (Document, error) { return parse(data, rawStatement.forRole) }
+
+// ParseBucket reads the policy of a bucket. It knows those that take rights away from everybody.
+func ParseBucket(data []byte) (Document, error) { return parse(data, rawStatement.forBucket) }
+
+func (rs rawStatement) forRole() error {
+	if rs.Principal != nil { // elements_principal: "You cannot use the Principal element in an identity-based policy"
+		return errors.New("the policy of a role has no Principal")
+	}
+	return nil
+}
+
+// forBucket: the statement must name a principal; "*" is everyone, also those without a name
+// (elements_principal). Whom an Allow there lets in depends on the accounts of both sides
+// (policies_evaluation-logic): the lab does not go into that.
+func (rs rawStatement) forBucket() error {
+	switch {
+	case string(rs.Principal) != `"*"`:
+		return fmt.Errorf(`the Principal is %s, and the lab knows "*" only`, rs.Principal)
+	case rs.Effect != "Deny":
+		return fmt.Errorf("the Effect is %q, and the lab knows Deny only for a bucket", rs.Effect)
+	}
+	return nil
+}
+
+func parse(data []byte, fits func(rawStatement) error) (Document, error) {
 	if err := refuseDuplicates(json.NewDecoder(bytes.NewReader(data)), "the document"); err != nil {
 		return Document{}, fmt.Errorf("read policy: %w", err)
 	}
@@ -79,6 +105,9 @@ func Parse(data []byte) (Document, error) {
 	seen := map[string]bool{}
 	for i, rs := range raw.Statement {
 		s, err := rs.parse()
+		if err == nil {
+			err = fits(rs)
+		}
 		if err != nil {
 			return Document{}, fmt.Errorf("read policy: statement %d (%s): %w", i+1, rs.Sid, err)
 		}

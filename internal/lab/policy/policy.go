@@ -1,8 +1,8 @@
 // Package policy decides calls by IAM policy documents, so that every test in the lab runs under
 // the policies that the project ships.
 //
-// It knows identity-based policies only, and of their language what those two use: a document that
-// needs more is refused, never half understood. The rules are those of the IAM User Guide, "IAM
+// It knows the policies of roles and that of a bucket, and of their language what those use: a
+// document that needs more is refused, never half understood. The rules are those of the IAM User Guide, "IAM
 // JSON policy reference"; each is cited by its page ("elements_condition_operators" stands for
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html).
 //
@@ -15,7 +15,7 @@ import (
 	"strings"
 )
 
-// Document is one identity-based policy.
+// Document is one policy, of a role or of a bucket.
 type Document struct {
 	statements []statement
 }

@@ -194,3 +194,24 @@ func TestParseRefusesWhatItWouldNotEvaluate(t *testing.T) {
 		})
 	}
 }
+
+func TestBucketPoliciesTakeAwayFromEverybody(t *testing.T) {
+	const form = `{"Version": "2012-10-17", "Statement": [{"Sid": "One", "Effect": %q, %s "Action": "s3:PutObject", "Resource": "arn:aws:s3:::b/*"}]}`
+	for _, tt := range []struct{ effect, principal, refused string }{
+		{"Deny", `"Principal": "*",`, ""},
+		{"Deny", "", "Principal"},
+		{"Allow", `"Principal": "*",`, "Deny only"},
+		{"Deny", `"Principal": {"AWS": "arn:aws:iam::123456789012:root"},`, "Principal"},
+		{"Deny", `"Principal": ["*"],`, "Principal"},
+		{"Deny", `"NotPrincipal": "*",`, "NotPrincipal"},
+	} {
+		text := fmt.Appendf(nil, form, tt.effect, tt.principal)
+		_, err := ParseBucket(text)
+		if refused := err != nil; refused != (tt.refused != "") || refused && !strings.Contains(err.Error(), tt.refused) {
+			t.Errorf("%s %s: %v", tt.effect, tt.principal, err)
+		}
+		if _, err := Parse(text); tt.principal != "" && err == nil {
+			t.Errorf("%s is taken for a role's", tt.principal)
+		}
+	}
+}

@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"strings"
 
+	"ebs-release/internal/lab/bucket"
 	"ebs-release/packaging/iam"
 )
 
-// Shipped are the two roles with the policies that the packages come with; without takes statements
-// out, each as role/Sid.
+// Shipped are the two roles and the lab's bucket with the policies that the packages come with;
+// without takes statements of the roles out, each as role/Sid.
 func Shipped(without ...string) (*Roles, error) {
 	documents := map[string]Document{}
 	for role, text := range map[string]string{"ebs-release-agent": iam.Agent, "ebs-release-publisher": iam.Publisher} {
@@ -23,5 +24,9 @@ func Shipped(without ...string) (*Roles, error) {
 		}
 		documents[role] = document
 	}
-	return NewRoles(documents), nil
+	of, err := ParseBucket([]byte(iam.Bucket(bucket.Name, bucket.Prefix)))
+	if err != nil {
+		return nil, fmt.Errorf("policy of the bucket: %w", err)
+	}
+	return NewRoles(documents).WithBucket(of), nil
 }
