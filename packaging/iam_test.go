@@ -49,6 +49,10 @@ func TestPoliciesNameTheCallsOfThePrograms(t *testing.T) {
 				method = "ListBucket"
 			case "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload":
 				method = "PutObject"
+			case "GetBucketLifecycleConfiguration":
+				method = "GetLifecycleConfiguration"
+			case "GetObjectLockConfiguration":
+				method = "GetBucketObjectLockConfiguration"
 			}
 			switch {
 			case service == "sts" || service == "sso" || service == "ssooidc" || service == "signin": // the SDK's own chain of credentials
@@ -231,7 +235,8 @@ func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 		{"give a large pack up", "s3:AbortMultipartUpload", inS3 + "packs/0123456789ab-0123456789ab-0123456789ab", from(me, bucketOf(account)), "StoreInS3"},
 		{"write the history", "s3:PutObject", inS3 + "history.jsonl", from(me, bucketOf(account)), "StoreInS3"},
 		{"try to write", "s3:DeleteObject", inS3 + ".doctor", from(me, bucketOf(account)), "StoreInS3"},
-		{"see that there is no pointer yet", "s3:ListBucket", "arn:aws:s3:::releases", from(me, bucketOf(account)), "SeeWhatIsMissingInS3"},
+		{"see that there is no pointer yet", "s3:ListBucket", "arn:aws:s3:::releases", from(me, bucketOf(account)), "SeeBucketInS3"},
+		{"doctor: look at its rules", "s3:GetLifecycleConfiguration", "arn:aws:s3:::releases", from(me, bucketOf(account)), "SeeBucketInS3"},
 		{"write something else", "s3:PutObject", inS3 + "index.html", from(me, bucketOf(account)), ""},
 		{"write to another account's", "s3:PutObject", inS3 + "release.json", from(me, bucketOf("999999999999")), ""},
 		{"list another account's", "s3:ListBucket", "arn:aws:s3:::releases", from(me, bucketOf("999999999999")), ""},

@@ -37,7 +37,7 @@ func (p *parts) doctorChecks() []doctor.Check {
 		checks = append(checks, check(c.Name, needs(c.Name), func(ctx context.Context) (string, error) { return "", c.Do(ctx) }))
 	}
 	m := &memberChecks{parts: p}
-	return append(checks,
+	checks = append(checks,
 		check("clock", []string{checkAccount}, p.lookAtClock),
 		check("release on the volume", []string{checkVolume}, p.lookAtCurrent),
 		check("snapshot of the pointer", []string{checkAccount, "pointer"}, p.lookAtSnapshot),
@@ -47,6 +47,7 @@ func (p *parts) doctorChecks() []doctor.Check {
 		check("ssh to the members", []string{checkAccount, checkKey, checkMembers}, m.ssh),
 		check("left-over volumes", []string{checkAccount}, p.lookAtOrphans),
 	)
+	return append(checks, m.bucketChecks()...)
 }
 
 // needs are the checks that a check of P0 builds on.

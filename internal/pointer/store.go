@@ -32,6 +32,9 @@ var (
 // Holder is who holds the lock.
 type Holder = store.Holder
 
+// Keys are all that a store keeps, for who asks what becomes of it: packs by their prefix.
+func Keys() []string { return []string{jsonName, plainName, historyName, idName, PackPrefix} }
+
 // Store keeps the pointer, its history and the store's id, for the publisher.
 type Store struct {
 	at    store.Store

@@ -15,7 +15,8 @@ import (
 const (
 	codeNoBucket    = "NoSuchBucket"
 	codeNoUpload    = "NoSuchUpload"
-	codeDenied      = "AccessDenied"
+	codeNoRules     = "NoSuchLifecycleConfiguration"
+	codeNoLock      = "ObjectLockConfigurationNotFoundError"
 	codeWrongKey    = "InvalidAccessKeyId"
 	codeWrongSign   = "SignatureDoesNotMatch"
 	codeSlowDown    = "SlowDown"

@@ -90,7 +90,7 @@ func (n named) Unwrap() error { return n.kind }
 
 // Error says what was tried, on what, and what came of it, with advice.
 type Error struct {
-	Op    string        // read, write, list, delete
+	Op    string        // read, write, list, delete, look at
 	On    string        // s3://bucket/prefix/key, /srv/release/release.json, http://…
 	Err   error         // what was answered, and what to do
 	Final bool          // another try does not change it
@@ -153,6 +153,7 @@ const (
 	opWrite  = "write"
 	opList   = "list"
 	opDelete = "delete"
+	opLook   = "look at"
 )
 
 // checkKey keeps a key below its place: S3 takes any, a directory must not.

@@ -58,6 +58,8 @@ func TestStoreInS3(t *testing.T) {
 	for _, c := range roles.Denied() {
 		t.Errorf("refused: %+v", c)
 	}
+	guarded(r)
+	doctorOfBucket(r)
 }
 
 // TestTwoReleaseServersOnOneStore: they publish in turns, each from where the other one left off,

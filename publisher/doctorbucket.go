@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"ebs-release/internal/doctor"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/store"
+)
+
+// bucketChecks look at what a bucket does to a store besides what it is asked for; none for a
+// directory.
+func (d *memberChecks) bucketChecks() []doctor.Check {
+	bucket, ok := d.store.Objects().(*store.S3)
+	if !ok {
+		return nil
+	}
+	of := func(look func(context.Context, *store.S3) (string, error)) func(context.Context) (string, error) {
+		return func(ctx context.Context) (string, error) { return look(ctx, bucket) }
+	}
+	reading := func(context.Context) (string, error) { return costOfReading(len(d.listed)), nil }
+	return []doctor.Check{
+		check("lifecycle of the bucket", []string{checkAccount, checkStore}, of(lookAtLifecycle)),
+		check("versions in the bucket", []string{checkAccount, checkStore}, of(lookAtVersions)),
+		check("cost of reading", []string{checkAccount, checkMembers}, reading),
+	}
+}
+
+const hasRights = "Try: the policy of this role as packaging/iam/publisher.json has it; nothing but this check needs the right"
+
+func lookAtLifecycle(ctx context.Context, bucket *store.S3) (string, error) {
+	rules, err := bucket.Lifecycle(ctx, pointer.Keys()...)
+	if err != nil {
+		return "", couldNotLook(err)
+	}
+	if len(rules.Harm) > 0 {
+		return "", warn("rules take away what members boot from: %s. "+
+			"Try: limit these rules to other prefixes; `ebs-release gc` removes what nobody needs", strings.Join(rules.Harm, "; "))
+	}
+	return "no rule touches the store", nil
+}
+
+func lookAtVersions(ctx context.Context, bucket *store.S3) (string, error) {
+	keeps, err := bucket.Keeps(ctx)
+	if err != nil {
+		return "", couldNotLook(err)
+	}
+	if keeps.Locked != "" {
+		return "", warn("object lock keeps each version of each object for %s: what gc deletes stays, and costs, until then. "+
+			"Try: a bucket without a default retention for the store", keeps.Locked)
+	}
+	if !keeps.Versions {
+		return "not kept", nil
+	}
+	rules, err := bucket.Lifecycle(ctx, pointer.PackPrefix)
+	switch {
+	case err != nil:
+		return "", couldNotLook(err)
+	case !rules.OldVersions:
+		return "", warn("the bucket keeps versions: packs that gc deletes stay, and cost, for ever. "+
+			"Try: a lifecycle rule with NoncurrentVersionExpiration for %s/%s", bucket, pointer.PackPrefix)
+	}
+	return "kept, until a rule removes them", nil
+}
+
+// couldNotLook is a warning: a publish needs none of it.
+func couldNotLook(err error) error {
+	said := err.Error()
+	said, _, _ = strings.Cut(said, ". Try: ")
+	return warn("could not look: %s. %s", said, hasRights)
+}
+
+// What reading costs: S3 asks $0.0004 for 1,000 GETs in us-east-1, and an answer that nothing has
+// changed counts ("Amazon S3 pricing", November 2026).
+const (
+	dollarsPerGet = 0.0004 / 1000
+	getsPerBoot   = 3 // the pointer twice, and a pack
+	followEvery   = 30 * time.Second
+	month         = 30 * 24 * time.Hour
+)
+
+func costOfReading(members int) string {
+	each := float64(month/followEvery) * dollarsPerGet
+	return fmt.Sprintf("a boot is about %d GETs; a member that asks for the pointer every %v costs $%.2f a month, %d of them $%.2f "+
+		"(list price of us-east-1: $0.0004 for 1,000 GETs)", getsPerBoot, followEvery, each, max(members, 1), each*float64(max(members, 1)))
+}
