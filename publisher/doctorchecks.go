@@ -44,9 +44,11 @@ func (p *parts) doctorChecks() []doctor.Check {
 		check("right to delete snapshots", []string{checkAccount, "pointer"}, p.tryDeleteSnapshot),
 		check(checkMembers, []string{checkAccount}, m.list),
 		check("rights on members' volumes", []string{checkAccount, checkMembers}, m.rights),
-		check("ssh to the members", []string{checkAccount, checkKey, checkMembers}, m.ssh),
-		check("left-over volumes", []string{checkAccount}, p.lookAtOrphans),
 	)
+	if !follows(p.values) {
+		checks = append(checks, check("ssh to the members", []string{checkAccount, checkKey, checkMembers}, m.ssh))
+	}
+	checks = append(checks, check("left-over volumes", []string{checkAccount}, p.lookAtOrphans))
 	return append(checks, m.bucketChecks()...)
 }
 

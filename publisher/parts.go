@@ -101,7 +101,7 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	}
 	p.checks.note = func(text string) { p.warn("P0", text) }
 	p.Publisher = &publish.Publisher{
-		Checks: p.checks.list(), Store: store, Tree: opened, Fleet: p.members, Dialer: p.dialer,
+		Checks: p.checks.list(), Store: store, Tree: opened, Fleet: p.members,
 		Snapshots: &snapshots{maker: maker, volume: opened},
 		Hooks:     hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint + "/current"},
 		Settings: publish.Settings{
@@ -111,6 +111,9 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 			ConvergeDeadline: values.Duration("converge-deadline"), Settle: values.Duration("settle"),
 			MaxFailures: maxFailures, OpenFiles: openFiles(),
 		},
+	}
+	if !follows(values) {
+		p.Dialer = p.dialer
 	}
 	p.Packs = packs{opened, store, !pointer.InS3(values.Get("pointer-store"))}
 	for _, k := range p.signs.trusted {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 
 	"ebs-release/internal/config"
 	"ebs-release/internal/mount"
@@ -56,6 +57,14 @@ const (
 )
 
 func (c preflight) list() []publish.Check {
+	checks := c.all()
+	if follows(c.values) { // nobody logs in
+		checks = slices.DeleteFunc(checks, func(check publish.Check) bool { return check.Name == checkKey })
+	}
+	return checks
+}
+
+func (c preflight) all() []publish.Check {
 	if c.verb == verbConverge {
 		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: checkKey, Do: c.sshKey}, {Name: checkTree, Do: c.releaseTree},
 			{Name: "store", Do: c.sameStore}, {Name: checkSigns, Do: c.signingKey}}
@@ -133,7 +142,10 @@ func (c preflight) sourceThere(context.Context) error {
 }
 
 func (c preflight) programs(context.Context) error {
-	needed := []string{"ssh"}
+	var needed []string
+	if !follows(c.values) {
+		needed = append(needed, "ssh")
+	}
 	if release.IsRemote(c.source) {
 		needed = append(needed, "rsync")
 	}

@@ -21,6 +21,10 @@ import (
 const (
 	defaultConfigFile = "/etc/ebs-release/publisher.toml"
 	defaultSigningKey = "/etc/ebs-release/signing.key"
+
+	// How members are reached: the setting reach.
+	reachSSH    = "ssh"
+	reachFollow = "follow"
 )
 
 // settingsTable names everything that can be configured.
@@ -31,6 +35,8 @@ func settingsTable() []config.Setting {
 		{Key: "groups", Env: "EBS_RELEASE_GROUPS", Usage: "Auto Scaling groups that the pointer feeds, separated by commas"},
 		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release",
 			Check: absolute, Usage: "where the release volume is mounted, here and on the members"},
+		{Key: "reach", Env: "EBS_RELEASE_REACH", Default: reachSSH, Check: config.CheckOneOf(reachSSH, reachFollow),
+			Usage: "how members hear of a release: by ssh, or each looks by itself (follow)"},
 		{Key: "ssh-user", Env: "EBS_RELEASE_SSH_USER",
 			Usage: "user to log in as on the members, the owner of the release tree (default: the one who runs this)"},
 		{Key: "ssh-key", Env: "EBS_RELEASE_SSH_KEY", Check: absoluteOrEmpty, Usage: "private ssh key, a file (default: ssh's own)"},
@@ -60,6 +66,9 @@ func settingsTable() []config.Setting {
 			Check: config.CheckInt(1, 1000), Usage: "releases to keep on the release volume and on members, by committed generations"},
 	}
 }
+
+// follows says whether members look at the pointer by themselves.
+func follows(values config.Values) bool { return values.Get("reach") == reachFollow }
 
 func checkMaxFailures(value string) error {
 	_, err := publish.ParseMaxFailures(value)

@@ -62,6 +62,39 @@ func TestTheSamePointerCostsNothing(t *testing.T) {
 	}
 }
 
+// What is kept is kept by number, whatever room there is.
+func TestOldReleasesGo(t *testing.T) {
+	w := newWorld(t, 2)
+	f := w.follower()
+	f.Keep = 1
+	w.follow(t, f, func() {
+		w.say(w.names(2, 2))
+		pass(longest)
+		w.on(2, 2)
+	})
+	v, err := release.Open(w.member)
+	must(t, err)
+	defer v.Close()
+	if held, err := v.Releases(); err != nil || len(held) != 1 {
+		t.Errorf("it keeps %v, %v", held, err)
+	}
+}
+
+// What failed for an hour is tried seldom. Another pointer is tried at once, and soon again.
+func TestAnotherPointerIsNotKeptWaiting(t *testing.T) {
+	w := newWorld(t, 3)
+	w.follow(t, w.follower(), func() {
+		w.broken = errAway
+		w.say(w.names(2, 2))
+		pass(time.Hour)
+		w.say(w.names(3, 3))
+		pass(longest)
+		w.broken = nil
+		pass(2 * interval)
+		w.on(3, 3)
+	})
+}
+
 // Members that start together do not ask together.
 func TestLooksAreSpread(t *testing.T) {
 	w := newWorld(t, 1)
@@ -98,7 +131,7 @@ func TestWhatIsRefused(t *testing.T) {
 		with func(w *world, f *Follower)
 		want string
 	}{
-		"unsigned":    {say: func(w *world) []byte { p := w.names(2, 2); p.Edges = nil; return p.Render() }, want: "signed"},
+		"unsigned":    {say: func(w *world) []byte { p := w.names(6, 1); p.Edges = nil; return p.Render() }, want: "not signed by a trusted key"},
 		"another key": {say: func(w *world) []byte { return w.signed(w.names(2, 2), other) }, want: "not signed by a trusted key"},
 		"a trusted key that is another": {
 			say:  func(w *world) []byte { return w.signed(w.names(2, 2), w.secret) },
@@ -113,8 +146,9 @@ func TestWhatIsRefused(t *testing.T) {
 		"another store": {
 			say: func(w *world) []byte { p := w.names(2, 2); p.Store = "fedcba9876543210"; return w.signed(p, w.secret) }, want: "fedcba9876543210",
 		},
-		"below the fence":                  {say: func(w *world) []byte { return w.signed(w.names(4, 2), w.secret) }, want: "generation 5 was activated here"},
-		"the fence's, and another release": {say: func(w *world) []byte { return w.signed(w.names(5, 2), w.secret) }, want: "a newer generation is active"},
+		"below the fence":                   {say: func(w *world) []byte { return w.signed(w.names(4, 2), w.secret) }, want: "generation 5 was activated here"},
+		"below the fence, the same release": {say: func(w *world) []byte { return w.signed(w.names(4, 1), w.secret) }, want: "generation 5 was activated here"},
+		"the fence's, and another release":  {say: func(w *world) []byte { return w.signed(w.names(5, 2), w.secret) }, want: "a newer generation is active"},
 		"below the least": {
 			say:  func(w *world) []byte { return w.signed(w.names(6, 2), w.secret) },
 			with: func(_ *world, f *Follower) { f.Least = 7 },

@@ -103,3 +103,24 @@ func TestProgramThatOthersMayWriteIsNotRun(t *testing.T) {
 		})
 	}
 }
+
+// In place of root a user runs what is his own, or root's, and nobody else's.
+func TestRootRunsProgramsAsAnotherUser(t *testing.T) {
+	const uid = 61234
+	for _, owner := range []int{0, uid, uid + 1} {
+		dir := directory(t, map[string]string{"10-a": `test "$(id -u) $(id -g) $(id -G) $HOME" = "61234 61234 61234 7 /nowhere"`})
+		for at := dir; at != "/tmp" && at != "/"; at = filepath.Dir(at) { // that user has to get there
+			if err := os.Chmod(at, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Chown(filepath.Join(dir, "10-a"), owner, 0); err != nil {
+			t.Fatal(err)
+		}
+		as := &hook.User{UID: uid, GID: uid, Groups: []int{7}, Env: []string{"HOME=/nowhere"}}
+		err := (hook.Dir{Path: dir, Timeout: 10 * time.Second, As: as}).Run(t.Context())
+		if (err == nil) != (owner != uid+1) {
+			t.Errorf("a program of user %d: %v", owner, err)
+		}
+	}
+}

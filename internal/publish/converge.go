@@ -24,7 +24,7 @@ const (
 )
 
 // converge is P5: list, activate on all that are behind, list again, until two listings at least
-// Settle apart show no member behind.
+// Settle apart show no member behind. Members that follow are only listed.
 func (r *run) converge(ctx context.Context) error {
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, r.Settings.ConvergeDeadline)
@@ -102,6 +102,10 @@ func (r *run) round(ctx context.Context) (behind int, err error) {
 		}
 	}
 	behind = r.members.open()
+	if r.Dialer == nil { // they come by themselves, and say so
+		r.say(Event{Kind: KindProgress, Progress: r.members.progress()})
+		return behind, nil
+	}
 	r.firstWave(ctx)
 	due := r.members.due(append(slices.Clone(openStandings), StandsLeaving)...)
 	r.members.each(ctx, due, patience{most: roundTime}, func(ctx context.Context, m *member) error {
@@ -150,7 +154,7 @@ func (r *run) left() error {
 	var others []string
 	if len(hook) > 0 {
 		others = append(others,
-			fmt.Sprintf("a hook failed on %d of them: %s; `ebs-release converge` runs it again", len(hook), r.members.group(hook)))
+			fmt.Sprintf("a hook failed on %d of them: %s; %s", len(hook), r.members.group(hook), r.whoRunsAgain()))
 	}
 	if len(ahead) > 0 {
 		others = append(others, fmt.Sprintf("%d of them are ahead of it: %s; the pointer is an old copy, or somebody wrote the tag %s; "+
@@ -164,6 +168,13 @@ func (r *run) left() error {
 		return nil
 	}
 	return exit.With(exit.NotConverged, fmt.Errorf("no member is behind generation %d, but %s", r.next.Generation, strings.Join(others, "; ")))
+}
+
+func (r *run) whoRunsAgain() string {
+	if r.Dialer == nil {
+		return "they run it again by themselves, and `ebs-release converge` waits for that"
+	}
+	return "`ebs-release converge` runs it again"
 }
 
 // notConverged names the members that are behind, those of one cause together.

@@ -94,7 +94,13 @@ func (r *run) stage(ctx context.Context) error {
 		close(completed)
 		return nil
 	})
-	do(func() error { return r.stageAll(ctx, completed) })
+	do(func() error {
+		if r.Dialer == nil {
+			r.say(Event{Kind: KindNote, Text: "there is nothing to transfer: the members follow the pointer, and fetch by themselves"})
+			return nil
+		}
+		return r.stageAll(ctx, completed)
+	})
 	both.Wait()
 	return err
 }
@@ -182,6 +188,7 @@ func (r *run) commit(ctx context.Context) error {
 	}
 	r.committed, r.undo = true, nil
 	r.members.keep(r.wanted())
+	r.members.moved = true
 	r.say(Event{Kind: KindNote,
 		Text: fmt.Sprintf("generation %d is current: release %s, %s", r.next.Generation, r.next.Release, r.startsFrom())})
 	if err := r.activateHere(ctx); err != nil { // the members need it no more; P6 does

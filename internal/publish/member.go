@@ -50,6 +50,7 @@ type member struct {
 	tries        int       // that failed in a row
 	again        time.Time // when to try again
 	hook         error     // of the program that failed after this run has activated on hookFailedOn
+	follows      bool      // nobody dials it
 	slot         func()    // gives its slot back; nil when it has none. Used as session is
 }
 
@@ -99,6 +100,15 @@ func (m *member) elsewhere() bool {
 // the next run.
 func (m *member) hookFailedHere() bool { return m.VolumeID != "" && m.hookFailedOn == m.VolumeID }
 
+// follow takes what a member says that follows. Where it is told that a program failed on the
+// generation that this run has published, the run is over for it, as if it had activated itself.
+func (m *member) follow(moved bool) {
+	m.follows, m.hookFailedOn = true, ""
+	if moved && m.standing() == StandsHookFailed {
+		m.hookFailedOn = m.VolumeID
+	}
+}
+
 // why names the member and the reason that it is behind, for a person.
 func (m *member) why() string {
 	if m.err != nil {
@@ -139,6 +149,9 @@ func (m *member) reason() string {
 		return "a program of activate.d has not succeeded there"
 	case m.Generation == m.wanted.generation:
 		return fmt.Sprintf("on generation %d, but with release %q", m.Generation, m.Release)
+	case m.follows:
+		return fmt.Sprintf("on generation %d; it has to follow by itself: there, look at `ebs-release-agent status`, "+
+			"and `systemctl enable --now ebs-release-follow.service`", m.Generation)
 	}
 	return fmt.Sprintf("on generation %d", m.Generation)
 }

@@ -26,6 +26,7 @@ type members struct {
 	mu      sync.Mutex
 	all     map[string]*member // by instance id
 	listed  bool
+	moved   bool      // this run has moved the pointer: what is reported of its generation is new
 	limit   int64     // no true report is above it
 	wanted  gc.Wanted // what members are to keep
 	percent string    // of the snapshot
@@ -101,6 +102,9 @@ func (ms *members) take(found []fleet.Member, wanted target) (ignored []fleet.Me
 			ignored = append(ignored, f)
 		}
 		m.Member, m.wanted, m.gone = f, wanted, false
+		if ms.Dialer == nil {
+			m.follow(ms.moved)
+		}
 	}
 	ms.listed = true
 	return ignored

@@ -40,9 +40,9 @@ type Publisher struct {
 	Keys      []string // who signs the pointer, as the release volume has it
 	Snapshots Snapshots
 	Fleet     Fleet
-	Dialer    Dialer
-	Hooks     Hooks // nil: none
-	Claim     Claim // nil: nobody else works on the volume, and its store has no id
+	Dialer    Dialer // nil: nobody is dialed, the members follow the pointer by themselves
+	Hooks     Hooks  // nil: none
+	Claim     Claim  // nil: nobody else works on the volume, and its store has no id
 	Settings  Settings
 	// Insist is closed by the second signal: the operator wants an end at once. The first signal ends
 	// ctx, and with it a publish that has not committed. After the commit the publish goes on to
