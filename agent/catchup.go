@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"ebs-release/internal/boot"
@@ -36,20 +38,18 @@ func (w *diskWork) catchUp(ctx context.Context, want boot.Wanted, from source) e
 	defer func() { _ = v.Close() }()
 	ended, err := w.endCatchUp(ctx, v)
 	if err != nil {
-		return sayWhose(err)
-	}
-	if want.Document == "" { // it names one snapshot, and no packs
-		if ended != "" && ended == want.Release {
-			err = v.Activate(ctx, want.Release, want.Digest, want.Generation)
-		}
 		return whatItMeans(err)
 	}
 	if err := v.CheckStore(want.Store); err != nil {
 		return whatItMeans(err)
 	}
 	p, err := catchup.Believe(v, []byte(want.Document), from.Trusted)
-	if err == nil {
+	switch {
+	case err != nil:
+	case want.Document != "":
 		err = w.follow(ctx, v, p, from)
+	case ended != "" && ended == want.Release: // it names one snapshot, and no packs
+		err = v.Activate(ctx, want.Release, want.Digest, want.Generation)
 	}
 	return whatItMeans(err)
 }
@@ -60,7 +60,7 @@ func (w *diskWork) endCatchUp(ctx context.Context, v *release.Volume) (id string
 	if err != nil || !halfway {
 		return "", err
 	}
-	if id, err = v.FinishCatchUp(ctx); err == nil {
+	if id, err = catchup.Finish(ctx, v); err == nil {
 		w.log.Info("ended a catch-up that was cut off: the volume now has release " + id)
 	}
 	return id, err
@@ -104,18 +104,18 @@ func whatItMeans(err error) error {
 		return meaning{err, boot.ErrUnsigned}
 	case errors.Is(err, release.ErrOldPointer), errors.Is(err, release.ErrFenced):
 		return meaning{err, boot.ErrOlder}
-	case errors.Is(err, catchup.ErrNoWay):
+	case errors.Is(err, catchup.ErrNoWay), errors.Is(err, catchup.ErrUnfit), errors.Is(err, release.ErrMismatch):
 		return meaning{publishAgain(err), boot.ErrMismatch}
 	case errors.Is(err, catchup.ErrGone):
 		return meaning{publishAgain(err), boot.ErrGone}
 	case errors.Is(err, catchup.ErrStore):
-		return err // it says nothing of the volume
+		return meaning{err, boot.ErrStore}
 	}
-	whose := sayWhose(err)
-	if errors.Is(whose, boot.ErrMismatch) {
-		return meaning{publishAgain(err), boot.ErrMismatch}
+	errno, ok := errors.AsType[syscall.Errno](err)
+	if ok && slices.Contains([]syscall.Errno{syscall.EIO, syscall.EUCLEAN, syscall.EROFS, syscall.ENODEV, syscall.ESHUTDOWN}, errno) {
+		return meaning{err, boot.ErrDisk}
 	}
-	return whose
+	return err // nobody knows whose fault it is
 }
 
 func publishAgain(err error) error {

@@ -36,13 +36,15 @@ func TestWhatAFailureToCatchUpMeans(t *testing.T) {
 		{release.ErrMismatch, boot.ErrMismatch},
 		{catchup.ErrNoWay, boot.ErrMismatch},
 		{catchup.ErrGone, boot.ErrGone},
-		{fmt.Errorf("%w: %w", catchup.ErrStore, pack.ErrSum), nil},
-		{fmt.Errorf("%w: %w", catchup.ErrStore, syscall.ECONNREFUSED), nil},
-		{fmt.Errorf("%w: %w", catchup.ErrStore, context.DeadlineExceeded), nil},
-		{fmt.Errorf("keep pack: %w", syscall.ENOSPC), boot.ErrMismatch},
+		{catchup.ErrUnfit, boot.ErrMismatch},
+		{fmt.Errorf("%w: %w", catchup.ErrStore, pack.ErrSum), boot.ErrStore},
+		{fmt.Errorf("%w: %w", catchup.ErrStore, syscall.ECONNREFUSED), boot.ErrStore},
+		{fmt.Errorf("%w: %w", catchup.ErrStore, context.DeadlineExceeded), boot.ErrStore},
+		{syscall.EMFILE, nil},
+		{syscall.EACCES, nil},
 		{syscall.EIO, boot.ErrDisk},
 		{fmt.Errorf("release: %w", syscall.EUCLEAN), boot.ErrDisk},
-		{unclear, boot.ErrMismatch},
+		{unclear, nil},
 		{context.Canceled, nil},
 		{context.DeadlineExceeded, nil},
 	} {
@@ -183,7 +185,7 @@ func TestTheChildRefuses(t *testing.T) {
 		{"another key", s.wants(t, s.pointer, other), boot.ErrUnsigned},
 		{"no way", s.wants(t, noWay, s.secret), boot.ErrMismatch},
 		{"gone", s.wants(t, gone, s.secret), boot.ErrGone},
-		{"another sha256", s.wants(t, lost, s.secret), nil},
+		{"another sha256", s.wants(t, lost, s.secret), boot.ErrStore},
 	} {
 		err := p.CatchUp(t.Context(), tc.want)
 		for _, m := range meanings() {

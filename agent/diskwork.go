@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"time"
 
 	"ebs-release/internal/boot"
@@ -188,19 +187,6 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 	return a, err
 }
 
-// sayWhose tells a volume that is of no use from a disk that fails. Whoever calls it did not need
-// the network.
-func sayWhose(err error) error {
-	errno, ok := errors.AsType[syscall.Errno](err)
-	switch {
-	case err == nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return err
-	case ok && slices.Contains([]syscall.Errno{syscall.EIO, syscall.EUCLEAN, syscall.EROFS, syscall.ENODEV, syscall.ESHUTDOWN}, errno):
-		return meaning{err, boot.ErrDisk}
-	}
-	return meaning{err, boot.ErrMismatch}
-}
-
 // mark leaves the mark of an activation that is done on what is about to be placed: whatever starts
 // from here on reads this release, so nothing is left for activate.d to tell anybody. Without it
 // the next `up` says that programs are still to run, and a converge runs them: no reason not to
@@ -271,6 +257,9 @@ func (v mountedVolume) Check(ctx context.Context, want boot.Wanted) error {
 	if err := v.checkTree(want); err != nil {
 		return err
 	}
+	if want.Generation == 0 { // a plain line: nothing to compare with
+		return nil
+	}
 	if have, err := v.Generation(); err != nil || have == want.Generation {
 		return err
 	}
@@ -281,17 +270,14 @@ func (v mountedVolume) Check(ctx context.Context, want boot.Wanted) error {
 	return err
 }
 
-// checkTree is release.Volume.Check in the words of package boot. What is wanted must be signed by
-// somebody whom this volume trusts, if it is signed at all.
+// checkTree is release.Volume.Check in the words of package boot, for a pointer that this volume
+// believes.
 func (v mountedVolume) checkTree(want boot.Wanted) error {
 	err := v.CheckStore(want.Store) // first: generations of two stores cannot be compared
-	if err == nil && want.Document != "" {
+	if err == nil {
 		_, err = catchup.Believe(v.Volume, []byte(want.Document), v.trusted)
 	}
-	if err == nil && want.Document == "" {
-		err = v.mayBeUnsigned()
-	}
-	if err == nil {
+	if err == nil && want.Generation > 0 {
 		err = v.Volume.Check(want.Release, want.Digest, want.Generation)
 	}
 	switch {
@@ -301,16 +287,6 @@ func (v mountedVolume) checkTree(want boot.Wanted) error {
 		return meaning{err, boot.ErrMismatch}
 	case errors.Is(err, release.ErrOldPointer):
 		return meaning{err, boot.ErrOlder}
-	}
-	return err
-}
-
-// mayBeUnsigned: a volume with keys is of a store that signs each pointer. One that is not signed
-// is somebody else's, whatever it names.
-func (v mountedVolume) mayBeUnsigned() error {
-	keys, err := v.Keys()
-	if err == nil && len(keys) > 0 {
-		err = fmt.Errorf("%w: it is not signed at all, and %s has keys", pointer.ErrUnsigned, v.Root())
 	}
 	return err
 }

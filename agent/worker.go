@@ -136,7 +136,7 @@ func (a diskAnswer) err() error {
 
 // meanings are what a child can say of a volume. The first that fits is what is meant.
 func meanings() []error {
-	return []error{boot.ErrUnsigned, boot.ErrOlder, boot.ErrMismatch, boot.ErrGone, boot.ErrDisk}
+	return []error{boot.ErrUnsigned, boot.ErrOlder, boot.ErrMismatch, boot.ErrGone, boot.ErrStore, boot.ErrDisk}
 }
 
 func (w *worker) lost(r diskRequest) error {

@@ -329,7 +329,16 @@ func (p *program) confirm(ctx context.Context, k keyring, found pointer.Found, i
 		{"message", orDash(printable(found.Message))},
 	}
 	for region, id := range found.Snapshots {
-		rows = append(rows, []string{"snapshot", id + " in " + region})
+		of := ""
+		if h := found.SnapshotOf; h != nil {
+			of = fmt.Sprintf(", of generation %d, release %s", h.Generation, h.Release)
+		}
+		rows = append(rows, []string{"snapshot", id + " in " + region + of})
+	}
+	if len(found.Edges) > 0 {
+		last := found.Edges[len(found.Edges)-1]
+		rows = append(rows, []string{"packs", fmt.Sprintf("%d, the last to release %s of %s", len(found.Edges), last.Release,
+			last.Made.UTC().Format(time.RFC3339))})
 	}
 	rows = append(rows, []string{"signed by", orDash(strings.Join(found.SignedBy(), ", "))})
 	if err := cli.PrintTable(p.stderr, rows); err != nil || yes {

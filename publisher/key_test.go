@@ -334,6 +334,28 @@ func TestKeySignRefusesWhatCannotBeRight(t *testing.T) {
 	})
 }
 
+// Whoever may write to the store chose the packs and the snapshot, too.
+func TestKeySignShowsAllThatItSigns(t *testing.T) {
+	k := newKeyed(t)
+	k.ok("key", "init")
+	other, err := pointer.NewKey()
+	must(t, err)
+	p, from := k.pointer(2), strings.Repeat("e", 64)
+	p.SnapshotOf = &pointer.Held{Generation: 1, Release: "20260101T000000Z-eeeeeeeeeeee", Digest: from}
+	p.Edges = []pointer.Edge{{
+		From: from, To: p.Digest, Release: p.Release, Pack: pointer.PackKey(from, p.Digest, from), Bytes: 1, SHA256: from, Made: dayOf(2),
+	}}
+	document, err := p.Sign(other)
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(k.env["EBS_RELEASE_POINTER_STORE"], "release.json"), document, 0o644))
+	_, stderr := k.ok("key", "sign", "--yes")
+	for _, want := range []string{"of generation 1, release 20260101T000000Z-eeeeeeeeeeee", "1, the last to release " + p.Release, other.Public().ID()} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("it showed %q, want %q in it", stderr, want)
+		}
+	}
+}
+
 func TestKeySignAsksOnATerminal(t *testing.T) {
 	for answer, signed := range map[string]bool{"yes\n": true, "no\n": false, "\n": false, "yes, all\n": false} {
 		t.Run(strings.TrimSpace(answer), func(t *testing.T) {

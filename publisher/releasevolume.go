@@ -86,9 +86,8 @@ func (r *releaseVolume) CatchUp(ctx context.Context, to pointer.Pointer, wanted 
 			return way, err
 		}
 		defer func() { err = errors.Join(err, unlock()) }()
-		behind := catchup.Volume{
-			Volume: v, Packs: func(context.Context) (store.Reader, error) { return r.packs, nil }, Served: true, Ahead: true, Wanted: wanted,
-		}
+		behind := catchup.OnServer(v, r.packs, wanted)
+		behind.Ahead = true
 		if way, err = behind.To(ctx, to); err != nil {
 			return way, err
 		}

@@ -164,7 +164,7 @@ func TestWhatFollowsFromAFailureToCatchUp(t *testing.T) {
 		left     = "left"     // the boot fails, and the next start takes the volume on
 		removed  = "removed"  // the boot fails, and the volume is of no use
 	)
-	network := errors.New("the store does not answer")
+	network := fmt.Errorf("no answer: %w", boot.ErrStore)
 	for _, tc := range []struct {
 		name    string
 		failure error
@@ -181,6 +181,7 @@ func TestWhatFollowsFromAFailureToCatchUp(t *testing.T) {
 		{"a pack is gone, twice", boot.ErrGone, false, left, left},
 		{"the store", network, false, left, left},
 		{"the store, and the operator insists", network, true, left, left},
+		{"nobody knows why", errors.New("too many open files"), false, left, left},
 		{"the disk fails", boot.ErrDisk, false, replaced, replaced},
 		{"the disk does not answer", context.DeadlineExceeded, false, replaced, replaced},
 	} {
@@ -221,7 +222,7 @@ func TestWhatFollowsFromAFailureToCatchUp(t *testing.T) {
 
 // Where the pointer's snapshot holds its release, a volume that is made from it needs no pack.
 func TestAVolumeWhosePacksCannotBeHadIsReplacedFromTheSnapshot(t *testing.T) {
-	for _, failure := range []error{boot.ErrGone, errors.New("the pack could not be fetched")} {
+	for _, failure := range []error{boot.ErrGone, boot.ErrStore} {
 		w := newWorld(7)
 		w.packs, w.exact = true, true
 		w.have(adopted, 6)
@@ -235,6 +236,17 @@ func TestAVolumeWhosePacksCannotBeHadIsReplacedFromTheSnapshot(t *testing.T) {
 		if err != nil || f.VolumeID != "vol-new1" || f.Generation != 7 || len(w.account) != 1 || took > time.Minute {
 			t.Errorf("%v: %+v, %v after %v, account %v", failure, f, err, took, w.account)
 		}
+	}
+}
+
+// Whatever snapshot there is: nothing is destroyed on a guess.
+func TestAVolumeOfWhichNobodyKnowsWhyStays(t *testing.T) {
+	w := newWorld(7)
+	w.packs, w.exact = true, true
+	w.have(adopted, 6)
+	w.catchUp = func(context.Context, string, boot.Wanted) error { return errors.New("too many open files") }
+	if _, _, err := w.boot(t); err == nil || len(w.account) != 1 || w.holds["vol-1"] != 6 {
+		t.Fatalf("error = %v, account %v", err, w.account)
 	}
 }
 
@@ -301,8 +313,12 @@ func TestAnUnsignedPointerAtTheRereadTouchesNothing(t *testing.T) {
 }
 
 func TestAServedMountIsNotTouchedForAnUnsignedPointer(t *testing.T) {
-	for _, older := range []bool{false, true} {
-		w := newWorld(7)
+	for _, tc := range []struct {
+		generation int64
+		older      bool
+	}{{7, false}, {7, true}, {0, false}} { // 0: a plain line
+		older := tc.older
+		w := newWorld(tc.generation)
 		w.parts.Older = older
 		w.have(adopted, 6)
 		w.mounted = "vol-1"

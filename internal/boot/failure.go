@@ -57,7 +57,7 @@ func (b *boot) recover(ctx context.Context, err error) error {
 		case b.adopted && b.unseenAndNewer(failed.Err) != nil:
 			failed.Err, failed.Hint = fmt.Errorf("%w (%w)", b.unseenAndNewer(failed.Err), failed.Err), ""
 			return err
-		case failed.Stage == StageCatchUp && !ofTheVolume(failed) && b.adopted && !b.want.Behind:
+		case failed.Stage == StageCatchUp && (errors.Is(err, ErrStore) || errors.Is(err, ErrGone)) && b.adopted && !b.want.Behind:
 			why = "one from the pointer's snapshot needs no pack"
 		case failed.Stage == StageCatchUp && !ofTheVolume(failed):
 			return err // the store may answer the next start

@@ -99,6 +99,8 @@ var (
 	ErrUnsigned = errors.New("the pointer is not signed by a key that this volume trusts")
 	// ErrGone, of CatchUp: the pointer may have moved on.
 	ErrGone = errors.New("a pack that the pointer names is gone")
+	// ErrStore, of CatchUp: it says nothing of the volume.
+	ErrStore = errors.New("the store does not give what the pointer names")
 	// ErrDisk, of CatchUp, where an error may be one of the network: this one is of the volume.
 	// Another volume may do.
 	ErrDisk = errors.New("the disk fails")

@@ -129,12 +129,12 @@ func (b *boot) verify(ctx context.Context) error {
 }
 
 // holds is nil when the volume has what is wanted. With a plain snapshot id for a pointer there is
-// nothing to verify against but that.
+// nothing to verify against but that; whether the volume takes such a pointer at all, it says first.
 func (b *boot) holds(ctx context.Context, v Volume, tree Tree) error {
-	if b.want.Generation > 0 {
-		return tree.Check(ctx, b.want)
+	if err := tree.Check(ctx, b.want); err != nil {
+		return err
 	}
-	if v.SnapshotID != b.want.SnapshotID {
+	if b.want.Generation == 0 && v.SnapshotID != b.want.SnapshotID {
 		return fmt.Errorf("%w: %s was made from %s, and the pointer says %s", ErrMismatch, v.ID, v.SnapshotID, b.want.SnapshotID)
 	}
 	return nil

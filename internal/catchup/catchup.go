@@ -34,16 +34,17 @@ var (
 )
 
 // Believe reads a pointer's document for a volume. trusted is the agent's setting trusted-keys;
-// without one the volume's own keys count. ErrUnsigned: none of them signed it. An unsigned pointer
-// is read where no trusted-keys are set: it names one snapshot, and no packs. So is one that the
-// volume has no key for.
-func Believe(v *release.Volume, document []byte, trusted []string) (pointer.Pointer, error) {
-	p, err := pointer.Parse(document)
-	if err != nil {
-		return p, err
+// without one the volume's own keys count. ErrUnsigned: none of them signed it, or nobody signed it
+// at all. Where there are no keys whatsoever, a pointer names one snapshot, and no packs. An empty
+// document stands for any pointer that is not signed.
+func Believe(v *release.Volume, document []byte, trusted []string) (p pointer.Pointer, err error) {
+	if len(document) > 0 {
+		if p, err = pointer.Parse(document); err != nil {
+			return p, err
+		}
 	}
 	keys, err := pointer.Trusted(trusted, p.Store)
-	if err == nil && len(trusted) == 0 && p.Schema == pointer.Signed {
+	if err == nil && len(trusted) == 0 {
 		keys, err = KeysOf(v)
 	}
 	if err != nil {
@@ -53,7 +54,11 @@ func Believe(v *release.Volume, document []byte, trusted []string) (pointer.Poin
 		p.Edges, p.Keys = nil, nil
 		return p, nil
 	}
-	if err := pointer.CheckSignature(document, keys); err != nil {
+	err = pointer.CheckSignature(document, keys)
+	if err != nil && p.Schema != pointer.Signed {
+		err = fmt.Errorf("%w: it is not signed at all, and %s has keys", pointer.ErrUnsigned, v.Root())
+	}
+	if err != nil {
 		return pointer.Pointer{}, err
 	}
 	return p, nil
@@ -68,7 +73,7 @@ func KeysOf(v *release.Volume) ([]pointer.PublicKey, error) {
 	}
 	keys, err := pointer.ParsePublicKeys(lines)
 	if err != nil {
-		return nil, fmt.Errorf("keys of %s: %w", v.Root(), err)
+		return nil, unfit{fmt.Errorf("keys of %s: %w", v.Root(), err)}
 	}
 	return keys, nil
 }
@@ -109,11 +114,24 @@ type Volume struct {
 	Secret string                                      // opens the packs; "": what the volume has for that
 }
 
+// OnServer is the release volume of a release server, where somebody waits for an end.
+func OnServer(v *release.Volume, packs store.Reader, wanted gc.Wanted) *Volume {
+	const tries = 5
+	return &Volume{
+		Volume: v, Packs: func(context.Context) (store.Reader, error) { return packs, nil }, Tries: tries, Served: true, Wanted: wanted,
+	}
+}
+
 // To makes the pointer's release be on the volume, whole. It is not activated. The pointer is one
 // that Believe returned. Where nobody is served, a step that was cut off is ended first; where
 // somebody is, a release that is there and was edited is made anew. ErrNoWay and release.ErrBase:
 // another pack would do.
 func (v *Volume) To(ctx context.Context, p pointer.Pointer) (Way, error) {
+	way, err := v.to(ctx, p)
+	return way, finding(err)
+}
+
+func (v *Volume) to(ctx context.Context, p pointer.Pointer) (Way, error) {
 	if !v.Served {
 		if _, err := v.FinishCatchUp(ctx); err != nil {
 			return Way{}, err

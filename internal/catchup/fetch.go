@@ -59,6 +59,8 @@ func (v *Volume) fetch(ctx context.Context, e pointer.Edge) (_ *os.File, err err
 		switch {
 		case errors.Is(err, store.ErrNotFound):
 			return nil, fail(ErrGone, err)
+		case errors.Is(err, store.ErrDenied):
+			return nil, fail(fmt.Errorf("%w, or may not be read from here", ErrGone), err)
 		case disk:
 			return nil, fmt.Errorf("keep pack %s: %w", e.Pack, err)
 		case wrong == wrongTries, said.Final, ctx.Err() != nil, try == v.Tries:

@@ -131,7 +131,7 @@ func TestWhatIsRefused(t *testing.T) {
 		with func(w *world, f *Follower)
 		want string
 	}{
-		"unsigned":    {say: func(w *world) []byte { p := w.names(6, 1); p.Edges = nil; return p.Render() }, want: "not signed by a trusted key"},
+		"unsigned":    {say: func(w *world) []byte { p := w.names(6, 1); p.Edges = nil; return p.Render() }, want: "it is not signed at all"},
 		"another key": {say: func(w *world) []byte { return w.signed(w.names(2, 2), other) }, want: "not signed by a trusted key"},
 		"a trusted key that is another": {
 			say:  func(w *world) []byte { return w.signed(w.names(2, 2), w.secret) },

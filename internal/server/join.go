@@ -14,7 +14,6 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/snapshot"
-	"ebs-release/internal/store"
 	"ebs-release/internal/words"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -151,11 +150,7 @@ func (i *Server) join(ctx context.Context, directory *pointer.Store) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	behind := catchup.Volume{
-		Volume: v, Packs: func(context.Context) (store.Reader, error) { return directory.Objects(), nil },
-		Served: true, Wanted: gc.Wanted{Keep: 1},
-	}
-	way, err := behind.To(ctx, p)
+	way, err := catchup.OnServer(v, directory.Objects(), gc.Wanted{Keep: 1}).To(ctx, p)
 	if errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone) {
 		err = fmt.Errorf("%w. Try: publish once more on the other server; when there is none: unmount and delete this volume, "+
 			"ebs-release init, and publish the source again", err)

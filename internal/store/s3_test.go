@@ -139,7 +139,7 @@ func TestWhatS3RefusesIsSaidClearly(t *testing.T) {
 		get, put      string
 		final         bool
 	}{
-		{"no right", 403, "AccessDenied", "Access Denied", nil, "the right s3:GetObject is missing; or nothing is published there yet", "the right s3:PutObject is missing: Access Denied. Try: ", false},
+		{"no right", 403, "AccessDenied", "Access Denied", nil, "the right s3:GetObject is missing; or it is not there (nothing is published yet, or it was removed)", "the right s3:PutObject is missing: Access Denied. Try: ", false},
 		{"no right to the key", 403, "AccessDenied", "User: x is not authorized to perform: kms:Decrypt on resource: y", nil,
 			"the right kms:Decrypt on the bucket's key is missing: ", "kms:Decrypt on the bucket's key", false},
 		{"another Region", 301, "PermanentRedirect", "use the endpoint", elsewhere, "the bucket releases is in eu-west-1, and S3 was asked in us-east-1", "is in eu-west-1", true},

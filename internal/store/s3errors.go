@@ -106,13 +106,17 @@ func (s *S3) denied(op, said, right, message string) error {
 	if kms := kmsRight.FindString(message); kms != "" {
 		right = kms + " on the bucket's key"
 	}
-	hint := ""
-	if op == opRead && !strings.HasPrefix(right, "kms:") {
-		hint = "; or nothing is published there yet, which S3 tells only who has s3:ListBucket"
+	hint, hidden := "", op == opRead && !strings.HasPrefix(right, "kms:")
+	if hidden {
+		hint = "; or it is not there (nothing is published yet, or it was removed), which S3 tells only who has s3:ListBucket"
 	}
-	return fmt.Errorf("%s: the right %s is missing%s: %s. "+
+	err := fmt.Errorf("%s: the right %s is missing%s: %s. "+
 		"Try: compare the role with the policies of packaging/iam, and look at the bucket's policy",
 		said, right, hint, message)
+	if hidden {
+		return named{err, ErrDenied}
+	}
+	return err
 }
 
 // plainCause takes off the SDK's own words: operation, attempts, request ids.

@@ -72,6 +72,9 @@ type Item struct {
 var (
 	// ErrNotFound says that no object has the key.
 	ErrNotFound = errors.New("there is no such object")
+	// ErrDenied says that there is no such object, or that it may not be read: S3 tells the two apart
+	// only for who may list the bucket.
+	ErrDenied = errors.New("it is not there, or may not be read")
 	// ErrUnmodified says that the object has the version that the caller has.
 	ErrUnmodified = errors.New("it has not changed")
 	// ErrChanged says that somebody else wrote the object first. Nothing was written.

@@ -158,6 +158,8 @@ func TestCatchUpFails(t *testing.T) {
 		{"another key signed", func() { c.say(good, other) }, nil, []string{"adopt: ", "not signed by a trusted key", "No volume and no mount was touched", "--older"}, served},
 		{"another key than the trusted one", func() { c.say(good, other) }, trusted, []string{"resolve: ", "not signed by a trusted key", "add its key to trusted-keys"}, served},
 		{"nobody signed", func() { c.write(c.said[1].Render()) }, trusted, []string{"resolve: ", "not signed by a trusted key", "trusted-keys"}, served},
+		{"nobody signed, and the volume has keys", func() { c.write(c.said[1].Render()) }, nil, []string{"adopt: ", "it is not signed at all"}, served},
+		{"a plain line, and the volume has keys", func() { c.write([]byte(c.said[1].Snapshots["us-east-1"] + "\n")) }, nil, []string{"adopt: ", "it is not signed at all"}, served},
 		{"below the least", func() {}, []string{"--min-generation", "3"}, []string{"resolve: ", "it says generation 2, and min-generation is 3", "cache"}, served},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -218,4 +220,12 @@ func TestCatchUpFromS3(t *testing.T) {
 	c := newChain(t, 2, true)
 	c.say(c.names(2, 1), c.secret)
 	c.boots(c.machine(), c.names(2, 1), "1 pack", 1)
+
+	// It is gone: who may not list the bucket is told 403, and looks at the pointer once more.
+	must(t, os.Remove(filepath.Join(c.dir, c.edges[0].Pack)))
+	out := agent(within(t, 60*time.Second), c.machine(), "--deadline", "20s")
+	refused(t, out.Output, 1, "catch up: ", "a pack that the pointer names is gone, or may not be read from here", "403")
+	if again := strings.Count(out.Stderr, "going back"); again != 1 {
+		t.Errorf("it went back %d times: %s", again, out.Stderr)
+	}
 }
