@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"syscall"
@@ -52,6 +53,23 @@ func (w *diskWork) catchUp(ctx context.Context, want boot.Wanted, from source) e
 		err = v.Activate(ctx, want.Release, want.Digest, want.Generation)
 	}
 	return whatItMeans(err)
+}
+
+// inReachTries is how often a pack is asked for, before what is served stays as it is.
+const inReachTries = 3
+
+// inReach says whether the store has the packs from what the volume holds to what is wanted.
+func inReach(ctx context.Context, v *release.Volume, want boot.Wanted, from source, log *slog.Logger) error {
+	p, err := catchup.Believe(v, []byte(want.Document), from.Trusted)
+	if err != nil {
+		return whatItMeans(err)
+	}
+	fetcher, err := newFetcher(from.Pointer, log)
+	if err != nil {
+		return err
+	}
+	to := catchup.Volume{Volume: v, Packs: fetcher.Store, Tries: inReachTries}
+	return whatItMeans(to.InReach(ctx, p))
 }
 
 // endCatchUp returns the release that came out; "": nothing was cut off.

@@ -210,6 +210,30 @@ func TestTheChildRefuses(t *testing.T) {
 	}
 }
 
+// TestWhatIsServedAsksForItsPacksFirst: by the same rules as a catch-up.
+func TestWhatIsServedAsksForItsPacksFirst(t *testing.T) {
+	s := newSigned(t)
+	other, err := pointer.NewKey()
+	must(t, err)
+	gone := s.pointer
+	gone.Edges = []pointer.Edge{s.pointer.Edges[0]}
+	gone.Edges[0].Pack = gone.Edges[0].Pack[:len(gone.Edges[0].Pack)-12] + strings.Repeat("0", 12)
+	v := open(t, s.same.Root())
+	defer v.Close()
+	for name, tc := range map[string]struct {
+		want boot.Wanted
+		end  error
+	}{
+		"all there":   {s.wants(t, s.pointer, s.secret), nil},
+		"another key": {s.wants(t, s.pointer, other), boot.ErrUnsigned},
+		"gone":        {s.wants(t, gone, s.secret), boot.ErrGone},
+	} {
+		if err := inReach(t.Context(), v, tc.want, s.machine.source, slog.New(slog.DiscardHandler)); !errors.Is(err, tc.end) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // TestWhatIsRefusedBeforeAnyVolumeIsAsked: trusted-keys and min-generation.
 func TestWhatIsRefusedBeforeAnyVolumeIsAsked(t *testing.T) {
 	secret, err := pointer.NewKey()

@@ -34,7 +34,7 @@ type diskRequest struct {
 	Do     string      `json:"do"`
 	Device string      `json:"device,omitempty"` // /dev/nvme1n1
 	Kind   string      `json:"kind,omitempty"`   // ext4
-	Point  string      `json:"point,omitempty"`  // the mount point; of doCheckTree and doHolding: look there, not into the prepared mount
+	Point  string      `json:"point,omitempty"`  // the mount point; of doCheckTree, doInReach, doHolding: look there
 	Want   boot.Wanted `json:"want,omitzero"`
 	From   source      `json:"from,omitzero"` // of doCatchUp, and of doCheckTree whose word counts
 
@@ -49,6 +49,7 @@ const (
 	doUnused    = "unused"     // whether nothing uses Device
 	doPrepare   = "prepare"    // a detached mount of Device, which lives as long as the child
 	doCatchUp   = "catch up"   // that the prepared mount is brought to Want
+	doInReach   = "in reach"   // that the store has what brings the volume at Point to Want
 	doCheckTree = "check tree" // that the volume holds Want
 	doHolding   = "holding"    // what the volume says that it holds
 	doPlace     = "place"      // the prepared mount at Point
@@ -155,14 +156,17 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		}
 	case doCatchUp:
 		err = w.catchUp(ctx, r.Want, r.From)
-	case doCheckTree, doHolding:
+	case doCheckTree, doHolding, doInReach:
 		volume, err := w.open(r.Point, r.From.Trusted)
 		if err != nil {
 			return a, err
 		}
 		defer func() { _ = volume.Close() }()
-		if r.Do == doCheckTree {
+		switch r.Do {
+		case doCheckTree:
 			return a, volume.Check(ctx, r.Want)
+		case doInReach:
+			return a, inReach(ctx, volume.Volume, r.Want, r.From, w.log)
 		}
 		a.Generation, a.Release, a.Done = volume.Holding()
 	case doObserve:

@@ -177,6 +177,11 @@ func (t mountedTree) Check(ctx context.Context, want boot.Wanted) error {
 	return err
 }
 
+func (t mountedTree) InReach(ctx context.Context, want boot.Wanted) error {
+	_, err := askChild(ctx, t.m.log, diskRequest{Do: doInReach, Point: t.m.point, Want: want, From: t.m.source})
+	return err
+}
+
 func (t mountedTree) Holding(ctx context.Context) (generation int64, release string, done bool) {
 	a, err := askChild(ctx, t.m.log, diskRequest{Do: doHolding, Point: t.m.point})
 	if err != nil {

@@ -273,6 +273,15 @@ func (l looked) Check(_ context.Context, want boot.Wanted) error {
 	return v.checkTree(want)
 }
 
+func (l looked) InReach(ctx context.Context, want boot.Wanted) error {
+	v, err := openMounted(l.m.point, l.m.source.Trusted)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = v.Close() }()
+	return inReach(ctx, v.Volume, want, l.m.source, l.m.log)
+}
+
 func (l looked) Holding(context.Context) (generation int64, release string, done bool) {
 	v, err := openMounted(l.m.point, nil)
 	if err != nil {

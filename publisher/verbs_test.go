@@ -176,6 +176,10 @@ func TestDryRunComparesWithTheCurrentRelease(t *testing.T) {
 	if want := "+ \"comes\\n\"\n~ changes\n- goes\ndry run: generation 5 would follow 4: 1 added, 1 changed, 1 removed, 8 B to send; 0 members, 0 of them ready; all checks passed, rights by DryRun among them; nothing was changed\n"; out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
 	}
+	out.Reset()
+	if err := p.printPreview(previewReport{Generation: 4, Next: 5}, "/srv/source", "", false); err != nil || !strings.Contains(out.String(), "before the release volume has caught up") {
+		t.Errorf("a volume that is behind: %q, %v", out.String(), err)
+	}
 }
 
 func TestVerifyNamesMembers(t *testing.T) {

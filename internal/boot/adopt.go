@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -108,6 +109,11 @@ func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted)
 		b.pending = !done
 		return nil
 	}
+	if !pointerIsWrong(stale) {
+		if err := b.inReach(ctx, mounted); err != nil {
+			return err
+		}
+	}
 	b.log.Info("what is mounted is not what is wanted", "volume", mounted.VolumeID, "why", stale)
 	if err := b.Mounts.Unmount(ctx); err != nil {
 		return fmt.Errorf("replace the mounted release (%w): %w", stale, err)
@@ -116,6 +122,27 @@ func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted)
 		b.dispose(ctx, mine[at])
 	}
 	return nil
+}
+
+// inReach is nil when what is served may be given up for what is wanted. Where packs of the store
+// lead there it goes on being served until they can be had.
+func (b *boot) inReach(ctx context.Context, mounted Mounted) error {
+	if b.want.Document == "" { // no packs
+		return nil
+	}
+	err := mounted.Tree.InReach(ctx, b.want)
+	switch {
+	case err == nil, errors.Is(err, ErrMismatch): // another volume may do
+		return nil
+	case errors.Is(err, ErrGone) && !b.gone:
+		b.gone, b.pointer = true, nil
+		return &back{to: StageResolve, why: err.Error()}
+	}
+	err = fmt.Errorf("bring what is mounted at %s to generation %d (it stays mounted): %w", mounted.What, b.want.Generation, err)
+	if !strings.Contains(err.Error(), "Try: ") {
+		err = fmt.Errorf("%w. Try: see whether this instance reaches the store of the pointer, and its packs", err)
+	}
+	return err
 }
 
 // newerByTags is an error when a volume that would be removed without a look inside was reported

@@ -312,6 +312,45 @@ func TestAnUnsignedPointerAtTheRereadTouchesNothing(t *testing.T) {
 	w.want(t, "create vol-new1", "attach vol-new1", "protect vol-new1", "mount vol-new1", "report 7 ready=true", "close vol-new1", "report 7 ready=false")
 }
 
+// What is served is given up only when the packs can be had that lead on.
+func TestAServedMountStaysUntilItsPacksCanBeHad(t *testing.T) {
+	for _, tc := range []struct {
+		reach error
+		asks  int // the pointer, before it ends
+		stays bool
+	}{
+		{nil, 2, false},
+		{boot.ErrMismatch, 2, false}, // no way leads on from it: another volume may do
+		{boot.ErrStore, 1, true},
+		{errors.New("too many open files"), 1, true},
+		{boot.ErrGone, 2, true}, // asked once more
+	} {
+		w := newWorld(7)
+		w.packs = true
+		w.have(adopted, 6)
+		w.mounted = "vol-1"
+		look, fetch, asked := w.mounts.look, w.pointers.fetch, 0
+		w.mounts.look = func(mine []boot.Volume) (*boot.Mounted, error) {
+			mounted, err := look(mine)
+			if mounted != nil {
+				tree := w.tree("vol-1")
+				tree.reach = func(boot.Wanted) error { return tc.reach }
+				mounted.Tree = tree
+			}
+			return mounted, err
+		}
+		w.pointers.fetch = func(ctx context.Context) (boot.Pointer, error) { asked++; return fetch(ctx) }
+		_, _, err := w.boot(t)
+		unmounted := slices.Contains(w.effects, "unmount vol-1")
+		if unmounted == tc.stays || (err != nil) != tc.stays || asked != tc.asks || len(w.account) != 1 {
+			t.Errorf("%v: %v, asked %d times, effects %v", tc.reach, err, asked, w.effects)
+		}
+		if tc.stays && (!errors.Is(err, tc.reach) || !strings.Contains(err.Error(), "it stays mounted") || strings.Count(err.Error(), "Try: ") != 1 || w.mounted != "vol-1") {
+			t.Errorf("%v: it says %v; mounted %q", tc.reach, err, w.mounted)
+		}
+	}
+}
+
 func TestAServedMountIsNotTouchedForAnUnsignedPointer(t *testing.T) {
 	for _, tc := range []struct {
 		generation int64

@@ -52,6 +52,7 @@ type (
 		close   func() error
 	}
 	fakeTree struct {
+		reach   func(boot.Wanted) error // nil: all is in reach
 		check   func(boot.Wanted) error
 		holding func() (int64, string)
 		pending bool
@@ -100,8 +101,14 @@ func (f fakeMounts) Visible(context.Context, boot.Volume, boot.Disk) error { ret
 func (f fakePrepared) CatchUp(ctx context.Context, w boot.Wanted) error {
 	return f.catchUp(ctx, w)
 }
-func (f fakePrepared) Place(context.Context) error              { return f.place() }
-func (f fakePrepared) Close(context.Context) error              { return f.close() }
+func (f fakePrepared) Place(context.Context) error { return f.place() }
+func (f fakePrepared) Close(context.Context) error { return f.close() }
+func (f fakeTree) InReach(_ context.Context, w boot.Wanted) error {
+	if f.reach == nil {
+		return nil
+	}
+	return f.reach(w)
+}
 func (f fakeTree) Check(_ context.Context, w boot.Wanted) error { return f.check(w) }
 func (f fakeTree) Holding(context.Context) (int64, string, bool) {
 	generation, release := f.holding()

@@ -187,6 +187,13 @@ func (t hangingTree) Check(ctx context.Context, want boot.Wanted) error {
 	return t.tree.Check(ctx, want)
 }
 
+func (t hangingTree) InReach(ctx context.Context, want boot.Wanted) error {
+	if err := t.h.here(ctx, "in reach"); err != nil {
+		return err
+	}
+	return t.tree.(boot.Served).InReach(ctx, want)
+}
+
 func (t hangingTree) Holding(ctx context.Context) (int64, string, bool) {
 	if t.h.here(ctx, "holding") != nil {
 		return 0, "", false

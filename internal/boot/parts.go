@@ -184,7 +184,15 @@ type Mounted struct {
 	VolumeID string // one of mine; empty: something else
 	Disk     Disk
 	What     string // for people: /release: tmpfs (…)
-	Tree     Tree
+	Tree     Served
+}
+
+// Served is what is at the mount point.
+type Served interface {
+	Tree
+	// InReach is nil when the store has the packs that bring it to what is wanted. Errors are those
+	// of CatchUp.
+	InReach(ctx context.Context, want Wanted) error
 }
 
 // Prepared is a mounted file system that nobody else sees.

@@ -145,19 +145,9 @@ func (v *Volume) to(ctx context.Context, p pointer.Pointer) (Way, error) {
 			return Way{}, err
 		}
 	}
-	held, err := v.Releases()
+	edges, held, err := v.way(p)
 	if err != nil {
 		return Way{}, err
-	}
-	edges, found := p.Way(func(digest string) bool {
-		if digest == p.Digest {
-			return slices.Contains(held, p.Release)
-		}
-		return named(held, digest) != ""
-	})
-	if !found {
-		return Way{}, fmt.Errorf("%s holds %s, the pointer names %s and lists %d packs: %w",
-			v.Root(), strings.Join(held, ", "), p.Release, len(p.Edges), ErrNoWay)
 	}
 	way := Way{}
 	for i, e := range edges {
@@ -173,6 +163,25 @@ func (v *Volume) to(ctx context.Context, p pointer.Pointer) (Way, error) {
 		way.Packs, way.Bytes = way.Packs+1, way.Bytes+e.Bytes
 	}
 	return way, nil
+}
+
+// way returns the packs from what the volume holds to the pointer's release.
+func (v *Volume) way(p pointer.Pointer) (edges []pointer.Edge, held []string, err error) {
+	held, err = v.Releases()
+	if err != nil {
+		return nil, nil, err
+	}
+	edges, found := p.Way(func(digest string) bool {
+		if digest == p.Digest {
+			return slices.Contains(held, p.Release)
+		}
+		return named(held, digest) != ""
+	})
+	if !found {
+		return nil, nil, fmt.Errorf("%s holds %s, the pointer names %s and lists %d packs: %w",
+			v.Root(), strings.Join(held, ", "), p.Release, len(p.Edges), ErrNoWay)
+	}
+	return edges, held, nil
 }
 
 // named returns the release with a digest by its id, which has the beginning of it. Whether it is

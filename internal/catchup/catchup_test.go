@@ -327,6 +327,39 @@ func TestBadPacksChangeNothing(t *testing.T) {
 	}
 }
 
+func TestWhatIsInReachIsAskedForAndNotFetched(t *testing.T) {
+	w := newWorld(t, 2, false)
+	p := w.pointer()
+	v := w.volume(true)
+	v.Tries = 2
+	name := filepath.Join(w.dir, p.Edges[0].Pack)
+	whole, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	noWay := p
+	noWay.Edges = nil
+	for _, tc := range []struct {
+		name string
+		to   pointer.Pointer
+		do   func() error
+		want error
+	}{
+		{"all of it", p, func() error { return nil }, nil},
+		{"no way", noWay, func() error { return nil }, ErrNoWay},
+		{"cut off", p, func() error { return os.WriteFile(name, whole[:len(whole)-1], 0o600) }, ErrStore},
+		{"gone", p, func() error { return os.Remove(name) }, ErrGone},
+	} {
+		if err := tc.do(); err != nil {
+			t.Fatal(err)
+		}
+		if err := v.InReach(t.Context(), tc.to); !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
+		}
+	}
+	w.holds(t, w.releases[0])
+}
+
 // What may be over in a moment is tried again, from the beginning.
 func TestTroubleOfTheStoreIsTriedAgain(t *testing.T) {
 	for name, fail := range map[string]func(w *world, rw http.ResponseWriter, whole []byte){

@@ -24,16 +24,20 @@ var errStalled = errors.New("nothing came for 30s")
 
 // fetch brings a pack to the volume, in a file without a name, and compares it with its sha256. It
 // tries again, from the beginning, until ctx ends or v.Tries are used up.
-func (v *Volume) fetch(ctx context.Context, e pointer.Edge) (_ *os.File, err error) {
+func (v *Volume) fetch(ctx context.Context, e pointer.Edge) (*os.File, error) {
 	file, err := v.Scratch()
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, file.Close())
-		}
-	}()
+	err = v.try(ctx, e, func(from store.Reader) error { return download(ctx, from, e, file) })
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// try does something with a pack of the store, until it is done.
+func (v *Volume) try(ctx context.Context, e pointer.Edge, do func(from store.Reader) error) error {
 	place := "the store"
 	fail := func(kind, cause error) error {
 		return fmt.Errorf("fetch pack %s from %s: %w: %w", e.Pack, place, kind, cause)
@@ -43,10 +47,10 @@ func (v *Volume) fetch(ctx context.Context, e pointer.Edge) (_ *os.File, err err
 		from, err := v.Packs(ctx)
 		if err == nil {
 			place = from.String()
-			err = download(ctx, from, e, file)
+			err = do(from)
 		}
 		if err == nil {
-			return file, nil
+			return nil
 		}
 		var said store.Error
 		if e, ok := errors.AsType[*store.Error](err); ok {
@@ -58,18 +62,42 @@ func (v *Volume) fetch(ctx context.Context, e pointer.Edge) (_ *os.File, err err
 		}
 		switch {
 		case errors.Is(err, store.ErrNotFound):
-			return nil, fail(ErrGone, err)
+			return fail(ErrGone, err)
 		case errors.Is(err, store.ErrDenied):
-			return nil, fail(fmt.Errorf("%w, or may not be read from here", ErrGone), err)
+			return fail(fmt.Errorf("%w, or may not be read from here", ErrGone), err)
 		case disk:
-			return nil, fmt.Errorf("keep pack %s: %w", e.Pack, err)
+			return fmt.Errorf("keep pack %s: %w", e.Pack, err)
 		case wrong == wrongTries, said.Final, ctx.Err() != nil, try == v.Tries:
-			return nil, fail(ErrStore, err)
+			return fail(ErrStore, err)
 		}
 		if smithytime.SleepWithContext(ctx, store.Backoff(try, said.Wait)) != nil {
-			return nil, fail(ErrStore, fmt.Errorf("%w (%w after %d tries)", err, ctx.Err(), try))
+			return fail(ErrStore, fmt.Errorf("%w (%w after %d tries)", err, ctx.Err(), try))
 		}
 	}
+}
+
+// InReach says whether the store has the packs that To would need, without fetching them: nil, or
+// what To would say.
+func (v *Volume) InReach(ctx context.Context, p pointer.Pointer) error {
+	way, _, err := v.way(p)
+	for _, e := range way {
+		if err != nil {
+			break
+		}
+		err = v.try(ctx, e, func(from store.Reader) error {
+			ctx, cancel := context.WithTimeout(ctx, stallTime)
+			defer cancel()
+			object, err := from.Get(ctx, e.Pack, "")
+			if err != nil {
+				return err
+			}
+			if object.Size >= 0 && object.Size != e.Bytes {
+				err = fmt.Errorf("it has %d bytes, want %d: %w", object.Size, e.Bytes, pack.ErrSum)
+			}
+			return errors.Join(err, object.Body.Close())
+		})
+	}
+	return finding(err)
 }
 
 // download is one try.

@@ -21,6 +21,9 @@
 // A snapshot is named in the pointer by its own publish or by a later run. Whichever it is, the
 // pointer says what it holds, and it is never ahead of the pointer, so each boot can catch up.
 //
+// Publishers may sit on two servers, and nobody holds a lock then (S3 has none): the pointer is
+// written by compare-and-swap, and who is behind it catches up before anything else.
+//
 // # What is assumed of a listing
 //
 // Little. It has to show a member as it was less than `settle` ago or later, and it has to show

@@ -291,6 +291,9 @@ func (c content) check(want boot.Wanted) error {
 	return nil
 }
 
+// InReach: no pack is ever gone in this model.
+func (c content) InReach(context.Context, boot.Wanted) error { return c.alive() }
+
 func (c content) Holding(context.Context) (int64, string, bool) {
 	return c.d.generation, c.d.release, c.d.done == c.d.generation
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/words"
@@ -68,7 +69,8 @@ func (r *run) catchUpHere(ctx context.Context) error {
 // noWayHere says what to do where the store has no packs for this volume. From the snapshot that
 // the pointer names there is always a way.
 func noWayHere(err error) error {
-	if errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone) {
+	none := errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone) || errors.Is(err, catchup.ErrUnfit)
+	if none && !strings.Contains(err.Error(), ". Try: ") {
 		err = fmt.Errorf("%w. Try: unmount the release volume, take its line out of /etc/fstab, delete it, and make another: "+
 			"ebs-release init --join", err)
 	}

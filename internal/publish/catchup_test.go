@@ -64,6 +64,7 @@ func TestReleaseVolumeThatCannotCatchUpChangesNothing(t *testing.T) {
 	}{
 		{catchup.ErrNoWay, "ebs-release init --join"},
 		{catchup.ErrGone, "ebs-release init --join"},
+		{catchup.ErrUnfit, "ebs-release init --join"},
 		{fmt.Errorf("%w: no answer", catchup.ErrStore), "no answer"},
 	} {
 		w := newWorld("a")

@@ -150,9 +150,9 @@ func TestCatchUpFails(t *testing.T) {
 		says []string
 		left string
 	}{
-		{"the pack is gone", func() { must(t, os.Remove(pack)) }, nil, []string{"catch up: ", "a pack that the pointer names is gone", "publish again"}, kept},
+		{"the pack is gone", func() { must(t, os.Remove(pack)) }, nil, []string{"adopt: ", "it stays mounted", "a pack that the pointer names is gone", "publish again"}, served},
 		{"a byte of it changed", func() { must(t, os.WriteFile(pack, changed, 0o644)) }, nil, []string{"catch up: ", "the pack could not be fetched", "its sha256 is"}, kept},
-		{"it is cut off", func() { must(t, os.WriteFile(pack, whole[:len(whole)/2], 0o644)) }, nil, []string{"catch up: ", "the pack could not be fetched"}, kept},
+		{"it is cut off", func() { must(t, os.WriteFile(pack, whole[:len(whole)/2], 0o644)) }, nil, []string{"adopt: ", "it stays mounted", "the pack could not be fetched"}, served},
 		{"it is encrypted for another key", func() { c.say(foreign, c.secret) }, nil, []string{"catch up: ", "decrypt"}, lost},
 		{"no pack leads there", func() { none := good; none.Edges = nil; c.say(none, c.secret) }, nil, []string{"catch up: ", "no packs lead there", "publish again"}, lost},
 		{"another key signed", func() { c.say(good, other) }, nil, []string{"adopt: ", "not signed by a trusted key", "No volume and no mount was touched", "--older"}, served},
