@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 
 	"ebs-release/internal/release"
+	"ebs-release/internal/store"
 )
 
 func TestOnlyWhatWasSeenIsOfTheVolume(t *testing.T) {
@@ -31,5 +33,23 @@ func TestOnlyWhatWasSeenIsOfTheVolume(t *testing.T) {
 	}
 	if finding(nil) != nil {
 		t.Error("nothing is something")
+	}
+}
+
+// denied is S3 to who may not list the bucket.
+type denied struct{ store.Reader }
+
+func (denied) Get(context.Context, string, store.Version) (store.Object, error) {
+	return store.Object{}, &store.Error{Op: "read", On: "s3://releases/packs/x", Err: fmt.Errorf("403 AccessDenied: %w", store.ErrDenied)}
+}
+
+func (denied) String() string { return "s3://releases" }
+
+func TestWhatMayNotBeReadMayBeGone(t *testing.T) {
+	w := newWorld(t, 2, false)
+	v := w.volume(false)
+	v.Packs = func(context.Context) (store.Reader, error) { return denied{}, nil }
+	if _, err := v.To(t.Context(), w.pointer()); !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "is gone, or may not be read") {
+		t.Errorf("%v", err)
 	}
 }
