@@ -36,7 +36,7 @@ func (r *run) snapshotLater(ctx context.Context) error {
 	}
 	r.prune(ctx) // while nobody else takes anything in
 	if r.Settings.Snapshot == SnapshotLeft {
-		r.leave(id)
+		r.pending = id
 		return nil
 	}
 	r.giveBack() // another publish need not wait for EBS
@@ -68,7 +68,7 @@ func (r *run) snapshotIfNone(ctx context.Context) error {
 		r.giveBack()
 		return r.withoutSnapshot(ctx, r.completeAndName(ctx, id))
 	default:
-		r.leave(id)
+		r.pending = id
 		return nil
 	}
 }
@@ -112,12 +112,6 @@ func (r *run) ask(ctx context.Context) (id string, err error) {
 		return "", err
 	}
 	return id, r.Store.Asked(ctx, r.next.Generation, r.Settings.Region, id)
-}
-
-// leave ends a run whose snapshot EBS still makes.
-func (r *run) leave(id string) {
-	r.pending = id
-	r.say(Event{Kind: KindNote, Text: PendingSentence(id)})
 }
 
 // snapshotAnyway asks for the snapshot where members were left behind: those that launch need it

@@ -197,7 +197,7 @@ func (o Outcome) Details() (lines []string) {
 	}
 	lines = append(lines, what)
 	if o.Pending != "" {
-		lines = append(lines, PendingSentence(o.Pending))
+		lines = append(lines, pendingSentence(o.Pending))
 	}
 	if o.Files > 0 {
 		line := fmt.Sprintf("%s, %s", words.Count(o.Files, "file"), words.Bytes(o.Bytes))
@@ -222,8 +222,8 @@ func (o Outcome) Details() (lines []string) {
 	return append(lines, took)
 }
 
-// PendingSentence says what becomes of a snapshot that nobody waits for.
-func PendingSentence(id string) string {
+// pendingSentence says what becomes of a snapshot that nobody waits for.
+func pendingSentence(id string) string {
 	return fmt.Sprintf("EBS is making snapshot %s; publish, converge, gc or `ebs-release snapshot`, whichever comes next, names it", id)
 }
 

@@ -68,9 +68,7 @@ func TestReleaseServerIsReplaced(t *testing.T) {
 func TestReleaseServerJoinsItsStore(t *testing.T) {
 	r := published(t, nil)
 	hosts := r.scale(1)
-	disarm := r.lab.Account.Fault(cloud.Fault{Action: "CreateSnapshot", Effect: cloud.Effect{Disk: cloud.DiskFault{Error: true}}})
-	before := r.publishAs("two")
-	disarm()
+	before := r.publishAs("two", "--no-snapshot")
 	key := r.sh("cat " + signingKey)
 	packed := r.sh("tar -C " + lab.PointerStore + " -cf - . | base64 -w0")
 	must(t, r.lab.Account.TerminateInstance(r.server.ID))
