@@ -193,6 +193,10 @@ func TestSnapshotIsNamedInThePointerAsItIs(t *testing.T) {
 			Edges:      []pointer.Edge{{From: "d1", To: "d2", Release: "r2", Bytes: 1}, {From: "d2", To: "d3", Release: "r3", Bytes: 1}},
 		}, 2},
 		"a newer one with a snapshot": {pointer.Pointer{Generation: 3, Release: "r3", Digest: "d3", Snapshots: map[string]string{region: "snap-3"}}, 3},
+		"a newer one with a snapshot, and packs from here": {pointer.Pointer{
+			Generation: 3, Release: "r3", Digest: "d3", Snapshots: map[string]string{region: "snap-3"},
+			Edges: []pointer.Edge{{From: "d1", To: "d2", Release: "r2", Bytes: 1}, {From: "d2", To: "d3", Release: "r3", Bytes: 1}},
+		}, 3},
 		"a newer one that no pack leads to from here": {pointer.Pointer{
 			Generation: 3, Release: "r3", Digest: "d3", Snapshots: map[string]string{region: "snap-1"},
 			SnapshotOf: &pointer.Held{Generation: 1, Release: "r1", Digest: "d1"}, Edges: []pointer.Edge{{From: "d1", To: "d3", Release: "r3", Bytes: 1}},
