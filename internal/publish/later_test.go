@@ -149,7 +149,9 @@ func TestOnlyWhatIsOursIsNamed(t *testing.T) {
 			}
 			w.names(t, "snap-1", 1)
 			w.source, w.after = "d4", publish.SnapshotNone
-			_, err = w.then(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) { return p.Publish(ctx, "source") })
+			_, err = w.then(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+				return p.Publish(ctx, "source")
+			})
 			if err != nil {
 				t.Error(err)
 			}
