@@ -27,7 +27,8 @@ func (p *program) activateCommand() *cobra.Command {
 here, unless all of them have succeeded for it. The unit
 ` + activateUnit + ` does this when "ebs-release-agent follow"
 has made another release the current one. Root runs them as the user who owns
-the tree, as a push does. After a failure the next call runs all of them again.
+the tree, as a push does. From its own environment they get PATH and LANG only.
+After a failure the next call runs all of them again.
 It does not report: follow does, or "ebs-release converge".`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.activate(cmd.Context(), hooks) },
@@ -50,6 +51,7 @@ func (p *program) activate(ctx context.Context, hooks hook.Dir) error {
 	if hooks.As, err = programsUser(v); err != nil {
 		return err
 	}
+	hooks.Inherit = plainEnvironment(hooks.As != nil)
 	ended := status.Programs{Schema: status.Schema}
 	if ended.Generation, err = v.Generation(); err != nil {
 		return err
@@ -71,6 +73,22 @@ func (p *program) activate(ctx context.Context, hooks hook.Dir) error {
 	}
 	_, err = fmt.Fprintf(p.stdout, "all programs have succeeded for generation %d\n", ended.Generation)
 	return err
+}
+
+// plainEnvironment is what programs inherit here: nothing that only the agent needs, or may know,
+// such as a proxy or keys of AWS. Another user has names of his own.
+func plainEnvironment(another bool) []string {
+	names := []string{"PATH", "LANG"}
+	if !another {
+		names = append(names, "HOME", "USER", "LOGNAME")
+	}
+	inherit := []string{}
+	for _, name := range names {
+		if value, is := os.LookupEnv(name); is {
+			inherit = append(inherit, name+"="+value)
+		}
+	}
+	return inherit
 }
 
 // programsUser is the owner of the tree, for root; nil: the programs run as who runs this.

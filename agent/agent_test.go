@@ -129,10 +129,10 @@ func open(t *testing.T, root string) *release.Volume {
 }
 
 // receive says to the agent what a publisher would, and returns its answers after the first.
-func (a *agent) receive(t *testing.T, said string) (answers []map[string]any) {
+func (a *agent) receive(t *testing.T, said string, flags ...string) (answers []map[string]any) {
 	t.Helper()
 	a.stdin = strings.NewReader(said)
-	code, stdout, stderr := a.do(t, "receive")
+	code, stdout, stderr := a.do(t, append([]string{"receive"}, flags...)...)
 	if code != exit.Done {
 		t.Fatalf("exit %d, %q", code, stderr)
 	}
@@ -168,7 +168,9 @@ func TestReceiveStagesAndActivates(t *testing.T) {
 	}
 	web := httptest.NewServer(http.FileServer(http.Dir(objects.String())))
 	t.Cleanup(web.Close)
-	if err := a.runDir.KeepReach(status.Reach{"EBS_RELEASE_POINTER=" + web.URL + "/release.json"}, os.Getuid(), os.Getgid()); err != nil { // as the boot leaves it
+	t.Setenv("HTTP_PROXY", "") // the first stage sets it
+	reach := status.Reach{"EBS_RELEASE_POINTER=" + web.URL + "/release.json", "HTTP_PROXY=http://proxy.test:3128"}
+	if err := a.runDir.KeepReach(reach, os.Getuid(), os.Getgid()); err != nil { // as the boot leaves it
 		t.Fatal(err)
 	}
 	stage, err := json.Marshal(wire.Request{Do: wire.Stage, Generation: 5, Release: id, Digest: digest, Edges: []pointer.Edge{edge}})
@@ -178,7 +180,15 @@ func TestReceiveStagesAndActivates(t *testing.T) {
 	activate := func(generation int) string {
 		return fmt.Sprintf("{\"do\":\"activate\",\"release\":%q,\"digest\":%q,\"generation\":%d}\n", id, digest, generation)
 	}
-	answers := a.receive(t, string(stage)+"\n"+activate(5)+activate(4)+"{\"do\":\"dance\"}\n")
+	hooks := t.TempDir()
+	script := "#!/bin/sh\necho $EBS_RELEASE_GENERATION $HTTP_PROXY > " + hooks + "/saw\n"
+	if err := os.WriteFile(hooks+"/50-reload", []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	answers := a.receive(t, string(stage)+"\n"+activate(5)+activate(4)+"{\"do\":\"dance\"}\n", "--hooks", hooks)
+	if got, err := os.ReadFile(hooks + "/saw"); err != nil || string(got) != "5\n" {
+		t.Errorf("after a stage a program saw %q, %v: how the store is reached is not for it", got, err)
+	}
 	if len(answers) != 4 || answers[0]["state"] != "present" || answers[0]["packs"] != 1.0 ||
 		answers[1]["state"] != "active" || answers[1]["generation"] != 5.0 || answers[1]["release"] != id {
 		t.Fatalf("%v", answers)

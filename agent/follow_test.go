@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,6 +85,32 @@ func TestActivateRunsAsTheOwnerOfTheTree(t *testing.T) {
 	must(t, a.runDir.Write(status.Status{State: status.Booting}))
 	if code, _, _ := a.do(t, "activate", "--hooks", hooks); code != exit.Unchanged {
 		t.Errorf("while a boot is under way: exit %d", code)
+	}
+}
+
+// What is for the agent alone does not reach the programs, nor do root's names.
+func TestActivateGivesProgramsAPlainEnvironment(t *testing.T) {
+	a, _, hooks, ran, _ := pending(t)
+	must(t, os.WriteFile(hooks+"/50-reload", []byte("#!/bin/sh\n/usr/bin/env > "+ran+"\n"), 0o755))
+	for _, name := range []string{"HTTP_PROXY", "AWS_SECRET_ACCESS_KEY", "EBS_RELEASE_POINTER", "HOME", "LANG"} {
+		t.Setenv(name, "/of-the-agent")
+	}
+	if code, _, stderr := a.do(t, "activate", "--hooks", hooks); code != exit.Done {
+		t.Fatalf("exit %d, %s", code, stderr)
+	}
+	text, err := os.ReadFile(ran)
+	must(t, err)
+	got := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		name, _, _ := strings.Cut(line, "=")
+		got[name] = true
+	}
+	for _, shell := range []string{"PWD", "OLDPWD", "SHLVL", "_"} {
+		delete(got, shell)
+	}
+	want := map[string]bool{"PATH": true, "LANG": true, "EBS_RELEASE_GENERATION": true, "EBS_RELEASE_ID": true, "EBS_RELEASE_PATH": true, "EBS_RELEASE_PREVIOUS": true}
+	if !maps.Equal(got, want) {
+		t.Errorf("a program has:\n%s", text)
 	}
 }
 

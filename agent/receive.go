@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
@@ -49,6 +50,7 @@ make them run twice.`,
 		},
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		r.Hooks.Inherit = os.Environ() // before packs adds what only the store needs
 		r.Log = p.logger()
 		r.Packs = p.packs
 		r.Ready = func() (*release.Volume, error) { return p.writableVolume(cmd.Context()) }

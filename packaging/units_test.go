@@ -307,3 +307,10 @@ func TestACrashIsNoWrongConfiguration(t *testing.T) {
 		}
 	}
 }
+
+// What only root may read there, such as keys, is not for programs of the owner of the tree.
+func TestProgramsDoNotGetTheAgentsEnvironment(t *testing.T) {
+	if unit := read(t, "../systemd/ebs-release-activate.service"); regexp.MustCompile(`(?m)^EnvironmentFile=`).MatchString(unit) {
+		t.Error("ebs-release-activate.service reads an EnvironmentFile=")
+	}
+}

@@ -29,7 +29,8 @@ import (
 type Dir struct {
 	Path    string
 	Timeout time.Duration // for each program
-	Env     []string      // besides this process's, NAME=value
+	Env     []string      // besides Inherit, NAME=value
+	Inherit []string      // nil: this process's environment
 	As      *User         // who runs them; nil: the user of this process
 }
 
@@ -137,7 +138,10 @@ func (d Dir) run(ctx context.Context, name string) error {
 	defer cancel()
 	cmd := exec.CommandContext(limited, filepath.Join(d.Path, name))
 	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), d.Env...)
+	cmd.Env = slices.Concat(d.Inherit, d.Env)
+	if d.Inherit == nil {
+		cmd.Env = append(os.Environ(), d.Env...)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if d.As != nil {
 		cmd.Env = append(cmd.Env, d.As.Env...)
