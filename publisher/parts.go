@@ -35,6 +35,7 @@ type job struct {
 	ifGeneration *int64 // see publish.Settings
 	above        int64  // the same
 	all          bool   // --all of a dry run
+	full         bool   // of a publish: SOURCE is read as if nothing were known of it
 	force        bool   // the same
 	snapshot     publish.AfterSnapshot
 }
@@ -77,7 +78,7 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	if err != nil {
 		return nil, err
 	}
-	opened := &releaseVolume{point: mountPoint, packs: store.Objects()}
+	opened := &releaseVolume{point: mountPoint, packs: store.Objects(), full: j.full}
 	signs := sign(store, opened, values.Get("signing-key"))
 	api := ec2.NewFromConfig(cfg)
 	own, err := volume.ParseTags(values.Get("tags"))

@@ -56,7 +56,7 @@ func (p *program) preview(ctx context.Context, j job) error {
 	report := previewReport{Schema: status.Schema, DryRun: true, Generation: found.Before.Generation,
 		Next: found.Next, Base: found.Before.Release, Members: found.Members}
 	if !release.IsRemote(j.source) && !found.Behind {
-		if report.Files, report.Digest, err = parts.difference(ctx, j.source, found.Before.Release); err != nil {
+		if report.Files, report.Digest, err = parts.difference(ctx, j, found.Before.Release); err != nil {
 			return before(ctx, err)
 		}
 	}
@@ -67,18 +67,18 @@ func (p *program) preview(ctx context.Context, j job) error {
 }
 
 // difference compares the source with the current release.
-func (p *parts) difference(ctx context.Context, source, base string) (*previewFiles, string, error) {
+func (p *parts) difference(ctx context.Context, j job, base string) (*previewFiles, string, error) {
+	v, err := p.volume.open()
+	if err != nil {
+		return nil, "", err
+	}
 	var old manifest.Manifest
 	if base != "" {
-		v, err := p.volume.open()
-		if err != nil {
-			return nil, "", err
-		}
 		if old, err = v.Manifest(base); err != nil {
 			return nil, "", err
 		}
 	}
-	next, err := release.ScanOver(ctx, source, old, time.Now())
+	next, err := v.ScanOver(ctx, j.source, old, time.Now(), j.full)
 	if err != nil {
 		return nil, "", err
 	}

@@ -58,7 +58,9 @@ publish of all, and the first after keys were made or changed, takes its
 snapshot in P2, and waits for it before the commit.
 
 The release that is current may be published again: it is a new generation of
-the same tree.`,
+the same tree. A file of SOURCE that was read before, and whose inode, size,
+mtime and ctime are the same, is not read again (on ext4, XFS and btrfs, until
+the next boot); --full reads it.`,
 		Example: `  sudo ebs-release publish ./build --message "build 812"
   sudo ebs-release publish --dry-run ./build
   sudo ebs-release publish ci@build.internal:/srv/builds/812/`,
@@ -98,6 +100,7 @@ the same tree.`,
 	flags.StringVarP(&j.message, "message", "m", "", "what this release is, for the pointer and the history (at most 4 KiB)")
 	flags.BoolVar(&dryRun, "dry-run", false, "check everything, say which files would change, and change nothing")
 	flags.BoolVar(&j.all, "all", false, "with --dry-run: list every path, not the first 20")
+	flags.BoolVar(&j.full, "full", false, "read every file of SOURCE, also those whose inode says that they did not change")
 	flags.BoolVar(&rollback, "rollback", false, "when members are left behind: roll back to the generation before, and end with exit code 6")
 	flags.BoolVar(&j.force, "force", false, "go on although no member at all can be reached or can take the release, "+
 		"for the instances that launch from now on; the others are tried in P5")

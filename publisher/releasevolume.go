@@ -20,6 +20,7 @@ import (
 type releaseVolume struct {
 	point  string
 	packs  store.Reader
+	full   bool // see job
 	once   sync.Once
 	opened *release.Volume
 	err    error
@@ -62,7 +63,14 @@ func (r *releaseVolume) ManifestDigest(id string) (string, error) {
 }
 
 func (r *releaseVolume) Ingest(ctx context.Context, source string, now time.Time, wanted gc.Wanted) (release.Ingested, error) {
-	return with(r, func(v *release.Volume) (release.Ingested, error) { return v.Ingest(ctx, source, now, wanted) })
+	return with(r, func(v *release.Volume) (release.Ingested, error) {
+		if r.full {
+			if err := v.Forget(ctx); err != nil {
+				return release.Ingested{}, err
+			}
+		}
+		return v.Ingest(ctx, source, now, wanted)
+	})
 }
 
 func (r *releaseVolume) Prune(ctx context.Context, wanted gc.Wanted) ([]string, error) {

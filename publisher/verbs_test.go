@@ -163,7 +163,7 @@ func TestDryRunComparesWithTheCurrentRelease(t *testing.T) {
 	}
 	parts := &parts{volume: &releaseVolume{point: point}}
 	defer parts.volume.close()
-	files, digest, err := parts.difference(t.Context(), source, in.ID)
+	files, digest, err := parts.difference(t.Context(), job{source: source}, in.ID)
 	if err != nil || len(digest) != 64 || files.Bytes != 8 ||
 		strings.Join(files.Added, " ")+strings.Join(files.Changed, " ")+strings.Join(files.Removed, " ") != "comes\nchangesgoes" {
 		t.Fatalf("%+v, %v", files, err)

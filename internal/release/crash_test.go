@@ -160,7 +160,7 @@ type disk struct {
 
 func newDisk(t *testing.T) *disk { return diskOf(t, 5<<20, "-b", "1024", "-J", "size=1") }
 
-func diskOf(t *testing.T, bytes int64, options ...string) *disk {
+func diskOf(t testing.TB, bytes int64, options ...string) *disk {
 	t.Helper()
 	file, err := os.CreateTemp("/dev/shm", "disk")
 	if err != nil {
@@ -179,7 +179,7 @@ func diskOf(t *testing.T, bytes int64, options ...string) *disk {
 	return d
 }
 
-func (d *disk) attach(t *testing.T) {
+func (d *disk) attach(t testing.TB) {
 	t.Helper()
 	if err := unix.Mount(d.loop, d.mount, "ext4", unix.MS_NOATIME, ""); err != nil {
 		t.Fatalf("mount %s: %v", d.loop, err)
@@ -190,14 +190,14 @@ func (d *disk) attach(t *testing.T) {
 	}
 }
 
-func (d *disk) detach(t *testing.T) {
+func (d *disk) detach(t testing.TB) {
 	t.Helper()
 	if err := errors.Join(d.volume.Close(), unix.Unmount(d.mount, 0)); err != nil {
 		t.Errorf("unmount %s: %v", d.mount, err)
 	}
 }
 
-func (d *disk) sync(t *testing.T) {
+func (d *disk) sync(t testing.TB) {
 	t.Helper()
 	dir, err := os.Open(d.mount)
 	if err == nil {

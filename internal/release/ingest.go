@@ -48,7 +48,14 @@ func (v *Volume) Ingest(ctx context.Context, source string, now time.Time, wante
 			return err
 		}
 		defer func() { _ = from.Close() }()
-		result, err = v.ingest(ctx, from, now, wanted)
+		var k *known
+		if !IsRemote(source) { // what was fetched just now nobody knows
+			k = v.knownOf(from, false)
+		}
+		result, err = v.ingest(ctx, from, k, now, wanted)
+		if errors.Is(err, ErrChanged) { // unless what is remembered is wrong
+			err = errors.Join(err, v.forget())
+		}
 		return err
 	})
 	if err != nil {
@@ -93,8 +100,8 @@ func (v *Volume) checkSource(source string) error {
 	return nil
 }
 
-func (v *Volume) ingest(ctx context.Context, source *os.File, now time.Time, wanted gc.Wanted) (Ingested, error) {
-	seen, err := scan(ctx, source)
+func (v *Volume) ingest(ctx context.Context, source *os.File, k *known, now time.Time, wanted gc.Wanted) (Ingested, error) {
+	seen, err := scan(ctx, source, k)
 	if err != nil {
 		return Ingested{}, err
 	}
@@ -131,7 +138,11 @@ func (v *Volume) ingest(ctx context.Context, source *os.File, now time.Time, wan
 	result.Digest = manifest.DigestOf(text)
 	if id := v.withDigest(ctx, result.Digest, result.Previous); id != "" {
 		result.ID, result.Reused = id, true
-		return result, unchanged(ctx, source, seen)
+		if err := unchanged(ctx, source, seen); err != nil {
+			return Ingested{}, err
+		}
+		v.remember(k, seen)
+		return result, nil
 	}
 	releases, err := v.Releases()
 	if err != nil {
@@ -155,6 +166,7 @@ func (v *Volume) ingest(ctx context.Context, source *os.File, now time.Time, wan
 	if err != nil {
 		return Ingested{}, errors.Join(err, v.abandon(a))
 	}
+	v.remember(k, seen)
 	return result, nil
 }
 

@@ -321,7 +321,7 @@ func TestSourceThatChangesIsNoticed(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = root.Close() }()
-			seen, err := scan(t.Context(), root)
+			seen, err := scan(t.Context(), root, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

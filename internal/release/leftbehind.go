@@ -22,6 +22,9 @@ const (
 	holes        = "holes, which are filled"
 )
 
+// kinds are in the order in which they are told, and by which known writes them down.
+var kinds = [...]string{capabilities, acls, attributes, hardLinks, holes}
+
 // leftBehind is what a release does not carry of an open file.
 func leftBehind(file *os.File, st *unix.Stat_t) ([]string, error) {
 	what, err := attributesLeftBehind(int(file.Fd()))
@@ -113,7 +116,7 @@ func tellLeftBehind(root []string, seen []*scanned) (lines []string) {
 		}
 		links[at] = true
 	}
-	for _, kind := range []string{capabilities, acls, attributes, hardLinks, holes} {
+	for _, kind := range kinds {
 		switch n := count[kind]; {
 		case n == 1:
 			lines = append(lines, fmt.Sprintf("a release does not carry %s: %s has them", kind, first[kind]))

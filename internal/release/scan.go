@@ -23,7 +23,7 @@ func Scan(ctx context.Context, dir string) (manifest.Manifest, error) {
 		return nil, err
 	}
 	defer func() { _ = root.Close() }()
-	seen, err := scan(ctx, root)
+	seen, err := scan(ctx, root, nil)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", dir, err)
 	}
@@ -45,6 +45,7 @@ type scanned struct {
 	changed       unix.Timespec
 	links         uint64   // names that the inode has
 	leftBehind    []string // see tellLeftBehind
+	settled       bool     // see known
 }
 
 func (s *scanned) same(st *unix.Stat_t) bool {
@@ -68,8 +69,8 @@ func manifestOf(seen []*scanned) manifest.Manifest {
 	return m
 }
 
-// scan returns what is below root in the order of walker.
-func scan(ctx context.Context, root *os.File) ([]*scanned, error) {
+// scan returns what is below root in the order of walker. What is known is not read.
+func scan(ctx context.Context, root *os.File, k *known) ([]*scanned, error) {
 	type job struct {
 		file *os.File
 		seen *scanned
@@ -82,7 +83,7 @@ func scan(ctx context.Context, root *os.File) ([]*scanned, error) {
 				return err
 			}
 			all = append(all, seen)
-			if seen.Type != 'f' {
+			if seen.Type != 'f' || k.tell(seen) {
 				return nil
 			}
 			file, err := openFileAt(dir, name, path)
@@ -105,7 +106,7 @@ func scan(ctx context.Context, root *os.File) ([]*scanned, error) {
 		h := newHasher()
 		return func(j job) error {
 			defer func() { _ = j.file.Close() }()
-			return h.read(j.file, j.seen)
+			return h.read(j.file, j.seen, k)
 		}
 	})
 	if err != nil {
@@ -159,7 +160,8 @@ func kind(mode uint32) string {
 }
 
 // read hashes a file that was seen, and makes sure that it is still the same one afterwards.
-func (h *hasher) read(file *os.File, seen *scanned) error {
+func (h *hasher) read(file *os.File, seen *scanned, k *known) error {
+	seen.settled = k.settles(seen, file) // before it is read
 	sum, size, err := h.sum(file, nil)
 	if err != nil {
 		return err

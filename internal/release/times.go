@@ -22,14 +22,15 @@ import (
 // where SOURCE has bytecode that is valid for the new time, the file gets it: else that bytecode
 // would be stale at every start on every member (ostree #1469).
 
-// ScanOver reads a tree into the manifest that it would get as the release after base.
-func ScanOver(ctx context.Context, dir string, base manifest.Manifest, now time.Time) (manifest.Manifest, error) {
-	root, err := os.Open(dir)
+// ScanOver reads a tree into the manifest that it would get as the release after base. What is
+// known of it is read only if all is to be. It does not change the volume.
+func (v *Volume) ScanOver(ctx context.Context, dir string, base manifest.Manifest, now time.Time, all bool) (manifest.Manifest, error) {
+	root, err := openSourceDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = root.Close() }()
-	seen, err := scan(ctx, root)
+	seen, err := scan(ctx, root, v.knownOf(root, all))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", dir, err)
 	}

@@ -55,7 +55,7 @@ func TestAnEditWithItsTimeSetBackIsNotShipped(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = from.Close() }()
-			seen, err := scan(t.Context(), from)
+			seen, err := scan(t.Context(), from, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
