@@ -17,8 +17,14 @@ func (r *run) ingest(ctx context.Context) error {
 	if err := r.claim(ctx); err != nil {
 		return err
 	}
+	// The next pack for a member starts from what it holds, and one for who boots from the snapshot.
+	wanted := r.wanted()
+	wanted.Held = r.members.releases()
+	if of := r.before.SnapshotOf; of != nil {
+		wanted.Held[of.Release] = "the newest snapshot has it"
+	}
 	var err error
-	if r.tree, err = r.Tree.Ingest(ctx, r.source, time.Now().UTC(), r.wanted()); err != nil {
+	if r.tree, err = r.Tree.Ingest(ctx, r.source, time.Now().UTC(), wanted); err != nil {
 		return err
 	}
 	r.next.Release, r.next.Digest = r.tree.ID, r.tree.Digest

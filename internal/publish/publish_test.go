@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -105,6 +106,20 @@ func TestGenerationsDoNotOverflow(t *testing.T) {
 	_, code, err := w.run(t)
 	if code != exit.Unchanged || err == nil || !strings.Contains(err.Error(), "cannot be followed") || w.pointer.Generation != 1 || w.boxes["a"].fence != 1 {
 		t.Errorf("%d %v, pointer %+v, member on %d", code, err, w.pointer, w.boxes["a"].fence)
+	}
+}
+
+// What a pack will start from, for a member or for who boots, does not become the new tree.
+func TestIngestLeavesWhatPacksStartFrom(t *testing.T) {
+	w := newWorld("a", "b")
+	w.boxes["b"].Release = "r0"
+	w.pointer.Schema, w.pointer.SnapshotOf = pointer.Signed, &pointer.Held{Generation: 1, Release: "s", Digest: "ds"}
+	if _, _, err := w.run(t); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"r0": "b is on it", "r1": "a is on it", "s": "the newest snapshot has it"}
+	if !maps.Equal(w.wanted.Held, want) {
+		t.Errorf("%v", w.wanted.Held)
 	}
 }
 

@@ -38,8 +38,9 @@ type world struct {
 	asked     map[string]publish.Snapshot // by this world's publishes, as EC2 lists them
 	after     publish.AfterSnapshot
 	boxes     map[string]*box
-	source    string // digest that Ingest finds
-	noWay     error  // what a catch-up says
+	source    string    // digest that Ingest finds
+	wanted    gc.Wanted // by Ingest
+	noWay     error     // what a catch-up says
 	listings  int
 	onList    func(n int) // called before the n-th listing, from 1
 	events    []publish.Event
@@ -182,7 +183,8 @@ func (w *world) Current() (string, error)                 { return w.current, ni
 func (w *world) Generation() (int64, error)               { return w.fence, nil }
 func (w *world) ManifestDigest(id string) (string, error) { return w.trees[id], nil }
 
-func (w *world) Ingest(_ context.Context, source string, _ time.Time, _ gc.Wanted) (release.Ingested, error) {
+func (w *world) Ingest(_ context.Context, source string, _ time.Time, wanted gc.Wanted) (release.Ingested, error) {
+	w.wanted = wanted
 	if err := w.do("ingest"); err != nil {
 		return release.Ingested{}, err
 	}

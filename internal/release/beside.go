@@ -112,8 +112,17 @@ func (b *beside) close() error {
 	return err
 }
 
-// assemble makes what the volume has, of an old tree if there is one to spare.
-func (b *beside) assemble(ctx context.Context, wanted gc.Wanted, base string) (err error) {
+// assemble makes what the volume has.
+func (b *beside) assemble(ctx context.Context, wanted gc.Wanted, base string) error {
+	err := b.build(ctx, wanted, base)
+	if base != "" && (errors.Is(err, errOrigin) || errors.Is(err, fs.ErrPermission)) { // its owner may not read all of it
+		err = fmt.Errorf("%w: %w", ErrBase, err)
+	}
+	return err
+}
+
+// build makes the tree, of an old one if there is one to spare.
+func (b *beside) build(ctx context.Context, wanted gc.Wanted, base string) (err error) {
 	recycled := ""
 	if wanted.Keep > 0 {
 		if recycled, err = b.volume.recycle(ctx, b.id, b.assembly, wanted, base); err != nil {
@@ -125,9 +134,6 @@ func (b *beside) assemble(ctx context.Context, wanted gc.Wanted, base string) (e
 		if err = b.startOver(recycled); err == nil {
 			err = b.assembly.build(ctx, b.partial)
 		}
-	}
-	if base != "" && (errors.Is(err, errOrigin) || errors.Is(err, fs.ErrPermission)) { // its owner may not read all of it
-		err = fmt.Errorf("%w: %w", ErrBase, err)
 	}
 	return err
 }

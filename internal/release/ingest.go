@@ -11,6 +11,8 @@ import (
 
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Ingested is a release that is on the release server's volume, whole, and not active yet.
@@ -29,7 +31,8 @@ type Ingested struct {
 
 // Ingest takes SOURCE in: a directory, or what rsync can fetch (host:path, rsync://…). Files that
 // the current release has become hard links to it, the others are copied. `current` stays as it is.
-// After an error the volume is as it was, but for releases that had to make room.
+// The oldest release becomes the new one where nobody needs it: see recycle. After an error the
+// volume is as it was, but for that one and those that had to make room.
 func (v *Volume) Ingest(ctx context.Context, source string, now time.Time, wanted gc.Wanted) (Ingested, error) {
 	var result Ingested
 	err := v.locked(ctx, func() error {
@@ -162,7 +165,17 @@ func (v *Volume) ingest(ctx context.Context, source *os.File, k *known, now time
 	if err = v.makeRoom(ctx, result.CopiedBytes, wanted, result.Previous); err != nil {
 		return Ingested{}, err
 	}
-	err = v.take(ctx, result, text, a, func() error { return unchanged(ctx, source, seen) })
+	if base.dir == nil { // nothing of an old tree could stay
+		wanted.Keep = 0
+	}
+	// What is copied is compared with what scan saw. So SOURCE is looked at once more while that goes
+	// on, not after it.
+	ctx, stop := context.WithCancel(ctx)
+	var again errgroup.Group
+	again.Go(func() error { return unchanged(ctx, source, seen) })
+	err = v.take(ctx, result, text, a, wanted, again.Wait)
+	stop()
+	_ = again.Wait() // SOURCE is closed next
 	if err != nil {
 		return Ingested{}, errors.Join(err, v.abandon(a))
 	}
@@ -170,17 +183,18 @@ func (v *Volume) ingest(ctx context.Context, source *os.File, k *known, now time
 	return result, nil
 }
 
-// take makes the tree of a release. check is called when all is copied.
-func (v *Volume) take(ctx context.Context, result Ingested, text []byte, a *assembly, check func() error) (err error) {
+// take makes the tree of a release, as it is made on members: see CatchUpBeside. It gets no name
+// before check has said that SOURCE did not change.
+func (v *Volume) take(ctx context.Context, result Ingested, text []byte, a *assembly, wanted gc.Wanted, check func() error) (err error) {
+	b := &beside{volume: v, id: result.ID, assembly: a}
 	if a.who, err = v.owner(); err != nil {
 		return err
 	}
-	partial, err := v.startPartial(result.ID, a.who)
-	if err != nil {
+	if b.partial, err = v.startPartial(result.ID, a.who); err != nil {
 		return err
 	}
-	defer func() { _ = partial.Close() }()
-	if err := a.build(ctx, partial); err != nil {
+	defer func() { _ = b.partial.Close() }()
+	if err := b.build(ctx, wanted, result.Previous); err != nil {
 		if errors.Is(err, errOrigin) {
 			return fmt.Errorf("%w: %w", ErrChanged, err)
 		}
@@ -189,7 +203,7 @@ func (v *Volume) take(ctx context.Context, result Ingested, text []byte, a *asse
 	if err := check(); err != nil {
 		return err
 	}
-	if err := a.seal(partial); err != nil {
+	if err := a.seal(b.partial); err != nil {
 		return err
 	}
 	return v.publish(result.ID, a, text)

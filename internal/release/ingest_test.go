@@ -353,7 +353,7 @@ func TestCopyOfAChangedFileIsRefused(t *testing.T) {
 	defer func() { _ = from.Close() }()
 	in := Ingested{ID: manifest.NewID(second, m.Digest()), Digest: m.Digest()}
 	a := &assembly{entries: entriesOf(m, plan(nil, m)), copies: from, copyAs: func(w planned) (string, bool) { return w.entry.Path, true }}
-	err = tree.take(t.Context(), in, m.Text(), a, func() error { return nil })
+	err = tree.take(t.Context(), in, m.Text(), a, gc.Wanted{}, func() error { return nil })
 	if !errors.Is(err, ErrChanged) {
 		t.Fatalf("got %v", err)
 	}

@@ -58,7 +58,7 @@ func asOrdinary(op string) error {
 	ctx := context.Background()
 	switch c.Op {
 	case "ingest":
-		_, err := tree.Ingest(ctx, c.Source, time.Now(), gc.Wanted{})
+		_, err := tree.Ingest(ctx, c.Source, time.Now(), gc.Wanted{Keep: c.Keep})
 		return err
 	case "catch up":
 		err := catchUp(ctx, tree, Ingested{ID: c.Base, Digest: c.BaseDigest}, Ingested{ID: c.ID, Digest: c.Digest}, os.Stdin)
