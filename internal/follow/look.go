@@ -83,7 +83,7 @@ func (f *Follower) reach(ctx context.Context) error {
 	err = errMoved
 	for tries := 0; errors.Is(err, errMoved) && tries < mostMoves; tries++ {
 		var p pointer.Pointer
-		if p, err = f.believe(v); err == nil {
+		if p, err = f.believe(v, id); err == nil {
 			err = f.bring(ctx, v, id, p)
 		}
 	}
@@ -92,7 +92,7 @@ func (f *Follower) reach(ctx context.Context) error {
 
 // believe refuses what no key of this volume has signed, what is of another store, and what goes
 // back.
-func (f *Follower) believe(v *release.Volume) (pointer.Pointer, error) {
+func (f *Follower) believe(v *release.Volume, id string) (pointer.Pointer, error) {
 	refuse := func(err error, try string) (pointer.Pointer, error) {
 		return pointer.Pointer{}, fmt.Errorf("the pointer %s is refused: %w. Try: %s", f.Store.Place(), err, try)
 	}
@@ -120,6 +120,17 @@ func (f *Follower) believe(v *release.Volume) (pointer.Pointer, error) {
 	if err := v.CheckFence(p.Generation); err != nil {
 		return refuse(err, cached)
 	}
+	fence, err := v.Generation()
+	if err != nil {
+		return pointer.Pointer{}, err
+	}
+	now, before := status.Believed{VolumeID: id, Generation: p.Generation, Revision: p.Revision, Fence: fence}, f.state.Believed
+	if id == before.VolumeID && fence >= before.Fence && now.OlderThan(before) {
+		return refuse(fmt.Errorf("it goes back to generation %d, revision %d, from generation %d, revision %d",
+			p.Generation, p.Revision, before.Generation, before.Revision), cached)
+	}
+	f.state.Believed = now
+	f.keep()
 	return p, nil
 }
 
@@ -138,6 +149,7 @@ func (f *Follower) bring(ctx context.Context, v *release.Volume, id string, p po
 	if err != nil {
 		return err
 	}
+	f.state.Believed.Fence = p.Generation
 	if err := catchup.SetKeys(ctx, v, p.Keys, ""); err != nil {
 		return err
 	}

@@ -23,6 +23,16 @@ type Follow struct {
 	Trouble    string    `json:"trouble,omitempty"` // what is wrong; "": nothing, as last seen
 	Since      time.Time `json:"since,omitzero"`    // since when
 	Reported   Reported  `json:"reported,omitzero"` // what was told to the publisher last
+	Believed   Believed  `json:"believed,omitzero"` // the newest pointer that this volume was to be brought to
+}
+
+// Believed is the newest pointer that was believed on a volume, and the volume's fence as last seen:
+// when it is lower later, that is the operator's word that what was believed was wrong.
+type Believed struct {
+	VolumeID   string `json:"volume_id"`
+	Generation int64  `json:"generation"`
+	Revision   int64  `json:"revision"`
+	Fence      int64  `json:"fence"`
 }
 
 // Reported is what a member has told the publisher.
@@ -31,6 +41,11 @@ type Reported struct {
 	Generation int64  `json:"generation"`
 	Release    string `json:"release"`
 	Ready      bool   `json:"ready"` // false: a program of activate.d has not succeeded
+}
+
+// OlderThan compares the pointers.
+func (b Believed) OlderThan(other Believed) bool {
+	return b.Generation < other.Generation || b.Generation == other.Generation && b.Revision < other.Revision
 }
 
 // Programs is activate.json: how the programs of activate.d ended for a generation.
