@@ -42,7 +42,11 @@ func newRig(t *testing.T, change func(*lab.Options)) *rig {
 	if change != nil {
 		change(&opts)
 	}
-	l, err := lab.Start(within(t, 30*time.Second), opts)
+	start := 30 * time.Second
+	if opts.S3 {
+		start = 5 * time.Minute // the first on a machine builds the S3 server
+	}
+	l, err := lab.Start(within(t, start), opts)
 	must(t, err)
 	r := &rig{T: t, lab: l, ec2: l.EC2()}
 	t.Cleanup(func() {
