@@ -22,6 +22,7 @@ func lifeUnderSystemd(t *testing.T, tree tree, v1, v2 map[string]string) {
 	c := boot(t, tree)
 	c.run(t, "dpkg", "--install", "/agent1.deb", "/publisher1.deb")
 	c.is(t, "ebs-release-agent.service", "enabled", "inactive")
+	c.is(t, "ebs-release-follow.service", "disabled", "inactive")
 	c.is(t, "ebs-release-serve.socket", "disabled", "inactive")
 	c.is(t, "ebs-release-gc.timer", "disabled", "inactive")
 

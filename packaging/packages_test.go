@@ -116,6 +116,7 @@ func lifeOfDeb(t *testing.T, tree tree, v1, v2 map[string]string) {
 		"--system daemon-reload": true, "daemon-reload": false,
 		"--root=/ --system --preset-mode=enable-only preset ebs-release-agent.service": true, // deb-systemd-helper enable
 		"stop ebs-release-gc.timer ebs-release-serve.socket ebs-release-serve.service": true,
+		"stop ebs-release-follow.service":                                              true,
 	})
 }
 
@@ -154,9 +155,10 @@ func lifeOfRPM(t *testing.T, tree tree, v1, v2 map[string]string) {
 	release.untouched(t)
 	tree.toldSystemd(t, map[string]bool{
 		"daemon-reload": true,
-		"--no-reload preset ebs-release-agent.service": true, "--no-reload preset ebs-release-serve.socket ebs-release-gc.timer": true,
-		"--no-reload disable ebs-release-agent.service": true, "--no-reload disable ebs-release-serve.socket ebs-release-gc.timer": true,
+		"--no-reload preset ebs-release-agent.service ebs-release-follow.service": true, "--no-reload preset ebs-release-serve.socket ebs-release-gc.timer": true,
+		"--no-reload disable ebs-release-agent.service ebs-release-follow.service": true, "--no-reload disable ebs-release-serve.socket ebs-release-gc.timer": true,
 		"stop ebs-release-gc.timer ebs-release-serve.socket ebs-release-serve.service": true,
+		"stop ebs-release-follow.service":                                              true,
 	})
 }
 

@@ -12,9 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seesAll says whether inUse sees every process of this machine: the kernel shows root all of them,
-// others only where their own are. (Mounts it shows to everybody, unless /proc has hidepid.)
-func seesAll() bool { return os.Geteuid() == 0 }
+// seesAll says whether inUse sees every process of this machine: the kernel shows them to root with
+// CAP_SYS_PTRACE, which a sandbox may have taken, and to others only where their own are (proc(5)).
+// (Mounts it shows to everybody, unless /proc has hidepid.)
+func seesAll() bool {
+	var mine [2]unix.CapUserData
+	err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &mine[0])
+	return err == nil && os.Geteuid() == 0 && mine[0].Effective&(1<<unix.CAP_SYS_PTRACE) != 0
+}
 
 // inUse returns which of some releases a mount in any namespace, or a process, leads into, and
 // which: a container that has the tree bound, a working directory, a root, an open directory. Open

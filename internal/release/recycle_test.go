@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -225,6 +226,28 @@ func TestAProgramOfAnotherUserDoesNotFindItselfInTheNewRelease(t *testing.T) {
 	}
 	if conf, err := os.ReadFile(fmt.Sprintf("/proc/%d/cwd/conf", cmd.Process.Pid)); err != nil || string(conf) != first["etc/conf"] {
 		t.Fatalf("it sees %q, %v; want the release that it was started in", conf, err)
+	}
+}
+
+// Nor does a root that a sandbox keeps from looking.
+func TestRootInASandboxDoesNotSeeEverybody(t *testing.T) {
+	runtime.LockOSThread() // rights are a thread's
+	defer runtime.UnlockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var all [2]unix.CapUserData
+	if err := unix.Capget(&header, &all[0]); err != nil || !seesAll() {
+		t.Fatalf("root does not see all: %v", err)
+	}
+	less := all
+	less[0].Effective &^= 1 << unix.CAP_SYS_PTRACE
+	if err := unix.Capset(&header, &less[0]); err != nil {
+		t.Fatal(err)
+	}
+	if seesAll() {
+		t.Error("it counts as one that sees all")
+	}
+	if err := unix.Capset(&header, &all[0]); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -11,10 +11,10 @@ import (
 )
 
 // followed is a lab whose members follow, and nobody can log in to them.
-func followed(t *testing.T) (*rig, []*host.Host) {
+func followed(t *testing.T, inS3 bool) (*rig, []*host.Host) {
 	t.Helper()
 	r := published(t, func(o *lab.Options) {
-		o.Follow = true
+		o.Follow, o.S3 = true, inS3
 		o.AgentSettings["follow-interval"] = "1s"
 		o.PublisherSettings["reach"] = "follow"
 		o.PublisherSettings["ssh-key"] = "/nowhere"
@@ -50,7 +50,13 @@ func (r *rig) eventually(what string, so func() bool) {
 
 // TestMembersFollow: nobody logs in to a member, and each release is on all of them.
 func TestMembersFollow(t *testing.T) {
-	r, members := followed(t)
+	for name, inS3 := range map[string]bool{"over HTTP": false, "in S3": true} {
+		t.Run(name, func(t *testing.T) { membersFollow(t, inS3) })
+	}
+}
+
+func membersFollow(t *testing.T, inS3 bool) {
+	r, members := followed(t, inS3)
 	if out := r.publisher("doctor"); strings.Contains(out.Stdout, "ssh") || out.Code != 0 {
 		t.Errorf("doctor, exit %d:\n%s", out.Code, out.Stdout)
 	}
@@ -87,7 +93,7 @@ test ! -e /tmp/fail || { echo no such socket; exit 7; }\n' > /etc/ebs-release/ac
 // TestFollowHeals: the store is away, a program fails, the follower is killed: what is served goes
 // on being served, and the member gets to the release when that is over.
 func TestFollowHeals(t *testing.T) {
-	r, members := followed(t)
+	r, members := followed(t, false)
 	first := members[0]
 	store := lab.PointerStore
 
