@@ -308,7 +308,7 @@ func TestReporterTellsSystemdAndWritesTheFilesFirst(t *testing.T) {
 	defer conn.Close()
 	t.Setenv("NOTIFY_SOCKET", socket)
 	r := newReporter(dir, "/release", nil, &whereabouts{}, nil, slog.New(slog.DiscardHandler))
-	facts := boot.Facts{InstanceID: "i-1", Generation: 7, Release: "r7", SnapshotID: "snap-7", VolumeID: "vol-1", Device: "/dev/nvme1n1"}
+	facts := boot.Facts{InstanceID: "i-1", Generation: 7, Release: "r7", SnapshotID: "snap-7", VolumeID: "vol-1", Device: "/dev/nvme1n1", Pending: true}
 	heard := func() string {
 		t.Helper()
 		buf := make([]byte, 4096)
@@ -333,7 +333,7 @@ func TestReporterTellsSystemdAndWritesTheFilesFirst(t *testing.T) {
 	if got := heard(); !strings.HasPrefix(got, "READY=1\n") {
 		t.Errorf("systemd was told %q", got)
 	}
-	if s, err := dir.Read(); err != nil || s.State != status.Ready || s.Finished.IsZero() || len(s.Stages) != 1 {
+	if s, err := dir.Read(); err != nil || s.State != status.Ready || !s.Pending || s.Finished.IsZero() || len(s.Stages) != 1 {
 		t.Errorf("status = %+v, %v", s, err)
 	}
 	if _, err := os.Stat(filepath.Join(string(dir), "release.env")); err != nil {

@@ -116,7 +116,7 @@ func (p *program) lastSeen() (status.Follow, error) {
 		return status.Follow{}, err
 	}
 	return status.Follow{
-		Reported: status.Reported{VolumeID: s.VolumeID, Generation: s.Generation, Release: s.Release, Ready: true},
+		Reported: status.Reported{VolumeID: s.VolumeID, Generation: s.Generation, Release: s.Release, Ready: !s.Pending},
 	}, nil
 }
 

@@ -157,6 +157,9 @@ func TestStatusShowsWhatFollowSaw(t *testing.T) {
 	if _, stdout, _ = a.do(t, "status", "--output", "json"); !strings.Contains(stdout, `"trouble": "read pointer: connection refused"`) || code != exit.Done {
 		t.Errorf("exit %d, %s", code, stdout)
 	}
+	if !strings.Contains(stdout, `"pending": true`) {
+		t.Errorf("no program has run, and it says:\n%s", stdout)
+	}
 	must(t, os.WriteFile(filepath.Join(string(a.runDir), "follow.json"), []byte("{"), 0o644))
 	if code, stdout, _ := a.do(t, "status"); code != exit.Done || !strings.Contains(stdout, "follow.json") {
 		t.Errorf("of a broken file: exit %d, %s", code, stdout)
@@ -179,6 +182,11 @@ func TestFollowBeginsWithWhatWasReported(t *testing.T) {
 	must(t, a.runDir.Write(ready))
 	if got, want := last(), (status.Reported{VolumeID: "vol-1", Generation: 4, Release: "r4", Ready: true}); got != want {
 		t.Errorf("after a boot: %+v", got)
+	}
+	ready.Pending = true
+	must(t, a.runDir.Write(ready))
+	if got := last(); got.Ready {
+		t.Errorf("after an up that reported hook-failed: %+v", got)
 	}
 	ready.Finished = time.Now().Add(-time.Hour)
 	must(t, a.runDir.Write(ready))

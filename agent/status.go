@@ -96,7 +96,8 @@ func observeVolume(s *status.Status) error {
 	if s.Generation, err = v.Generation(); err != nil {
 		return err
 	}
-	if done, err := v.ProgramsDone(); s.Warning == "" && s.Generation > 0 && (err != nil || !done) {
+	done, err := v.ProgramsDone()
+	if s.Pending = s.Generation > 0 && (err != nil || !done); s.Pending && s.Warning == "" {
 		s.Warning = "a program of activate.d has not succeeded for this release: the application may still serve the one before. " +
 			"Try: ebs-release converge, on the release server"
 	}

@@ -163,11 +163,12 @@ func TestSecondUpDoesNotSayThatProgramsHaveSucceeded(t *testing.T) {
 		w.mounted, w.pending = "vol-1", pending
 		var told []boot.Report
 		w.volumes.report = func(_ boot.Volume, r boot.Report) error { told = append(told, r); return nil }
-		if _, _, err := w.boot(t); err != nil {
+		facts, _, err := w.boot(t)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if len(told) != 1 || !told[0].Ready || told[0].Pending != pending {
-			t.Errorf("pending %v: it reports %+v", pending, told)
+		if len(told) != 1 || !told[0].Ready || told[0].Pending != pending || facts.Pending != pending {
+			t.Errorf("pending %v: it reports %+v, and says %+v", pending, told, facts)
 		}
 		w.want(t, "ready 7 on vol-1")
 	}

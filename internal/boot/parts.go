@@ -78,6 +78,7 @@ type Facts struct {
 	SnapshotID string
 	VolumeID   string
 	Device     string
+	Pending    bool // as in Report
 }
 
 // What the methods of the parts wrap.

@@ -136,7 +136,7 @@ func (b *boot) stage(ctx context.Context, s stage) error {
 func (b *boot) facts() Facts {
 	f := Facts{
 		InstanceID: b.me.InstanceID, Generation: b.want.Generation, Release: b.want.Release, SnapshotID: b.want.SnapshotID,
-		VolumeID: b.volume.ID, Device: b.disk.Path,
+		VolumeID: b.volume.ID, Device: b.disk.Path, Pending: b.pending,
 	}
 	if b.want.Generation == 0 {
 		f.Generation, f.Release = b.heldGeneration, b.heldRelease

@@ -143,7 +143,7 @@ func (b *boot) holds(ctx context.Context, v Volume, tree Tree) error {
 // toReport is what this member has to tell.
 func (b *boot) toReport() Report {
 	f := b.facts()
-	r := Report{Ready: true, Pending: b.pending, Generation: f.Generation, Release: f.Release}
+	r := Report{Ready: true, Pending: f.Pending, Generation: f.Generation, Release: f.Release}
 	if b.hostKey != nil {
 		r.HostKey = *b.hostKey
 	}
