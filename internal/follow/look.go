@@ -32,7 +32,7 @@ func (f *Follower) look(ctx context.Context) (pause time.Duration, err error) {
 		f.unread++
 		pause = backoff(f.Interval, f.unread)
 		if said, ok := errors.AsType[*store.Error](err); ok {
-			pause = max(pause, said.Wait)
+			pause = max(pause, said.Wait+said.Wait/4) // Run takes away a fifth at most
 		}
 		return pause, err
 	}

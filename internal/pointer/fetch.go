@@ -116,14 +116,16 @@ func (f *Fetcher) read(ctx context.Context, unless store.Version) (Fetched, stor
 }
 
 // Look reads the pointer once, unless it still has the version of an earlier look:
-// store.ErrUnmodified. A server that has no versions says "".
+// store.ErrUnmodified. A server that has no versions says "". A *store.Error says how long to wait.
 func (f *Fetcher) Look(ctx context.Context, unless store.Version) (Fetched, store.Version, error) {
 	got, version, err := f.read(ctx, unless)
 	if err != nil && !errors.Is(err, store.ErrUnmodified) {
-		if said, ok := errors.AsType[*store.Error](err); ok {
-			err = said.Err // what was read is said here
+		said := store.Error{Err: err}
+		if e, ok := errors.AsType[*store.Error](err); ok {
+			said = *e
 		}
-		err = fmt.Errorf("read pointer %s: %w", f.place, err)
+		said.Op, said.On = "read pointer", f.place // in place of what the store says of that
+		err = &said
 	}
 	return got, version, err
 }

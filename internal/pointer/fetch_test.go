@@ -274,3 +274,21 @@ func TestFetchFollowsAFewRedirectsOnly(t *testing.T) {
 		t.Fatalf("got %v after %d requests", err, calls.Load())
 	}
 }
+
+// Whoever looks again and again has to know when to.
+func TestLookSaysHowLongToWait(t *testing.T) {
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "20")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	defer web.Close()
+	f, err := NewFetcher(web.URL+"/release.json", nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = f.Look(t.Context(), "")
+	said, ok := errors.AsType[*store.Error](err)
+	if !ok || said.Wait != 20*time.Second || !strings.HasPrefix(err.Error(), "read pointer "+web.URL+"/release.json: ") || strings.Count(err.Error(), web.URL) != 1 {
+		t.Errorf("%v, %+v", err, said)
+	}
+}
