@@ -127,6 +127,11 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 			return before(ctx, lockErr)
 		}
 		defer func() { err = errors.Join(err, unlock()) }()
+		free, lockErr := parts.volume.LockPublish() // a store in S3 is never locked
+		if lockErr != nil {
+			return before(ctx, lockErr)
+		}
+		defer func() { err = errors.Join(err, free()) }()
 		if err := parts.look(ctx, &s); err != nil { // once more: a publish may just have ended
 			return before(ctx, err)
 		}

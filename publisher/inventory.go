@@ -22,8 +22,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// inventory is what gc looks at. What it removes by was all taken under the publish lock: no publish
-// of this store is running.
+// inventory is what gc looks at. What it removes by was all taken while no publish worked on the
+// release volume. One by another server to the same store in S3 may be running: it works on another
+// volume, and its packs are younger than a day.
 type inventory struct {
 	now   time.Time
 	grace time.Duration

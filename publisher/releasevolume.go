@@ -85,15 +85,14 @@ func (r *releaseVolume) Untouched(ctx context.Context, id string) error {
 	return r.do(func(v *release.Volume) error { return v.Untouched(ctx, id) })
 }
 
-// CatchUp keeps other publishes out of the volume meanwhile: one that ingests has trees there which
-// look as if nobody needed them.
+func (r *releaseVolume) CheckActive(id string, number int64) error {
+	return r.do(func(v *release.Volume) error { return v.CheckActive(id, number) })
+}
+
+func (r *releaseVolume) LockPublish() (unlock func() error, err error) { return with(r, lockPublish) }
+
 func (r *releaseVolume) CatchUp(ctx context.Context, to pointer.Pointer, wanted gc.Wanted) (catchup.Way, error) {
 	return with(r, func(v *release.Volume) (way catchup.Way, err error) {
-		unlock, err := lockPublish(v)
-		if err != nil {
-			return way, err
-		}
-		defer func() { err = errors.Join(err, unlock()) }()
 		behind := catchup.OnServer(v, r.packs, wanted)
 		behind.Ahead = true
 		if way, err = behind.To(ctx, to); err != nil {

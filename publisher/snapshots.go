@@ -36,7 +36,8 @@ func (s *snapshots) Create(ctx context.Context, r publish.SnapshotRequest) (stri
 		return "", 0, err
 	}
 	made, err := s.maker.Create(ctx, snapshot.Request{
-		Generation: r.Holds.Generation, Release: r.Holds.Release, Digest: r.Holds.Digest, Patient: r.Patient, Note: r.Note,
+		Generation: r.Holds.Generation, Release: r.Holds.Release, Digest: r.Holds.Digest,
+		Patient: r.Patient, Frozen: r.Frozen, Note: r.Note,
 	})
 	return made.ID, made.Frozen, err
 }

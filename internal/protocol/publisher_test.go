@@ -188,6 +188,15 @@ func (d *desk) Activate(_ context.Context, id, _ string, generation int64) error
 	return d.content.activate(id, generation, false)
 }
 
+func (d *desk) CheckActive(id string, generation int64) error {
+	if d.content != (image{generation, id}) {
+		return fmt.Errorf("%v is active, want %s at %d", d.content, id, generation)
+	}
+	return d.alive()
+}
+
+func (d *desk) LockPublish() (func() error, error) { return func() error { return nil }, d.alive() }
+
 // Make is of publish.Packs, and no step: nobody knows a pack before the pointer lists it.
 func (d *desk) Make(_ context.Context, from, to string) (pointer.Edge, error) {
 	return pointer.Edge{From: d.trees[from], To: d.trees[to], Release: to, Bytes: 1}, d.alive()
@@ -239,7 +248,7 @@ type snapshots struct{ *desk }
 func (s snapshots) Create(_ context.Context, r publish.SnapshotRequest) (string, time.Duration, error) {
 	s.s.mu.Lock() // P5 may have ended by a clock alone
 	defer s.s.mu.Unlock()
-	if err := s.alive(); err != nil {
+	if err := errors.Join(s.alive(), r.Frozen()); err != nil {
 		return "", 0, err
 	}
 	id := fmt.Sprintf("snap-%d%s", r.Holds.Generation, s.name)

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"ebs-release/internal/catchup"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/words"
 )
 
@@ -18,34 +20,72 @@ import (
 // Where no packs lead to it, that is the end; but not on a volume whose fence is above the pointer (a
 // publish failed here, or the pointer is an older copy), nor on one where nothing was ever
 // published: nothing that it has is taken for the pointer's, and the next generation is above both.
+//
+// What it changes, it changes while no other publish works on this volume: the lock of a store in S3
+// holds nobody up, and a snapshot that such a publish is about to make has to hold its own release.
 func (r *run) catchUpHere(ctx context.Context) error {
 	is := r.before
 	if is.Generation == 0 {
 		return nil
 	}
-	fence, err := r.Tree.Generation()
-	if err != nil {
-		return fmt.Errorf("read the generation of the release volume: %w", err)
-	}
-	current, err := r.Tree.Current()
-	if err != nil {
-		return fmt.Errorf("read which release is current on the release volume: %w", err)
-	}
-	has := r.hasHere(is.Release, is.Digest)
+	here, err := r.lookHere()
 	switch {
-	case has && current == is.Release && fence >= is.Generation:
-		return nil
+	case err != nil || here.is(r.before):
+		return err
 	case r.looks:
 		r.say(Event{Kind: KindNote, Text: fmt.Sprintf("the release volume is at generation %d, release %s, and the pointer at %d, %s: "+
-			"a publish brings the volume there first", fence, current, is.Generation, is.Release)})
+			"a publish brings the volume there first", here.fence, here.current, is.Generation, is.Release)})
 		return nil
 	}
-	if !has {
+	unlock, err := r.Tree.LockPublish()
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.catchUpLocked(ctx), unlock())
+}
+
+// here is where the release volume stands.
+type here struct {
+	fence   int64
+	current string
+	has     bool // the pointer's release
+}
+
+func (h here) is(p pointer.Pointer) bool {
+	return h.has && h.current == p.Release && h.fence >= p.Generation
+}
+
+func (r *run) lookHere() (h here, err error) {
+	if h.fence, err = r.Tree.Generation(); err != nil {
+		return h, fmt.Errorf("read the generation of the release volume: %w", err)
+	}
+	if h.current, err = r.Tree.Current(); err != nil {
+		return h, fmt.Errorf("read which release is current on the release volume: %w", err)
+	}
+	h.has = r.hasHere(r.before.Release, r.before.Digest)
+	return h, nil
+}
+
+// catchUpLocked looks again: what was read may be from before a publish that has just ended here.
+func (r *run) catchUpLocked(ctx context.Context) error {
+	is, err := r.Store.Read(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the pointer: %w", err)
+	case is.Generation != r.before.Generation || is.Release != r.before.Release:
+		return exit.With(exit.Conflict, fmt.Errorf("generation %d was published meanwhile by %s; nothing was changed. Try: run it again",
+			is.Generation, is.By))
+	}
+	here, err := r.lookHere()
+	if err != nil || here.is(is) {
+		return err
+	}
+	if !here.has {
 		way, err := r.Tree.CatchUp(ctx, is, r.wanted())
-		own := (fence == 0 || fence > is.Generation) && !r.converges
+		own := (here.fence == 0 || here.fence > is.Generation) && !r.converges
 		if own && (errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone)) {
 			r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("the release volume is at generation %d, and the pointer at %d, whose release %s "+
-				"cannot be had (%v): it goes on above both, without it", fence, is.Generation, is.Release, err)})
+				"cannot be had (%v): it goes on above both, without it", here.fence, is.Generation, is.Release, err)})
 			return nil
 		}
 		if err != nil {
@@ -56,8 +96,8 @@ func (r *run) catchUpHere(ctx context.Context) error {
 			way.From, is.Release, words.Count(way.Packs, "pack"), words.Bytes(way.Bytes))})
 	}
 	number := is.Generation
-	if fence >= number && current != is.Release {
-		number = fence + 1 // the fence only grows: as after a publish that failed
+	if here.fence >= number && here.current != is.Release {
+		number = here.fence + 1 // the fence only grows: as after a publish that failed
 	}
 	if err := r.Tree.Activate(ctx, is.Release, is.Digest, number); err != nil {
 		return fmt.Errorf("make release %s of the pointer current on the release volume: %w", is.Release, err)

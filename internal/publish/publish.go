@@ -101,10 +101,13 @@ type Tree interface {
 	Ingest(ctx context.Context, source string, now time.Time, wanted gc.Wanted) (release.Ingested, error)
 	Untouched(ctx context.Context, id string) error // a release is what its manifest says, whoever edited it
 	Activate(ctx context.Context, id, digest string, generation int64) error
+	CheckActive(id string, generation int64) error // it is the current release, under this generation
 	Prune(ctx context.Context, wanted gc.Wanted) (removed []string, err error)
 	// CatchUp makes the pointer's release be there, by packs of the store, beside what is current. It
 	// is not activated. catchup.ErrNoWay, ErrGone, ErrStore: it cannot.
 	CatchUp(ctx context.Context, to pointer.Pointer, wanted gc.Wanted) (catchup.Way, error)
+	// LockPublish keeps other publishes out of the volume, as Claim does. It does not wait.
+	LockPublish() (unlock func() error, err error)
 }
 
 // Packs lie in the store beside the pointer.
@@ -130,6 +133,7 @@ type Snapshots interface {
 type SnapshotRequest struct {
 	Holds   pointer.Held // what is current on the volume; for its tags
 	Patient bool         // EBS's limits (one in 15 s, so many pending) are waited out; else they are an error
+	Frozen  func() error // called while nobody can write: an error ends it
 	Note    func(string) // told why there is another try
 }
 

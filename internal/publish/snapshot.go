@@ -112,11 +112,15 @@ func (r *run) activateHere(ctx context.Context) error {
 	return nil
 }
 
-// snapshot freezes, snapshots and thaws.
+// snapshot freezes, snapshots and thaws. Whoever boots from it refuses a volume that is not what the
+// pointer says.
 func (r *run) snapshot(ctx context.Context, patient bool) (id string, err error) {
-	id, frozen, err := r.Snapshots.Create(ctx, SnapshotRequest{Holds: r.own(), Patient: patient, Note: func(text string) {
-		r.say(Event{Kind: KindWarning, Text: text})
-	}})
+	own := r.own()
+	id, frozen, err := r.Snapshots.Create(ctx, SnapshotRequest{
+		Holds: own, Patient: patient,
+		Frozen: func() error { return r.Tree.CheckActive(own.Release, own.Generation) },
+		Note:   func(text string) { r.say(Event{Kind: KindWarning, Text: text}) },
+	})
 	if err != nil {
 		return "", err
 	}

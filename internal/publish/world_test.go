@@ -29,6 +29,7 @@ type world struct {
 	log       []string
 	hook      func(call string) error // called without the lock
 	locked    bool
+	claimed   bool // the lock of the release volume is held
 	pointer   pointer.Pointer
 	history   []pointer.Entry // the commits of this world
 	current   string
@@ -119,7 +120,8 @@ func (w *world) publisher() *publish.Publisher {
 			Who: "tester", Message: "why", Region: region, Keep: 3, Parallel: 4, MemberTimeout: time.Minute,
 			Snapshot: w.after, SnapshotDeadline: time.Hour, ConvergeDeadline: 10 * time.Minute, Settle: 5 * time.Second,
 		},
-		Talk: func(e publish.Event) { w.events = append(w.events, e) },
+		Claim: w.claim,
+		Talk:  func(e publish.Event) { w.events = append(w.events, e) },
 	}
 }
 
@@ -205,6 +207,35 @@ func (w *world) Activate(_ context.Context, id, _ string, generation int64) erro
 	return nil
 }
 
+func (w *world) CheckActive(id string, generation int64) error {
+	if w.current != id || w.fence != generation {
+		return fmt.Errorf("%s at %d is active, want %s at %d", w.current, w.fence, id, generation)
+	}
+	return nil
+}
+
+// LockPublish is the one of Tree: as the real one, whoever comes second gets it at once.
+func (w *world) LockPublish() (func() error, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.claimed {
+		return nil, exit.With(exit.Conflict, release.ErrPublishing)
+	}
+	w.claimed = true
+	return func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.claimed = false
+		return nil
+	}, nil
+}
+
+// claim is publish.Claim.
+func (w *world) claim(context.Context) (string, func() error, error) {
+	unlock, err := w.LockPublish()
+	return "", unlock, err
+}
+
 func (w *world) Untouched(_ context.Context, id string) error { return w.do("look at " + id) }
 
 func (w *world) Prune(_ context.Context, wanted gc.Wanted) ([]string, error) {
@@ -255,7 +286,7 @@ func (w *world) CatchUp(_ context.Context, to pointer.Pointer, _ gc.Wanted) (cat
 type snapshots struct{ *world }
 
 func (s snapshots) Create(_ context.Context, r publish.SnapshotRequest) (string, time.Duration, error) {
-	if err := s.do("snapshot"); err != nil {
+	if err := errors.Join(s.do("snapshot"), r.Frozen()); err != nil {
 		return "", 0, err
 	}
 	id := fmt.Sprintf("snap-%d", r.Holds.Generation)

@@ -44,6 +44,7 @@ type Request struct {
 	Generation      int64
 	Release, Digest string
 	Patient         bool         // the limits of EBS are waited out, too; else they are an error
+	Frozen          func() error // called while nobody can write: an error ends it; may be nil
 	Note            func(string) // told why there is another try; may be nil
 }
 
@@ -103,6 +104,11 @@ func (m Maker) create(ctx context.Context, r Request) (Made, error) {
 	hold, err := m.Holder.Freeze(ctx)
 	if err != nil {
 		return Made{}, err
+	}
+	if r.Frozen != nil {
+		if err := r.Frozen(); err != nil {
+			return Made{}, errors.Join(fmt.Errorf("snapshot %s: what is frozen is not what was asked for: %w", m.VolumeID, err), hold.Release())
+		}
 	}
 	// One request, no retry by the SDK: CreateSnapshot has no client token, a second one would make
 	// a second snapshot. It must answer while the guard still has time to be asked.

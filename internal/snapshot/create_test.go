@@ -76,6 +76,24 @@ func TestSnapshotIsTakenWhileFrozen(t *testing.T) {
 	}
 }
 
+func TestWhatIsFrozenIsLookedAt(t *testing.T) {
+	path := disk(t)
+	other := errors.New("another release")
+	asked := request
+	asked.Frozen = func() error {
+		if !scratch.Frozen(t, path) {
+			t.Error("it was looked at before it was frozen")
+		}
+		return other
+	}
+	if _, err := maker(&fakeEC2{}, path, 5*time.Second).Create(t.Context(), asked); !errors.Is(err, other) {
+		t.Errorf("Create() = %v", err)
+	}
+	if scratch.Frozen(t, path) {
+		t.Error("left frozen")
+	}
+}
+
 func TestAnswerAfterTheThawDoesNotCount(t *testing.T) {
 	path := disk(t)
 	late := "snap-late"
