@@ -143,6 +143,7 @@ func (f *follower) Volume(ctx context.Context) (*release.Volume, string, error) 
 
 // RunPrograms has systemd run them, in a unit that is not hardened as this one is.
 func (f *follower) RunPrograms(ctx context.Context) error {
+	stale := f.runDir.ForgetPrograms() // the unit may not start at all, and then nobody replaces it
 	said := &output.Ends{}
 	cmd := exec.CommandContext(ctx, "systemctl", "start", activateUnit)
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = said, said, time.Second
@@ -150,7 +151,7 @@ func (f *follower) RunPrograms(ctx context.Context) error {
 	if err == nil || ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if ended, readErr := f.runDir.ReadPrograms(); readErr == nil && ended != nil && ended.Error != "" {
+	if ended, readErr := f.runDir.ReadPrograms(); stale == nil && readErr == nil && ended != nil && ended.Error != "" {
 		return errors.New(ended.Error)
 	}
 	answer := strings.Join(strings.Fields(said.String()), " ")

@@ -133,6 +133,10 @@ func TestFollowHasSystemdRunThePrograms(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, a.runDir.WritePrograms(status.Programs{Generation: 5, Error: "50-reload ended with exit code 7"}))
+	if err := f.RunPrograms(t.Context()); err == nil || !strings.Contains(err.Error(), "Job failed") || strings.Contains(err.Error(), "50-reload") {
+		t.Errorf("of a unit that did not start: %v", err)
+	}
+	systemctl(`echo '{"generation": 5, "error": "50-reload ended with exit code 7"}' > ` + string(a.runDir) + "/activate.json; exit 1")
 	if err := f.RunPrograms(t.Context()); err == nil || err.Error() != "50-reload ended with exit code 7" {
 		t.Error(err)
 	}

@@ -64,8 +64,16 @@ func (d Dir) ReadFollow() (*Follow, error) { return readJSON[Follow](d, followNa
 // WritePrograms replaces activate.json.
 func (d Dir) WritePrograms(p Programs) error { return d.writeJSON(programsName, p) }
 
-// ReadPrograms returns activate.json; nil: no programs have run in this boot.
+// ReadPrograms returns activate.json; nil: no programs have run in this boot, or they run now.
 func (d Dir) ReadPrograms() (*Programs, error) { return readJSON[Programs](d, programsName) }
+
+// ForgetPrograms removes activate.json.
+func (d Dir) ForgetPrograms() error {
+	if err := os.Remove(filepath.Join(string(d), programsName)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
 
 func (d Dir) writeJSON(name string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
