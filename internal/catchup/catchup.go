@@ -145,11 +145,25 @@ func (v *Volume) to(ctx context.Context, p pointer.Pointer) (Way, error) {
 			return Way{}, err
 		}
 	}
-	edges, held, err := v.way(p)
-	if err != nil {
-		return Way{}, err
+	damaged := map[string]bool{}
+	for {
+		edges, held, err := v.way(p, damaged)
+		if err != nil {
+			return Way{}, err
+		}
+		way, err := v.goOver(ctx, edges, held)
+		if !errors.Is(err, release.ErrBase) || way.Packs > 0 {
+			return way, err
+		}
+		damaged[way.From] = true // there may be a way from another one that is held
+		if _, _, none := v.way(p, damaged); none != nil {
+			return way, err
+		}
 	}
-	way := Way{}
+}
+
+// goOver makes a release by each of the packs, one after the other.
+func (v *Volume) goOver(ctx context.Context, edges []pointer.Edge, held []string) (way Way, err error) {
 	for i, e := range edges {
 		step := release.Step{From: named(held, e.From), FromDigest: e.From, To: e.Release, ToDigest: e.To}
 		if i > 0 {
@@ -166,11 +180,13 @@ func (v *Volume) to(ctx context.Context, p pointer.Pointer) (Way, error) {
 }
 
 // way returns the packs from what the volume holds to the pointer's release.
-func (v *Volume) way(p pointer.Pointer) (edges []pointer.Edge, held []string, err error) {
+// Those that are damaged are none.
+func (v *Volume) way(p pointer.Pointer, damaged map[string]bool) (edges []pointer.Edge, held []string, err error) {
 	held, err = v.Releases()
 	if err != nil {
 		return nil, nil, err
 	}
+	held = slices.DeleteFunc(held, func(id string) bool { return damaged[id] })
 	edges, found := p.Way(func(digest string) bool {
 		if digest == p.Digest {
 			return slices.Contains(held, p.Release)
@@ -200,6 +216,11 @@ func named(held []string, digest string) string {
 
 // step goes over one edge.
 func (v *Volume) step(ctx context.Context, e pointer.Edge, s release.Step) (err error) {
+	if v.Served { // on a volume that nobody serves there is nothing that could go
+		if err := v.MakeRoom(ctx, e.Bytes, v.Wanted, s.From); err != nil {
+			return fmt.Errorf("keep pack %s: %w", e.Pack, err)
+		}
+	}
 	file, err := v.fetch(ctx, e)
 	if err != nil {
 		return err

@@ -3,6 +3,7 @@ package catchup
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/store"
+	"ebs-release/internal/test/scratch"
 
 	"filippo.io/age"
 )
@@ -500,6 +502,55 @@ func TestNothingIsLeftOnTheVolume(t *testing.T) {
 		left, err := filepath.Glob(filepath.Join(v.Root(), ".ebs-release", "*.partial"))
 		if err != nil || len(left) > 0 {
 			t.Errorf("left behind: %v, %v", left, err)
+		}
+	}
+}
+
+// What may go for the new tree goes for its pack, too.
+func TestRoomIsMadeForThePack(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.web.Close()
+	w.web = nil
+	disk := scratch.Disk(t, 64<<20, "mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal")
+	point := t.TempDir()
+	scratch.Mount(t, disk, point, "ext4", 0, "")
+	var err error
+	if w.member, err = release.Open(point); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.member.Close() })
+	if err := w.member.Init(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	w.edges = nil
+	for n, mib := range []int{4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 24} { // the ten leave about 20 MiB: the last pack alone does not fit
+		dir, content := t.TempDir(), make([]byte, mib<<20)
+		_, _ = rand.Read(content)
+		if err := os.WriteFile(filepath.Join(dir, "big"), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		made, err := w.server.Ingest(t.Context(), dir, time.Now().Add(time.Duration(n)*time.Second), gc.Wanted{Keep: 50})
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := ""
+		if n > 0 {
+			from = w.releases[len(w.releases)-1].ID
+		}
+		e, err := Make(t.Context(), w.server, w.objects, from, made.ID, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.edges, w.releases = append(w.edges, e), append(w.releases, made)
+		p := w.pointer()
+		to := w.volume(true)
+		to.Wanted.Keep = 20
+		if _, err := to.To(t.Context(), p); err != nil {
+			t.Fatalf("release %d: %v", n+1, err)
+		}
+		w.holds(t, made)
+		if err := w.member.Activate(t.Context(), made.ID, made.Digest, p.Generation); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -79,7 +79,7 @@ func (v *Volume) try(ctx context.Context, e pointer.Edge, do func(from store.Rea
 // InReach says whether the store has the packs that To would need, without fetching them: nil, or
 // what To would say.
 func (v *Volume) InReach(ctx context.Context, p pointer.Pointer) error {
-	way, _, err := v.way(p)
+	way, _, err := v.way(p, nil)
 	for _, e := range way {
 		if err != nil {
 			break

@@ -62,7 +62,7 @@ func TestMembersThatFollowAreWaitedFor(t *testing.T) {
 	if err != nil || o.OnIt != 2 || o.Result != publish.ResultConverged || o.Live < 12_000 {
 		t.Errorf("%+v, %v", o, err)
 	}
-	if !slices.ContainsFunc(w.events, func(e publish.Event) bool { return strings.Contains(e.Text, "nothing to transfer") }) {
+	if !slices.ContainsFunc(w.events, func(e publish.Event) bool { return strings.Contains(e.Text, "nothing to stage") }) {
 		t.Error("nothing is said of P3")
 	}
 }

@@ -102,7 +102,7 @@ func (r *run) stage(ctx context.Context) error {
 	})
 	do(func() error {
 		if r.Dialer == nil {
-			r.say(Event{Kind: KindNote, Text: "there is nothing to transfer: the members follow the pointer, and fetch by themselves"})
+			r.say(Event{Kind: KindNote, Text: "there is nothing to stage: the members follow the pointer, and fetch by themselves"})
 			return nil
 		}
 		return r.stageAll(ctx, completed)

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/push"
+	"ebs-release/internal/release"
 	"ebs-release/internal/words"
 )
 
@@ -21,29 +24,28 @@ func newMorePacks() morePacks {
 	return morePacks{make(chan struct{}, 1), map[string]pointer.Edge{}}
 }
 
-// lead has a member fetch the release. Where no pack that the pointer lists leads on from what it
-// holds, one is made: from the newest release that both sides hold, or else from nothing.
-func (ms *members) lead(ctx context.Context, s Session, to push.Desired) (push.Fetched, error) {
-	tried := map[string]bool{}
-	for {
-		fetched, err := s.Stage(ctx, to)
-		none, found := errors.AsType[*push.NoWayError](err)
-		if !found || tried[""] {
-			return fetched, err
-		}
-		from := ms.newestOfBoth(none, to.Pointer, tried)
-		tried[from] = true
-		edge, err := ms.another(ctx, from, to.Pointer)
-		if err != nil {
-			return fetched, fmt.Errorf("%w; and a pack for it could not be made: %w", none, err)
-		}
-		to.Edges = append(to.Edges[:len(to.Edges):len(to.Edges)], edge)
+// another returns a pack for a member that said that none leads on: from the newest release that
+// both sides hold and that was not tried, or else from nothing. It takes as long as it takes: it is
+// for all who need it, and no member's timeout.
+func (ms *members) another(ctx context.Context, noWay error, next pointer.Pointer, tried map[string]bool) (pointer.Edge, error) {
+	if tried[""] {
+		return pointer.Edge{}, noWay
 	}
+	from := ""
+	if none, ok := errors.AsType[*push.NoWayError](noWay); ok {
+		from = ms.newestOfBoth(none.Held, next, tried)
+	}
+	tried[from] = true
+	edge, err := ms.make(ctx, from, next)
+	if err != nil {
+		err = fmt.Errorf("%w; and a pack for it could not be made: %w", noWay, err)
+	}
+	return edge, err
 }
 
 // newestOfBoth returns "" when there is none.
-func (ms *members) newestOfBoth(member *push.NoWayError, next pointer.Pointer, tried map[string]bool) (id string) {
-	for _, h := range member.Held {
+func (ms *members) newestOfBoth(held []release.Held, next pointer.Pointer, tried map[string]bool) (id string) {
+	for _, h := range held {
 		if tried[h.ID] || h.ID <= id || h.Digest == next.Digest {
 			continue
 		}
@@ -54,7 +56,7 @@ func (ms *members) newestOfBoth(member *push.NoWayError, next pointer.Pointer, t
 	return id
 }
 
-func (ms *members) another(ctx context.Context, from string, next pointer.Pointer) (pointer.Edge, error) {
+func (ms *members) make(ctx context.Context, from string, next pointer.Pointer) (pointer.Edge, error) {
 	select {
 	case ms.more.turn <- struct{}{}:
 		defer func() { <-ms.more.turn }()
@@ -69,10 +71,34 @@ func (ms *members) another(ctx context.Context, from string, next pointer.Pointe
 		return edge, err
 	}
 	ms.more.made[from] = edge
-	text := fmt.Sprintf("%s from release %s", words.Bytes(edge.Bytes), from)
-	if from == "" {
-		text = fmt.Sprintf("%s from nothing", words.Bytes(edge.Bytes))
-	}
-	ms.say(Event{Kind: KindNote, Text: text + ", in the store, for members that no other pack leads on"})
+	ms.say(Event{Kind: KindNote, Text: packText(edge, from) + ", for members that no other pack leads on"})
 	return edge, nil
+}
+
+func packText(e pointer.Edge, from string) string {
+	if from == "" {
+		return fmt.Sprintf("%s from nothing, in the store", words.Bytes(e.Bytes))
+	}
+	return fmt.Sprintf("%s from release %s, in the store", words.Bytes(e.Bytes), from)
+}
+
+// leadFollowers lists packs for members that nobody logs in to, where none leads on from what they
+// report: from that, or, where the release volume does not have it, from nothing.
+func (r *run) leadFollowers(ctx context.Context) error {
+	if r.Dialer != nil {
+		return nil
+	}
+	for _, id := range slices.Sorted(maps.Keys(r.members.releases())) {
+		digest, err := r.Tree.ManifestDigest(id)
+		if err != nil {
+			id, digest = "", ""
+		}
+		if _, found := wayFrom(digest, r.next); found {
+			continue
+		}
+		if err := r.listPack(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,9 +1,12 @@
 package publish_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/push"
@@ -58,5 +61,59 @@ func TestMemberThatNothingLeadsOnIsTold(t *testing.T) {
 	o, code, err := w.runWithPacks(t)
 	if code != 5 || o.OnIt != 1 || err == nil || !strings.Contains(err.Error(), "the disk is bad") {
 		t.Errorf("code %d, %v, %+v", code, err, o)
+	}
+}
+
+// slowPacks take longer than a step on a member may.
+type slowPacks struct{ *world }
+
+func (s slowPacks) Make(ctx context.Context, from, to string) (pointer.Edge, error) {
+	select {
+	case <-time.After(5 * time.Minute): // of one
+		return s.world.Make(ctx, from, to)
+	case <-ctx.Done():
+		return pointer.Edge{}, ctx.Err()
+	}
+}
+
+func TestPackForMembersTakesAsLongAsItTakes(t *testing.T) {
+	w := newWorld("a", "b", "c")
+	w.boxes["a"].leads, w.boxes["b"].leads = needs(nil, ""), needs(nil, "")
+	synctest.Test(t, func(t *testing.T) {
+		p := w.publisher()
+		p.Keys, p.Packs = nil, slowPacks{w}
+		o, err := p.Publish(t.Context(), "source")
+		if err != nil || o.OnIt != 3 {
+			t.Errorf("%v, %+v", err, o)
+		}
+	})
+	if got := strings.Join(w.did("pack"), ", "); got != "pack r1 r2, pack  r2" {
+		t.Errorf("made %q", got)
+	}
+}
+
+// Nobody logs in to members that follow: the pointer lists what leads them on.
+func TestPointerLeadsFollowersOn(t *testing.T) {
+	for name, tc := range map[string]struct {
+		on   string // that a member reports
+		want string
+	}{
+		"the release before":          {"r1", "pack r1 r2"},
+		"an older one, which is here": {"r0", "pack r1 r2, pack r0 r2"},
+		"an older one, which is not":  {"r-unknown", "pack r1 r2, pack  r2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld("a", "b", "c")
+			w.trees["r0"] = "d0"
+			w.boxes["a"].Release, w.boxes["b"].Release = tc.on, tc.on
+			synctest.Test(t, func(t *testing.T) {
+				p := w.publisher()
+				p.Keys, p.Dialer, p.Settings.ConvergeDeadline = nil, nil, time.Second // none of them follows: that is not the point
+				_, _ = p.Publish(t.Context(), "source")
+			})
+			if got := strings.Join(w.did("pack"), ", "); got != tc.want || len(w.pointer.Edges) != strings.Count(tc.want, "pack") {
+				t.Errorf("made %q, lists %d", got, len(w.pointer.Edges))
+			}
+		})
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"ebs-release/internal/pointer"
-	"ebs-release/internal/words"
 )
 
 // mostSteps is how many packs an instance that launches may need at most, and how many a pointer
@@ -57,6 +56,9 @@ func (r *run) leadHere(ctx context.Context) (bool, error) {
 			return false, err
 		}
 	}
+	if err := r.leadFollowers(ctx); err != nil {
+		return false, err
+	}
 	from := r.before.Holds()
 	r.next.Snapshots, r.next.SnapshotOf = r.before.Snapshots, &from
 	if s, found := newest(r.next, r.past, listed()); found {
@@ -87,17 +89,22 @@ func (r *run) addPack(ctx context.Context, id, digest string) (bool, error) {
 	if digest == r.next.Digest || !r.hasHere(id, digest) {
 		return false, nil
 	}
+	return true, r.listPack(ctx, id)
+}
+
+// listPack makes a pack, which the next pointer lists.
+func (r *run) listPack(ctx context.Context, id string) error {
 	edge, err := r.Packs.Make(ctx, id, r.next.Release)
 	if err != nil {
-		return false, err
+		return err
 	}
 	r.next.Edges = append(r.next.Edges, edge)
 	if over := len(r.next.Edges) - mostSteps; over > 0 {
 		r.next.Edges = r.next.Edges[over:]
 	}
 	r.packed += edge.Bytes
-	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("%s from release %s, in the store", words.Bytes(edge.Bytes), id)})
-	return true, nil
+	r.say(Event{Kind: KindNote, Text: packText(edge, id)})
+	return nil
 }
 
 // activateHere makes the release current on the release volume.

@@ -26,27 +26,45 @@ func (ms *members) connect(ctx context.Context, m *member) error {
 	return ms.step(ctx, m, "connect to", slotted, func(context.Context, Session, fleet.Member) error { return nil })
 }
 
-// stage gives the member the tree, not yet active. One that has it is left alone.
+// stage has the member fetch the tree, which does not become active. One that has it is left alone.
+// Where no pack that the pointer lists leads on from what it holds, another one is made.
 func (ms *members) stage(ctx context.Context, m *member, next pointer.Pointer) error {
-	return ms.step(ctx, m, "stage on", slotted, func(ctx context.Context, s Session, as fleet.Member) error {
-		ms.mu.Lock()
-		has, wanted := as.VolumeID != "" && m.staged == as.VolumeID, ms.wanted
-		ms.mu.Unlock()
-		if has {
+	to, tried := push.Desired{Pointer: next}, map[string]bool{}
+	for {
+		var noWay error
+		err := ms.step(ctx, m, "stage on", slotted, func(ctx context.Context, s Session, as fleet.Member) error {
+			ms.mu.Lock()
+			has, wanted := as.VolumeID != "" && m.staged == as.VolumeID, ms.wanted
+			ms.mu.Unlock()
+			if has {
+				return nil
+			}
+			to.Wanted = wanted
+			fetched, err := s.Stage(ctx, to)
+			if _, none := errors.AsType[*push.NoWayError](err); none {
+				noWay = err
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			ms.mu.Lock()
+			m.staged = as.VolumeID
+			ms.fetched.Packs += fetched.Packs
+			ms.fetched.Bytes += fetched.Bytes
+			ms.mu.Unlock()
+			ms.say(Event{Kind: KindStaged, Member: as.InstanceID})
 			return nil
+		})
+		if err != nil || noWay == nil {
+			return err
 		}
-		fetched, err := ms.lead(ctx, s, push.Desired{Pointer: next, Wanted: wanted})
+		edge, err := ms.another(ctx, noWay, next, tried)
 		if err != nil {
 			return err
 		}
-		ms.mu.Lock()
-		m.staged = as.VolumeID
-		ms.fetched.Packs += fetched.Packs
-		ms.fetched.Bytes += fetched.Bytes
-		ms.mu.Unlock()
-		ms.say(Event{Kind: KindStaged, Member: as.InstanceID})
-		return nil
-	})
+		to.Edges = []pointer.Edge{edge} // alone: those of before led nowhere
+	}
 }
 
 func (ms *members) stageWithRetries(ctx context.Context, m *member, next pointer.Pointer) error {

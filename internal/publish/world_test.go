@@ -181,9 +181,14 @@ func (w *world) CompareAndSwap(_ context.Context, from, to pointer.Pointer) erro
 // errLost: the effect came, the answer did not.
 var errLost = errors.New("the answer was lost")
 
-func (w *world) Current() (string, error)                 { return w.current, nil }
-func (w *world) Generation() (int64, error)               { return w.fence, nil }
-func (w *world) ManifestDigest(id string) (string, error) { return w.trees[id], nil }
+func (w *world) Current() (string, error)   { return w.current, nil }
+func (w *world) Generation() (int64, error) { return w.fence, nil }
+func (w *world) ManifestDigest(id string) (string, error) {
+	if w.trees[id] == "" {
+		return "", fmt.Errorf("release %s is not on the volume", id)
+	}
+	return w.trees[id], nil
+}
 
 func (w *world) Ingest(_ context.Context, source string, _ time.Time, wanted gc.Wanted) (release.Ingested, error) {
 	w.wanted = wanted

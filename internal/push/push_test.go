@@ -160,6 +160,54 @@ func TestMemberThatNoPackLeadsOnSaysWhatItHolds(t *testing.T) {
 	}
 }
 
+func TestMemberSaysThatAPackIsGone(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	want := f.desired(t, server, second, first.ID)
+	if err := os.RemoveAll(f.store + "/packs"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := f.open(t).Stage(t.Context(), want)
+	if none, ok := errors.AsType[*NoWayError](err); !ok || len(none.Held) != 1 || !strings.Contains(none.Reason, "is gone") {
+		t.Errorf("%v, %+v", err, none)
+	}
+}
+
+// The shortest way is from what is damaged: there is another one.
+func TestMemberGoesAnotherWayThanFromWhatIsDamaged(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	put(t, f.Path(first.ID), "same", "x")
+	fetched, err := f.open(t).Stage(t.Context(), f.desired(t, server, second, first.ID, ""))
+	if err != nil || fetched.Packs != 1 {
+		t.Fatalf("%+v, %v", fetched, err)
+	}
+	same(t, server.Path(second.ID), f.Path(second.ID))
+}
+
+// A program may reboot the machine: what the next boot believes is on the volume before it runs.
+func TestKeysAreThereBeforeThePrograms(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/50-reboot", []byte("#!/bin/sh\ncat "+f.Root()+"/.ebs-release/keys >&2; exit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f.agent(t, "PUSH_TEST_HOOKS="+dir)
+	s, want := f.open(t), f.desired(t, server, second, first.ID)
+	want.Keys = []string{"ed25519:one"}
+	if _, err := s.Stage(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Activate(t.Context(), want)
+	if failed, ok := errors.AsType[*HookError](err); !ok || failed.Line != want.Keys[0] {
+		t.Fatalf("%v", err)
+	}
+	older := want
+	older.Generation, older.Keys = 1, []string{"ed25519:another"}
+	wantError(t, s.Activate(t.Context(), older), ErrFenced)
+	if keys, err := f.Keys(); err != nil || keys[0] != want.Keys[0] {
+		t.Errorf("an older generation changed the keys: %v, %v", keys, err)
+	}
+}
+
 // A member's volume may be from before there were keys, or from before they were changed.
 func TestKeysComeWithTheActivation(t *testing.T) {
 	server, f, _, second := two(t, volume(t))

@@ -115,11 +115,8 @@ func (r *Receiver) stage(ctx context.Context, v *release.Volume, q wire.Request)
 	way, err := to.To(ctx, pointer.Pointer{Generation: q.Generation, Release: q.Release, Digest: q.Digest, Edges: q.Edges})
 	answer := wire.Staged{Schema: wire.Schema, State: wire.StatePresent, Release: q.Release, Packs: way.Packs, Bytes: way.Bytes}
 	damaged := errors.Is(err, release.ErrBase)
-	switch {
-	case errors.Is(err, release.ErrOldPointer):
-		return nil, exit.With(exit.Conflict, err)
-	case !damaged && !errors.Is(err, catchup.ErrNoWay):
-		return answer, err
+	if !damaged && !errors.Is(err, catchup.ErrNoWay) && !errors.Is(err, catchup.ErrGone) {
+		return answer, oldGeneration(err)
 	}
 	answer.State, answer.Reason = wire.StateNoWay, words.OneLine(err)
 	if answer.Held, err = v.Holds(); damaged {
@@ -133,15 +130,26 @@ func (r *Receiver) activate(ctx context.Context, v *release.Volume, q wire.Reque
 	active := wire.Activated{Schema: wire.Schema, State: wire.StateActive, Generation: q.Generation, Release: q.Release}
 	err := v.CheckStore(q.Store)
 	if err == nil {
+		err = oldGeneration(v.CheckFence(q.Generation))
+	}
+	if err == nil { // before the programs, which may reboot: the pointer is signed by these by now
+		err = catchup.SetKeys(ctx, v, q.Keys, q.PackKey)
+	}
+	if err == nil {
 		err = activation.Run(ctx, v, r.Hooks, activation.Target{Release: q.Release, Digest: q.Digest, Generation: q.Generation})
 	}
 	if failed, ok := errors.AsType[*hook.Failure](err); ok {
 		active.Hook, err = &wire.Hook{Name: failed.Name, Code: failed.Code, Line: failed.Line}, nil
 	}
-	if err == nil {
-		err = catchup.SetKeys(ctx, v, q.Keys, q.PackKey)
-	}
 	return active, err
+}
+
+// oldGeneration gives the error of a pointer that goes back its exit code.
+func oldGeneration(err error) error {
+	if errors.Is(err, release.ErrOldPointer) {
+		return exit.With(exit.Conflict, err)
+	}
+	return err
 }
 
 // wanted is what a request says of what to keep.

@@ -17,6 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// MakeRoom has room for as many bytes, as makeRoom does.
+func (v *Volume) MakeRoom(ctx context.Context, need int64, wanted gc.Wanted, base string) error {
+	if free, err := v.free(); err != nil || need <= free {
+		return err
+	}
+	return v.locked(ctx, func() error { return v.makeRoom(ctx, need, wanted, base) })
+}
+
 // makeRoom makes a full disk known before anything is written, and gives up releases before that:
 // those that are needed least, one by one, until there is room. What it cannot foresee the kernel
 // says later.

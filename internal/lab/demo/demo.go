@@ -1,6 +1,7 @@
 // Package demo is the main job of ebs-release from end to end, on real input, with the real
 // programs, driven as an operator would: publish, boot, publish while the group grows, compare,
-// reboot, scale in. It checks what it shows.
+// publish to members that follow, boot without a snapshot of the release, reboot, scale in. It
+// checks what it shows.
 package demo
 
 import (
@@ -19,7 +20,9 @@ import (
 
 const (
 	group = "web"
-	peak  = 5
+	grown = 5 // members, while release two is published
+	peak  = 6
+	last  = 3 // generation
 	limit = 3 * time.Minute
 
 	sourceOne = "/srv/source/one" // release one, as the release server sees it
@@ -70,7 +73,7 @@ func Run(ctx context.Context, opts lab.Options, source string, out io.Writer) (e
 		return fmt.Errorf("demo: %w", err)
 	}
 	fmt.Fprintf(out, "demo: %s\n", result)
-	if result != fmt.Sprintf("%d/%d members on generation 2, 0 stale, 0 orphan volumes", peak, peak) {
+	if result != fmt.Sprintf("%d/%[1]d members on generation %d, 0 stale, 0 orphan volumes", peak, last) {
 		return errors.New("demo: not as it should be, see the line before")
 	}
 	return nil
@@ -99,7 +102,7 @@ func (d *demo) run(ctx context.Context, source string) (result string, err error
 	if err := edit(ctx, d.server); err != nil {
 		return "", err
 	}
-	d.say("publish release two, while %s grows from 3 to %d", group, peak)
+	d.say("publish release two, while %s grows from 3 to %d", group, grown)
 	if err := d.publishWhileGrowing(ctx); err != nil {
 		return "", err
 	}
@@ -107,7 +110,16 @@ func (d *demo) run(ctx context.Context, source string) (result string, err error
 	if err := d.operator(ctx, "ebs-release", "status"); err != nil {
 		return "", err
 	}
-	good, stale, err := d.inspect(ctx, 2)
+	if good, _, err := d.inspect(ctx, 2); err != nil || good != grown {
+		return "", errors.Join(err, fmt.Errorf("%d of %d members are right", good, grown))
+	}
+	if err := d.follow(ctx); err != nil {
+		return "", err
+	}
+	if err := d.catchUp(ctx); err != nil {
+		return "", err
+	}
+	good, stale, err := d.inspect(ctx, last)
 	if err != nil {
 		return "", err
 	}
@@ -123,7 +135,7 @@ func (d *demo) run(ctx context.Context, source string) (result string, err error
 		return "", err
 	}
 	d.say("take the lab down")
-	return fmt.Sprintf("%d/%d members on generation 2, %d stale, %d orphan volumes", good, peak, stale, orphans), nil
+	return fmt.Sprintf("%d/%d members on generation %d, %d stale, %d orphan volumes", good, peak, last, stale, orphans), nil
 }
 
 // say talks about a step, with the time since the start.

@@ -48,8 +48,8 @@ func (d *demo) publishWhileGrowing(ctx context.Context) error {
 	began := time.Now()
 	published := make(chan error, 1)
 	go func() { published <- d.operator(ctx, "ebs-release", "publish", sourceTwo, "--message", "release two") }()
-	d.say("the pointer still says generation 1: scale %s to %d", group, peak)
-	scaled := d.lab.Account.SetDesired(group, peak)
+	d.say("the pointer still says generation 1: scale %s to %d", group, grown)
+	scaled := d.lab.Account.SetDesired(group, grown)
 	committed, err := d.waitCommit(ctx, published)
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ func (d *demo) publishWhileGrowing(ctx context.Context) error {
 	if err := errors.Join(<-published, scaled); err != nil {
 		return err
 	}
-	if _, err := d.lab.AllBooted(ctx, group, peak); err != nil {
+	if _, err := d.lab.AllBooted(ctx, group, grown); err != nil {
 		return err
 	}
 	between := 0
