@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/publish"
@@ -103,6 +104,51 @@ func TestVolumeThatIsBusyIsLeftAlone(t *testing.T) {
 	elsewhere(w)
 	w.claimed = true
 	if _, code, err := w.converge(t); code != exit.Conflict || len(w.did("catch up", "flip", "activate")) != 0 {
+		t.Errorf("code %d, %v; did %q", code, err, w.log)
+	}
+}
+
+// Another publish that was overtaken may be late with its report, and EC2's listing is late, too:
+// this one does not end before the tags are listed as it has reported them, and pauses in between.
+func TestReportIsLookedAt(t *testing.T) {
+	w := newWorld("a")
+	var since time.Time
+	late := 0
+	w.onList = func(int) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		b := w.boxes["a"]
+		switch {
+		case b.Generation != 2 || late == 100:
+			return
+		case since.IsZero():
+			since = time.Now()
+		}
+		if time.Since(since) < 10*time.Second {
+			late++
+			b.Generation, b.Release = 1, "r1"
+		}
+	}
+	o, code, err := w.runWithPacks(t)
+	if b := w.boxes["a"]; code != 0 || o.OnIt != 1 || b.Generation != 2 || b.Release != "r2" {
+		t.Errorf("code %d, %v, %+v; the tags say %d %s", code, err, o, b.Generation, b.Release)
+	}
+	if got := len(w.did("report")); got != late+1 || late < 3 || late > 15 {
+		t.Errorf("%d reports, %d listings that said something else", got, late)
+	}
+}
+
+// What this run would report may be overtaken since its round began.
+func TestOvertakenPublishReportsNothing(t *testing.T) {
+	w := newWorld("a")
+	w.hook = func(call string) error {
+		if call == "activate a" {
+			w.pointer.Generation, w.pointer.By = 3, "another"
+		}
+		return nil
+	}
+	_, code, err := w.runWithPacks(t)
+	if code != exit.Conflict || len(w.did("report")) != 0 || !strings.Contains(err.Error(), "published meanwhile by another") {
 		t.Errorf("code %d, %v; did %q", code, err, w.log)
 	}
 }

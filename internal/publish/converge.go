@@ -36,10 +36,9 @@ func (r *run) converge(ctx context.Context) error {
 		listed := time.Now()
 		var behind int
 		behind, listErr = r.round(ctx)
-		var coded *exit.Error
 		wait := gap
 		switch {
-		case errors.As(listErr, &coded):
+		case isCoded(listErr):
 			return listErr
 		case listErr != nil || behind > 0:
 			clean = time.Time{}
@@ -85,10 +84,8 @@ func (r *run) tellWaiting(ctx context.Context) {
 // round is one listing and the work that follows from it. It returns how many members were behind
 // as listed.
 func (r *run) round(ctx context.Context) (behind int, err error) {
-	is, err := r.Store.Read(ctx)
-	if err == nil && is.Generation > r.next.Generation {
-		return 0, exit.With(exit.Conflict,
-			fmt.Errorf("generation %d was published meanwhile by %s, which has to converge now", is.Generation, is.By))
+	if err := r.members.overtaken(ctx, r.next); exit.Code(err) == exit.Conflict { // without a store it goes on
+		return 0, err
 	}
 	if err := r.members.list(ctx, r.next); err != nil {
 		r.say(Event{Kind: KindWarning, Text: err.Error()})
@@ -115,10 +112,18 @@ func (r *run) round(ctx context.Context) (behind int, err error) {
 		return r.members.activate(ctx, m, r.next, nil)
 	})
 	if err := r.members.report(ctx, r.next); err != nil {
-		r.say(Event{Kind: KindWarning, Text: err.Error()})
+		if !isCoded(err) {
+			r.say(Event{Kind: KindWarning, Text: err.Error()})
+		}
 		return behind, err
 	}
 	return behind, nil
+}
+
+// isCoded: it ends P5.
+func isCoded(err error) bool {
+	_, coded := errors.AsType[*exit.Error](err)
+	return coded
 }
 
 // firstWave activates on all members that have the tree already, and on no other, so that the time

@@ -41,6 +41,7 @@ type member struct {
 	active       string // the volume that this run has activated on, with all programs
 	hookFailedOn string // the volume that this run has activated on, but a program failed
 	reported     bool   // that was written to the volume's tags
+	overwritten  bool   // and yet the last listing shows something else
 	session      Session
 	dialed       string    // address and host key of the session
 	busy         bool      // somebody works on it
@@ -89,6 +90,16 @@ func (m *member) standing() Standing {
 		return StandsAhead
 	}
 	return StandsBehind
+}
+
+// compare looks whether a listing shows what this run has reported. It does not where a publish that
+// this one has overtaken was late with its own report, or where the listing is older.
+func (m *member) compare() {
+	here := m.VolumeID != "" && (m.active == m.VolumeID || m.hookFailedHere())
+	m.overwritten = here && m.reported && (m.Generation != m.wanted.generation || m.Release != m.wanted.release)
+	if m.overwritten {
+		m.reported = false
+	}
 }
 
 // elsewhere: two stores may count alike, so that generation and release say nothing.

@@ -102,6 +102,7 @@ func (ms *members) take(found []fleet.Member, wanted target) (ignored []fleet.Me
 			ignored = append(ignored, f)
 		}
 		m.Member, m.wanted, m.gone = f, wanted, false
+		m.compare()
 		if ms.Dialer == nil {
 			m.follow(ms.moved)
 		}
@@ -150,12 +151,19 @@ func (ms *members) having(ways ...Standing) []*member {
 	return found
 }
 
-// open counts the members that are to be worked on, or waited for.
-func (ms *members) open() int {
-	found := ms.having(append(slices.Clone(openStandings), StandsBooting)...)
+// open counts the members that are to be worked on, or waited for; also until a listing shows what
+// was reported of them.
+func (ms *members) open() (count int) {
+	ways := append(slices.Clone(openStandings), StandsBooting)
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	return len(slices.DeleteFunc(found, (*member).hookFailedHere))
+	for _, m := range ms.all {
+		switch {
+		case m.overwritten && !m.gone && !isLeaving(m.LifecycleState), slices.Contains(ways, m.standing()) && !m.hookFailedHere():
+			count++
+		}
+	}
+	return count
 }
 
 // due returns the members that stand in one of the ways and whose last failure is long enough ago.

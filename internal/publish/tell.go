@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
 	"ebs-release/internal/words"
@@ -30,6 +31,13 @@ func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
 		}
 	}
 	ms.mu.Unlock()
+	if len(todo) == 0 {
+		return nil
+	}
+	// Another publish may have gone on from here, and reported already.
+	if err := ms.overtaken(ctx, next); err != nil {
+		return err
+	}
 	var errs []error
 	for state, some := range todo {
 		var volumes []string
@@ -48,6 +56,19 @@ func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
 		ms.mu.Unlock()
 	}
 	return errors.Join(errs...)
+}
+
+// overtaken is an error when the pointer is above this run's generation.
+func (ms *members) overtaken(ctx context.Context, next pointer.Pointer) error {
+	is, err := ms.Store.Read(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read the pointer: %w", err)
+	case is.Generation > next.Generation:
+		return exit.With(exit.Conflict,
+			fmt.Errorf("generation %d was published meanwhile by %s, which has to converge now", is.Generation, is.By))
+	}
+	return nil
 }
 
 // progress counts. During P3 a member is done when it has the tree, otherwise when it is on the
