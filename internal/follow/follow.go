@@ -23,6 +23,7 @@ import (
 const (
 	mostPause = 2 * time.Minute // between two tries of what fails
 	fullEvery = 5 * time.Minute // the volume is looked at this often, though the pointer is the same
+	baseRest  = time.Hour       // what cannot be made of this base costs its packs each time
 )
 
 // Follower has the parts that it works with, and what it knows.
@@ -41,9 +42,16 @@ type Follower struct {
 	due      time.Time     // when the volume is looked at though the document is the same
 	err      error         // what came of the last time that it was looked at
 	failures int           // of those, in a row
+	unusable base          // nothing could be made of it for this document
 	state    status.Follow
 	written  status.Follow
 	said     map[string]bool // causes of trouble that are in the log, since all was well
+}
+
+// base is what a volume serves, and until when it is not tried again.
+type base struct {
+	volume, release string
+	rests           time.Time
 }
 
 // Store is where the pointer and the packs lie.

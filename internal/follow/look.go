@@ -38,7 +38,7 @@ func (f *Follower) look(ctx context.Context) (pause time.Duration, err error) {
 	}
 	f.unread = 0
 	if moved {
-		f.failures = 0
+		f.failures, f.unusable = 0, base{}
 	} else if time.Now().Before(f.due) {
 		return f.Interval, f.err
 	}
@@ -80,12 +80,23 @@ func (f *Follower) reach(ctx context.Context) error {
 		return waiting{err}
 	}
 	defer func() { _ = v.Close() }()
+	on, err := v.Current()
+	if err != nil {
+		return err
+	}
+	if b := f.unusable; b.volume == id && b.release == on && time.Now().Before(b.rests) {
+		return f.err
+	}
 	err = errMoved
 	for tries := 0; errors.Is(err, errMoved) && tries < mostMoves; tries++ {
 		var p pointer.Pointer
 		if p, err = f.believe(v, id); err == nil {
 			err = f.bring(ctx, v, id, p)
 		}
+	}
+	if errors.Is(err, release.ErrBase) {
+		f.unusable = base{id, on, time.Now().Add(baseRest)}
+		err = fmt.Errorf("%w. Try: ebs-release-agent up, which makes another volume", err)
 	}
 	return err
 }
