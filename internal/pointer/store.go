@@ -154,7 +154,8 @@ func (s *Store) find(ctx context.Context) (Found, error) {
 	}
 	p, err := Parse(data)
 	if err != nil {
-		return Found{}, fmt.Errorf("pointer store: %s/%s: %w", s.at, jsonName, err)
+		return Found{}, fmt.Errorf("pointer store: %s/%s: %w. Try: look at what lies there, and at what is between; "+
+			"%s beside it has what was published", s.at, jsonName, err, historyName)
 	}
 	if p.Legacy() {
 		return Found{}, fmt.Errorf("pointer store: %s/%s is a plain line, want JSON: move it away to start at generation 1", s.at, jsonName)

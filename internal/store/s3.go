@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -15,9 +16,11 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	smithytime "github.com/aws/smithy-go/time"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 const (
@@ -74,6 +77,7 @@ func OpenS3(ctx context.Context, place string, load Load) (*S3, error) {
 		return nil, fmt.Errorf("open %s: %w", place, err)
 	}
 	options := func(o *s3.Options) {
+		o.APIOptions = append(o.APIOptions, keepAnswer)
 		o.UsePathStyle = o.BaseEndpoint != nil
 		o.DisableLogOutputChecksumValidationSkipped = true // KMS and multipart objects have none; nobody reads its log
 	}
@@ -99,6 +103,11 @@ func (s *S3) Get(ctx context.Context, key string, unless Version) (Object, error
 	out, err := s.bodies.GetObject(ctx, in)
 	if err != nil {
 		return Object{}, s.failed(opRead, key, "s3:GetObject", err)
+	}
+	if raw, ok := awsmiddleware.GetRawResponse(out.ResultMetadata).(*smithyhttp.Response); ok && raw.StatusCode == http.StatusPartialContent {
+		_ = out.Body.Close()
+		return Object{}, s.wrap(opRead, key, fmt.Errorf("206: only a part of it came (%s), and all was asked for. "+
+			"Try: look at what is between here and S3: a proxy, a cache", cmp.Or(aws.ToString(out.ContentRange), "it is not said which")))
 	}
 	object := Object{Body: out.Body, Size: -1, Version: Version(aws.ToString(out.ETag))}
 	if out.ContentLength != nil {

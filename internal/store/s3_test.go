@@ -11,12 +11,14 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"ebs-release/internal/lab/bucket"
 	"ebs-release/internal/store"
 	"ebs-release/internal/test/s3"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 )
 
 // way is what happens to a request on its way to a real S3.
@@ -194,6 +196,56 @@ func TestABodyThatIsCutOffIsNoObject(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// What arrives instead of an object is refused before it is read as one, or held.
+func TestAnswersThatAreNoObject(t *testing.T) {
+	server := s3.Start(t)
+	for name, tc := range map[string]struct {
+		status int
+		header http.Header
+		body   io.Reader
+		want   string
+	}{
+		"a part of it":     {206, http.Header{"Content-Range": {"bytes 100-200/1000"}}, strings.NewReader("part"), "206: only a part of it came (bytes 100-200/1000), and all was asked for. Try: "},
+		"a part, unsaid":   {206, http.Header{}, strings.NewReader("part"), "206: only a part of it came (it is not said which)"},
+		"10 GB":            {200, http.Header{}, io.LimitReader(endless{}, 10<<30), "it is larger than 1024 KiB: this is not what is wanted"},
+		"an error in HTML": {403, http.Header{}, strings.NewReader("<html>Sign in</html>"), "403"},
+	} {
+		s := openS3(t, "/prod", via(server, func(r *http.Request, _ func(*http.Request) (*http.Response, error)) (*http.Response, error) {
+			resp := answer(r, tc.status, "", "", tc.header)
+			resp.Body, resp.ContentLength = io.NopCloser(tc.body), -1
+			return resp, nil
+		}))
+		data, _, err := store.ReadAll(t.Context(), s, "release.json", 1<<20, "")
+		if err == nil || !strings.HasPrefix(err.Error(), "read s3://releases/prod/release.json: ") || !strings.Contains(err.Error(), tc.want) ||
+			strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %d bytes, %v", name, len(data), err)
+		}
+	}
+}
+
+// Who waits no longer than the SDK tries is told what S3 said, not that a wait was canceled.
+func TestTheLastAnswerIsSaid(t *testing.T) {
+	server := s3.Start(t)
+	s := openS3(t, "/prod", func(ctx context.Context) (aws.Config, error) {
+		cfg, err := server.Config(ctx)
+		cfg.HTTPClient = way(func(r *http.Request, _ func(*http.Request) (*http.Response, error)) (*http.Response, error) {
+			return answer(r, http.StatusServiceUnavailable, "SlowDown", "Please reduce your request rate.", nil), nil
+		})
+		cfg.Retryer = func() aws.Retryer { return retry.AddWithMaxAttempts(retry.NewStandard(), 100) }
+		return cfg, err
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, _, err := store.ReadAll(ctx, s, "release.json", 1<<20, "")
+	if err == nil || !strings.Contains(err.Error(), "503 SlowDown: S3 asks for fewer requests. Try: ") {
+		t.Errorf("%v", err)
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
 type broken struct{}
 

@@ -117,10 +117,11 @@ func ReadAll(ctx context.Context, r Reader, key string, most int64, unless Versi
 	data, err := io.ReadAll(io.LimitReader(object.Body, most+1))
 	switch {
 	case err != nil:
-		return nil, "", &Error{Op: opRead, On: object.on(r, key), Err: fmt.Errorf("the answer is cut off after %d bytes: %w", len(data), err)}
+		return nil, "", &Error{Op: opRead, On: object.on(r, key), Err: fmt.Errorf("the answer is cut off after %d bytes: %w. "+
+			"Try: again; then look at what is between here and there", len(data), err)}
 	case int64(len(data)) > most:
 		return nil, "", &Error{Op: opRead, On: object.on(r, key),
-			Err: fmt.Errorf("it is larger than %d KiB: this is not what is wanted", most>>10)}
+			Err: fmt.Errorf("it is larger than %d KiB: this is not what is wanted. Try: look at what lies there, and who put it there", most>>10)}
 	}
 	return data, object.Version, nil
 }

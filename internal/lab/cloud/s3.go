@@ -24,7 +24,7 @@ type Objects struct {
 }
 
 // mostObject is how large a request may be, in bytes: its body is held to look at its signature.
-const mostObject = 64 << 20
+const mostObject = 160 << 20
 
 // S3Handler is the account's S3, in path style: it looks at signature and policies, and hands on, in
 // the name of the owner, what is allowed. Faults take its requests by the names of S3's operations,
@@ -150,10 +150,15 @@ func (a *Account) handOn(w http.ResponseWriter, r *http.Request, body []byte, to
 			}
 		},
 		ModifyResponse: func(resp *http.Response) error {
-			if resp.StatusCode == http.StatusNotFound {
+			if resp.StatusCode != http.StatusNotFound {
+				return nil
+			}
+			text, err := io.ReadAll(resp.Body)
+			resp.Body = io.NopCloser(bytes.NewReader(text))
+			if err == nil && bytes.Contains(text, []byte("<Code>NoSuchKey</Code>")) {
 				return missing()
 			}
-			return nil
+			return err
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) { a.refuseS3(w, r, err) },
 	}).ServeHTTP(w, r)

@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"strings"
+	"testing"
 
+	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/bucket"
 	"ebs-release/internal/lab/cloud"
 
@@ -61,5 +63,27 @@ func guarded(r *rig) {
 	}
 	if r.inStore("release.json") != was {
 		r.Error("the pointer was changed")
+	}
+}
+
+// TestLargePackInS3: what is larger than one part goes there in parts, and comes back whole.
+func TestLargePackInS3(t *testing.T) {
+	roles := shippedPolicies(t)
+	r := newRig(t, func(o *lab.Options) { o.S3 = true; o.Policy = roles.Allow })
+	r.sh("mkdir /srv/source; echo one > /srv/source/version")
+	r.ok("init", "--size", "1")
+	r.ok("publish", "/srv/source")
+	member := r.scale(1)[0]
+	sum := r.sh("echo two > /srv/source/version; head -c 150000000 /dev/urandom > /srv/source/large; sha256sum < /srv/source/large")
+	before := r.count(r.server.ID, "UploadPart", "")
+	r.ok("publish", "/srv/source")
+	if parts := r.count(r.server.ID, "UploadPart", "") - before; parts != 2 || r.count(r.server.ID, "CompleteMultipartUpload", "") != 1 {
+		t.Errorf("it went in %d parts", parts)
+	}
+	if got := r.on(member, "sha256sum < /release/current/large"); got != sum || r.version(member) != "two" {
+		t.Errorf("the member has %s of it, want %s", got, sum)
+	}
+	for _, c := range roles.Denied() {
+		t.Errorf("refused: %+v", c)
 	}
 }
