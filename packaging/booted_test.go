@@ -66,6 +66,11 @@ func lifeUnderSystemd(t *testing.T, tree tree, v1, v2 map[string]string) {
 		}
 	}
 	c.run(t, "systemctl", "stop", "ebs-release-agent.service")
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if c.try(t, "systemctl", "is-active", "ebs-release-agent.path") == "inactive\n" { // by a job of its own
+			break
+		}
+	}
 	c.is(t, "ebs-release-agent.path", "static", "inactive") // who stops the agent stops the watch
 	c.saysOnConsole(t, "ebs-release-agent: ", "pointer")
 	write(t, tree.path("etc/ebs-release/disabled"), "")
