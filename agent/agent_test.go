@@ -193,7 +193,7 @@ func TestReceiveStagesAndActivates(t *testing.T) {
 		answers[1]["state"] != "active" || answers[1]["generation"] != 5.0 || answers[1]["release"] != id {
 		t.Fatalf("%v", answers)
 	}
-	if got := fmt.Sprint(answers[2]["error"]); answers[2]["code"] != float64(exit.Conflict) || !strings.Contains(got, "newer generation") {
+	if got := fmt.Sprint(answers[2]["error"]); answers[2]["code"] != float64(exit.Conflict) || !strings.Contains(got, "generation 5 was activated here") {
 		t.Errorf("a lower generation: %v", answers[2])
 	}
 	if got := fmt.Sprint(answers[3]["error"]); answers[3]["code"] != float64(exit.Usage) || !strings.Contains(got, "older than the publisher") {
