@@ -93,9 +93,7 @@ func (r *releaseVolume) LockPublish() (unlock func() error, err error) { return 
 
 func (r *releaseVolume) CatchUp(ctx context.Context, to pointer.Pointer, wanted gc.Wanted) (catchup.Way, error) {
 	return with(r, func(v *release.Volume) (way catchup.Way, err error) {
-		behind := catchup.OnServer(v, r.packs, wanted)
-		behind.Ahead = true
-		if way, err = behind.To(ctx, to); err != nil {
+		if way, err = catchup.OnServer(v, r.packs, wanted).To(ctx, to); err != nil {
 			return way, err
 		}
 		return way, catchup.SetKeys(ctx, v, to.Keys, "") // claim sees that they changed

@@ -114,11 +114,13 @@ type Volume struct {
 	Secret string                                      // opens the packs; "": what the volume has for that
 }
 
-// OnServer is the release volume of a release server, where somebody waits for an end.
+// OnServer is the release volume of a release server, where somebody waits for an end. A publish that
+// failed there has left its fence above the pointer.
 func OnServer(v *release.Volume, packs store.Reader, wanted gc.Wanted) *Volume {
 	const tries = 5
 	return &Volume{
-		Volume: v, Packs: func(context.Context) (store.Reader, error) { return packs, nil }, Tries: tries, Served: true, Wanted: wanted,
+		Volume: v, Packs: func(context.Context) (store.Reader, error) { return packs, nil },
+		Tries: tries, Served: true, Ahead: true, Wanted: wanted,
 	}
 }
 

@@ -52,7 +52,7 @@ type here struct {
 }
 
 func (h here) is(p pointer.Pointer) bool {
-	return h.has && h.current == p.Release && h.fence >= p.Generation
+	return h.has && catchup.Number(p, h.fence, h.current) == 0
 }
 
 func (r *run) lookHere() (h here, err error) {
@@ -95,9 +95,9 @@ func (r *run) catchUpLocked(ctx context.Context) error {
 		r.say(Event{Kind: KindNote, Text: fmt.Sprintf("the release volume caught up from release %s to %s: %s, %s",
 			way.From, is.Release, words.Count(way.Packs, "pack"), words.Bytes(way.Bytes))})
 	}
-	number := is.Generation
-	if here.fence >= number && here.current != is.Release {
-		number = here.fence + 1 // the fence only grows: as after a publish that failed
+	number := catchup.Number(is, here.fence, here.current)
+	if number == 0 { // it had lost the tree
+		return nil
 	}
 	if err := r.Tree.Activate(ctx, is.Release, is.Digest, number); err != nil {
 		return fmt.Errorf("make release %s of the pointer current on the release volume: %w", is.Release, err)

@@ -43,7 +43,7 @@ func (i *Server) startsFrom(ctx context.Context) (id, says string, err error) {
 	}
 	newest, err := i.newest(ctx, directory, found.Pointer)
 	switch {
-	case err != nil && !i.Wish.Join: // then a blank one is all that can be had
+	case errors.Is(err, errNone) && !i.Wish.Join: // then a blank one is all that can be had
 		return "", "", nil
 	case err != nil:
 		return "", "", err
@@ -53,6 +53,8 @@ func (i *Server) startsFrom(ctx context.Context) (id, says string, err error) {
 	}
 	return newest.ID, fmt.Sprintf(" from %s (generation %d)", newest.ID, newest.Generation), nil
 }
+
+var errNone = errors.New("no snapshot leads to the release of the pointer")
 
 // newest returns the newest completed snapshot of the store from which the pointer's packs lead to
 // its release.
@@ -81,8 +83,9 @@ func (i *Server) newest(ctx context.Context, directory *pointer.Store, p pointer
 	}
 	of := slices.DeleteFunc(slices.Clone(all), func(o snapshot.Old) bool { return o.Store != id })
 	if len(of) == 0 {
-		return none, fmt.Errorf("there is no completed snapshot of store %s in this account and Region. %s. "+
-			"Try: ebs-release init, which makes a blank volume; then publish the source again", cmp.Or(id, "(without an id)"), stores(all))
+		return none, fmt.Errorf("%w: there is no completed snapshot of store %s in this account and Region. %s. "+
+			"Try: ebs-release init, which makes a blank volume; then publish the source again",
+			errNone, cmp.Or(id, "(without an id)"), stores(all))
 	}
 	last := of[len(of)-1]
 	if p.Generation == 0 {
@@ -100,9 +103,9 @@ func (i *Server) newest(ctx context.Context, directory *pointer.Store, p pointer
 			return o, nil
 		}
 	}
-	return none, fmt.Errorf("no packs of the pointer in %s lead from any of its %s to release %s. "+
+	return none, fmt.Errorf("%w: no packs of the pointer in %s lead from any of its %s to release %s. "+
 		"Try: ebs-release init, which makes a blank volume; then publish the source again",
-		i.PointerStore, words.Count(len(of), "snapshot"), p.Release)
+		errNone, i.PointerStore, words.Count(len(of), "snapshot"), p.Release)
 }
 
 // stores says of which stores there are snapshots.
@@ -125,7 +128,17 @@ func stores(all []snapshot.Old) string {
 
 // join brings the volume to what the pointer names, if it believes it.
 func (i *Server) join(ctx context.Context, directory *pointer.Store) (err error) {
-	found, err := directory.Look(ctx)
+	v, err := release.Open(i.MountPoint)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, v.Close()) }()
+	unlock, err := v.LockPublish()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	found, err := directory.Look(ctx) // while no publish here can move it on
 	if err != nil {
 		return err
 	}
@@ -134,22 +147,12 @@ func (i *Server) join(ctx context.Context, directory *pointer.Store) (err error)
 			i.PointerStore)
 		return nil
 	}
-	v, err := release.Open(i.MountPoint)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, v.Close()) }()
 	p, err := catchup.Believe(v, found.Document(), nil)
 	if err != nil {
 		return fmt.Errorf("the release volume %s does not believe the pointer in %s: %w. Try: look who wrote it, and put the store's own "+
 			"release.json back; if it is right, put the key file in its place (%s), then ebs-release key sign",
 			i.report.VolumeID, i.PointerStore, err, i.SigningKey)
 	}
-	unlock, err := v.LockPublish()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
 	way, err := catchup.OnServer(v, directory.Objects(), gc.Wanted{Keep: 1}).To(ctx, p)
 	if errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone) {
 		err = fmt.Errorf("%w. Try: publish once more on the other server; when there is none: unmount and delete this volume, "+
@@ -161,8 +164,16 @@ func (i *Server) join(ctx context.Context, directory *pointer.Store) (err error)
 	if way.Packs > 0 {
 		i.did("caught up from release %s to %s: %s, %s", way.From, p.Release, words.Count(way.Packs, "pack"), words.Bytes(way.Bytes))
 	}
-	if v.CheckActive(p.Release, p.Generation) != nil {
-		if err := v.Activate(ctx, p.Release, p.Digest, p.Generation); err != nil {
+	fence, err := v.Generation()
+	if err != nil {
+		return err
+	}
+	current, err := v.Current()
+	if err != nil {
+		return err
+	}
+	if number := catchup.Number(p, fence, current); number > 0 {
+		if err := v.Activate(ctx, p.Release, p.Digest, number); err != nil {
 			return err
 		}
 		i.did("generation %d of store %s, release %s, is current on the volume", p.Generation, p.Store, p.Release)

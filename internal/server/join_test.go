@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,9 +14,11 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/store"
+	"ebs-release/internal/test/scratch"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/smithy-go"
 )
 
 // left is what a lost release server left: its store, and a snapshot of its first release. The
@@ -122,6 +125,53 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+// TestJoinAgain: a publish that failed here has left the fence above the pointer.
+func TestJoinAgain(t *testing.T) {
+	l := lost(t)
+	i := l.joins(Wish{Join: true})
+	_, err := i.Init(t.Context())
+	must(t, err)
+	t.Cleanup(func() { l.unmount(i) })
+	v := opened(t, i.MountPoint)
+	for _, at := range []struct {
+		was  release.Ingested // current, at generation
+		n    int64
+		want int64
+		did  int
+	}{
+		{l.made[1], 4, 4, 0}, // it was made current again
+		{l.made[0], 5, 6, 1}, // the publish was killed before that
+	} {
+		must(t, v.Activate(t.Context(), at.was.ID, at.was.Digest, at.n))
+		report, err := l.joins(Wish{Join: true}).Init(t.Context())
+		if err != nil || len(report.Did) != at.did {
+			t.Errorf("%+v, %v", report, err)
+		}
+		if err := v.CheckActive(l.made[1].ID, at.want); err != nil {
+			t.Error(err)
+		}
+	}
+	unlock, err := v.LockPublish()
+	must(t, err)
+	if _, err := l.joins(Wish{Join: true}).Init(t.Context()); !errors.Is(err, release.ErrPublishing) {
+		t.Errorf("while a publish runs: %v", err)
+	}
+	must(t, unlock())
+}
+
+// TestBlankWhereNoSnapshotLeads: then a new volume is all that can be had.
+func TestBlankWhereNoSnapshotLeads(t *testing.T) {
+	l := lost(t)
+	l.snapshots = nil
+	l.loop = scratch.Disk(t, 32<<20)
+	i := l.joins(Wish{})
+	must(t, os.MkdirAll(filepath.Dir(i.SigningKey), 0o755))
+	must(t, os.WriteFile(i.SigningKey, []byte(l.secret.Text()), 0o600))
+	_, err := i.Init(t.Context())
+	l.unmount(i)
+	must(t, err)
+}
+
 // TestJoinInPlaceOfALostStore: the volume brings its store along.
 func TestJoinInPlaceOfALostStore(t *testing.T) {
 	l := lost(t)
@@ -171,6 +221,12 @@ func TestJoinRefuses(t *testing.T) {
 		"a pack that is gone": {Wish{Join: true}, func(t *testing.T, l *left) {
 			must(t, os.Remove(filepath.Join(l.place, l.pointer.Edges[0].Pack)))
 		}, []string{"generation 2", "a pack that the pointer names is gone"}, 1},
+		"a blank volume, where EC2 does not say what there is": {Wish{}, func(_ *testing.T, l *left) {
+			l.refused = &smithy.GenericAPIError{Code: "UnauthorizedOperation"}
+		}, []string{"UnauthorizedOperation"}, 0},
+		"a blank volume, where the pointer is an old copy": {Wish{}, func(_ *testing.T, l *left) {
+			l.snapshots = append(l.snapshots, l.snapshot("snap-00000000000000003", 3, l.made[1].ID, l.id))
+		}, []string{"put the newer release.json back"}, 0},
 		"a blank volume, where there is a snapshot": {Wish{}, func(*testing.T, *left) {}, []string{"begin with nothing", "ebs-release init --join"}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -35,7 +35,8 @@ type account struct {
 	volumes    map[string]*types.Volume
 	taken      map[string]bool // device names
 	snapshots  []types.Snapshot
-	pending    int // how often AttachVolume says that the instance is not running yet
+	refused    error // what DescribeSnapshots ends with
+	pending    int   // how often AttachVolume says that the instance is not running yet
 	calls      []string
 }
 
@@ -123,7 +124,7 @@ func (s *account) DescribeVolumes(_ context.Context, in *ec2.DescribeVolumesInpu
 }
 
 func (s *account) DescribeSnapshots(context.Context, *ec2.DescribeSnapshotsInput, ...func(*ec2.Options)) (*ec2.DescribeSnapshotsOutput, error) {
-	return &ec2.DescribeSnapshotsOutput{Snapshots: s.snapshots}, nil
+	return &ec2.DescribeSnapshotsOutput{Snapshots: s.snapshots}, s.refused
 }
 
 func (s *account) CreateVolume(_ context.Context, in *ec2.CreateVolumeInput, _ ...func(*ec2.Options)) (*ec2.CreateVolumeOutput, error) {
