@@ -32,7 +32,7 @@ func (p *program) rollbackCommand() *cobra.Command {
 		Use:   "rollback",
 		Short: "Make an older release current again, as a new generation",
 		Long: `Make an older release current again, as a new generation. Members that still
-hold its tree get nothing sent: they only activate it. Instances that launch get
+hold its tree fetch nothing: they only activate it. Instances that launch get
 it from the snapshot that was made of it, or by packs where there is none.
 
 Without --to it is the latest earlier generation that had another release than

@@ -17,7 +17,7 @@ type Target struct {
 }
 
 // Rollback makes an older release current: a new generation of a tree that is still on the release
-// volume, and that most members still hold, so that little or nothing is sent. choose is called
+// volume, and that most members still hold, so that they fetch little or nothing. choose is called
 // under the lock with the pointer as it is. A snapshot that choose names is used again: the
 // generation on it is lower than the pointer's, and the agent raises it when it boots from there.
 func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, pointer.Pointer) (Target, error)) (Outcome, error) {
