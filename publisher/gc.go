@@ -120,18 +120,11 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 	}
 	report.fill(s.plan())
 	if !dryRun && len(report.Items) > 0 {
-		unlock, lockErr := parts.store.Lock(ctx, parts.Settings.Who+" (gc)")
-		if errors.Is(lockErr, pointer.ErrLocked) {
-			return exit.With(exit.Conflict, lockErr)
-		} else if lockErr != nil {
-			return before(ctx, lockErr)
-		}
-		defer func() { err = errors.Join(err, unlock()) }()
-		free, lockErr := parts.volume.LockPublish() // a store in S3 is never locked
+		unlock, lockErr := parts.lock(ctx, parts.Settings.Who+" (gc)")
 		if lockErr != nil {
 			return before(ctx, lockErr)
 		}
-		defer func() { err = errors.Join(err, free()) }()
+		defer func() { err = errors.Join(err, unlock()) }()
 		if err := parts.look(ctx, &s); err != nil { // once more: a publish may just have ended
 			return before(ctx, err)
 		}
@@ -145,6 +138,22 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 		err = p.printGC(report)
 	}
 	return errors.Join(err, report.err(ctx))
+}
+
+// lock keeps publishes out: of the store, and of the release volume, as a store in S3 is never locked.
+func (p *parts) lock(ctx context.Context, who string) (unlock func() error, err error) {
+	store, err := p.store.Lock(ctx, who)
+	if errors.Is(err, pointer.ErrLocked) {
+		err = exit.With(exit.Conflict, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	volume, err := p.volume.LockPublish()
+	if err != nil {
+		return nil, errors.Join(err, store())
+	}
+	return func() error { return errors.Join(volume(), store()) }, nil
 }
 
 // remove goes on after an error: the rest may be removed all the same.

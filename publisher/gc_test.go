@@ -8,9 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
 	"ebs-release/internal/snapshot"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -134,6 +136,45 @@ func TestGCLeavesSnapshotsOfOthersAlone(t *testing.T) {
 	}
 	if got := strings.Join(left, " "); got != "1 3 4 5 6 7 8 9" {
 		t.Errorf("gc looks at %s", got)
+	}
+}
+
+func TestGCWaitsForNoPublish(t *testing.T) {
+	_, store := storeWith(t)
+	point := t.TempDir()
+	tree, err := release.Open(point)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	if err := tree.Init(0, 0); err != nil {
+		t.Fatal(err)
+	}
+	p := &parts{store: store, volume: &releaseVolume{point: point}}
+	defer p.volume.close()
+	for name, lock := range map[string]func() (func() error, error){
+		"the store":  func() (func() error, error) { return store.Lock(t.Context(), "bob") },
+		"the volume": tree.LockPublish, // all that a publish locks where the store is in S3
+	} {
+		held, err := lock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.lock(t.Context(), "gc"); exit.Code(err) != exit.Conflict {
+			t.Errorf("while a publish holds %s: %v", name, err)
+		}
+		if err := held(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // it gives back what it took
+		unlock, err := p.lock(t.Context(), "gc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unlock(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
