@@ -44,10 +44,10 @@ the release volume. Nothing else changes. Then sign the pointer with
 upgrade the agents: those from before signed pointers cannot read one, and
 instances that launch with such an agent do not boot.
 
-With --lost the release volume believes a new key instead of one that is lost. A
-member, and a snapshot from before, believes only the lost one; so publish after
-` + "`key sign`" + `, and replace the members, or run ` + "`ebs-release-agent up --older`" + `
-there.`,
+With --lost the release volume believes a new key instead of one that is lost.
+Members, and snapshots from before, believe only the lost one; so publish after
+` + "`key sign`" + `: members that this reaches by ssh get the new key. Replace the
+others, or run ` + "`ebs-release-agent up --older`" + ` there.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.withKeys(cmd.Context(), func(ctx context.Context, k keyring) error { return p.keyInit(ctx, k, lost) })

@@ -48,9 +48,8 @@ func (p *program) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ebs-release",
 		Short: "Ship code to EC2 Auto Scaling groups on EBS snapshots",
-		Long: `Ship code to EC2 Auto Scaling groups on EBS snapshots. Running instances get
-what changed over ssh; an instance that launches later boots with the same
-release already mounted.
+		Long: `Ship code to EC2 Auto Scaling groups on EBS snapshots. Running instances
+fetch what changed; an instance that launches later boots with the same release.
 
 Exit codes:
   0    done
