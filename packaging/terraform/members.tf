@@ -7,7 +7,7 @@ resource "aws_security_group" "member" {
 resource "aws_vpc_security_group_ingress_rule" "ssh" {
   security_group_id            = aws_security_group.member.id
   referenced_security_group_id = aws_security_group.server.id
-  description                  = "the release server sends releases over ssh"
+  description                  = "the release server logs in, by ssh"
   ip_protocol                  = "tcp"
   from_port                    = 22
   to_port                      = 22

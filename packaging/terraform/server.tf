@@ -27,7 +27,7 @@ resource "aws_vpc_security_group_ingress_rule" "admin" {
 resource "aws_vpc_security_group_egress_rule" "server_ssh" {
   security_group_id            = aws_security_group.server.id
   referenced_security_group_id = aws_security_group.member.id
-  description                  = "releases to members, by rsync over ssh"
+  description                  = "to members, by ssh"
   ip_protocol                  = "tcp"
   from_port                    = 22
   to_port                      = 22
