@@ -18,7 +18,7 @@ func TestAnAccountThatDemandsTags(t *testing.T) {
 		o.PublisherSettings["tags"] = "CostCenter=42"
 	})
 	words := []string{"ec2:CreateVolume", "explicit deny in a service control policy", "the setting `tags`", "decode-authorization-message"}
-	refused(t, r.publisher("init", "--size", "1", "--tags", ""), 1, words...)
+	refused(t, r.publisher("init", "--size", "1", "--tags", ""), 3, words...)
 	r.ok("init", "--size", "1")
 	r.sh("mkdir -p /srv/source && echo one > /srv/source/version")
 	refused(t, r.publisher("publish", "/srv/source", "--tags", ""), 3, "ec2:CreateSnapshot", "explicit deny in a service control policy")

@@ -148,11 +148,17 @@ func TestBadSnapshotStopsTheBoot(t *testing.T) {
 	}
 }
 
-// snapshotOf makes a snapshot of a disk that a script has written to: $dev. What runs after it ends
-// what the script has left running.
+// snapshotOf makes a snapshot of a blank disk that a script has written to: $dev. What runs after it
+// ends what the script has left running.
 func (r *rig) snapshotOf(script, after string) (snapshot string) {
 	r.Helper()
-	r.onVolume("", script+"; sync; blockdev --flushbufs $dev", func(id string) {
+	return r.snapshotFrom("", script, after)
+}
+
+// snapshotFrom is snapshotOf on a volume made from a snapshot; "": a blank one.
+func (r *rig) snapshotFrom(of, script, after string) (snapshot string) {
+	r.Helper()
+	r.onVolume(of, script+"; sync; blockdev --flushbufs $dev", func(id string) {
 		ctx := within(r, 60*time.Second)
 		snap, err := r.ec2.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: &id, TagSpecifications: []types.TagSpecification{{
 			ResourceType: types.ResourceTypeSnapshot, Tags: []types.Tag{{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleRelease)}},

@@ -189,10 +189,23 @@ func TestPlainSnapshotIDAsThePointer(t *testing.T) {
 	if got := r.sh("cat " + lab.PointerStore + "/snap.txt"); got != snap {
 		t.Errorf("snap.txt says %q, the member was made from %s", got, snap)
 	}
+	// It is not signed, and the volume has keys.
 	r.pointer(snap + "\n")
-	must(t, r.lab.Reboot(within(t, 30*time.Second), h.ID))
-	if s := r.agentStatus(h); s.State != "ready" || s.SnapshotID != snap {
-		t.Errorf("%+v", s)
+	if err := r.lab.Reboot(within(t, 30*time.Second), h.ID); err == nil || !strings.Contains(h.Console(), "not signed by a trusted key") {
+		t.Errorf("%v\n%s", err, h.Console())
+	}
+	// One from before there were keys.
+	keyless := r.snapshotFrom(snap, "mkdir -p /run/old && mount $dev /run/old && rm /run/old/.ebs-release/keys /run/old/.ebs-release/pack-key && umount /run/old", "")
+	r.pointer(keyless + "\n")
+	id, err := r.lab.Account.RunInstance(t.Context(), r.lab.Member())
+	must(t, err)
+	old, err := r.lab.Booted(within(t, 30*time.Second), id)
+	must(t, err)
+	for range 2 {
+		if s := r.agentStatus(old); s.State != "ready" || s.SnapshotID != keyless {
+			t.Errorf("%+v", s)
+		}
+		must(t, r.lab.Reboot(within(t, 30*time.Second), old.ID))
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 func TestEncryptionGoesFromTheReleaseVolumeToTheMembers(t *testing.T) {
 	r := newRig(t, nil)
 	const key = "arn:aws:kms:us-east-1:123456789012:key/0123abcd-12ab-34cd-56ef-0123456789ab"
-	refused(t, r.publisher("init", "--size", "1", "--kms-key", key), 1, "allow this instance's role kms:CreateGrant", key)
+	refused(t, r.publisher("init", "--size", "1", "--kms-key", key), 3, "allow this instance's role kms:CreateGrant", key)
 	r.lab.Account.AllowKeys(key)
 	r.ok("init", "--size", "1", "--kms-key", key)
 	r.sh("mkdir /srv/source && echo one > /srv/source/version")
