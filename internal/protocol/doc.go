@@ -24,6 +24,23 @@
 // Publishers may sit on two servers, and nobody holds a lock then (S3 has none): the pointer is
 // written by compare-and-swap, and who is behind it catches up before anything else.
 //
+// # Members that follow
+//
+// A follower looks at the pointer, catches up beside what is served, asks once more, flips, runs
+// the programs, and reports from their mark alone. Nobody dials it: P5 waits for its report. The
+// one here is a model of that order, as the real one has a real volume; TestFollowerOrder lets both do
+// the same and compares. Beside publishes, boots and reboots of the same machine, and its own end:
+// what is served is what the pointer named for that generation, no fence goes down, no report is
+// ahead of the mark, no flip goes to what the pointer had left before all was fetched, and in the
+// end the member is where the pointer is.
+//
+// # Two verbs on one release volume
+//
+// A store in S3 has no lock, so a converge may start while a publish makes the snapshot that its
+// commit has to wait for. The volume's own lock keeps them apart. Without it that publish fails, as
+// it looks once more under the freeze. Without that look, too, the snapshot holds another release
+// than the one that it is named for.
+//
 // # What is assumed of a listing
 //
 // Little. It has to show a member as it was less than `settle` ago or later, and it has to show

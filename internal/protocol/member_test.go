@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/status"
 )
 
 // seat is where the parts of one `up` sit: on a machine, called by an actor. What only this `up`
@@ -62,8 +63,13 @@ func (w *world) reboot(b *box) {
 		w.s.kill(b.running)
 	}
 	b.life++
-	b.locked, b.ready, b.open, b.mounted = false, false, false, nil
+	b.locked, b.ready, b.open, b.mounted, b.held = false, false, false, nil, false
 	w.up(b)
+	if b.follower != nil {
+		w.s.kill(b.follower)
+		b.memory = status.Follow{}
+		w.follow(b)
+	}
 }
 
 func (s *seat) alive() error {
@@ -250,8 +256,15 @@ func (m mounts) Prepare(_ context.Context, v boot.Volume, _ boot.Disk) (boot.Pre
 	return &prepared{content: content{m.seat, (&volumes{m.seat}).disk(v.ID)}}, m.alive()
 }
 
+// Unmount waits while a follower has the volume open.
 func (m mounts) Unmount(context.Context) error {
-	return m.a.step("unmount", func() string { m.b.mounted = nil; return "" })
+	free := func() int {
+		if m.b.held {
+			return 0
+		}
+		return 1
+	}
+	return m.a.choice("unmount", false, free, func(int) string { m.b.mounted = nil; return "" })
 }
 
 func (m mounts) Visible(context.Context, boot.Volume, boot.Disk) error { return m.alive() }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ebs-release/internal/pointer"
 )
 
 // The mutants: each is the protocol with one part of the proof left out.
@@ -23,6 +25,13 @@ const (
 	keepAsItIs           = "a re-read that keeps the volume, without catching up again"
 	blindCommit          = "the pointer is written without comparing it"
 	notCaughtUp          = "a second release server goes on from what it does not have"
+	followAsksOnce       = "a follower does not ask once more before it flips"
+	followReportsFirst   = "a follower reports before the programs"
+	followIgnoresMark    = "a follower reports without the mark"
+	followersNotAwaited  = "P5 does not wait for who follows"
+	followsBack          = "a follower takes an older pointer"
+	noVolumeLock         = "P0 activates without the volume's lock"
+	noVolumeLockNorLook  = "P0 activates without the volume's lock, and nobody looks under the freeze"
 )
 
 // scenario is who takes part.
@@ -47,7 +56,10 @@ func (w *world) event(name string, do func()) {
 	w.s.spawn(name, false, func(a *actor) { _ = a.step("now", func() string { do(); return "" }) })
 }
 
-var scenarios = []scenario{
+var scenarios = slices.Concat(dialed, following, together)
+
+// dialed: a publisher dials the members.
+var dialed = []scenario{
 	{"publish and boot", fine, func(w *world) {
 		w.server().publish("A")
 		w.up(w.add("m"))
@@ -190,7 +202,7 @@ var scenarios = []scenario{
 
 // ahead has generation 3 active on a member, and the pointer still, or again, at 1.
 func (w *world) ahead(b *box) {
-	w.commits = []int64{3}
+	w.commits, w.history = []int64{3}, []pointer.Entry{{Committed: true, Generation: 3, Release: "r3"}}
 	d := b.mounted
 	d.image, d.done = image{3, "r3"}, 3
 	d.tags.Generation, d.tags.Release = 3, "r3"
@@ -278,19 +290,38 @@ func TestMutants(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it needs the large scenarios")
 	}
-	quick := slices.DeleteFunc(slices.Clone(scenarios), func(x scenario) bool { return x.size == huge })
-	mutants := []string{noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence, takeOlder, reportBeforePrograms, higherIsCurrent, keepAsItIs, blindCommit, notCaughtUp}
-	for _, m := range mutants {
-		caught := slices.ContainsFunc(quick, func(x scenario) bool {
-			f := x.search(t, m, 1)
-			if f.bad != "" {
-				t.Logf("%s: caught by %q in run %d: %s", m, x.name, f.runs, f.bad)
-			}
-			return f.bad != ""
-		})
-		if !caught {
-			t.Errorf("%s: survives", m)
-		}
+	mutants := []string{
+		noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence, takeOlder, reportBeforePrograms, higherIsCurrent, keepAsItIs,
+		blindCommit, notCaughtUp, followAsksOnce, followReportsFirst, followIgnoresMark, followsBack, followersNotAwaited,
+		noVolumeLock, noVolumeLockNorLook,
 	}
+	t.Run("all", func(t *testing.T) {
+		for _, m := range mutants {
+			t.Run(m, func(t *testing.T) {
+				t.Parallel()
+				caught := slices.ContainsFunc(against(m), func(x scenario) bool {
+					f := x.search(t, m, 1)
+					if f.bad != "" {
+						t.Logf("%s: caught by %q in run %d: %s", m, x.name, f.runs, f.bad)
+					}
+					return f.bad != ""
+				})
+				if !caught {
+					t.Errorf("%s: survives", m)
+				}
+			})
+		}
+	})
 	fmt.Printf("%d mutants\n", len(mutants))
+}
+
+// against are the scenarios that may catch a mutant.
+func against(mutant string) []scenario {
+	switch mutant {
+	case followAsksOnce, followReportsFirst, followIgnoresMark, followsBack, followersNotAwaited:
+		return following
+	case noVolumeLock, noVolumeLockNorLook:
+		return together
+	}
+	return slices.DeleteFunc(slices.Clone(dialed), func(x scenario) bool { return x.size == huge })
 }

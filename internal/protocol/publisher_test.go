@@ -4,27 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
 
-	"ebs-release/internal/catchup"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/push"
-	"ebs-release/internal/release"
 	"ebs-release/internal/volume"
 )
 
 // server is a release server with its own volume: the parts of its publishes.
 type server struct {
 	*world
-	content image
-	trees   map[string]string // id -> digest
+	content    image
+	trees      map[string]string // id -> digest
+	publishing string            // who has the volume's lock
 }
 
 // desk is where the parts of one publish sit.
@@ -37,7 +35,9 @@ type desk struct {
 }
 
 func (w *world) server() *server {
-	return &server{world: w, content: image{1, "r1"}, trees: map[string]string{"r1": "d1"}}
+	s := &server{world: w, content: image{1, "r1"}, trees: map[string]string{"r1": "d1"}}
+	w.rooms = append(w.rooms, s)
+	return s
 }
 
 // publish starts a publish of a release that is named like the publisher.
@@ -63,6 +63,12 @@ func (s *server) run(name string, do func(context.Context, *publish.Publisher) (
 			Talk: func(e publish.Event) {
 				a.waits.Store(e.Phase == "P5" && s.grain < medium)
 			},
+		}
+		if s.nobodyDials {
+			p.Dialer = nil
+		}
+		if s.together {
+			p.Claim = d.claim
 		}
 		if s.mutant == noSettle {
 			p.Settings.Settle = 1
@@ -165,55 +171,6 @@ func (d *desk) commit(from, to pointer.Pointer) (err error) {
 	return errors.Join(dead, err)
 }
 
-// The release volume of the server is its own, and a lock keeps it to one publish at a time: no
-// steps.
-
-func (d *desk) Current() (string, error)                 { return d.content.release, d.alive() }
-func (d *desk) Generation() (int64, error)               { return d.content.generation, d.alive() }
-func (d *desk) ManifestDigest(id string) (string, error) { return d.trees[id], d.alive() }
-
-func (d *desk) Ingest(_ context.Context, source string, _ time.Time, _ gc.Wanted) (release.Ingested, error) {
-	if err := d.alive(); err != nil {
-		return release.Ingested{}, err
-	}
-	id, digest := "r"+source, "d"+source
-	d.trees[id] = digest
-	return release.Ingested{ID: id, Digest: digest, Previous: d.content.release}, nil
-}
-
-func (d *desk) Activate(_ context.Context, id, _ string, generation int64) error {
-	if err := d.alive(); err != nil {
-		return err
-	}
-	return d.content.activate(id, generation, false)
-}
-
-func (d *desk) CheckActive(id string, generation int64) error {
-	if d.content != (image{generation, id}) {
-		return fmt.Errorf("%v is active, want %s at %d", d.content, id, generation)
-	}
-	return d.alive()
-}
-
-func (d *desk) LockPublish() (func() error, error) { return func() error { return nil }, d.alive() }
-
-// Make is of publish.Packs, and no step: nobody knows a pack before the pointer lists it.
-func (d *desk) Make(_ context.Context, from, to string) (pointer.Edge, error) {
-	return pointer.Edge{From: d.trees[from], To: d.trees[to], Release: to, Bytes: 1}, d.alive()
-}
-
-// CatchUp is of publish.Tree, and no step either: the packs that a pointer lists stay.
-func (d *desk) CatchUp(_ context.Context, to pointer.Pointer, _ gc.Wanted) (way catchup.Way, err error) {
-	_, found := to.Way(func(digest string) bool { return slices.Contains(slices.Collect(maps.Values(d.trees)), digest) })
-	if !found {
-		return way, errors.Join(catchup.ErrNoWay, d.alive())
-	}
-	if d.mutant != notCaughtUp {
-		d.trees[to.Release] = to.Digest
-	}
-	return way, d.alive()
-}
-
 func (d *desk) Prune(context.Context, gc.Wanted) ([]string, error) { return nil, d.alive() }
 
 func (d *desk) Untouched(context.Context, string) error { return d.alive() }
@@ -241,51 +198,6 @@ func (d *desk) Asked(_ context.Context, generation int64, region, id string) err
 	})
 }
 
-type snapshots struct{ *desk }
-
-// Create and WaitCompleted are no steps: nobody else knows the snapshot before the pointer names it,
-// or the history has it.
-func (s snapshots) Create(_ context.Context, r publish.SnapshotRequest) (string, time.Duration, error) {
-	s.s.mu.Lock() // P5 may have ended by a clock alone
-	defer s.s.mu.Unlock()
-	if err := errors.Join(s.alive(), r.Frozen()); err != nil {
-		return "", 0, err
-	}
-	id := fmt.Sprintf("snap-%d%s", r.Holds.Generation, s.name)
-	s.world.snapshots[id] = s.content
-	s.listed = append(s.listed, publish.Snapshot{ID: id, Holds: r.Holds, Pending: true})
-	return id, 0, nil
-}
-
-// List shows what EBS has not completed as pending, or completes all of it now.
-func (s snapshots) List(context.Context) (all []publish.Snapshot, err error) {
-	if !s.leaves { // whoever makes one names it
-		return nil, s.alive()
-	}
-	ways := func() int {
-		if slices.ContainsFunc(s.listed, func(l publish.Snapshot) bool { return l.Pending }) {
-			return 2
-		}
-		return 1
-	}
-	err = s.a.choice("list snapshots", false, ways, func(way int) string {
-		all = slices.Clone(s.listed)
-		for i := range all {
-			all[i].Completed = all[i].Completed || way == 1
-			all[i].Pending = !all[i].Completed
-		}
-		s.listed = slices.Clone(all)
-		return fmt.Sprint(all)
-	})
-	return all, err
-}
-
-func (s snapshots) WaitCompleted(context.Context, string, func(string)) error { return s.alive() }
-
-func (s snapshots) Delete(_ context.Context, id string) error {
-	return s.a.step("delete "+id, func() string { delete(s.world.snapshots, id); return "" })
-}
-
 func (d *desk) List(context.Context) (members []fleet.Member, err error) {
 	if d.first != nil && d.mutant == listOnce {
 		return d.first, d.alive()
@@ -293,7 +205,7 @@ func (d *desk) List(context.Context) (members []fleet.Member, err error) {
 	err = d.a.choice("list", false, d.listings, func(way int) string {
 		members = d.listing(way)
 		for i, m := range members {
-			if d.mutant == higherIsCurrent && m.Generation > d.pointer.Generation {
+			if d.mutant == higherIsCurrent && m.Generation > d.pointer.Generation || d.mutant == followersNotAwaited {
 				members[i].Generation, members[i].Release = d.pointer.Generation, d.pointer.Release
 			}
 		}

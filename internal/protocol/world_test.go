@@ -7,11 +7,11 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
-	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/push"
+	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
 )
 
@@ -28,18 +28,20 @@ type world struct {
 	seed   uint64 // of the publishers' jitter
 
 	// The assumptions of a scenario.
-	late     bool // a listing may show what was up to lag ago, and leave out a member that had not reported then
-	unlocked bool // the lock of the pointer store does not hold
-	mayFail  bool // a publisher may fail, as it is killed or interrupted
-	back     bool // somebody restores an older pointer: a member that holds a newer generation does not boot on it
-	servers  int  // publishers in all
-	reboots  bool // there are reboots
-	losses   int  // this many volumes end in error
-	packs    bool // the pointer lists ways from each release to its own
-	leaves   bool // with packs: a publisher leaves its snapshot to whoever comes next
-	programs bool // the programs of an activation are a step of their own
-	failing  int  // so often they fail
-	grain    grain
+	late        bool // a listing may show what was up to lag ago, and leave out a member that had not reported then
+	unlocked    bool // the lock of the pointer store does not hold
+	mayFail     bool // a publisher may fail, as it is killed or interrupted
+	back        bool // somebody restores an older pointer: a member that holds a newer generation does not boot on it
+	servers     int  // publishers in all
+	reboots     bool // there are reboots
+	losses      int  // this many volumes end in error
+	packs       bool // the pointer lists ways from each release to its own
+	leaves      bool // with packs: a publisher leaves its snapshot to whoever comes next
+	programs    bool // the programs of an activation are a step of their own
+	failing     int  // so often they fail
+	nobodyDials bool // members follow the pointer
+	together    bool // two verbs work on one release volume: what they do there are steps
+	grain       grain
 
 	pointer   pointer.Pointer
 	commits   []int64
@@ -52,6 +54,7 @@ type world struct {
 	ends      []string
 	bad       []string
 	volumes   int
+	rooms     []*server // of the release servers
 }
 
 // grain is how coarse the steps of a scenario are. The scenarios of two actors have all of them;
@@ -85,25 +88,30 @@ type disk struct {
 	id, snapshot        string
 	trees               map[string]bool
 	done                int64 // the generation whose programs have succeeded on it
+	fence               int64 // the highest generation it ever had
 	attached, protected bool
 	tags                boot.Report
 }
 
 // box is a machine.
 type box struct {
-	id      string
-	member  bool
-	life    int // counts reboots
-	ups     int // counts runs of `up`
-	running *actor
-	locked  bool // an `up` goes on
-	ready   bool // status.json says so
-	open    bool // the gate
-	mounted *disk
-	disks   []*disk
-	top     int64 // the highest generation it ever served
-	views   []view
-	told    time.Time // when it first reported; zero: never
+	id       string
+	member   bool
+	life     int // counts reboots
+	ups      int // counts runs of `up`
+	running  *actor
+	locked   bool // an `up` goes on
+	ready    bool // status.json says so
+	open     bool // the gate
+	mounted  *disk
+	disks    []*disk
+	top      int64 // the highest generation it ever served
+	views    []view
+	follower *actor
+	follows  int           // counts runs of it
+	held     bool          // it has the volume open
+	memory   status.Follow // what it has told last
+	told     time.Time     // when it first reported; zero: never
 }
 
 // view is how an exact listing shows a machine, since when. Without an instance id: not at all.
@@ -250,108 +258,15 @@ func (i *image) activate(release string, generation int64, anyway bool) error {
 
 func (w *world) scheduler() *scheduler { return w.s }
 
-// wrong looks for what must never be, after each step.
-func (w *world) wrong() string {
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	say := func(format string, args ...any) { w.bad = append(w.bad, fmt.Sprintf(format, args...)) }
-	for _, b := range w.boxes {
-		if now := w.show(b); now != b.views[len(b.views)-1].Member {
-			b.views = append(b.views, view{now, time.Now()})
-		}
-		serves := b.serves()
-		if serves == 0 {
-			continue
-		}
-		switch {
-		case serves < w.said:
-			say("%s serves generation %d, and a publisher said that all members are on %d", b.id, serves, w.said)
-		case serves < b.top:
-			say("%s serves generation %d, after %d", b.id, serves, b.top)
-		case serves > w.pointer.Generation && !slices.Contains(w.commits, serves):
-			say("%s serves generation %d, which is not committed", b.id, serves)
-		}
-		b.top = serves
-	}
-	if _, ok := w.snapshots[w.pointer.Snapshots[region]]; !ok {
-		say("the snapshot of the pointer is deleted: %s", w.pointer.Snapshots[region])
-	}
-	if content, holds := w.snapshots[w.pointer.Snapshots[region]], w.pointer.Holds(); content.release != holds.Release || content.generation > w.pointer.Generation {
-		say("the pointer of generation %d says that %s holds %s, and it has %s at %d",
-			w.pointer.Generation, w.pointer.Snapshots[region], holds.Release, content.release, content.generation)
-	}
-	for i, g := range w.commits {
-		if i > 0 && g <= w.commits[i-1] {
-			say("generation %d is committed after %d", g, w.commits[i-1])
-		}
-	}
-	if time.Since(w.s.started) > 25*time.Second {
-		say("a run takes too long for a boot not to look at the clock")
-	}
-	return strings.Join(w.bad, "; ")
-}
-
-// namedLater is in the end of a run in which somebody named a snapshot that its publisher had left.
-const namedLater = "named"
-
-// over looks at the end of a run.
-func (w *world) over() (end, wrong string) {
-	for _, b := range w.boxes {
-		kept := slices.ContainsFunc(b.disks, func(d *disk) bool { return d.generation >= b.top })
-		if b.serves() == 0 && !(w.back && kept) {
-			wrong = b.id + " does not serve in the end"
-		}
-		if len(b.disks) != 1 {
-			wrong = fmt.Sprintf("%s has %d volumes in the end", b.id, len(b.disks))
-		}
-	}
-	slices.Sort(w.ends)
-	end = strings.Join(w.ends, " ")
-	if w.leaves && w.pointer.Holds().Generation > 1 {
-		end += " " + namedLater
-	}
-	return end, wrong
-}
-
-// returned looks at how a publisher ended: what it says of each member has to be so, or it must
-// name those of which it is not.
-func (w *world) returned(name string, o publish.Outcome, err error) {
-	code := exit.Code(err)
-	w.ends = append(w.ends, fmt.Sprintf("%s=%d", name, code))
-	switch code {
-	case exit.Done:
-		w.said = max(w.said, o.Generation)
-		for _, b := range w.boxes {
-			if m := w.show(b); b.serves() > 0 && m.Generation < o.Generation && !w.unlocked {
-				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and the tags of %s say %d", o.Generation, b.id, m.Generation))
-			}
-			switch s := b.serves(); {
-			case s == 0 || w.pointer.Generation != o.Generation: // somebody else has moved it on
-			case s != o.Generation:
-				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and %s serves %d", o.Generation, b.id, s))
-			case b.mounted.done != s:
-				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and the programs of %s have succeeded for %d", s, b.id, b.mounted.done))
-			}
-		}
-	case exit.NotConverged:
-		for _, b := range w.boxes {
-			named := slices.ContainsFunc(o.Members, func(m publish.Member) bool { return m.InstanceID == b.id && m.Standing != "current" })
-			if s := b.serves(); s > 0 && s < o.Generation && !w.late && !named {
-				w.bad = append(w.bad, fmt.Sprintf("%s serves generation %d, and the publisher of %d does not name it: %v", b.id, s, o.Generation, err))
-			}
-		}
-	case exit.Conflict:
-	default:
-		if !w.mayFail {
-			w.bad = append(w.bad, fmt.Sprintf("publisher %s: %v", name, err))
-		}
-	}
-}
-
 // shared is all of the state that is not inside an actor.
 func (w *world) shared() string {
 	var s strings.Builder
 	fmt.Fprint(&s, w.pointer.Generation, w.pointer.Release, w.pointer.Snapshots, w.commits, w.holder, w.snapshots, w.history, w.listed, w.pointer.SnapshotOf, w.said, w.ends, w.volumes, w.losses, w.failing)
+	if w.together {
+		for _, r := range w.rooms {
+			fmt.Fprint(&s, "\n", r.content, r.publishing)
+		}
+	}
 	for _, b := range w.boxes {
 		fmt.Fprint(&s, "\n", b.id, b.member, b.life, b.ups, b.locked, b.ready, b.open, b.top, b.mounted != nil)
 		if b.mounted != nil {
@@ -359,6 +274,9 @@ func (w *world) shared() string {
 		}
 		for _, v := range b.disks {
 			fmt.Fprint(&s, *v)
+		}
+		if b.follower != nil {
+			fmt.Fprint(&s, b.follows, b.held, b.memory)
 		}
 		if w.late {
 			fmt.Fprint(&s, w.shown(b), b.told.Sub(w.s.started), time.Since(b.views[len(b.views)-1].since))

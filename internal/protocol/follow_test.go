@@ -1,0 +1,314 @@
+package protocol
+
+import (
+	"errors"
+	"fmt"
+
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/status"
+)
+
+// follower is a member that looks at the pointer by itself: the order of internal/follow, in
+// memory, as the real one has a real volume. TestFollowerOrder holds it to the real one.
+type follower struct {
+	*world
+	b       *box
+	a       *actor
+	read    pointer.Pointer // last
+	refused bool            // what was read last
+	fetched int64           // the generation of the pointer when all was fetched
+}
+
+var (
+	errMoved   = errors.New("the pointer has moved")
+	errProgram = errors.New("a program failed")
+)
+
+// follow starts a follower on a machine. One that serves has looked before.
+func (w *world) follow(b *box) {
+	f := &follower{world: w, b: b}
+	if d := b.mounted; d != nil {
+		f.read = w.pointer
+		b.memory.Reported = status.Reported{VolumeID: d.id, Generation: d.generation, Release: d.release, Ready: true}
+	}
+	f.start()
+}
+
+func (f *follower) start() {
+	f.b.follows++
+	f.b.follower = f.s.spawn(fmt.Sprintf("follow %d on %s", f.b.follows, f.b.id), false, func(a *actor) {
+		f.a = a
+		for f.look() == nil {
+		}
+	})
+}
+
+// followAgain is a follower that was killed, and started again: it has what it told last.
+func (w *world) followAgain(b *box) {
+	w.s.kill(b.follower)
+	b.held = false
+	(&follower{world: w, b: b}).start()
+}
+
+func same(p, q pointer.Pointer) bool { return p.Generation == q.Generation && p.Revision == q.Revision }
+
+// due: a look at any other moment finds nothing to do, and ends as it began.
+func (f *follower) due() int {
+	d := f.b.mounted
+	switch {
+	case d == nil || f.b.locked || !f.b.ready:
+		return 0
+	case !same(f.read, f.pointer):
+		return 1
+	case f.refused:
+		return 0
+	case d.image != image{f.read.Generation, f.read.Release}, d.done != d.generation, f.b.memory.Reported != f.toReport(d):
+		return 1
+	}
+	return 0
+}
+
+func (f *follower) toReport(d *disk) status.Reported {
+	return status.Reported{VolumeID: d.id, Generation: f.read.Generation, Release: f.read.Release, Ready: d.done == d.generation}
+}
+
+func (f *follower) ask() (moved bool) {
+	moved = !same(f.read, f.pointer)
+	f.read = f.pointer
+	return moved
+}
+
+// look is one look. It returns an error when the follower is dead.
+func (f *follower) look() error {
+	var d *disk
+	err := f.a.choice("look", false, f.due, func(int) string {
+		f.ask()
+		d = f.b.mounted
+		f.b.held = true
+		return fmt.Sprint(f.read.Generation, f.read.Revision, d.id, d.image)
+	})
+	if err != nil {
+		return err
+	}
+	for err = errMoved; errors.Is(err, errMoved); {
+		if f.refused = !f.believe(d); f.refused {
+			break
+		}
+		err = f.bring(d)
+	}
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	if f.a.dead.Load() {
+		return errDead
+	}
+	f.b.held = false
+	return nil
+}
+
+func (f *follower) believe(d *disk) bool {
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	if f.a.dead.Load() {
+		return false
+	}
+	before := f.b.memory.Believed
+	now := status.Believed{VolumeID: d.id, Generation: f.read.Generation, Revision: f.read.Revision, Fence: d.generation}
+	goesBack := now.Generation < d.generation || d.id == before.VolumeID && d.generation >= before.Fence && now.OlderThan(before)
+	if goesBack && f.mutant != followsBack {
+		return false
+	}
+	f.b.memory.Believed = now
+	return true
+}
+
+func (f *follower) bring(d *disk) error {
+	p := f.read
+	if d.release != p.Release {
+		if err := f.flip(d, p); err != nil {
+			return err
+		}
+	} else if d.generation != p.Generation {
+		if err := f.on("raise", func() error {
+			done := d.done == d.generation
+			err := d.activate(p.Release, p.Generation, false)
+			if err == nil && done {
+				d.done = d.generation
+			}
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	if f.mutant == followReportsFirst {
+		return errors.Join(f.report(d, p), f.runPrograms(d))
+	}
+	failed := f.runPrograms(d)
+	return errors.Join(failed, f.report(d, p))
+}
+
+// flip catches up beside what is served, asks once more, and flips.
+func (f *follower) flip(d *disk, p pointer.Pointer) error {
+	if err := f.on("catch up", func() error {
+		f.fetched = f.pointer.Generation
+		d.trees[p.Release] = true
+		return nil
+	}); err != nil {
+		return err
+	}
+	if f.mutant != followAsksOnce {
+		if err := f.on("ask once more", func() error {
+			if f.ask() {
+				return errMoved
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return f.on(fmt.Sprintf("flip to %d", p.Generation), func() error {
+		if p.Generation < f.fetched {
+			f.bad = append(f.bad, fmt.Sprintf("%s flips to generation %d, and the pointer was at %d when it had fetched all",
+				f.b.id, p.Generation, f.fetched))
+		}
+		return d.activate(p.Release, p.Generation, f.mutant == followsBack)
+	})
+}
+
+// runPrograms has another process run them, which goes on when the follower dies.
+func (f *follower) runPrograms(d *disk) error {
+	life := f.b.life
+	for d.done != d.generation {
+		if err := f.choice("programs", true, func() error {
+			switch {
+			case f.b.life != life:
+				return errLost
+			case f.failing > 0:
+				f.failing--
+				return errProgram
+			}
+			d.done = d.generation
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// report follows from the mark alone.
+func (f *follower) report(d *disk, p pointer.Pointer) error {
+	if d.generation > p.Generation { // a boot was faster
+		return nil
+	}
+	r := f.toReport(d)
+	if f.mutant == followReportsFirst || f.mutant == followIgnoresMark {
+		r.Ready = true
+	}
+	if f.b.memory.Reported == r {
+		return nil
+	}
+	err := f.on("report", func() error {
+		d.tags.Ready, d.tags.Pending, d.tags.Generation, d.tags.Release = true, !r.Ready, r.Generation, r.Release
+		return nil
+	})
+	if err == nil {
+		f.s.mu.Lock()
+		f.b.memory.Reported = r
+		f.s.mu.Unlock()
+	}
+	return err
+}
+
+func (f *follower) on(what string, do func() error) error { return f.choice(what, false, do) }
+
+func (f *follower) choice(what string, stays bool, do func() error) (err error) {
+	dead := f.a.choice(what, stays, func() int { return 1 }, func(int) string {
+		err = do()
+		return fmt.Sprint(err)
+	})
+	if dead != nil {
+		return dead
+	}
+	return err
+}
+
+// behind says what is wrong at the end of a run with a member that follows.
+func (w *world) behind(b *box) string {
+	d := b.mounted
+	switch p := w.pointer; {
+	case b.follower == nil || w.back || d == nil:
+		return ""
+	case d.image != image{p.Generation, p.Release} || d.done != p.Generation:
+		return fmt.Sprintf("%s follows, and is on %v with programs of %d in the end, not on %d", b.id, d.image, d.done, p.Generation)
+	case d.tags.Generation != p.Generation || d.tags.Release != p.Release || d.tags.Pending:
+		return fmt.Sprintf("%s follows, and its tags say %v in the end", b.id, d.tags)
+	}
+	return ""
+}
+
+var following = []scenario{
+	{"publish and a member that follows", fine, func(w *world) {
+		w.followed()
+		w.server().publish("A")
+		w.follow(w.serving("m"))
+	}, small},
+	{"publish and a member that follows, late listings", fine, func(w *world) {
+		w.followed()
+		w.late = true
+		w.server().publish("A")
+		w.follow(w.serving("m"))
+	}, large},
+	{"publish and a member that follows whose programs fail once", fine, func(w *world) {
+		w.followed()
+		w.failing = 1
+		w.server().publish("A")
+		w.follow(w.serving("m"))
+	}, small},
+	{"publish and a member that follows and its follower is killed", fine, func(w *world) {
+		w.followed()
+		w.failing = 1
+		w.server().publish("A")
+		b := w.serving("m")
+		w.follow(b)
+		w.event("kill", func() { w.followAgain(b) })
+	}, small},
+	{"publish and the pointer goes back and a member that follows", fine, func(w *world) {
+		w.followed()
+		w.back, w.mayFail = true, true
+		w.server().publish("A")
+		w.follow(w.serving("m"))
+		before := w.pointer
+		w.event("restore", func() { w.pointer = before })
+	}, small},
+	{"publish and a member that follows and resume", fine, func(w *world) {
+		w.followed()
+		w.server().publish("A")
+		b := w.serving("m")
+		w.follow(b)
+		w.up(b)
+	}, large},
+	{"publish and a member that follows and reboot", fine, func(w *world) {
+		w.followed()
+		w.server().publish("A")
+		b := w.serving("m")
+		w.follow(b)
+		w.event("reboot", func() { w.reboot(b) })
+	}, large},
+	{"publish and boot of a member that follows", medium, func(w *world) {
+		w.followed()
+		w.server().publish("A")
+		b := w.add("m")
+		w.follow(b)
+		w.up(b)
+	}, large},
+	{"publish and second publish and a member that follows", coarse, func(w *world) {
+		w.followed()
+		s := w.server()
+		s.publish("A")
+		s.publish("B")
+		w.follow(w.serving("m"))
+	}, large},
+}
+
+// followed: nobody dials a member.
+func (w *world) followed() { w.packs, w.programs, w.nobodyDials = true, true, true }
