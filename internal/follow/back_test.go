@@ -12,7 +12,7 @@ import (
 func TestAStoreThatGoesBackAndForth(t *testing.T) {
 	w := newWorld(t, 2)
 	w.follow(t, w.follower(), func() {
-		pass(longest)
+		w.pass(longest)
 		old, next := w.signed(w.names(1, 1), w.secret), w.signed(w.names(2, 2), w.secret)
 		looks := 0
 		w.onLook = func() {
@@ -22,7 +22,7 @@ func TestAStoreThatGoesBackAndForth(t *testing.T) {
 				w.write(old)
 			}
 		}
-		pass(10 * interval)
+		w.pass(10 * interval)
 		if is := w.holds(); is.generation != 1 || w.lines("it goes back to generation 1, revision 0, from generation 2, revision 0") != 1 {
 			t.Errorf("it is %+v, told %+v; log:\n%s", is, w.told, w.log.String())
 		}
@@ -33,12 +33,12 @@ func TestAStoreThatGoesBackAndForth(t *testing.T) {
 		t.Fatalf("told %+v", w.told)
 	}
 	w.follow(t, w.follower(), func() { // another process knows it
-		pass(mostPause)
+		w.pass(mostPause)
 		if w.told.Trouble == "" {
 			t.Errorf("told %+v", w.told)
 		}
 		w.say(w.names(2, 2))
-		pass(longest)
+		w.pass(longest)
 		w.on(2, 2)
 		if w.told.Trouble != "" {
 			t.Errorf("told %+v", w.told)
@@ -56,15 +56,15 @@ func TestARevisionThatGoesBack(t *testing.T) {
 	}
 	w.follow(t, w.follower(), func() {
 		w.say(of(2, 7))
-		pass(longest)
+		w.pass(longest)
 		w.on(2, 1)
 		w.say(of(2, 6))
-		pass(longest)
+		w.pass(longest)
 		if w.lines("it goes back to generation 2, revision 6") != 1 || w.told.Trouble == "" {
 			t.Errorf("told %+v; log:\n%s", w.told, w.log.String())
 		}
 		w.say(of(3, 1))
-		pass(longest)
+		w.pass(longest)
 		w.on(3, 1)
 		if w.told.Trouble != "" {
 			t.Errorf("told %+v", w.told)
@@ -93,13 +93,13 @@ func TestWhatWasBelievedIsForgotten(t *testing.T) {
 			w := newWorld(t, 1)
 			w.follow(t, w.follower(), func() {
 				w.say(w.names(9, 1))
-				pass(longest)
+				w.pass(longest)
 				w.on(9, 1)
 			})
 			do(w)
 			w.follow(t, w.follower(), func() {
 				w.say(w.names(3, 1))
-				pass(longest)
+				w.pass(longest)
 				w.on(3, 1)
 			})
 		})

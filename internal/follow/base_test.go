@@ -58,24 +58,24 @@ func TestAnEditedBase(t *testing.T) {
 	f.Store, f.Member = c, c
 	w.follow(t, f, func() {
 		w.say(w.names(2, 2))
-		pass(50 * time.Minute)
+		w.pass(50 * time.Minute)
 		if n := c.fetched.Load(); n != 1 || !strings.Contains(w.told.Trouble, ". Try: ebs-release-agent up") || strings.Count(w.told.Trouble, "Try: ") != 1 {
 			t.Errorf("%d packs fetched, told %+v", n, w.told)
 		}
-		pass(2 * time.Hour)
+		w.pass(2 * time.Hour)
 		if n := c.fetched.Load(); n < 2 || n > 4 {
 			t.Errorf("%d packs fetched in three hours", n)
 		}
 		before := c.fetched.Load()
 		w.say(w.names(3, 3))
-		pass(longest)
+		w.pass(longest)
 		if c.fetched.Load() == before {
 			t.Error("another pointer was not tried")
 		}
 		must(t, os.WriteFile(path, []byte("same"), 0o644)) // as another volume has it
 		must(t, os.Chtimes(path, was.ModTime(), was.ModTime()))
 		c.id.Store("vol-2")
-		pass(mostPause)
+		w.pass(mostPause)
 		if is := w.holds(); is.release != w.releases[2].ID || w.told.Trouble != "" || w.told.Reported.VolumeID != "vol-2" {
 			t.Errorf("another volume was not tried: it is %+v, told %+v", is, w.told)
 		}

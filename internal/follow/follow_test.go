@@ -22,18 +22,18 @@ const longest = interval + time.Second
 func TestItGoesWhereThePointerGoes(t *testing.T) {
 	w := newWorld(t, 6)
 	w.follow(t, w.follower(), func() {
-		pass(longest)
+		w.pass(longest)
 		w.on(1, 1)
 		if w.ran != 0 || len(w.reports) != 0 {
 			t.Errorf("what the boot did is done again: %d runs, %d reports", w.ran, len(w.reports))
 		}
 		for n := 2; n <= 5; n++ {
 			w.say(w.names(int64(n), n))
-			pass(longest)
+			w.pass(longest)
 			w.on(int64(n), n)
 		}
 		w.say(w.names(6, 4)) // a rollback
-		pass(longest)
+		w.pass(longest)
 		w.on(6, 4)
 	})
 	if w.ran != 5 || len(w.reports) != 5 || w.told.Generation != 6 || w.told.Trouble != "" {
@@ -51,7 +51,7 @@ func TestItGoesWhereThePointerGoes(t *testing.T) {
 func TestTheSamePointerCostsNothing(t *testing.T) {
 	w := newWorld(t, 1)
 	w.follow(t, w.follower(), func() {
-		pass(time.Hour)
+		w.pass(time.Hour)
 		w.on(1, 1)
 	})
 	if most := int(time.Hour/fullEvery) * 5 / 4; w.opened > most {
@@ -69,7 +69,7 @@ func TestOldReleasesGo(t *testing.T) {
 	f.Keep = 1
 	w.follow(t, f, func() {
 		w.say(w.names(2, 2))
-		pass(longest)
+		w.pass(longest)
 		w.on(2, 2)
 	})
 	v, err := release.Open(w.member)
@@ -86,11 +86,11 @@ func TestAnotherPointerIsNotKeptWaiting(t *testing.T) {
 	w.follow(t, w.follower(), func() {
 		w.broken = errAway
 		w.say(w.names(2, 2))
-		pass(time.Hour)
+		w.pass(time.Hour)
 		w.say(w.names(3, 3))
-		pass(longest)
+		w.pass(longest)
 		w.broken = nil
-		pass(2 * interval)
+		w.pass(2 * interval)
 		w.on(3, 3)
 	})
 }
@@ -99,10 +99,11 @@ func TestAnotherPointerIsNotKeptWaiting(t *testing.T) {
 func TestLooksAreSpread(t *testing.T) {
 	w := newWorld(t, 1)
 	w.follow(t, w.follower(), func() {
+		before := w.told // the first has not looked yet
 		for range 50 {
-			go w.follower().Run(w.ctx, w.told)
+			go w.follower().Run(w.ctx, before)
 		}
-		pass(interval)
+		w.pass(interval)
 		slices.SortFunc(w.looks, time.Time.Compare)
 		if first := w.looks[len(w.looks)/4].Sub(w.looks[0]); first > interval/2 || first < interval/50 {
 			t.Errorf("a quarter of them asked within %v", first)
@@ -115,7 +116,7 @@ func TestTheSameReleaseAgain(t *testing.T) {
 	w := newWorld(t, 1)
 	w.follow(t, w.follower(), func() {
 		w.say(w.names(7, 1))
-		pass(longest)
+		w.pass(longest)
 		w.on(7, 1)
 	})
 	if w.ran != 0 || len(w.reports) != 1 {
@@ -167,20 +168,20 @@ func TestWhatIsRefused(t *testing.T) {
 			f := w.follower()
 			w.follow(t, f, func() {
 				w.say(w.names(5, 1))
-				pass(longest)
+				w.pass(longest)
 				w.on(5, 1)
 				if tc.with != nil {
 					tc.with(w, f)
 				}
 				w.write(tc.say(w))
-				pass(time.Hour)
+				w.pass(time.Hour)
 				w.on(5, 1)
 				if w.told.Trouble == "" || w.told.Since.IsZero() || w.lines(tc.want) != 1 || !strings.Contains(w.told.Trouble, tc.want) {
 					t.Errorf("told %+v; log:\n%s", w.told, w.log.String())
 				}
 				if strings.Contains(name, "fence") || strings.Contains(name, "byte") || name == "another store" || name == "another key" {
 					w.say(w.names(8, 2))
-					pass(longest)
+					w.pass(longest)
 					w.on(8, 2)
 					if w.told.Trouble != "" || w.lines("all is well again after 59m")+w.lines("all is well again after 1h") != 1 {
 						t.Errorf("told %+v; log:\n%s", w.told, w.log.String())
@@ -195,7 +196,7 @@ func TestWhatIsRefused(t *testing.T) {
 func TestAPointerThatMovesMeanwhile(t *testing.T) {
 	w := newWorld(t, 3)
 	w.follow(t, w.follower(), func() {
-		pass(longest)
+		w.pass(longest)
 		looks := 0
 		w.onLook = func() { // in the look that sees generation 2
 			if looks++; looks == 2 {
@@ -206,7 +207,7 @@ func TestAPointerThatMovesMeanwhile(t *testing.T) {
 			}
 		}
 		w.say(w.names(2, 2))
-		pass(longest)
+		w.pass(longest)
 		w.on(3, 3)
 	})
 	if w.ran != 1 || len(w.reports) != 1 {
@@ -218,7 +219,7 @@ func TestAPointerThatMovesMeanwhile(t *testing.T) {
 func TestNoFlipWithoutAnAnswer(t *testing.T) {
 	w := newWorld(t, 2)
 	w.follow(t, w.follower(), func() {
-		pass(longest)
+		w.pass(longest)
 		looks := 0
 		w.onLook = func() {
 			if looks++; looks == 2 {
@@ -228,12 +229,12 @@ func TestNoFlipWithoutAnAnswer(t *testing.T) {
 			}
 		}
 		w.say(w.names(2, 2))
-		pass(longest)
+		w.pass(longest)
 		if is := w.holds(); is.generation != 1 {
 			t.Errorf("it is %+v", is)
 		}
 		w.onLook, w.away = nil, nil
-		pass(mostPause)
+		w.pass(mostPause)
 		w.on(2, 2)
 	})
 }
@@ -241,9 +242,9 @@ func TestNoFlipWithoutAnAnswer(t *testing.T) {
 func TestAStoreThatIsAwayForAnHour(t *testing.T) {
 	w := newWorld(t, 2)
 	w.follow(t, w.follower(), func() {
-		pass(longest)
+		w.pass(longest)
 		w.away, w.looks = errAway, nil
-		pass(time.Hour)
+		w.pass(time.Hour)
 		w.on(1, 1)
 		if n := len(w.looks); n < int(time.Hour/mostPause) || n > 50 {
 			t.Errorf("it asked %d times in an hour", n)
@@ -254,7 +255,7 @@ func TestAStoreThatIsAwayForAnHour(t *testing.T) {
 		}
 		w.away = nil
 		w.say(w.names(2, 2))
-		pass(mostPause)
+		w.pass(mostPause)
 		w.on(2, 2)
 		if w.told.Trouble != "" || w.lines("all is well again") != 1 {
 			t.Errorf("told %+v; log:\n%s", w.told, w.log.String())
@@ -280,10 +281,10 @@ func TestTroubleOnTheWay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, 2)
 			w.follow(t, w.follower(), func() {
-				pass(longest)
+				w.pass(longest)
 				tc.set(w, tc.err)
 				w.say(w.names(2, 2))
-				pass(time.Hour)
+				w.pass(time.Hour)
 				if is := w.holds(); is.generation != tc.on || is.done != tc.ready {
 					t.Errorf("it is %+v", is)
 				}
@@ -297,7 +298,7 @@ func TestTroubleOnTheWay(t *testing.T) {
 					t.Errorf("reports %v", w.reports)
 				}
 				tc.set(w, nil)
-				pass(mostPause + longest)
+				w.pass(mostPause + longest)
 				w.on(2, 2)
 				if w.told.Trouble != "" {
 					t.Errorf("told %+v", w.told)
@@ -319,7 +320,7 @@ func TestKilledBetweenFlipAndPrograms(t *testing.T) {
 				if killed == "before the flip" {
 					w.broken = errAway
 				}
-				pass(longest)
+				w.pass(longest)
 			})
 			if is := w.holds(); (is.generation == 2) != (killed != "before the flip") || is.done != (killed == "before the flip") {
 				t.Fatalf("it is %+v", is)
@@ -332,7 +333,7 @@ func TestKilledBetweenFlipAndPrograms(t *testing.T) {
 			}
 			w.ran = 0
 			w.follow(t, w.follower(), func() {
-				pass(longest)
+				w.pass(longest)
 				w.on(2, 2)
 			})
 			if w.ran != ran || len(w.reports) != reports {
@@ -355,14 +356,14 @@ func TestItStopsAnywhere(t *testing.T) {
 				w.say(w.names(2, 2))
 				w.follow(t, w.follower(), func() {
 					block(w, func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
-					pass(time.Duration(at) * 1700 * time.Millisecond)
+					w.pass(time.Duration(at) * 1700 * time.Millisecond)
 				})
 				if w.lines("canceled") != 0 || strings.Contains(w.told.Trouble, "canceled") {
 					t.Errorf("%+v, log:\n%s", w.told, w.log.String())
 				}
 				w.program, w.broken = nil, nil
 				w.follow(t, w.follower(), func() {
-					pass(longest)
+					w.pass(longest)
 					w.on(2, 2)
 				})
 			}

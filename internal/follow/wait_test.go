@@ -14,7 +14,7 @@ func TestTheStoresWaitCounts(t *testing.T) {
 	const wait = 25 * time.Second
 	w.follow(t, w.follower(), func() {
 		w.away = &store.Error{Op: "read pointer", On: w.Place(), Err: errors.New("503"), Wait: wait}
-		pass(10 * time.Minute)
+		w.pass(10 * time.Minute)
 		for i := 1; i < len(w.looks); i++ {
 			if pause := w.looks[i].Sub(w.looks[i-1]); pause < wait {
 				t.Errorf("it asks again after %v", pause)

@@ -52,7 +52,7 @@ type world struct {
 	reportIt error
 	reports  []status.Reported
 	told     status.Follow
-	log      bytes.Buffer
+	log      journal
 }
 
 func volume(t *testing.T) *release.Volume {
@@ -274,7 +274,8 @@ func (w *world) follow(t *testing.T, f *Follower, do func()) {
 		ctx, stop := context.WithCancel(t.Context())
 		w.ctx = ctx
 		ended := make(chan struct{})
-		go func() { f.Run(ctx, w.told); close(ended) }()
+		before := w.told
+		go func() { f.Run(ctx, before); close(ended) }()
 		do()
 		stop()
 		began := time.Now()
@@ -285,10 +286,31 @@ func (w *world) follow(t *testing.T, f *Follower, do func()) {
 	})
 }
 
-// pass lets time pass, and what follows from it happen.
-func pass(d time.Duration) {
+// pass lets time pass, and what follows from it happen. What the test has changed until here is seen
+// by the follower, which takes the lock before it looks.
+func (w *world) pass(d time.Duration) {
+	w.mu.Lock()
+	w.mu.Unlock() //nolint:staticcheck // see above
 	time.Sleep(d)
 	synctest.Wait()
+}
+
+// journal is a log of several followers.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.String()
 }
 
 // lines counts the lines of the log that have something.
