@@ -41,10 +41,7 @@ func (w *diskWork) catchUp(ctx context.Context, want boot.Wanted, from source) e
 	if err != nil {
 		return whatItMeans(err)
 	}
-	if err := v.CheckStore(want.Store); err != nil {
-		return whatItMeans(err)
-	}
-	p, err := catchup.Believe(v, []byte(want.Document), from.Trusted)
+	p, err := believe(v, want, from.Trusted)
 	switch {
 	case err != nil:
 	case want.Document != "":
@@ -60,7 +57,7 @@ const inReachTries = 3
 
 // inReach says whether the store has the packs from what the volume holds to what is wanted.
 func inReach(ctx context.Context, v *release.Volume, want boot.Wanted, from source, log *slog.Logger) error {
-	p, err := catchup.Believe(v, []byte(want.Document), from.Trusted)
+	p, err := believe(v, want, from.Trusted)
 	if err != nil {
 		return whatItMeans(err)
 	}
@@ -70,6 +67,20 @@ func inReach(ctx context.Context, v *release.Volume, want boot.Wanted, from sour
 	}
 	to := catchup.Volume{Volume: v, Packs: fetcher.Store, Tries: inReachTries}
 	return whatItMeans(to.InReach(ctx, p))
+}
+
+// believe reads the pointer for a volume. Who signed it comes first: what a pointer that nobody
+// trusts says of its store is no reason to let a volume of another one go.
+func believe(v *release.Volume, want boot.Wanted, trusted []string) (pointer.Pointer, error) {
+	p, err := catchup.Believe(v, []byte(want.Document), trusted)
+	store := v.CheckStore(want.Store)
+	if err != nil && store != nil {
+		return p, fmt.Errorf("%w; and %s", err, words.OneLine(store))
+	}
+	if err == nil {
+		err = store
+	}
+	return p, err
 }
 
 // endCatchUp returns the release that came out; "": nothing was cut off.

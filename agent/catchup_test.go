@@ -89,6 +89,7 @@ func newSigned(t *testing.T) *signed {
 	must(t, err)
 	must(t, v.Init(os.Getuid(), os.Getgid()))
 	must(t, v.SetKeys(ctx, []string{s.secret.Public().String()}))
+	must(t, v.SetStore(ctx, "0123456789abcdef"))
 	source := t.TempDir()
 	var made [2]release.Ingested
 	for i := range made {
@@ -183,6 +184,8 @@ func TestTheChildRefuses(t *testing.T) {
 		end  error // nil: it says nothing of the volume
 	}{
 		{"another key", s.wants(t, s.pointer, other), boot.ErrUnsigned},
+		{"another key, and another store", s.wants(t, foreign, other), boot.ErrUnsigned},
+		{"another store", s.wants(t, foreign, s.secret), boot.ErrMismatch},
 		{"no way", s.wants(t, noWay, s.secret), boot.ErrMismatch},
 		{"gone", s.wants(t, gone, s.secret), boot.ErrGone},
 		{"another sha256", s.wants(t, lost, s.secret), boot.ErrStore},

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
-	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/mount"
@@ -277,10 +276,7 @@ func (v mountedVolume) Check(ctx context.Context, want boot.Wanted) error {
 // checkTree is release.Volume.Check in the words of package boot, for a pointer that this volume
 // believes.
 func (v mountedVolume) checkTree(want boot.Wanted) error {
-	err := v.CheckStore(want.Store) // first: generations of two stores cannot be compared
-	if err == nil {
-		_, err = catchup.Believe(v.Volume, []byte(want.Document), v.trusted)
-	}
+	_, err := believe(v.Volume, want, v.trusted)
 	if err == nil && want.Generation > 0 {
 		err = v.Volume.Check(want.Release, want.Digest, want.Generation)
 	}

@@ -312,6 +312,44 @@ func TestAnUnsignedPointerAtTheRereadTouchesNothing(t *testing.T) {
 	w.want(t, "create vol-new1", "attach vol-new1", "protect vol-new1", "mount vol-new1", "report 7 ready=true", "close vol-new1", "report 7 ready=false")
 }
 
+// A pointer may say anything of its store. The volume of another one goes only when it believes that
+// pointer.
+func TestAPointerOfAnotherStoreTouchesNoVolumeThatDoesNotBelieveIt(t *testing.T) {
+	for name, tc := range map[string]struct {
+		says error // of the volume
+		end  error
+		gone bool
+	}{
+		"nobody trusted signed it":     {boot.ErrUnsigned, boot.ErrUnsigned, false},
+		"it is believed, and mismatch": {boot.ErrMismatch, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(7)
+			w.packs = true
+			w.have(adopted, 6)
+			v := w.account["vol-1"]
+			v.Store = "mine"
+			w.account["vol-1"] = v
+			fetch := w.pointers.fetch
+			w.pointers.fetch = func(ctx context.Context) (boot.Pointer, error) {
+				p, err := fetch(ctx)
+				p.Store = "another"
+				return p, err
+			}
+			w.catchUp = func(ctx context.Context, id string, want boot.Wanted) error {
+				if id == "vol-1" {
+					return tc.says
+				}
+				return w.byPacks(ctx, id, want)
+			}
+			_, _, err := w.boot(t)
+			if !errors.Is(err, tc.end) || slices.Contains(w.effects, "remove vol-1") != tc.gone {
+				t.Errorf("%v, effects %v", err, w.effects)
+			}
+		})
+	}
+}
+
 // What is served is given up only when the packs can be had that lead on.
 func TestAServedMountStaysUntilItsPacksCanBeHad(t *testing.T) {
 	for _, tc := range []struct {
