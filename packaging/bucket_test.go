@@ -9,8 +9,8 @@ import (
 	"ebs-release/packaging/iam"
 )
 
-// TestBucketPolicyGuardsThePointer: what the policy of the bucket forbids everybody, also who may do
-// all else there, and that it forbids nothing that the programs do.
+// TestBucketPolicyGuardsThePointer: what the policy of the bucket forbids everybody, also who may
+// do all else there, and that it forbids nothing that the programs do.
 func TestBucketPolicyGuardsThePointer(t *testing.T) {
 	type facts = map[string][]string
 	byTLS := func(more ...facts) facts {

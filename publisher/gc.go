@@ -140,7 +140,8 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 	return errors.Join(err, report.err(ctx))
 }
 
-// lock keeps publishes out: of the store, and of the release volume, as a store in S3 is never locked.
+// lock keeps publishes out: of the store, and of the release volume, as a store in S3 is never
+// locked.
 func (p *parts) lock(ctx context.Context, who string) (unlock func() error, err error) {
 	store, err := p.store.Lock(ctx, who)
 	if errors.Is(err, pointer.ErrLocked) {

@@ -181,9 +181,9 @@ func wrongPointer(err error) error {
 }
 
 // choose picks the volume to take on, if there is one. An attached one is worth a look inside,
-// whatever its tags say, and the pointer of its store: who signed that only a volume tells. One that
-// is not attached cannot have been pushed to, so it is taken only when it was made from the wanted
-// snapshot.
+// whatever its tags say, and the pointer of its store: who signed that only a volume tells. One
+// that is not attached cannot have been pushed to, so it is taken only when it was made from the
+// wanted snapshot.
 func (b *boot) choose(mine []Volume) {
 	usable := slices.DeleteFunc(slices.Clone(mine), func(v Volume) bool {
 		return b.removed[v.ID] || v.Leaving || !v.Attached && (b.foreign(v) || v.SnapshotID != b.want.SnapshotID)

@@ -312,8 +312,8 @@ func TestAnUnsignedPointerAtTheRereadTouchesNothing(t *testing.T) {
 	w.want(t, "create vol-new1", "attach vol-new1", "protect vol-new1", "mount vol-new1", "report 7 ready=true", "close vol-new1", "report 7 ready=false")
 }
 
-// A pointer may say anything of its store. The volume of another one goes only when it believes that
-// pointer.
+// A pointer may say anything of its store. The volume of another one goes only when it believes
+// that pointer.
 func TestAPointerOfAnotherStoreTouchesNoVolumeThatDoesNotBelieveIt(t *testing.T) {
 	for name, tc := range map[string]struct {
 		says error // of the volume

@@ -129,7 +129,8 @@ func (b *boot) verify(ctx context.Context) error {
 }
 
 // holds is nil when the volume has what is wanted. With a plain snapshot id for a pointer there is
-// nothing to verify against but that; whether the volume takes such a pointer at all, it says first.
+// nothing to verify against but that; whether the volume takes such a pointer at all, it says
+// first.
 func (b *boot) holds(ctx context.Context, v Volume, tree Tree) error {
 	if err := tree.Check(ctx, b.want); err != nil {
 		return err

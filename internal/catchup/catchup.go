@@ -27,7 +27,8 @@ import (
 var (
 	// ErrNoWay says that no packs lead from what the volume holds to the pointer's release.
 	ErrNoWay = errors.New("no packs lead there from what the volume holds")
-	// ErrGone says that the store does not have a pack that the pointer names: it may have moved on.
+	// ErrGone says that the store does not have a pack that the pointer names: it may have moved
+	// on.
 	ErrGone = errors.New("a pack that the pointer names is gone")
 	// ErrStore says that a pack could not be had. Nothing is said of the volume by that.
 	ErrStore = errors.New("the pack could not be fetched")
@@ -114,8 +115,8 @@ type Volume struct {
 	Secret string                                      // opens the packs; "": what the volume has for that
 }
 
-// OnServer is the release volume of a release server, where somebody waits for an end. A publish that
-// failed there has left its fence above the pointer.
+// OnServer is the release volume of a release server, where somebody waits for an end. A publish
+// that failed there has left its fence above the pointer.
 func OnServer(v *release.Volume, packs store.Reader, wanted gc.Wanted) *Volume {
 	const tries = 5
 	return &Volume{

@@ -39,8 +39,8 @@ func (c countingReader) Get(ctx context.Context, key string, unless store.Versio
 	return c.Reader.Get(ctx, key, unless)
 }
 
-// Nothing can be made of a release that was edited: that costs its packs seldom, and says what to do.
-// Another pointer and another base are tried at once.
+// Nothing can be made of a release that was edited: that costs its packs seldom, and says what to
+// do. Another pointer and another base are tried at once.
 func TestAnEditedBase(t *testing.T) {
 	w := newWorld(t, 3)
 	v, err := release.Open(w.member)

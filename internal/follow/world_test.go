@@ -246,7 +246,8 @@ func (w *world) holds() (is holding) {
 	return is
 }
 
-// on fails unless the volume is on a release, with all programs, and that is what was reported last.
+// on fails unless the volume is on a release, with all programs, and that is what was reported
+// last.
 func (w *world) on(generation int64, n int) {
 	w.t.Helper()
 	want := holding{generation, w.releases[n-1].ID, true}
@@ -286,8 +287,8 @@ func (w *world) follow(t *testing.T, f *Follower, do func()) {
 	})
 }
 
-// pass lets time pass, and what follows from it happen. What the test has changed until here is seen
-// by the follower, which takes the lock before it looks.
+// pass lets time pass, and what follows from it happen. What the test has changed until here is
+// seen by the follower, which takes the lock before it looks.
 func (w *world) pass(d time.Duration) {
 	w.mu.Lock()
 	w.mu.Unlock() //nolint:staticcheck // see above

@@ -28,11 +28,11 @@
 //
 // A follower looks at the pointer, catches up beside what is served, asks once more, flips, runs
 // the programs, and reports from their mark alone. Nobody dials it: P5 waits for its report. The
-// one here is a model of that order, as the real one has a real volume; TestFollowerOrder lets both do
-// the same and compares. Beside publishes, boots and reboots of the same machine, and its own end:
-// what is served is what the pointer named for that generation, no fence goes down, no report is
-// ahead of the mark, no flip goes to what the pointer had left before all was fetched, and in the
-// end the member is where the pointer is.
+// one here is a model of that order, as the real one has a real volume; TestFollowerOrder lets both
+// do the same and compares. Beside publishes, boots and reboots of the same machine, and its own
+// end: what is served is what the pointer named for that generation, no fence goes down, no report
+// is ahead of the mark, no flip goes to what the pointer had left before all was fetched, and in
+// the end the member is where the pointer is.
 //
 // # Two verbs on one release volume
 //

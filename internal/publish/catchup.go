@@ -17,12 +17,13 @@ import (
 // activation here, after one by another release server, and on a volume that was made from an older
 // snapshot.
 //
-// Where no packs lead to it, that is the end; but not on a volume whose fence is above the pointer (a
-// publish failed here, or the pointer is an older copy), nor on one where nothing was ever
+// Where no packs lead to it, that is the end; but not on a volume whose fence is above the pointer
+// (a publish failed here, or the pointer is an older copy), nor on one where nothing was ever
 // published: nothing that it has is taken for the pointer's, and the next generation is above both.
 //
-// What it changes, it changes while no other publish works on this volume: the lock of a store in S3
-// holds nobody up, and a snapshot that such a publish is about to make has to hold its own release.
+// What it changes, it changes while no other publish works on this volume: the lock of a store in
+// S3 holds nobody up, and a snapshot that such a publish is about to make has to hold its own
+// release.
 func (r *run) catchUpHere(ctx context.Context) error {
 	is := r.before
 	if is.Generation == 0 {

@@ -63,8 +63,8 @@ func (r *run) checkAndHook(ctx context.Context) error {
 	return r.hookBefore(ctx)
 }
 
-// checkConverge is P0 of `converge`: there is no tree to take in, and whether there is a snapshot to
-// make is seen when the members are live.
+// checkConverge is P0 of `converge`: there is no tree to take in, and whether there is a snapshot
+// to make is seen when the members are live.
 func (r *run) checkConverge(ctx context.Context) error {
 	if err := r.lockAndRead(ctx); err != nil {
 		return err
@@ -137,8 +137,8 @@ func (r *run) tryChecks(ctx context.Context) error {
 	return nil
 }
 
-// enoughFiles: a session is five descriptors here at most (three pipes, ssh's process, one to spare),
-// and stays open until the end. With too few, members would never converge.
+// enoughFiles: a session is five descriptors here at most (three pipes, ssh's process, one to
+// spare), and stays open until the end. With too few, members would never converge.
 func (r *run) enoughFiles() error {
 	if r.Dialer == nil {
 		return nil

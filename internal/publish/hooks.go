@@ -19,8 +19,8 @@ func (r *run) hookBefore(ctx context.Context) error {
 }
 
 // hookAfter runs the operator's programs once, when the members are on a committed generation or
-// when the run has failed, also after a signal: the commit is not undone either. A signal that comes
-// while they run ends them.
+// when the run has failed, also after a signal: the commit is not undone either. A signal that
+// comes while they run ends them.
 func (r *run) hookAfter(outer context.Context, err error) {
 	if r.Hooks == nil || !r.moved() || r.hooked {
 		return

@@ -17,7 +17,8 @@ func (r *run) ingest(ctx context.Context) error {
 	if err := r.claim(ctx); err != nil {
 		return err
 	}
-	// The next pack for a member starts from what it holds, and one for who boots from the snapshot.
+	// The next pack for a member starts from what it holds, and one for who boots from the
+	// snapshot.
 	wanted := r.wanted()
 	wanted.Held = r.members.releases()
 	if of := r.before.SnapshotOf; of != nil {
@@ -115,8 +116,8 @@ func (r *run) stage(ctx context.Context) error {
 // while P5 goes on with the rest.
 const slowStage = 5 * time.Second
 
-// stageAll has the tree fetched by every member that can take it. One that fails is tried again in P5;
-// when none takes it (without force), or more fail than may, the publish stops here, before
+// stageAll has the tree fetched by every member that can take it. One that fails is tried again in
+// P5; when none takes it (without force), or more fail than may, the publish stops here, before
 // anything is visible.
 func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
 	err := r.members.list(ctx, r.next)

@@ -92,8 +92,8 @@ func (m *member) standing() Standing {
 	return StandsBehind
 }
 
-// compare looks whether a listing shows what this run has reported. It does not where a publish that
-// this one has overtaken was late with its own report, or where the listing is older.
+// compare looks whether a listing shows what this run has reported. It does not where a publish
+// that this one has overtaken was late with its own report, or where the listing is older.
 func (m *member) compare() {
 	here := m.VolumeID != "" && (m.active == m.VolumeID || m.hookFailedHere())
 	m.overwritten = here && m.reported && (m.Generation != m.wanted.generation || m.Release != m.wanted.release)

@@ -42,8 +42,8 @@ func leads(from pointer.Held, to pointer.Pointer) bool {
 const nameTries = 10
 
 // name makes the pointer name a completed snapshot, as the pointer is now: another publish may have
-// moved it on. It returns the pointer as it is then; where that names another snapshot, this one was
-// of no more use.
+// moved it on. It returns the pointer as it is then; where that names another snapshot, this one
+// was of no more use.
 func name(ctx context.Context, store Store, region string, s Snapshot) (is pointer.Pointer, err error) {
 	for range nameTries {
 		if is, err = store.Read(ctx); err != nil {

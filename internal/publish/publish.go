@@ -3,8 +3,8 @@
 // A release is live as soon as its pack is in the store and the pointer names it: whoever boots
 // makes a volume from the newest snapshot that there is and catches up by packs. The snapshot of
 // the release itself is asked for after that, and nobody waits for it: whoever comes next names it
-// in the pointer (name.go). Only where no packs lead to a release (the first publish of all, the first
-// after keys were made or changed) the commit waits for the snapshot.
+// in the pointer (name.go). Only where no packs lead to a release (the first publish of all, the
+// first after keys were made or changed) the commit waits for the snapshot.
 //
 // READ SECOND (after internal/boot). The protocol is the list in phases, each phase is a method of
 // run in check.go, make.go, snapshot.go and converge.go, and the parts that it works with are the
@@ -44,9 +44,9 @@ type Publisher struct {
 	Hooks     Hooks  // nil: none
 	Claim     Claim  // nil: nobody else works on the volume, and its store has no id
 	Settings  Settings
-	// Insist is closed by the second signal: the operator wants an end at once. The first signal ends
-	// ctx, and with it a publish that has not committed. After the commit the publish goes on to
-	// bring the members to the generation, as nobody else would. nil: there is no second signal.
+	// Insist is closed by the second signal: the operator wants an end at once. The first signal
+	// ends ctx, and with it a publish that has not committed. After the commit the publish goes on
+	// to bring the members to the generation, as nobody else would. nil: there is no second signal.
 	Insist <-chan struct{}
 	Talk   func(Event) // told what happens, one call at a time; nil: silence
 
@@ -103,8 +103,8 @@ type Tree interface {
 	Activate(ctx context.Context, id, digest string, generation int64) error
 	CheckActive(id string, generation int64) error // it is the current release, under this generation
 	Prune(ctx context.Context, wanted gc.Wanted) (removed []string, err error)
-	// CatchUp makes the pointer's release be there, by packs of the store, beside what is current. It
-	// is not activated. catchup.ErrNoWay, ErrGone, ErrStore: it cannot.
+	// CatchUp makes the pointer's release be there, by packs of the store, beside what is current.
+	// It is not activated. catchup.ErrNoWay, ErrGone, ErrStore: it cannot.
 	CatchUp(ctx context.Context, to pointer.Pointer, wanted gc.Wanted) (catchup.Way, error)
 	// LockPublish keeps other publishes out of the volume, as Claim does. It does not wait.
 	LockPublish() (unlock func() error, err error)
@@ -159,8 +159,8 @@ type Dialer interface {
 }
 
 // Session is a connection to one member. Errors: push.ErrNotReady while its agent boots,
-// push.ErrFenced when it holds a higher generation, *push.NoWayError when no pack leads on from what
-// it holds.
+// push.ErrFenced when it holds a higher generation, *push.NoWayError when no pack leads on from
+// what it holds.
 type Session interface {
 	Stage(ctx context.Context, to push.Desired) (push.Fetched, error)
 	Activate(ctx context.Context, to push.Desired) error

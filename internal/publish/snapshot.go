@@ -119,8 +119,8 @@ func (r *run) activateHere(ctx context.Context) error {
 	return nil
 }
 
-// snapshot freezes, snapshots and thaws. Whoever boots from it refuses a volume that is not what the
-// pointer says.
+// snapshot freezes, snapshots and thaws. Whoever boots from it refuses a volume that is not what
+// the pointer says.
 func (r *run) snapshot(ctx context.Context, patient bool) (id string, err error) {
 	own := r.own()
 	id, frozen, err := r.Snapshots.Create(ctx, SnapshotRequest{

@@ -32,9 +32,9 @@ const betweenRequests = 2 * time.Hour
 
 // Receiver serves one connection.
 type Receiver struct {
-	// Ready opens the release volume, or fails while a boot is under way: the boot may be looking at
-	// the volume. It is called for each request, as an `up` may start between two of them; the volume
-	// is closed after the request.
+	// Ready opens the release volume, or fails while a boot is under way: the boot may be looking
+	// at the volume. It is called for each request, as an `up` may start between two of them; the
+	// volume is closed after the request.
 	Ready   func() (*release.Volume, error)
 	Packs   func(context.Context) (store.Reader, error) // the store that this member reads
 	Keep    int                                         // releases on the volume, when the publisher says nothing of it

@@ -33,8 +33,8 @@ type assembly struct {
 	whole   unix.Timespec // when the base was whole. A file of it that was written to later is not taken for what its manifest says
 	spans   spans         // see noteSpan. A file of the base whose ctime is in none of them is hashed before it is taken
 	copies  *os.File      // tree to copy from
-	// copyAs says whether an entry is to be copied, and from which path below copies. What is not is
-	// left out.
+	// copyAs says whether an entry is to be copied, and from which path below copies. What is not
+	// is left out.
 	copyAs func(planned) (path string, ok bool)
 	who    owner
 	began  unix.Timespec // see justNow. What is written to a file of the new tree from here on is told by its time

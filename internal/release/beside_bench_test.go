@@ -19,8 +19,8 @@ import (
 )
 
 // BenchmarkCatchUpBeside brings a tree of 20,000 files of which 1 % changed to a member, as often
-// as the loop says: by a new tree of links, whose oldest is removed, or by the oldest tree made into
-// the new one.
+// as the loop says: by a new tree of links, whose oldest is removed, or by the oldest tree made
+// into the new one.
 func BenchmarkCatchUpBeside(b *testing.B) {
 	for name, keep := range map[string]int{"links": 0, "recycled": 3} {
 		b.Run(name, func(b *testing.B) { benchmarkBeside(b, keep) })

@@ -168,8 +168,8 @@ func (v *Volume) ingest(ctx context.Context, source *os.File, k *known, now time
 	if base.dir == nil { // nothing of an old tree could stay
 		wanted.Keep = 0
 	}
-	// What is copied is compared with what scan saw. So SOURCE is looked at once more while that goes
-	// on, not after it.
+	// What is copied is compared with what scan saw. So SOURCE is looked at once more while that
+	// goes on, not after it.
 	ctx, stop := context.WithCancel(ctx)
 	var again errgroup.Group
 	again.Go(func() error { return unchanged(ctx, source, seen) })

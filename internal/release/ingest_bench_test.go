@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkIngestBesideRsync takes in a tree of 200,000 files of which 200 changed, as often as
-// the loop says, beside rsync's two ways to make the same tree of links: by checksum, and by time and
-// size, which misses an edit within one second. All take turns.
-// SOURCE and volume are ext4 on disks in memory. It takes some minutes.
+// BenchmarkIngestBesideRsync takes in a tree of 200,000 files of which 200 changed, as often as the
+// loop says, beside rsync's two ways to make the same tree of links: by checksum, and by time and
+// size, which misses an edit within one second. All take turns. SOURCE and volume are ext4 on disks
+// in memory. It takes some minutes.
 func BenchmarkIngestBesideRsync(b *testing.B) {
 	const files, changed, held = 200_000, 200, 3
 	from, to, other := diskOf(b, 2<<30, "-N", "300000"), diskOf(b, 4<<30, "-N", "1500000"), diskOf(b, 4<<30, "-N", "1500000")

@@ -11,7 +11,8 @@ import (
 	"ebs-release/internal/gc"
 )
 
-// threeOf is a volume with three releases, the last one current, and a SOURCE that differs from all.
+// threeOf is a volume with three releases, the last one current, and a SOURCE that differs from
+// all.
 func threeOf(t *testing.T) (v *Volume, dir string, held []Ingested) {
 	t.Helper()
 	v, dir = volume(t), source(t, first)

@@ -43,8 +43,8 @@ const (
 	maxKnown    = maxLine + mostKnown*sizeOfKnown + sha256.Size
 
 	// Of a file: inode, size, mtime and ctime in seconds, 8 bytes each, their nanoseconds, 4 bytes
-	// each; sha256; what is left behind, one bit for each kind. The highest byte is the first. 300,000
-	// files are 22 MB.
+	// each; sha256; what is left behind, one bit for each kind. The highest byte is the first.
+	// 300,000 files are 22 MB.
 	sizeOfMark  = 40
 	sizeOfKnown = sizeOfMark + sha256.Size + 1
 )

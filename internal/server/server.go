@@ -38,7 +38,8 @@ type Wish struct {
 	Encrypt    bool   // a new volume, also when the account does not
 	KMSKey     string // to encrypt it with; empty: the account's
 
-	// One of these at most says which volume; none: the one that an earlier Init made, or a blank one.
+	// One of these at most says which volume; none: the one that an earlier Init made, or a blank
+	// one.
 	Device, VolumeID string
 	Join             bool // the one that an earlier Init made, or one from the newest snapshot of the store
 

@@ -26,8 +26,8 @@ type Follow struct {
 	Believed   Believed  `json:"believed,omitzero"` // the newest pointer that this volume was to be brought to
 }
 
-// Believed is the newest pointer that was believed on a volume, and the volume's fence as last seen:
-// when it is lower later, that is the operator's word that what was believed was wrong.
+// Believed is the newest pointer that was believed on a volume, and the volume's fence as last
+// seen: when it is lower later, that is the operator's word that what was believed was wrong.
 type Believed struct {
 	VolumeID   string `json:"volume_id"`
 	Generation int64  `json:"generation"`

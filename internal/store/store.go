@@ -72,8 +72,8 @@ type Item struct {
 var (
 	// ErrNotFound says that no object has the key.
 	ErrNotFound = errors.New("there is no such object")
-	// ErrDenied says that there is no such object, or that it may not be read: S3 tells the two apart
-	// only for who may list the bucket.
+	// ErrDenied says that there is no such object, or that it may not be read: S3 tells the two
+	// apart only for who may list the bucket.
 	ErrDenied = errors.New("it is not there, or may not be read")
 	// ErrUnmodified says that the object has the version that the caller has.
 	ErrUnmodified = errors.New("it has not changed")

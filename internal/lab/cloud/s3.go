@@ -26,9 +26,9 @@ type Objects struct {
 // mostObject is how large a request may be, in bytes: its body is held to look at its signature.
 const mostObject = 160 << 20
 
-// S3Handler is the account's S3, in path style: it looks at signature and policies, and hands on, in
-// the name of the owner, what is allowed. Faults take its requests by the names of S3's operations,
-// and by the key as their resource.
+// S3Handler is the account's S3, in path style: it looks at signature and policies, and hands on,
+// in the name of the owner, what is allowed. Faults take its requests by the names of S3's
+// operations, and by the key as their resource.
 func (a *Account) S3Handler(to Objects) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		bucket, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
@@ -105,8 +105,8 @@ func (a *Account) S3Handler(to Objects) http.Handler {
 	})
 }
 
-// SetLifecycle gives the buckets lifecycle rules, as XML (LifecycleConfiguration, S3 API reference);
-// "": none. Nothing carries them out.
+// SetLifecycle gives the buckets lifecycle rules, as XML (LifecycleConfiguration, S3 API
+// reference); "": none. Nothing carries them out.
 func (a *Account) SetLifecycle(rules string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -50,9 +50,9 @@ func s3OperationOf(r *http.Request, key string) s3Operation {
 	return operations[which]
 }
 
-// conditions are the condition keys of a request that the policies of the project use.
-// s3:if-match, s3:if-none-match and s3:ObjectCreationOperation: "Enforce conditional writes on Amazon
-// S3 buckets" (S3 User Guide, conditional-writes-enforce).
+// conditions are the condition keys of a request that the policies of the project use. s3:if-match,
+// s3:if-none-match and s3:ObjectCreationOperation: "Enforce conditional writes on Amazon S3
+// buckets" (S3 User Guide, conditional-writes-enforce).
 func (o s3Operation) conditions(r *http.Request, account string) map[string][]string {
 	all := map[string][]string{"aws:ResourceAccount": {account}, "aws:SecureTransport": truth(r.TLS != nil)}
 	if o.right == "PutObject" {

@@ -148,8 +148,8 @@ func TestBadSnapshotStopsTheBoot(t *testing.T) {
 	}
 }
 
-// snapshotOf makes a snapshot of a blank disk that a script has written to: $dev. What runs after it
-// ends what the script has left running.
+// snapshotOf makes a snapshot of a blank disk that a script has written to: $dev. What runs after
+// it ends what the script has left running.
 func (r *rig) snapshotOf(script, after string) (snapshot string) {
 	r.Helper()
 	return r.snapshotFrom("", script, after)

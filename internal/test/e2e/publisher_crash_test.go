@@ -266,7 +266,8 @@ func (r *rig) pointerIsOneOf(before pointer.Pointer, version string) error {
 		return err
 	}
 	region := r.lab.Account.Region()
-	// The commit may name one that was completed since, and P6 another: killed after that, snap.txt has the first.
+	// The commit may name one that was completed since, and P6 another: killed after that, snap.txt
+	// has the first.
 	if plain := strings.TrimSpace(string(line)); plain != p.Snapshots[region] && plain != before.Snapshots[region] && !r.usable(plain) {
 		return fmt.Errorf("snap.txt says %q, the pointer %s", line, p.Snapshots[region])
 	}

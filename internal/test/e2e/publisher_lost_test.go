@@ -63,8 +63,8 @@ func TestReleaseServerIsReplaced(t *testing.T) {
 	}
 }
 
-// TestReleaseServerJoinsItsStore: a copy of the store is all that is left of the old one, which never
-// had a snapshot of its last release.
+// TestReleaseServerJoinsItsStore: a copy of the store is all that is left of the old one, which
+// never had a snapshot of its last release.
 func TestReleaseServerJoinsItsStore(t *testing.T) {
 	r := published(t, nil)
 	hosts := r.scale(1)
