@@ -40,15 +40,9 @@ counts. Whatever fails, what is served goes on being served, and the next look
 tries again. "ebs-release-agent status" shows when it looked last, and what is
 wrong. It needs root.`,
 		Args: cobra.NoArgs,
-		PreRunE: func(*cobra.Command, []string) error {
-			if keep < 1 {
-				return exit.With(exit.Usage, errors.New("want --keep of 1 or more"))
-			}
-			return nil
-		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.follow(cmd.Context(), keep) },
 	}
-	cmd.Flags().IntVar(&keep, "keep", 3, "how many releases to keep on the volume")
+	addKeepFlag(cmd, &keep, "how many releases to keep on the volume")
 	return cmd
 }
 
@@ -130,15 +124,7 @@ type follower struct {
 }
 
 func (f *follower) Volume(ctx context.Context) (*release.Volume, string, error) {
-	now, err := f.observe(ctx)
-	if err == nil {
-		err = notReady(now)
-	}
-	if err != nil {
-		return nil, "", err
-	}
-	v, err := release.Open(now.MountPoint)
-	return v, now.VolumeID, err
+	return f.readyVolume(ctx)
 }
 
 // RunPrograms has systemd run them, in a unit that is not hardened as this one is.

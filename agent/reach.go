@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"ebs-release/internal/config"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
 	"ebs-release/internal/store"
 )
@@ -36,18 +37,22 @@ func reachOf(values config.Values, getenv func(string) string) status.Reach {
 	return reach
 }
 
-// packs opens the store that the boot has read from; where no boot has left it, that of the
+// packs opens, once, the store that the boot has read from; where no boot has left it, that of the
 // settings.
-func (p *program) packs(ctx context.Context) (store.Reader, error) {
-	place, err := p.reached()
-	if err != nil {
-		return nil, fmt.Errorf("find the store of this member: %w. Try: ebs-release-agent up", err)
+func (p *program) packs() func(context.Context) (store.Reader, error) {
+	var from *pointer.Fetcher // it keeps what it has opened
+	return func(ctx context.Context) (store.Reader, error) {
+		if from == nil {
+			place, err := p.reached()
+			if err != nil {
+				return nil, fmt.Errorf("find the store of this member: %w. Try: ebs-release-agent up", err)
+			}
+			if from, err = newFetcher(place, p.logger()); err != nil {
+				return nil, err
+			}
+		}
+		return from.Store(ctx)
 	}
-	fetcher, err := newFetcher(place, p.logger())
-	if err != nil {
-		return nil, err
-	}
-	return fetcher.Store(ctx)
 }
 
 // reached returns the place of the pointer, and gives this process the environment in which it was

@@ -42,41 +42,46 @@ activation of the same generation runs all of them again. Once all of them have
 succeeded for a generation, they do not run again for it; only a power cut may
 make them run twice.`,
 		Args: cobra.NoArgs,
-		PreRunE: func(*cobra.Command, []string) error {
-			if r.Keep < 1 {
-				return exit.With(exit.Usage, errors.New("want --keep of 1 or more"))
-			}
-			return nil
-		},
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		r.Hooks.Inherit = os.Environ() // before packs adds what only the store needs
 		r.Log = p.logger()
-		r.Packs = p.packs
+		r.Packs = p.packs()
 		r.Ready = func() (*release.Volume, error) { return p.writableVolume(cmd.Context()) }
 		return r.Run(cmd.Context(), p.stdin, p.stdout)
 	}
-	cmd.Flags().IntVar(&r.Keep, "keep", 3, "how many releases to keep on the volume, for a publisher that does not say it")
+	addKeepFlag(cmd, &r.Keep, "how many releases to keep on the volume, for a publisher that does not say it")
 	addHookFlags(cmd, &r.Hooks)
 	return cmd
 }
 
-// readyVolume opens the release volume of a member whose boot is over.
-func (p *program) readyVolume(ctx context.Context) (*release.Volume, error) {
+func addKeepFlag(cmd *cobra.Command, keep *int, usage string) {
+	cmd.Flags().IntVar(keep, "keep", 3, usage)
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if *keep < 1 {
+			return exit.With(exit.Usage, errors.New("want --keep of 1 or more"))
+		}
+		return nil
+	}
+}
+
+// readyVolume opens the release volume of a member whose boot is over, and says its id.
+func (p *program) readyVolume(ctx context.Context) (*release.Volume, string, error) {
 	now, err := p.observe(ctx)
 	if err == nil {
 		err = notReady(now)
 	}
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return release.Open(now.MountPoint)
+	v, err := release.Open(now.MountPoint)
+	return v, now.VolumeID, err
 }
 
 // writableVolume is readyVolume for someone who may write to it. A user who has another id here
 // than on the release server finds the tree to be somebody else's: only numbers are on the volume.
 func (p *program) writableVolume(ctx context.Context) (*release.Volume, error) {
-	v, err := p.readyVolume(ctx)
+	v, _, err := p.readyVolume(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,7 @@ the same over ssh. Exit 1: the release is damaged, or not here. Exit 3: the boot
 of this member is not over.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v, err := p.readyVolume(cmd.Context())
+			v, _, err := p.readyVolume(cmd.Context())
 			if err != nil {
 				return err
 			}

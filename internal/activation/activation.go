@@ -25,7 +25,7 @@ type Target struct {
 // same.
 func Run(ctx context.Context, v *release.Volume, hooks hook.Dir, to Target) error {
 	if err := v.Activate(ctx, to.Release, to.Digest, to.Generation); err != nil {
-		return fenced(err)
+		return Fenced(err)
 	}
 	return programs(ctx, v, hooks, to.Release, to.Generation)
 }
@@ -49,7 +49,7 @@ func programs(ctx context.Context, v *release.Volume, hooks hook.Dir, id string,
 	}
 	defer unlock()
 	if err := v.CheckActive(id, n); err != nil { // a newer one came while this one waited
-		return fenced(err)
+		return Fenced(err)
 	}
 	if done, err := v.ProgramsDone(); err != nil || done {
 		return err
@@ -61,12 +61,12 @@ func programs(ctx context.Context, v *release.Volume, hooks hook.Dir, id string,
 	if err := hooks.Run(ctx); err != nil {
 		return fmt.Errorf("run %s: %w", hooks.Path, err)
 	}
-	return fenced(v.MarkDone(ctx, id, n))
+	return Fenced(v.MarkDone(ctx, id, n))
 }
 
-// fenced gives the error of a fence its exit code.
-func fenced(err error) error {
-	if errors.Is(err, release.ErrFenced) {
+// Fenced gives the error of a fence its exit code.
+func Fenced(err error) error {
+	if errors.Is(err, release.ErrFenced) || errors.Is(err, release.ErrOldPointer) {
 		return exit.With(exit.Conflict, err)
 	}
 	return err

@@ -116,7 +116,7 @@ func (r *Receiver) stage(ctx context.Context, v *release.Volume, q wire.Request)
 	answer := wire.Staged{Schema: wire.Schema, State: wire.StatePresent, Release: q.Release, Packs: way.Packs, Bytes: way.Bytes}
 	damaged := errors.Is(err, release.ErrBase)
 	if !damaged && !errors.Is(err, catchup.ErrNoWay) && !errors.Is(err, catchup.ErrGone) {
-		return answer, oldGeneration(err)
+		return answer, activation.Fenced(err)
 	}
 	answer.State, answer.Reason = wire.StateNoWay, words.OneLine(err)
 	if answer.Held, err = v.Holds(); damaged {
@@ -130,7 +130,7 @@ func (r *Receiver) activate(ctx context.Context, v *release.Volume, q wire.Reque
 	active := wire.Activated{Schema: wire.Schema, State: wire.StateActive, Generation: q.Generation, Release: q.Release}
 	err := v.CheckStore(q.Store)
 	if err == nil {
-		err = oldGeneration(v.CheckFence(q.Generation))
+		err = activation.Fenced(v.CheckFence(q.Generation))
 	}
 	if err == nil { // before the programs, which may reboot: the pointer is signed by these by now
 		err = catchup.SetKeys(ctx, v, q.Keys, q.PackKey)
@@ -142,14 +142,6 @@ func (r *Receiver) activate(ctx context.Context, v *release.Volume, q wire.Reque
 		active.Hook, err = &wire.Hook{Name: failed.Name, Code: failed.Code, Line: failed.Line}, nil
 	}
 	return active, err
-}
-
-// oldGeneration gives the error of a pointer that goes back its exit code.
-func oldGeneration(err error) error {
-	if errors.Is(err, release.ErrOldPointer) {
-		return exit.With(exit.Conflict, err)
-	}
-	return err
 }
 
 // wanted is what a request says of what to keep.

@@ -1,14 +1,12 @@
 package status
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/google/renameio/v2"
 )
+
+const reachName = "store.env"
 
 // Reach is how the boot has reached its store, each as KEY=VALUE: whoever takes releases as the
 // owner of the tree has neither the environment of the agent's unit nor, perhaps, the right to read
@@ -17,29 +15,14 @@ type Reach []string
 
 // KeepReach replaces the file with it. Nobody but its owner reads it, as a URL may have a password.
 func (d Dir) KeepReach(r Reach, uid, gid int) error {
-	path := d.reachPath()
-	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(string(d)), renameio.WithPermissions(0o600), renameio.IgnoreUmask())
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer func() { _ = file.Cleanup() }()
-	_, err = file.WriteString(strings.Join(r, "\n") + "\n")
-	if err = errors.Join(err, file.Chown(uid, gid)); err == nil {
-		err = file.CloseAtomicallyReplace()
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
+	return d.replaceAs(reachName, []byte(strings.Join(r, "\n")+"\n"), 0o600, uid, gid)
 }
 
 // Reach reads it; fs.ErrNotExist: no boot was over yet.
 func (d Dir) Reach() (Reach, error) {
-	data, err := os.ReadFile(d.reachPath())
+	data, err := os.ReadFile(filepath.Join(string(d), reachName))
 	if err != nil {
 		return nil, err
 	}
 	return strings.Split(strings.TrimSuffix(string(data), "\n"), "\n"), nil
 }
-
-func (d Dir) reachPath() string { return filepath.Join(string(d), "store.env") }

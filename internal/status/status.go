@@ -91,11 +91,7 @@ func (d Dir) Make() error {
 // Write replaces status.json: a reader sees the old one or the new one.
 func (d Dir) Write(s Status) error {
 	s.Schema = Schema
-	data, err := json.MarshalIndent(s, "", "  ")
-	if err != nil {
-		return fmt.Errorf("write the status: %w", err)
-	}
-	return d.replace("status.json", append(data, '\n'))
+	return d.writeJSON("status.json", s)
 }
 
 // Read returns status.json. One that is not there is a Status with the state NotStarted.
@@ -134,10 +130,26 @@ func (d Dir) WriteEnvironment(s Status) error {
 	return d.replace("release.env", []byte(text.String()))
 }
 
+// replace writes a file that everybody reads.
 func (d Dir) replace(name string, data []byte) error {
+	return d.replaceAs(name, data, 0o644, -1, -1)
+}
+
+// replaceAs writes a file for somebody (-1: for who writes it): a reader sees the old one or the
+// new one.
+func (d Dir) replaceAs(name string, data []byte, mode fs.FileMode, uid, gid int) error {
 	path := filepath.Join(string(d), name)
-	// Temporary names next to the target, the mode whatever the umask is: the ssh user reads it.
-	if err := renameio.WriteFile(path, data, 0o644, renameio.WithTempDir(string(d)), renameio.IgnoreUmask()); err != nil {
+	// Temporary names next to the target, and the mode whatever the umask is.
+	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(string(d)), renameio.WithPermissions(mode), renameio.IgnoreUmask())
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() { _ = file.Cleanup() }()
+	_, err = file.Write(data)
+	if err = errors.Join(err, file.Chown(uid, gid)); err == nil {
+		err = file.CloseAtomicallyReplace()
+	}
+	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
