@@ -92,9 +92,10 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 		checks: preflight{
 			values: values, verb: j.verb, source: j.source, store: store, volume: opened, signs: signs, ec2: api, volumes: volumes, maker: maker,
 		},
-		dialer: dialer{opened, push.Options{
-			User: user, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path"),
-		}},
+		dialer: dialer{
+			push.Options{User: user, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path")},
+			sync.OnceValues(func() (string, error) { return with(opened, (*release.Volume).PackKey) }),
+		},
 	}
 	maxFailures, err := publish.ParseMaxFailures(values.Get("max-failures"))
 	if err != nil {
@@ -186,8 +187,8 @@ func (p packs) Make(ctx context.Context, from, to string) (pointer.Edge, error) 
 
 // dialer is publish.Dialer.
 type dialer struct {
-	volume  *releaseVolume
 	options push.Options
+	packKey func() (string, error)
 }
 
 func (d dialer) Dial(ctx context.Context, m fleet.Member) (publish.Session, error) {
@@ -211,14 +212,14 @@ func (d dialer) open(ctx context.Context, m fleet.Member) (*session, error) {
 		end()
 		return nil, err
 	}
-	return &session{s, d.volume, end}, nil
+	return &session{s, d.packKey, end}, nil
 }
 
 // session is publish.Session: a push session that knows what opens the packs.
 type session struct {
 	*push.Session
-	volume *releaseVolume
-	end    context.CancelFunc
+	packKey func() (string, error)
+	end     context.CancelFunc
 }
 
 func (s *session) Stage(ctx context.Context, to push.Desired) (push.Fetched, error) {
@@ -236,8 +237,6 @@ func (s *session) Activate(ctx context.Context, to push.Desired) error {
 	}
 	return s.Session.Activate(ctx, to)
 }
-
-func (s *session) packKey() (string, error) { return with(s.volume, (*release.Volume).PackKey) }
 
 func (s *session) Close() error {
 	defer s.end()

@@ -72,6 +72,10 @@ func (c preflight) all() []publish.Check {
 	if c.verb == verbSnapshot {
 		return c.snapshotChecks()
 	}
+	return c.publishChecks()
+}
+
+func (c preflight) publishChecks() []publish.Check {
 	checks := []publish.Check{{Name: "root", Do: c.root}}
 	if c.verb == verbPublish {
 		checks = append(checks, publish.Check{Name: "source", Do: c.sourceThere})
@@ -89,27 +93,15 @@ func (c preflight) all() []publish.Check {
 	}...)
 }
 
-// snapshotChecks are those of list without which no snapshot can be made, or named.
+// snapshotChecks are those without which no snapshot can be made, or named.
 func (c preflight) snapshotChecks() []publish.Check {
-	return []publish.Check{
-		{Name: "root", Do: c.root},
-		{Name: checkVolume, Do: c.releaseVolume},
-		{Name: checkTree, Do: c.releaseTree},
-		{Name: checkSigns, Do: c.signingKey},
-		{Name: "freeze", Do: func(context.Context) error { return c.maker.Holder.Check() }},
-		{Name: "volume", Do: c.serverVolume},
-		{Name: "rights by DryRun", Do: c.dryRuns},
-	}
+	others := []string{"source", "programs", checkKey, "disk space"}
+	return slices.DeleteFunc(c.publishChecks(), func(check publish.Check) bool { return slices.Contains(others, check.Name) })
 }
 
 // beforeSnapshot is for P6 of a converge.
 func (c preflight) beforeSnapshot(ctx context.Context) error {
-	for _, check := range c.snapshotChecks() {
-		if err := check.Do(ctx); err != nil {
-			return fmt.Errorf("check %s: %w", check.Name, err)
-		}
-	}
-	return nil
+	return publish.TryAll(ctx, c.snapshotChecks())
 }
 
 func (c preflight) root(context.Context) error {

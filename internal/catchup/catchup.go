@@ -149,17 +149,18 @@ func (v *Volume) to(ctx context.Context, p pointer.Pointer) (Way, error) {
 		}
 	}
 	damaged := map[string]bool{}
+	edges, held, err := v.way(p, damaged)
+	if err != nil {
+		return Way{}, err
+	}
 	for {
-		edges, held, err := v.way(p, damaged)
-		if err != nil {
-			return Way{}, err
-		}
 		way, err := v.goOver(ctx, edges, held)
 		if !errors.Is(err, release.ErrBase) || way.Packs > 0 {
 			return way, err
 		}
-		damaged[way.From] = true // there may be a way from another one that is held
-		if _, _, none := v.way(p, damaged); none != nil {
+		damaged[way.From] = true
+		var none error // is there a way from another one that is held?
+		if edges, held, none = v.way(p, damaged); none != nil {
 			return way, err
 		}
 	}

@@ -23,7 +23,7 @@ func (r *run) check(ctx context.Context) error {
 	if err := r.lockAndRead(ctx); err != nil {
 		return err
 	}
-	if err := r.tryChecks(ctx); err != nil {
+	if err := TryAll(ctx, r.Checks); err != nil {
 		return err
 	}
 	if err := r.catchUpHere(ctx); err != nil {
@@ -66,17 +66,9 @@ func (r *run) checkAndHook(ctx context.Context) error {
 // checkConverge is P0 of `converge`: there is no tree to take in, and whether there is a snapshot
 // to make is seen when the members are live.
 func (r *run) checkConverge(ctx context.Context) error {
-	if err := r.lockAndRead(ctx); err != nil {
-		return err
-	}
-	if r.before.Generation == 0 {
-		return errors.New("nothing has been published yet, so there is nothing to converge to; run `ebs-release publish SOURCE`")
-	}
-	if err := r.tryChecks(ctx); err != nil {
-		return err
-	}
-	r.converges = true
-	if err := r.catchUpHere(ctx); err != nil {
+	err := r.checkPublished(ctx,
+		errors.New("nothing has been published yet, so there is nothing to converge to; run `ebs-release publish SOURCE`"))
+	if err != nil {
 		return err
 	}
 	if _, err := r.limitReports(); err != nil {
@@ -90,6 +82,22 @@ func (r *run) checkConverge(ctx context.Context) error {
 	}
 	r.next, r.committed = r.before, true
 	return nil
+}
+
+// checkPublished begins P0 of a verb that goes on with what is published; where that is nothing, it
+// ends with nothing.
+func (r *run) checkPublished(ctx context.Context, nothing error) error {
+	if err := r.lockAndRead(ctx); err != nil {
+		return err
+	}
+	if r.before.Generation == 0 {
+		return nothing
+	}
+	if err := TryAll(ctx, r.Checks); err != nil {
+		return err
+	}
+	r.converges = true
+	return r.catchUpHere(ctx)
 }
 
 // limitReports sets up to which generation a member's report is believed, and returns the fence of
@@ -128,8 +136,9 @@ func (r *run) lockAndRead(ctx context.Context) error {
 	return nil
 }
 
-func (r *run) tryChecks(ctx context.Context) error {
-	for _, c := range r.Checks {
+// TryAll tries some checks, in order, until one fails.
+func TryAll(ctx context.Context, checks []Check) error {
+	for _, c := range checks {
 		if err := c.Do(ctx); err != nil {
 			return fmt.Errorf("check %s: %w", c.Name, err)
 		}

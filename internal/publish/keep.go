@@ -11,10 +11,13 @@ import (
 // verbConverge is in the history of a run that committed nothing itself.
 const verbConverge = "converge"
 
+// isPublished says whether a line of the history is of a run that committed a generation.
+func isPublished(e pointer.Entry) bool { return e.Committed && e.Verb != verbConverge }
+
 // Committed are the generations that the history knows to be committed.
 func Committed(entries []pointer.Entry) (all []gc.Generation) {
 	for _, e := range entries {
-		if !e.Committed || e.Verb == verbConverge {
+		if !isPublished(e) {
 			continue
 		}
 		g := gc.Generation{Number: e.Generation, Release: e.Release}

@@ -28,7 +28,7 @@ func LagOf(p pointer.Pointer, past []pointer.Entry) *Lag {
 	way, _ := wayFrom(holds.Digest, p)
 	lag := &Lag{Generation: holds.Generation, Steps: len(way), Since: p.Created}
 	for _, e := range past {
-		if e.Committed && e.Verb != verbConverge && e.Generation > holds.Generation && e.Time.Before(lag.Since) {
+		if isPublished(e) && e.Generation > holds.Generation && e.Time.Before(lag.Since) {
 			lag.Since = e.Time
 		}
 	}

@@ -25,7 +25,7 @@ func newest(p pointer.Pointer, past []pointer.Entry, all []Snapshot) (best Snaps
 // known: a publish of this generation has asked for it, and it counted (the volume was frozen).
 func known(past []pointer.Entry, s Snapshot) bool {
 	for _, e := range past {
-		if e.Committed && e.Verb != verbConverge && s.Holds == (pointer.Held{Generation: e.Generation, Release: e.Release, Digest: e.Digest}) {
+		if isPublished(e) && s.Holds == (pointer.Held{Generation: e.Generation, Release: e.Release, Digest: e.Digest}) {
 			return slices.Contains(slices.Collect(maps.Values(e.Asked)), s.ID)
 		}
 	}

@@ -23,17 +23,9 @@ func (p *Publisher) Snapshot(ctx context.Context, anew bool) (Outcome, error) {
 
 // checkSnapshot is P0 of `snapshot`: no member is asked anything.
 func (r *run) checkSnapshot(ctx context.Context) error {
-	if err := r.lockAndRead(ctx); err != nil {
-		return err
-	}
-	if r.before.Generation == 0 {
-		return exit.With(exit.Unchanged, errors.New("nothing has been published yet, and the first publish makes its snapshot itself"))
-	}
-	if err := r.tryChecks(ctx); err != nil {
-		return err
-	}
-	r.converges = true
-	if err := r.catchUpHere(ctx); err != nil {
+	err := r.checkPublished(ctx,
+		exit.With(exit.Unchanged, errors.New("nothing has been published yet, and the first publish makes its snapshot itself")))
+	if err != nil {
 		return err
 	}
 	r.next, r.committed = r.before, true

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -75,20 +76,19 @@ type effect struct{ what, when string }
 // versions is good.
 func effects(rule types.LifecycleRule) (all []effect) {
 	if e := rule.Expiration; e != nil && (e.Days != nil || e.Date != nil) {
-		when := "after " + days(e.Days)
-		if e.Date != nil {
-			when = "on " + e.Date.Format("2006-01-02")
-		}
-		all = append(all, effect{"removes", when})
+		all = append(all, effect{"removes", when(e.Date, e.Days)})
 	}
 	for _, t := range rule.Transitions {
-		when := "after " + days(t.Days)
-		if t.Date != nil {
-			when = "on " + t.Date.Format("2006-01-02")
-		}
-		all = append(all, effect{"moves to " + string(t.StorageClass), when})
+		all = append(all, effect{"moves to " + string(t.StorageClass), when(t.Date, t.Days)})
 	}
 	return all
+}
+
+func when(date *time.Time, after *int32) string {
+	if date != nil {
+		return "on " + date.Format("2006-01-02")
+	}
+	return "after " + days(after)
 }
 
 func days(n *int32) string {
