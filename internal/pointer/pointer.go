@@ -49,7 +49,20 @@ type Pointer struct {
 	Store      string            `json:"store,omitempty"`    // whose it is: 16 hex digits; empty: written before stores had ids
 	Keys       []string          `json:"keys,omitempty"`     // who may sign the next ones, as text; empty: those that may until now
 	Edges      []Edge            `json:"edges,omitempty"`    // the packs of the store: how to get from one release to another
+	Rollout    *Rollout          `json:"rollout,omitempty"`  // another release, for a part of the members: see For
+	Hold       *Hold             `json:"hold,omitempty"`     // nobody publishes; nil: everybody may
 }
+
+// Hold is why nobody publishes now. A rollback goes through.
+type Hold struct {
+	Why   string    `json:"why"`
+	By    string    `json:"by"`
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until,omitzero"` // zero: until it is released
+}
+
+// At says whether it holds at a time.
+func (h *Hold) At(now time.Time) bool { return h != nil && (h.Until.IsZero() || now.Before(h.Until)) }
 
 // Held is a release, and the generation that it was.
 type Held struct {
@@ -165,6 +178,14 @@ func (p Pointer) validate() error {
 	if _, err := ParsePublicKeys(p.Keys); err != nil {
 		return err
 	}
+	if p.Rollout != nil {
+		if err := p.Rollout.validate(p); err != nil {
+			return err
+		}
+	}
+	if h := p.Hold; h != nil && (h.Why == "" || max(len(h.Why), len(h.By)) > mostText) {
+		return errors.New("a hold that does not say why, or at great length")
+	}
 	if h := p.Holds(); generation.Check(h.Generation) != nil || !manifest.ValidID(h.Release) || !manifest.ValidDigest(h.Digest) {
 		return errors.New("it does not say what its snapshot holds")
 	}
@@ -199,7 +220,7 @@ func (p Pointer) Render() []byte {
 		return []byte(p.Snapshots[""] + "\n")
 	}
 	p.Schema = Schema
-	p.Edges, p.Keys, p.SnapshotOf = nil, nil, nil // what only a signed one may say
+	p.Edges, p.Keys, p.SnapshotOf, p.Rollout = nil, nil, nil, nil // what only a signed one may say
 	data, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
 		// Only a Created outside of the years 0 to 9999 gets here; what is returned then is refused

@@ -216,7 +216,27 @@ func compare(have, from, next Pointer) error {
 	case next.Generation <= have.Generation:
 		return fmt.Errorf("%w: generation %d is not above %d", ErrConflict, next.Generation, have.Generation)
 	}
-	return nil
+	return compareRollouts(have, next)
+}
+
+// compareRollouts: who has the new release keeps it, or gets a higher generation.
+func compareRollouts(have, next Pointer) error {
+	if have.Rollout == nil {
+		return nil
+	}
+	was := *have.Rollout
+	switch {
+	case next.Generation > was.Generation:
+		return nil
+	case next.Generation == was.Generation && next.Release == was.Release && next.Digest == was.Digest && next.Rollout == nil:
+		return nil // it has come through
+	case next.Generation == have.Generation && next.Rollout != nil:
+		if err := next.Rollout.covers(was); err != nil {
+			return fmt.Errorf("%w: %w", ErrConflict, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: the rollout of generation %d is not over", ErrConflict, was.Generation)
 }
 
 // render returns the document that is written, signed where there is a key.
