@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/fleet"
+	"ebs-release/internal/hook"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/release"
 	"ebs-release/internal/volume"
@@ -48,6 +51,7 @@ func (p *parts) doctorChecks() []doctor.Check {
 	if !follows(p.values) {
 		checks = append(checks, check("ssh to the members", []string{checkAccount, checkKey, checkMembers}, m.ssh))
 	}
+	checks = append(checks, check("programs of publish.d", nil, lookAtPrograms(hooksFolder)))
 	checks = append(checks, check("left-over volumes", []string{checkAccount}, p.lookAtOrphans))
 	return append(checks, m.bucketChecks()...)
 }
@@ -81,6 +85,22 @@ func (p *parts) lookAtClock(ctx context.Context) (string, error) {
 		return "", warn("%s", volume.ClockWords(off))
 	}
 	return "agrees with EC2's", nil
+}
+
+// lookAtPrograms looks at the operator's programs as a publish does before it runs them.
+func lookAtPrograms(folder string) func(context.Context) (string, error) {
+	return func(context.Context) (string, error) {
+		var directories []string
+		for _, when := range []string{hookBefore, hookVerify, hookAfter} {
+			directories = append(directories, filepath.Join(folder, when))
+		}
+		says, plain, err := hook.Inspect(directories, os.Geteuid())
+		if err == nil && len(plain) > 0 {
+			wrong, try := hook.NotExecutable(plain)
+			err = warn("%s. Try: %s", wrong, try)
+		}
+		return says, err
+	}
 }
 
 func (p *parts) lookAtLock(ctx context.Context) (string, error) {

@@ -105,7 +105,7 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	p.Publisher = &publish.Publisher{
 		Checks: p.checks.list(), Store: store, Tree: opened, Fleet: p.members,
 		Snapshots: &snapshots{maker: maker, volume: opened},
-		Hooks:     hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint + "/current"},
+		Hooks:     hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint},
 		Settings: publish.Settings{
 			Who: who, Message: j.message, Region: cfg.Region, IfGeneration: j.ifGeneration, Above: j.above, Force: j.force,
 			Keep: values.Int("keep"), Parallel: parallel(values), MemberTimeout: values.Duration("member-timeout"),

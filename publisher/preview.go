@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"ebs-release/internal/cli"
@@ -23,7 +24,8 @@ type previewReport struct {
 	Next       int64            `json:"next"`       // that a publish would make
 	Base       string           `json:"base,omitempty"`
 	Digest     string           `json:"digest,omitempty"`
-	Files      *previewFiles    `json:"files"` // null for a remote source, which is not fetched, and where the release volume is behind
+	Files      *previewFiles    `json:"files"`  // null for a remote source, which is not fetched, and where the release volume is behind
+	Verify     []string         `json:"verify"` // the programs of publish.d/verify, which would run before the commit
 	Members    []publish.Member `json:"members"`
 }
 
@@ -55,6 +57,12 @@ func (p *program) preview(ctx context.Context, j job) error {
 	}
 	report := previewReport{Schema: status.Schema, DryRun: true, Generation: found.Before.Generation,
 		Next: found.Next, Base: found.Before.Release, Members: found.Members}
+	verify := hooks{directory: hooksFolder}.dir(hookVerify)
+	names, err := verify.Names()
+	if err != nil {
+		return before(ctx, fmt.Errorf("%s: %w", verify.Path, err))
+	}
+	report.Verify = slices.Concat([]string{}, names)
 	if !release.IsRemote(j.source) && !found.Behind {
 		if report.Files, report.Digest, err = parts.difference(ctx, j, found.Before.Release); err != nil {
 			return before(ctx, err)
@@ -130,6 +138,9 @@ func (p *program) printPreview(r previewReport, source, current string, all bool
 			return err
 		}
 		fmt.Fprintln(p.stdout)
+	}
+	if len(r.Verify) > 0 {
+		fmt.Fprintf(p.stdout, "before the commit %s/%s would run: %s\n", hooksFolder, hookVerify, strings.Join(r.Verify, ", "))
 	}
 	ready := 0
 	for _, m := range r.Members {

@@ -3,6 +3,7 @@
 package hook
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type Dir struct {
 	Timeout time.Duration // for each program
 	Env     []string      // besides Inherit, NAME=value
 	Inherit []string      // nil: this process's environment
+	Input   []byte        // for the standard input of each program
 	As      *User         // who runs them; nil: the user of this process
 }
 
@@ -66,27 +68,46 @@ var (
 
 // Names lists the programs that Run would run, in its order.
 func (d Dir) Names() ([]string, error) {
+	names, _, err := d.list()
+	return names, err
+}
+
+func (d Dir) list() (runs, plain []string, err error) {
 	entries, err := os.ReadDir(d.Path) // sorted
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, &Failure{filepath.Base(d.Path), -1, err.Error()}
+		return nil, nil, &Failure{filepath.Base(d.Path), -1, err.Error()}
 	}
-	var names []string
 	for _, e := range entries {
 		if !name.MatchString(e.Name()) || backup.MatchString(e.Name()) {
 			continue
 		}
 		info, err := os.Stat(filepath.Join(d.Path, e.Name()))
-		if err != nil {
-			return nil, &Failure{e.Name(), -1, err.Error()}
-		}
-		if info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			names = append(names, e.Name())
+		switch {
+		case err != nil:
+			return nil, nil, &Failure{e.Name(), -1, err.Error()}
+		case !info.Mode().IsRegular():
+		case info.Mode()&0o111 != 0:
+			runs = append(runs, e.Name())
+		default:
+			plain = append(plain, e.Name())
 		}
 	}
-	return names, nil
+	return runs, plain, nil
+}
+
+func (d Dir) distrustAny(names []string, user int) error {
+	if len(names) == 0 {
+		return nil
+	}
+	for _, n := range slices.Concat([]string{"."}, names) {
+		if why := distrust(filepath.Join(d.Path, n), user); why != "" {
+			return &Failure{filepath.Base(filepath.Join(d.Path, n)), -1, why}
+		}
+	}
+	return nil
 }
 
 // Run runs the programs until one fails. The error is a *Failure, or that of ctx.
@@ -95,10 +116,12 @@ func (d Dir) Run(ctx context.Context) error {
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	for _, n := range slices.Concat([]string{"."}, names) {
-		if why := d.distrust(filepath.Join(d.Path, n)); why != "" {
-			return &Failure{filepath.Base(filepath.Join(d.Path, n)), -1, why}
-		}
+	runs := os.Geteuid()
+	if d.As != nil {
+		runs = d.As.UID
+	}
+	if err := d.distrustAny(names, runs); err != nil {
+		return err
 	}
 	for _, n := range names {
 		if err := d.run(ctx, n); err != nil {
@@ -109,11 +132,7 @@ func (d Dir) Run(ctx context.Context) error {
 }
 
 // distrust says what is wrong with who may write a file; "" when nothing is.
-func (d Dir) distrust(path string) string {
-	runs := os.Geteuid()
-	if d.As != nil {
-		runs = d.As.UID
-	}
+func distrust(path string, user int) string {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err.Error()
@@ -124,7 +143,7 @@ func (d Dir) distrust(path string) string {
 		return "its owner is not known"
 	case info.Mode()&0o002 != 0:
 		return path + " is writable by everybody: not run"
-	case st.Uid != 0 && int(st.Uid) != runs:
+	case st.Uid != 0 && int(st.Uid) != user && user != AnyUser:
 		return fmt.Sprintf("%s belongs to user %d, neither root nor the one who runs it: not run", path, st.Uid)
 	}
 	return ""
@@ -149,6 +168,7 @@ func (d Dir) run(ctx context.Context, name string) error {
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = pipeTime
+	cmd.Stdin = bytes.NewReader(d.Input)
 	said := &output.Ends{}
 	cmd.Stdout, cmd.Stderr = said, said
 	err := cmd.Run()

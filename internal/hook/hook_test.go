@@ -124,3 +124,44 @@ func TestRootRunsProgramsAsAnotherUser(t *testing.T) {
 		}
 	}
 }
+
+func TestProgramsReadTheirInput(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "out")
+	dir := directory(t, map[string]string{"10-a": "cat >> " + out, "20-deaf": "exec <&-", "30-b": "cat >> " + out})
+	d := hook.Dir{Path: dir, Timeout: 10 * time.Second, Input: []byte(strings.Repeat("x", 1<<20))}
+	if err := d.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(out); err != nil || info.Size() != 2<<20 {
+		t.Errorf("they read %v, %v", info, err)
+	}
+}
+
+func TestInspect(t *testing.T) {
+	one := directory(t, map[string]string{"10-a": "", "20-b": "", "README!": "", "30-c.disabled!": ""})
+	two := directory(t, map[string]string{"10-a": ""})
+	says, plain, err := hook.Inspect([]string{filepath.Join(one, "none"), one, two}, 0)
+	if want := filepath.Base(one) + ": 10-a, 20-b; " + filepath.Base(two) + ": 10-a"; says != want || err != nil {
+		t.Errorf("%q, %v", says, err)
+	}
+	if wrong, _ := hook.NotExecutable(plain); len(plain) != 1 || !strings.Contains(wrong, one+"/README: not executable") {
+		t.Errorf("%v", plain)
+	}
+	if says, _, err := hook.Inspect(nil, 0); says != "none" || err != nil {
+		t.Errorf("%q, %v", says, err)
+	}
+	if err := os.Chown(filepath.Join(two, "10-a"), 61234, 0); err != nil {
+		t.Fatal(err)
+	}
+	for user, sound := range map[int]bool{0: false, 61234: true, 61235: false, hook.AnyUser: true} {
+		if _, _, err := hook.Inspect([]string{two}, user); (err == nil) != sound {
+			t.Errorf("user %d: %v", user, err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(two, "10-a"), 0o757); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := hook.Inspect([]string{two}, hook.AnyUser); err == nil || !strings.Contains(err.Error(), "writable by everybody") {
+		t.Error(err)
+	}
+}

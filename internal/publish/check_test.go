@@ -2,6 +2,8 @@ package publish_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -31,7 +33,10 @@ func TestMessageThatIsTooLongIsRefusedAtOnce(t *testing.T) {
 type programs struct{ *world }
 
 func (p programs) Before(context.Context, string, pointer.Pointer) error { return p.do("before") }
-func (p programs) After(context.Context, publish.Outcome) error          { return p.do("after") }
+func (p programs) Verify(_ context.Context, next pointer.Pointer) error {
+	return p.do(fmt.Sprintf("verify %d %s %s", next.Generation, next.Release, next.Digest))
+}
+func (p programs) After(context.Context, publish.Outcome) error { return p.do("after") }
 
 func TestProgramsBeforeRunAtTheEndOfTheChecksAndNotInAPreview(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -99,4 +104,43 @@ func TestTooFewOpenFilesForTheMembersIsRefusedFirst(t *testing.T) {
 			t.Errorf("%d: %v", tc.files, w.did(""))
 		}
 	}
+}
+
+// The programs that look at the release come before any member has it, and what they refuse is seen
+// by nobody. What is gone back to was let through once.
+func TestProgramsVerifyBeforeAnyMemberHasIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld("1")
+		p := w.publisher()
+		p.Hooks = programs{w}
+		o, err := p.Publish(t.Context(), "source")
+		if err != nil {
+			t.Fatal(err)
+		}
+		verify := fmt.Sprintf("verify %d %s %s", o.Generation, o.Release, o.Digest)
+		want := []string{"ingest", verify, "stage 1", "commit"}
+		if did := w.did(want...); !slices.Equal(did, want) {
+			t.Errorf("publish did %v", w.log)
+		}
+		w.log = nil
+		w.hook = func(call string) error {
+			if strings.HasPrefix(call, "verify ") {
+				return errors.New("10-smoke ended with exit code 7: no index.html")
+			}
+			return nil
+		}
+		o, err = p.Publish(t.Context(), "source 2")
+		if exit.Code(err) != exit.Unchanged || !strings.Contains(err.Error(), "10-smoke ended with exit code 7: no index.html") || o.Committed {
+			t.Errorf("%+v, %v", o, err)
+		}
+		if did := w.did("stage 1", "commit", "activate 1", "after"); len(did) != 0 {
+			t.Errorf("after a refusal it did %v", did)
+		}
+		back := func(context.Context, pointer.Pointer) (publish.Target, error) {
+			return publish.Target{Generation: 1, Release: "r1", Digest: "d1", SnapshotID: "snap-1"}, nil
+		}
+		if _, err := p.Rollback(t.Context(), back); err != nil {
+			t.Errorf("rollback: %v", err)
+		}
+	})
 }

@@ -3,6 +3,8 @@ package publish
 import (
 	"context"
 	"fmt"
+
+	"ebs-release/internal/pointer"
 )
 
 // hookBefore runs the operator's programs before anything is changed.
@@ -10,12 +12,29 @@ func (r *run) hookBefore(ctx context.Context) error {
 	if r.Hooks == nil {
 		return nil
 	}
-	next := r.next // what is known by now
-	next.By, next.Message = r.Settings.Who, r.Settings.Message
-	if err := r.Hooks.Before(ctx, r.source, next); err != nil {
+	if err := r.Hooks.Before(ctx, r.source, r.nextSoFar()); err != nil {
 		return fmt.Errorf("hook before the publish: %w", err)
 	}
 	return nil
+}
+
+// nextSoFar is what is known of the next pointer before its commit.
+func (r *run) nextSoFar() pointer.Pointer {
+	next := r.next
+	next.By, next.Message = r.Settings.Who, r.Settings.Message
+	return next
+}
+
+// verifyAndStage is P3 of a publish. No member is asked to fetch what the operator's programs do not
+// let through. A rollback has no such step: what it goes back to was let through once, and the way
+// back must not depend on them.
+func (r *run) verifyAndStage(ctx context.Context) error {
+	if r.Hooks != nil {
+		if err := r.Hooks.Verify(ctx, r.nextSoFar()); err != nil {
+			return fmt.Errorf("hook before the commit: %w", err)
+		}
+	}
+	return r.stage(ctx)
 }
 
 // hookAfter runs the operator's programs once, when the members are on a committed generation or

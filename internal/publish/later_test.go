@@ -281,6 +281,7 @@ func TestProgramsAfterDoNotWaitForTheSnapshot(t *testing.T) {
 type afterwards struct{ w *world }
 
 func (p afterwards) Before(context.Context, string, pointer.Pointer) error { return nil }
+func (p afterwards) Verify(context.Context, pointer.Pointer) error         { return nil }
 func (p afterwards) After(_ context.Context, o publish.Outcome) error {
 	return p.w.do("after " + o.Result)
 }

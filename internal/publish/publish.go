@@ -171,6 +171,9 @@ type Session interface {
 type Hooks interface {
 	// Before is the last step of P0. An error stops the publish.
 	Before(ctx context.Context, source string, next pointer.Pointer) error
+	// Verify comes when the release is on the release volume and its pack in the store, before any
+	// member has it. An error stops the publish. A rollback does not ask.
+	Verify(ctx context.Context, next pointer.Pointer) error
 	// After comes once the generation is committed, whatever came of it. An error is reported.
 	After(ctx context.Context, o Outcome) error
 }
@@ -187,7 +190,7 @@ func phases() []phase {
 		{"P0", "check", (*run).checkAndHook},
 		{"P1", "ingest", (*run).ingest},
 		{"P2", "pack", (*run).pack},
-		{"P3", "stage", (*run).stage},
+		{"P3", "stage", (*run).verifyAndStage},
 		{"P4", "commit", (*run).commit},
 		{"P5", "converge", (*run).converge},
 		{"P6", "snapshot", (*run).snapshotLater},

@@ -55,7 +55,8 @@ func pages() map[string]about {
 			files: []entry{
 				{"/etc/ebs-release/publisher.toml", "configuration"},
 				{"/etc/ebs-release/signing.key", "the secret key that the pointer is signed with; keep a copy of it elsewhere"},
-				{"/etc/ebs-release/publish.d/before, /etc/ebs-release/publish.d/after", "programs that run before and after a publish"},
+				{"/etc/ebs-release/publish.d/before, /etc/ebs-release/publish.d/verify, /etc/ebs-release/publish.d/after",
+					"programs that run before a publish, on the release before its commit, and after it"},
 				{"/release", "the release volume"},
 				{"/var/lib/ebs-release/pointer", "the pointer store, as the package configures it"},
 				{"/usr/share/doc/ebs-release/operations.md", "the manual: what goes wrong, what it says then, what to do"},

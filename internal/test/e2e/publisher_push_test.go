@@ -269,7 +269,19 @@ printf '#!/bin/sh\n[ ! -e /run/closed ] || { echo the change window is closed; e
 printf '#!/bin/sh\necho "$EBS_RELEASE_GENERATION $EBS_RELEASE_RESULT" > /run/after\n[ ! -e /run/no-chat ] || { echo chat is down; exit 1; }\n' > after/10-chat
 chmod 755 before/* after/*; touch /run/closed; echo two > /srv/source/version`)
 	r.unchanged(func() host.Output { return r.publisher("publish", "/srv/source") }, 3, "10-window", "exit code 7", "the change window is closed")
-	r.sh("rm /run/closed; touch /run/no-chat")
+	r.sh(`rm /run/closed; touch /run/no-chat /run/bad; mkdir -p /etc/ebs-release/publish.d/verify; cd /etc/ebs-release/publish.d/verify
+printf '#!/bin/sh\ncat > /run/told; cat $EBS_RELEASE_STAGED/version > /run/seen\n[ ! -e /run/bad ] || { echo it is broken; exit 7; }\n' > 10-smoke; chmod 755 10-smoke`)
+	if out := r.ok("publish", "/srv/source", "--dry-run"); !strings.Contains(out, "publish.d/verify would run: 10-smoke") {
+		t.Errorf("dry run: %s", out)
+	}
+	refused(t, r.publisher("publish", "/srv/source"), 3, "nothing was changed", "10-smoke", "exit code 7", "it is broken")
+	if got := r.sh("cat /release/current/version"); got != "one" { // the tree that was taken in stays, for the next try
+		t.Errorf("the release volume serves %q", got)
+	}
+	if got := r.sh("cat /run/seen /run/told"); !strings.Contains(got, "two\n{") || !strings.Contains(got, `"digest":"`) {
+		t.Errorf("the program saw %q", got)
+	}
+	r.sh("rm /run/bad")
 	report := r.publishJSON("/srv/source")
 	if report.Result != "converged" || !strings.Contains(report.HookError, "chat is down") {
 		t.Errorf("%+v", report)
