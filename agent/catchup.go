@@ -69,8 +69,8 @@ func inReach(ctx context.Context, v *release.Volume, want boot.Wanted, from sour
 	return whatItMeans(to.InReach(ctx, p))
 }
 
-// believe reads the pointer for a volume. Who signed it comes first: what a pointer that nobody
-// trusts says of its store is no reason to let a volume of another one go.
+// believe reads the pointer for a volume and its instance. Who signed it comes first: what a pointer
+// that nobody trusts says of its store is no reason to let a volume of another one go.
 func believe(v *release.Volume, want boot.Wanted, trusted []string) (pointer.Pointer, error) {
 	p, err := catchup.Believe(v, []byte(want.Document), trusted)
 	store := v.CheckStore(want.Store)
@@ -80,7 +80,7 @@ func believe(v *release.Volume, want boot.Wanted, trusted []string) (pointer.Poi
 	if err == nil {
 		err = store
 	}
-	return p, err
+	return p.For(instanceOf(want.Who)), err
 }
 
 // endCatchUp returns the release that came out; "": nothing was cut off.

@@ -163,6 +163,39 @@ func TestTheChildCatchesUp(t *testing.T) {
 	}
 }
 
+// TestTheChildKnowsItsSide: the child reads the document by itself, and comes to what this instance
+// is given.
+func TestTheChildKnowsItsSide(t *testing.T) {
+	s := newSigned(t)
+	must(t, s.same.Close())
+	all := s.pointer
+	all.Generation, all.Release, all.Digest, all.SnapshotOf = 1, s.first, s.pointer.SnapshotOf.Digest, nil
+	all.Rollout = &pointer.Rollout{
+		Held:  pointer.Held{Generation: 2, Release: s.pointer.Release, Digest: s.pointer.Digest},
+		Share: map[string]string{"eu-west-1a": "ffffffffffffffff"}, Steps: []pointer.Step{{Percent: 100}},
+	}
+	p, _ := toPrepared(t, t.Context(), s.machine)
+	document, err := all.Sign(s.secret)
+	must(t, err)
+	whole, err := pointer.Parse(document)
+	must(t, err)
+	read := readAs(pointer.Fetched{Pointer: whole, Document: document})
+	for _, zone := range []string{"eu-west-1b", "eu-west-1a"} {
+		me := boot.Identity{InstanceID: "i-1", Zone: zone}
+		own := read.For(me)
+		want := boot.Wanted{
+			Store: own.Store, Generation: own.Generation, Release: own.Release, Digest: own.Digest, Document: own.Document, Who: me,
+		}
+		must(t, p.CatchUp(t.Context(), want))
+		must(t, p.Check(t.Context(), want))
+		n, id, _ := p.Holding(t.Context())
+		if given := whole.For(instanceOf(me)); n != given.Generation || id != given.Release || own.Behind != (n == 2) {
+			t.Errorf("in %s it holds %d, %s; behind %v", zone, n, id, own.Behind)
+		}
+	}
+	must(t, p.Close(t.Context()))
+}
+
 // TestTheChildRefuses: what is refused changes nothing on the volume.
 func TestTheChildRefuses(t *testing.T) {
 	s := newSigned(t)

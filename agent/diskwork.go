@@ -33,7 +33,7 @@ type diskRequest struct {
 	Do     string      `json:"do"`
 	Device string      `json:"device,omitempty"` // /dev/nvme1n1
 	Kind   string      `json:"kind,omitempty"`   // ext4
-	Point  string      `json:"point,omitempty"`  // the mount point; of doCheckTree, doInReach, doHolding: look there
+	Point  string      `json:"point,omitempty"`  // the mount point; of doCheckTree, doInReach, doHolding, doSide: look there
 	Want   boot.Wanted `json:"want,omitzero"`
 	From   source      `json:"from,omitzero"` // of doCatchUp, and of doCheckTree whose word counts
 
@@ -51,6 +51,7 @@ const (
 	doInReach   = "in reach"   // that the store has what brings the volume at Point to Want
 	doCheckTree = "check tree" // that the volume holds Want
 	doHolding   = "holding"    // what the volume says that it holds
+	doSide      = "side"       // on which side of a rollout the volume's instance is, by the document of Want
 	doPlace     = "place"      // the prepared mount at Point
 	doUnmount   = "unmount"    // what is at Point
 	doObserve   = "look at"    // what the volume at Point says now: Status, brought up to date
@@ -155,7 +156,7 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		}
 	case doCatchUp:
 		err = w.catchUp(ctx, r.Want, r.From)
-	case doCheckTree, doHolding, doInReach:
+	case doCheckTree, doHolding, doInReach, doSide:
 		volume, err := w.open(r.Point, r.From.Trusted)
 		if err != nil {
 			return a, err
@@ -166,6 +167,9 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 			return a, volume.Check(ctx, r.Want)
 		case doInReach:
 			return a, inReach(ctx, volume.Volume, r.Want, r.From, w.log)
+		case doSide:
+			a.Status.Rollout, err = sideOn(volume.Volume, r.Want, r.From.Trusted)
+			return a, err
 		}
 		a.Generation, a.Release, a.Done = volume.Holding()
 	case doObserve:

@@ -119,12 +119,24 @@ type follower struct {
 	*program
 	values  config.Values
 	log     *slog.Logger
-	account *account // nil: nothing was reported yet
-	said    string   // to systemd
+	account *account         // nil: nothing was reported yet
+	me      pointer.Instance // once asked: an instance stays where it is
+	said    string           // to systemd
 }
 
 func (f *follower) Volume(ctx context.Context) (*release.Volume, string, error) {
 	return f.readyVolume(ctx)
+}
+
+func (f *follower) Who(ctx context.Context) (pointer.Instance, error) {
+	if f.me.ID == "" {
+		me, err := f.whoSoon(ctx)
+		if err != nil {
+			return me, err
+		}
+		f.me = me
+	}
+	return f.me, nil
 }
 
 // RunPrograms has systemd run them, in a unit that is not hardened as this one is.

@@ -42,11 +42,26 @@ func (p pointers) Fetch(ctx context.Context) (boot.Pointer, error) {
 	if err != nil {
 		return boot.Pointer{}, err
 	}
-	read := boot.Pointer{Store: got.Store, Generation: got.Generation, Release: got.Release, Digest: got.Digest, Snapshot: got.Snapshot}
-	if got.Schema == pointer.Signed {
-		read.Document, read.Behind = string(got.Document), got.Holds().Digest != got.Digest
+	return readAs(got), nil
+}
+
+// readAs is a pointer that was read, for package boot.
+func readAs(got pointer.Fetched) boot.Pointer {
+	read := bootPointer(got.Pointer, got.Document)
+	read.For = func(me boot.Identity) boot.Pointer { return bootPointer(got.For(instanceOf(me)), got.Document) }
+	return read
+}
+
+func bootPointer(p pointer.Pointer, document []byte) boot.Pointer {
+	read := boot.Pointer{Store: p.Store, Generation: p.Generation, Release: p.Release, Digest: p.Digest, Snapshot: p.Snapshot}
+	if p.Schema == pointer.Signed {
+		read.Document, read.Behind = string(document), p.Holds().Digest != p.Digest
 	}
-	return read, nil
+	return read
+}
+
+func instanceOf(me boot.Identity) pointer.Instance {
+	return pointer.Instance{ID: me.InstanceID, Zone: me.Zone}
 }
 
 // accept refuses what no volume has to be asked about.

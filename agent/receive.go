@@ -47,6 +47,7 @@ make them run twice.`,
 		r.Hooks.Inherit = os.Environ() // before packs adds what only the store needs
 		r.Log = p.logger()
 		r.Packs = p.packs()
+		r.Who = p.whoSoon
 		r.Ready = func() (*release.Volume, error) { return p.writableVolume(cmd.Context()) }
 		return r.Run(cmd.Context(), p.stdin, p.stdout)
 	}

@@ -31,6 +31,11 @@ func (p *program) statusCommand() *cobra.Command {
 			if now.Follow, err = p.runDir.ReadFollow(); err != nil { // it is for people
 				now.Follow = &status.Follow{Trouble: words.OneLine(err)}
 			}
+			if now.Follow != nil {
+				now.Rollout = now.Follow.Rollout
+			} else if now.State == status.Ready {
+				now.Rollout = p.side(cmd.Context(), now)
+			}
 			if err := p.printStatus(now); err != nil {
 				return err
 			}
@@ -136,6 +141,9 @@ func (p *program) printStatus(s status.Status) error {
 	}
 	if !s.Finished.IsZero() {
 		rows = append(rows, []string{"last boot took", s.Finished.Sub(s.Started).Round(time.Millisecond).String()})
+	}
+	if s.Rollout.Generation > 0 {
+		rows = append(rows, []string{"rollout", s.Rollout.String()})
 	}
 	if s.Error != "" {
 		rows = append(rows, []string{"error", s.Error})

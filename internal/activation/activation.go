@@ -21,10 +21,17 @@ type Target struct {
 
 // Run flips, runs the programs, and leaves the mark that they have succeeded. Without an error it
 // follows from the mark that they have; who asks again for the same generation, and finds no mark,
-// has them run again. The error of a program is a *hook.Failure: the release is active all the
-// same.
+// has them run again. Where the release is current already, under an earlier generation, and they
+// have succeeded for that, there is nothing that they could tell anybody. The error of a program is
+// a *hook.Failure: the release is active all the same.
 func Run(ctx context.Context, v *release.Volume, hooks hook.Dir, to Target) error {
-	if err := v.Activate(ctx, to.Release, to.Digest, to.Generation); err != nil {
+	activate := v.Activate
+	if current, err := v.Current(); err != nil {
+		return err
+	} else if current == to.Release {
+		activate = v.Raise
+	}
+	if err := activate(ctx, to.Release, to.Digest, to.Generation); err != nil {
 		return Fenced(err)
 	}
 	return programs(ctx, v, hooks, to.Release, to.Generation)

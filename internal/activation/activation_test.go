@@ -91,13 +91,30 @@ func TestProgramsRunUntilTheySucceedAndThenNoMore(t *testing.T) {
 	if f := run(1); f != nil || ran() != 3 {
 		t.Errorf("what is done is done again: %+v, %d runs", f, ran())
 	}
-	// A boot that finds it under a higher generation takes the mark along; the next push runs them
-	// anew.
+	// A higher generation of what is current changes nothing for the application: the mark goes along,
+	// at a boot and by a push.
 	if err := tree.Raise(t.Context(), in.ID, in.Digest, 2); err != nil || !done() {
 		t.Errorf("%v, done %v", err, done())
 	}
-	if f := run(3); f != nil || ran() != 4 || !done() {
+	if f := run(3); f != nil || ran() != 3 || !done() {
 		t.Errorf("%+v, %d runs", f, ran())
+	}
+	if n, err := tree.Generation(); n != 3 || err != nil {
+		t.Errorf("the fence is at %d, %v", n, err)
+	}
+}
+
+// Programs that have not succeeded for a release run under its next generation.
+func TestARaiseDoesNotHideThatProgramsFailed(t *testing.T) {
+	hooks, tree, in, ran, fail := installed(t)
+	if err := os.WriteFile(fail, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for n := range int64(2) {
+		err := Run(t.Context(), tree, hooks, Target{in.ID, in.Digest, n + 1})
+		if _, failed := errors.AsType[*hook.Failure](err); !failed || ran() != int(n)+1 {
+			t.Errorf("generation %d: %v, %d runs", n+1, err, ran())
+		}
 	}
 }
 

@@ -23,17 +23,22 @@ type Pointer struct {
 	Snapshot   func(region string) (string, error)
 	Document   string // as it was read, for whoever has the volume; empty: nothing but the above
 	Behind     bool   // the snapshot holds an older release, from which packs lead on
+
+	// For is what it says to one instance, while a rollout gives some of them another release; nil:
+	// the same to all.
+	For func(Identity) Pointer
 }
 
-// Wanted is what this member shall serve: the pointer, for this Region.
+// Wanted is what this member shall serve: the pointer, for this instance and its Region.
 type Wanted struct {
 	Store      string // whose release it is; empty: anybody's
 	Generation int64  // 0: only the snapshot is known
 	Release    string
 	Digest     string
 	SnapshotID string
-	Document   string // of the Pointer
-	Behind     bool   // of the Pointer
+	Document   string   // of the Pointer
+	Behind     bool     // of the Pointer
+	Who        Identity // whose target it is
 }
 
 // sameTarget says whether a member that serves w serves o. Snapshots come and go, and documents are

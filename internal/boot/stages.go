@@ -200,9 +200,13 @@ func (b *boot) reread(ctx context.Context) error {
 }
 
 func (b *boot) wanted(p Pointer) (Wanted, error) {
+	if p.For != nil {
+		p = p.For(b.me)
+	}
 	id, err := p.Snapshot(b.me.Region)
 	return Wanted{
-		Store: p.Store, Generation: p.Generation, Release: p.Release, Digest: p.Digest, SnapshotID: id, Document: p.Document, Behind: p.Behind,
+		Store: p.Store, Generation: p.Generation, Release: p.Release, Digest: p.Digest, SnapshotID: id,
+		Document: p.Document, Behind: p.Behind, Who: b.me,
 	}, err
 }
 

@@ -64,6 +64,8 @@ type Store interface {
 
 // Member is this machine.
 type Member interface {
+	// Who is asked while a rollout is open.
+	Who(ctx context.Context) (pointer.Instance, error)
 	// Volume opens the release volume, and says its id. It fails as long as a boot is under way.
 	Volume(ctx context.Context) (v *release.Volume, id string, err error)
 	// RunPrograms runs the programs for what is active on the volume, which leave the mark, and

@@ -65,7 +65,7 @@ func (f *Follower) ask(ctx context.Context) (moved bool, err error) {
 	default:
 		moved = !bytes.Equal(got.Document, f.document)
 		f.document, f.version = got.Document, version
-		f.state.Generation, f.state.Release = got.Generation, got.Release
+		f.state.Generation, f.state.Release, f.state.Rollout = got.Generation, got.Release, status.Rollout{}
 	}
 	f.state.Looked = time.Now().UTC().Truncate(time.Second)
 	return moved, nil
@@ -89,9 +89,9 @@ func (f *Follower) reach(ctx context.Context) error {
 	}
 	err = errMoved
 	for tries := 0; errors.Is(err, errMoved) && tries < mostMoves; tries++ {
-		var p pointer.Pointer
-		if p, err = f.believe(v, id); err == nil {
-			err = f.bring(ctx, v, id, p)
+		var to target
+		if to, err = f.believe(ctx, v, id); err == nil {
+			err = f.bring(ctx, v, id, to)
 		}
 	}
 	if errors.Is(err, release.ErrBase) {
@@ -101,11 +101,18 @@ func (f *Follower) reach(ctx context.Context) error {
 	return err
 }
 
+// target is the pointer as it counts for this member, and what the volume keeps for a rollout.
+type target struct {
+	pointer.Pointer
+
+	held map[string]string
+}
+
 // believe refuses what no key of this volume has signed, what is of another store, and what goes
-// back.
-func (f *Follower) believe(v *release.Volume, id string) (pointer.Pointer, error) {
-	refuse := func(err error, try string) (pointer.Pointer, error) {
-		return pointer.Pointer{}, fmt.Errorf("the pointer %s is refused: %w. Try: %s", f.Store.Place(), err, try)
+// back. All of that is asked of the pointer as a whole, but for the fence.
+func (f *Follower) believe(ctx context.Context, v *release.Volume, id string) (target, error) {
+	refuse := func(err error, try string) (target, error) {
+		return target{}, fmt.Errorf("the pointer %s is refused: %w. Try: %s", f.Store.Place(), err, try)
 	}
 	const cached = "look for a cache or a restored release.json behind the pointer's URL, or publish again"
 	said, err := pointer.Parse(f.document)
@@ -128,12 +135,16 @@ func (f *Follower) believe(v *release.Volume, id string) (pointer.Pointer, error
 	case p.Generation < f.Least:
 		return refuse(fmt.Errorf("it says generation %d, and min-generation is %d", p.Generation, f.Least), cached)
 	}
-	if err := v.CheckFence(p.Generation); err != nil {
+	to, err := f.own(ctx, p)
+	if err != nil {
+		return target{}, err
+	}
+	if err := v.CheckFence(to.Generation); err != nil {
 		return refuse(err, cached)
 	}
 	fence, err := v.Generation()
 	if err != nil {
-		return pointer.Pointer{}, err
+		return target{}, err
 	}
 	now, before := status.Believed{VolumeID: id, Generation: p.Generation, Revision: p.Revision, Fence: fence}, f.state.Believed
 	if id == before.VolumeID && fence >= before.Fence && now.OlderThan(before) {
@@ -142,12 +153,34 @@ func (f *Follower) believe(v *release.Volume, id string) (pointer.Pointer, error
 	}
 	f.state.Believed = now
 	f.keep()
-	return p, nil
+	return to, nil
+}
+
+// own is what a pointer that is signed says to this member.
+func (f *Follower) own(ctx context.Context, p pointer.Pointer) (target, error) {
+	if p.Rollout == nil {
+		return target{Pointer: p}, nil
+	}
+	me, err := f.Member.Who(ctx)
+	if err != nil {
+		return target{}, fmt.Errorf("see on which side of the rollout of generation %d this member is: %w", p.Rollout.Generation, err)
+	}
+	to := target{p.For(me), p.Both()}
+	f.state.Generation, f.state.Release, f.state.Rollout = to.Generation, to.Release, Side(p, me)
+	return to, nil
+}
+
+// Side is on which side of a pointer's rollout an instance is; a zero one: there is no rollout.
+func Side(p pointer.Pointer, of pointer.Instance) status.Rollout {
+	if p.Rollout == nil {
+		return status.Rollout{}
+	}
+	return status.Rollout{Generation: p.Rollout.Generation, Release: p.Rollout.Release, HasIt: p.Rollout.Includes(of)}
 }
 
 // bring makes the pointer's release current, with all that follows from that. errMoved: it is not
 // the pointer's any more.
-func (f *Follower) bring(ctx context.Context, v *release.Volume, id string, p pointer.Pointer) error {
+func (f *Follower) bring(ctx context.Context, v *release.Volume, id string, p target) error {
 	current, err := v.Current()
 	if err != nil {
 		return err
@@ -168,23 +201,24 @@ func (f *Follower) bring(ctx context.Context, v *release.Volume, id string, p po
 	if ctx.Err() != nil { // that they were left alone says nothing of them
 		return ctx.Err()
 	}
-	if err := f.report(ctx, v, id, p); err != nil {
+	if err := f.report(ctx, v, id, p.Pointer); err != nil {
 		return errors.Join(failed, err)
 	}
 	if failed != nil {
 		return failed
 	}
-	if _, err := v.Prune(ctx, gc.Wanted{Keep: f.Keep}); err != nil {
+	if _, err := v.Prune(ctx, gc.Wanted{Keep: f.Keep, Held: p.held}); err != nil {
 		return fmt.Errorf("remove old releases: %w", err)
 	}
 	return nil
 }
 
 // flip catches up beside what is served, asks once more, and flips.
-func (f *Follower) flip(ctx context.Context, v *release.Volume, p pointer.Pointer) error {
+func (f *Follower) flip(ctx context.Context, v *release.Volume, p target) error {
 	began := time.Now()
-	to := catchup.Volume{Volume: v, Packs: f.Store.Store, Tries: packTries, Served: true, Wanted: gc.Wanted{Keep: f.Keep}}
-	way, err := to.To(ctx, p)
+	to := catchup.Volume{Volume: v, Packs: f.Store.Store, Tries: packTries, Served: true,
+		Wanted: gc.Wanted{Keep: f.Keep, Held: p.held}}
+	way, err := to.To(ctx, p.Pointer)
 	moved, readErr := f.ask(ctx)
 	switch {
 	case readErr == nil && moved:

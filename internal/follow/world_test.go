@@ -46,6 +46,8 @@ type world struct {
 	onLook   func() // before each answer
 	broken   error  // of packs
 	booting  error
+	me       pointer.Instance
+	nobody   error // of who it is
 	opened   int
 	program  func(context.Context) error
 	ran      int
@@ -168,6 +170,12 @@ func (w *world) Store(context.Context) (store.Reader, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.packs, w.broken
+}
+
+func (w *world) Who(context.Context) (pointer.Instance, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.me, w.nobody
 }
 
 func (w *world) Volume(context.Context) (*release.Volume, string, error) {

@@ -227,6 +227,15 @@ func (r Rollout) covers(before Rollout) error {
 	return nil
 }
 
+// Both are the two releases of a rollout, each with why a volume keeps it; nil: there is none.
+func (p Pointer) Both() map[string]string {
+	if p.Rollout == nil {
+		return nil
+	}
+	why := fmt.Sprintf("the rollout of generation %d may lead there", p.Rollout.Generation)
+	return map[string]string{p.Release: why, p.Rollout.Release: why}
+}
+
 // Highest is the highest generation that the pointer gives anybody.
 func (p Pointer) Highest() int64 {
 	if p.Rollout != nil {

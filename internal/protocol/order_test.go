@@ -65,6 +65,8 @@ func (r *real) Store(context.Context) (store.Reader, error) {
 
 func (r *real) Place() string { return "the store" }
 
+func (r *real) Who(context.Context) (pointer.Instance, error) { return pointer.Instance{ID: "m"}, nil }
+
 func (r *real) Volume(context.Context) (*release.Volume, string, error) {
 	v, err := release.Open(r.volume.Root())
 	return v, "vol-1", err

@@ -128,6 +128,7 @@ func (t *Target) check() error {
 type Desired struct {
 	pointer.Pointer           // the generation, its release, its digest, its store, the packs that lead there, the keys
 	PackKey         string    // opens the packs; secret
+	Whole           []byte    // the signed pointer, while it has a rollout: the member checks that this is its own; nil: none
 	Wanted          gc.Wanted // what the member is to keep besides
 }
 
@@ -200,7 +201,7 @@ func (to Desired) request(do string) (wire.Request, error) {
 	}
 	return wire.Request{
 		Do: do, Release: to.Release, Digest: to.Digest, Generation: to.Generation, Store: to.Store,
-		Keys: to.Keys, PackKey: to.PackKey, Keep: to.Wanted.Keep, Committed: latest(to.Wanted),
+		Keys: to.Keys, PackKey: to.PackKey, Keep: to.Wanted.Keep, Committed: latest(to.Wanted), Pointer: string(to.Whole),
 	}, nil
 }
 

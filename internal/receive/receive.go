@@ -36,10 +36,11 @@ type Receiver struct {
 	// at the volume. It is called for each request, as an `up` may start between two of them; the
 	// volume is closed after the request.
 	Ready   func() (*release.Volume, error)
-	Packs   func(context.Context) (store.Reader, error) // the store that this member reads
-	Keep    int                                         // releases on the volume, when the publisher says nothing of it
-	Hooks   hook.Dir                                    // programs to run after an activation
-	Version string                                      // of the agent
+	Packs   func(context.Context) (store.Reader, error)     // the store that this member reads
+	Who     func(context.Context) (pointer.Instance, error) // this member, while a rollout is open
+	Keep    int                                             // releases on the volume, when the publisher says nothing of it
+	Hooks   hook.Dir                                        // programs to run after an activation
+	Version string                                          // of the agent
 	Log     *slog.Logger
 }
 
@@ -136,6 +137,9 @@ func (r *Receiver) activate(ctx context.Context, v *release.Volume, q wire.Reque
 		err = catchup.SetKeys(ctx, v, q.Keys, q.PackKey)
 	}
 	if err == nil {
+		err = r.checkSide(ctx, v, q)
+	}
+	if err == nil {
 		err = activation.Run(ctx, v, r.Hooks, activation.Target{Release: q.Release, Digest: q.Digest, Generation: q.Generation})
 	}
 	if failed, ok := errors.AsType[*hook.Failure](err); ok {
@@ -154,7 +158,39 @@ func (r *Receiver) wanted(q wire.Request) (gc.Wanted, error) {
 			return gc.Wanted{}, exit.With(exit.Usage, fmt.Errorf("a request to keep %.40q, which is no release", id))
 		}
 	}
-	return gc.Wanted{Keep: cmp.Or(q.Keep, r.Keep), Committed: q.Committed}, nil
+	wanted := gc.Wanted{Keep: cmp.Or(q.Keep, r.Keep), Committed: q.Committed}
+	if q.Pointer != "" {
+		p, err := pointer.Parse([]byte(q.Pointer))
+		if err != nil {
+			return gc.Wanted{}, exit.With(exit.Usage, fmt.Errorf("the pointer of the request: %w", err))
+		}
+		wanted.Held = p.Both()
+	}
+	return wanted, nil
+}
+
+// checkSide holds the publisher's word against the signed pointer, while a rollout is open: what
+// this member becomes now is what it would become at a boot.
+func (r *Receiver) checkSide(ctx context.Context, v *release.Volume, q wire.Request) error {
+	if q.Pointer == "" {
+		return nil
+	}
+	p, err := catchup.Believe(v, []byte(q.Pointer), nil)
+	if err == nil {
+		err = v.CheckStore(p.Store)
+	}
+	if err != nil {
+		return fmt.Errorf("the pointer of the request: %w", err)
+	}
+	me, err := r.Who(ctx)
+	if err != nil {
+		return fmt.Errorf("see on which side of the rollout this member is: %w", err)
+	}
+	if to := p.For(me); to.Generation != q.Generation || to.Release != q.Release || to.Digest != q.Digest {
+		return exit.With(exit.Conflict, fmt.Errorf("the pointer gives generation %d, release %s to %s in %s, and the publisher wants"+
+			" generation %d, release %s here. Try: ebs-release converge", to.Generation, to.Release, me.ID, me.Zone, q.Generation, q.Release))
+	}
+	return nil
 }
 
 // prune removes the releases that are not wanted any more. The release is active all the same when

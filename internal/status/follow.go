@@ -18,8 +18,9 @@ const (
 // Follow is follow.json: what a member that follows the pointer saw last.
 type Follow struct {
 	Looked     time.Time `json:"looked,omitzero"`   // when the store answered last
-	Generation int64     `json:"generation"`        // that the pointer named then
+	Generation int64     `json:"generation"`        // that the pointer named then for this member
 	Release    string    `json:"release"`           // the same
+	Rollout    Rollout   `json:"rollout,omitzero"`  // that was open then
 	Trouble    string    `json:"trouble,omitempty"` // what is wrong; "": nothing, as last seen
 	Since      time.Time `json:"since,omitzero"`    // since when
 	Reported   Reported  `json:"reported,omitzero"` // what was told to the publisher last

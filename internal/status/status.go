@@ -49,7 +49,24 @@ type Status struct {
 	Finished   time.Time `json:"finished,omitzero"`
 	Stages     []Stage   `json:"stages"`
 
-	Follow *Follow `json:"follow,omitempty"` // not in the file: what `status` adds of a member that follows
+	// Not in the file, but what `status` adds.
+	Rollout Rollout `json:"rollout,omitzero"` // that the pointer has
+	Follow  *Follow `json:"follow,omitempty"` // of a member that follows
+}
+
+// Rollout is one that is open, and on which side of it this member is.
+type Rollout struct {
+	Generation int64  `json:"generation"` // of the new release
+	Release    string `json:"release"`    // the new one
+	HasIt      bool   `json:"has_it"`     // this member is given it; else it stays on the one before
+}
+
+func (r Rollout) String() string {
+	side := "stays on the release before"
+	if r.HasIt {
+		side = "has it"
+	}
+	return fmt.Sprintf("of generation %d: this member %s", r.Generation, side)
 }
 
 // Stage is a stage that was gone through, and how long that took.

@@ -16,6 +16,7 @@ import (
 
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/freeze"
+	"ebs-release/internal/instance"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
@@ -274,5 +275,42 @@ func TestDoctorTellsWhetherThePointerIsSigned(t *testing.T) {
 	}
 	if f := patient(t, nil).signature(t.Context()); f.State != doctor.Warn {
 		t.Errorf("no pointer was read: %s", f)
+	}
+}
+
+// While a rollout is open, doctor says what this instance is given.
+func TestDoctorTellsTheSideOfARollout(t *testing.T) {
+	secret, err := pointer.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(letter string) string { return "20261122T231500Z-" + strings.Repeat(letter, 12) }
+	p := pointer.Pointer{
+		Generation: 7, Release: of("a"), Digest: strings.Repeat("a", 64), Created: time.Now(),
+		Snapshots: map[string]string{"eu-west-1": "snap-0123456789abcdef0"},
+		Rollout: &pointer.Rollout{
+			Held:  pointer.Held{Generation: 8, Release: of("b"), Digest: strings.Repeat("b", 64)},
+			Share: map[string]string{"eu-west-1a": "ffffffffffffffff"}, Steps: []pointer.Step{{Percent: 100}},
+		},
+	}
+	document, err := p.Sign(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(document) }))
+	defer web.Close()
+	for zone, want := range map[string]string{
+		"eu-west-1a": "generation 8, release " + of("b") + ", with the rollout of generation 8",
+		"eu-west-1b": "generation 7, release " + of("a") + ", without the rollout of generation 8",
+		"":           "generation 7, release " + of("a") + "; a rollout of generation 8, and nobody knows whether this instance has it",
+	} {
+		c := patient(t, nil)
+		c.settings.Pointer = web.URL
+		if zone != "" {
+			c.me = &instance.Identity{InstanceID: "i-1", AvailabilityZone: zone}
+		}
+		if f := c.readPointer(t.Context()); f.State != doctor.OK || !strings.Contains(f.String(), want) {
+			t.Errorf("in %q: %s, want %s", zone, f, want)
+		}
 	}
 }

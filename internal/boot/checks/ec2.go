@@ -9,7 +9,6 @@ import (
 
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/instance"
-	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
 	"ebs-release/internal/words"
 
@@ -79,56 +78,6 @@ func (c *Checks) awsConfig(context.Context) (aws.Config, error) {
 		return aws.Config{}, errors.New("there is no Region")
 	}
 	return *c.cfg, nil
-}
-
-func (c *Checks) readPointer(ctx context.Context) doctor.Finding {
-	fetcher, err := pointer.NewFetcher(c.settings.Pointer, c.awsConfig, c.log)
-	if err != nil {
-		return doctor.Warning("see the configuration", "not read: there is no URL")
-	}
-	p, err := fetcher.Fetch(ctx)
-	if err != nil {
-		if pointer.IsMissing(err) {
-			return doctor.Warning("publish a release (ebs-release publish), or correct the URL",
-				"%s: 404 Not Found: nothing is published there yet, or the URL is wrong", fetcher.Place())
-		}
-		look := "curl -v "
-		if pointer.InS3(fetcher.Place()) {
-			look = "aws s3 ls "
-		}
-		return doctor.Failure(look+fetcher.Place(), "%s", short(err))
-	}
-	c.pointer = &p
-	if p.Generation < c.settings.Least {
-		return doctor.Failure("look for a cache or a restored release.json behind the pointer's URL; if it is right, lower min-generation",
-			"it says generation %d, and min-generation is %d", p.Generation, c.settings.Least)
-	}
-	if c.cfg == nil {
-		return doctor.Fine("generation %d, release %s", p.Generation, p.Release)
-	}
-	if c.snapshot, err = p.Snapshot(c.cfg.Region); err != nil {
-		return doctor.Failure("publish to this Region, too", "%s", short(err))
-	}
-	if p.Legacy() {
-		return doctor.Fine("a plain line: %s, with nothing to verify against", c.snapshot)
-	}
-	return doctor.Fine("generation %d, release %s, %s", p.Generation, p.Release, c.snapshot)
-}
-
-// signature does not look at the volume's own keys: its disk may not answer.
-func (c *Checks) signature(context.Context) doctor.Finding {
-	switch p := c.pointer; {
-	case p == nil:
-		return doctor.Warning("see the pointer", "not known")
-	case p.CheckTrusted(c.settings.Trusted) != nil:
-		return doctor.Failure("find out who wrote the pointer, and with which key; if it is right, add its key to trusted-keys",
-			"%s", short(p.CheckTrusted(c.settings.Trusted)))
-	case len(c.settings.Trusted) > 0:
-		return doctor.Fine("the pointer is signed by one of trusted-keys")
-	case p.Schema == pointer.Signed:
-		return doctor.Fine("the pointer is signed; the keys on the volume say whether that counts")
-	}
-	return doctor.Fine("the pointer is not signed, and no trusted-keys are set: it is believed for one snapshot, and no packs")
 }
 
 func (c *Checks) describeVolumes(ctx context.Context) doctor.Finding {
