@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/config"
@@ -75,7 +75,7 @@ func believe(v *release.Volume, want boot.Wanted, trusted []string) (pointer.Poi
 	p, err := catchup.Believe(v, []byte(want.Document), trusted)
 	store := v.CheckStore(want.Store)
 	if err != nil && store != nil {
-		return p, fmt.Errorf("%w; and %s", err, words.OneLine(store))
+		return p, advice.Errorf("%w; and %s", err, words.OneLine(store))
 	}
 	if err == nil {
 		err = store
@@ -134,9 +134,9 @@ func whatItMeans(err error) error {
 	case errors.Is(err, release.ErrOldPointer), errors.Is(err, release.ErrFenced):
 		return meaning{err, boot.ErrOlder}
 	case errors.Is(err, catchup.ErrNoWay), errors.Is(err, catchup.ErrUnfit), errors.Is(err, release.ErrMismatch):
-		return meaning{publishAgain(err), boot.ErrMismatch}
+		return meaning{advice.Try(err, "publish again"), boot.ErrMismatch}
 	case errors.Is(err, catchup.ErrGone):
-		return meaning{publishAgain(err), boot.ErrGone}
+		return meaning{advice.Try(err, "publish again"), boot.ErrGone}
 	case errors.Is(err, catchup.ErrStore):
 		return meaning{err, boot.ErrStore}
 	}
@@ -145,11 +145,4 @@ func whatItMeans(err error) error {
 		return meaning{err, boot.ErrDisk}
 	}
 	return err // nobody knows whose fault it is
-}
-
-func publishAgain(err error) error {
-	if strings.Contains(err.Error(), ". Try: ") {
-		return err
-	}
-	return fmt.Errorf("%w. Try: publish again", err)
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
@@ -184,8 +185,8 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		err = patiently(ctx, func() error { return mount.Unmount(r.Point) })
 		if _, busy := errors.AsType[*mount.BusyError](err); busy {
 			if pid := pushUnderWay(); pid != 0 {
-				err = fmt.Errorf("unmount %s: a push to this member is under way (process %d). Try: wait for it, then ebs-release-agent up",
-					r.Point, pid)
+				err = advice.Try(fmt.Errorf("unmount %s: a push to this member is under way (process %d)", r.Point, pid),
+					"wait for it, then ebs-release-agent up")
 			}
 		}
 	default:
@@ -272,7 +273,7 @@ func (v mountedVolume) Check(ctx context.Context, want boot.Wanted) error {
 	}
 	err := v.Raise(ctx, want.Release, want.Digest, want.Generation)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w. Try: wait for the push to this member, then ebs-release-agent up", err)
+		err = advice.Try(err, "wait for the push to this member, then ebs-release-agent up")
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/generation"
@@ -52,7 +53,7 @@ func (p *program) fence(ctx context.Context, lowerTo string) error {
 	point := values.Get("mount-point")
 	mounted, err := mount.Look(point)
 	if err == nil && mounted == nil {
-		err = exit.With(exit.Unchanged, fmt.Errorf("nothing is mounted at %s. Try: systemctl status ebs-release-agent", point))
+		err = exit.With(exit.Unchanged, advice.Try(fmt.Errorf("nothing is mounted at %s", point), "systemctl status ebs-release-agent"))
 	}
 	if err != nil {
 		return err

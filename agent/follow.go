@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
@@ -100,7 +101,7 @@ const bootReport = time.Minute
 func (p *program) lastSeen() (status.Follow, error) {
 	before, err := p.runDir.ReadFollow()
 	if err != nil {
-		return status.Follow{}, fmt.Errorf("%w. Try: rm it", err)
+		return status.Follow{}, advice.Try(err, "rm it")
 	}
 	if before != nil {
 		return *before, nil
@@ -150,10 +151,10 @@ func (f *follower) RunPrograms(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if ended, readErr := f.runDir.ReadPrograms(); stale == nil && readErr == nil && ended != nil && ended.Error != "" {
-		return errors.New(ended.Error)
+		return advice.Parse(ended.Error)
 	}
 	answer := strings.Join(strings.Fields(said.String()), " ")
-	return fmt.Errorf("systemctl start %s: %w: %s. Try: journalctl -u %[1]s", activateUnit, err, answer)
+	return advice.Try(fmt.Errorf("systemctl start %s: %w: %s", activateUnit, err, answer), "journalctl -u %s", activateUnit)
 }
 
 // reportLimit is for one report; a later look tries again.

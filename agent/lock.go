@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/flock"
 
@@ -27,7 +28,7 @@ func takeLock(ctx context.Context, path string) (*os.File, error) {
 	_ = f.Close()
 	if ctx.Err() != nil {
 		return nil, exit.With(lockCode(ctx),
-			fmt.Errorf("wait for another `up` that holds %s: %w. Try: ebs-release-agent status (where it is)", path, ctx.Err()))
+			advice.Try(fmt.Errorf("wait for another `up` that holds %s: %w", path, ctx.Err()), "ebs-release-agent status (where it is)"))
 	}
 	return nil, fmt.Errorf("lock %s: %w", path, err)
 }
@@ -43,7 +44,7 @@ func openLock(path string) (*os.File, error) {
 	switch {
 	case err != nil:
 	case !info.Mode().IsRegular():
-		err = fmt.Errorf("%s is no regular file (%s). Try: rm %s", path, info.Mode(), path)
+		err = advice.Try(fmt.Errorf("%s is no regular file (%s)", path, info.Mode()), "rm %s", path)
 	default:
 		err = errors.Join(f.Chown(os.Geteuid(), os.Getegid()), f.Chmod(0o600))
 	}
@@ -56,7 +57,7 @@ func openLock(path string) (*os.File, error) {
 // asRoot says what to do when a right is missing.
 func asRoot(err error) error {
 	if errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("%w. Try: run it as root", err)
+		return advice.Try(err, "run it as root")
 	}
 	return err
 }

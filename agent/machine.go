@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
 	"ebs-release/internal/device"
 	"ebs-release/internal/mount"
@@ -157,7 +158,7 @@ func (p prepared) Holding(ctx context.Context) (generation int64, release string
 func (p prepared) CatchUp(ctx context.Context, want boot.Wanted) error {
 	a, err := p.worker.do(ctx, diskRequest{Do: doCatchUp, Want: want, From: p.source})
 	if a.Late {
-		return errors.New(a.Error)
+		return advice.Parse(a.Error)
 	}
 	return err
 }

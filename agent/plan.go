@@ -100,7 +100,7 @@ func (d *dry) dryRun(stage, action string, err error, real bool, format string, 
 		d.say(stage, "%s: whether it may cannot be tried before the volume exists", does)
 	case volume.IsDenied(err):
 		d.say(stage, "%s: not allowed", does)
-		return errors.New(volume.Denied(err, "ec2:"+action))
+		return volume.Denied(err, "ec2:"+action)
 	case err == nil:
 		return fmt.Errorf("%s: EC2 carried out a call that had DryRun set", action)
 	default:

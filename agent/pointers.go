@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
 	"ebs-release/internal/config"
 	"ebs-release/internal/generation"
@@ -67,13 +68,14 @@ func instanceOf(me boot.Identity) pointer.Instance {
 // accept refuses what no volume has to be asked about.
 func (p pointers) accept(got pointer.Fetched) error {
 	if err := got.CheckTrusted(p.trusted); err != nil {
-		return meaning{fmt.Errorf("read pointer %s: %w. Try: find out who wrote it, and with which key;"+
-			" if it is right: add its key to trusted-keys, or take that setting away", p.fetcher.Place(), err), boot.ErrUnsigned}
+		return meaning{advice.Try(fmt.Errorf("read pointer %s: %w", p.fetcher.Place(), err),
+			"find out who wrote it, and with which key; if it is right: add its key to trusted-keys, or take that setting away"), boot.ErrUnsigned}
 	}
 	if got.Generation < p.least {
-		return meaning{fmt.Errorf("read pointer %s: it says generation %d, and min-generation is %d. Try: look for a cache or a restored"+
-			" release.json behind the pointer's URL, or publish again; if it is right: set min-generation to %d",
-			p.fetcher.Place(), got.Generation, p.least, got.Generation), boot.ErrOlder}
+		return meaning{advice.Try(fmt.Errorf("read pointer %s: it says generation %d, and min-generation is %d",
+			p.fetcher.Place(), got.Generation, p.least),
+			"look for a cache or a restored release.json behind the pointer's URL, or publish again; if it is right: set min-generation to %d",
+			got.Generation), boot.ErrOlder}
 	}
 	return nil
 }

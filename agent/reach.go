@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/config"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
@@ -45,7 +46,7 @@ func (p *program) packs() func(context.Context) (store.Reader, error) {
 		if from == nil {
 			place, err := p.reached()
 			if err != nil {
-				return nil, fmt.Errorf("find the store of this member: %w. Try: ebs-release-agent up", err)
+				return nil, advice.Try(fmt.Errorf("find the store of this member: %w", err), "ebs-release-agent up")
 			}
 			if from, err = newFetcher(place, p.logger()); err != nil {
 				return nil, err

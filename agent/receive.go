@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/receive"
@@ -98,9 +99,9 @@ func writable(point string) error {
 		return fmt.Errorf("release volume %s: %w", point, err)
 	}
 	if err := unix.Access(point, unix.W_OK); errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("the release volume at %s belongs to user id %d, and the user of this login has the id %d: "+
-			"the ssh-user needs the same id on the release server and on the members. Try: usermod --uid %d",
-			point, root.Uid, unix.Geteuid(), root.Uid)
+		return advice.Try(fmt.Errorf("the release volume at %s belongs to user id %d, and the user of this login has the id %d: "+
+			"the ssh-user needs the same id on the release server and on the members", point, root.Uid, unix.Geteuid()),
+			"usermod --uid %d", root.Uid)
 	}
 	return nil
 }

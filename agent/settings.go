@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
@@ -94,11 +95,11 @@ func checkPerformance(values config.Values) error {
 	kind, iops, throughput := values.Of("volume-type"), values.Of("volume-iops"), values.Of("volume-throughput")
 	for _, v := range []config.Value{iops, throughput} {
 		if values.Int(v.Key) != 0 && kind.Value != "gp3" {
-			return fmt.Errorf("setting %s, which only gp3 takes, and %s. Try: volume-type gp3, or %s 0", v, kind, v.Key)
+			return advice.Try(fmt.Errorf("setting %s, which only gp3 takes, and %s", v, kind), "volume-type gp3, or %s 0", v.Key)
 		}
 	}
 	if least := iopsPerMiB * values.Int("volume-throughput"); least > max(values.Int("volume-iops"), defaultIOPS) {
-		return fmt.Errorf("setting %s, which needs %d IOPS, and %s. Try: volume-iops %d", throughput, least, iops, least)
+		return advice.Try(fmt.Errorf("setting %s, which needs %d IOPS, and %s", throughput, least, iops), "volume-iops %d", least)
 	}
 	return nil
 }
@@ -123,7 +124,8 @@ func (p *program) settings() (config.Values, error) {
 func (p *program) bootSettings() (config.Values, error) {
 	values, err := p.settings()
 	if err == nil && values.Get("pointer") == "" {
-		err = exit.With(exit.Usage, fmt.Errorf("there is no pointer. Try: set --pointer, EBS_RELEASE_POINTER, or pointer in %s", p.configFile))
+		err = exit.With(exit.Usage, advice.Try(errors.New("there is no pointer"),
+			"set --pointer, EBS_RELEASE_POINTER, or pointer in %s", p.configFile))
 	}
 	return values, err
 }

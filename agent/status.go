@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/flock"
@@ -72,7 +73,7 @@ func (p *program) observe(ctx context.Context) (status.Status, error) {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return s, ctx.Err()
 	case errors.Is(err, context.DeadlineExceeded):
-		err = fmt.Errorf("the volume does not answer: %w. Try: aws ec2 describe-volume-status --volume-ids %s", err, s.VolumeID)
+		err = advice.Try(fmt.Errorf("the volume does not answer: %w", err), "aws ec2 describe-volume-status --volume-ids %s", s.VolumeID)
 	}
 	s.State, s.Error = status.Failed, words.OneLine(err)
 	return s, nil
@@ -84,11 +85,11 @@ func observeVolume(s *status.Status) error {
 		return err
 	}
 	if mounted == nil {
-		return fmt.Errorf("nothing is mounted at %s any more. Try: ebs-release-agent up", s.MountPoint)
+		return advice.Try(fmt.Errorf("nothing is mounted at %s any more", s.MountPoint), "ebs-release-agent up")
 	}
 	if why := mounted.ReadOnly(); why != "" { // it is served, and readers see no difference
-		s.Warning = fmt.Sprintf("nothing can be written to %s (%s): no other release can be pushed to it. Try: ebs-release-agent doctor",
-			s.MountPoint, why)
+		s.Warning = advice.Text(fmt.Sprintf("nothing can be written to %s (%s): no other release can be pushed to it", s.MountPoint, why),
+			"ebs-release-agent doctor")
 	}
 	if s.Generation == 0 {
 		return nil // a volume of an older setup, that says nothing
@@ -103,8 +104,8 @@ func observeVolume(s *status.Status) error {
 	}
 	done, err := v.ProgramsDone()
 	if s.Pending = s.Generation > 0 && (err != nil || !done); s.Pending && s.Warning == "" {
-		s.Warning = "a program of activate.d has not succeeded for this release: the application may still serve the one before. " +
-			"Try: ebs-release converge, on the release server"
+		s.Warning = advice.Text("a program of activate.d has not succeeded for this release: the application may still serve the one before",
+			"ebs-release converge, on the release server")
 	}
 	s.Release, err = v.Current()
 	return err
@@ -118,9 +119,9 @@ func notReady(s status.Status) error {
 	case s.Error != "":
 		return exit.With(exit.Unchanged, fmt.Errorf("not ready: %s: %s", s.State, s.Error))
 	case s.Stage != "":
-		return exit.With(exit.Unchanged, fmt.Errorf("not ready: %s, stage %s. Try: journalctl -u ebs-release-agent", s.State, s.Stage))
+		return exit.With(exit.Unchanged, advice.Try(fmt.Errorf("not ready: %s, stage %s", s.State, s.Stage), "journalctl -u ebs-release-agent"))
 	default:
-		return exit.With(exit.Unchanged, fmt.Errorf("not ready: %s. Try: systemctl status ebs-release-agent", s.State))
+		return exit.With(exit.Unchanged, advice.Try(fmt.Errorf("not ready: %s", s.State), "systemctl status ebs-release-agent"))
 	}
 }
 

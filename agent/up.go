@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
@@ -89,7 +90,7 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 		err = finishErr
 	}
 	if failed, ok := errors.AsType[*boot.Error](err); ok && failed.Late {
-		err = fmt.Errorf("%w (the deadline is %s)", err, values.Get("deadline"))
+		err = advice.Errorf("%w (the deadline is %s)", err, values.Get("deadline"))
 	}
 	if err != nil {
 		return err
@@ -125,8 +126,8 @@ func runBoot(ctx context.Context, parts boot.Parts, r *reporter, log *slog.Logge
 	case err := <-ended:
 		return err
 	case <-time.After(patience):
-		return fmt.Errorf("%s: %w: %w. Try: dmesg, and where the process hangs: cat /proc/%d/task/*/stack",
-			r.where.get()[fieldStage], errNoEnd, ctx.Err(), os.Getpid())
+		return advice.Try(fmt.Errorf("%s: %w: %w", r.where.get()[fieldStage], errNoEnd, ctx.Err()),
+			"dmesg, and where the process hangs: cat /proc/%d/task/*/stack", os.Getpid())
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/manifest"
@@ -34,7 +35,7 @@ of this member is not over.`,
 			generation := int64(0)
 			if id == "" { // what the fence says, which `current` has to agree with
 				if generation, id, err = v.Fence(); err == nil && id == "" {
-					err = errors.New("no release is active on this volume. Try: ebs-release converge, on the release server")
+					err = advice.Try(errors.New("no release is active on this volume"), "ebs-release converge, on the release server")
 				}
 				if err != nil {
 					return err

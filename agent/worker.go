@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
 	"ebs-release/internal/output"
 )
@@ -122,7 +123,7 @@ func (a diskAnswer) err() error {
 	if a.Error == "" {
 		return nil
 	}
-	err := errors.New(a.Error)
+	err := advice.Parse(a.Error)
 	for _, m := range meanings() {
 		if a.Meaning == m.Error() {
 			return meaning{err, m}

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"ebs-release/internal/cli"
 	"ebs-release/internal/doctor"
-	"ebs-release/internal/words"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/spf13/cobra"
@@ -76,14 +74,10 @@ func check(name string, needs []string, do func(context.Context) (string, error)
 		if err == nil {
 			return doctor.Fine("%s", says)
 		}
-		wrong, try := words.OneLine(err), ""
-		if strings.Count(wrong, ". Try: ") == 1 {
-			wrong, try, _ = strings.Cut(wrong, ". Try: ")
-		}
 		var w warning
 		if errors.As(err, &w) {
-			return doctor.Warning(try, "%s", wrong)
+			return doctor.Warned(err)
 		}
-		return doctor.Failure(try, "%s", wrong)
+		return doctor.Failed(err)
 	}}
 }

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"testing"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/doctor"
 )
 
 func TestTheAdviceOfAnErrorIsTheFindingsOwn(t *testing.T) {
-	several := errors.Join(errors.New("a: no room. Try: df"), errors.New("b: refused. Try: ssh b"))
+	several := errors.Join(advice.Try(errors.New("a: no room"), "df"), advice.Try(errors.New("b: refused"), "ssh b"))
 	for _, tc := range []struct {
 		name string
 		err  error
@@ -17,8 +18,8 @@ func TestTheAdviceOfAnErrorIsTheFindingsOwn(t *testing.T) {
 	}{
 		{"nothing wrong", nil, doctor.Finding{State: doctor.OK, Says: "seen"}},
 		{"without advice", errors.New("no room"), doctor.Finding{State: doctor.Fail, Says: "no room"}},
-		{"with advice", errors.New("no room. Try: df"), doctor.Finding{State: doctor.Fail, Says: "no room", Try: "df"}},
-		{"a warning", warn("no release. Try: publish"), doctor.Finding{State: doctor.Warn, Says: "no release", Try: "publish"}},
+		{"with advice", advice.Try(errors.New("no room"), "df"), doctor.Finding{State: doctor.Fail, Says: "no room", Try: "df"}},
+		{"a warning", advice.Try(warn("no release"), "publish"), doctor.Finding{State: doctor.Warn, Says: "no release", Try: "publish"}},
 		{"of several", several, doctor.Finding{State: doctor.Fail, Says: "a: no room. Try: df; b: refused. Try: ssh b"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/store"
@@ -29,7 +30,7 @@ func (d *memberChecks) bucketChecks() []doctor.Check {
 	}
 }
 
-const hasRights = "Try: the policy of this role as packaging/iam/publisher.json has it; nothing but this check needs the right"
+const hasRights = "the policy of this role as packaging/iam/publisher.json has it; nothing but this check needs the right"
 
 func lookAtLifecycle(ctx context.Context, bucket *store.S3) (string, error) {
 	rules, err := bucket.Lifecycle(ctx, pointer.Keys()...)
@@ -37,8 +38,8 @@ func lookAtLifecycle(ctx context.Context, bucket *store.S3) (string, error) {
 		return "", couldNotLook(err)
 	}
 	if len(rules.Harm) > 0 {
-		return "", warn("rules take away what members boot from: %s. "+
-			"Try: limit these rules to other prefixes; `ebs-release gc` removes what nobody needs", strings.Join(rules.Harm, "; "))
+		return "", advice.Try(warn("rules take away what members boot from: %s", strings.Join(rules.Harm, "; ")),
+			"limit these rules to other prefixes; `ebs-release gc` removes what nobody needs")
 	}
 	return "no rule touches the store", nil
 }
@@ -49,8 +50,9 @@ func lookAtVersions(ctx context.Context, bucket *store.S3) (string, error) {
 		return "", couldNotLook(err)
 	}
 	if keeps.Locked != "" {
-		return "", warn("object lock keeps each version of each object for %s: what gc deletes stays, and costs, until then. "+
-			"Try: a bucket without a default retention for the store", keeps.Locked)
+		return "", advice.Try(warn("object lock keeps each version of each object for %s: what gc deletes stays, and costs, until then",
+			keeps.Locked),
+			"a bucket without a default retention for the store")
 	}
 	if !keeps.Versions {
 		return "not kept", nil
@@ -60,17 +62,16 @@ func lookAtVersions(ctx context.Context, bucket *store.S3) (string, error) {
 	case err != nil:
 		return "", couldNotLook(err)
 	case !rules.OldVersions:
-		return "", warn("the bucket keeps versions: packs that gc deletes stay, and cost, for ever. "+
-			"Try: a lifecycle rule with NoncurrentVersionExpiration for %s/%s", bucket, pointer.PackPrefix)
+		return "", advice.Try(warn("the bucket keeps versions: packs that gc deletes stay, and cost, for ever"),
+			"a lifecycle rule with NoncurrentVersionExpiration for %s/%s", bucket, pointer.PackPrefix)
 	}
 	return "kept, until a rule removes them", nil
 }
 
 // couldNotLook is a warning: a publish needs none of it.
 func couldNotLook(err error) error {
-	said := err.Error()
-	said, _, _ = strings.Cut(said, ". Try: ")
-	return warn("could not look: %s. %s", said, hasRights)
+	said, _ := advice.Of(err)
+	return advice.Try(warn("could not look: %s", said), hasRights)
 }
 
 // What reading costs: S3 asks $0.0004 for 1,000 GETs in us-east-1, and an answer that nothing has

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/hook"
@@ -72,7 +73,7 @@ func needs(check string) []string {
 // lookAtStore writes and removes an object: what the pointer needs.
 func (p *parts) lookAtStore(ctx context.Context) (string, error) {
 	if err := p.store.TryWrite(ctx); err != nil {
-		return "", fmt.Errorf("%w; the publisher has to write the pointer there", err)
+		return "", advice.Errorf("%w; the publisher has to write the pointer there", err)
 	}
 	return p.values.Get("pointer-store"), nil
 }
@@ -82,7 +83,7 @@ func (p *parts) lookAtClock(ctx context.Context) (string, error) {
 	_, err := p.ec2.DescribeSnapshots(ctx,
 		&ec2.DescribeSnapshotsInput{DryRun: aws.Bool(true), OwnerIds: []string{"self"}, MaxResults: aws.Int32(volume.PerPage)})
 	if off := volume.ClockOff(err); off != 0 {
-		return "", warn("%s", volume.ClockWords(off))
+		return "", warn("%w", volume.ClockError(off))
 	}
 	return "agrees with EC2's", nil
 }
@@ -97,7 +98,7 @@ func lookAtPrograms(folder string) func(context.Context) (string, error) {
 		says, plain, err := hook.Inspect(directories, os.Geteuid())
 		if err == nil && len(plain) > 0 {
 			wrong, try := hook.NotExecutable(plain)
-			err = warn("%s. Try: %s", wrong, try)
+			err = advice.Try(warn("%s", wrong), "%s", try)
 		}
 		return says, err
 	}
@@ -106,7 +107,7 @@ func lookAtPrograms(folder string) func(context.Context) (string, error) {
 func (p *parts) lookAtLock(ctx context.Context) (string, error) {
 	holder, held, err := p.store.Holder(ctx)
 	if err == nil && held {
-		err = warn("held by %s. Try: wait until it is done, or `ebs-release lock release`", holder)
+		err = advice.Try(warn("held by %s", holder), "wait until it is done, or `ebs-release lock release`")
 	}
 	return "free", err
 }
@@ -117,7 +118,7 @@ func (p *parts) lookAtPointer(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", err
 	case current.Generation == 0:
-		return "", warn("nothing has been published yet, and instances that launch wait for it. Try: ebs-release publish SOURCE")
+		return "", advice.Try(warn("nothing has been published yet, and instances that launch wait for it"), "ebs-release publish SOURCE")
 	}
 	if _, err := p.store.History(ctx); err != nil {
 		return "", err
@@ -143,8 +144,9 @@ func (p *parts) lookAtCurrent(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", err
 	case onVolume != current.Release && current.Generation > 0:
-		return "", warn("%s is current on the release volume, the pointer names %s: a publish was killed. "+
-			"Try: ebs-release publish, which puts it right", orDash(onVolume), current.Release)
+		return "", advice.Try(warn("%s is current on the release volume, the pointer names %s: a publish was killed",
+			orDash(onVolume), current.Release),
+			"ebs-release publish, which puts it right")
 	}
 	return orDash(onVolume), nil
 }
@@ -160,8 +162,8 @@ func (p *parts) lookAtSnapshot(ctx context.Context) (string, error) {
 	}
 	usable, err := p.maker.Usable(ctx, id)
 	if err == nil && !usable {
-		err = fmt.Errorf("%s is gone, or not completed: instances that launch now cannot boot. "+
-			"Try: ebs-release publish %s (at once)", id, release.Path(p.volume.point, current.Release))
+		err = advice.Try(fmt.Errorf("%s is gone, or not completed: instances that launch now cannot boot", id),
+			"ebs-release publish %s (at once)", release.Path(p.volume.point, current.Release))
 	}
 	if err != nil {
 		return "", err
@@ -212,7 +214,7 @@ func (p *parts) lookAtOrphans(ctx context.Context) (string, error) {
 		}
 	}
 	if old > 0 {
-		return "", warn("%d volumes of instances that are gone are older than a day. Try: ebs-release gc (it removes them)", old)
+		return "", advice.Try(warn("%d volumes of instances that are gone are older than a day", old), "ebs-release gc (it removes them)")
 	}
 	return "none", nil
 }
@@ -239,8 +241,9 @@ func (d *memberChecks) list(ctx context.Context) (string, error) {
 		}
 	}
 	if len(behind) > 0 && current.Generation > 0 {
-		return "", warn("%d of %d are not on generation %d: %s. Try: ebs-release converge (for those that have booted)",
-			len(behind), len(d.listed), current.Generation, strings.Join(behind, ", "))
+		return "", advice.Try(warn("%d of %d are not on generation %d: %s",
+			len(behind), len(d.listed), current.Generation, strings.Join(behind, ", ")),
+			"ebs-release converge (for those that have booted)")
 	}
 	switch {
 	case len(d.listed) == 0:

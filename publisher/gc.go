@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
@@ -112,7 +113,7 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 	if !dryRun {
 		named, found, err := parts.Name(ctx)
 		if err != nil {
-			return fmt.Errorf("name the newest snapshot in the pointer: %w; nothing was removed", err)
+			return advice.Errorf("name the newest snapshot in the pointer: %w; nothing was removed", err)
 		}
 		if found {
 			report.Named = named.ID

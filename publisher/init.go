@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/device"
 	"ebs-release/internal/exit"
@@ -129,7 +130,7 @@ func (p *program) init(ctx context.Context, wish server.Wish, treeOwner string) 
 	report, err := i.Init(ctx)
 	switch {
 	case err != nil && len(report.Did) > 0:
-		return fmt.Errorf("%w; done so far: %s; run it again to go on", err, strings.Join(report.Did, ", "))
+		return advice.Errorf("%w; done so far: %s; run it again to go on", err, strings.Join(report.Did, ", "))
 	case err != nil:
 		return before(ctx, err)
 	case p.output == cli.JSON:
@@ -157,7 +158,7 @@ func owner(name string, getenv func(string) string) (uid, gid int, err error) {
 	}
 	u, err := user.Lookup(name)
 	if err != nil {
-		return 0, 0, fmt.Errorf("the owner of the release tree: %w; "+
+		return 0, 0, advice.Errorf("the owner of the release tree: %w; "+
 			"this server needs the user that the members are reached as (ssh-user), with the same id as there", err)
 	}
 	uid, err = strconv.Atoi(u.Uid)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
@@ -106,7 +107,7 @@ func (p *program) withKeys(ctx context.Context, do func(context.Context, keyring
 
 func (k *keyring) check(ctx context.Context) error {
 	if _, err := k.volume.Releases(); err != nil {
-		return fmt.Errorf("%w. Try: ebs-release init, or mount the release volume", err)
+		return advice.Try(err, "ebs-release init, or mount the release volume")
 	}
 	k.keys = server.Keys{Path: k.values.Get("signing-key"), On: k.volume}
 	o := server.Ownership{Directory: k.place}
@@ -191,7 +192,7 @@ func (p *program) keyShow(ctx context.Context, k keyring) error {
 		rows = append(rows, []string{"key", key.ID + where}, []string{"public", key.Public}, []string{"trusted-keys", orDash(key.Trusted)})
 	}
 	if len(report.Keys) == 0 {
-		rows = append(rows, []string{"key", "none: the pointer is not signed. " + tryKeyInit})
+		rows = append(rows, []string{"key", advice.Text("none: the pointer is not signed", tryKeyInit)})
 	}
 	rows = append(rows, []string{"pointer", report.Pointer.says()})
 	if report.Problem != "" {
@@ -242,7 +243,7 @@ func (p *program) keyInit(ctx context.Context, k keyring, lost bool) (err error)
 	}
 	switch {
 	case err != nil && len(report.Did) > 0:
-		return fmt.Errorf("%w; done so far: %s; run it again to go on", err, strings.Join(report.Did, ", "))
+		return advice.Errorf("%w; done so far: %s; run it again to go on", err, strings.Join(report.Did, ", "))
 	case err != nil:
 		return before(ctx, err)
 	}
@@ -281,7 +282,7 @@ func (p *program) keySign(ctx context.Context, k keyring, in io.Reader, yes bool
 	defer func() { err = errors.Join(err, unlock()) }()
 	secret, trusted, err := k.keys.Open()
 	if err == nil && len(trusted) == 0 {
-		err = fmt.Errorf("the release volume %s has no keys. %s", k.volume.Root(), tryKeyInit)
+		err = advice.Try(fmt.Errorf("the release volume %s has no keys", k.volume.Root()), tryKeyInit)
 	}
 	if err != nil {
 		return before(ctx, err)
@@ -349,7 +350,7 @@ func (p *program) confirm(ctx context.Context, k keyring, found pointer.Found, i
 		_, ok = words.Terminal(file)
 	}
 	if !ok {
-		return errors.New("there is nobody to ask whether this pointer is right. Try: --yes, when you know that it is")
+		return advice.Try(errors.New("there is nobody to ask whether this pointer is right"), "--yes, when you know that it is")
 	}
 	fmt.Fprint(p.stderr, "Sign this, so that members boot it? Type yes: ")
 	answer := make(chan string, 1)
@@ -377,8 +378,9 @@ func (k keyring) known(p pointer.Pointer) (string, error) {
 	case p.Generation == 0:
 		return "", errors.New("nothing has been published yet: there is no pointer to sign")
 	case p.Generation < fence:
-		return "", fmt.Errorf("the pointer is at generation %d, and the release volume has had %d (%s): it is an old one. "+
-			"Try: put the newer release.json back; or remove it from the store, and publish again", p.Generation, fence, id)
+		return "", advice.Try(fmt.Errorf("the pointer is at generation %d, and the release volume has had %d (%s): it is an old one",
+			p.Generation, fence, id),
+			"put the newer release.json back; or remove it from the store, and publish again")
 	case p.Store != "" && p.Store != k.id:
 		return "", fmt.Errorf("the pointer is of store %s, and the release volume of store %s", orDash(p.Store), orDash(k.id))
 	}
@@ -387,8 +389,9 @@ func (k keyring) known(p pointer.Pointer) (string, error) {
 	case err != nil:
 		return "the release volume does NOT have this release, so nobody here knows whether it is right", nil //nolint:nilerr // said
 	case digest != p.Digest:
-		return "", fmt.Errorf("the release volume has %s too, and that is another one: its digest is %s, the pointer says %s. "+
-			"Try: look who wrote it (ebs-release history); remove release.json from the store, and publish again", p.Release, digest, p.Digest)
+		return "", advice.Try(fmt.Errorf("the release volume has %s too, and that is another one: its digest is %s, the pointer says %s",
+			p.Release, digest, p.Digest),
+			"look who wrote it (ebs-release history); remove release.json from the store, and publish again")
 	}
 	return "which the release volume has, too", nil
 }

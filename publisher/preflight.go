@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/config"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/pointer"
@@ -160,7 +161,7 @@ func (c preflight) sshKey(ctx context.Context) error {
 	case !errors.Is(err, push.ErrNoKeygen):
 		return err
 	case c.verb == verbDoctor:
-		return warn("%w. Try: install the package that has ssh-keygen (openssh-client, openssh)", err)
+		return advice.Try(warn("%w", err), "install the package that has ssh-keygen (openssh-client, openssh)")
 	}
 	return nil
 }
@@ -193,7 +194,7 @@ func mountedAt(point string) (*mount.Mounted, error) {
 
 func (c preflight) releaseTree(context.Context) error {
 	if _, err := with(c.volume, (*release.Volume).Releases); err != nil {
-		return fmt.Errorf("%w; run `ebs-release init`", err)
+		return advice.Errorf("%w; run `ebs-release init`", err)
 	}
 	return nil
 }

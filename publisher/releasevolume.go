@@ -3,10 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
@@ -109,7 +109,7 @@ func (r *releaseVolume) Remove(ctx context.Context, id string) error {
 func lockPublish(v *release.Volume) (unlock func() error, err error) {
 	unlock, err = v.LockPublish()
 	if errors.Is(err, release.ErrPublishing) {
-		err = exit.With(exit.Conflict, fmt.Errorf("%w; nothing was changed", err))
+		err = exit.With(exit.Conflict, advice.Errorf("%w; nothing was changed", err))
 	}
 	return unlock, err
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/generation"
@@ -220,7 +221,7 @@ func (p *program) publishOrRollBack(ctx context.Context, j job) error {
 	}
 	if entries, historyErr := p.historyOf(ctx); historyErr == nil && nothingToUndo(entries, outcome.Generation, outcome.Release) {
 		return p.report(*outcome,
-			fmt.Errorf("%w; not rolled back: release %s was current before this publish, too, so there is nothing to undo", err, outcome.Release))
+			advice.Errorf("%w; not rolled back: release %s was current before this publish, too, so there is nothing to undo", err, outcome.Release))
 	}
 	fmt.Fprintf(p.stderr, "ebs-release: %s; rolling back\n", words.OneLine(err))
 	failed := outcome.Generation
@@ -236,7 +237,7 @@ func (p *program) publishOrRollBack(ctx context.Context, j job) error {
 		if after != nil && after.Committed {
 			words = "%w; rolled back, but: %w"
 		}
-		err = exit.With(exit.NotConverged, fmt.Errorf(words, err, backErr))
+		err = exit.With(exit.NotConverged, advice.Errorf(words, err, backErr))
 		if exit.Code(backErr) == exit.Interrupted {
 			err = exit.With(exit.Interrupted, err)
 		}

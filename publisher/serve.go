@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/serve"
@@ -33,7 +34,8 @@ itself.`,
 			directory := values.Get("pointer-store")
 			if pointer.InS3(directory) {
 				return exit.With(exit.Usage,
-					fmt.Errorf("%s is not served from here: members read it from S3. Try: pointer = %[1]q in their agent.toml", directory))
+					advice.Try(fmt.Errorf("%s is not served from here: members read it from S3", directory),
+						"pointer = %q in their agent.toml", directory))
 			}
 			if _, err := openStore(cmd.Context(), directory, nil); err != nil {
 				return err

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
@@ -39,13 +40,13 @@ func sign(store *pointer.Store, volume *releaseVolume, path string) signing {
 func (s signing) unchanged(v *release.Volume) error {
 	lines, err := v.Keys()
 	if err == nil && !slices.EqualFunc(lines, s.trusted, func(line string, k pointer.PublicKey) bool { return line == k.String() }) {
-		err = exit.With(exit.Conflict, errors.New("the keys of the release volume changed while this publish began; nothing was changed. "+
-			"Try: once more"))
+		err = exit.With(exit.Conflict, advice.Try(
+			errors.New("the keys of the release volume changed while this publish began; nothing was changed"), "once more"))
 	}
 	return err
 }
 
-const tryKeyInit = "Try: ebs-release key init, when all agents can read a signed pointer (ebs-release key --help)"
+const tryKeyInit = "ebs-release key init, when all agents can read a signed pointer (ebs-release key --help)"
 
 // signingKey is P0's: what is written has to be signed, when who reads it wants that.
 func (c preflight) signingKey(ctx context.Context) error {
@@ -61,12 +62,14 @@ func (c preflight) signingKey(ctx context.Context) error {
 	case err != nil:
 		return err
 	case found.Schema == pointer.Signed:
-		return fmt.Errorf("the pointer is signed by key %s, and the release volume has no keys: it is a copy from before that. "+
-			"Try: put that key file in place (signing-key), then ebs-release init", strings.Join(found.SignedBy(), ", "))
+		return advice.Try(fmt.Errorf("the pointer is signed by key %s, and the release volume has no keys: it is a copy from before that",
+			strings.Join(found.SignedBy(), ", ")),
+			"put that key file in place (signing-key), then ebs-release init")
 	case c.verb == verbConverge:
 		return nil
 	}
-	return errors.New("the release volume has no keys: nobody can tell who wrote the pointer, and members believe no packs. " + tryKeyInit)
+	return advice.Try(errors.New("the release volume has no keys: nobody can tell who wrote the pointer, and members believe no packs"),
+		tryKeyInit)
 }
 
 // keyPlaces is where the keys are, for a verb that only reads.
@@ -96,8 +99,8 @@ func (k keyPlaces) wrong(ctx context.Context, store *pointer.Store) error {
 		return err
 	}
 	if err := found.CheckSignature(trusted); err != nil {
-		return fmt.Errorf("nothing can be published: %w. Try: look who wrote it (ebs-release key show); "+
-			"when it is right: ebs-release key sign", err)
+		return advice.Try(fmt.Errorf("nothing can be published: %w", err),
+			"look who wrote it (ebs-release key show); when it is right: ebs-release key sign")
 	}
 	return nil
 }

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
+
+	"ebs-release/internal/advice"
 )
 
 // adopt looks before anything is done: at the mount point, and at the volumes that earlier runs
@@ -92,7 +93,7 @@ const tidying = 45 * time.Second
 func (b *boot) adoptMounted(ctx context.Context, mine []Volume, mounted Mounted) error {
 	at := slices.IndexFunc(mine, func(v Volume) bool { return v.ID == mounted.VolumeID })
 	if at < 0 {
-		return fmt.Errorf("mounted at %s, which is no release volume of this instance. Try: unmount it", mounted.What)
+		return advice.Try(fmt.Errorf("mounted at %s, which is no release volume of this instance", mounted.What), "unmount it")
 	}
 	stale := b.holds(ctx, mine[at], mounted.Tree)
 	if pointerIsWrong(stale) && !b.Older {
@@ -138,11 +139,8 @@ func (b *boot) inReach(ctx context.Context, mounted Mounted) error {
 		b.gone, b.pointer = true, nil
 		return &back{to: StageResolve, why: err.Error()}
 	}
-	err = fmt.Errorf("bring what is mounted at %s to generation %d (it stays mounted): %w", mounted.What, b.want.Generation, err)
-	if !strings.Contains(err.Error(), "Try: ") {
-		err = fmt.Errorf("%w. Try: see whether this instance reaches the store of the pointer, and its packs", err)
-	}
-	return err
+	return advice.Try(fmt.Errorf("bring what is mounted at %s to generation %d (it stays mounted): %w", mounted.What, b.want.Generation, err),
+		"see whether this instance reaches the store of the pointer, and its packs")
 }
 
 // newerByTags is an error when a volume that would be removed without a look inside was reported
@@ -172,12 +170,14 @@ func pointerIsWrong(err error) bool { return errors.Is(err, ErrOlder) || errors.
 // The volume and the mount stay as they are.
 func wrongPointer(err error) error {
 	if errors.Is(err, ErrUnsigned) {
-		return fmt.Errorf("%w. No volume and no mount was touched for it. Try: find out who wrote the pointer, and with which key;"+
-			" if it is right and the volume here is not: ebs-release-agent up --older makes another from the pointer's snapshot,"+
-			" and with trusted-keys in agent.toml those keys count, not the volume's", err)
+		return advice.Try(advice.Errorf("%w. No volume and no mount was touched for it", err),
+			"find out who wrote the pointer, and with which key; "+
+				"if it is right and the volume here is not: ebs-release-agent up --older makes another from the pointer's snapshot,"+
+				" and with trusted-keys in agent.toml those keys count, not the volume's")
 	}
-	return fmt.Errorf("%w. Nothing was changed. Try: look for a cache or a restored release.json behind the pointer's URL, or publish again;"+
-		" to go back to what it names: ebs-release-agent up --older", err)
+	return advice.Try(advice.Errorf("%w. Nothing was changed", err),
+		"look for a cache or a restored release.json behind the pointer's URL, or publish again;"+
+			" to go back to what it names: ebs-release-agent up --older")
 }
 
 // choose picks the volume to take on, if there is one. An attached one is worth a look inside,

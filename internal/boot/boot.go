@@ -31,6 +31,8 @@ import (
 	"errors"
 	"log/slog"
 	"time"
+
+	"ebs-release/internal/advice"
 )
 
 // The names of the stages.
@@ -103,6 +105,7 @@ func Run(ctx context.Context, parts Parts, progress Progress, log *slog.Logger) 
 		var failed *Error
 		if errors.As(err, &failed) {
 			failed.Late = errors.Is(work.Err(), context.DeadlineExceeded)
+			failed.Err = advice.Try(failed.Err, "%s", failed.hint)
 		}
 		b.cleanUp(ctx, tidy, err)
 		return b.facts(), err

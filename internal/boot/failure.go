@@ -5,25 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
+
+	"ebs-release/internal/advice"
 )
 
 // Error is a boot that failed: one line with the stage, the cause and the next step.
 type Error struct {
 	Stage string
 	Err   error
-	Hint  string
 	Late  bool // the time of the whole boot was up
+
+	hint string // what to do next, when Err does not say
 }
 
-func (e *Error) Error() string {
-	text := fmt.Sprintf("%s: %v", e.Stage, e.Err)
-	if e.Hint != "" && !strings.Contains(text, "Try: ") {
-		text += ". Try: " + e.Hint
-	}
-	return text
-}
+func (e *Error) Error() string { return fmt.Sprintf("%s: %v", e.Stage, e.Err) }
 
 func (e *Error) Unwrap() error { return e.Err }
 
@@ -55,7 +51,7 @@ func (b *boot) recover(ctx context.Context, err error) error {
 			b.gone, b.pointer = true, nil
 			return &back{to: StageResolve, why: failed.Err.Error()}
 		case b.adopted && b.unseenAndNewer(failed.Err) != nil:
-			failed.Err, failed.Hint = fmt.Errorf("%w (%w)", b.unseenAndNewer(failed.Err), failed.Err), ""
+			failed.Err = advice.Errorf("%w (%w)", b.unseenAndNewer(failed.Err), failed.Err)
 			return err
 		case failed.Stage == StageCatchUp && (errors.Is(err, ErrStore) || errors.Is(err, ErrGone)) && b.adopted && !b.want.Behind:
 			why = "one from the pointer's snapshot needs no pack"

@@ -128,7 +128,7 @@ func (b *boot) stage(ctx context.Context, s stage) error {
 		b.progress.Ended(s.name, time.Since(started), skip, nil)
 		return err
 	}
-	err = &Error{Stage: s.name, Err: err, Hint: s.hint}
+	err = &Error{Stage: s.name, Err: err, hint: s.hint}
 	b.progress.Ended(s.name, time.Since(started), skip, err)
 	return err
 }

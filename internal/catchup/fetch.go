@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/pack"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/store"
@@ -71,7 +72,7 @@ func (v *Volume) try(ctx context.Context, e pointer.Edge, do func(from store.Rea
 			return fail(ErrStore, err)
 		}
 		if smithytime.SleepWithContext(ctx, store.Backoff(try, said.Wait)) != nil {
-			return fail(ErrStore, fmt.Errorf("%w (%w after %d tries)", err, ctx.Err(), try))
+			return fail(ErrStore, advice.Errorf("%w (%w after %d tries)", err, ctx.Err(), try))
 		}
 	}
 }

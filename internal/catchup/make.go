@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/pack"
 	"ebs-release/internal/pointer"
@@ -51,7 +52,7 @@ func identity(v *release.Volume) (*age.X25519Identity, error) {
 	}
 	key, err := age.ParseX25519Identity(text)
 	if err != nil {
-		return nil, fmt.Errorf("the pack key of %s is none. Try: ebs-release key init", v.Root()) // not %w: it is secret
+		return nil, advice.Try(fmt.Errorf("the pack key of %s is none", v.Root()), "ebs-release key init") // not %w: it is secret
 	}
 	return key, nil
 }

@@ -5,6 +5,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/freeze"
@@ -95,7 +97,7 @@ func (s Shell) Run(ctx context.Context, root *cobra.Command, args []string) int 
 	if !began { // cobra's own errors: an unknown verb or flag, a missing argument
 		code = exit.Usage
 		*s.Output = outputOf(args)
-		err = fmt.Errorf("%s. Try: %s --help", strings.TrimSpace(err.Error()), cmd.CommandPath()) // a suggestion ends with a newline
+		err = advice.Try(errors.New(strings.TrimSpace(err.Error())), "%s --help", cmd.CommandPath()) // a suggestion ends with a newline
 	}
 	s.Last(err)
 	switch {
@@ -172,7 +174,8 @@ func Group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 		if len(args) > 0 {
 			got = fmt.Sprintf(", and got %q", args[0])
 		}
-		return exit.With(exit.Usage, fmt.Errorf("%s wants %s%s. Try: %s --help", use, strings.Join(names, " or "), got, cmd.CommandPath()))
+		return exit.With(exit.Usage, advice.Try(fmt.Errorf("%s wants %s%s", use, strings.Join(names, " or "), got),
+			"%s --help", cmd.CommandPath()))
 	}
 	return cmd
 }

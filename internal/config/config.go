@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
+
 	"github.com/pelletier/go-toml/v2"
 	"github.com/spf13/pflag"
 )
@@ -113,7 +115,7 @@ func readFile(table []Setting, file string) (map[string]string, error) {
 	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")): // an editor's mark of UTF-8, which TOML does not have
 		data = data[3:]
 	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):
-		return nil, fmt.Errorf("read configuration %s: it is UTF-16. Try: save it as UTF-8", file)
+		return nil, advice.Try(fmt.Errorf("read configuration %s: it is UTF-16", file), "save it as UTF-8")
 	}
 	var raw map[string]any
 	if err := toml.Unmarshal(data, &raw); err != nil {

@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 
+	"ebs-release/internal/advice"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -178,7 +180,7 @@ func (f Finder) Verify(dev Device, volumeID string) error {
 			return fmt.Errorf("read the serial of %s again: %w", dev.Name, err)
 		}
 		if serial != Serial(volumeID) {
-			return fmt.Errorf("%s is now %s, not %s: the disks were reordered. Try: ebs-release-agent up", dev.Name, serial, volumeID)
+			return advice.Try(fmt.Errorf("%s is now %s, not %s: the disks were reordered", dev.Name, serial, volumeID), "ebs-release-agent up")
 		}
 	}
 	now, err := f.ready(dev.Name, serial)

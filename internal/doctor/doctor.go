@@ -4,12 +4,14 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/words"
 )
 
@@ -46,16 +48,24 @@ func Failure(try, format string, args ...any) Finding {
 	return Finding{State: Fail, Says: fmt.Sprintf(format, args...), Try: try}
 }
 
+// Failed is a failure by an error and its advice.
+func Failed(err error) Finding { return ofError(Fail, err) }
+
+// Warned is a warning by an error and its advice.
+func Warned(err error) Finding { return ofError(Warn, err) }
+
+func ofError(state State, err error) Finding {
+	says, try := advice.Of(err)
+	return Finding{State: state, Says: words.OneLine(errors.New(says)), Try: words.Printable(try)}
+}
+
 // String is the line of a finding.
 func (f Finding) String() string {
 	line := fmt.Sprintf("%-4s  %s", f.State, f.Name)
 	if f.Says != "" {
 		line += ": " + f.Says
 	}
-	if f.Try != "" {
-		line += ". Try: " + f.Try
-	}
-	return line
+	return advice.Text(line, f.Try)
 }
 
 // Printer prints the line of each finding to out, and gives the state its colour on a terminal

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/output"
 )
 
@@ -50,7 +51,7 @@ func runE2fsck(ctx context.Context, device string, log *slog.Logger) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, exec.ErrNotFound):
-		return fmt.Errorf("%w. Try: install e2fsprogs", err)
+		return advice.Try(err, "install e2fsprogs")
 	case err != nil && !errors.As(err, &exited):
 		return err
 	}
@@ -64,8 +65,8 @@ func runE2fsck(ctx context.Context, device string, log *slog.Logger) error {
 // cancelled, 128 library error. A signal gives -1.
 func judgeE2fsck(code int, words string) error {
 	if code < 0 || code&^3 != 0 {
-		return fmt.Errorf("exit code %d, the file system is not repaired (%s). Try: publish again, from a volume that e2fsck -f finds clean",
-			code, words)
+		return advice.Try(fmt.Errorf("exit code %d, the file system is not repaired (%s)", code, words),
+			"publish again, from a volume that e2fsck -f finds clean")
 	}
 	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"ebs-release/internal/advice"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -39,6 +41,6 @@ func (i Info) WhyNotMounted(err error) error {
 	if i.Newer == "" || !errors.Is(err, unix.EINVAL) {
 		return err
 	}
-	return fmt.Errorf("%w; the %s has features that kernels older than its mkfs may not know: %s. Try: a newer kernel on the member, or "+
-		"a release volume that `ebs-release init` formats", err, i.Kind, i.Newer)
+	return advice.Try(advice.Errorf("%w; the %s has features that kernels older than its mkfs may not know: %s", err, i.Kind, i.Newer),
+		"a newer kernel on the member, or a release volume that `ebs-release init` formats")
 }

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"ebs-release/internal/advice"
 )
 
 // Kind is a family of file systems: ext2, ext3, ext4 or xfs.
@@ -146,10 +148,10 @@ func nothing(disk io.ReaderAt, size int64) error {
 	} {
 		data, err := readFull(disk, mark.at, int64(len(mark.text)))
 		if err == nil && string(data) == mark.text {
-			return fmt.Errorf("%w: it holds %s. Try: %s", ErrUnknown, mark.name, wholeDisk)
+			return advice.Try(fmt.Errorf("%w: it holds %s", ErrUnknown, mark.name), "%s", wholeDisk)
 		}
 	}
-	return fmt.Errorf("%w. Try: %s", ErrUnknown, wholeDisk)
+	return advice.Try(ErrUnknown, "%s", wholeDisk)
 }
 
 // wholeDisk is what to do about a disk with something else on it, such as partitions, which nothing
@@ -176,8 +178,8 @@ func damaged(kind Kind, format string, args ...any) error {
 // notAlone is about a file system that needs a second device, which no snapshot of the volume has.
 // option is the one of mkfs that made it so.
 func notAlone(kind Kind, what, option string) error {
-	return fmt.Errorf("%s: %s, and a snapshot is of one volume. Try: a new volume, with a file system made by mkfs.%s without %s",
-		kind, what, kind, option)
+	return advice.Try(fmt.Errorf("%s: %s, and a snapshot is of one volume", kind, what),
+		"a new volume, with a file system made by mkfs.%s without %s", kind, option)
 }
 
 func formatUUID(u []byte) string {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
@@ -96,7 +97,7 @@ func (f *Follower) reach(ctx context.Context) error {
 	}
 	if errors.Is(err, release.ErrBase) {
 		f.unusable = base{id, on, time.Now().Add(baseRest)}
-		err = fmt.Errorf("%w. Try: ebs-release-agent up, which makes another volume", err)
+		err = advice.Try(err, "ebs-release-agent up, which makes another volume")
 	}
 	return err
 }
@@ -112,7 +113,7 @@ type target struct {
 // back. All of that is asked of the pointer as a whole, but for the fence.
 func (f *Follower) believe(ctx context.Context, v *release.Volume, id string) (target, error) {
 	refuse := func(err error, try string) (target, error) {
-		return target{}, fmt.Errorf("the pointer %s is refused: %w. Try: %s", f.Store.Place(), err, try)
+		return target{}, advice.Try(fmt.Errorf("the pointer %s is refused: %w", f.Store.Place(), err), "%s", try)
 	}
 	const cached = "look for a cache or a restored release.json behind the pointer's URL, or publish again"
 	said, err := pointer.Parse(f.document)
@@ -251,7 +252,7 @@ func (f *Follower) runPrograms(ctx context.Context, v *release.Volume) error {
 	if done, err := v.ProgramsDone(); err != nil || done {
 		return err
 	}
-	return errors.New("programs of activate.d: they ended well, and left no mark. Try: journalctl -u ebs-release-activate")
+	return advice.Try(errors.New("programs of activate.d: they ended well, and left no mark"), "journalctl -u ebs-release-activate")
 }
 
 // report follows from the mark alone.

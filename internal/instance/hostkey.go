@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"ebs-release/internal/advice"
 )
 
 // maxTagValue is the most that EC2 takes as the value of a tag, in characters. An RSA key of 2048
@@ -30,8 +32,8 @@ func HostKey(dir string) (string, error) {
 		}
 		key := words[0] + " " + words[1]
 		if len(key) > maxTagValue {
-			failures = append(failures, fmt.Errorf("the key in %s has %d characters, a tag holds %d. Try: ssh-keygen -A (it makes an ed25519 key)",
-				path, len(key), maxTagValue))
+			failures = append(failures, advice.Try(fmt.Errorf("the key in %s has %d characters, a tag holds %d", path, len(key), maxTagValue),
+				"ssh-keygen -A (it makes an ed25519 key)"))
 			continue
 		}
 		return key, nil

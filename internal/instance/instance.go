@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -108,8 +110,8 @@ func Identify(ctx context.Context, client *imds.Client, log *slog.Logger) (Ident
 		}
 		log.Debug("the metadata service did not answer, trying again", "error", err, "pause", pause)
 		if smithytime.SleepWithContext(ctx, pause/2+rand.N(pause/2)) != nil {
-			return Identity{}, fmt.Errorf("ask the instance metadata service who this is: %w: %w. "+
-				"Try: is this an EC2 instance, with IMDS switched on?", context.Cause(ctx), err)
+			return Identity{}, advice.Try(fmt.Errorf("ask the instance metadata service who this is: %w: %w", context.Cause(ctx), err),
+				"is this an EC2 instance, with IMDS switched on?")
 		}
 		pause = min(2*pause, lastPause)
 	}

@@ -29,6 +29,7 @@ import (
 	"sync"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/lab/bucket"
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/disk"
@@ -122,7 +123,7 @@ type Lab struct {
 // failure all is taken down again.
 func Start(ctx context.Context, opts Options) (*Lab, error) {
 	if os.Geteuid() != 0 {
-		return nil, errors.New("start lab: it needs root, for namespaces and loop devices. Try: sudo")
+		return nil, advice.Try(errors.New("start lab: it needs root, for namespaces and loop devices"), "sudo")
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)

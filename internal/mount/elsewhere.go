@@ -3,6 +3,7 @@ package mount
 import (
 	"fmt"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/process"
 )
 
@@ -22,11 +23,11 @@ func heldElsewhere(point string) error {
 	}
 	for i, e := range own {
 		if i != at && e.Number == own[at].Number {
-			return fmt.Errorf("unmount %s: the same file system is mounted at %s as well. Try: umount %s", point, e.Point, e.Point)
+			return advice.Try(fmt.Errorf("unmount %s: the same file system is mounted at %s as well", point, e.Point), "umount %s", e.Point)
 		}
 	}
 	if users := mounters(own[at].Number, own, own.parent(own[at])); len(users) > 0 {
-		return &BusyError{Disk: own[at].Source, Users: users}
+		return (&BusyError{Disk: own[at].Source, Users: users}).advised()
 	}
 	return nil
 }

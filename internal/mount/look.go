@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"ebs-release/internal/advice"
+
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
@@ -79,7 +81,7 @@ func openPoint(point string) (*os.File, error) {
 	}
 	dir, err := openDirectory(point, unix.O_RDONLY)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("there is no such directory. Try: install -d -m 0555 %s", point)
+		return nil, advice.Try(errors.New("there is no such directory"), "install -d -m 0555 %s", point)
 	}
 	return dir, err
 }
@@ -161,8 +163,8 @@ func lookThrough(dir *os.File, point string) (*Mounted, error) {
 		m := fromInfo(infos[0])
 		return &m, nil
 	default:
-		return nil, fmt.Errorf("%d mounts lie on top of each other, the last is %s. Try: umount %s",
-			len(infos), fromInfo(infos[len(infos)-1]), point)
+		return nil, advice.Try(fmt.Errorf("%d mounts lie on top of each other, the last is %s", len(infos), fromInfo(infos[len(infos)-1])),
+			"umount %s", point)
 	}
 	names, err := dir.Readdirnames(1)
 	if len(names) > 0 {
@@ -193,8 +195,9 @@ func Visible(point string, major, minor uint32) error {
 		switch {
 		case seen != nil && seen.Major == major && seen.Minor == minor:
 		case table == "/proc/1/mountinfo":
-			return fmt.Errorf("PID 1 does not see the mount of %d:%d at %s: this program runs in a mount namespace of its own. "+
-				"Try: take PrivateMounts=, PrivateTmp=, ProtectSystem= and the like out of the unit's drop-ins", major, minor, point)
+			return advice.Try(fmt.Errorf("PID 1 does not see the mount of %d:%d at %s: this program runs in a mount namespace of its own",
+				major, minor, point),
+				"take PrivateMounts=, PrivateTmp=, ProtectSystem= and the like out of the unit's drop-ins")
 		case seen == nil:
 			return fmt.Errorf("%s is not mounted, though the kernel accepted it", point)
 		default:

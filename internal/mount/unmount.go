@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/process"
 
 	"golang.org/x/sys/unix"
@@ -29,13 +30,10 @@ type User struct {
 
 func (e *BusyError) Error() string {
 	if e.Point == "" && len(e.Users) == 0 {
-		return fmt.Sprintf("%s is still in use, perhaps by a container that has it mounted. "+
-			"Try: lsblk %s, and grep its number in /proc/*/mountinfo; "+
-			"stop what uses it, then ebs-release-agent up", e.Disk, e.Disk)
+		return fmt.Sprintf("%s is still in use, perhaps by a container that has it mounted", e.Disk)
 	}
 	if len(e.Users) == 0 {
-		// Without CAP_SYS_PTRACE, as in the unit, /proc does not tell of other users' processes.
-		return fmt.Sprintf("unmount %s: it is in use. Try: fuser -vm %s, and stop what uses it", e.Point, e.Point)
+		return fmt.Sprintf("unmount %s: it is in use", e.Point)
 	}
 	words := make([]string, 0, len(e.Users))
 	for _, u := range e.Users {
@@ -46,10 +44,23 @@ func (e *BusyError) Error() string {
 		words = append(words, fmt.Sprintf("%d (%s)", u.PID, u.Name))
 	}
 	if e.Point == "" {
-		return fmt.Sprintf("%s is mounted in the mount namespace (a container?) of pid %s. Try: stop these first, then ebs-release-agent up",
-			e.Disk, strings.Join(words, ", "))
+		return fmt.Sprintf("%s is mounted in the mount namespace (a container?) of pid %s", e.Disk, strings.Join(words, ", "))
 	}
-	return fmt.Sprintf("unmount %s: in use by pid %s. Try: stop these first", e.Point, strings.Join(words, ", "))
+	return fmt.Sprintf("unmount %s: in use by pid %s", e.Point, strings.Join(words, ", "))
+}
+
+// advised adds what to do.
+func (e *BusyError) advised() error {
+	switch {
+	case e.Point == "" && len(e.Users) == 0:
+		return advice.Try(e, "lsblk %s, and grep its number in /proc/*/mountinfo; stop what uses it, then ebs-release-agent up", e.Disk)
+	case len(e.Users) == 0:
+		// Without CAP_SYS_PTRACE, as in the unit, /proc does not tell of other users' processes.
+		return advice.Try(e, "fuser -vm %s, and stop what uses it", e.Point)
+	case e.Point == "":
+		return advice.Try(e, "stop these first, then ebs-release-agent up")
+	}
+	return advice.Try(e, "stop these first")
 }
 
 // Unmount takes the file system at point away. In use, or mounted in another mount namespace as
@@ -67,7 +78,7 @@ func Unmount(point string) error {
 	// Below a descriptor, as umount(2) has no other way not to follow links above the mount point.
 	err = unix.Unmount(fmt.Sprintf("/proc/self/fd/%d/%s", parent.Fd(), name), unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EBUSY) {
-		return &BusyError{Point: point, Users: users(point)}
+		return (&BusyError{Point: point, Users: users(point)}).advised()
 	}
 	if err != nil {
 		return fmt.Errorf("unmount %s: %w", point, err)
@@ -87,7 +98,7 @@ func Unused(path string) error {
 			number := fmt.Sprintf("%d:%d", unix.Major(node.Rdev), unix.Minor(node.Rdev))
 			busy.Users = mounters(number, readTable(process.Self), nil)
 		}
-		return busy
+		return busy.advised()
 	}
 	if err != nil {
 		return fmt.Errorf("see whether %s is in use: %w", path, err)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/store"
 
 	smithytime "github.com/aws/smithy-go/time"
@@ -90,7 +91,7 @@ func (f *Fetcher) Fetch(ctx context.Context) (Fetched, error) {
 			_ = smithytime.SleepWithContext(ctx, store.Backoff(try, said.Wait))
 		}
 		if ended := ctx.Err(); ended != nil {
-			return Fetched{}, fmt.Errorf("read pointer %s: %w (%w after %d tries in %s)",
+			return Fetched{}, advice.Errorf("read pointer %s: %w (%w after %d tries in %s)",
 				f.place, last, ended, try, time.Since(start).Round(time.Millisecond))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/store"
 )
 
@@ -32,12 +33,12 @@ func (s *Store) id(ctx context.Context) (string, store.Version, error) {
 	id := strings.TrimSuffix(string(data), "\n")
 	switch {
 	case !storeID.MatchString(id):
-		return "", "", fmt.Errorf("pointer store: %s/%s holds %s, want 16 hex digits. Try: restore it, or remove it: the pointer has the id, too",
-			s.at, idName, excerpt(data))
+		return "", "", advice.Try(fmt.Errorf("pointer store: %s/%s holds %s, want 16 hex digits", s.at, idName, excerpt(data)),
+			"restore it, or remove it: the pointer has the id, too")
 	case p.Store != "" && p.Store != id:
-		return "", "", fmt.Errorf("the pointer in %s is of store %s, and %s there says store %s: one of the two was copied here. "+
-			"Try: put the store's own files back",
-			s.at, p.Store, idName, id)
+		return "", "", advice.Try(fmt.Errorf("the pointer in %s is of store %s, and %s there says store %s: one of the two was copied here",
+			s.at, p.Store, idName, id),
+			"put the store's own files back")
 	}
 	return id, version, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/store"
 )
 
@@ -58,7 +59,7 @@ func (s *Store) SignFound(ctx context.Context, f Found) error {
 	}
 	switch _, err = s.at.PutIf(ctx, jsonName, data, f.version); {
 	case errors.Is(err, store.ErrChanged):
-		return fmt.Errorf("%w while it was looked at: it was not signed. Try: once more", ErrConflict)
+		return advice.Try(fmt.Errorf("%w while it was looked at: it was not signed", ErrConflict), "once more")
 	case err != nil:
 		return fmt.Errorf("sign the pointer: %w", err)
 	}

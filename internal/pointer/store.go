@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/store"
 )
 
@@ -136,8 +137,8 @@ func (s *Store) read(ctx context.Context) (Pointer, store.Version, error) {
 	f, err := s.find(ctx)
 	if err == nil && f.Generation > 0 && len(s.trusted) > 0 {
 		if err := f.CheckSignature(s.trusted); err != nil {
-			return Pointer{}, "", fmt.Errorf("pointer store: %s/%s: %w. "+
-				"Try: look who wrote it (ebs-release history, key show); when it is right, sign it: ebs-release key sign", s.at, jsonName, err)
+			return Pointer{}, "", advice.Try(fmt.Errorf("pointer store: %s/%s: %w", s.at, jsonName, err),
+				"look who wrote it (ebs-release history, key show); when it is right, sign it: ebs-release key sign")
 		}
 	}
 	return f.Pointer, f.version, err
@@ -154,8 +155,8 @@ func (s *Store) find(ctx context.Context) (Found, error) {
 	}
 	p, err := Parse(data)
 	if err != nil {
-		return Found{}, fmt.Errorf("pointer store: %s/%s: %w. Try: look at what lies there, and at what is between; "+
-			"%s beside it has what was published", s.at, jsonName, err, historyName)
+		return Found{}, advice.Try(fmt.Errorf("pointer store: %s/%s: %w", s.at, jsonName, err),
+			"look at what lies there, and at what is between; %s beside it has what was published", historyName)
 	}
 	if p.Legacy() {
 		return Found{}, fmt.Errorf("pointer store: %s/%s is a plain line, want JSON: move it away to start at generation 1", s.at, jsonName)

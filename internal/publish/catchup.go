@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
@@ -74,8 +74,9 @@ func (r *run) catchUpLocked(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("read the pointer: %w", err)
 	case is.Generation != r.before.Generation || is.Release != r.before.Release:
-		return exit.With(exit.Conflict, fmt.Errorf("generation %d was published meanwhile by %s; nothing was changed. Try: run it again",
-			is.Generation, is.By))
+		return exit.With(exit.Conflict, advice.Try(fmt.Errorf("generation %d was published meanwhile by %s; nothing was changed",
+			is.Generation, is.By),
+			"run it again"))
 	}
 	here, err := r.lookHere()
 	if err != nil || here.is(is) {
@@ -111,9 +112,9 @@ func (r *run) catchUpLocked(ctx context.Context) error {
 // the pointer names there is always a way.
 func noWayHere(err error) error {
 	none := errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone) || errors.Is(err, catchup.ErrUnfit)
-	if none && !strings.Contains(err.Error(), ". Try: ") {
-		err = fmt.Errorf("%w. Try: unmount the release volume, take its line out of /etc/fstab, delete it, and make another: "+
-			"ebs-release init --join", err)
+	if none {
+		err = advice.Try(err, "unmount the release volume, take its line out of /etc/fstab, delete it, and make another: "+
+			"ebs-release init --join")
 	}
 	return err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/generation"
 	"ebs-release/internal/pointer"
@@ -157,18 +158,18 @@ func (r *run) enoughFiles() error {
 	if r.Settings.OpenFiles == 0 || r.Settings.OpenFiles >= wanted {
 		return nil
 	}
-	return fmt.Errorf("%d members want %d open files, and this process may have %d. "+
-		"Try: ulimit -n %d in the shell that starts it, or LimitNOFILE=%[4]d in its unit",
-		count, wanted, r.Settings.OpenFiles, wanted)
+	return advice.Try(fmt.Errorf("%d members want %d open files, and this process may have %d", count, wanted, r.Settings.OpenFiles),
+		"ulimit -n %d in the shell that starts it, or LimitNOFILE=%d in its unit", wanted, wanted)
 }
 
 // unlessForced makes a warning of an error about all members, when this run goes on without any:
 // what launches gets the release all the same, and P5 tries the others until its deadline.
 func (r *run) unlessForced(err error) error {
 	if !r.force {
-		return fmt.Errorf("%w. Try: ebs-release doctor; or --force, which publishes for what launches from now on", err)
+		return advice.Try(err, "ebs-release doctor; or --force, which publishes for what launches from now on")
 	}
-	r.say(Event{Kind: KindWarning, Text: err.Error() + "; it goes on all the same: what launches gets the release"})
+	warning := advice.Errorf("%w; it goes on all the same: what launches gets the release", err)
+	r.say(Event{Kind: KindWarning, Text: warning.Error()})
 	return nil
 }
 

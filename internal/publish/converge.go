@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/volume"
 	"ebs-release/internal/words"
@@ -95,7 +96,7 @@ func (r *run) round(ctx context.Context) (behind int, err error) {
 		r.members.wait() // those under way are not stopped
 		if err := r.members.tooMany(); err != nil {
 			return 0, exit.With(exit.NotConverged,
-				fmt.Errorf("generation %d is committed, but %w; run `ebs-release converge` to go on", r.next.Generation, err))
+				advice.Errorf("generation %d is committed, but %w; run `ebs-release converge` to go on", r.next.Generation, err))
 		}
 	}
 	behind = r.members.open()
@@ -189,7 +190,7 @@ func (r *run) notConverged(listErr error) error {
 	err := fmt.Errorf("generation %d is committed, but after %v only %d/%d members are on it; behind: %s; run `ebs-release converge` to go on",
 		r.next.Generation, r.Settings.ConvergeDeadline, p.Done, p.Total, r.members.group(behind))
 	if len(behind) == 0 && listErr != nil {
-		err = fmt.Errorf("generation %d is committed, but the members could not be listed, or reported, to the end: %w; "+
+		err = advice.Errorf("generation %d is committed, but the members could not be listed, or reported, to the end: %w; "+
 			"run `ebs-release converge` to go on", r.next.Generation, listErr)
 	} else if len(behind) == 0 {
 		err = fmt.Errorf("generation %d is committed, but within %v no two listings %v apart showed all members on it; "+

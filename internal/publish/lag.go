@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/words"
 )
@@ -45,6 +46,6 @@ func (l Lag) Warning(most time.Duration) string {
 	if l.Steps <= mostLag && time.Since(l.Since) <= most {
 		return ""
 	}
-	return fmt.Sprintf("the newest snapshot that the pointer names is of generation %d, %v: what launches takes longer. "+
-		"Try: ebs-release snapshot", l.Generation, l)
+	return advice.Text(fmt.Sprintf("the newest snapshot that the pointer names is of generation %d, %v: what launches takes longer",
+		l.Generation, l), "ebs-release snapshot")
 }

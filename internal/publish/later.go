@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/volume"
 )
@@ -83,14 +84,16 @@ func (r *run) withoutSnapshot(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return err
 	case r.Settings.Snapshot == SnapshotWaited:
-		return exit.With(exit.NoSnapshot, fmt.Errorf("generation %d is live, but its snapshot is not there: %w. "+
-			"What launches catches up by packs. Try: ebs-release snapshot", r.next.Generation, err))
+		return exit.With(exit.NoSnapshot, advice.Try(advice.Errorf("generation %d is live, but its snapshot is not there: %w. "+
+			"What launches catches up by packs", r.next.Generation, err),
+			"ebs-release snapshot"))
 	case volume.IsSnapshotLimit(err):
 		r.say(Event{Kind: KindNote, Text: "EBS takes no further snapshot of the volume yet: the next publish asks again"})
 		return nil
 	}
-	r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("generation %d is live, and has no snapshot of its own: %v. "+
-		"What launches catches up by packs. Try: ebs-release snapshot; the next publish makes one, too", r.next.Generation, err)})
+	warning := advice.Try(advice.Errorf("generation %d is live, and has no snapshot of its own: %w. "+
+		"What launches catches up by packs", r.next.Generation, err), "ebs-release snapshot; the next publish makes one, too")
+	r.say(Event{Kind: KindWarning, Text: warning.Error()})
 	return nil
 }
 
@@ -136,7 +139,7 @@ func (r *run) completeAndName(ctx context.Context, id string) error {
 		if wait.Err() == nil { // it will not be completed any more
 			return errors.Join(err, r.Snapshots.Delete(ctx, id))
 		}
-		return fmt.Errorf("%w; it goes on, and whoever comes next names it", err)
+		return advice.Errorf("%w; it goes on, and whoever comes next names it", err)
 	}
 	r.members.snapshotProgress("100%")
 	return r.name(ctx, Snapshot{ID: id, Holds: r.own(), Completed: true})

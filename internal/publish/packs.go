@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/push"
 	"ebs-release/internal/release"
@@ -38,7 +39,7 @@ func (ms *members) another(ctx context.Context, noWay error, next pointer.Pointe
 	tried[from] = true
 	edge, err := ms.make(ctx, from, next)
 	if err != nil {
-		err = fmt.Errorf("%w; and a pack for it could not be made: %w", noWay, err)
+		err = advice.Errorf("%w; and a pack for it could not be made: %w", noWay, err)
 	}
 	return edge, err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 )
@@ -58,7 +59,7 @@ func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, p
 // goBack is P1 of a rollback: the older release is the next one.
 func (r *run) goBack(ctx context.Context, target Target) error {
 	if err := r.Tree.Untouched(ctx, target.Release); err != nil {
-		return fmt.Errorf("%w. Try: publish its source again, or go back to another release (ebs-release history)", err)
+		return advice.Try(err, "publish its source again, or go back to another release (ebs-release history)")
 	}
 	previous, err := r.Tree.Current()
 	if err != nil {

@@ -1,26 +1,27 @@
 package push
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/push/wire"
 )
 
 // ofAgent makes an error of what the agent answered to a request.
 func ofAgent(f wire.Failure) error {
+	said := advice.Parse(f.Error)
 	switch {
 	case noSpace(f.Error):
-		return fmt.Errorf("%w: %s", ErrNoSpace, f.Error)
+		return fmt.Errorf("%w: %w", ErrNoSpace, said)
 	case f.Code == exit.Unchanged:
-		return fmt.Errorf("%w: %s", ErrNotReady, f.Error)
+		return fmt.Errorf("%w: %w", ErrNotReady, said)
 	case f.Code == exit.Conflict:
-		return fmt.Errorf("%w: %s", ErrFenced, f.Error)
+		return fmt.Errorf("%w: %w", ErrFenced, said)
 	default:
-		return errors.New(f.Error)
+		return said
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/output"
 )
 
@@ -40,8 +41,8 @@ func CheckKey(ctx context.Context, file string) error {
 	case words == "":
 		words = err.Error()
 	}
-	return fmt.Errorf("ssh cannot load the private key %s: %s. Try: `ssh-keygen -y -P '' -f %s`; want a private key without a passphrase, "+
-		"mode 0600 and as ssh-keygen wrote it", file, words, file)
+	return advice.Try(fmt.Errorf("ssh cannot load the private key %s: %s", file, words),
+		"`ssh-keygen -y -P '' -f %s`; want a private key without a passphrase, mode 0600 and as ssh-keygen wrote it", file)
 }
 
 // inAgent says whether ssh's agent holds the key. Only its fingerprint is needed, which a public

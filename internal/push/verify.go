@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/push/wire"
 )
@@ -22,8 +23,8 @@ func (s *Session) Verify(ctx context.Context, id, digest string, generation int6
 	case answer.State != wire.StateVerified || answer.Digest != digest:
 		err = fmt.Errorf("its agent answers %q", answer.State)
 	case answer.Generation != generation:
-		err = fmt.Errorf("its agent is too old to say what `current` leads to; the files of %s are as published. "+
-			"Try: update ebs-release-agent there", id)
+		err = advice.Try(fmt.Errorf("its agent is too old to say what `current` leads to; the files of %s are as published", id),
+			"update ebs-release-agent there")
 	}
 	if err != nil {
 		return 0, s.failed("verify "+id, err)

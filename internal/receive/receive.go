@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ebs-release/internal/activation"
+	"ebs-release/internal/advice"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
@@ -187,8 +188,9 @@ func (r *Receiver) checkSide(ctx context.Context, v *release.Volume, q wire.Requ
 		return fmt.Errorf("see on which side of the rollout this member is: %w", err)
 	}
 	if to := p.For(me); to.Generation != q.Generation || to.Release != q.Release || to.Digest != q.Digest {
-		return exit.With(exit.Conflict, fmt.Errorf("the pointer gives generation %d, release %s to %s in %s, and the publisher wants"+
-			" generation %d, release %s here. Try: ebs-release converge", to.Generation, to.Release, me.ID, me.Zone, q.Generation, q.Release))
+		return exit.With(exit.Conflict, advice.Try(fmt.Errorf("the pointer gives generation %d, release %s to %s in %s, and the publisher wants"+
+			" generation %d, release %s here", to.Generation, to.Release, me.ID, me.Zone, q.Generation, q.Release),
+			"ebs-release converge"))
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"iter"
 	"os"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/manifest"
 )
 
@@ -110,7 +111,7 @@ func (c *Changes) Open(path string) (io.ReadCloser, error) {
 }
 
 func (c *Changes) edited(err error) error {
-	return fmt.Errorf("release %s was edited in place: %w. Try: publish its source again", c.To, err)
+	return advice.Try(fmt.Errorf("release %s was edited in place: %w", c.To, err), "publish its source again")
 }
 
 // Close lets go of the volume.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/generation"
 	"ebs-release/internal/manifest"
 
@@ -49,7 +50,7 @@ func (v *Volume) stamp(name string) (n int64, id string, err error) {
 	number, id, _ := strings.Cut(strings.TrimSuffix(string(data), "\n"), " ")
 	n, err = generation.Parse(number)
 	if err != nil || !manifest.ValidID(id) {
-		return 0, "", fmt.Errorf("%s/%s holds %.40q: %w. Try: ebs-release-agent fence", v.path, name, data, errStamp)
+		return 0, "", advice.Try(fmt.Errorf("%s/%s holds %.40q: %w", v.path, name, data, errStamp), "ebs-release-agent fence")
 	}
 	return n, id, nil
 }

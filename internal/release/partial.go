@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/words"
@@ -52,32 +53,34 @@ func (v *Volume) makeRoom(ctx context.Context, need int64, wanted gc.Wanted, bas
 	if on.Releases, err = v.Releases(); err != nil {
 		return err
 	}
-	return fmt.Errorf("%s has %s free, the release needs %s more: %w%s",
-		v.path, words.Bytes(free), words.Bytes(need), unix.ENOSPC, whatWouldFit(on, wanted))
+	left, try := whatWouldFit(on, wanted)
+	return advice.Try(fmt.Errorf("%s has %s free, the release needs %s more: %w%s",
+		v.path, words.Bytes(free), words.Bytes(need), unix.ENOSPC, left), "%s", try)
 }
 
 // whatWouldFit says what still takes up room, and what to do about it.
-func whatWouldFit(on gc.Volume, wanted gc.Wanted) string {
-	words := "; left are"
+func whatWouldFit(on gc.Volume, wanted gc.Wanted) (left, try string) {
+	const larger = "a larger volume"
+	if len(on.Releases) == 0 {
+		return "", larger
+	}
+	left = "; left are"
 	for _, id := range on.Releases {
 		switch before := wanted.Before(on); {
 		case id == on.Current:
-			words += " " + id + " (current)"
+			left += " " + id + " (current)"
 		case on.InUse[id] != "":
-			words += " " + id + " (in use by " + on.InUse[id] + ")"
+			left += " " + id + " (in use by " + on.InUse[id] + ")"
 		case id == before:
-			words += " " + id + " (what a rollback needs)"
+			left += " " + id + " (what a rollback needs)"
 		default:
-			words += " " + id
+			left += " " + id
 		}
 	}
-	if len(on.Releases) == 0 {
-		return ". Try: a larger volume"
-	}
 	if wanted.Keep != 1 && len(on.Releases) > 1 {
-		return words + ". Try: a larger volume, or --keep 1, which gives up what a rollback needs"
+		return left, larger + ", or --keep 1, which gives up what a rollback needs"
 	}
-	return words + ". Try: a larger volume"
+	return left, larger
 }
 
 // free is how many bytes can be written.
@@ -96,8 +99,8 @@ func whatIsFull(dir *os.File, err error) error {
 	if !errors.Is(err, unix.ENOSPC) || unix.Fstatfs(int(dir.Fd()), &st) != nil || st.Files == 0 || st.Ffree > 0 {
 		return err
 	}
-	return fmt.Errorf("%w: all %d inodes are in use, so no file can be added although bytes are free (df -i). "+
-		"Try: keep fewer releases, or make the volume with more inodes", err, st.Files)
+	return advice.Try(fmt.Errorf("%w: all %d inodes are in use, so no file can be added although bytes are free (df -i)", err, st.Files),
+		"keep fewer releases, or make the volume with more inodes")
 }
 
 // startPartial makes an empty partial tree. What a crash left of any earlier one goes: there is one

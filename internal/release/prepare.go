@@ -11,6 +11,7 @@ import (
 	"io"
 	"math"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/words"
 
@@ -41,8 +42,9 @@ func (v *Volume) prepare(ctx context.Context, s Step, pack PackReader, began uni
 		return false, err
 	}
 	if need > free {
-		return false, fmt.Errorf("%s has %s free, the release needs %s more: %w. Try: a larger volume, or keep fewer releases",
-			v.path, words.Bytes(free), words.Bytes(need), unix.ENOSPC)
+		return false, advice.Try(fmt.Errorf("%s has %s free, the release needs %s more: %w",
+			v.path, words.Bytes(free), words.Bytes(need), unix.ENOSPC),
+			"a larger volume, or keep fewer releases")
 	}
 	if hides, err = v.bring(ctx, s, pack, began); err != nil {
 		return false, err

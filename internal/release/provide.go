@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/manifest"
 
 	"golang.org/x/sys/unix"
@@ -87,7 +88,7 @@ func (p *provider) leave(dir int, name string) (has bool, err error) {
 		has = err == nil
 	}
 	if (st.Attributes|in.Attributes)&(unix.STATX_ATTR_IMMUTABLE|unix.STATX_ATTR_APPEND) != 0 {
-		return has, fmt.Errorf("it, or its directory, cannot be changed: %w. Try: lsattr, chattr -ia", unix.EPERM)
+		return has, advice.Try(fmt.Errorf("it, or its directory, cannot be changed: %w", unix.EPERM), "lsattr, chattr -ia")
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink > 1 && !p.spans.has(unix.Timespec{Sec: st.Ctime.Sec, Nsec: int64(st.Ctime.Nsec)}) {
 		p.hides = true

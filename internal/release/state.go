@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/flock"
 
 	smithytime "github.com/aws/smithy-go/time"
@@ -105,7 +106,8 @@ func (v *Volume) flock(ctx context.Context, file *os.File, name string) error {
 		}
 		if err := smithytime.SleepWithContext(ctx, lockPause); err != nil {
 			if errors.Is(context.Cause(ctx), errHeld) {
-				return fmt.Errorf("lock %s/%s, held by another process: %w. Try: fuser -v %[1]s/%[2]s, which names it", v.path, name, errHeld)
+				return advice.Try(fmt.Errorf("lock %s/%s, held by another process: %w", v.path, name, errHeld),
+					"fuser -v %s/%s, which names it", v.path, name)
 			}
 			return fmt.Errorf("lock %s/%s, held by another process: %w", v.path, name, err)
 		}

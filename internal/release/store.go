@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/flock"
 
 	"golang.org/x/sys/unix"
@@ -108,8 +109,8 @@ func (v *Volume) CheckStore(id string) error {
 	case err != nil:
 		return mismatch{err}
 	case have != "" && have != id:
-		return mismatch{fmt.Errorf("the volume belongs to store %s, the pointer is of store %s. "+
-			"Try: see which store this machine's pointer setting leads to", have, id)}
+		return mismatch{advice.Try(fmt.Errorf("the volume belongs to store %s, the pointer is of store %s", have, id),
+			"see which store this machine's pointer setting leads to")}
 	}
 	return nil
 }

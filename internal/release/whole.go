@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/manifest"
 )
 
@@ -50,7 +51,7 @@ func (v *Volume) whole(ctx context.Context, id, digest string) (bool, error) {
 		return false, nil
 	}
 	if err := v.checkRelease(id, digest); err != nil {
-		return false, fmt.Errorf("%w, and what stands there is in the way. Try: rm -r %s", err, v.Path(id))
+		return false, advice.Try(advice.Errorf("%w, and what stands there is in the way", err), "rm -r %s", v.Path(id))
 	}
 	on, err := v.inventory()
 	if err != nil || id == on.Current {

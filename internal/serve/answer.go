@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"ebs-release/internal/advice"
 )
 
 // mostDocument is the largest document that is given out, in bytes: a pointer with all its edges is
@@ -136,10 +138,10 @@ func (s *Server) failed(w http.ResponseWriter, key, missing string, err error) {
 	case errors.Is(err, fs.ErrNotExist):
 		http.Error(w, missing, http.StatusNotFound)
 	case errors.Is(err, errNotOurs):
-		s.log.say("%s/%s is not given out: %v. Try: a regular file in its place", s.dir, key, err)
+		s.log.say("%v", advice.Try(fmt.Errorf("%s/%s is not given out: %w", s.dir, key, err), "a regular file in its place"))
 		http.Error(w, missing, http.StatusNotFound)
 	default:
-		s.log.say("read %s/%s: %v. Try: `ls -lan %s`, as the user that serves it", s.dir, key, err, s.dir)
+		s.log.say("%v", advice.Try(fmt.Errorf("read %s/%s: %w", s.dir, key, err), "`ls -lan %s`, as the user that serves it", s.dir))
 		http.Error(w, "the store cannot be read; its server's log says why", http.StatusInternalServerError)
 	}
 }

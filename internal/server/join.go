@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
@@ -32,8 +33,8 @@ func (i *Server) startsFrom(ctx context.Context) (id, says string, err error) {
 	case err != nil:
 		return "", "", err
 	case directory == nil && i.Wish.Join:
-		return "", "", fmt.Errorf("there is no pointer store at %q to join. Try: set pointer-store; for a directory, copy the store's there",
-			i.PointerStore)
+		return "", "", advice.Try(fmt.Errorf("there is no pointer store at %q to join", i.PointerStore),
+			"set pointer-store; for a directory, copy the store's there")
 	case directory == nil:
 		return "", "", nil
 	}
@@ -48,8 +49,10 @@ func (i *Server) startsFrom(ctx context.Context) (id, says string, err error) {
 	case err != nil:
 		return "", "", err
 	case !i.Wish.Join:
-		return "", "", fmt.Errorf("the pointer store %s is at generation %d, and has the snapshot %s: a blank volume would begin with nothing. "+
-			"Try: ebs-release init --join", i.PointerStore, found.Generation, newest.ID)
+		return "", "", advice.Try(fmt.Errorf("the pointer store %s is at generation %d, and has the snapshot %s: "+
+			"a blank volume would begin with nothing",
+			i.PointerStore, found.Generation, newest.ID),
+			"ebs-release init --join")
 	}
 	return newest.ID, fmt.Sprintf(" from %s (generation %d)", newest.ID, newest.Generation), nil
 }
@@ -77,25 +80,24 @@ func (i *Server) newest(ctx context.Context, directory *pointer.Store, p pointer
 	all = slices.DeleteFunc(all, func(o snapshot.Old) bool { return o.State != types.SnapshotStateCompleted || o.Generation == 0 })
 	slices.SortStableFunc(all, func(a, b snapshot.Old) int { return cmp.Compare(a.Generation, b.Generation) })
 	if id == "" && p.Generation == 0 {
-		return none, fmt.Errorf("the pointer store %s is empty, so it does not say which store it is. "+
-			"Try: correct pointer-store, or copy the store there; when it is lost, say whose place it takes: init --join --store ID. %s",
-			i.PointerStore, stores(all))
+		return none, advice.Try(fmt.Errorf("the pointer store %s is empty, so it does not say which store it is", i.PointerStore),
+			"correct pointer-store, or copy the store there; when it is lost, say whose place it takes: init --join --store ID. %s", stores(all))
 	}
 	of := slices.DeleteFunc(slices.Clone(all), func(o snapshot.Old) bool { return o.Store != id })
 	if len(of) == 0 {
-		return none, fmt.Errorf("%w: there is no completed snapshot of store %s in this account and Region. %s. "+
-			"Try: ebs-release init, which makes a blank volume; then publish the source again",
-			errNone, cmp.Or(id, "(without an id)"), stores(all))
+		return none, advice.Try(fmt.Errorf("%w: there is no completed snapshot of store %s in this account and Region. %s",
+			errNone, cmp.Or(id, "(without an id)"), stores(all)),
+			"ebs-release init, which makes a blank volume; then publish the source again")
 	}
 	last := of[len(of)-1]
 	if p.Generation == 0 {
 		return last, nil
 	}
 	if last.Generation > p.Generation {
-		return none, fmt.Errorf("the pointer in %s is at generation %d, and %s of the same store at %d: the pointer is an old copy, or that "+
-			"publish ended before its commit. Try: put the newer release.json back; if generation %d was never committed "+
-			"(ebs-release history): aws ec2 delete-snapshot --snapshot-id %s",
-			i.PointerStore, p.Generation, last.ID, last.Generation, last.Generation, last.ID)
+		return none, advice.Try(fmt.Errorf("the pointer in %s is at generation %d, and %s of the same store at %d: "+
+			"the pointer is an old copy, or that publish ended before its commit", i.PointerStore, p.Generation, last.ID, last.Generation),
+			"put the newer release.json back; if generation %d was never committed "+
+				"(ebs-release history): aws ec2 delete-snapshot --snapshot-id %s", last.Generation, last.ID)
 	}
 	for _, o := range slices.Backward(of) {
 		_, found := p.Way(func(digest string) bool { return digest != "" && strings.HasSuffix(o.Release, "-"+digest[:12]) })
@@ -103,9 +105,9 @@ func (i *Server) newest(ctx context.Context, directory *pointer.Store, p pointer
 			return o, nil
 		}
 	}
-	return none, fmt.Errorf("%w: no packs of the pointer in %s lead from any of its %s to release %s. "+
-		"Try: ebs-release init, which makes a blank volume; then publish the source again",
-		errNone, i.PointerStore, words.Count(len(of), "snapshot"), p.Release)
+	return none, advice.Try(fmt.Errorf("%w: no packs of the pointer in %s lead from any of its %s to release %s",
+		errNone, i.PointerStore, words.Count(len(of), "snapshot"), p.Release),
+		"ebs-release init, which makes a blank volume; then publish the source again")
 }
 
 // stores says of which stores there are snapshots.
@@ -149,14 +151,14 @@ func (i *Server) join(ctx context.Context, directory *pointer.Store) (err error)
 	}
 	p, err := catchup.Believe(v, found.Document(), nil)
 	if err != nil {
-		return fmt.Errorf("the release volume %s does not believe the pointer in %s: %w. Try: look who wrote it, and put the store's own "+
-			"release.json back; if it is right, put the key file in its place (%s), then ebs-release key sign",
-			i.report.VolumeID, i.PointerStore, err, i.SigningKey)
+		return advice.Try(fmt.Errorf("the release volume %s does not believe the pointer in %s: %w", i.report.VolumeID, i.PointerStore, err),
+			"look who wrote it, and put the store's own "+
+				"release.json back; if it is right, put the key file in its place (%s), then ebs-release key sign", i.SigningKey)
 	}
 	way, err := catchup.OnServer(v, directory.Objects(), gc.Wanted{Keep: 1}).To(ctx, p)
 	if errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone) {
-		err = fmt.Errorf("%w. Try: publish once more on the other server; when there is none: unmount and delete this volume, "+
-			"ebs-release init, and publish the source again", err)
+		err = advice.Try(err, "publish once more on the other server; when there is none: unmount and delete this volume, "+
+			"ebs-release init, and publish the source again")
 	}
 	if err != nil {
 		return fmt.Errorf("bring %s to generation %d of the pointer in %s: %w", i.report.VolumeID, p.Generation, i.PointerStore, err)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
@@ -48,14 +49,15 @@ func (k Keys) Open() (secret pointer.SecretKey, trusted []pointer.PublicKey, err
 	case id == "":
 		id = "without an id"
 	}
-	const remedy = "Try: put the key file of that store's server there, from its backup; when it is lost: ebs-release key init --lost"
+	const remedy = "put the key file of that store's server there, from its backup; when it is lost: ebs-release key init --lost"
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		err = fmt.Errorf("the release volume %s belongs to store %s, whose pointer is signed by key %s, and there is no key in %s. %s",
-			k.On.Root(), id, IDs(trusted), k.Path, remedy)
+		err = advice.Try(fmt.Errorf("the release volume %s belongs to store %s, whose pointer is signed by key %s, and there is no key in %s",
+			k.On.Root(), id, IDs(trusted), k.Path), remedy)
 	case err == nil:
-		err = fmt.Errorf("the release volume %s belongs to store %s, whose pointer is signed by key %s, and the key in %s is another one, %s. %s",
-			k.On.Root(), id, IDs(trusted), k.Path, secret.Public().ID(), remedy)
+		err = advice.Try(fmt.Errorf("the release volume %s belongs to store %s, whose pointer is signed by key %s, "+
+			"and the key in %s is another one, %s",
+			k.On.Root(), id, IDs(trusted), k.Path, secret.Public().ID()), remedy)
 	}
 	return pointer.SecretKey{}, trusted, err
 }
@@ -153,10 +155,10 @@ func readKey(path string) (secret pointer.SecretKey, err error) {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return secret, errors.New("it is not a regular file")
 	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
-		return secret, fmt.Errorf("it belongs to user id %d, who could change it. Try: sudo chown root %s", st.Uid, path)
+		return secret, advice.Try(fmt.Errorf("it belongs to user id %d, who could change it", st.Uid), "sudo chown root %s", path)
 	case st.Mode&0o077 != 0:
-		return secret, fmt.Errorf("others have rights on it (mode %04o). Try: chmod 0600 %s; "+
-			"when somebody else may have read it, it is no secret any more", st.Mode&0o7777, path)
+		return secret, advice.Try(fmt.Errorf("others have rights on it (mode %04o)", st.Mode&0o7777),
+			"chmod 0600 %s; when somebody else may have read it, it is no secret any more", path)
 	case st.Size > mostKeyFile:
 		return secret, fmt.Errorf("it has %d bytes, which is no key", st.Size)
 	}
@@ -188,7 +190,7 @@ func (k Keys) write(text string) error {
 		return err
 	}
 	if beside.Dev == volume.Dev {
-		return fmt.Errorf("%s is on the release volume, whose snapshots go to every member. Try: another signing-key", dir)
+		return advice.Try(fmt.Errorf("%s is on the release volume, whose snapshots go to every member", dir), "another signing-key")
 	}
 	// The name comes last, for a file that is whole: a link replaces nothing.
 	file, err := os.CreateTemp(dir, ".signing-*") // 0600
@@ -240,8 +242,9 @@ func (i *Server) findKeys(ctx context.Context, directory *pointer.Store) (makes 
 		err = found.CheckSignature([]pointer.PublicKey{secret.Public()})
 	}
 	if err != nil {
-		return false, fmt.Errorf("the pointer in %s is signed by key %s, and the release volume has no keys: %w. Try: put that key in %s",
-			i.PointerStore, strings.Join(found.SignedBy(), ", "), err, i.SigningKey)
+		return false, advice.Try(fmt.Errorf("the pointer in %s is signed by key %s, and the release volume has no keys: %w",
+			i.PointerStore, strings.Join(found.SignedBy(), ", "), err),
+			"put that key in %s", i.SigningKey)
 	}
 	return true, nil
 }

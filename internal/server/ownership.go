@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/volume"
@@ -34,22 +35,23 @@ func (o Ownership) Decide() (string, error) {
 	on := cmp.Or(o.File, o.Tag)
 	switch {
 	case o.File != "" && o.Tag != "" && o.File != o.Tag:
-		return "", fmt.Errorf("%s belongs to store %s by the file .ebs-release/store on it, and to store %s by its tag %s. "+
-			"Try: correct the tag, if somebody set it", vol, o.File, o.Tag, volume.TagStore)
+		return "", advice.Try(fmt.Errorf("%s belongs to store %s by the file .ebs-release/store on it, and to store %s by its tag %s",
+			vol, o.File, o.Tag, volume.TagStore),
+			"correct the tag, if somebody set it")
 	case on != "" && o.Own == "":
-		return "", fmt.Errorf("%s belongs to store %s, and the pointer store %s is not that store. Try: correct pointer-store; "+
-			"or, if the directory of store %s is lost and this one takes its place, `ebs-release init --store %s`", vol, on, o.Directory, on, on)
+		return "", advice.Try(fmt.Errorf("%s belongs to store %s, and the pointer store %s is not that store", vol, on, o.Directory),
+			"correct pointer-store; or, if the directory of store %s is lost and this one takes its place, `ebs-release init --store %s`", on, on)
 	case on != "" && o.Own != on:
-		return "", fmt.Errorf("%s belongs to store %s, and the pointer store %s is store %s. "+
-			"Try: correct pointer-store or mount-point, or give this store a volume of its own: unmount this one, and run `ebs-release init`",
-			vol, on, o.Directory, o.Own)
+		return "", advice.Try(fmt.Errorf("%s belongs to store %s, and the pointer store %s is store %s", vol, on, o.Directory, o.Own),
+			"correct pointer-store or mount-point, or give this store a volume of its own: unmount this one, and run `ebs-release init`")
 	case on != "":
 		return on, nil
 	}
 	for _, other := range o.Snapshots {
 		if other != "" && other != o.Own {
-			return "", fmt.Errorf("%s says no store, but it has snapshots of store %s, and the pointer store %s is %s. "+
-				"Try: correct pointer-store, or give this store a volume of its own", vol, other, o.Directory, cmp.Or(o.Own, "none yet"))
+			return "", advice.Try(fmt.Errorf("%s says no store, but it has snapshots of store %s, and the pointer store %s is %s",
+				vol, other, o.Directory, cmp.Or(o.Own, "none yet")),
+				"correct pointer-store, or give this store a volume of its own")
 		}
 	}
 	return o.Own, nil

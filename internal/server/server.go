@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/device"
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/filesystem/mkfs"
@@ -226,8 +227,9 @@ func (i *Server) bringDisk(ctx context.Context) error {
 	info, err := filesystem.ProbeDevice(disk.Path)
 	switch {
 	case errors.Is(err, filesystem.ErrBlank) && i.Wish.Join:
-		return fmt.Errorf("%s is the release volume of this server already, and blank: there is nothing on it to join with. "+
-			"Try: detach and delete it, then ebs-release init --join", volumeID)
+		return advice.Try(fmt.Errorf("%s is the release volume of this server already, and blank: there is nothing on it to join with",
+			volumeID),
+			"detach and delete it, then ebs-release init --join")
 	case errors.Is(err, filesystem.ErrBlank):
 		kind := filesystem.Kind(i.Wish.FileSystem)
 		if err := mkfs.Make(ctx, disk.Path, kind, volumeLabel); err != nil {

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
+
 	"github.com/google/renameio/v2"
 )
 
@@ -93,7 +95,7 @@ func (d Dir) LockPath() string { return filepath.Join(string(d), "lock") }
 func (d Dir) Make() error {
 	err := os.MkdirAll(string(d), 0o755)
 	if info, statErr := os.Lstat(string(d)); err == nil && (statErr != nil || !info.IsDir()) {
-		err = fmt.Errorf("%s is no directory. Try: rm %s", d, d)
+		err = advice.Try(fmt.Errorf("%s is no directory", d), "rm %s", d)
 	}
 	if err == nil {
 		// Whatever it was: who may write into it may put another lock there.

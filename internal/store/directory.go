@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 
+	"ebs-release/internal/advice"
+
 	"github.com/google/renameio/v2"
 )
 
@@ -218,7 +220,7 @@ func (d *Directory) failed(op, key string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		err = fmt.Errorf("%w: %w", ErrNotFound, plainly(err))
 	case errors.Is(err, fs.ErrPermission):
-		err = fmt.Errorf("%w. Try: as a user who may write to the pointer store (sudo)", plainly(err))
+		err = advice.Try(plainly(err), "as a user who may write to the pointer store (sudo)")
 	default:
 		err = plainly(err)
 	}

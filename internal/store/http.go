@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
+
 	"github.com/hashicorp/go-retryablehttp"
 )
 
@@ -158,8 +160,8 @@ type insecureError struct{ error }
 func checkRedirect(to *http.Request, from []*http.Request) error {
 	switch last := from[len(from)-1].URL; {
 	case last.Scheme == "https" && to.URL.Scheme != "https":
-		return insecureError{fmt.Errorf("%s redirects from https to %s: not followed. Try: the https address of the pointer",
-			last.Redacted(), to.URL.Redacted())}
+		return insecureError{advice.Try(fmt.Errorf("%s redirects from https to %s: not followed", last.Redacted(), to.URL.Redacted()),
+			"the https address of the pointer")}
 	case len(from) > mostRedirects:
 		return fmt.Errorf("more than %d redirects, the last to %s", mostRedirects, to.URL.Redacted())
 	}

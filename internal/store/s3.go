@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
@@ -106,8 +108,9 @@ func (s *S3) Get(ctx context.Context, key string, unless Version) (Object, error
 	}
 	if raw, ok := awsmiddleware.GetRawResponse(out.ResultMetadata).(*smithyhttp.Response); ok && raw.StatusCode == http.StatusPartialContent {
 		_ = out.Body.Close()
-		return Object{}, s.wrap(opRead, key, fmt.Errorf("206: only a part of it came (%s), and all was asked for. "+
-			"Try: look at what is between here and S3: a proxy, a cache", cmp.Or(aws.ToString(out.ContentRange), "it is not said which")))
+		return Object{}, s.wrap(opRead, key, advice.Try(fmt.Errorf("206: only a part of it came (%s), and all was asked for",
+			cmp.Or(aws.ToString(out.ContentRange), "it is not said which")),
+			"look at what is between here and S3: a proxy, a cache"))
 	}
 	object := Object{Body: out.Body, Size: -1, Version: Version(aws.ToString(out.ETag))}
 	if out.ContentLength != nil {
@@ -168,7 +171,7 @@ func (s *S3) readBack(ctx context.Context, wrote *s3.PutObjectInput, key string,
 		return Version(aws.ToString(out.ETag)), nil
 	case errors.Is(verdict, ErrChanged):
 	case err != nil && !none:
-		verdict = fmt.Errorf("%w; and it cannot be read back: %w", verdict, s.failed(opRead, key, "s3:GetObject", err))
+		verdict = advice.Errorf("%w; and it cannot be read back: %w", verdict, s.failed(opRead, key, "s3:GetObject", err))
 	case err == nil && aws.ToString(out.ETag) != aws.ToString(wrote.IfMatch), none && wrote.IfMatch != nil:
 		verdict = ErrChanged
 	}

@@ -2,7 +2,8 @@ package store
 
 import (
 	"context"
-	"fmt"
+
+	"ebs-release/internal/advice"
 
 	"github.com/aws/smithy-go/middleware"
 )
@@ -31,7 +32,7 @@ func (wholeCall) HandleInitialize(ctx context.Context, in middleware.InitializeI
 	last := &lastAnswer{}
 	out, metadata, err = next.HandleInitialize(middleware.WithStackValue(ctx, lastAnswerKey{}, last), in)
 	if err != nil && ctx.Err() != nil && last.err != nil {
-		err = fmt.Errorf("%w (%w)", last.err, ctx.Err())
+		err = advice.Errorf("%w (%w)", last.err, ctx.Err())
 	}
 	return out, metadata, err
 }

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 
+	"ebs-release/internal/advice"
+
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -68,7 +70,7 @@ func (s *S3) failed(op, key, right string, err error) error {
 		e.Err = ErrUnmodified
 	case a.code == codeNoBucket:
 		e.Final = true
-		e.Err = fmt.Errorf("%s: there is no bucket %s. Try: correct its name, or make it", said, s.bucket)
+		e.Err = advice.Try(fmt.Errorf("%s: there is no bucket %s", said, s.bucket), "correct its name, or make it")
 	case a.status == http.StatusNotFound:
 		e.Err = fmt.Errorf("%s: %w", said, ErrNotFound)
 	case a.status == http.StatusMovedPermanently, a.code == codeWrongRegion && a.region != "":
@@ -77,21 +79,21 @@ func (s *S3) failed(op, key, right string, err error) error {
 		if a.region != "" {
 			where = a.region
 		}
-		e.Err = fmt.Errorf("%s: the bucket %s is in %s, and S3 was asked in %s. "+
-			"Try: a bucket in %[4]s, which is where instances and snapshots are",
-			said, s.bucket, where, s.region)
+		e.Err = advice.Try(fmt.Errorf("%s: the bucket %s is in %s, and S3 was asked in %s", said, s.bucket, where, s.region),
+			"a bucket in %s, which is where instances and snapshots are", s.region)
 	case a.code == codeSkewed:
-		e.Err = fmt.Errorf("%s: the clock of this machine is too far off. Try: `timedatectl`, and chrony with the server 169.254.169.123", said)
+		e.Err = advice.Try(fmt.Errorf("%s: the clock of this machine is too far off", said),
+			"`timedatectl`, and chrony with the server 169.254.169.123")
 	case a.code == codeWrongKey, a.code == codeWrongSign:
-		e.Err = fmt.Errorf("%s: S3 does not take the AWS credentials: %s. Try: look at the instance's role, AWS_PROFILE, and the clock",
-			said, a.message)
+		e.Err = advice.Try(fmt.Errorf("%s: S3 does not take the AWS credentials: %s", said, a.message),
+			"look at the instance's role, AWS_PROFILE, and the clock")
 	case a.status == http.StatusForbidden:
 		e.Err = s.denied(op, said, right, a.message)
 	case a.code == codeSlowDown, a.status == http.StatusTooManyRequests:
-		e.Err = fmt.Errorf("%s: S3 asks for fewer requests. Try: again in a minute; a prefix takes 3,500 writes and 5,500 reads a second",
-			said)
+		e.Err = advice.Try(fmt.Errorf("%s: S3 asks for fewer requests", said),
+			"again in a minute; a prefix takes 3,500 writes and 5,500 reads a second")
 	case a.status == http.StatusConflict:
-		e.Err = fmt.Errorf("%s: others write it all the time: %s. Try: again", said, a.message)
+		e.Err = advice.Try(fmt.Errorf("%s: others write it all the time: %s", said, a.message), "again")
 	case a.status == 0:
 		e.Err = fmt.Errorf("no answer from %s: %w", s.endpoint(), plainCause(err))
 	default:
@@ -110,9 +112,8 @@ func (s *S3) denied(op, said, right, message string) error {
 	if hidden {
 		hint = "; or it is not there (nothing is published yet, or it was removed), which S3 tells only who has s3:ListBucket"
 	}
-	err := fmt.Errorf("%s: the right %s is missing%s: %s. "+
-		"Try: compare the role with the policies of packaging/iam, and look at the bucket's policy",
-		said, right, hint, message)
+	err := advice.Try(fmt.Errorf("%s: the right %s is missing%s: %s", said, right, hint, message),
+		"compare the role with the policies of packaging/iam, and look at the bucket's policy")
 	if hidden {
 		return named{err, ErrDenied}
 	}

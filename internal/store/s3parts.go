@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"time"
 
+	"ebs-release/internal/advice"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
@@ -32,7 +34,7 @@ func (s *S3) putParts(ctx context.Context, key string, body io.ReadSeeker, at, s
 	}
 	defer func() {
 		if left := s.abortAfter(ctx, err, key, begun.UploadId); left != nil {
-			err = fmt.Errorf("%w; %w", err, left)
+			err = advice.Errorf("%w; %w", err, left)
 		}
 	}()
 	each := max(s.part, (size+mostParts-1)/mostParts)
@@ -76,8 +78,9 @@ func (s *S3) abortAfter(ctx context.Context, failed error, key string, id *strin
 	if err == nil || answerTo(err).status == http.StatusNotFound {
 		return nil
 	}
-	return fmt.Errorf("the parts that S3 has taken are left, and cost: %w. "+
-		"Try: a lifecycle rule with AbortIncompleteMultipartUpload", s.failed(opDelete, key, "s3:AbortMultipartUpload", err))
+	why, _ := advice.Of(s.failed(opDelete, key, "s3:AbortMultipartUpload", err))
+	return advice.Try(fmt.Errorf("the parts that S3 has taken are left, and cost: %s", why),
+		"a lifecycle rule with AbortIncompleteMultipartUpload")
 }
 
 // part is a stretch of a body.

@@ -18,6 +18,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"ebs-release/internal/advice"
 )
 
 // Version is opaque: the hash of a file, the ETag of an object of S3. "": there is none.
@@ -117,11 +119,13 @@ func ReadAll(ctx context.Context, r Reader, key string, most int64, unless Versi
 	data, err := io.ReadAll(io.LimitReader(object.Body, most+1))
 	switch {
 	case err != nil:
-		return nil, "", &Error{Op: opRead, On: object.on(r, key), Err: fmt.Errorf("the answer is cut off after %d bytes: %w. "+
-			"Try: again; then look at what is between here and there", len(data), err)}
+		return nil, "", &Error{Op: opRead, On: object.on(r, key), Err: advice.Try(fmt.Errorf("the answer is cut off after %d bytes: %w",
+			len(data), err),
+			"again; then look at what is between here and there")}
 	case int64(len(data)) > most:
 		return nil, "", &Error{Op: opRead, On: object.on(r, key),
-			Err: fmt.Errorf("it is larger than %d KiB: this is not what is wanted. Try: look at what lies there, and who put it there", most>>10)}
+			Err: advice.Try(fmt.Errorf("it is larger than %d KiB: this is not what is wanted", most>>10),
+				"look at what lies there, and who put it there")}
 	}
 	return data, object.Version, nil
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -41,8 +43,8 @@ func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []st
 			}
 			return vol, err
 		case isLimit(err):
-			return vol, fmt.Errorf("%w: %w: a %s takes no more volumes. Try: a larger instance type, or fewer volumes",
-				err, ErrLimit, owner.InstanceType)
+			return vol, advice.Try(fmt.Errorf("%w: %w: a %s takes no more volumes", err, ErrLimit, owner.InstanceType),
+				"a larger instance type, or fewer volumes")
 		case IsNotFound(err), isIncorrectState(err) && says(err, vol.ID), IsDenied(err) && !looks.seen:
 			if IsDenied(err) { // a policy that goes by tags refuses what EC2 does not know, or not yet: the volume may have vanished
 				looks.attaching = 0
@@ -52,7 +54,7 @@ func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []st
 			case errors.Is(failed, ErrFailed):
 				return vol, fmt.Errorf("attach %s to %s: %w", vol.ID, owner.InstanceID, failed)
 			case failed != nil:
-				return vol, fmt.Errorf("%w (%w)", err, failed)
+				return vol, advice.Errorf("%w (%w)", err, failed)
 			}
 			if now.Attachment.InstanceID != "" {
 				return now, nil
@@ -60,7 +62,7 @@ func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []st
 		case isIncorrectState(err), isInstanceNotFound(err):
 			v.log.Debug("EC2 does not call the instance running yet", "volume", vol.ID, "error", err)
 			if ended := pause(ctx, wait); ended != nil {
-				return vol, fmt.Errorf("%w (again and again: %w)", err, ended)
+				return vol, advice.Errorf("%w (again and again: %w)", err, ended)
 			}
 			wait = min(wait*3/2, v.timing.SlowPoll)
 		default:

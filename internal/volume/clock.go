@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"time"
 
+	"ebs-release/internal/advice"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -47,27 +49,24 @@ func SayClock(stack *middleware.Stack) error {
 	return stack.Initialize.Add(middleware.InitializeMiddlewareFunc("SayClock", func(ctx context.Context, in middleware.InitializeInput,
 		next middleware.InitializeHandler) (middleware.InitializeOutput, middleware.Metadata, error) {
 		out, metadata, err := next.HandleInitialize(ctx, in)
-		if words := clockWords(err); words != "" {
-			err = fmt.Errorf("%w%s", err, words)
-		}
-		return out, metadata, err
+		return out, metadata, withClock(err)
 	}), middleware.Before)
 }
 
-// clockWords name the clock as the likely cause of err; "" when it is not.
-func clockWords(err error) string {
+// withClock names the clock behind err, where it is the likely cause.
+func withClock(err error) error {
 	if err == nil || RetrySkewed(err) != aws.TrueTernary {
-		return ""
+		return err
 	}
-	return "; " + ClockWords(ClockOff(err))
+	return fmt.Errorf("%w; %w", err, ClockError(ClockOff(err)))
 }
 
-// ClockWords say that the clock of this machine is off by so much, and what to do.
-func ClockWords(off time.Duration) string {
+// ClockError says that the clock of this machine is off by so much, and what to do.
+func ClockError(off time.Duration) error {
 	way := "ahead of"
 	if off < 0 {
 		way = "behind"
 	}
-	return fmt.Sprintf("the clock of this machine is %v %s AWS's. Try: `timedatectl`, and chrony with the server 169.254.169.123",
-		off.Abs().Round(time.Minute), way)
+	return advice.Try(fmt.Errorf("the clock of this machine is %v %s AWS's", off.Abs().Round(time.Minute), way),
+		"`timedatectl`, and chrony with the server 169.254.169.123")
 }

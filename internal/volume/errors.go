@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 
+	"ebs-release/internal/advice"
+
 	"github.com/aws/smithy-go"
 )
 
@@ -42,22 +44,21 @@ var encodedReason = regexp.MustCompile(`\s*Encoded authorization failure message
 
 // Denied is EC2's refusal of an action in its own words, and what to do about it: they say which
 // policy refuses, and that may be one of the organization (woodpecker autoscaler #528).
-func Denied(err error, action string) string {
+func Denied(err error, action string) error {
 	var api smithy.APIError
 	if !errors.As(err, &api) {
-		return err.Error()
+		return err
 	}
 	message := strings.TrimSpace(api.ErrorMessage())
 	text := api.ErrorCode() + ": " + strings.TrimRight(encodedReason.ReplaceAllString(message, ""), ". ")
-	advice := "allow " + DeniedAction(err, action) + " in the role of this instance"
+	try := "allow " + DeniedAction(err, action) + " in the role of this instance"
 	if strings.Contains(message, "explicit deny") {
-		advice = "look at the policy that denies it; one that demands tags is content with the setting `tags`"
+		try = "look at the policy that denies it; one that demands tags is content with the setting `tags`"
 	}
-	text = "not allowed: " + text + clockWords(err) + ". Try: " + advice
 	if reason := encodedReason.FindStringSubmatch(message); reason != nil {
-		text += "; the whole reason: aws sts decode-authorization-message --encoded-message " + reason[1]
+		try += "; the whole reason: aws sts decode-authorization-message --encoded-message " + reason[1]
 	}
-	return text
+	return advice.Try(withClock(&explained{"not allowed: " + text, err}), "%s", try)
 }
 
 // explain turns the SDK's error for an action into words for a person, and keeps it below for
@@ -66,13 +67,13 @@ func explain(action string, err error) error {
 	var api smithy.APIError
 	switch {
 	case IsDenied(err):
-		return &explained{Denied(err, "ec2:"+action), err}
+		return Denied(err, "ec2:"+action)
 	case errors.As(err, &api):
-		text := fmt.Sprintf("%s: %s: %s%s", action, api.ErrorCode(), strings.TrimSpace(api.ErrorMessage()), clockWords(err))
+		text := fmt.Sprintf("%s: %s: %s", action, api.ErrorCode(), strings.TrimSpace(api.ErrorMessage()))
 		if errors.Is(err, context.DeadlineExceeded) {
 			text += " (again and again, until the time was up)"
 		}
-		return &explained{text, err}
+		return withClock(&explained{text, err})
 	default:
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"ebs-release/internal/advice"
+
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
@@ -160,12 +162,12 @@ func createError(r Request, err error) error {
 		return fmt.Errorf("%s: %w: %w", what, ErrSnapshot, explain("CreateVolume", err))
 	}
 	if IsDenied(err) && r.SnapshotID != "" { // the policy goes by the snapshot's tag, and what is gone has none
-		return fmt.Errorf("%s: %w; or see whether %s is still there, with the tag %s=%s",
-			what, explain("CreateVolume", err), r.SnapshotID, TagRole, RoleRelease)
+		return advice.Also(fmt.Errorf("%s: %w", what, explain("CreateVolume", err)),
+			"or see whether %s is still there, with the tag %s=%s", r.SnapshotID, TagRole, RoleRelease)
 	}
 	if says(err, "Iops to volume size ratio") {
-		return fmt.Errorf("%s: %w. Try: a smaller volume-iops, or a larger release volume: a GiB takes 500 IOPS",
-			what, explain("CreateVolume", err))
+		return advice.Try(fmt.Errorf("%s: %w", what, explain("CreateVolume", err)),
+			"a smaller volume-iops, or a larger release volume: a GiB takes 500 IOPS")
 	}
 	return fmt.Errorf("%s: %w", what, explain("CreateVolume", err))
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"ebs-release/internal/advice"
+
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
@@ -75,7 +77,7 @@ func (l *looks) available(ctx context.Context, made Volume, owner Owner) (Volume
 			now, l.seen = next, true
 		case IsNotFound(err) && time.Since(l.since) < l.volumes.timing.Vanished:
 		case IsNotFound(err):
-			return made, fmt.Errorf("wait until %s is available: %w: EC2 made it, and does not know it any more%s", made.ID, errGone, keyHint(made))
+			return made, needsKey(made, fmt.Errorf("wait until %s is available: %w: EC2 made it, and does not know it any more", made.ID, errGone))
 		default:
 			return now, fmt.Errorf("wait until %s is available: %w", made.ID, err)
 		}
@@ -85,7 +87,7 @@ func (l *looks) available(ctx context.Context, made Volume, owner Owner) (Volume
 		case to != "":
 			return now, fmt.Errorf("wait until %s is available: %w: it is attached to %s", made.ID, ErrFailed, to)
 		case now.State == types.VolumeStateError:
-			return now, fmt.Errorf("wait until %s is available: %w: EC2 says state `error`%s", made.ID, ErrFailed, keyHint(made))
+			return now, needsKey(made, fmt.Errorf("wait until %s is available: %w: EC2 says state `error`", made.ID, ErrFailed))
 		case isGoing(now.State):
 			return now, fmt.Errorf("wait until %s is available: %w: EC2 says state `%s`", made.ID, errGone, now.State)
 		}
@@ -110,12 +112,12 @@ func isGoing(state types.VolumeState) bool {
 	return slices.Contains([]types.VolumeState{types.VolumeStateDeleting, types.VolumeStateDeleted}, state)
 }
 
-// keyHint names the KMS key: an encrypted volume whose key may not be used is accepted, and then
+// needsKey names the KMS key: an encrypted volume whose key may not be used is accepted, and then
 // vanishes (docs/failures.md, row 3).
-func keyHint(made Volume) string {
+func needsKey(made Volume, err error) error {
 	if !made.Encrypted {
-		return ""
+		return err
 	}
-	return fmt.Sprintf(". It is encrypted: Try: allow this instance's role kms:CreateGrant, kms:Decrypt, kms:DescribeKey, "+
+	return advice.Try(fmt.Errorf("%w. It is encrypted", err), "allow this instance's role kms:CreateGrant, kms:Decrypt, kms:DescribeKey, "+
 		"kms:GenerateDataKeyWithoutPlaintext and kms:ReEncrypt* on the key %s", made.KMSKeyID)
 }

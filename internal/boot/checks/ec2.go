@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/instance"
 	"ebs-release/internal/volume"
@@ -271,15 +272,14 @@ func (c *Checks) dryRun(action string, err error, real bool) doctor.Finding {
 
 func (c *Checks) refusal(action string, err error) doctor.Finding {
 	if volume.IsDenied(err) {
-		words, advice, _ := strings.Cut(volume.Denied(err, action), ". Try: ")
-		return doctor.Failure(advice, "%s", words)
+		return doctor.Failed(volume.Denied(err, action))
 	}
 	return doctor.Failure("look at the network's way to EC2 (route, security group, VPC endpoint)", "%s", short(err))
 }
 
 // refusalWords are EC2's words, without advice.
 func refusalWords(err error, action string) string {
-	words, _, _ := strings.Cut(volume.Denied(err, action), ". Try: ")
+	words, _ := advice.Of(volume.Denied(err, action))
 	return words
 }
 
@@ -290,8 +290,7 @@ func (c *Checks) clock(ctx context.Context) doctor.Finding {
 	}
 	_, err := c.api.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{DryRun: aws.Bool(true), MaxResults: aws.Int32(volume.PerPage)})
 	if off := volume.ClockOff(err); off != 0 {
-		words, advice, _ := strings.Cut(volume.ClockWords(off), ". Try: ")
-		return doctor.Warning(advice, "%s", words)
+		return doctor.Warned(volume.ClockError(off))
 	}
 	return doctor.Fine("agrees with EC2's")
 }
@@ -335,7 +334,8 @@ func short(err error) string {
 	for errors.As(err, &op) {
 		err = op.Err
 	}
-	text, _, _ := strings.Cut(words.OneLine(err), ". Try: ")
+	text, _ := advice.Of(err)
+	text = words.OneLine(errors.New(text))
 	if r := []rune(text); len(r) > 300 {
 		text = string(r[:300]) + "…"
 	}

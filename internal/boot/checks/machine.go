@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/device"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/freeze"
@@ -64,11 +65,7 @@ func (c *Checks) mountPoint(context.Context) doctor.Finding {
 	}
 	mounted, err := mount.Look(point)
 	if err != nil {
-		words, try := err.Error(), "make it an empty directory of its own: install -d -m 0555 "+point
-		if before, after, found := strings.Cut(words, ". Try: "); found {
-			words, try = before, after
-		}
-		return doctor.Failure(try, "%s", words)
+		return doctor.Failed(advice.Try(err, "make it an empty directory of its own: install -d -m 0555 %s", point))
 	}
 	if mounted == nil {
 		return doctor.Fine("%s is an empty directory", point)
@@ -252,18 +249,11 @@ func (c *Checks) lastBoot(context.Context) doctor.Finding {
 	}
 	switch s.State {
 	case status.Failed:
-		words, try, found := strings.Cut(s.Error, ". Try: ")
-		if !found {
-			try = "journalctl -u " + agentUnit
-		}
-		return doctor.Failure(try, "%s", words)
+		return doctor.Failed(advice.Try(advice.Parse(s.Error), "journalctl -u %s", agentUnit))
 	case status.Ready:
 		if s.Warning != "" { // a later start of the agent failed, and the member serves on
-			words, try, found := strings.Cut(s.Warning, ". Try: ")
-			if !found {
-				try = "journalctl -u " + agentUnit
-			}
-			return doctor.Warning(try, "generation %d is served; %s", s.Generation, words)
+			warning := fmt.Errorf("generation %d is served; %w", s.Generation, advice.Parse(s.Warning))
+			return doctor.Warned(advice.Try(warning, "journalctl -u %s", agentUnit))
 		}
 		return doctor.Fine("ready in %s: generation %d", s.Finished.Sub(s.Started).Round(time.Millisecond), s.Generation)
 	case status.Booting:

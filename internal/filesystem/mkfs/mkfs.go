@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/output"
 
@@ -53,9 +54,8 @@ func Make(ctx context.Context, device string, kind filesystem.Kind, label string
 		return fmt.Errorf("read %s back after mkfs: %s %q, want %s %q", device, info.Kind, info.Label, kind, label)
 	}
 	if info.Newer != "" {
-		return fmt.Errorf("%s made a %s with features that a member on an older system cannot mount: %s. "+
-			"Try: another version of it, on another blank volume",
-			argv[0], kind, info.Newer)
+		return advice.Try(fmt.Errorf("%s made a %s with features that a member on an older system cannot mount: %s", argv[0], kind, info.Newer),
+			"another version of it, on another blank volume")
 	}
 	return nil
 }

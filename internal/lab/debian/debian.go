@@ -14,6 +14,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"ebs-release/internal/advice"
 )
 
 // Suite is the release of this machine, like bookworm: VERSION_CODENAME of os-release(5).
@@ -94,7 +96,7 @@ func sources(ctx context.Context, suite string) ([]string, error) {
 	case len(all) > 0:
 		return all, nil
 	}
-	return nil, fmt.Errorf("apt has no source with the component main in any of %v. Try: add one of %s", files, suite)
+	return nil, advice.Try(fmt.Errorf("apt has no source with the component main in any of %v", files), "add one of %s", suite)
 }
 
 var (

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"syscall"
 
+	"ebs-release/internal/advice"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -32,7 +34,7 @@ func (s *Store) Freeze() error {
 	defer s.freezing.Unlock()
 	switch {
 	case s.image == nil:
-		return errors.New("freeze the disks: they are files in a directory of this machine. Try: install mkfs.xfs")
+		return advice.Try(errors.New("freeze the disks: they are files in a directory of this machine"), "install mkfs.xfs")
 	case s.frozen != nil:
 		return nil
 	}

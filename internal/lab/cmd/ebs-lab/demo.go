@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/demo"
 
@@ -22,7 +23,7 @@ func demoCommand(opts *lab.Options) *cobra.Command {
 			if source == "" {
 				root, err := exec.CommandContext(cmd.Context(), "go", "env", "GOROOT").Output()
 				if err != nil {
-					return fmt.Errorf("find the Go toolchain's source tree (go env GOROOT): %w. Try: --source FOLDER", err)
+					return advice.Try(fmt.Errorf("find the Go toolchain's source tree (go env GOROOT): %w", err), "--source FOLDER")
 				}
 				source = filepath.Join(strings.TrimSpace(string(root)), "src")
 			}
