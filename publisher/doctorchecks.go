@@ -127,7 +127,7 @@ func (p *parts) lookAtPointer(ctx context.Context) (string, error) {
 		return "", err
 	}
 	signed := ""
-	if len(p.signs.trusted) > 0 {
+	if len(p.signs.Trusted) > 0 {
 		signed = ", signed"
 	}
 	return fmt.Sprintf("generation %d, release %s%s", current.Generation, current.Release, signed), nil

@@ -44,6 +44,9 @@ type inventory struct {
 // look fills the inventory. Without all of it nothing is removed.
 func (p *parts) look(ctx context.Context, s *inventory) (err error) {
 	s.keep = p.Settings.Keep
+	if err = p.signs.believes(); err != nil {
+		return err
+	}
 	if s.pointer, err = p.store.Read(ctx); err != nil {
 		return err
 	}

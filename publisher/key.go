@@ -130,9 +130,9 @@ type keyReport struct {
 	Schema  int           `json:"schema"`
 	Store   string        `json:"store"` // its id; empty: it has none yet
 	File    string        `json:"file"`  // of the secret key
-	Signs   string        `json:"signs"` // the key in it, if the volume believes it: its short id
+	Signs   string        `json:"signs"` // the key in it, if this server believes it, the newest: its short id
 	Problem string        `json:"problem,omitempty"`
-	Keys    []keyShown    `json:"keys"` // that the release volume believes
+	Keys    []keyShown    `json:"keys"` // that this server believes
 	Pointer pointerShown  `json:"pointer"`
 	again   pointer.Found // to be signed
 }
@@ -146,22 +146,22 @@ type keyShown struct {
 // pointerShown is the pointer in the store, as far as its signature matters.
 type pointerShown struct {
 	Generation int64    `json:"generation"` // 0: nothing is published
-	Signed     bool     `json:"signed"`     // by a key that the release volume believes
+	Signed     bool     `json:"signed"`     // by a key that this server believes
 	SignedBy   []string `json:"signed_by"`  // what it says
 }
 
 func (k keyring) look(ctx context.Context) (keyReport, error) {
 	r := keyReport{Schema: status.Schema, Store: k.id, File: k.keys.Path, Keys: []keyShown{}}
-	secret, trusted, err := k.keys.Open()
+	ring, err := k.keys.Open()
 	switch {
-	case err != nil && len(trusted) == 0:
+	case err != nil && len(ring.Trusted) == 0:
 		return r, err
 	case err != nil:
 		r.Problem = err.Error()
-	case len(trusted) > 0:
-		r.Signs = secret.Public().ID()
+	case len(ring.Signing) > 0:
+		r.Signs = ring.Signing[0].Public().ID()
 	}
-	for _, key := range trusted {
+	for _, key := range ring.Trusted {
 		shown := keyShown{ID: key.ID(), Public: key.String()}
 		if k.id != "" {
 			shown.Trusted = k.id + ":" + shown.Public
@@ -171,7 +171,7 @@ func (k keyring) look(ctx context.Context) (keyReport, error) {
 	if r.again, err = k.store.Look(ctx); err != nil {
 		return r, err
 	}
-	r.Pointer = pointerShown{r.again.Generation, r.again.CheckSignature(trusted) == nil, slices.Concat([]string{}, r.again.SignedBy())}
+	r.Pointer = pointerShown{r.again.Generation, r.again.CheckSignature(ring.Trusted) == nil, slices.Concat([]string{}, r.again.SignedBy())}
 	return r, nil
 }
 
@@ -280,8 +280,8 @@ func (p *program) keySign(ctx context.Context, k keyring, in io.Reader, yes bool
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	secret, trusted, err := k.keys.Open()
-	if err == nil && len(trusted) == 0 {
+	ring, err := k.keys.Open()
+	if err == nil && len(ring.Signing) == 0 {
 		err = advice.Try(fmt.Errorf("the release volume %s has no keys", k.volume.Root()), tryKeyInit)
 	}
 	if err != nil {
@@ -296,13 +296,13 @@ func (p *program) keySign(ctx context.Context, k keyring, in io.Reader, yes bool
 			return before(ctx, err)
 		}
 		report.again.Store = k.id // a pointer from before ids has none
-		k.store.SignWith(secret, trusted...)
+		k.store.SignWith(ring.Trusted, ring.Signing...)
 		err := k.store.SignFound(ctx, report.again)
 		if errors.Is(err, pointer.ErrConflict) {
 			return exit.With(exit.Conflict, err)
 		}
 		p.record(ctx, k.store, pointer.Entry{
-			Verb: verbKeySign, Message: "signed by key " + secret.Public().ID(), Result: ended(err), Generation: report.again.Generation,
+			Verb: verbKeySign, Message: "signed by key " + server.IDs(ring.Trusted), Result: ended(err), Generation: report.again.Generation,
 		})
 		if err != nil {
 			return err

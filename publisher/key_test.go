@@ -145,8 +145,9 @@ func TestStoreFromBeforeKeysGetsThem(t *testing.T) {
 	if k.document() != before {
 		t.Error("key init wrote the pointer")
 	}
-	secret, _, err := k.keys().Open()
+	ring, err := k.keys().Open()
 	must(t, err)
+	secret := ring.Signing[0]
 	if packs, err := k.volume.PackKey(); err != nil || packs == "" {
 		t.Errorf("what opens the packs: %q, %v", packs, err)
 	}
@@ -186,8 +187,9 @@ func TestKeyShowIsForProgramsAndNeverSecret(t *testing.T) {
 	k := newKeyed(t)
 	k.ok("key", "init")
 	k.ok("key", "sign", "--yes")
-	secret, _, err := k.keys().Open()
+	ring, err := k.keys().Open()
 	must(t, err)
+	secret := ring.Signing[0]
 	packs, err := k.volume.PackKey()
 	must(t, err)
 	stdout, _ := k.ok("key", "show", "--output", "json")
@@ -283,7 +285,7 @@ func TestLostKeyOnANewServer(t *testing.T) {
 	k.env["EBS_RELEASE_POINTER_STORE"], k.env["EBS_RELEASE_SIGNING_KEY"] = t.TempDir(), filepath.Join(t.TempDir(), "signing.key")
 	k.refused(exit.Unchanged, []string{"key", "init"}, someStore, "key init --lost")
 	k.ok("key", "init", "--lost")
-	if _, _, err := k.keys().Open(); err != nil {
+	if _, err := k.keys().Open(); err != nil {
 		t.Error(err)
 	}
 }
@@ -382,13 +384,35 @@ func TestPublishNoticesNewKeys(t *testing.T) {
 	k := newKeyed(t)
 	opened := &releaseVolume{point: k.volume.Root()}
 	defer func() { _ = opened.close() }()
+	did := func(format string, args ...any) { t.Errorf("it did "+format, args...) }
 	began := sign(k.store, opened, k.env["EBS_RELEASE_SIGNING_KEY"])
-	must(t, began.unchanged(k.volume))
+	must(t, began.settle(t.Context(), k.volume, did))
 	k.ok("key", "init")
-	if err := began.unchanged(k.volume); exit.Code(err) != exit.Conflict {
+	if err := began.settle(t.Context(), k.volume, did); exit.Code(err) != exit.Conflict {
 		t.Errorf("%v", err)
 	}
-	must(t, sign(k.store, opened, k.env["EBS_RELEASE_SIGNING_KEY"]).unchanged(k.volume))
+	must(t, sign(k.store, opened, k.env["EBS_RELEASE_SIGNING_KEY"]).settle(t.Context(), k.volume, did))
+}
+
+// Another release server has rotated the key: with the older one this server would hand that on.
+func TestPublishNoticesANewerKey(t *testing.T) {
+	k := newKeyed(t)
+	k.ok("key", "init")
+	k.ok("key", "sign", "--yes")
+	ring, err := k.keys().Open()
+	must(t, err)
+	newer, err := pointer.NewKey()
+	must(t, err)
+	for want, names := range map[string]pointer.SecretKey{newer.Public().ID(): newer, "": ring.Signing[0]} {
+		p := k.pointer(2)
+		p.Keys = []string{names.Public().String(), ring.Public()[0]}
+		document, err := p.Sign(newer, ring.Signing[0])
+		must(t, err)
+		k.say(document)
+		if _, err := k.signs(verbPublish); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", want, err)
+		}
+	}
 }
 
 // An old copy of the volume, without keys, does not make a signed store an unsigned one.
@@ -396,7 +420,7 @@ func TestPublishDoesNotGoBackToUnsigned(t *testing.T) {
 	k := newKeyed(t)
 	secret, err := pointer.NewKey()
 	must(t, err)
-	k.store.SignWith(secret)
+	k.store.SignWith(nil, secret)
 	now, err := k.store.Read(t.Context())
 	must(t, err)
 	must(t, k.store.CompareAndSwap(t.Context(), now, k.pointer(2)))

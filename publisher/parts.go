@@ -104,7 +104,7 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	p.checks.note = func(text string) { p.warn("P0", text) }
 	p.Publisher = &publish.Publisher{
 		Checks: p.checks.list(), Store: store, Tree: opened, Fleet: p.members,
-		Snapshots: &snapshots{maker: maker, volume: opened},
+		Snapshots: &snapshots{maker: maker, volume: opened, since: signs.Since},
 		Hooks:     hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint},
 		Settings: publish.Settings{
 			Who: who, Message: j.message, Region: cfg.Region, IfGeneration: j.ifGeneration, Above: j.above, Force: j.force,
@@ -118,12 +118,10 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 		p.Dialer = p.dialer
 	}
 	p.Packs = packs{opened, store, !pointer.InS3(values.Get("pointer-store"))}
-	for _, k := range p.signs.trusted {
-		p.Keys = append(p.Keys, k.String())
-	}
+	p.Keys = p.signs.Public()
 	p.Claim = p.claim
 	if j.verb == verbConverge {
-		p.Snapshots = &snapshots{maker: maker, volume: opened, check: p.checks.beforeSnapshot}
+		p.Snapshots = &snapshots{maker: maker, volume: opened, since: signs.Since, check: p.checks.beforeSnapshot}
 	}
 	return p, nil
 }

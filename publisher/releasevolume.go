@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,7 +22,8 @@ import (
 type releaseVolume struct {
 	point  string
 	packs  store.Reader
-	full   bool // see job
+	full   bool     // see job
+	keys   []string // that a snapshot of it has to have
 	once   sync.Once
 	opened *release.Volume
 	err    error
@@ -85,19 +88,25 @@ func (r *releaseVolume) Untouched(ctx context.Context, id string) error {
 	return r.do(func(v *release.Volume) error { return v.Untouched(ctx, id) })
 }
 
+// CheckActive looks at the keys, too: who boots from a snapshot believes those on it.
 func (r *releaseVolume) CheckActive(id string, number int64) error {
-	return r.do(func(v *release.Volume) error { return v.CheckActive(id, number) })
+	return r.do(func(v *release.Volume) error {
+		if err := v.CheckActive(id, number); err != nil {
+			return err
+		}
+		lines, err := v.Keys()
+		if err == nil && !slices.Equal(lines, r.keys) {
+			err = advice.Try(fmt.Errorf("the release volume %s has keys that are not this server's: somebody wrote them since this began",
+				v.Root()), "find out who can become the owner of the tree here, then the same again")
+		}
+		return err
+	})
 }
 
 func (r *releaseVolume) LockPublish() (unlock func() error, err error) { return with(r, lockPublish) }
 
 func (r *releaseVolume) CatchUp(ctx context.Context, to pointer.Pointer, wanted gc.Wanted) (catchup.Way, error) {
-	return with(r, func(v *release.Volume) (way catchup.Way, err error) {
-		if way, err = catchup.OnServer(v, r.packs, wanted).To(ctx, to); err != nil {
-			return way, err
-		}
-		return way, catchup.SetKeys(ctx, v, to.Keys, "") // claim sees that they changed
-	})
+	return with(r, func(v *release.Volume) (catchup.Way, error) { return catchup.OnServer(v, r.packs, wanted).To(ctx, to) })
 }
 
 // Remove is for gc.

@@ -116,7 +116,7 @@ func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) 
 // one it was, and EC2 that it is this volume's: the history is not signed. It must have the keys of
 // now: who boots from it believes them alone.
 func (p *parts) snapshotOf(ctx context.Context, target publish.Target, commits []pointer.Entry) (string, error) {
-	since, err := with(p.volume, (*release.Volume).KeysSince)
+	since, err := keysSince(p.volume, p.signs.Since)
 	if err != nil {
 		return "", err
 	}

@@ -36,8 +36,12 @@ func (a account) DescribeSnapshots(_ context.Context, in *ec2.DescribeSnapshotsI
 func TestTheHistoryNamesNoForeignSnapshot(t *testing.T) {
 	k := newKeyed(t)
 	k.ok("key", "init")
-	since, err := k.volume.KeysSince()
+	opened := &releaseVolume{point: k.volume.Root()}
+	ring, err := k.keys().Open()
 	must(t, err)
+	since, err := keysSince(opened, ring.Since)
+	must(t, err)
+	must(t, opened.close())
 	const id = "snap-00000000000000001"
 	for name, tc := range map[string]struct {
 		volume, release string

@@ -16,6 +16,7 @@ import (
 type snapshots struct {
 	maker  *snapshot.Maker
 	volume *releaseVolume
+	since  time.Time                   // see server.Ring
 	check  func(context.Context) error // before the first call, where P0 did not; nil: it did
 }
 
@@ -54,7 +55,7 @@ func (s *snapshots) List(ctx context.Context) ([]publish.Snapshot, error) {
 	if err := s.ready(ctx); err != nil {
 		return nil, err
 	}
-	since, err := with(s.volume, (*release.Volume).KeysSince)
+	since, err := keysSince(s.volume, s.since)
 	if err != nil {
 		return nil, err
 	}
@@ -73,4 +74,13 @@ func (s *snapshots) List(ctx context.Context) ([]publish.Snapshot, error) {
 		})
 	}
 	return ours, nil
+}
+
+// keysSince is when the keys of now were made: those that sign, and the one of the packs.
+func keysSince(v *releaseVolume, signing time.Time) (time.Time, error) {
+	packs, err := with(v, (*release.Volume).PackKeySince)
+	if packs.After(signing) {
+		return packs, err
+	}
+	return signing, err
 }

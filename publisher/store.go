@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
@@ -78,7 +79,8 @@ func (p *parts) claim(ctx context.Context) (store string, unlock func() error, e
 	if unlock, err = lockPublish(v); err != nil {
 		return "", nil, err
 	}
-	if err = p.signs.unchanged(v); err == nil {
+	told := func(format string, args ...any) { p.warn("P1", fmt.Sprintf(format, args...)) }
+	if err = p.signs.settle(ctx, v, told); err == nil {
 		store, err = p.take(ctx, v)
 	}
 	if err != nil {

@@ -43,11 +43,11 @@ func (f Found) SignedBy() (ids []string) {
 // when nothing is published yet.
 func (s *Store) Look(ctx context.Context) (Found, error) { return s.find(ctx) }
 
-// SignFound writes what Look returned under the key of SignWith: the same generation, another
+// SignFound writes what Look returned under the keys of SignWith: the same generation, another
 // revision. Which keys it names for the next ones does not count, as somebody else may have written
 // them. ErrConflict: something else lies there by now. ErrUnclear: it may be written.
 func (s *Store) SignFound(ctx context.Context, f Found) error {
-	if s.key.IsZero() || f.Generation == 0 {
+	if len(s.keys) == 0 || f.Generation == 0 {
 		return errors.New("sign the pointer: there is no key, or no pointer")
 	}
 	next := f.Pointer

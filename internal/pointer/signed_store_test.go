@@ -12,7 +12,7 @@ import (
 func TestStoreSignsWhatItWrites(t *testing.T) {
 	s, dir := directory(t)
 	secret := key(t)
-	s.SignWith(secret, secret.Public())
+	s.SignWith([]PublicKey{secret.Public()}, secret)
 	swap(t, s, 0, signedSample(1))
 	document, err := os.ReadFile(filepath.Join(dir, jsonName))
 	if err != nil {
@@ -36,7 +36,7 @@ func TestStoreDoesNotGoOnFromWhatNobodySigned(t *testing.T) {
 	for name, planted := range map[string][]byte{"unsigned": sample(7).Render(), "another key": foreign} {
 		t.Run(name, func(t *testing.T) {
 			s, dir := directory(t)
-			s.SignWith(secret, secret.Public())
+			s.SignWith([]PublicKey{secret.Public()}, secret)
 			swap(t, s, 0, signedSample(1))
 			before := at(t, s, 1)
 			if err := os.WriteFile(filepath.Join(dir, jsonName), planted, 0o644); err != nil {
@@ -60,7 +60,7 @@ func TestStoreDoesNotGoOnFromWhatNobodySigned(t *testing.T) {
 func TestSnapshotOfAGenerationComesLater(t *testing.T) {
 	s, dir := directory(t)
 	secret := key(t)
-	s.SignWith(secret, secret.Public())
+	s.SignWith([]PublicKey{secret.Public()}, secret)
 	first := signedSample(1)
 	first.SnapshotOf = nil
 	swap(t, s, 0, first)
@@ -127,7 +127,7 @@ func TestStoreSignsWhatWasLookedAt(t *testing.T) {
 			if err := os.WriteFile(at, tc.document, 0o644); err != nil {
 				t.Fatal(err)
 			}
-			s.SignWith(secret, secret.Public())
+			s.SignWith([]PublicKey{secret.Public()}, secret)
 			found, err := s.Look(t.Context())
 			if err != nil || found.Generation != 7 || strings.Join(found.SignedBy(), " ") != strings.Join(tc.by, " ") {
 				t.Fatalf("%+v by %q, %v", found.Pointer, found.SignedBy(), err)
@@ -165,13 +165,13 @@ func TestStoreSignsWhatWasLookedAt(t *testing.T) {
 func TestStoreWithoutTheKeyWritesNoPointer(t *testing.T) {
 	s, dir := directory(t)
 	secret := key(t)
-	s.SignWith(secret, secret.Public())
+	s.SignWith([]PublicKey{secret.Public()}, secret)
 	swap(t, s, 0, signedSample(1))
 	before, err := os.ReadFile(filepath.Join(dir, jsonName))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.SignWith(SecretKey{}, secret.Public())
+	s.SignWith([]PublicKey{secret.Public()})
 	if p, err := s.Read(t.Context()); err != nil || p.Generation != 1 {
 		t.Errorf("read: %+v, %v", p, err)
 	}

@@ -41,14 +41,14 @@ type Store struct {
 	at    store.Store
 	locks *store.Directory // nil: none. On S3 nothing can hold a lock for a process: compare-and-swap alone keeps two publishers apart
 
-	key     SecretKey   // zero: pointers are not signed
+	keys    []SecretKey // each signs; none: pointers are not signed
 	trusted []PublicKey // who signed what is read; none: that is not looked at
 }
 
-// SignWith makes the store sign what it writes, and believe only what one of the trusted keys
-// signed: nothing that somebody else put there may come back under our signature. Without a key,
-// but with trusted ones, it writes no pointer.
-func (s *Store) SignWith(key SecretKey, trusted ...PublicKey) { s.key, s.trusted = key, trusted }
+// SignWith makes the store sign what it writes with each of the keys, and believe only what one of
+// the trusted ones signed: nothing that somebody else put there may come back under our signature.
+// Without a key, but with trusted ones, it writes no pointer.
+func (s *Store) SignWith(trusted []PublicKey, keys ...SecretKey) { s.trusted, s.keys = trusted, keys }
 
 // Objects is what lies beside the pointer: packs.
 func (s *Store) Objects() store.Store { return s.at }
@@ -243,8 +243,8 @@ func compareRollouts(have, next Pointer) error {
 // render returns the document that is written, signed where there is a key.
 func (s *Store) render(p Pointer) ([]byte, error) {
 	switch {
-	case !s.key.IsZero():
-		return p.Sign(s.key)
+	case len(s.keys) > 0:
+		return p.Sign(s.keys...)
 	case len(s.trusted) > 0:
 		return nil, errors.New("it would not be signed, and who reads it wants it signed")
 	}

@@ -92,7 +92,7 @@ func (d *desk) lockVolume() (unlock func() error, err error) {
 
 // Make is of publish.Packs, and no step: nobody knows a pack before the pointer lists it.
 func (d *desk) Make(_ context.Context, from, to string) (pointer.Edge, error) {
-	return pointer.Edge{From: d.trees[from], To: d.trees[to], Release: to, Bytes: 1}, d.alive()
+	return pointer.Edge{From: d.trees[from], To: d.trees[to], Release: to, Bytes: 1, Made: time.Now()}, d.alive()
 }
 
 // CatchUp is of publish.Tree, and no step either: the packs that a pointer lists stay.

@@ -166,7 +166,7 @@ func (r *run) stageAll(ctx context.Context, completed <-chan struct{}) error {
 
 // commit is P4: from here on an instance that boots gets the new generation.
 func (r *run) commit(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), r.packsAreFresh()); err != nil {
 		return err
 	}
 	r.next.Created = time.Now().UTC().Truncate(time.Second)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/pointer"
@@ -99,6 +100,22 @@ func (r *run) leadFollowers(ctx context.Context) error {
 		}
 		if err := r.listPack(ctx, id); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// mostPackAge is how old a pack may be which the commit is the first to list: gc removes one that
+// no pointer lists when it is a day old.
+const mostPackAge = 12 * time.Hour
+
+// packsAreFresh is asked just before the commit.
+func (r *run) packsAreFresh() error {
+	for _, e := range r.next.Edges {
+		listed := slices.ContainsFunc(r.before.Edges, func(o pointer.Edge) bool { return o.Pack == e.Pack })
+		if age := time.Since(e.Made); !listed && age > mostPackAge {
+			return advice.Try(fmt.Errorf("pack %s was made %v ago, and nothing names it: gc may remove it at any time",
+				e.Pack, age.Round(time.Minute)), "publish again")
 		}
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/push"
 	"ebs-release/internal/release"
@@ -115,5 +116,31 @@ func TestPointerLeadsFollowersOn(t *testing.T) {
 				t.Errorf("made %q, lists %d", got, len(w.pointer.Edges))
 			}
 		})
+	}
+}
+
+// gc may remove a pack of yesterday that no pointer lists: a publish that was held up for so long
+// begins again.
+func TestCommitRefusesAnOldPack(t *testing.T) {
+	for held, want := range map[time.Duration]int{11 * time.Hour: 0, 13 * time.Hour: 3} {
+		w := newWorld("a")
+		synctest.Test(t, func(t *testing.T) {
+			p := w.publisher()
+			p.Keys = nil // those of the pointer
+			w.hook = func(call string) error {
+				if call == "stage a" {
+					time.Sleep(held)
+				}
+				return nil
+			}
+			p.Settings.MemberTimeout = 24 * time.Hour
+			_, err := p.Publish(t.Context(), "source")
+			if got := exit.Code(err); got != want || want != 0 && !strings.Contains(err.Error(), "was made 13h0m0s ago") {
+				t.Errorf("after %v: code %d, %v", held, got, err)
+			}
+		})
+		if moved := w.pointer.Generation != 1; moved != (want == 0) {
+			t.Errorf("after %v: the pointer is at generation %d", held, w.pointer.Generation)
+		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
@@ -20,7 +21,7 @@ func (w *world) Make(_ context.Context, from, to string) (pointer.Edge, error) {
 	if err := w.do("pack " + from + " " + to); err != nil {
 		return pointer.Edge{}, err
 	}
-	return pointer.Edge{From: w.trees[from], To: w.trees[to], Release: to, Pack: "packs/" + from + "-" + to, Bytes: 100}, nil
+	return pointer.Edge{From: w.trees[from], To: w.trees[to], Release: to, Pack: "packs/" + from + "-" + to, Bytes: 100, Made: time.Now()}, nil
 }
 
 // runWithPacks publishes to a store that takes packs.

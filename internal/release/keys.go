@@ -83,20 +83,17 @@ func (v *Volume) SetPackKey(ctx context.Context, key string) error {
 	return v.setKeyLines(ctx, packKeyName, 0o600, []string{key})
 }
 
-// KeysSince is when the keys of the volume were written last; zero when there are none. A snapshot
-// of before has other keys, or none.
-func (v *Volume) KeysSince() (since time.Time, err error) {
-	for _, name := range []string{keysPath, packKeyPath} {
-		info, err := v.root.Lstat(name)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			return since, fmt.Errorf("keys of %s: %w", v.path, err)
-		case info.ModTime().After(since):
-			since = info.ModTime()
-		}
+// PackKeySince is when the key of the packs was written; zero when there is none. A snapshot of
+// before has another one, or none.
+func (v *Volume) PackKeySince() (since time.Time, err error) {
+	info, err := v.root.Lstat(packKeyPath)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return since, nil
+	case err != nil:
+		return since, fmt.Errorf("pack key of %s: %w", v.path, err)
 	}
-	return since, nil
+	return info.ModTime(), nil
 }
 
 // checkKey does not say what is in it: it may be secret.

@@ -22,8 +22,8 @@ import (
 
 // Joining: a release server takes the place of another one, or works beside it. Its volume is made
 // from the newest snapshot of the store. Who may make such a snapshot is guarded by its tag, and
-// the keys on it say whether the pointer is believed: the pointer itself is asked for nothing but
-// which of these snapshots packs lead on from.
+// the keys of this server, or else those on it, say whether the pointer is believed: the pointer
+// itself is asked for nothing but which of these snapshots packs lead on from.
 
 // startsFrom says which snapshot a new release volume is made from, and that for a person; "": it
 // is blank.
@@ -149,11 +149,10 @@ func (i *Server) join(ctx context.Context, directory *pointer.Store) (err error)
 			i.PointerStore)
 		return nil
 	}
-	p, err := catchup.Believe(v, found.Document(), nil)
+	keys := Keys{i.SigningKey, v}
+	p, err := i.believe(keys, found)
 	if err != nil {
-		return advice.Try(fmt.Errorf("the release volume %s does not believe the pointer in %s: %w", i.report.VolumeID, i.PointerStore, err),
-			"look who wrote it, and put the store's own "+
-				"release.json back; if it is right, put the key file in its place (%s), then ebs-release key sign", i.SigningKey)
+		return err
 	}
 	way, err := catchup.OnServer(v, directory.Objects(), gc.Wanted{Keep: 1}).To(ctx, p)
 	if errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone) {
@@ -180,7 +179,7 @@ func (i *Server) join(ctx context.Context, directory *pointer.Store) (err error)
 		}
 		i.did("generation %d of store %s, release %s, is current on the volume", p.Generation, p.Store, p.Release)
 	}
-	return catchup.SetKeys(ctx, v, p.Keys, "")
+	return i.takeKeys(ctx, keys, p)
 }
 
 // needs adds to what a person has to do.

@@ -57,8 +57,9 @@ func lost(t *testing.T) *left {
 	must(t, v.Remove(ctx, l.made[1].ID))
 	l.id, err = v.StoreID()
 	must(t, err)
-	l.secret, err = ReadKey(i.SigningKey)
+	held, err := readKeys(i.SigningKey)
 	must(t, err)
+	l.secret = held[0].SecretKey
 	must(t, v.Close())
 	s.unmount(i)
 	l.account = newAccount(t, 1<<20)
@@ -103,7 +104,7 @@ func TestJoin(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { l.unmount(i) })
 	did := strings.Join(report.Did, "\n")
-	for _, want := range []string{"from snap-00000000000000001 (generation 1)", "caught up from release " + l.made[0].ID + " to " + l.made[1].ID, "generation 2 of store " + l.id} {
+	for _, want := range []string{"from snap-00000000000000001 (generation 1)", "caught up from release " + l.made[0].ID + " to " + l.made[1].ID, "generation 2 of store " + l.id, "believes pointers that key " + l.secret.Public().ID()} {
 		if !strings.Contains(did, want) {
 			t.Errorf("it did %q, want %q", did, want)
 		}

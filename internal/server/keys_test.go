@@ -65,15 +65,19 @@ func read(t *testing.T, path string) string {
 
 func TestInitMakesTheKeysOnce(t *testing.T) {
 	s, i, v := inited(t)
-	secret, trusted, err := Keys{i.SigningKey, v}.Open()
-	if err != nil || !slices.Equal(trusted, []pointer.PublicKey{secret.Public()}) {
-		t.Fatalf("trusted %v, %v", trusted, err)
+	ring, err := Keys{i.SigningKey, v}.Open()
+	if err != nil || len(ring.Signing) != 1 || !slices.Equal(ring.Trusted, []pointer.PublicKey{ring.Signing[0].Public()}) {
+		t.Fatalf("trusted %v, %v", ring.Trusted, err)
+	}
+	secret := ring.Signing[0]
+	if time.Since(ring.Since) > time.Minute {
+		t.Errorf("made at %v", ring.Since)
 	}
 	info, err := os.Stat(i.SigningKey)
 	if err != nil || info.Mode() != 0o600 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if left, err := os.ReadDir(filepath.Dir(i.SigningKey)); err != nil || len(left) != 1 {
+	if left, err := os.ReadDir(filepath.Dir(i.SigningKey)); err != nil || len(left) != 2 {
 		t.Errorf("beside the key: %v, %v", left, err)
 	}
 	packs, err := v.PackKey()
@@ -111,8 +115,8 @@ func TestInitGoesOnFromTheKeyFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.unmount(i) })
-	if _, trusted, err := (Keys{i.SigningKey, opened(t, i.MountPoint)}).Open(); err != nil || !slices.Equal(trusted, []pointer.PublicKey{secret.Public()}) {
-		t.Errorf("trusted %v, %v", trusted, err)
+	if ring, err := (Keys{i.SigningKey, opened(t, i.MountPoint)}).Open(); err != nil || !slices.Equal(ring.Trusted, []pointer.PublicKey{secret.Public()}) {
+		t.Errorf("trusted %v, %v", ring.Trusted, err)
 	}
 }
 
@@ -143,8 +147,9 @@ func TestInitRefusesAVolumeWhoseKeyIsNotHere(t *testing.T) {
 			if store, err = v.StoreID(); err != nil || store == "" {
 				t.Fatalf("store %q, %v", store, err)
 			}
-			_, trusted, err := Keys{i.SigningKey, v}.Open()
+			ring, err := Keys{i.SigningKey, v}.Open()
 			must(t, err)
+			trusted := ring.Trusted
 			change(t, i.SigningKey)
 			_, statErr := os.Stat(i.SigningKey)
 			report, err := s.again(i).Init(t.Context())
@@ -159,8 +164,8 @@ func TestInitRefusesAVolumeWhoseKeyIsNotHere(t *testing.T) {
 			if _, now := os.Stat(i.SigningKey); errors.Is(now, fs.ErrNotExist) != errors.Is(statErr, fs.ErrNotExist) {
 				t.Error("a key file was made")
 			}
-			if _, now, _ := (Keys{i.SigningKey, v}).Open(); !slices.Equal(now, trusted) {
-				t.Errorf("the volume believes %v now", now)
+			if now, _ := (Keys{i.SigningKey, v}).Open(); !slices.Equal(now.Trusted, trusted) {
+				t.Errorf("it believes %v now", now.Trusted)
 			}
 			must(t, os.WriteFile(i.SigningKey, []byte(old), 0o600))
 			if report, err := s.again(i).Init(t.Context()); err != nil || len(report.Did) != 0 {
@@ -177,13 +182,16 @@ func TestReplaceIsForALostKey(t *testing.T) {
 	if err := keys.Replace(t.Context(), said); err == nil || !strings.Contains(err.Error(), "is not lost") {
 		t.Errorf("a key that is there: %v", err)
 	}
-	_, before, err := keys.Open()
+	before, err := keys.Open()
 	must(t, err)
 	must(t, os.Remove(i.SigningKey))
 	must(t, keys.Replace(t.Context(), said))
-	secret, now, err := keys.Open()
-	if err != nil || !slices.Equal(now, []pointer.PublicKey{secret.Public()}) || slices.Equal(now, before) {
-		t.Errorf("the volume believes %v, before %v, %v", now, before, err)
+	now, err := keys.Open()
+	if err != nil || len(now.Trusted) != 1 || slices.Equal(now.Trusted, before.Trusted) {
+		t.Errorf("it believes %v, before %v, %v", now.Trusted, before.Trusted, err)
+	}
+	if lines, err := v.Keys(); err != nil || !slices.Equal(lines, now.Public()) {
+		t.Errorf("the volume believes %v, %v", lines, err)
 	}
 }
 
@@ -197,7 +205,7 @@ func TestInitLeavesAStoreFromBeforeKeysAlone(t *testing.T) {
 			store, err := pointer.Open(t.Context(), i.PointerStore, nil)
 			must(t, err)
 			if signed {
-				store.SignWith(writeKey(t, i.SigningKey))
+				store.SignWith(nil, writeKey(t, i.SigningKey))
 			}
 			must(t, store.CompareAndSwap(t.Context(), pointer.Pointer{}, samplePointer(1)))
 			must(t, store.SetID(t.Context(), storeOne))
@@ -257,10 +265,10 @@ func TestKeyFileThatOthersCouldChangeOrReadIsRefused(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "signing.key")
 			secret := writeKey(t, path)
 			tc.change(t, path)
-			got, err := ReadKey(path)
+			got, err := readKeys(path)
 			switch {
 			case tc.want == "":
-				if err != nil || got.Public() != secret.Public() {
+				if err != nil || len(got) != 1 || got[0].Public() != secret.Public() {
 					t.Errorf("%v", err)
 				}
 			case err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), path):

@@ -55,6 +55,7 @@ func pages() map[string]about {
 			files: []entry{
 				{"/etc/ebs-release/publisher.toml", "configuration"},
 				{"/etc/ebs-release/signing.key", "the secret key that the pointer is signed with; keep a copy of it elsewhere"},
+				{"/etc/ebs-release/signing.key.pub", "its public half: whom this server believes"},
 				{"/etc/ebs-release/publish.d/before, /etc/ebs-release/publish.d/verify, /etc/ebs-release/publish.d/after",
 					"programs that run before a publish, on the release before its commit, and after it"},
 				{"/release", "the release volume"},

@@ -205,7 +205,7 @@ func (r *rig) pointerNow() pointer.Pointer {
 // signed is a pointer as the release server writes it, without packs: it names its snapshot alone.
 func (r *rig) signed(p pointer.Pointer) string {
 	r.Helper()
-	key, err := pointer.ParseSecretKey(r.sh("cat " + signingKey))
+	key, err := pointer.ParseSecretKey(r.sh("cut -d' ' -f1 " + signingKey))
 	must(r, err)
 	p.Edges = nil
 	document, err := p.Sign(key)

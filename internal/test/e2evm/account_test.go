@@ -95,7 +95,7 @@ func (r *rig) pointTo(snapshotID string) {
 	r.Helper()
 	p, err := pointer.Parse([]byte(r.sh("cat " + lab.PointerStore + "/release.json")))
 	must(r, err)
-	key, err := pointer.ParseSecretKey(r.sh("cat " + lab.SigningKey))
+	key, err := pointer.ParseSecretKey(r.sh("cut -d' ' -f1 " + lab.SigningKey))
 	must(r, err)
 	for region := range p.Snapshots {
 		p.Snapshots[region] = snapshotID
