@@ -307,7 +307,7 @@ func TestWhatIsRefusedBeforeAnyVolumeIsAsked(t *testing.T) {
 		web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, tc.document) }))
 		fetcher, err := newFetcher(web.URL, slog.New(slog.DiscardHandler))
 		must(t, err)
-		got, err := pointers{fetcher, tc.trusted, tc.least}.Fetch(t.Context())
+		got, err := pointers{fetcher, tc.trusted, tc.least, slog.New(slog.DiscardHandler)}.Fetch(t.Context())
 		web.Close()
 		if !errors.Is(err, tc.end) || tc.end != nil && strings.Count(err.Error(), "Try: ") != 1 {
 			t.Errorf("%s: %v", tc.name, err)

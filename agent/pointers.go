@@ -20,11 +20,12 @@ type pointers struct {
 	fetcher *pointer.Fetcher
 	trusted []string // the setting trusted-keys
 	least   int64    // the setting min-generation
+	log     *slog.Logger
 }
 
 func newPointers(values config.Values, log *slog.Logger) (pointers, error) {
 	fetcher, err := newFetcher(values.Get("pointer"), log)
-	return pointers{fetcher, values.List("trusted-keys"), int64(values.Int("min-generation"))}, err
+	return pointers{fetcher, values.List("trusted-keys"), int64(values.Int("min-generation")), log}, err
 }
 
 // newFetcher reads from the place that the setting pointer names.
@@ -42,6 +43,9 @@ func (p pointers) Fetch(ctx context.Context) (boot.Pointer, error) {
 	}
 	if err != nil {
 		return boot.Pointer{}, err
+	}
+	if missing := got.NotTrusted(p.trusted); len(missing) > 0 {
+		p.log.WarnContext(ctx, "the store's key is being rotated, and trusted-keys does not name the new one: add it", "missing", missing)
 	}
 	return readAs(got), nil
 }

@@ -30,7 +30,8 @@ type inventory struct {
 	grace time.Duration
 	keep  int
 
-	store     string // its id; "": it has none yet
+	since     time.Time // see server.Ring
+	store     string    // its id; "": it has none yet
 	pointer   pointer.Pointer
 	history   []pointer.Entry
 	members   []fleet.Member
@@ -47,6 +48,7 @@ func (p *parts) look(ctx context.Context, s *inventory) (err error) {
 	if err = p.signs.believes(); err != nil {
 		return err
 	}
+	s.since = p.signs.Since
 	if s.pointer, err = p.store.Read(ctx); err != nil {
 		return err
 	}
@@ -96,7 +98,7 @@ func (s *inventory) plan() (items []gcItem) {
 	for _, old := range s.snapshots {
 		facts.Snapshots = append(facts.Snapshots, gc.Snapshot{
 			ID: old.ID, Generation: old.Generation, Release: old.Release, Started: old.Started,
-			Usable: old.State == types.SnapshotStateCompleted, Failed: old.State == types.SnapshotStateError,
+			Unfit: old.Started.Before(s.since), Usable: old.State == types.SnapshotStateCompleted, Failed: old.State == types.SnapshotStateError,
 		})
 	}
 	for _, o := range s.packs {

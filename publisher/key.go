@@ -71,7 +71,7 @@ another store, and one whose release is another one on the release volume.`,
 		},
 	}
 	signs.Flags().BoolVar(&yes, "yes", false, "do not ask")
-	return cli.Group("key", "Look at the key that signs the pointer, make it, or sign with it", show, initialise, signs)
+	return cli.Group("key", "Show, make or rotate the key that signs the pointer, or sign", show, initialise, signs, p.keyRotateCommand())
 }
 
 // keyring is what the verbs of keys work on.
@@ -221,48 +221,23 @@ type keyInitReport struct {
 	Next   string   `json:"next,omitempty"` // what is to be done now
 }
 
-func (p *program) keyInit(ctx context.Context, k keyring, lost bool) (err error) {
-	unlock, err := k.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, unlock()) }()
-	report := keyInitReport{Schema: status.Schema, Did: []string{}}
-	did := func(format string, args ...any) {
-		report.Did = append(report.Did, fmt.Sprintf(format, args...))
-		fmt.Fprintf(p.stderr, format+"\n", args...)
-	}
-	if lost {
-		err = k.keys.Replace(ctx, did)
-	}
-	if err == nil {
-		err = k.keys.Make(ctx, !pointer.InS3(k.place), did)
-	}
-	if len(report.Did) > 0 {
-		p.record(ctx, k.store, pointer.Entry{Verb: verbKeyInit, Message: strings.Join(report.Did, ", "), Result: ended(err)})
-	}
-	switch {
-	case err != nil && len(report.Did) > 0:
-		return advice.Errorf("%w; done so far: %s; run it again to go on", err, strings.Join(report.Did, ", "))
-	case err != nil:
-		return before(ctx, err)
-	}
-	shown, err := k.look(ctx)
-	if err != nil {
-		return err
-	}
-	if shown.Pointer.Generation > 0 && !shown.Pointer.Signed {
-		report.Next = "the pointer is not signed by it yet, and nothing can be published before: ebs-release key sign"
-	}
-	switch {
-	case p.output == cli.JSON:
-		return p.printJSON(report)
-	case report.Next != "":
-		_, err = fmt.Fprintln(p.stdout, report.Next)
-	case len(report.Did) == 0:
-		_, err = fmt.Fprintf(p.stdout, "everything was done before: the pointer is signed by %s\n", shown.Signs)
-	}
-	return err
+func (p *program) keyInit(ctx context.Context, k keyring, lost bool) error {
+	return p.changeKeys(ctx, k, verbKeyInit, func(did func(string, ...any)) (next string, err error) {
+		if lost {
+			err = k.keys.Replace(ctx, did)
+		}
+		if err == nil {
+			err = k.keys.Make(ctx, !pointer.InS3(k.place), did)
+		}
+		if err != nil {
+			return "", err
+		}
+		shown, err := k.look(ctx)
+		if err == nil && shown.Pointer.Generation > 0 && !shown.Pointer.Signed {
+			next = "the pointer is not signed by it yet, and nothing can be published before: ebs-release key sign"
+		}
+		return next, err
+	})
 }
 
 // lock keeps publishes out.

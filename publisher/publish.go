@@ -29,6 +29,7 @@ const (
 	verbLockRelease = "lock release"
 	verbKeyInit     = "key init"
 	verbKeySign     = "key sign"
+	verbKeyRotate   = "key rotate"
 )
 
 func (p *program) publishCommand() *cobra.Command {

@@ -76,7 +76,12 @@ func (c preflight) signingKey(ctx context.Context) error {
 	case err != nil:
 		return err
 	case known:
-		return c.signs.newest(found.Pointer)
+		err := c.signs.newest(found.Pointer)
+		if err == nil && c.verb == verbDoctor && len(c.signs.Signing) > 1 {
+			err = advice.Try(warn("the key is being rotated: %s sign", server.IDs(c.signs.Trusted)),
+				"ebs-release key rotate --finish, which says who has only the old one")
+		}
+		return err
 	case found.Schema == pointer.Signed:
 		return advice.Try(fmt.Errorf("the pointer is signed by key %s, and the release volume has no keys: it is a copy from before that",
 			strings.Join(found.SignedBy(), ", ")),

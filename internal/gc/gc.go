@@ -173,6 +173,7 @@ type Snapshot struct {
 	Release    string
 	Started    time.Time
 	Usable     bool // completed
+	Unfit      bool // it has none of the keys of now: nobody could go on from it
 	Failed     bool // it will never be; with neither EBS is making it
 }
 
@@ -224,6 +225,8 @@ func (s Snapshots) Decide() []Item {
 			item.Why = who + ": the pointer names it"
 		case old.Failed:
 			item.Keep, item.Why = false, who+": it failed, and nobody can boot from it"
+		case old.Unfit:
+			item.Keep, item.Why = false, who+": it has none of the keys of now"
 		case !old.Usable:
 			item.Why = who + ": EBS is making it"
 		case s.Young(old.Started):

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,6 +63,17 @@ func (f Fetched) CheckTrusted(items []string) error {
 		return err
 	}
 	return CheckSignature(f.Document, keys)
+}
+
+// NotTrusted returns the keys that may sign the next pointers and that trusted-keys does not name,
+// as items of it: those of a rotation. None without items.
+func (f Fetched) NotTrusted(items []string) (missing []string) {
+	for _, key := range f.Keys {
+		if item := f.Store + ":" + key; len(items) > 0 && !slices.Contains(items, item) {
+			missing = append(missing, item)
+		}
+	}
+	return missing
 }
 
 // Fetch reads the pointer and tries again until ctx ends: when there is no answer or none yet, when

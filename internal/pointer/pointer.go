@@ -45,12 +45,13 @@ type Pointer struct {
 	Created    time.Time         `json:"created"`
 	By         string            `json:"by,omitempty"`
 	Message    string            `json:"message,omitempty"`
-	Revision   int64             `json:"revision,omitempty"` // grows by every write, also of one generation; 0: an older version wrote it
-	Store      string            `json:"store,omitempty"`    // whose it is: 16 hex digits; empty: written before stores had ids
-	Keys       []string          `json:"keys,omitempty"`     // who may sign the next ones, as text; empty: those that may until now
-	Edges      []Edge            `json:"edges,omitempty"`    // the packs of the store: how to get from one release to another
-	Rollout    *Rollout          `json:"rollout,omitempty"`  // another release, for a part of the members: see For
-	Hold       *Hold             `json:"hold,omitempty"`     // nobody publishes; nil: everybody may
+	Revision   int64             `json:"revision,omitempty"`   // grows by every write, also of one generation; 0: an older version wrote it
+	Store      string            `json:"store,omitempty"`      // whose it is: 16 hex digits; empty: written before stores had ids
+	Keys       []string          `json:"keys,omitempty"`       // who may sign the next ones, as text; empty: those that may until now
+	KeysSince  int64             `json:"keys_since,omitempty"` // the generation from which on it named these keys
+	Edges      []Edge            `json:"edges,omitempty"`      // the packs of the store: how to get from one release to another
+	Rollout    *Rollout          `json:"rollout,omitempty"`    // another release, for a part of the members: see For
+	Hold       *Hold             `json:"hold,omitempty"`       // nobody publishes; nil: everybody may
 }
 
 // Hold is why nobody publishes now. A rollback goes through.
@@ -186,6 +187,9 @@ func (p Pointer) validate() error {
 	if h := p.Hold; h != nil && (h.Why == "" || max(len(h.Why), len(h.By)) > mostText) {
 		return errors.New("a hold that does not say why, or at great length")
 	}
+	if p.KeysSince != 0 && generation.Check(p.KeysSince) != nil {
+		return generation.Check(p.KeysSince)
+	}
 	if h := p.Holds(); generation.Check(h.Generation) != nil || !manifest.ValidID(h.Release) || !manifest.ValidDigest(h.Digest) {
 		return errors.New("it does not say what its snapshot holds")
 	}
@@ -220,7 +224,7 @@ func (p Pointer) Render() []byte {
 		return []byte(p.Snapshots[""] + "\n")
 	}
 	p.Schema = Schema
-	p.Edges, p.Keys, p.SnapshotOf, p.Rollout = nil, nil, nil, nil // what only a signed one may say
+	p.Edges, p.Keys, p.KeysSince, p.SnapshotOf, p.Rollout = nil, nil, 0, nil, nil // what only a signed one may say
 	data, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
 		// Only a Created outside of the years 0 to 9999 gets here; what is returned then is refused

@@ -51,7 +51,7 @@ func (s *Store) SignFound(ctx context.Context, f Found) error {
 		return errors.New("sign the pointer: there is no key, or no pointer")
 	}
 	next := f.Pointer
-	next.Keys = nil
+	next.Keys, next.KeysSince = nil, 0
 	next.Revision++
 	data, err := s.render(next)
 	if err != nil {

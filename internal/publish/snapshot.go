@@ -44,9 +44,15 @@ func (r *run) startsWith(id string, of *pointer.Held) {
 // leadHere fills in the edges of the next pointer, and the newest snapshot that they lead there
 // from. false: there is none.
 func (r *run) leadHere(ctx context.Context) (bool, error) {
-	r.next.Keys = r.Keys
-	// A snapshot from before the keys does not have them: who boots from it could believe no pack.
-	if r.before.Generation == 0 || !slices.Equal(r.before.Keys, r.Keys) {
+	r.next.Keys, r.next.KeysSince = r.Keys, r.before.KeysSince
+	if same := slices.Equal(r.before.Keys, r.Keys); !same {
+		r.next.KeysSince = r.next.Generation
+		// A snapshot of before that has none of the keys: who boots from it could believe no pack.
+		if !slices.ContainsFunc(r.before.Keys, func(key string) bool { return slices.Contains(r.Keys, key) }) {
+			return false, nil
+		}
+	}
+	if r.before.Generation == 0 {
 		return false, nil
 	}
 	listed := r.listLater(ctx)

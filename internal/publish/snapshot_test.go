@@ -93,20 +93,37 @@ func TestReleaseThatNoPackLeadsToGetsItsSnapshotFirst(t *testing.T) {
 	}
 }
 
-// The snapshot from before the keys does not have them, so who boots from it could believe no pack.
-func TestFirstPublishWithAKeyWaitsForItsSnapshot(t *testing.T) {
+// A snapshot that has none of the keys that sign is no beginning: who boots from it could believe
+// no pack. While a key is rotated it has one of the two.
+func TestPublishWithOtherKeysWaitsForItsSnapshot(t *testing.T) {
 	w := newWorld("a")
-	for n, want := range []string{"flip r2 at 2 snapshot completed commit", "pack r2 r3 commit flip r3 at 3 snapshot"} {
-		w.log, w.source = nil, fmt.Sprint("d", n+2)
+	for n, tc := range []struct {
+		keys  []string
+		waits bool
+		since int64
+	}{
+		{[]string{"old"}, true, 2}, {[]string{"old"}, false, 2},
+		{[]string{"new", "old"}, false, 4}, {[]string{"new", "old"}, false, 4}, {[]string{"new"}, false, 6},
+		{[]string{"another"}, true, 7},
+	} {
+		number := n + 2
+		want := fmt.Sprintf("pack r%d r%d commit flip r%[2]d at %[2]d snapshot", number-1, number)
+		if tc.waits {
+			want = fmt.Sprintf("flip r%d at %[1]d snapshot completed commit", number)
+		}
+		w.log, w.source = nil, fmt.Sprint("d", number)
 		synctest.Test(t, func(t *testing.T) {
 			p := w.publisher()
-			p.Keys = []string{"key"}
+			p.Keys = tc.keys
 			if _, err := p.Publish(t.Context(), "source"); err != nil {
 				t.Error(err)
 			}
 		})
-		if got := strings.Join(w.did("pack", "flip", "snapshot", "completed", "commit"), " "); got != want || !slices.Equal(w.pointer.Keys, []string{"key"}) {
-			t.Errorf("publish %d did %s, want %s; keys %v", n+1, got, want, w.pointer.Keys)
+		if got := strings.Join(w.did("pack", "flip", "snapshot", "completed", "commit"), " "); got != want {
+			t.Errorf("publish %d did %s, want %s", number, got, want)
+		}
+		if !slices.Equal(w.pointer.Keys, tc.keys) || w.pointer.KeysSince != tc.since {
+			t.Errorf("publish %d: keys %v since %d, want %v since %d", number, w.pointer.Keys, w.pointer.KeysSince, tc.keys, tc.since)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -82,9 +83,9 @@ func (l *left) snapshot(id string, generation int, release, store string) types.
 		Tags: []types.Tag{tag("role", "release"), tag("generation", fmt.Sprint(generation)), tag("release", release), tag("store", store)}}
 }
 
-func (l *left) says(t *testing.T, p pointer.Pointer, by pointer.SecretKey) {
+func (l *left) says(t *testing.T, p pointer.Pointer, by ...pointer.SecretKey) {
 	t.Helper()
-	document, err := p.Sign(by)
+	document, err := p.Sign(by...)
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(l.place, "release.json"), document, 0o644))
 }
@@ -123,6 +124,44 @@ func TestJoin(t *testing.T) {
 	}
 	if len(l.volumes) != 1 {
 		t.Errorf("%d volumes", len(l.volumes))
+	}
+}
+
+// TestJoinGoesAlongWithARotation: a server without the secret key believes the new one once a
+// pointer that the old one signed, too, has named it, and only then.
+func TestJoinGoesAlongWithARotation(t *testing.T) {
+	l := lost(t)
+	i := l.joins(Wish{Join: true})
+	_, err := i.Init(t.Context())
+	must(t, err)
+	t.Cleanup(func() { l.unmount(i) })
+	newer, err := pointer.NewKey()
+	must(t, err)
+	old, next := l.secret.Public(), newer.Public()
+	keys := Keys{i.SigningKey, opened(t, i.MountPoint)}
+	for n, tc := range []struct {
+		names []pointer.PublicKey
+		by    []pointer.SecretKey
+		want  []pointer.PublicKey // that it believes then
+		fails bool
+	}{
+		{[]pointer.PublicKey{next}, []pointer.SecretKey{newer}, []pointer.PublicKey{old}, true},
+		{[]pointer.PublicKey{next, old}, []pointer.SecretKey{newer, l.secret}, []pointer.PublicKey{next, old}, false},
+		{[]pointer.PublicKey{next}, []pointer.SecretKey{newer}, []pointer.PublicKey{next}, false},
+		{[]pointer.PublicKey{old}, []pointer.SecretKey{l.secret}, []pointer.PublicKey{next}, true},
+	} {
+		l.pointer.Keys, l.pointer.Revision = texts(tc.names), int64(n+3)
+		l.says(t, l.pointer, tc.by...)
+		if _, err := l.joins(Wish{Join: true}).Init(t.Context()); (err != nil) != tc.fails {
+			t.Errorf("%d: %v", n, err)
+		}
+		known, err := readPublicKeys(keys.publicPath())
+		must(t, err)
+		lines, err := keys.On.Keys()
+		must(t, err)
+		if !slices.Equal(known, tc.want) || !slices.Equal(lines, texts(tc.want)) {
+			t.Errorf("%d: it believes %s, its volume %v", n, IDs(known), lines)
+		}
 	}
 }
 

@@ -248,6 +248,16 @@ func TestDoctorTellsWhetherThePointerIsSigned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	other, err := pointer.NewKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Keys = []string{other.Public().String(), secret.Public().String()}
+	rotating, err := p.Sign(other, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Keys = nil
 	trusted, foreign := store+":"+secret.Public().String(), "fedcba9876543210:"+secret.Public().String()
 	for _, tc := range []struct {
 		name, document, trusted string
@@ -258,6 +268,7 @@ func TestDoctorTellsWhetherThePointerIsSigned(t *testing.T) {
 		{"unsigned", string(p.Render()), "", 0, doctor.OK, doctor.OK},
 		{"signed by a trusted key", string(signed), trusted, 7, doctor.OK, doctor.OK},
 		{"trusted for another store", string(signed), foreign, 0, doctor.OK, doctor.Fail},
+		{"signed by a trusted key, and another one comes", string(rotating), trusted, 0, doctor.OK, doctor.Warn},
 		{"unsigned, and keys are set", string(p.Render()), trusted, 0, doctor.OK, doctor.Fail},
 		{"a generation below the least", string(signed), "", 8, doctor.Fail, doctor.OK},
 	} {

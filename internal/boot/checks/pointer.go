@@ -3,6 +3,7 @@ package checks
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/pointer"
@@ -69,6 +70,9 @@ func (c *Checks) signature(context.Context) doctor.Finding {
 	case p.CheckTrusted(c.settings.Trusted) != nil:
 		return doctor.Failure("find out who wrote the pointer, and with which key; if it is right, add its key to trusted-keys",
 			"%s", short(p.CheckTrusted(c.settings.Trusted)))
+	case len(p.NotTrusted(c.settings.Trusted)) > 0:
+		return doctor.Warning("add to trusted-keys: "+strings.Join(p.NotTrusted(c.settings.Trusted), ", "),
+			"the pointer names keys that trusted-keys does not: the store's key is being rotated, and this member will not know the new one")
 	case len(c.settings.Trusted) > 0:
 		return doctor.Fine("the pointer is signed by one of trusted-keys")
 	case p.Schema == pointer.Signed:
