@@ -182,10 +182,10 @@ func TestReceiveStagesAndActivates(t *testing.T) {
 	}
 	hooks := t.TempDir()
 	script := "#!/bin/sh\necho $EBS_RELEASE_GENERATION $HTTP_PROXY > " + hooks + "/saw\n"
-	if err := os.WriteFile(hooks+"/50-reload", []byte(script), 0o755); err != nil {
+	if err := errors.Join(os.Mkdir(hooks+"/activate.d", 0o755), os.WriteFile(hooks+"/activate.d/50-reload", []byte(script), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	answers := a.receive(t, string(stage)+"\n"+activate(5)+activate(4)+"{\"do\":\"dance\"}\n", "--hooks", hooks)
+	answers := a.receive(t, string(stage)+"\n"+activate(5)+activate(4)+"{\"do\":\"dance\"}\n", "--programs", hooks)
 	if got, err := os.ReadFile(hooks + "/saw"); err != nil || string(got) != "5\n" {
 		t.Errorf("after a stage a program saw %q, %v: how the store is reached is not for it", got, err)
 	}

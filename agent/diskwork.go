@@ -72,7 +72,7 @@ type diskAnswer struct {
 	Major, Minor uint32          `json:",omitempty"`
 	Generation   int64           `json:",omitempty"`
 	Release      string          `json:",omitempty"`
-	Done         bool            `json:",omitempty"` // the programs that follow an activation have succeeded
+	Done         bool            `json:",omitempty"` // as boot.Tree's Holding has it
 	Status       status.Status   `json:",omitzero"`
 }
 
@@ -173,6 +173,10 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 			return a, err
 		}
 		a.Generation, a.Release, a.Done = volume.Holding()
+		if r.Point == "" { // what starts after it reads this release
+			drained, err := volume.Drained()
+			a.Done = err == nil && !drained
+		}
 	case doObserve:
 		a.Status = r.Status
 		err = observeVolume(&a.Status)
@@ -196,9 +200,9 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 }
 
 // mark leaves the mark of an activation that is done on what is about to be placed: whatever starts
-// from here on reads this release, so nothing is left for activate.d to tell anybody. Without it
-// the next `up` says that programs are still to run, and a converge runs them: no reason not to
-// serve.
+// from here on reads this release, so nothing is left for activate.d to tell anybody, unless
+// drain.d had told somebody (a load balancer) before the machine went down. Without the mark the
+// next `up` says that programs are still to run, and a converge runs them: no reason not to serve.
 func (w *diskWork) mark(ctx context.Context) {
 	err := func() error {
 		v, err := release.Open(w.prepared.Root())
@@ -206,6 +210,9 @@ func (w *diskWork) mark(ctx context.Context) {
 			return err
 		}
 		defer func() { _ = v.Close() }()
+		if drained, err := v.Drained(); err != nil || drained {
+			return err
+		}
 		n, id, err := v.Fence()
 		if err != nil || n == 0 {
 			return err

@@ -17,7 +17,8 @@ func (p *program) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Check everything that a boot needs, and say what to do",
 		Long: `Check everything that a boot needs: the metadata service, the role's rights
-(with DryRun), the pointer, the snapshot, the mount point, the unit. Each check
+(with DryRun), the pointer, the snapshot, the mount point, the unit; and the
+programs that run around a new release. Each check
 prints one line: ok, warn (the boot may work all the same) or FAIL, with what to
 do. Nothing is changed, and it works before a release exists. Exit 1: a check
 failed.`,
@@ -27,11 +28,12 @@ failed.`,
 			if err != nil {
 				return err
 			}
-			return p.diagnose(cmd.Context(), checks.New(checks.Settings{
+			list := checks.New(checks.Settings{
 				Pointer: values.Get("pointer"), Trusted: values.List("trusted-keys"), Least: int64(values.Int("min-generation")),
 				ConfigFile: defaultConfigFile, RunDir: p.runDir,
 				Volume: requestOf(releaseVolumeOf("", "", "", values), "", values),
-			}).List())
+			}).List()
+			return p.diagnose(cmd.Context(), append(list, p.checkPrograms(programsFolder)))
 		},
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/activation"
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
 	"ebs-release/internal/config"
@@ -22,7 +23,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-const activateUnit = "ebs-release-activate.service"
+// The units that run programs.
+const (
+	activateUnit = "ebs-release-activate.service"
+	beforeUnit   = "ebs-release-before@%s.service" // as before has it
+)
 
 func (p *program) followCommand() *cobra.Command {
 	var keep int
@@ -31,9 +36,11 @@ func (p *program) followCommand() *cobra.Command {
 		Short: "Look at the pointer again and again, and go where it goes",
 		Long: `Ask the store for the pointer every follow-interval, and bring this member to
 the release that it names: fetch the packs, make the new tree beside the one
-that is served, ask once more, make it the current one, start
-` + activateUnit + `, which runs the programs in
-/etc/ebs-release/activate.d, and report to the publisher. The unit
+that is served, have the programs in /etc/ebs-release/stage.d look at it, ask
+once more, run those of drain.d, make it the current one, run those of
+activate.d and ready.d, and report to the publisher. The programs run in units
+of their own, ebs-release-before@.service and
+` + activateUnit + `. The unit
 ebs-release-follow.service runs this, and nobody has to log in to this member.
 
 Only a pointer that is signed by a trusted key, and that does not go back,
@@ -61,7 +68,7 @@ func (p *program) follow(ctx context.Context, keep int) error {
 		return asRoot(err)
 	}
 	f := follow.Follower{
-		Store: fetcher, Member: &follower{program: p, values: values, log: log}, Trusted: values.List("trusted-keys"),
+		Store: fetcher, Member: &follower{program: p, values: values, log: log, programs: programsFolder}, Trusted: values.List("trusted-keys"),
 		Least: int64(values.Int("min-generation")), Keep: keep, Interval: followInterval(values), Log: log,
 	}
 	before, err := p.lastSeen()
@@ -118,11 +125,12 @@ func (p *program) lastSeen() (status.Follow, error) {
 // follower is follow.Member.
 type follower struct {
 	*program
-	values  config.Values
-	log     *slog.Logger
-	account *account         // nil: nothing was reported yet
-	me      pointer.Instance // once asked: an instance stays where it is
-	said    string           // to systemd
+	values   config.Values
+	log      *slog.Logger
+	programs string           // the directory that holds theirs
+	account  *account         // nil: nothing was reported yet
+	me       pointer.Instance // once asked: an instance stays where it is
+	said     string           // to systemd
 }
 
 func (f *follower) Volume(ctx context.Context) (*release.Volume, string, error) {
@@ -142,9 +150,33 @@ func (f *follower) Who(ctx context.Context) (pointer.Instance, error) {
 
 // RunPrograms has systemd run them, in a unit that is not hardened as this one is.
 func (f *follower) RunPrograms(ctx context.Context) error {
+	return f.startUnit(ctx, activateUnit)
+}
+
+// Stage is follow.Member's.
+func (f *follower) Stage(ctx context.Context, p pointer.Pointer) error {
+	_, err := f.runBefore(ctx, activation.StageFolder, p)
+	return err
+}
+
+// Drain is follow.Member's.
+func (f *follower) Drain(ctx context.Context, p pointer.Pointer) (bool, error) {
+	return f.runBefore(ctx, activation.DrainFolder, p)
+}
+
+// runBefore starts a unit only where there are programs for it.
+func (f *follower) runBefore(ctx context.Context, folder string, p pointer.Pointer) (ran bool, err error) {
+	if !(activation.Programs{Folder: f.programs}).Has(folder) {
+		return false, nil
+	}
+	return true, f.startUnit(ctx, fmt.Sprintf(beforeUnit, before(folder, p)))
+}
+
+// startUnit has systemd run programs, and says what they said.
+func (f *follower) startUnit(ctx context.Context, unit string) error {
 	stale := f.runDir.ForgetPrograms() // the unit may not start at all, and then nobody replaces it
 	said := &output.Ends{}
-	cmd := exec.CommandContext(ctx, "systemctl", "start", activateUnit)
+	cmd := exec.CommandContext(ctx, "systemctl", "start", unit)
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = said, said, time.Second
 	err := cmd.Run()
 	if err == nil || ctx.Err() != nil {
@@ -154,7 +186,7 @@ func (f *follower) RunPrograms(ctx context.Context) error {
 		return advice.Parse(ended.Error)
 	}
 	answer := strings.Join(strings.Fields(said.String()), " ")
-	return advice.Try(fmt.Errorf("systemctl start %s: %w: %s", activateUnit, err, answer), "journalctl -u %s", activateUnit)
+	return advice.Try(fmt.Errorf("systemctl start %s: %w: %s", unit, err, answer), "journalctl -u %s", unit)
 }
 
 // reportLimit is for one report; a later look tries again.

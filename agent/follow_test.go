@@ -10,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 )
@@ -55,7 +57,7 @@ func fileMode(t *testing.T, path string) os.FileMode {
 func TestActivateRunsAsTheOwnerOfTheTree(t *testing.T) {
 	a, v, hooks, ran, fail := pending(t)
 	must(t, os.WriteFile(fail, nil, 0o644))
-	code, _, stderr := a.do(t, "activate", "--hooks", hooks)
+	code, _, stderr := a.do(t, "activate", "--programs", filepath.Dir(hooks))
 	if code != exit.Failed || !strings.Contains(stderr, "50-reload ended with exit code 7: no such socket") {
 		t.Errorf("exit %d, %s", code, stderr)
 	}
@@ -67,7 +69,7 @@ func TestActivateRunsAsTheOwnerOfTheTree(t *testing.T) {
 	}
 	must(t, os.Remove(fail))
 	for range 2 { // the second time there is nothing to do
-		if code, stdout, stderr := a.do(t, "activate", "--hooks", hooks); code != exit.Done || stdout != "all programs have succeeded for generation 5\n" {
+		if code, stdout, stderr := a.do(t, "activate", "--programs", filepath.Dir(hooks)); code != exit.Done || stdout != "all programs have succeeded for generation 5\n" {
 			t.Errorf("exit %d, %s%s", code, stdout, stderr)
 		}
 	}
@@ -83,7 +85,7 @@ func TestActivateRunsAsTheOwnerOfTheTree(t *testing.T) {
 		t.Errorf("it ran:\n%swant\n%s", text, want)
 	}
 	must(t, a.runDir.Write(status.Status{State: status.Booting}))
-	if code, _, _ := a.do(t, "activate", "--hooks", hooks); code != exit.Unchanged {
+	if code, _, _ := a.do(t, "activate", "--programs", filepath.Dir(hooks)); code != exit.Unchanged {
 		t.Errorf("while a boot is under way: exit %d", code)
 	}
 }
@@ -95,7 +97,7 @@ func TestActivateGivesProgramsAPlainEnvironment(t *testing.T) {
 	for _, name := range []string{"HTTP_PROXY", "AWS_SECRET_ACCESS_KEY", "EBS_RELEASE_POINTER", "HOME", "LANG"} {
 		t.Setenv(name, "/of-the-agent")
 	}
-	if code, _, stderr := a.do(t, "activate", "--hooks", hooks); code != exit.Done {
+	if code, _, stderr := a.do(t, "activate", "--programs", filepath.Dir(hooks)); code != exit.Done {
 		t.Fatalf("exit %d, %s", code, stderr)
 	}
 	text, err := os.ReadFile(ran)
@@ -231,5 +233,82 @@ func TestFollowInterval(t *testing.T) {
 		if code, _, _ := a.do(t, args...); code != exit.Usage {
 			t.Errorf("%v: exit %d", args, code)
 		}
+	}
+}
+
+// The programs before a flip run in a unit whose name says for what, and none is started for
+// nothing. What it does is what its agent does.
+func TestFollowHasSystemdRunTheProgramsBefore(t *testing.T) {
+	a, v, hooks, ran, _ := pending(t)
+	folder := filepath.Dir(hooks)
+	made, err := v.Current()
+	must(t, err)
+	must(t, os.WriteFile(folder+"/source/file", []byte("two"), 0o644))
+	next, err := v.Ingest(t.Context(), folder+"/source", time.Now().Add(time.Hour), gc.Wanted{Keep: 3})
+	must(t, err)
+	bin := t.TempDir()
+	must(t, os.WriteFile(bin+"/systemctl", []byte("#!/bin/sh\necho \"$@\" > "+bin+"/asked\n"), 0o755))
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	f := &follower{program: &a.program, log: slog.New(slog.DiscardHandler), programs: folder}
+	to := pointer.Pointer{Generation: 6, Release: next.ID, Digest: next.Digest}
+	if drained, err := f.Drain(t.Context(), to); drained || err != nil {
+		t.Errorf("without a program: %v, %v", drained, err)
+	}
+	for _, name := range []string{"stage.d", "drain.d"} {
+		must(t, os.Mkdir(folder+"/"+name, 0o755))
+		script := fmt.Sprintf("#!/bin/sh\necho %s $(id -u) $(cat $EBS_RELEASE_STAGED/file) $EBS_RELEASE_PREVIOUS >> %s\necho no; exit 7\n", name, ran)
+		must(t, os.WriteFile(folder+"/"+name+"/10-a", []byte(script), 0o755))
+	}
+	drained, err := f.Drain(t.Context(), to)
+	asked, readErr := os.ReadFile(bin + "/asked")
+	unit, ok := strings.CutPrefix(string(asked), "start ebs-release-before@")
+	if !drained || err != nil || readErr != nil || !ok || unit != "drain.d:6:"+next.ID+".service\n" {
+		t.Errorf("%v, %v, it asked for %s", drained, err, asked)
+	}
+	for _, arg := range []string{"stage.d:6:" + next.ID, strings.TrimSuffix(strings.TrimSpace(unit), ".service")} {
+		code, _, stderr := a.do(t, "before", arg, "--programs", folder)
+		if ended, err := a.runDir.ReadPrograms(); code != exit.Failed || err != nil || !strings.Contains(ended.Error, "10-a ended with exit code 7: no") {
+			t.Errorf("%s: exit %d, %s, %+v, %v", arg, code, stderr, ended, err)
+		}
+	}
+	text, err := os.ReadFile(ran)
+	must(t, err)
+	if want := fmt.Sprintf("stage.d %d two %s\ndrain.d %[1]d two %[2]s\n", treeOwner, made); string(text) != want {
+		t.Errorf("it ran:\n%swant\n%s", text, want)
+	}
+	if drained, err := v.Drained(); err != nil || !drained {
+		t.Errorf("drained %v, %v", drained, err)
+	}
+	if code, _, stderr := a.do(t, "activate", "--programs", folder); code != exit.Done { // what is served comes back
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+	if drained, err := v.Drained(); err != nil || drained {
+		t.Errorf("drained %v, %v", drained, err)
+	}
+	for _, arg := range []string{"", "stage.d", "activate.d:6:" + next.ID, "drain.d:0x6:" + next.ID, "drain.d:6:../../etc"} {
+		if code, _, _ := a.do(t, "before", arg, "--programs", folder); code != exit.Usage {
+			t.Errorf("%q: exit %d", arg, code)
+		}
+	}
+}
+
+func TestDoctorLooksAtPrograms(t *testing.T) {
+	a, _, hooks, _, _ := pending(t)
+	look := a.checkPrograms(filepath.Dir(hooks)).Do
+	if f := look(t.Context()); f.State != doctor.OK || f.Says != "activate.d: 50-reload" {
+		t.Errorf("%s", f)
+	}
+	must(t, os.Chmod(hooks+"/50-reload", 0o644))
+	if f := look(t.Context()); f.State != doctor.Warn || !strings.Contains(f.String(), "50-reload: not executable, and so not run. Try: chmod 755") {
+		t.Errorf("%s", f)
+	}
+	must(t, os.Chmod(hooks+"/50-reload", 0o755))
+	must(t, os.Chown(hooks+"/50-reload", treeOwner, 0))
+	if f := look(t.Context()); f.State != doctor.OK {
+		t.Errorf("%s", f)
+	}
+	must(t, os.Chown(hooks+"/50-reload", treeOwner+1, 0))
+	if f := look(t.Context()); f.State != doctor.Fail || !strings.Contains(f.String(), "not run. Try: let root or the owner") {
+		t.Errorf("%s", f)
 	}
 }

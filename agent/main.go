@@ -76,7 +76,7 @@ Treat any other code as failure.`,
 	p.addSettings(root.PersistentFlags())
 	complete(root)
 	root.AddCommand(
-		p.upCommand(), p.statusCommand(), p.waitCommand(), p.receiveCommand(), p.followCommand(), p.activateCommand(),
+		p.upCommand(), p.statusCommand(), p.waitCommand(), p.receiveCommand(), p.followCommand(), p.activateCommand(), p.beforeCommand(),
 		p.verifyCommand(), p.fenceCommand(),
 		p.doctorCommand(), p.configCommand(), cli.TryWriteCommand(), p.diskWorkCommand(),
 	)

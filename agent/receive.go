@@ -29,23 +29,30 @@ stage     fetches the packs that it names from the store of this machine's
           pointer, and makes the new release beside the one before; unchanged
           files become hard links to it. When there is no room, the releases
           that are needed least are deleted. As root, which sees whether
-          anybody uses a tree, the oldest tree is made into the new one.
-activate  makes the release the current one, runs the programs in
-          /etc/ebs-release/activate.d, and deletes releases that are not needed
-          any more.
+          anybody uses a tree, the oldest tree is made into the new one. Then
+          the programs in /etc/ebs-release/stage.d look at it: when one fails,
+          the release is not taken.
+activate  runs the programs in drain.d, if another release is current, makes the
+          release the current one, runs the programs in activate.d, and those in
+          ready.d until all of them succeed, and deletes releases that are not
+          needed any more. When a program of drain.d fails, what is current
+          stays, and those of activate.d and ready.d run for it again.
 verify    reads every file of a release.
 
 The programs run as the same user, in the order of their names, for example to
 reload a service. They get EBS_RELEASE_GENERATION, EBS_RELEASE_ID,
-EBS_RELEASE_PATH and EBS_RELEASE_PREVIOUS. When one fails, the release is active
-all the same; the publisher names the member and the program, and the next
-activation of the same generation runs all of them again. Once all of them have
-succeeded for a generation, they do not run again for it; only a power cut may
-make them run twice.`,
+EBS_RELEASE_PATH and EBS_RELEASE_PREVIOUS; before the release is current,
+EBS_RELEASE_STAGED is its directory. When one of activate.d fails, or ready.d
+does not succeed within ready-timeout, the release is active all the same; the
+publisher names the member and the program, and the next activation of the same
+generation runs all of them again. Once all of them have succeeded for a
+generation, they do not run again for it; only a power cut may make them run
+twice.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		r.Hooks.Inherit = os.Environ() // before packs adds what only the store needs
+		r.Programs.Ready = p.readyTimeout()
+		r.Programs.Inherit = os.Environ() // before packs adds what only the store needs
 		r.Log = p.logger()
 		r.Packs = p.packs()
 		r.Who = p.whoSoon
@@ -53,7 +60,7 @@ make them run twice.`,
 		return r.Run(cmd.Context(), p.stdin, p.stdout)
 	}
 	addKeepFlag(cmd, &r.Keep, "how many releases to keep on the volume, for a publisher that does not say it")
-	addHookFlags(cmd, &r.Hooks)
+	addProgramFlags(cmd, &r.Programs)
 	return cmd
 }
 

@@ -104,8 +104,8 @@ func observeVolume(s *status.Status) error {
 	}
 	done, err := v.ProgramsDone()
 	if s.Pending = s.Generation > 0 && (err != nil || !done); s.Pending && s.Warning == "" {
-		s.Warning = advice.Text("a program of activate.d has not succeeded for this release: the application may still serve the one before",
-			"ebs-release converge, on the release server")
+		s.Warning = advice.Text("a program of activate.d has not succeeded for this release: the application may still serve the one before, "+
+			"or be out of service after drain.d", "ebs-release converge, on the release server")
 	}
 	s.Release, err = v.Current()
 	return err

@@ -78,6 +78,8 @@ func lifeOfDeb(t *testing.T, tree tree, v1, v2 map[string]string) {
 	}
 	dpkg("--install", v1["ebs-release-agent.deb"], v1["ebs-release.deb"])
 	tree.has(t, enabledAgent, "etc/ebs-release/agent.toml", "etc/ebs-release/publisher.toml", "var/lib/ebs-release/pointer",
+		"etc/ebs-release/stage.d", "etc/ebs-release/drain.d", "etc/ebs-release/activate.d", "etc/ebs-release/ready.d",
+		"etc/ebs-release/publish.d/before", "etc/ebs-release/publish.d/verify", "etc/ebs-release/publish.d/after",
 		"usr/share/doc/ebs-release/operations.md", "usr/share/doc/ebs-release-agent/operations.md",
 		"usr/share/doc/ebs-release/reference.md", "usr/share/doc/ebs-release-agent/reference.md")
 	tree.hasNot(t, enabledServe)

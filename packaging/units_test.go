@@ -24,6 +24,7 @@ var ourUnits = []string{
 	"../systemd/ebs-release.target",
 	"../systemd/ebs-release-follow.service",
 	"../systemd/ebs-release-activate.service",
+	"../systemd/ebs-release-before@.service",
 	"units/ebs-release-serve.socket",
 	"units/ebs-release-serve.service",
 	"units/ebs-release-gc.service",
@@ -223,7 +224,7 @@ func bootRoot(t *testing.T, distribution string) string {
 // in our units.
 func verify(t *testing.T, root string) string {
 	t.Helper()
-	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-follow.service", "ebs-release-activate.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service"}
+	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-follow.service", "ebs-release-activate.service", "ebs-release-before@drain.d:42:20261122T231500Z-9f31c0de77aa.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service"}
 	out, err := exec.Command("systemd-analyze", units...).CombinedOutput()
 	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
 		t.Fatal(err)
@@ -310,7 +311,9 @@ func TestACrashIsNoWrongConfiguration(t *testing.T) {
 
 // What only root may read there, such as keys, is not for programs of the owner of the tree.
 func TestProgramsDoNotGetTheAgentsEnvironment(t *testing.T) {
-	if unit := read(t, "../systemd/ebs-release-activate.service"); regexp.MustCompile(`(?m)^EnvironmentFile=`).MatchString(unit) {
-		t.Error("ebs-release-activate.service reads an EnvironmentFile=")
+	for _, name := range []string{"ebs-release-activate.service", "ebs-release-before@.service"} {
+		if unit := read(t, "../systemd/"+name); regexp.MustCompile(`(?m)^EnvironmentFile=`).MatchString(unit) {
+			t.Errorf("%s reads an EnvironmentFile=", name)
+		}
 	}
 }

@@ -1,6 +1,11 @@
 // Package activation makes a release the current one on a volume that is served, and runs the
-// programs (activate.d) that follow. Whoever decides that it is time for that is the caller: a push
-// or the member itself.
+// operator's programs around that (Programs). Whoever decides that it is time for that is the
+// caller: a push or the member itself.
+//
+// One rule keeps an application in service: before the first program of drain.d runs, the mark on
+// the volume says so, and it says so until all programs of activate.d and ready.d have succeeded for
+// what is current, be that the new release or, where the flip did not come, the one before. Whoever
+// finds the volume without its mark runs them.
 package activation
 
 import (
@@ -9,7 +14,6 @@ import (
 	"fmt"
 
 	"ebs-release/internal/exit"
-	"ebs-release/internal/hook"
 	"ebs-release/internal/release"
 )
 
@@ -19,56 +23,110 @@ type Target struct {
 	Generation      int64
 }
 
-// Run flips, runs the programs, and leaves the mark that they have succeeded. Without an error it
-// follows from the mark that they have; who asks again for the same generation, and finds no mark,
-// has them run again. Where the release is current already, under an earlier generation, and they
-// have succeeded for that, there is nothing that they could tell anybody. The error of a program is
-// a *hook.Failure: the release is active all the same.
-func Run(ctx context.Context, v *release.Volume, hooks hook.Dir, to Target) error {
+// Run drains, flips, runs the programs, and leaves the mark that they have succeeded. Without an
+// error it follows from the mark that they have; who asks again for the same generation, and finds
+// no mark, has them run again. Where the release is current already, under an earlier generation,
+// and they have succeeded for that, there is nothing that they could tell anybody. The error of a
+// program is a *hook.Failure: the release is active all the same. It is ErrRefused where a program
+// of drain.d failed: then the release is not active, and what was current is in service again, or
+// the error says why not.
+func Run(ctx context.Context, v *release.Volume, p Programs, to Target) error {
+	if drains, err := p.drains(v, to); err != nil {
+		return err
+	} else if !drains {
+		if err := flip(ctx, v, to); err != nil {
+			return err
+		}
+		return locked(ctx, v, func() error { return p.complete(ctx, v, to.Release, to.Generation) })
+	}
+	// The programs of an earlier activation may not put into service what these take out.
+	return locked(ctx, v, func() error {
+		if err := v.MayActivate(to.Release, to.Digest, to.Generation); err != nil {
+			return Fenced(err)
+		}
+		err := p.drain(ctx, v, to)
+		if err == nil {
+			err = flip(ctx, v, to)
+		}
+		if err == nil {
+			return p.complete(ctx, v, to.Release, to.Generation)
+		}
+		// Also when the publisher or systemd has no more patience: nobody else would.
+		if back := p.resume(context.WithoutCancel(ctx), v); back != nil {
+			// Not wrapped: the error of a program would say that the new release is active.
+			err = fmt.Errorf("%w; and the one before was not put into service again: %s", err, back.Error())
+		}
+		return err
+	})
+}
+
+func flip(ctx context.Context, v *release.Volume, to Target) error {
 	activate := v.Activate
 	if current, err := v.Current(); err != nil {
 		return err
 	} else if current == to.Release {
 		activate = v.Raise
 	}
-	if err := activate(ctx, to.Release, to.Digest, to.Generation); err != nil {
-		return Fenced(err)
-	}
-	return programs(ctx, v, hooks, to.Release, to.Generation)
+	return Fenced(activate(ctx, to.Release, to.Digest, to.Generation))
 }
 
-// Pending runs the programs for what is active on the volume, unless they have all succeeded for
+// Drain is the first part of Run, for who flips by itself: with an error, too, it has to see to it
+// that Pending runs.
+func Drain(ctx context.Context, v *release.Volume, p Programs, to Target) error {
+	return locked(ctx, v, func() error {
+		if err := v.MayActivate(to.Release, to.Digest, to.Generation); err != nil {
+			return Fenced(err)
+		}
+		return p.drain(ctx, v, to)
+	})
+}
+
+// Pending runs the programs for what is current on the volume, unless they have all succeeded for
 // it. Errors are those of Run.
-func Pending(ctx context.Context, v *release.Volume, hooks hook.Dir) error {
-	n, id, err := v.Fence()
-	if err != nil || n == 0 {
-		return err
-	}
-	return programs(ctx, v, hooks, id, n)
+func Pending(ctx context.Context, v *release.Volume, p Programs) error {
+	return locked(ctx, v, func() error { return p.resume(ctx, v) })
 }
 
-func programs(ctx context.Context, v *release.Volume, hooks hook.Dir, id string, n int64) error {
-	// From here on one after the other: those of an activation whose caller is gone may still be
-	// running.
+// locked does something while no other process runs programs here: those of an activation whose
+// caller is gone may still be running.
+func locked(ctx context.Context, v *release.Volume, do func() error) error {
 	unlock, err := v.LockPrograms(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	return do()
+}
+
+// complete is what follows a flip.
+func (p Programs) complete(ctx context.Context, v *release.Volume, id string, n int64) error {
 	if err := v.CheckActive(id, n); err != nil { // a newer one came while this one waited
 		return Fenced(err)
 	}
 	if done, err := v.ProgramsDone(); err != nil || done {
 		return err
 	}
-	hooks.Env = []string{
-		fmt.Sprintf("EBS_RELEASE_GENERATION=%d", n), "EBS_RELEASE_ID=" + id,
-		"EBS_RELEASE_PATH=" + v.Root() + "/current", "EBS_RELEASE_PREVIOUS=" + v.Previous(),
-	}
-	if err := hooks.Run(ctx); err != nil {
-		return fmt.Errorf("run %s: %w", hooks.Path, err)
+	if err := p.serve(ctx, v, id, n); err != nil {
+		return err
 	}
 	return Fenced(v.MarkDone(ctx, id, n))
+}
+
+// resume is complete for whatever is current. Where the power went, or the disk was full, between
+// the fence and the flip, that is another release than the fence has: it serves, and gets no mark.
+func (p Programs) resume(ctx context.Context, v *release.Volume) error {
+	n, id, err := v.Fence()
+	if err != nil || n == 0 {
+		return err
+	}
+	current, err := v.Current()
+	switch {
+	case err != nil:
+		return err
+	case current == id || current == "":
+		return p.complete(ctx, v, id, n)
+	}
+	return errors.Join(p.serve(ctx, v, current, n), v.CheckActive(id, n))
 }
 
 // Fenced gives the error of a fence its exit code.

@@ -29,22 +29,22 @@ func volume(t *testing.T) *release.Volume {
 
 // installed is a volume with a release that can be activated, and a directory of programs with one
 // that counts its runs, and fails while a file is there.
-func installed(t *testing.T) (hooks hook.Dir, tree *release.Volume, in release.Ingested, ran func() int, fail string) {
+func installed(t *testing.T) (programs Programs, tree *release.Volume, in release.Ingested, ran func() int, fail string) {
 	t.Helper()
 	tree = volume(t)
 	dir := t.TempDir()
-	source, programs, runs := dir+"/source", dir+"/activate.d", dir+"/runs"
+	source, activate, runs := dir+"/source", dir+"/activate.d", dir+"/runs"
 	fail = dir + "/fail"
 	script := fmt.Sprintf("#!/bin/sh\necho $EBS_RELEASE_GENERATION $EBS_RELEASE_PREVIOUS >> %s\nif test -e %s; then echo broken; exit 7; fi\n", runs, fail)
 	if err := errors.Join(os.Mkdir(source, 0o755), os.WriteFile(source+"/file", []byte("one"), 0o644),
-		os.Mkdir(programs, 0o755), os.WriteFile(programs+"/50-reload", []byte(script), 0o755)); err != nil {
+		os.Mkdir(activate, 0o755), os.WriteFile(activate+"/50-reload", []byte(script), 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	in, err := tree.Ingest(t.Context(), source, time.Now(), gc.Wanted{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return hook.Dir{Path: programs, Timeout: 10 * time.Second}, tree, in, func() int {
+	return Programs{Folder: dir, Timeout: 10 * time.Second, Ready: 3 * time.Second}, tree, in, func() int {
 		data, err := os.ReadFile(runs)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
@@ -56,10 +56,10 @@ func installed(t *testing.T) (hooks hook.Dir, tree *release.Volume, in release.I
 // A report follows only from the mark that the programs have succeeded: who finds it missing has
 // them run again.
 func TestProgramsRunUntilTheySucceedAndThenNoMore(t *testing.T) {
-	hooks, tree, in, ran, fail := installed(t)
+	programs, tree, in, ran, fail := installed(t)
 	run := func(n int64) *hook.Failure {
 		t.Helper()
-		err := Run(t.Context(), tree, hooks, Target{in.ID, in.Digest, n})
+		err := Run(t.Context(), tree, programs, Target{in.ID, in.Digest, n})
 		failed, ok := errors.AsType[*hook.Failure](err)
 		if err != nil && !ok {
 			t.Fatal(err)
@@ -121,13 +121,13 @@ func TestARaiseDoesNotHideThatProgramsFailed(t *testing.T) {
 // The programs of an activation whose publisher is gone go on. Those of a newer one wait for them,
 // and its flip does not; the older one leaves no mark.
 func TestANewerActivationDoesNotWaitToFlip(t *testing.T) {
-	hooks, tree, in, ran, _ := installed(t)
+	programs, tree, in, ran, _ := installed(t)
 	unlock, err := tree.LockPrograms(t.Context()) // as an older activation does
 	if err != nil {
 		t.Fatal(err)
 	}
 	answered := make(chan error, 1)
-	go func() { answered <- Run(t.Context(), tree, hooks, Target{in.ID, in.Digest, 2}) }()
+	go func() { answered <- Run(t.Context(), tree, programs, Target{in.ID, in.Digest, 2}) }()
 	for start := time.Now(); ; time.Sleep(time.Millisecond) {
 		if n, err := tree.Generation(); err != nil || time.Since(start) > 10*time.Second {
 			t.Fatalf("generation %d, %v: it waits to flip", n, err)
@@ -149,9 +149,9 @@ func TestANewerActivationDoesNotWaitToFlip(t *testing.T) {
 
 // One wrong number must not be taken from anybody, nor fence a member for good.
 func TestAGenerationThatNoPublishMakesIsRefused(t *testing.T) {
-	hooks, tree, in, _, _ := installed(t)
+	programs, tree, in, _, _ := installed(t)
 	for _, n := range []int64{-1, 0, 1 << 53, 1<<63 - 1} {
-		if err := Run(t.Context(), tree, hooks, Target{in.ID, in.Digest, n}); err == nil {
+		if err := Run(t.Context(), tree, programs, Target{in.ID, in.Digest, n}); err == nil {
 			t.Errorf("%d is activated", n)
 		}
 	}
@@ -165,7 +165,7 @@ func TestAGenerationThatNoPublishMakesIsRefused(t *testing.T) {
 		if err := os.WriteFile(tree.Root()+"/.ebs-release/generation", []byte(poison), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := Run(t.Context(), tree, hooks, Target{in.ID, in.Digest, 8}); err == nil || strings.Contains(err.Error(), "\x1b") {
+		if err := Run(t.Context(), tree, programs, Target{in.ID, in.Digest, 8}); err == nil || strings.Contains(err.Error(), "\x1b") {
 			t.Errorf("%q: a fence that is not lowered lets generation 8 in, or: %v", poison, err)
 		}
 		if err := tree.LowerFence(t.Context(), 7); err != nil {

@@ -176,16 +176,18 @@ func TestSecondUpDoesNotSayThatProgramsHaveSucceeded(t *testing.T) {
 
 // What starts after the mount reads the new release: there is nothing for programs to tell it.
 func TestAMountThatNobodySawNeedsNoPrograms(t *testing.T) {
-	w := newWorld(7)
-	w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-7", Attached: true}, 7)
-	w.pending = true
-	var told []boot.Report
-	w.volumes.report = func(_ boot.Volume, r boot.Report) error { told = append(told, r); return nil }
-	if _, _, err := w.boot(t); err != nil {
-		t.Fatal(err)
-	}
-	if len(told) != 1 || !told[0].Ready || told[0].Pending {
-		t.Errorf("it reports %+v", told)
+	for _, drained := range []bool{false, true} { // but what drain.d has told others stands
+		w := newWorld(7)
+		w.have(boot.Volume{ID: "vol-1", SnapshotID: "snap-7", Attached: true}, 7)
+		w.pending, w.drained = true, drained
+		var told []boot.Report
+		w.volumes.report = func(_ boot.Volume, r boot.Report) error { told = append(told, r); return nil }
+		if _, _, err := w.boot(t); err != nil {
+			t.Fatal(err)
+		}
+		if len(told) != 1 || !told[0].Ready || told[0].Pending != drained {
+			t.Errorf("drained %v: it reports %+v", drained, told)
+		}
 	}
 }
 

@@ -47,6 +47,7 @@ type (
 	}
 	fakePrepared struct {
 		fakeTree
+		drained bool
 		catchUp func(context.Context, boot.Wanted) error
 		place   func() error
 		close   func() error
@@ -101,6 +102,10 @@ func (f fakeMounts) Visible(context.Context, boot.Volume, boot.Disk) error { ret
 func (f fakePrepared) CatchUp(ctx context.Context, w boot.Wanted) error {
 	return f.catchUp(ctx, w)
 }
+func (f fakePrepared) Holding(context.Context) (int64, string, bool) {
+	generation, release := f.holding()
+	return generation, release, !f.drained
+}
 func (f fakePrepared) Place(context.Context) error { return f.place() }
 func (f fakePrepared) Close(context.Context) error { return f.close() }
 func (f fakeTree) InReach(_ context.Context, w boot.Wanted) error {
@@ -133,6 +138,7 @@ type world struct {
 	holds    map[string]int64       // volume -> the generation in it
 	mounted  string                 // the volume at the mount point
 	pending  bool                   // the programs of an activation have not succeeded on any volume
+	drained  bool                   // a program took the application out of service before the boot
 	pointer  int64                  // the generation that the pointer names
 	packs    bool                   // the pointer is a document that knows a way from every release to its own
 	exact    bool                   // the pointer's snapshot holds its release
@@ -267,6 +273,7 @@ func (w *world) machine() {
 		w.did("mount %s", v.ID)
 		return fakePrepared{
 			fakeTree: w.tree(v.ID),
+			drained:  w.drained,
 			catchUp:  func(ctx context.Context, want boot.Wanted) error { return w.catchUp(ctx, v.ID, want) },
 			place: func() error {
 				w.mounted = v.ID

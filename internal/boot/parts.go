@@ -223,7 +223,8 @@ type Tree interface {
 	// ErrMismatch, an ErrOlder or an ErrUnsigned, when it could be looked at.
 	Check(ctx context.Context, want Wanted) error
 	// Holding says what is current on it; zero values when it does not say.
-	// done: the programs that follow an activation have succeeded for that.
+	// done: the programs that follow an activation have succeeded for that; of a mount that nobody
+	// saw: no program took the application out of service before.
 	Holding(ctx context.Context) (generation int64, release string, done bool)
 }
 

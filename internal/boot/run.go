@@ -30,7 +30,7 @@ type boot struct {
 	sound    bool // the volume holds what is wanted
 	serving  bool // it is at the mount point
 	placed   bool // by this run
-	pending  bool // it was served before, and the programs of its activation have not succeeded
+	pending  bool // it was served before, and the programs of its activation have not succeeded, or it was drained
 	hostKey  *string
 	told     *Report // what this run reported of the volume
 

@@ -124,7 +124,9 @@ func (b *boot) verify(ctx context.Context) error {
 		return err
 	}
 	b.sound = true
-	b.heldGeneration, b.heldRelease, _ = b.prepared.Holding(ctx) // what nobody has seen needs no programs
+	done := false
+	b.heldGeneration, b.heldRelease, done = b.prepared.Holding(ctx)
+	b.pending = !done
 	return nil
 }
 

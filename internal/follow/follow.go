@@ -43,6 +43,9 @@ type Follower struct {
 	err      error         // what came of the last time that it was looked at
 	failures int           // of those, in a row
 	unusable base          // nothing could be made of it for this document
+	owed     bool          // programs may have to run for what is current, whatever the pointer says
+	staged   flipTo        // what stage.d let through
+	drained  flipTo        // what drain.d has run for, since programs ran
 	state    status.Follow
 	written  status.Follow
 	said     map[string]bool // causes of trouble that are in the log, since all was well
@@ -52,6 +55,12 @@ type Follower struct {
 type base struct {
 	volume, release string
 	rests           time.Time
+}
+
+// flipTo is what is about to become current.
+type flipTo struct {
+	generation int64
+	release    string
 }
 
 // Store is where the pointer and the packs lie.
@@ -68,6 +77,12 @@ type Member interface {
 	Who(ctx context.Context) (pointer.Instance, error)
 	// Volume opens the release volume, and says its id. It fails as long as a boot is under way.
 	Volume(ctx context.Context) (v *release.Volume, id string, err error)
+	// Stage has the programs of stage.d look at a release that is on the volume. An error: it is not
+	// to become current.
+	Stage(ctx context.Context, p pointer.Pointer) error
+	// Drain runs those of drain.d, when another release is about to become current. drained says
+	// whether there are any: then RunPrograms has to follow, also after an error.
+	Drain(ctx context.Context, p pointer.Pointer) (drained bool, err error)
 	// RunPrograms runs the programs for what is active on the volume, which leave the mark, and
 	// returns when they have ended.
 	RunPrograms(ctx context.Context) error
@@ -80,6 +95,7 @@ type Member interface {
 // Run looks until ctx ends. before is what an earlier run has told.
 func (f *Follower) Run(ctx context.Context, before status.Follow) {
 	f.state, f.said = before, map[string]bool{}
+	f.owed = true               // whoever was killed may have drained
 	pause := rand.N(f.Interval) // members that booted together do not ask together from now on
 	for smithytime.SleepWithContext(ctx, pause) == nil {
 		var err error

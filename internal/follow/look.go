@@ -35,7 +35,7 @@ func (f *Follower) look(ctx context.Context) (pause time.Duration, err error) {
 		if said, ok := errors.AsType[*store.Error](err); ok {
 			pause = max(pause, said.Wait+said.Wait/4) // Run takes away a fifth at most
 		}
-		return pause, err
+		return pause, f.settle(ctx, err)
 	}
 	f.unread = 0
 	if moved {
@@ -43,7 +43,7 @@ func (f *Follower) look(ctx context.Context) (pause time.Duration, err error) {
 	} else if time.Now().Before(f.due) {
 		return f.Interval, f.err
 	}
-	f.err = f.reach(ctx)
+	f.err = f.settle(ctx, f.reach(ctx))
 	next := fullEvery
 	if f.err != nil {
 		f.failures++
@@ -220,14 +220,29 @@ func (f *Follower) flip(ctx context.Context, v *release.Volume, p target) error 
 	to := catchup.Volume{Volume: v, Packs: f.Store.Store, Tries: packTries, Served: true,
 		Wanted: gc.Wanted{Keep: f.Keep, Held: p.held}}
 	way, err := to.To(ctx, p.Pointer)
-	moved, readErr := f.ask(ctx)
-	switch {
-	case readErr == nil && moved:
-		return errMoved
-	case err != nil:
+	next := flipTo{p.Generation, p.Release}
+	if err == nil && f.staged != next {
+		if err = f.Member.Stage(ctx, p.Pointer); err == nil {
+			f.staged = next
+		}
+	}
+	if err := f.still(ctx, err); err != nil {
 		return err
-	case readErr != nil: // it may have moved
-		return readErr
+	}
+	// A pointer that moves while they run, as it often does in a rollout, need not name anything else
+	// for this member.
+	if f.drained != next {
+		drained, err := f.Member.Drain(ctx, p.Pointer)
+		if drained {
+			f.owed = true
+			if err == nil {
+				f.drained = next
+			}
+			err = f.still(ctx, err)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if err := v.Activate(ctx, p.Release, p.Digest, p.Generation); err != nil {
 		return err
@@ -237,16 +252,47 @@ func (f *Follower) flip(ctx context.Context, v *release.Volume, p target) error 
 	return nil
 }
 
+// still asks once more: errMoved, and otherwise err, or that nobody knows whether it moved.
+func (f *Follower) still(ctx context.Context, err error) error {
+	moved, readErr := f.ask(ctx)
+	switch {
+	case readErr == nil && moved:
+		return errMoved
+	case err != nil:
+		return err
+	}
+	return readErr
+}
+
+// settle is for a look that failed: what is served goes on being served, so what drain.d has taken
+// out of service is put into service again. err stays the error of the look.
+func (f *Follower) settle(ctx context.Context, err error) error {
+	if err == nil || !f.owed || ctx.Err() != nil {
+		return err
+	}
+	v, _, openErr := f.Member.Volume(ctx)
+	if openErr != nil { // the boot is not over: a later look
+		return err
+	}
+	defer func() { _ = v.Close() }()
+	if failed := f.runPrograms(ctx, v); failed != nil {
+		f.owed = true
+		return advice.Errorf("%w; and %w", err, failed)
+	}
+	return err
+}
+
 // runPrograms runs them until they have succeeded for what is active now. Those that were under way
 // already may have been for what was active before: then once more.
 func (f *Follower) runPrograms(ctx context.Context, v *release.Volume) error {
+	f.owed, f.drained = false, flipTo{}
 	for range 2 {
 		done, err := v.ProgramsDone()
 		if err != nil || done {
 			return err
 		}
 		if err := f.Member.RunPrograms(ctx); err != nil {
-			return fmt.Errorf("programs of activate.d: %w", err)
+			return fmt.Errorf("programs: %w", err)
 		}
 	}
 	if done, err := v.ProgramsDone(); err != nil || done {

@@ -51,6 +51,10 @@ type world struct {
 	opened   int
 	program  func(context.Context) error
 	ran      int
+	stage    func(pointer.Pointer) error // stage.d; nil: no programs
+	drain    func(pointer.Pointer) error // drain.d; nil: no programs
+	stages   int
+	drains   int
 	reportIt error
 	reports  []status.Reported
 	told     status.Follow
@@ -187,6 +191,39 @@ func (w *world) Volume(context.Context) (*release.Volume, string, error) {
 	}
 	v, err := release.Open(w.member)
 	return v, "vol-1", err
+}
+
+func (w *world) Stage(_ context.Context, p pointer.Pointer) error {
+	w.mu.Lock()
+	w.stages++
+	stage := w.stage
+	w.mu.Unlock()
+	if stage == nil {
+		return nil
+	}
+	return stage(p)
+}
+
+// Drain does to the mark what the agent does.
+func (w *world) Drain(ctx context.Context, p pointer.Pointer) (bool, error) {
+	w.mu.Lock()
+	drain := w.drain
+	if drain != nil {
+		w.drains++
+	}
+	w.mu.Unlock()
+	if drain == nil {
+		return false, nil
+	}
+	v, err := release.Open(w.member)
+	if err != nil {
+		return true, err
+	}
+	defer func() { _ = v.Close() }()
+	if err := v.MarkDrained(ctx); err != nil {
+		return true, err
+	}
+	return true, drain(p)
 }
 
 func (w *world) RunPrograms(ctx context.Context) error {

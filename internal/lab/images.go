@@ -32,11 +32,15 @@ cd /release/current/
 exec sleep infinity
 `
 
-// systemctl starts the one unit that the agent asks systemd for. All else is asked of the machine's
+// systemctl starts the units that the agent asks systemd for. All else is asked of the machine's
 // own, which says that there is no systemd.
 const systemctl = `#!/bin/sh
-[ "$*" = "start ebs-release-activate.service" ] || exec /usr/bin/systemctl "$@"
-exec env -i "PATH=$PATH" /usr/bin/ebs-release-agent activate
+case "$*" in
+"start ebs-release-activate.service") set -- activate ;;
+"start ebs-release-before@"*.service) set -- before "${2#*@}" && set -- before "${2%.service}" ;;
+*) exec /usr/bin/systemctl "$@" ;;
+esac
+exec env -i "PATH=$PATH" /usr/bin/ebs-release-agent "$@"
 `
 
 const sshdConfig = `PermitRootLogin no

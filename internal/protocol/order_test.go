@@ -72,6 +72,9 @@ func (r *real) Volume(context.Context) (*release.Volume, string, error) {
 	return v, "vol-1", err
 }
 
+func (r *real) Stage(context.Context, pointer.Pointer) error         { return nil }
+func (r *real) Drain(context.Context, pointer.Pointer) (bool, error) { return false, nil }
+
 func (r *real) RunPrograms(ctx context.Context) error {
 	r.note("programs")
 	if r.failing > 0 {

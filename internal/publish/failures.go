@@ -44,7 +44,7 @@ func (p *Publisher) jitter(below time.Duration) time.Duration {
 // isFinal tells errors that another try a moment later will not fix.
 func isFinal(err error) bool {
 	for _, final := range []error{
-		push.ErrNoHostKey, push.ErrHostKey, push.ErrLogin, push.ErrNoAgent, push.ErrNoSpace, push.ErrFenced,
+		push.ErrNoHostKey, push.ErrHostKey, push.ErrLogin, push.ErrNoAgent, push.ErrNoSpace, push.ErrRefused, push.ErrFenced,
 	} {
 		if errors.Is(err, final) {
 			return true

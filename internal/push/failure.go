@@ -14,6 +14,8 @@ import (
 func ofAgent(f wire.Failure) error {
 	said := advice.Parse(f.Error)
 	switch {
+	case f.Refused:
+		return fmt.Errorf("%w: %s", ErrRefused, f.Error)
 	case noSpace(f.Error):
 		return fmt.Errorf("%w: %w", ErrNoSpace, said)
 	case f.Code == exit.Unchanged:

@@ -14,10 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/activation"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
-	"ebs-release/internal/hook"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
@@ -44,8 +44,8 @@ func farAgent(root string, args []string) error {
 		return fmt.Errorf("unknown verb %q", args)
 	}
 	fmt.Println("talk of a shell")
-	hooks := hook.Dir{Path: os.Getenv("PUSH_TEST_HOOKS"), Timeout: 10 * time.Second}
-	r := &receive.Receiver{Keep: 3, Hooks: hooks, Version: "test", Log: slog.New(slog.DiscardHandler)}
+	programs := activation.Programs{Folder: os.Getenv("PUSH_TEST_PROGRAMS"), Timeout: 10 * time.Second, Ready: 2 * time.Second}
+	r := &receive.Receiver{Keep: 3, Programs: programs, Version: "test", Log: slog.New(slog.DiscardHandler)}
 	r.Packs = func(ctx context.Context) (store.Reader, error) {
 		if os.Getenv("PUSH_TEST_AWAY") != "" {
 			<-ctx.Done()

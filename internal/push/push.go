@@ -32,6 +32,7 @@ var (
 	ErrNoAgent     = errors.New("ebs-release-agent cannot be run there")
 	ErrNoSpace     = errors.New("its disk is full")
 	ErrNotReady    = errors.New("it is still booting")
+	ErrRefused     = errors.New("a program there refuses the release")
 	ErrFenced      = errors.New("it refuses: a newer generation is active there")
 )
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -187,10 +188,8 @@ func TestMemberGoesAnotherWayThanFromWhatIsDamaged(t *testing.T) {
 func TestKeysAreThereBeforeThePrograms(t *testing.T) {
 	server, f, first, second := two(t, volume(t))
 	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/50-reboot", []byte("#!/bin/sh\ncat "+f.Root()+"/.ebs-release/keys >&2; exit 3\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	f.agent(t, "PUSH_TEST_HOOKS="+dir)
+	program(t, dir+"/activate.d/50-reboot", "cat "+f.Root()+"/.ebs-release/keys >&2; exit 3")
+	f.agent(t, "PUSH_TEST_PROGRAMS="+dir)
 	s, want := f.open(t), f.desired(t, server, second, first.ID)
 	want.Keys = []string{"ed25519:one"}
 	if _, err := s.Stage(t.Context(), want); err != nil {
@@ -468,13 +467,23 @@ func TestMemberThatIsNotReadyKeepsItsConnection(t *testing.T) {
 	}
 }
 
+// program puts a program of the operator into a directory, which it makes.
+func program(t *testing.T, path, script string) {
+	t.Helper()
+	err := os.Mkdir(filepath.Dir(path), 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	if err = errors.Join(err, os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestHookThatFailsIsNamed(t *testing.T) {
 	server, f, first, second := two(t, volume(t))
 	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/50-reload", []byte("#!/bin/sh\necho no such service >&2; exit 3\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	f.agent(t, "PUSH_TEST_HOOKS="+dir)
+	program(t, dir+"/activate.d/50-reload", "echo no such service >&2; exit 3")
+	f.agent(t, "PUSH_TEST_PROGRAMS="+dir)
 	s := f.open(t)
 	if _, err := s.Stage(t.Context(), f.desired(t, server, second, first.ID)); err != nil {
 		t.Fatal(err)
@@ -486,6 +495,38 @@ func TestHookThatFailsIsNamed(t *testing.T) {
 	}
 	if current, err := f.Current(); current != second.ID || err != nil {
 		t.Errorf("current is %s, %v", current, err)
+	}
+}
+
+// What stage.d or drain.d refuses does not become current, and the publisher hears the words of the
+// program.
+func TestProgramThatRefusesIsNamed(t *testing.T) {
+	server, f, first, second := two(t, volume(t))
+	dir := t.TempDir()
+	program(t, dir+"/stage.d/10-smoke", "test -e "+dir+"/good && exit; grep -r . $EBS_RELEASE_STAGED; echo no index.html >&2; exit 3")
+	f.agent(t, "PUSH_TEST_PROGRAMS="+dir)
+	s := f.open(t)
+	to := f.desired(t, server, second, first.ID)
+	_, err := s.Stage(t.Context(), to)
+	wantError(t, err, ErrRefused, "stage.d: 10-smoke ended with exit code 3: no index.html")
+	put(t, dir, "good", "")
+	if _, err := s.Stage(t.Context(), to); err != nil {
+		t.Fatal(err)
+	}
+	program(t, dir+"/drain.d/10-lb", "echo no space left on device; exit 4")
+	program(t, dir+"/activate.d/50-reload", `echo $EBS_RELEASE_ID >> `+dir+"/ran")
+	wantError(t, s.Activate(t.Context(), f.desired(t, server, second)), ErrRefused, "drain.d: 10-lb ended with exit code 4: no space left")
+	if current, err := f.Current(); current != first.ID || err != nil {
+		t.Errorf("current is %s, %v", current, err)
+	}
+	if ran := read(t, dir+"/ran"); ran != first.ID+"\n" {
+		t.Errorf("activate.d ran for %q", ran)
+	}
+	program(t, dir+"/drain.d/10-lb", "exit 0")
+	program(t, dir+"/ready.d/10-http", "echo connection refused; exit 7")
+	failed, ok := errors.AsType[*HookError](s.Activate(t.Context(), f.desired(t, server, second)))
+	if !ok || failed.Name != "ready.d/10-http" || failed.Code != 7 || failed.Line != "connection refused" {
+		t.Errorf("%+v", failed)
 	}
 }
 

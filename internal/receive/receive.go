@@ -36,13 +36,13 @@ type Receiver struct {
 	// Ready opens the release volume, or fails while a boot is under way: the boot may be looking
 	// at the volume. It is called for each request, as an `up` may start between two of them; the
 	// volume is closed after the request.
-	Ready   func() (*release.Volume, error)
-	Packs   func(context.Context) (store.Reader, error)     // the store that this member reads
-	Who     func(context.Context) (pointer.Instance, error) // this member, while a rollout is open
-	Keep    int                                             // releases on the volume, when the publisher says nothing of it
-	Hooks   hook.Dir                                        // programs to run after an activation
-	Version string                                          // of the agent
-	Log     *slog.Logger
+	Ready    func() (*release.Volume, error)
+	Packs    func(context.Context) (store.Reader, error)     // the store that this member reads
+	Who      func(context.Context) (pointer.Instance, error) // this member, while a rollout is open
+	Keep     int                                             // releases on the volume, when the publisher says nothing of it
+	Programs activation.Programs                             // the operator's
+	Version  string                                          // of the agent
+	Log      *slog.Logger
 }
 
 // Run answers requests until the end of in.
@@ -62,7 +62,10 @@ func (r *Receiver) Run(ctx context.Context, in io.Reader, out io.Writer) error {
 		}
 		answer, err := r.serve(ctx, request, heard)
 		if err != nil {
-			answer = wire.Failure{Schema: wire.Schema, Error: strings.Join(strings.Fields(err.Error()), " "), Code: exit.Code(err)}
+			answer = wire.Failure{
+				Schema: wire.Schema, Error: strings.Join(strings.Fields(err.Error()), " "), Code: exit.Code(err),
+				Refused: errors.Is(err, activation.ErrRefused),
+			}
 		}
 		if err := wire.Write(out, answer); err != nil {
 			return fmt.Errorf("write the answer: %w", err)
@@ -98,8 +101,9 @@ func (r *Receiver) serve(ctx context.Context, q wire.Request, heard *requests) (
 	}
 }
 
-// stage catches up beside what is served, by the packs that the publisher names. It is believed as
-// it is: who may log in as the owner of the tree may write all of it.
+// stage catches up beside what is served, by the packs that the publisher names, and has the
+// programs of stage.d look at what came. It is believed as it is: who may log in as the owner of the
+// tree may write all of it.
 func (r *Receiver) stage(ctx context.Context, v *release.Volume, q wire.Request) (any, error) {
 	wanted, err := r.wanted(q)
 	if err == nil {
@@ -117,6 +121,9 @@ func (r *Receiver) stage(ctx context.Context, v *release.Volume, q wire.Request)
 	way, err := to.To(ctx, pointer.Pointer{Generation: q.Generation, Release: q.Release, Digest: q.Digest, Edges: q.Edges})
 	answer := wire.Staged{Schema: wire.Schema, State: wire.StatePresent, Release: q.Release, Packs: way.Packs, Bytes: way.Bytes}
 	damaged := errors.Is(err, release.ErrBase)
+	if err == nil {
+		err = activation.Stage(ctx, v, r.Programs, activation.Target{Release: q.Release, Digest: q.Digest, Generation: q.Generation})
+	}
 	if !damaged && !errors.Is(err, catchup.ErrNoWay) && !errors.Is(err, catchup.ErrGone) {
 		return answer, activation.Fenced(err)
 	}
@@ -141,7 +148,7 @@ func (r *Receiver) activate(ctx context.Context, v *release.Volume, q wire.Reque
 		err = r.checkSide(ctx, v, q)
 	}
 	if err == nil {
-		err = activation.Run(ctx, v, r.Hooks, activation.Target{Release: q.Release, Digest: q.Digest, Generation: q.Generation})
+		err = activation.Run(ctx, v, r.Programs, activation.Target{Release: q.Release, Digest: q.Digest, Generation: q.Generation})
 	}
 	if failed, ok := errors.AsType[*hook.Failure](err); ok {
 		active.Hook, err = &wire.Hook{Name: failed.Name, Code: failed.Code, Line: failed.Line}, nil

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/activation"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
-	"ebs-release/internal/hook"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
@@ -60,7 +60,7 @@ func newMember(t *testing.T) *member {
 		os.WriteFile(filepath.Join(programs, "50-note"), []byte("#!/bin/sh\necho $EBS_RELEASE_GENERATION >> "+m.ran+"\n"), 0o755)))
 	m.receiver = receiver(m.volume)
 	m.receiver.Keep = 1
-	m.receiver.Hooks = hook.Dir{Path: programs, Timeout: time.Minute}
+	m.receiver.Programs = activation.Programs{Folder: dir, Timeout: time.Minute, Ready: time.Minute}
 	m.receiver.Who = func(context.Context) (pointer.Instance, error) { return pointer.Instance{ID: "i-1", Zone: zone}, nil }
 	return m
 }

@@ -39,15 +39,32 @@ func (v *Volume) Activate(ctx context.Context, id, digest string, number int64) 
 	return nil
 }
 
-func (v *Volume) activate(id, digest string, number int64) error {
-	have, active, err := v.Fence()
+// MayActivate is an error where Activate would change nothing.
+func (v *Volume) MayActivate(id, digest string, number int64) error {
+	_, err := v.mayActivate(id, digest, number)
 	if err != nil {
-		return err
+		return fmt.Errorf("activate generation %d, release %s: %w", number, id, err)
 	}
-	if have > number || have == number && active != id {
-		return fmt.Errorf("%w: %d, release %s", ErrFenced, have, active)
+	return nil
+}
+
+func (v *Volume) mayActivate(id, digest string, number int64) (fence int64, err error) {
+	if err := errors.Join(manifest.CheckID(id), generation.Check(number)); err != nil {
+		return 0, err
 	}
-	if err := v.checkRelease(id, digest); err != nil {
+	fence, active, err := v.Fence()
+	if err != nil {
+		return 0, err
+	}
+	if fence > number || fence == number && active != id {
+		return 0, fmt.Errorf("%w: %d, release %s", ErrFenced, fence, active)
+	}
+	return fence, v.checkRelease(id, digest)
+}
+
+func (v *Volume) activate(id, digest string, number int64) error {
+	have, err := v.mayActivate(id, digest, number)
+	if err != nil {
 		return err
 	}
 	// The fence first: if the power goes in between, an older activation that comes late is

@@ -20,12 +20,15 @@ import (
 //
 // The fence is the highest generation that was activated here, with its release: a lower one is
 // refused. The mark is the generation whose programs (activate.d) have all succeeded here: where it
-// is not that of the fence, the application may still serve the release before.
+// is not that of the fence, the application may still serve the release before. Once drain.d has
+// begun to take the application out of service, the mark is drainedMark, until they have all
+// succeeded again.
 const (
 	fenceName    = "generation"
 	fencePath    = stateDir + "/" + fenceName
 	markName     = "activated"
 	markPath     = stateDir + "/" + markName
+	drainedMark  = "drained\n"
 	maxFence     = 4096                         // bytes of one of them
 	programsLock = stateDir + "/activated.lock" // flock: the programs of one activation at a time
 )
@@ -139,6 +142,36 @@ func (v *Volume) mark(n int64, id string) error {
 		return err
 	}
 	return v.writeStamp(markName, n, id)
+}
+
+// MarkDrained says, on disk, that the programs of activate.d have to run for whatever is current, as
+// those of drain.d are about to.
+func (v *Volume) MarkDrained(ctx context.Context) error {
+	return v.locked(ctx, func() error {
+		err := v.replaceFile(markName, stateMode, func(file *os.File) error {
+			_, err := file.WriteString(drainedMark)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return v.syncDir(stateDir)
+	})
+}
+
+// Drained says whether programs of drain.d have begun to run here, and those of activate.d have not
+// succeeded since.
+func (v *Volume) Drained() (bool, error) {
+	file, err := v.openPlain(markPath, maxFence)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = file.Close() }()
+	data, err := io.ReadAll(io.LimitReader(file, maxFence))
+	return string(data) == drainedMark, err
 }
 
 // LockPrograms waits until no other process runs the programs of an activation, and keeps it so

@@ -38,7 +38,10 @@ func pages() map[string]about {
 			files: []entry{
 				{"/etc/ebs-release/agent.toml", "configuration"},
 				{"/etc/default/ebs-release-agent", "environment of the unit, such as a proxy"},
-				{"/etc/ebs-release/activate.d", "programs that run after a release was activated, as the ssh user"},
+				{"/etc/ebs-release/stage.d", "programs that look at a release before it becomes current, as the ssh user"},
+				{"/etc/ebs-release/drain.d", "programs that take the application out of service before another release becomes current"},
+				{"/etc/ebs-release/activate.d", "programs that run after a release became current"},
+				{"/etc/ebs-release/ready.d", "programs that say that it serves, asked until all do"},
 				{"/etc/ebs-release/disabled", "while this file is there the unit does not start: for making an AMI"},
 				{"/release/current", "the release: what the application reads"},
 				{"/run/ebs-release/status.json", "how far the boot is, for people; ebs-release-agent status reads it"},

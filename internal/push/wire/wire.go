@@ -80,6 +80,8 @@ type Failure struct {
 	Schema int    `json:"schema"`
 	Error  string `json:"error"` // one line, never empty
 	Code   int    `json:"code"`  // the exit code that a program would have ended with
+	// Refused: it was a program of stage.d or drain.d. The release did not become current.
+	Refused bool `json:"refused,omitempty"`
 }
 
 // Staged is the answer to stage.
@@ -99,13 +101,13 @@ type Activated struct {
 	State      string `json:"state"` // StateActive
 	Generation int64  `json:"generation"`
 	Release    string `json:"release"`
-	// Hook is a program of activate.d that failed. The release is active all the same.
+	// Hook is a program of activate.d or ready.d that failed. The release is active all the same.
 	Hook *Hook `json:"hook,omitempty"`
 }
 
 // Hook is a program that failed.
 type Hook struct {
-	Name string `json:"name"` // a file name
+	Name string `json:"name"` // a file name; of ready.d: with its directory
 	Code int    `json:"code"` // its exit code, -1 when it was ended by a signal or was not run at all
 	Line string `json:"line"` // the last line that it said, or why it was not run
 }
