@@ -158,6 +158,7 @@ func (l *Lab) build(ctx context.Context) (err error) {
 	l.Account, err = cloud.New(cloud.Options{
 		Subnet: subnet, Latency: l.opts.Latency, Hardware: l.hardware, Policy: l.opts.Policy,
 		AttachLimits: l.opts.AttachLimits, RequiredTags: l.opts.RequiredTags, Seed: l.opts.Seed, Log: l.opts.Log,
+		Dial: func(ctx context.Context, _, address string) (net.Conn, error) { return hw.network.Dial(ctx, address) },
 	})
 	if err != nil {
 		return err

@@ -1,11 +1,11 @@
-// Package cloud is the account of the lab: what EC2, Auto Scaling and the instance metadata service
-// know, the rules they follow, and the wire protocols they speak. It is meant to be harder than
-// EC2, never kinder; each rule says where it comes from: a page of the AWS documentation, or a row
-// of failures.md (cited as "row N").
+// Package cloud is the account of the lab: what EC2, Auto Scaling, Elastic Load Balancing and the
+// instance metadata service know, the rules they follow, and the wire protocols they speak. It is
+// meant to be harder than EC2, never kinder; each rule says where it comes from: a page of the AWS
+// documentation, or a row of failures.md (cited as "row N").
 //
 // Start reading with query.go (how a request is served), then volumes.go, attachments.go,
-// instances.go and groups.go (one state machine each). store.go explains why a Describe may go back
-// in time, faults.go how a test makes a call fail.
+// instances.go, groups.go and targets.go (one state machine each). store.go explains why a Describe
+// may go back in time, faults.go how a test makes a call fail.
 package cloud
 
 import (
@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -39,8 +40,11 @@ type Options struct {
 	// volume and snapshot (row 47; AWS Organizations User Guide, "Require a tag on specified
 	// created resources").
 	RequiredTags []string
-	Seed         uint64 // of ids, latencies and lags; 0: from the clock
-	Log          *slog.Logger
+	// Dial connects to an instance's address, for health checks and for load balancers; nil: there
+	// are no target groups.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	Seed uint64 // of ids, latencies and lags; 0: from the clock
+	Log  *slog.Logger
 }
 
 // Account is one AWS account in one Region. It is safe for use by many goroutines. Close it.
@@ -52,29 +56,32 @@ type Account struct {
 	stop    context.CancelFunc
 	tasks   sync.WaitGroup
 
-	mu         sync.Mutex // guards all below; never held while waiting or while Hardware works
-	closed     bool
-	rng        *rand.Rand
-	defaultKey string        // of EncryptByDefault
-	changed    chan struct{} // closed and replaced at every change of state
-	oldAt      time.Time     // what Old said
-	oldReads   int
-	volumes    store[Volume]
-	snapshots  store[Snapshot]
-	instances  store[Instance]
-	groups     store[Group]
-	disks      map[string]*disk
-	machines   map[string]*machine
-	images     map[string]*sync.WaitGroup // snapshot id -> volumes that are being filled from it
-	cancelled  map[string]string          // snapshot id -> volume id: deleted while pending, and still uploaded
-	tokens     map[string]clientToken
-	keys       map[string]accessKey
-	buckets    map[string]*bucket
-	faults     []*armed
-	calls      []Call
-	admin      Credentials
-	clocks     map[string]time.Duration // by instance: how far its clock is ahead
-	lifecycle  string                   // of the buckets in S3
+	mu           sync.Mutex // guards all below; never held while waiting or while Hardware works
+	closed       bool
+	rng          *rand.Rand
+	defaultKey   string        // of EncryptByDefault
+	changed      chan struct{} // closed and replaced at every change of state
+	oldAt        time.Time     // what Old said
+	oldReads     int
+	volumes      store[Volume]
+	snapshots    store[Snapshot]
+	instances    store[Instance]
+	groups       store[Group]
+	targetGroups store[TargetGroup]
+	checks       map[string]context.CancelFunc // of targets, by targetKey
+	inFlight     map[string]int                // requests of load balancers, by targetKey
+	disks        map[string]*disk
+	machines     map[string]*machine
+	images       map[string]*sync.WaitGroup // snapshot id -> volumes that are being filled from it
+	cancelled    map[string]string          // snapshot id -> volume id: deleted while pending, and still uploaded
+	tokens       map[string]clientToken
+	keys         map[string]accessKey
+	buckets      map[string]*bucket
+	faults       []*armed
+	calls        []Call
+	admin        Credentials
+	clocks       map[string]time.Duration // by instance: how far its clock is ahead
+	lifecycle    string                   // of the buckets in S3
 }
 
 // New makes an account.
@@ -119,10 +126,13 @@ func New(opts Options) (*Account, error) {
 		keys:      map[string]accessKey{},
 		buckets:   map[string]*bucket{},
 		clocks:    map[string]time.Duration{},
+		checks:    map[string]context.CancelFunc{},
+		inFlight:  map[string]int{},
 	}
 	keep := opts.Latency.Lag.Max
 	a.volumes, a.snapshots = newStore[Volume](keep), newStore[Snapshot](keep)
 	a.instances, a.groups = newStore[Instance](keep), newStore[Group](keep)
+	a.targetGroups = newStore[TargetGroup](max(keep, opts.Latency.Routing))
 	a.ctx, a.stop = context.WithCancel(context.Background())
 	a.admin = a.mint("AKIA", Principal{
 		ARN:     fmt.Sprintf("arn:aws:iam::%s:user/admin", opts.AccountID),
@@ -251,6 +261,11 @@ func (a *Account) token(n int) string {
 func (a *Account) requestID() string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	return a.uuid()
+}
+
+// uuid makes an id in the form of a UUID. mu is held.
+func (a *Account) uuid() string {
 	hi, lo := a.rng.Uint64(), a.rng.Uint64()
 	return fmt.Sprintf("%08x-%04x-%04x-%04x-%012x", hi>>32, hi>>16&0xffff, hi&0xffff, lo>>48, lo&0xffffffffffff)
 }

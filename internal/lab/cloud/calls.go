@@ -8,7 +8,7 @@ import (
 // Call is one request that reached the account, metadata requests included.
 type Call struct {
 	N         int    // from 1, in order of arrival
-	Service   string // ec2, autoscaling, sts, s3, imds
+	Service   string // ec2, autoscaling, elasticloadbalancing, sts, s3, imds
 	Action    string // DescribeVolumes; for imds "GET /latest/meta-data/instance-id"
 	Principal string // the instance's id, "admin", or "" when the signature was no good
 	Resource  string // the id that the call was about, "" for none; for a create call that succeeded, what it made

@@ -21,6 +21,16 @@ type Group struct {
 	Created           time.Time
 	Deleting          bool
 	Members           []Member
+	Traffic
+	Refreshes []Refresh // in the order of their start
+}
+
+// Traffic is how a group and load balancers go together.
+type Traffic struct {
+	TargetGroups []string      // ARNs, attached by AttachLoadBalancerTargetGroups
+	Sources      []string      // the same, attached by AttachTrafficSources
+	ELBHealth    bool          // HealthCheckType ELB, else EC2
+	Grace        time.Duration // HealthCheckGracePeriod: from InService on; default 0, as in CreateAutoScalingGroup
 }
 
 // Member is an instance in a group.
@@ -35,7 +45,8 @@ type Member struct {
 	HookToken  string
 	Deadline   time.Time // when the hook times out
 	HookStart  time.Time
-	settled    bool // its hooks of this transition are done
+	settled    bool      // its hooks of this transition are done
+	replaceAt  time.Time // when Auto Scaling acts on its being unhealthy
 }
 
 // Hook is a lifecycle hook ("Amazon EC2 Auto Scaling lifecycle hooks").
@@ -54,6 +65,7 @@ type GroupSpec struct {
 	Launch            RunSpec
 	Hooks             []Hook
 	Tags              map[string]string
+	Traffic
 }
 
 // hookLimit: "The maximum amount of time that you can keep an instance in a wait state is 48 hours
@@ -77,6 +89,11 @@ func (a *Account) CreateGroup(spec GroupSpec) error {
 	if spec.Name == "" || spec.Min < 0 || spec.Desired < spec.Min {
 		return fmt.Errorf("create group %q: want a name and 0 <= min %d <= desired %d", spec.Name, spec.Min, spec.Desired)
 	}
+	for _, arn := range spec.all() {
+		if _, ok := a.targetGroups.get(arn); !ok {
+			return fail("ValidationError", "Provided Target Groups may not be valid. Please ensure they exist and try again.")
+		}
+	}
 	hooks := slices.Clone(spec.Hooks)
 	for i := range hooks {
 		if hooks[i].Timeout == 0 {
@@ -85,7 +102,7 @@ func (a *Account) CreateGroup(spec GroupSpec) error {
 	}
 	g := Group{
 		Name: spec.Name, Zones: slices.Clone(spec.Zones), Min: spec.Min, Max: spec.Max, Desired: spec.Desired, Launch: spec.Launch, Hooks: hooks,
-		Tags: maps.Clone(spec.Tags), Created: time.Now(),
+		Tags: maps.Clone(spec.Tags), Created: time.Now(), Traffic: spec.Traffic,
 		ARN: fmt.Sprintf("arn:aws:autoscaling:%s:%s:autoScalingGroup:%s:autoScalingGroupName/%s",
 			a.opts.Region, a.opts.AccountID, a.token(16), spec.Name),
 	}

@@ -98,6 +98,8 @@ type groupXML struct {
 	HealthCheckGracePeriod                    int32
 	CreatedTime                               string
 	Status                                    string `xml:",omitempty"`
+	TargetGroupARNs                           members[string]
+	TrafficSources                            members[sourceXML]
 	Instances                                 members[memberXML]
 	LaunchTemplate                            templateXML
 	Tags                                      members[groupTagXML]
@@ -121,8 +123,15 @@ func renderGroup(g Group, instances bool) groupXML {
 	out := groupXML{
 		AutoScalingGroupName: g.Name, AutoScalingGroupARN: g.ARN, MinSize: g.Min,
 		MaxSize: g.Max, DesiredCapacity: g.Desired, DefaultCooldown: 300,
-		AvailabilityZones: members[string]{g.Zones}, HealthCheckType: "EC2", CreatedTime: wireTime(g.Created), LaunchTemplate: renderTemplate(g),
+		AvailabilityZones: members[string]{g.Zones}, HealthCheckType: "EC2", HealthCheckGracePeriod: int32(g.Grace.Seconds()),
+		TargetGroupARNs: members[string]{g.TargetGroups}, CreatedTime: wireTime(g.Created), LaunchTemplate: renderTemplate(g),
 		TerminationPolicies: members[string]{[]string{"Default"}},
+	}
+	for _, arn := range g.all() {
+		out.TrafficSources.Items = append(out.TrafficSources.Items, sourceXML{Identifier: arn, Type: "elbv2"})
+	}
+	if g.ELBHealth {
+		out.HealthCheckType = "ELB"
 	}
 	if g.Deleting {
 		out.Status = "Delete in progress"

@@ -197,8 +197,11 @@ func (a *Account) roleCredentials(i Instance, m *machine) string {
 // targetState is the lifecycle state that a member is on its way to ("Retrieve the target lifecycle
 // state through instance metadata").
 func targetState(m Member) string {
-	if m.leaving() {
+	switch {
+	case m.leaving():
 		return "Terminated"
+	case strings.HasSuffix(m.State, "Standby"):
+		return "Standby"
 	}
 	return "InService"
 }

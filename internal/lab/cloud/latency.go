@@ -41,6 +41,10 @@ type LatencyTable struct {
 	Running  Dist // RunInstances, StartInstances -> the API says running
 	Shutdown Dist // Stop- or TerminateInstances -> stopped, terminated
 	Scaling  Dist // Auto Scaling: a difference from the desired capacity -> acting on it
+	Replace  Dist // Auto Scaling: an unhealthy member -> its way out begins
+
+	Register Dist          // registration in a target group -> the first health check
+	Routing  time.Duration // a target's new state -> the load balancer goes by it
 
 	// Terminated is how long a terminated instance stays visible; 0 means an hour ("approximately
 	// one hour", TerminateInstances).
@@ -60,7 +64,7 @@ type Lag struct {
 type Limits struct {
 	Read, Unfiltered, Write Bucket
 	Actions                 map[string]Bucket // by action, before the three above
-	AutoScaling             Bucket
+	AutoScaling, Balancing  Bucket
 }
 
 // Bucket is a token bucket: this many calls at once, then this many a second.
@@ -84,6 +88,10 @@ func Realistic() LatencyTable {
 		Running:  Dist{8 * time.Second, 20 * time.Second},  // no figure published; longer than Power and the agent's start together (row 1)
 		Shutdown: Dist{10 * time.Second, 40 * time.Second}, // no figure published
 		Scaling:  Dist{2 * time.Second, 10 * time.Second},  // no figure published
+
+		Replace:  Dist{5 * time.Second, 30 * time.Second}, // no figure published
+		Register: Dist{3 * time.Second, 10 * time.Second}, // no figure published
+		Routing:  time.Second,                             // no figure published
 
 		Lag:    Lag{Chance: 0.1, Max: time.Second},
 		Limits: AWSLimits(),
@@ -109,5 +117,6 @@ func AWSLimits() Limits {
 			"TerminateInstances": {100, 5},
 		},
 		AutoScaling: Bucket{100, 10}, // Auto Scaling publishes none ("API request rate": throttled per account); ours
+		Balancing:   Bucket{40, 10},  // nor does Elastic Load Balancing; ours
 	}
 }

@@ -65,13 +65,24 @@ func actions() map[string]action {
 		"autoscaling:DeleteAutoScalingGroup":              {mutates: true, do: deleteGroup},
 		"autoscaling:CompleteLifecycleAction":             {mutates: true, do: completeLifecycleAction},
 		"autoscaling:RecordLifecycleActionHeartbeat":      {mutates: true, do: recordHeartbeat},
+		"autoscaling:DescribeTrafficSources":              {do: describeTrafficSources},
+		"autoscaling:SetInstanceHealth":                   {mutates: true, do: setInstanceHealth},
+		"autoscaling:EnterStandby":                        {mutates: true, do: enterStandby},
+		"autoscaling:ExitStandby":                         {mutates: true, do: exitStandby},
+		"autoscaling:StartInstanceRefresh":                {mutates: true, do: startRefresh},
+		"autoscaling:CancelInstanceRefresh":               {mutates: true, do: cancelRefresh},
+		"autoscaling:DescribeInstanceRefreshes":           {do: describeRefreshes},
+
+		"elasticloadbalancing:DescribeTargetHealth": {do: describeTargetHealth},
+		"elasticloadbalancing:RegisterTargets":      {mutates: true, do: registerTargets},
+		"elasticloadbalancing:DeregisterTargets":    {mutates: true, do: deregisterTargets},
 
 		"sts:GetCallerIdentity": {do: getCallerIdentity},
 	}
 }
 
-// EC2Handler serves EC2, Auto Scaling and STS on one endpoint, told apart by the service that the
-// signature is for: what AWS_ENDPOINT_URL names.
+// EC2Handler serves EC2, Auto Scaling, Elastic Load Balancing and STS on one endpoint, told apart by
+// the service that the signature is for: what AWS_ENDPOINT_URL names.
 func (a *Account) EC2Handler() http.Handler { return http.HandlerFunc(a.serveQuery) }
 
 func (a *Account) serveQuery(w http.ResponseWriter, r *http.Request) {
@@ -185,7 +196,7 @@ func (a *Account) render(service, action, requestID string, result any, err erro
 func mainResource(form url.Values) string {
 	for _, name := range []string{
 		"VolumeId", "VolumeId.1", "InstanceId", "InstanceId.1", "SnapshotId", "SnapshotId.1", "ResourceId.1",
-		"AutoScalingGroupName", "AutoScalingGroupNames.member.1", "InstanceIds.member.1",
+		"AutoScalingGroupName", "AutoScalingGroupNames.member.1", "InstanceIds.member.1", "TargetGroupArn",
 	} {
 		if v := form.Get(name); v != "" {
 			return v

@@ -14,8 +14,13 @@ import (
 //	Pending -> [Pending:Wait -> Pending:Proceed ->] InService ->
 //	Terminating -> [Terminating:Wait -> Terminating:Proceed ->] Terminated
 
-// leaving says whether a member does not count for the capacity any more.
+// Beside it: InService -> EnteringStandby -> Standby -> Pending -> InService.
+
+// leaving says whether a member is on its way out.
 func (m Member) leaving() bool { return strings.HasPrefix(m.State, "Terminating") }
+
+// counts says whether a member counts for the capacity.
+func (m Member) counts() bool { return !m.leaving() && !strings.HasSuffix(m.State, "Standby") }
 
 // enter moves a member to a state.
 func (m *Member) enter(state string) { m.State, m.Since = state, time.Now() }
@@ -113,12 +118,13 @@ func (a *Account) step(name string, s *scaler) time.Time {
 	g, _ = a.groups.get(name)
 	var active int32
 	for _, m := range g.Members {
-		if !m.leaving() {
+		if m.counts() {
 			active++
 		}
 	}
 	if active == g.Desired {
 		s.actAt = time.Time{}
+		sooner(a.stepRefresh(g))
 		return wake
 	}
 	now := time.Now()
@@ -167,7 +173,7 @@ func (a *Account) stepMember(g Group, m Member, s *scaler) (wake time.Time) {
 		return g.Hooks[at], true
 	}
 	switch {
-	case !m.leaving() && i.State != "pending" && i.State != "running":
+	case m.counts() && i.State != "pending" && i.State != "running":
 		// "EC2 status checks: … if the instance is in any state other than running, it is
 		// considered unhealthy" and replaced ("Health checks").
 		set(func(m *Member) { m.Healthy = false; m.leave("Terminating") })
@@ -175,12 +181,24 @@ func (a *Account) stepMember(g Group, m Member, s *scaler) (wake time.Time) {
 		s.failures = 0
 		if h, ok := hook(true); ok {
 			set(func(m *Member) { m.wait(h, a.token(36)) })
-		} else {
-			set(func(m *Member) { m.enter("InService") })
+			break
 		}
-	case m.State == "Pending:Proceed":
+		a.registerMember(g, m.InstanceID)
 		set(func(m *Member) { m.enter("InService"); m.settled = false })
+	case m.State == "Pending:Proceed":
+		a.registerMember(g, m.InstanceID)
+		set(func(m *Member) { m.enter("InService"); m.settled = false })
+	case m.State == "InService":
+		return a.stepHealth(g, m)
+	case m.State == "EnteringStandby":
+		if done, again := a.drainMember(g, m.InstanceID); !done {
+			return again
+		}
+		set(func(m *Member) { m.enter("Standby") })
 	case m.State == "Terminating":
+		if done, again := a.drainMember(g, m.InstanceID); !done {
+			return again
+		}
 		if h, ok := hook(false); ok && (i.State == "pending" || i.State == "running") {
 			set(func(m *Member) { m.wait(h, a.token(36)) })
 		} else {
@@ -226,7 +244,7 @@ func (a *Account) addMember(name string, s *scaler) {
 func zoneCounts(g Group) map[string]int {
 	count := map[string]int{}
 	for _, m := range g.Members {
-		if !m.leaving() {
+		if m.counts() {
 			count[m.Zone]++
 		}
 	}
@@ -240,7 +258,7 @@ func victim(g Group) string {
 	count := zoneCounts(g)
 	best := -1
 	for n, m := range g.Members { // in order of launch
-		if !m.leaving() && (best < 0 || count[m.Zone] > count[g.Members[best].Zone]) {
+		if m.counts() && (best < 0 || count[m.Zone] > count[g.Members[best].Zone]) {
 			best = n
 		}
 	}

@@ -24,6 +24,8 @@ func (a *Account) admit(service, name string, mutates, unfiltered bool) error {
 		return nil
 	case service == "autoscaling":
 		limit = limits.AutoScaling
+	case service == "elasticloadbalancing":
+		limit = limits.Balancing
 	case own:
 	case mutates:
 		limit = limits.Write
@@ -53,7 +55,8 @@ func (a *Account) admit(service, name string, mutates, unfiltered bool) error {
 }
 
 // throttled is the answer to a call too many: EC2's API reference ("Common client error codes":
-// RequestLimitExceeded, answered with 503) and Auto Scaling's "Common errors" (Throttling, 400).
+// RequestLimitExceeded, answered with 503), and the "Common errors" of Auto Scaling and of Elastic
+// Load Balancing (Throttling, 400).
 func throttled(service string) *apiError {
 	if service == "ec2" {
 		return &apiError{"RequestLimitExceeded", "Request limit exceeded.", http.StatusServiceUnavailable}

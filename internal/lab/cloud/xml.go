@@ -6,10 +6,10 @@ import (
 	"net/http"
 )
 
-// The three services speak two dialects. EC2:
+// The services of one endpoint speak two dialects. EC2:
 // <ActionResponse><requestId/>…fields…</ActionResponse>, lists are <item>s (EC2 developer guide,
-// "EC2 Query API: responses"). Auto Scaling and STS:
-// <ActionResponse><ActionResult>…</ActionResult><ResponseMetadata/></ActionResponse>, lists are
+// "EC2 Query API: responses"). Auto Scaling,
+// Elastic Load Balancing and STS: <ActionResponse><ActionResult>…</ActionResult><ResponseMetadata/></ActionResponse>, lists are
 // <member>s.
 
 // meta is embedded in every answer of EC2.
@@ -53,6 +53,8 @@ func namespace(service string) string {
 		return "http://ec2.amazonaws.com/doc/2016-11-15/"
 	case "autoscaling":
 		return "http://autoscaling.amazonaws.com/doc/2011-01-01/"
+	case "elasticloadbalancing":
+		return "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/"
 	case "s3":
 		return "http://s3.amazonaws.com/doc/2006-03-01/"
 	case "sts":

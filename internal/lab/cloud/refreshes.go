@@ -1,0 +1,181 @@
+package cloud
+
+import (
+	"slices"
+	"time"
+)
+
+// Refresh is an instance refresh of a group. The lab's replace one member at a time.
+type Refresh struct {
+	ID, Status string
+	Start, End time.Time
+	Bake       time.Duration
+	Old        []string  // instances that are still to be replaced
+	Total      int       // of them at the start
+	next       time.Time // when it goes on from Pending, or has baked
+}
+
+// active: there is one at a time, in one of these states (StartInstanceRefresh, error
+// InstanceRefreshInProgress; InstanceRefresh, Status).
+func (r Refresh) active() bool {
+	return slices.Contains([]string{"Pending", "InProgress", "Cancelling", "Baking"}, r.Status)
+}
+
+// activeRefresh finds the place of the refresh that is going on; -1: there is none.
+func (g Group) activeRefresh() int {
+	return slices.IndexFunc(g.Refreshes, Refresh.active)
+}
+
+func (a *Account) setRefresh(group string, at int, change func(*Refresh)) {
+	a.setGroup(group, func(g *Group) {
+		g.Refreshes = slices.Clone(g.Refreshes)
+		change(&g.Refreshes[at])
+	})
+}
+
+func startRefresh(c *call) (any, error) {
+	p := c.params
+	if s := p.str("Strategy"); s != "" && s != "Rolling" {
+		p.wrong(fail("ValidationError", "The lab knows the strategy Rolling only"))
+	}
+	bake := p.number("Preferences.BakeTime", 0, 0, 172800)
+	return c.withRefresh(func(a *Account, g Group, at int) (string, error) {
+		if at >= 0 {
+			return "", fail("InstanceRefreshInProgress",
+				"An Instance Refresh is already in progress and blocks the execution of this Instance Refresh.")
+		}
+		now := time.Now()
+		id := a.uuid()
+		r := Refresh{ID: id, Status: "Pending", Start: now, Bake: time.Duration(bake) * time.Second,
+			next: now.Add(a.sample(a.opts.Latency.Scaling))}
+		for _, m := range g.Members {
+			if m.counts() {
+				r.Old = append(r.Old, m.InstanceID)
+			}
+		}
+		r.Total = len(r.Old)
+		a.setGroup(g.Name, func(g *Group) { g.Refreshes = append(slices.Clone(g.Refreshes), r) })
+		return id, nil
+	})
+}
+
+func cancelRefresh(c *call) (any, error) {
+	return c.withRefresh(func(a *Account, g Group, at int) (string, error) {
+		if at < 0 || g.Refreshes[at].Status == "Cancelling" {
+			return "", fail("ActiveInstanceRefreshNotFound", "No in progress or pending Instance Refresh found for Auto Scaling group %s", g.Name)
+		}
+		// "any in-progress launches and terminations … complete" (CancelInstanceRefresh)
+		a.setRefresh(g.Name, at, func(r *Refresh) { r.Status = "Cancelling" })
+		return g.Refreshes[at].ID, nil
+	})
+}
+
+// withRefresh does something with the active refresh of a group, at its place, and answers with its
+// id.
+func (c *call) withRefresh(do func(a *Account, g Group, at int) (id string, err error)) (any, error) {
+	p, a := c.params, c.account
+	name := p.need("AutoScalingGroupName")
+	if err := p.end(); err != nil {
+		return nil, validation(err)
+	}
+	if err := c.authorize(c.groupTarget(name)); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g, ok := a.groups.get(name)
+	if !ok {
+		return nil, noGroup(name)
+	}
+	id, err := do(a, g, g.activeRefresh())
+	if err != nil {
+		return nil, err
+	}
+	return struct{ InstanceRefreshId string }{id}, nil
+}
+
+// stepRefresh moves the refresh of a group on, whose members are as many as wanted. It returns when
+// to look again; zero: at the next change. mu is held.
+func (a *Account) stepRefresh(g Group) time.Time {
+	at := g.activeRefresh()
+	if at < 0 {
+		return time.Time{}
+	}
+	now, r := time.Now(), g.Refreshes[at]
+	set := func(change func(*Refresh)) time.Time {
+		a.setRefresh(g.Name, at, change)
+		return now
+	}
+	settled := !slices.ContainsFunc(g.Members, func(m Member) bool { return m.State != "InService" && m.State != "Standby" })
+	switch {
+	case r.Status == "Pending" && now.Before(r.next), r.Status == "Baking" && now.Before(r.next):
+		return r.next
+	case r.Status == "Pending":
+		return set(func(r *Refresh) { r.Status = "InProgress" })
+	case !settled:
+		return time.Time{}
+	case r.Status == "Cancelling":
+		return set(func(r *Refresh) { r.Status, r.End = "Cancelled", now })
+	case r.Status == "Baking":
+		return set(func(r *Refresh) { r.Status, r.End = "Successful", now })
+	case len(r.Old) == 0:
+		return set(func(r *Refresh) { r.Status, r.next = "Baking", now.Add(r.Bake) })
+	}
+	old := r.Old[0]
+	if !slices.ContainsFunc(g.Members, func(m Member) bool { return m.InstanceID == old }) { // and its successor is in service
+		return set(func(r *Refresh) { r.Old = r.Old[1:] })
+	}
+	a.setMember(g.Name, old, func(m *Member) { m.leave("Terminating") })
+	return now
+}
+
+type refreshXML struct {
+	AutoScalingGroupName, InstanceRefreshId, Status, StartTime, Strategy string
+	EndTime                                                              string `xml:",omitempty"`
+	InstancesToUpdate, PercentageComplete                                int
+}
+
+func describeRefreshes(c *call) (any, error) {
+	p, a := c.params, c.account
+	name, ids := p.need("AutoScalingGroupName"), p.list("InstanceRefreshIds.member")
+	max, token := p.number("MaxRecords", 50, 1, 100), p.str("NextToken") // "the default value is 50 and the maximum value is 100"
+	if err := p.end(); err != nil {
+		return nil, validation(err)
+	}
+	if err := c.authorize(target{arn: "*"}); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g, ok := a.groups.getAsOf(name, c.at)
+	if !ok {
+		return nil, noGroup(name)
+	}
+	var list []entry[Refresh]
+	for n, r := range slices.Backward(g.Refreshes) { // "sorted by creation timestamp in descending order"
+		if len(ids) == 0 || slices.Contains(ids, r.ID) {
+			list = append(list, entry[Refresh]{len(g.Refreshes) - n, r})
+		}
+	}
+	list, next, err := page(list, max, token)
+	if err != nil {
+		return nil, fail("InvalidNextToken", "The token '%s' is not valid", token)
+	}
+	out := struct {
+		InstanceRefreshes members[refreshXML]
+		NextToken         string `xml:",omitempty"`
+	}{NextToken: next}
+	for _, e := range list {
+		r := e.value
+		x := refreshXML{AutoScalingGroupName: name, InstanceRefreshId: r.ID, Status: r.Status, StartTime: wireTime(r.Start), Strategy: "Rolling",
+			InstancesToUpdate: len(r.Old), PercentageComplete: 100}
+		if r.Total > 0 {
+			x.PercentageComplete = 100 * (r.Total - len(r.Old)) / r.Total
+		}
+		if !r.End.IsZero() {
+			x.EndTime = wireTime(r.End)
+		}
+		out.InstanceRefreshes.Items = append(out.InstanceRefreshes.Items, x)
+	}
+	return out, nil
+}
