@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/boot"
 	"ebs-release/internal/config"
 	"ebs-release/internal/instance"
+	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -179,6 +180,11 @@ func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) erro
 		tags[volume.TagHostKey] = r.HostKey
 	}
 	return a.volumes.Tag(ctx, v.ID, tags)
+}
+
+func (a *account) Newest(ctx context.Context, store string) (generation int64, id string, err error) {
+	newest, err := snapshot.NewestCommitted(ctx, a.api, store)
+	return newest.Generation, newest.ID, err
 }
 
 func (a *account) bootVolume(v volume.Volume) boot.Volume {

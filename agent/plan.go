@@ -188,6 +188,14 @@ func (d *dry) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
 	return d.dryRun(boot.StageReport, "CreateTags", err, v.ID != volume.None, "tags it: generation %d, ready", r.Generation)
 }
 
+func (d *dry) Newest(ctx context.Context, store string) (generation int64, id string, err error) {
+	generation, id, err = d.account.Newest(ctx, store)
+	if err == nil {
+		d.say(boot.StageNewer, "the newest snapshot of the store is of generation %d", generation)
+	}
+	return generation, id, err
+}
+
 // Find does not wait for the disk of a volume that is not there.
 func (d *dry) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) {
 	if v.ID == volume.None {

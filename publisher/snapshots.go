@@ -38,7 +38,7 @@ func (s *snapshots) Create(ctx context.Context, r publish.SnapshotRequest) (stri
 	}
 	made, err := s.maker.Create(ctx, snapshot.Request{
 		Generation: r.Holds.Generation, Release: r.Holds.Release, Digest: r.Holds.Digest,
-		Patient: r.Patient, Frozen: r.Frozen, Note: r.Note,
+		Committed: r.Committed, Patient: r.Patient, Frozen: r.Frozen, Note: r.Note,
 	})
 	return made.ID, made.Frozen, err
 }

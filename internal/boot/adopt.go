@@ -275,7 +275,7 @@ func (b *boot) forget(ctx context.Context) {
 	if b.volume.ID != "" {
 		b.had = append(b.had, b.volume)
 	}
-	b.volume, b.disk, b.prepared = Volume{}, Disk{}, nil
+	b.volume, b.disk, b.prepared, b.asked = Volume{}, Disk{}, nil, false
 	b.shielded, b.level, b.sound, b.serving, b.placed, b.adopted, b.told = false, false, false, false, false, false, nil
 	b.heldGeneration, b.heldRelease, b.pending = 0, "", false
 }

@@ -1,8 +1,8 @@
 // Package boot is the boot of a member, and the place to start reading the agent. One sentence, in
 // this order:
 //
-//	identify -> resolve -> adopt -> create -> attach -> protect -> find device ->
-//	check -> mount -> catch up -> verify -> report -> re-read -> ready
+//	identify -> resolve -> adopt -> create -> look for newer -> attach -> protect ->
+//	find device -> check -> mount -> catch up -> verify -> report -> re-read -> ready
 //
 // Here is the order, the time that each stage may take, and what follows from a failure. What the
 // stages do to the world is behind the small interfaces of parts.go; agent/ puts AWS, the kernel
@@ -20,7 +20,8 @@
 //
 // A generation never goes back: when the pointer names an older one than a volume here holds, the
 // boot fails and leaves that volume and its mount alone (ErrOlder); so it does when the pointer is
-// not signed by a key that the volume trusts (ErrUnsigned).
+// not signed by a key that the volume trusts (ErrUnsigned). A volume that never served here cannot
+// know: there the snapshots of the store are asked, which nobody takes back.
 //
 // A boot may be killed at any point and started again: adopt looks at what is there and goes on
 // from it.
@@ -41,6 +42,7 @@ const (
 	StageResolve  = "resolve"
 	StageAdopt    = "adopt"
 	StageCreate   = "create"
+	StageNewer    = "look for newer"
 	StageAttach   = "attach"
 	StageProtect  = "protect"
 	StageFind     = "find device"
@@ -77,7 +79,10 @@ func (b *boot) stages() []line {
 		},
 		{{{StageAdopt, 90 * time.Second, nil, b.adopt, "look at the volumes of this instance in EC2, and at the mount point"}}},
 		{{{StageCreate, time.Minute, b.haveVolume, b.create, "look at the snapshot and at the volume limits of the account"}}},
-		{{{StageAttach, 2 * time.Minute, b.attached, b.attach, "look at the attachments of this instance in EC2"}}},
+		{
+			{{StageNewer, time.Minute, b.noneNewer, b.lookForNewer, "look at the snapshots of the store, by their tags"}},
+			{{StageAttach, 2 * time.Minute, b.attached, b.attach, "look at the attachments of this instance in EC2"}},
+		},
 		{
 			{{StageProtect, 30 * time.Second, b.protected, b.protect, "allow ec2:ModifyInstanceAttribute in the role of this instance"}},
 			{

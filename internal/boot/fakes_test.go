@@ -32,6 +32,7 @@ type (
 		remove  func(boot.Volume) error
 		leave   func(boot.Volume) error
 		report  func(boot.Volume, boot.Report) error
+		newest  func(ctx context.Context, store string) (int64, string, error)
 	}
 	fakeDisks struct {
 		find   func(context.Context, boot.Volume) (boot.Disk, error)
@@ -86,6 +87,9 @@ func (f fakeVolumes) Leave(_ context.Context, _ boot.Identity, v boot.Volume) er
 }
 func (f fakeVolumes) Report(_ context.Context, v boot.Volume, r boot.Report) error {
 	return f.report(v, r)
+}
+func (f fakeVolumes) Newest(ctx context.Context, store string) (int64, string, error) {
+	return f.newest(ctx, store)
 }
 func (f fakeDisks) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) { return f.find(ctx, v) }
 func (f fakeDisks) Check(_ context.Context, d boot.Disk) (boot.Disk, error)    { return f.check(d) }
@@ -192,7 +196,7 @@ func newWorld(generation int64) *world {
 	w.pointers.fetch = func(context.Context) (boot.Pointer, error) {
 		p := pointer(w.pointer)
 		if w.packs {
-			p.Document, p.Behind = fmt.Sprintf("document %d", w.pointer), !w.exact
+			p.Store, p.Document, p.Behind = "store", fmt.Sprintf("document %d", w.pointer), !w.exact
 		}
 		return p, nil
 	}
@@ -246,6 +250,7 @@ func (w *world) ec2() {
 		w.did("leave %s", v.ID)
 		return nil
 	}
+	w.volumes.newest = func(context.Context, string) (int64, string, error) { return 0, "", nil }
 	w.volumes.report = func(v boot.Volume, r boot.Report) error {
 		w.did("report %d ready=%v", r.Generation, r.Ready)
 		return nil

@@ -107,6 +107,13 @@ func (h *hanging) Report(ctx context.Context, v boot.Volume, r boot.Report) erro
 	return h.volumes.Report(ctx, v, r)
 }
 
+func (h *hanging) Newest(ctx context.Context, store string) (int64, string, error) {
+	if err := h.here(ctx, "newest"); err != nil {
+		return 0, "", err
+	}
+	return h.volumes.Newest(ctx, store)
+}
+
 func (h *hanging) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) {
 	if err := h.here(ctx, "find"); err != nil {
 		return boot.Disk{}, err

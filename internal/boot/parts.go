@@ -155,6 +155,9 @@ type Volumes interface {
 	// and gc, a later boot or the end of the instance removes it.
 	Leave(ctx context.Context, me Identity, v Volume) error
 	Report(ctx context.Context, v Volume, r Report) error
+	// Newest is the highest generation of a store of which there is a snapshot that was made after
+	// its commit, and that snapshot's id; 0: there is none.
+	Newest(ctx context.Context, store string) (generation int64, id string, err error)
 }
 
 // Disks finds and checks block devices.

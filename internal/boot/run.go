@@ -25,6 +25,7 @@ type boot struct {
 	volume   Volume
 	disk     Disk
 	prepared Prepared
+	asked    bool // EC2 was asked for a snapshot of a higher generation, for this volume
 	shielded bool // this run had EC2 delete the volume with the instance
 	level    bool // the volume was brought to what is wanted, as far as the pointer knows a way
 	sound    bool // the volume holds what is wanted

@@ -207,6 +207,9 @@ func (v *volumes) Remove(_ context.Context, _ boot.Identity, volume boot.Volume)
 // Leave is no step: in this model every volume can be removed, by an agent that lives.
 func (v *volumes) Leave(context.Context, boot.Identity, boot.Volume) error { return v.alive() }
 
+// Newest: nobody replays a pointer in this model.
+func (v *volumes) Newest(context.Context, string) (int64, string, error) { return 0, "", nil }
+
 func (v *volumes) Report(_ context.Context, volume boot.Volume, r boot.Report) error {
 	if v.mutant == reportAfterReread {
 		v.late = func() error { return v.report(volume, r) }

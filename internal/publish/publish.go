@@ -129,14 +129,6 @@ type Snapshots interface {
 	List(ctx context.Context) ([]Snapshot, error)
 }
 
-// SnapshotRequest is what a snapshot is made for.
-type SnapshotRequest struct {
-	Holds   pointer.Held // what is current on the volume; for its tags
-	Patient bool         // EBS's limits (one in 15 s, so many pending) are waited out; else they are an error
-	Frozen  func() error // called while nobody can write: an error ends it
-	Note    func(string) // told why there is another try
-}
-
 // Snapshot is one of the release volume, as EC2 and its tags say.
 type Snapshot struct {
 	ID        string

@@ -13,6 +13,15 @@ import (
 // goes on listing. A longer way is made short by one pack.
 const mostSteps = 48
 
+// SnapshotRequest is what a snapshot is made for.
+type SnapshotRequest struct {
+	Holds     pointer.Held // what is current on the volume; for its tags
+	Committed bool         // the pointer names it already
+	Patient   bool         // EBS's limits (one in 15 s, so many pending) are waited out; else they are an error
+	Frozen    func() error // called while nobody can write: an error ends it
+	Note      func(string) // told why there is another try
+}
+
 // pack is P2: what leads from the release before to this one goes into the store. Where no packs
 // lead from a snapshot that there is to this release, it gets a snapshot of its own before anybody
 // is told of it.
@@ -130,7 +139,7 @@ func (r *run) activateHere(ctx context.Context) error {
 func (r *run) snapshot(ctx context.Context, patient bool) (id string, err error) {
 	own := r.own()
 	id, frozen, err := r.Snapshots.Create(ctx, SnapshotRequest{
-		Holds: own, Patient: patient,
+		Holds: own, Committed: r.committed, Patient: patient,
 		Frozen: func() error { return r.Tree.CheckActive(own.Release, own.Generation) },
 		Note:   func(text string) { r.say(Event{Kind: KindWarning, Text: text}) },
 	})

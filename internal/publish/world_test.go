@@ -297,6 +297,9 @@ func (s snapshots) Create(_ context.Context, r publish.SnapshotRequest) (string,
 	id := fmt.Sprintf("snap-%d", r.Holds.Generation)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if named := s.pointer.Generation >= r.Holds.Generation; named != r.Committed {
+		return "", 0, fmt.Errorf("a snapshot of generation %d, of which it is said that it is committed: %t", r.Holds.Generation, r.Committed)
+	}
 	if s.snapshots[id] {
 		id += "b"
 	}

@@ -43,6 +43,7 @@ type Maker struct {
 type Request struct {
 	Generation      int64
 	Release, Digest string
+	Committed       bool         // the pointer names this generation already
 	Patient         bool         // the limits of EBS are waited out, too; else they are an error
 	Frozen          func() error // called while nobody can write: an error ends it; may be nil
 	Note            func(string) // told why there is another try; may be nil
@@ -141,6 +142,9 @@ func (m Maker) input(r Request, try string) *ec2.CreateSnapshotInput {
 		volume.TagTry:        try,
 	}
 	maps.Copy(all, m.OwnTags) // Name may be one of them
+	if r.Committed {
+		all[volume.TagCommitted] = volume.Committed
+	}
 	if m.Store != "" {
 		all[volume.TagStore] = m.Store
 	}

@@ -45,6 +45,24 @@ func All(ctx context.Context, api ec2.DescribeSnapshotsAPIClient) ([]Old, error)
 	return found, nil
 }
 
+// NewestCommitted returns the snapshot of the highest generation that the pointer of a store has
+// named: one that was made before its commit does not count, as that commit may have failed. None:
+// an Old without an ID.
+func NewestCommitted(ctx context.Context, api ec2.DescribeSnapshotsAPIClient, store string) (newest Old, err error) {
+	found, err := list(ctx, api,
+		types.Filter{Name: aws.String("tag:" + volume.TagStore), Values: []string{store}},
+		types.Filter{Name: aws.String("tag:" + volume.TagCommitted), Values: []string{volume.Committed}})
+	if err != nil {
+		return Old{}, fmt.Errorf("look for the newest release snapshot of store %s: %w", store, err)
+	}
+	for _, o := range found {
+		if o.Generation > newest.Generation {
+			newest = o
+		}
+	}
+	return newest, nil
+}
+
 func list(ctx context.Context, api ec2.DescribeSnapshotsAPIClient, more ...types.Filter) (found []Old, err error) {
 	pages := ec2.NewDescribeSnapshotsPaginator(api, &ec2.DescribeSnapshotsInput{
 		OwnerIds:   []string{"self"},

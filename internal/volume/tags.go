@@ -24,16 +24,18 @@ const (
 	TagRelease    = "ebs-release:release"     // the release that is current on it
 	TagDigest     = "ebs-release:digest"      // on a snapshot: of that release's manifest
 	TagTry        = "ebs-release:try"         // on a snapshot: the one request that made it
+	TagCommitted  = "ebs-release:committed"   // Committed, on a snapshot that was asked for after the commit of its generation
 	TagState      = "ebs-release:state"       // StateBooting, StateReady, StateHookFailed, StateLeft
 	TagStore      = "ebs-release:store"       // the store whose releases it holds: on the release volume, its snapshots and members' volumes
 	TagHostKey    = "ebs-release:host-key"    // the member's ssh host key: "ssh-ed25519 AAAA…"
 )
 
-// Values of TagRole and TagState.
+// Values of TagRole, TagCommitted and TagState.
 const (
 	RoleMember   = "member"  // made from a snapshot by an agent; deleted with its instance
 	RoleServer   = "server"  // the release server's own volume, made by init: never deleted by us
 	RoleRelease  = "release" // a snapshot that publish made
+	Committed    = "yes"
 	StateBooting = "booting" // from CreateVolume on
 	StateReady   = "ready"   // reported by the agent, before its last look at the pointer
 

@@ -127,8 +127,8 @@ func (c *Checks) describeSnapshot(ctx context.Context) doctor.Finding {
 		return doctor.Failure("publish again; a snapshot is of one Region and one account (is it shared with this one?)",
 			"%s does not exist in %s", c.snapshot, c.cfg.Region)
 	case volume.IsDenied(err):
-		return doctor.Warning("allow ec2:DescribeSnapshots (only the doctor uses it)",
-			"not allowed to look at %s (%s)", c.snapshot, refusalWords(err, "ec2:DescribeSnapshots"))
+		return doctor.Warning("allow ec2:DescribeSnapshots",
+			"not allowed to look at %s, nor, at a boot, for newer ones (%s)", c.snapshot, refusalWords(err, "ec2:DescribeSnapshots"))
 	case err != nil:
 		return c.refusal("ec2:DescribeSnapshots", err)
 	case len(out.Snapshots) != 1:

@@ -28,6 +28,21 @@ func TestAgentRefusesAnOlderPointer(t *testing.T) {
 		must(t, r.served(hosts[name], now, "two", 1))
 	}
 	r.sh("cp -p /run/older.json " + lab.PointerStore + "/release.json; cp -p /run/older.txt " + lab.PointerStore + "/snap.txt")
+	t.Run("a first boot", func(t *testing.T) { // the volume knows nothing of generation 2, and its snapshot tells
+		r := r.in(t)
+		h, ctx := r.machine(), within(t, 60*time.Second)
+		for range 2 {
+			refused(t, agent(ctx, h).Output, 1, "look for newer: snap-", "has generation 2, the pointer says 1", "the pointer that was read is an old one", "--older")
+			if found := r.lab.VolumesFor(h.ID); len(found) > 0 {
+				t.Errorf("there is %s", show(found))
+			}
+		}
+		must(t, failed(agent(ctx, h, "--older")))
+		must(t, r.served(h, old, "one", 1))
+		must(t, r.lab.Reboot(ctx, h.ID))
+		must(t, failed(agent(ctx, h))) // it served: the operator's word stands
+		must(t, r.served(h, old, "one", 1))
+	})
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			r := r.in(t)

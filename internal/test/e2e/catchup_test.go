@@ -15,8 +15,12 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/store"
+	"ebs-release/internal/volume"
 
 	"filippo.io/age"
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
 // chain is a lab with several releases, a snapshot of each, and packs that lead from each to the
@@ -51,7 +55,19 @@ func newChain(t *testing.T, releases int, inS3 bool) *chain {
 		c.said = append(c.said, p)
 	}
 	c.edges = c.said[releases-1].Edges
+	c.forgetCommits()
 	return c
+}
+
+// forgetCommits lets a pointer of an earlier generation be the newest that there was, to a boot.
+func (c *chain) forgetCommits() {
+	c.Helper()
+	var ids []string
+	for _, s := range c.lab.Account.Snapshots() {
+		ids = append(ids, s.ID)
+	}
+	_, err := c.ec2.DeleteTags(within(c, 10*time.Second), &ec2.DeleteTagsInput{Resources: ids, Tags: []types.Tag{{Key: aws.String(volume.TagCommitted)}}})
+	must(c, err)
 }
 
 // names is the pointer of a generation, whose snapshot is that of another one.
