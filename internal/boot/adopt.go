@@ -131,6 +131,11 @@ func (b *boot) inReach(ctx context.Context, mounted Mounted) error {
 	if b.want.Document == "" { // no packs
 		return nil
 	}
+	if end, ok := ctx.Deadline(); ok { // the packs are read once more to catch up: that has to fit, too
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(end)/2)
+		defer cancel()
+	}
 	err := mounted.Tree.InReach(ctx, b.want)
 	switch {
 	case err == nil, errors.Is(err, ErrMismatch): // another volume may do

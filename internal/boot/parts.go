@@ -199,8 +199,8 @@ type Mounted struct {
 // Served is what is at the mount point.
 type Served interface {
 	Tree
-	// InReach is nil when the store has the packs that bring it to what is wanted. Errors are those
-	// of CatchUp.
+	// InReach is nil when the store has the packs that bring it to what is wanted, and each is what
+	// the pointer says. It reads all of them. Errors are those of CatchUp.
 	InReach(ctx context.Context, want Wanted) error
 }
 

@@ -329,7 +329,7 @@ func TestBadPacksChangeNothing(t *testing.T) {
 	}
 }
 
-func TestWhatIsInReachIsAskedForAndNotFetched(t *testing.T) {
+func TestWhatIsInReachIsReadAndNotKept(t *testing.T) {
 	w := newWorld(t, 2, false)
 	p := w.pointer()
 	v := w.volume(true)
@@ -339,6 +339,8 @@ func TestWhatIsInReachIsAskedForAndNotFetched(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	changed := bytes.Clone(whole)
+	changed[len(changed)/2]++
 	noWay := p
 	noWay.Edges = nil
 	for _, tc := range []struct {
@@ -349,6 +351,7 @@ func TestWhatIsInReachIsAskedForAndNotFetched(t *testing.T) {
 	}{
 		{"all of it", p, func() error { return nil }, nil},
 		{"no way", noWay, func() error { return nil }, ErrNoWay},
+		{"another byte", p, func() error { return os.WriteFile(name, changed, 0o600) }, ErrStore},
 		{"cut off", p, func() error { return os.WriteFile(name, whole[:len(whole)-1], 0o600) }, ErrStore},
 		{"gone", p, func() error { return os.Remove(name) }, ErrGone},
 	} {

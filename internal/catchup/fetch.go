@@ -77,8 +77,9 @@ func (v *Volume) try(ctx context.Context, e pointer.Edge, do func(from store.Rea
 	}
 }
 
-// InReach says whether the store has the packs that To would need, without fetching them: nil, or
-// what To would say.
+// InReach says whether the store has the packs that To would need, and each is what the pointer
+// says: nil, or what To would say. It reads them all and keeps nothing, as what is served may have
+// no room, and may not be written to.
 func (v *Volume) InReach(ctx context.Context, p pointer.Pointer) error {
 	way, _, err := v.way(p, nil)
 	for _, e := range way {
@@ -86,19 +87,27 @@ func (v *Volume) InReach(ctx context.Context, p pointer.Pointer) error {
 			break
 		}
 		err = v.try(ctx, e, func(from store.Reader) error {
-			ctx, cancel := context.WithTimeout(ctx, stallTime)
-			defer cancel()
-			object, err := from.Get(ctx, e.Pack, "")
-			if err != nil {
-				return err
-			}
-			if object.Size >= 0 && object.Size != e.Bytes {
-				err = fmt.Errorf("it has %d bytes, want %d: %w", object.Size, e.Bytes, pack.ErrSum)
-			}
-			return errors.Join(err, object.Body.Close())
+			return transfer(ctx, from, e, func(body io.Reader) error { return pack.Check(body, sumOf(e)) })
 		})
 	}
 	return finding(err)
+}
+
+func sumOf(e pointer.Edge) pack.Sum { return pack.Sum{Bytes: e.Bytes, SHA256: e.SHA256} }
+
+// transfer has something done with what the store sends for a pack. It ends when nothing comes.
+func transfer(ctx context.Context, from store.Reader, e pointer.Edge, do func(body io.Reader) error) error {
+	ctx, moves, stop := watched(ctx)
+	defer stop()
+	object, err := from.Get(ctx, e.Pack, "")
+	if err == nil {
+		err = do(reader(func(p []byte) (int, error) { moves(); return object.Body.Read(p) }))
+		err = errors.Join(err, object.Body.Close())
+	}
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errStalled) {
+		return cause
+	}
+	return err
 }
 
 // download is one try.
@@ -109,24 +118,17 @@ func download(ctx context.Context, from store.Reader, e pointer.Edge, file *os.F
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	ctx, moves, stop := watched(ctx)
-	defer stop()
-	object, err := from.Get(ctx, e.Pack, "")
-	if err == nil {
-		// One more byte than it should have is enough to see that it is another one.
-		_, err = io.Copy(file, io.LimitReader(reader(func(p []byte) (int, error) { moves(); return object.Body.Read(p) }), e.Bytes+1))
-		err = errors.Join(err, object.Body.Close())
-	}
+	err := transfer(ctx, from, e, func(body io.Reader) error {
+		_, err := io.Copy(file, io.LimitReader(body, e.Bytes+1)) // one more byte tells that it is another one
+		return err
+	})
 	if err != nil {
-		if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
-			return cause
-		}
 		return err
 	}
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	if err := pack.Check(file, pack.Sum{Bytes: e.Bytes, SHA256: e.SHA256}); err != nil {
+	if err := pack.Check(file, sumOf(e)); err != nil {
 		return err
 	}
 	_, err = file.Seek(0, io.SeekStart)
