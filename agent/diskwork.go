@@ -18,6 +18,7 @@ import (
 	"ebs-release/internal/mount"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/process"
+	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 	"ebs-release/internal/words"
@@ -39,6 +40,7 @@ type diskRequest struct {
 	From   source      `json:"from,omitzero"` // of doCatchUp, and of doCheckTree whose word counts
 
 	Status status.Status `json:"status,omitzero"` // what the boot left, for doObserve
+	Verify verifying     `json:"verify,omitzero"` // for doVerify
 
 	Limit time.Duration `json:"limit,omitempty"` // for what can be given up in order: e2fsck, a wait for a lock; 0: none
 }
@@ -55,6 +57,7 @@ const (
 	doSide      = "side"       // on which side of a rollout the volume's instance is, by the document of Want
 	doPlace     = "place"      // the prepared mount at Point
 	doUnmount   = "unmount"    // what is at Point
+	doVerify    = "verify"     // every file of a release of the volume at Point
 	doObserve   = "look at"    // what the volume at Point says now: Status, brought up to date
 )
 
@@ -74,6 +77,7 @@ type diskAnswer struct {
 	Release      string          `json:",omitempty"`
 	Done         bool            `json:",omitempty"` // as boot.Tree's Holding has it
 	Status       status.Status   `json:",omitzero"`
+	Verified     wire.Verified   `json:",omitzero"`
 }
 
 func (p *program) diskWorkCommand() *cobra.Command {
@@ -177,6 +181,8 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 			drained, err := volume.Drained()
 			a.Done = err == nil && !drained
 		}
+	case doVerify:
+		a.Verified, err = r.Verify.all(ctx, r.Point)
 	case doObserve:
 		a.Status = r.Status
 		err = observeVolume(&a.Status)

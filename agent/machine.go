@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
@@ -80,6 +81,7 @@ func (m *machine) look(mine []boot.Volume) (*boot.Mounted, error) {
 		m.log.Debug("what is mounted is no disk of an EBS volume", "mounted", mounted, "error", err)
 		return &found, nil
 	}
+	found.OfEBS = strings.HasPrefix(serial, "vol") || serial == "" && strings.HasPrefix(name, "xvd") // NVMe, Xen
 	for _, v := range mine {
 		if device.IsDisk(name, serial, v.ID, v.Device) {
 			found.VolumeID, found.Disk.Path = v.ID, m.finder.Path(name)

@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
+	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -74,12 +75,18 @@ func addKeepFlag(cmd *cobra.Command, keep *int, usage string) {
 	}
 }
 
-// readyVolume opens the release volume of a member whose boot is over, and says its id.
-func (p *program) readyVolume(ctx context.Context) (*release.Volume, string, error) {
+// ready is a member whose boot is over.
+func (p *program) ready(ctx context.Context) (status.Status, error) {
 	now, err := p.observe(ctx)
 	if err == nil {
 		err = notReady(now)
 	}
+	return now, err
+}
+
+// readyVolume opens the release volume of a member whose boot is over, and says its id.
+func (p *program) readyVolume(ctx context.Context) (*release.Volume, string, error) {
+	now, err := p.ready(ctx)
 	if err != nil {
 		return nil, "", err
 	}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
@@ -10,12 +12,14 @@ import (
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/receive"
+	"ebs-release/internal/release"
 
 	"github.com/spf13/cobra"
 )
 
 func (p *program) verifyCommand() *cobra.Command {
-	var id, digest string
+	var what verifying
+	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "verify [--release ID] [--digest HEX]",
 		Short: "Compare every file of a release here with the manifest",
@@ -27,42 +31,73 @@ the same over ssh. Exit 1: the release is damaged, or not here. Exit 3: the boot
 of this member is not over.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v, _, err := p.readyVolume(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer func() { _ = v.Close() }()
-			generation := int64(0)
-			if id == "" { // what the fence says, which `current` has to agree with
-				if generation, id, err = v.Fence(); err == nil && id == "" {
-					err = advice.Try(errors.New("no release is active on this volume"), "ebs-release converge, on the release server")
-				}
-				if err != nil {
-					return err
-				}
-			}
-			answer, err := receive.Verify(cmd.Context(), v, id, digest, generation)
+			answer, err := p.verify(cmd.Context(), what, timeout)
 			if err != nil {
 				return err
 			}
 			if p.output == cli.JSON {
 				return wire.Write(p.stdout, answer)
 			}
-			_, err = fmt.Fprintf(p.stdout, "release %s: all %d files are as the manifest says\n", id, answer.Files)
+			_, err = fmt.Fprintf(p.stdout, "release %s: all %d files are as the manifest says\n", answer.Release, answer.Files)
 			return err
 		},
 	}
 	cmd.PreRunE = func(*cobra.Command, []string) error {
 		switch {
-		case id != "" && !manifest.ValidID(id):
+		case what.Release != "" && !manifest.ValidID(what.Release):
 			return exit.With(exit.Usage, errors.New("--release is no release id"))
-		case digest != "" && !manifest.ValidDigest(digest):
+		case what.Digest != "" && !manifest.ValidDigest(what.Digest):
 			return exit.With(exit.Usage, errors.New("--digest is not 64 lower-case hex digits"))
 		default:
 			return nil
 		}
 	}
-	cmd.Flags().StringVar(&id, "release", "", "id of a release that is here (default: the one that was activated last)")
-	cmd.Flags().StringVar(&digest, "digest", "", "the digest that its manifest must have")
+	cmd.Flags().StringVar(&what.Release, "release", "", "id of a release that is here (default: the one that was activated last)")
+	cmd.Flags().StringVar(&what.Digest, "digest", "", "the digest that its manifest must have")
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Hour, "how long all of it may take")
 	return cmd
+}
+
+// verify has a child read the files: who waits for a disk that stops answering cannot even be
+// interrupted.
+func (p *program) verify(ctx context.Context, what verifying, timeout time.Duration) (wire.Verified, error) {
+	now, err := p.ready(ctx)
+	if err != nil {
+		return wire.Verified{}, err
+	}
+	limit, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	a, err := askChild(limit, p.logger(), diskRequest{Do: doVerify, Point: now.MountPoint, Verify: what})
+	switch {
+	case ctx.Err() != nil:
+		err = ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded):
+		err = advice.Try(fmt.Errorf("not done in %s: %w", timeout, err),
+			"aws ec2 describe-volume-status --volume-ids %s; or a longer --timeout", now.VolumeID)
+	}
+	return a.Verified, err
+}
+
+// verifying is a release to verify.
+type verifying struct {
+	Release string // "": what the fence names, which `current` has to agree with
+	Digest  string // "": any
+}
+
+func (w verifying) all(ctx context.Context, point string) (wire.Verified, error) {
+	v, err := release.Open(point)
+	if err != nil {
+		return wire.Verified{}, err
+	}
+	defer func() { _ = v.Close() }()
+	generation, id := int64(0), w.Release
+	if id == "" {
+		if generation, id, err = v.Fence(); err == nil && id == "" {
+			err = advice.Try(errors.New("no release is active on this volume"), "ebs-release converge, on the release server")
+		}
+		if err != nil {
+			return wire.Verified{}, err
+		}
+	}
+	return receive.Verify(ctx, v, id, w.Digest, generation)
 }

@@ -22,20 +22,7 @@ func (b *boot) adopt(ctx context.Context) (err error) {
 	if b.want, err = b.wanted(*b.pointer); err != nil {
 		return err
 	}
-	mine, err := b.Volumes.Mine(ctx, b.me)
-	if err != nil {
-		return err
-	}
-	for _, had := range b.had {
-		if !slices.ContainsFunc(mine, func(v Volume) bool { return v.ID == had.ID }) {
-			mine = append(mine, had)
-		}
-	}
-	mine = slices.DeleteFunc(mine, func(v Volume) bool { return b.removed[v.ID] })
-	if err := b.markHere(ctx, mine); err != nil {
-		return err
-	}
-	mounted, err := b.Mounts.Look(ctx, mine)
+	mine, mounted, err := b.lookAround(ctx)
 	if err != nil {
 		return err
 	}
@@ -63,6 +50,48 @@ func (b *boot) adopt(ctx context.Context) (err error) {
 		b.dispose(ctx, v)
 	}
 	return nil
+}
+
+// An answer of EC2 may be older than the volume that is mounted: then it is asked again, for a
+// while. Nobody who is served has to suffer for it.
+const (
+	listingLag   = 10 * time.Second
+	listingPause = time.Second
+)
+
+// lookAround says which volumes this instance has, and which of them is at the mount point.
+func (b *boot) lookAround(ctx context.Context) (mine []Volume, mounted *Mounted, err error) {
+	for began := time.Now(); ; {
+		if mine, err = b.mine(ctx); err != nil {
+			return nil, nil, err
+		}
+		mounted, err = b.Mounts.Look(ctx, mine)
+		known := mounted == nil || mounted.VolumeID != "" || !mounted.OfEBS
+		if err != nil || known || time.Since(began) >= listingLag {
+			return mine, mounted, err
+		}
+		b.log.Info("EC2 does not list the volume that is mounted: it is asked again", "mounted", mounted.What)
+		select {
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		case <-time.After(listingPause):
+		}
+	}
+}
+
+// mine is the volumes of this instance, as EC2, this run and the kernel know them.
+func (b *boot) mine(ctx context.Context) ([]Volume, error) {
+	mine, err := b.Volumes.Mine(ctx, b.me)
+	if err != nil {
+		return nil, err
+	}
+	for _, had := range b.had {
+		if !slices.ContainsFunc(mine, func(v Volume) bool { return v.ID == had.ID }) {
+			mine = append(mine, had)
+		}
+	}
+	mine = slices.DeleteFunc(mine, func(v Volume) bool { return b.removed[v.ID] })
+	return mine, b.markHere(ctx, mine)
 }
 
 // markHere takes the kernel's word for what is attached: an answer of EC2 may be an old one, a disk

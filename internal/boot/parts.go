@@ -191,6 +191,7 @@ type Mounts interface {
 // Mounted is what is at the mount point.
 type Mounted struct {
 	VolumeID string // one of mine; empty: something else
+	OfEBS    bool   // it is an EBS volume, mine or not
 	Disk     Disk
 	What     string // for people: /release: tmpfs (…)
 	Tree     Served

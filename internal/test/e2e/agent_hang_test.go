@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -348,4 +349,55 @@ func stuck(t *testing.T, h *host.Host) (n int) {
 		}
 	}
 	return n
+}
+
+// TestAgentVerifyOutlivesADisk holds each look at the volume, in turn: `verify` ends within its
+// time, says so, and leaves nothing that a later one waits for.
+func TestAgentVerifyOutlivesADisk(t *testing.T) {
+	const limit = 2 * time.Second
+	r := published(t, nil)
+	verify := func(ctx context.Context, s *supervised) outcome {
+		return s.run(ctx, host.Command{Argv: []string{"ebs-release-agent", "verify", "--timeout", limit.String()}})
+	}
+	launch := func(ctx context.Context) (*host.Host, error) {
+		h, err := r.launch(ctx, r.idle())
+		if err != nil {
+			return nil, err
+		}
+		return h, failed(agent(ctx, h))
+	}
+	first, err := launch(within(t, time.Minute))
+	must(t, err)
+	trace := diskTracer(0)
+	must(t, failed(verify(within(t, time.Minute), &supervised{host: first, start: trace.attach})))
+	must(t, <-trace.done)
+	var held atomic.Int32
+	each(t, len(trace.seen), 8, func(i int) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		h, err := launch(ctx)
+		if err != nil {
+			return err
+		}
+		hang := diskTracer(i + 1)
+		out := verify(ctx, &supervised{host: h, start: hang.attach})
+		if err := <-hang.done; err != nil {
+			return err
+		}
+		// To see whether the boot is over takes 10 s at most.
+		late := strings.Contains(out.last(), "does not come to an end") || strings.Contains(out.last(), "deadline exceeded")
+		if out.took > 10*time.Second+limit+hangSlack || out.Code != 0 && (!late || !strings.Contains(out.last(), "describe-volume-status")) {
+			return fmt.Errorf("at %s: exit %d after %v: %s", trace.seen[i], out.Code, out.took, out.Stderr)
+		}
+		if out.Code != 0 {
+			held.Add(1)
+		}
+		if again := verify(ctx, &supervised{host: h}); again.Code != 0 {
+			return fmt.Errorf("after %s: exit %d: %s", trace.seen[i], again.Code, again.Stderr)
+		}
+		return r.gone(ctx, h)
+	})
+	if n := held.Load(); n < int32(len(trace.seen))/2 {
+		t.Errorf("%d of %d looks were held", n, len(trace.seen))
+	}
 }

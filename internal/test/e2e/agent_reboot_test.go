@@ -3,11 +3,16 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/host"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
 // watch looks at /release all the time, as an application would, until stop; what it saw that was
@@ -153,4 +158,32 @@ func TestAgentReplacesAnOlderRelease(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An answer of EC2 that is older than the volume: `up` on a member that serves asks again.
+func TestAgentWaitsForAListingThatIsOld(t *testing.T) {
+	r := published(t, nil)
+	h := r.machine()
+	must(t, failed(agent(within(t, 30*time.Second), h)))
+	volume := r.lab.VolumesFor(h.ID)[0]
+	stop := watch(h, func(version string) bool { return version == "one" })
+	ctx := within(t, time.Minute)
+	role := []types.Tag{{Key: aws.String("ebs-release:role"), Value: aws.String("member")}}
+	_, err := r.ec2.DeleteTags(ctx, &ec2.DeleteTagsInput{Resources: []string{volume.ID}, Tags: role}) // as if it was not listed
+	must(t, err)
+	disarm := r.lab.Account.Fault(cloud.Fault{Action: "DescribeVolumes", Principal: h.ID, Skip: 1, Times: 1, Effect: cloud.Effect{
+		Do: func(cloud.Call) {
+			if _, err := r.ec2.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{volume.ID}, Tags: role}); err != nil {
+				t.Error(err)
+			}
+		},
+	}})
+	defer disarm()
+	out := agent(ctx, h)
+	must(t, failed(out))
+	if !strings.Contains(out.Stderr, "does not list the volume that is mounted") {
+		t.Errorf("it says %s", out.Stderr)
+	}
+	must(t, r.served(h, r.pointerNow(), "one", 2))
+	must(t, stop())
 }
