@@ -19,6 +19,7 @@ const (
 	NotConverged = 5   // committed, but members are behind
 	RolledBack   = 6   // rolled back
 	NoSnapshot   = 7   // live, but the snapshot that was waited for failed, or is late
+	Paused       = 8   // publisher: a rollout stands at its step, and waits for a person
 	Interrupted  = 130 // SIGINT or SIGTERM
 )
 

@@ -153,9 +153,14 @@ func distrust(path string, user int) string {
 const pipeTime = time.Second
 
 func (d Dir) run(ctx context.Context, name string) error {
+	return d.execute(ctx, name, filepath.Join(d.Path, name))
+}
+
+// execute runs a program; name is for the error.
+func (d Dir) execute(ctx context.Context, name, program string, args ...string) error {
 	limited, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
-	cmd := exec.CommandContext(limited, filepath.Join(d.Path, name))
+	cmd := exec.CommandContext(limited, program, args...)
 	cmd.Dir = "/"
 	cmd.Env = slices.Concat(d.Inherit, d.Env)
 	if d.Inherit == nil {

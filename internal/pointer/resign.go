@@ -16,6 +16,12 @@ type Found struct {
 	version  store.Version
 }
 
+// Document is the pointer as it lies there.
+func (s *Store) Document(ctx context.Context) ([]byte, error) {
+	f, err := s.find(ctx)
+	return f.document, err
+}
+
 // Document is what lies there.
 func (f Found) Document() []byte { return f.document }
 

@@ -36,12 +36,13 @@ type Rollout struct {
 
 // Terms are on what a rollout goes on, for whoever drives it next.
 type Terms struct {
-	AtOnce     int           `json:"at_once,omitempty"`     // members that are given it at the same time; 0: the whole step
-	Bake       time.Duration `json:"bake,omitempty"`        // ns that a step has to stay good
-	Healthy    string        `json:"healthy,omitempty"`     // programs, group or target-groups
-	Gate       string        `json:"gate,omitempty"`        // the command that is asked after each step
-	Watch      string        `json:"watch,omitempty"`       // the command that is asked throughout
-	NoRollback bool          `json:"no_rollback,omitempty"` // it pauses where it would go back
+	AtOnce        int           `json:"at_once,omitempty"`        // members that are given it at the same time; 0: the whole step
+	Bake          time.Duration `json:"bake,omitempty"`           // ns that a step has to stay good
+	Healthy       string        `json:"healthy,omitempty"`        // programs, group or target-groups
+	Gate          string        `json:"gate,omitempty"`           // the command that is asked after each step
+	Watch         string        `json:"watch,omitempty"`          // the command that is asked throughout
+	NoRollback    bool          `json:"no_rollback,omitempty"`    // it pauses where it would go back
+	HealthTimeout time.Duration `json:"health_timeout,omitempty"` // ns in which a member that was given it has to be healthy
 }
 
 // Step is how many members have the new release at its end: a number, or a share of them.
@@ -199,7 +200,7 @@ func (r Rollout) validate(stable Pointer) error {
 		return fmt.Errorf("a rollout over %d zones, want at most %d", len(r.Share), mostZones)
 	case max(len(r.By), len(r.Message), len(r.Paused), len(r.Terms.Gate), len(r.Terms.Watch), len(r.Terms.Healthy)) > mostText:
 		return fmt.Errorf("a rollout with a text above %d bytes", mostText)
-	case r.Terms.AtOnce < 0, r.Terms.Bake < 0:
+	case r.Terms.AtOnce < 0, r.Terms.Bake < 0, r.Terms.HealthTimeout < 0:
 		return errors.New("a rollout with a negative number in its terms")
 	}
 	for zone, most := range r.Share {

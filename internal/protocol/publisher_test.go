@@ -132,6 +132,11 @@ func (d *desk) Read(context.Context) (p pointer.Pointer, err error) {
 	return p, err
 }
 
+// Document is only asked for while a rollout is open.
+func (d *desk) Document(context.Context) ([]byte, error) {
+	return nil, errors.New("no rollout is open")
+}
+
 func (d *desk) CompareAndSwap(_ context.Context, from, to pointer.Pointer) error {
 	if d.mutant == activateBeforeCommit {
 		d.late = func() error { return d.commit(from, to) }

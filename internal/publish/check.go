@@ -24,6 +24,9 @@ func (r *run) check(ctx context.Context) error {
 	if err := r.lockAndRead(ctx); err != nil {
 		return err
 	}
+	if err := r.mayBegin(time.Now()); err != nil {
+		return err
+	}
 	if err := TryAll(ctx, r.Checks); err != nil {
 		return err
 	}
@@ -43,16 +46,22 @@ func (r *run) check(ctx context.Context) error {
 	// Above the fence of the volume, too (an earlier publish may have stopped before its commit),
 	// and above whatever a member reports (the pointer may have been restored from an old copy):
 	// nothing that took a generation ever has to take a lower one.
-	highest := max(r.before.Generation, fence, r.Settings.Above, r.members.highest())
+	highest := max(r.before.Highest(), fence, r.Settings.Above, r.members.highest())
 	if highest > generation.Max-2 { // one more is for taking back
 		return fmt.Errorf("generation %d cannot be followed by another one: the pointer has %d, the release volume %d; "+
-			"somebody wrote a number that no publish made", highest, r.before.Generation, fence)
+			"somebody wrote a number that no publish made", highest, r.before.Highest(), fence)
 	}
 	r.next.Generation = highest + 1
 	if r.next.Store == "" {
 		r.next.Store = r.before.Store
 	}
-	return r.reach(ctx)
+	if r.before.Hold.At(time.Now()) {
+		r.next.Hold = r.before.Hold
+	}
+	if err := r.reach(ctx); err != nil {
+		return err
+	}
+	return r.mayRoll(ctx)
 }
 
 // checkAndHook is P0 of what is going to change something: the operator's programs run when all
@@ -110,7 +119,7 @@ func (r *run) limitReports() (fence int64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("read the generation of the release volume: %w", err)
 	}
-	r.members.limit = min(max(r.before.Generation, fence, r.Settings.Above), generation.Max) + slack
+	r.members.limit = min(max(r.before.Highest(), fence, r.Settings.Above), generation.Max) + slack
 	return fence, nil
 }
 

@@ -85,14 +85,14 @@ func (r *run) tellWaiting(ctx context.Context) {
 // round is one listing and the work that follows from it. It returns how many members were behind
 // as listed.
 func (r *run) round(ctx context.Context) (behind int, err error) {
-	if err := r.members.overtaken(ctx, r.next); exit.Code(err) == exit.Conflict { // without a store it goes on
+	if err := r.members.overtaken(ctx, r.next); isCoded(err) { // without a store it goes on
 		return 0, err
 	}
 	if err := r.members.list(ctx, r.next); err != nil {
 		r.say(Event{Kind: KindWarning, Text: err.Error()})
 		return 0, err
 	}
-	if err := r.members.tooMany(); err != nil {
+	if err := r.members.tooMany(); err != nil && !r.members.driving() { // a rollout has its own limit
 		r.members.wait() // those under way are not stopped
 		if err := r.members.tooMany(); err != nil {
 			return 0, exit.With(exit.NotConverged,

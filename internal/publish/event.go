@@ -14,6 +14,7 @@ const (
 	KindFailed   = "failed"   // a try on Member failed; Cause says why. Told once per member and cause; there are more tries
 	KindHook     = "hook"     // Member is on the release, but a program in its activate.d failed
 	KindWindow   = "window"   // the first wave of P5 is through; Window says how long members ran different releases
+	KindRollout  = "rollout"  // something happened in a rollout: Rollout says what
 	KindOutcome  = "outcome"  // the last event; Outcome says how it ended
 )
 
@@ -34,6 +35,8 @@ type Event struct {
 	Progress *Progress `json:"progress,omitempty"`
 	Window   *Window   `json:"window,omitempty"`
 	Outcome  *Outcome  `json:"outcome,omitempty"`
+
+	Rollout *RolloutEvent `json:"rollout,omitempty"`
 
 	Milliseconds *int64 `json:"milliseconds,omitempty"` // KindDone only
 }

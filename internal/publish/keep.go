@@ -27,11 +27,22 @@ func Committed(entries []pointer.Entry) (all []gc.Generation) {
 	return all
 }
 
+// Kept is how many releases are to be kept, and by which generations. While a rollout is open both
+// of its releases are: either may be everybody's next.
+func Kept(keep int, committed []gc.Generation, p pointer.Pointer) (int, []gc.Generation) {
+	ro := p.Rollout
+	if ro == nil {
+		return keep, committed
+	}
+	return max(keep, 2), append(committed[:len(committed):len(committed)], gc.Generation{Number: ro.Generation, Release: ro.Release})
+}
+
 // wanted is what is to be kept: by what is committed now.
 func (r *run) wanted() gc.Wanted {
 	all := Committed(r.past)
 	if r.committed {
 		all = append(all[:len(all):len(all)], gc.Generation{Number: r.next.Generation, Release: r.next.Release})
 	}
-	return gc.Wanted{Keep: r.Settings.Keep, Committed: gc.Releases(all)}
+	keep, all := Kept(r.Settings.Keep, all, r.now())
+	return gc.Wanted{Keep: keep, Committed: gc.Releases(all)}
 }

@@ -24,7 +24,7 @@ const (
 // packs. The release is live without it: nobody waits unless the operator wants to, and otherwise
 // its failure is a warning.
 func (r *run) snapshotLater(ctx context.Context) error {
-	if r.next.SnapshotOf == nil {
+	if r.next.SnapshotOf == nil || r.unclaimed {
 		return nil
 	}
 	if r.Settings.Snapshot == SnapshotNone {

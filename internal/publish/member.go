@@ -37,7 +37,7 @@ type member struct {
 	wanted       target // to be on
 	first        bool   // it was there when the run began
 	gone         bool   // it is not in the last listing
-	staged       string // the volume that has the tree
+	staged       tree   // that was fetched
 	active       string // the volume that this run has activated on, with all programs
 	hookFailedOn string // the volume that this run has activated on, but a program failed
 	reported     bool   // that was written to the volume's tags
@@ -52,6 +52,8 @@ type member struct {
 	again        time.Time // when to try again
 	hook         error     // of the program that failed after this run has activated on hookFailedOn
 	follows      bool      // nobody dials it
+	seen         time.Time // in a listing, for the first time
+	unhealthy    bool      // as last asked, during a rollout
 	slot         func()    // gives its slot back; nil when it has none. Used as session is
 }
 
@@ -62,7 +64,31 @@ type target struct {
 	store      string // ""; a pointer from before stores had ids
 }
 
-func targetOf(p pointer.Pointer) target { return target{p.Generation, p.Release, p.Store} }
+// targetOf is what a member shall be on.
+func targetOf(p pointer.Pointer, m fleet.Member) target {
+	p = p.For(instanceOf(m))
+	return target{p.Generation, p.Release, p.Store}
+}
+
+func instanceOf(m fleet.Member) pointer.Instance {
+	return pointer.Instance{ID: m.InstanceID, Zone: m.AvailabilityZone}
+}
+
+// tree is a release on a member's volume.
+type tree struct{ volume, release string }
+
+// hasTree says whether the member has fetched what it shall be on.
+func (m *member) hasTree() bool {
+	return m.VolumeID != "" && m.staged == tree{m.VolumeID, m.wanted.release}
+}
+
+// want sets what the member shall be on. What this run has activated there was something else then.
+func (m *member) want(wanted target) {
+	if m.wanted != wanted {
+		m.wanted = wanted
+		m.active, m.hookFailedOn, m.reported, m.hook = "", "", false, nil
+	}
+}
 
 // standing goes by what this run has done, then by what the member reported. It compares for
 // equality: a higher generation, or another release under the same one, is as little what the

@@ -27,6 +27,7 @@ type members struct {
 	all     map[string]*member // by instance id
 	listed  bool
 	moved   bool      // this run has moved the pointer: what is reported of its generation is new
+	drives  bool      // this run drives the rollout of the pointer
 	limit   int64     // no true report is above it
 	wanted  gc.Wanted // what members are to keep
 	percent string    // of the snapshot
@@ -66,12 +67,11 @@ const slack = 1000
 
 // list asks who the members are, and where they stand towards what is wanted.
 func (ms *members) list(ctx context.Context, next pointer.Pointer) error {
-	wanted := targetOf(next)
 	found, err := ms.Fleet.List(ctx)
 	if err != nil {
 		return fmt.Errorf("list the members: %w", err)
 	}
-	for _, f := range ms.take(found, wanted) {
+	for _, f := range ms.take(found, next) {
 		ms.say(Event{Kind: KindWarning, Member: f.InstanceID,
 			Text: fmt.Sprintf("%s: the tag %s of %s says %.40q, which no publish has made (highest known: %d); it counts as behind",
 				f.InstanceID, volume.TagGeneration, f.VolumeID, f.Ignored, ms.limit-slack)})
@@ -80,11 +80,12 @@ func (ms *members) list(ctx context.Context, next pointer.Pointer) error {
 }
 
 // take makes a listing what is known, and returns the members whose tags are newly ignored.
-func (ms *members) take(found []fleet.Member, wanted target) (ignored []fleet.Member) {
+func (ms *members) take(found []fleet.Member, next pointer.Pointer) (ignored []fleet.Member) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	for _, m := range ms.all {
-		m.gone, m.wanted = true, wanted
+		m.gone = true
+		m.want(targetOf(next, m.Member))
 	}
 	for _, f := range found {
 		if f.Generation > ms.limit {
@@ -92,7 +93,7 @@ func (ms *members) take(found []fleet.Member, wanted target) (ignored []fleet.Me
 		}
 		m := ms.all[f.InstanceID]
 		if m == nil {
-			m = &member{first: !ms.listed}
+			m = &member{first: !ms.listed, seen: time.Now()}
 			ms.all[f.InstanceID] = m
 		}
 		if m.Address != f.Address || m.HostKey != f.HostKey || m.VolumeID != f.VolumeID { // what was wrong may be fixed
@@ -101,7 +102,8 @@ func (ms *members) take(found []fleet.Member, wanted target) (ignored []fleet.Me
 		if f.Ignored != "" && f.Ignored != m.Ignored {
 			ignored = append(ignored, f)
 		}
-		m.Member, m.wanted, m.gone = f, wanted, false
+		m.Member, m.gone = f, false
+		m.want(targetOf(next, f))
 		m.compare()
 		if ms.Dialer == nil {
 			m.follow(ms.moved)
@@ -140,7 +142,7 @@ func (ms *members) having(ways ...Standing) []*member {
 		}
 	}
 	slices.SortFunc(found, func(a, b *member) int {
-		if aHas, bHas := a.staged == a.VolumeID, b.staged == b.VolumeID; aHas != bHas {
+		if aHas, bHas := a.hasTree(), b.hasTree(); aHas != bHas {
 			if aHas {
 				return -1
 			}
@@ -180,7 +182,7 @@ func (ms *members) staged() []*member {
 	found := ms.due(append(slices.Clone(openStandings), StandsLeaving)...)
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	return slices.DeleteFunc(found, func(m *member) bool { return m.VolumeID == "" || m.staged != m.VolumeID })
+	return slices.DeleteFunc(found, func(m *member) bool { return !m.hasTree() })
 }
 
 // failed returns those of some members that are still there and whose last try failed.
@@ -208,7 +210,7 @@ func (ms *members) unstaged(some []*member) []*member {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	return slices.DeleteFunc(slices.Clone(some), func(m *member) bool {
-		return m.standing() != StandsBehind || m.err != nil || m.staged != "" && m.staged == m.VolumeID
+		return m.standing() != StandsBehind || m.err != nil || m.hasTree()
 	})
 }
 

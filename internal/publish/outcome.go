@@ -19,6 +19,7 @@ const (
 	ResultUnchanged    = "unchanged"     // it failed before anything was visible
 	ResultConflict     = "conflict"      // the lock is held, or the generation moved
 	ResultNoSnapshot   = "no-snapshot"   // live, but the snapshot that was waited for is not there
+	ResultPaused       = "paused"        // a rollout stands at its step, and waits for a person
 	ResultInterrupted  = "interrupted"
 	ResultFailed       = "failed"
 )
@@ -68,16 +69,31 @@ type Member struct {
 	VolumeID       string   `json:"volume_id"`
 	Generation     int64    `json:"generation"`
 	Release        string   `json:"release"`
-	State          string   `json:"state"`    // what it reported: booting, ready, hook-failed; unknown: nothing yet
-	Standing       Standing `json:"standing"` // towards the pointer
+	State          string   `json:"state"`          // what it reported: booting, ready, hook-failed; unknown: nothing yet
+	Standing       Standing `json:"standing"`       // towards the pointer
+	Side           string   `json:"side,omitempty"` // while there is a rollout: stable or new
 	Error          string   `json:"error,omitempty"`
 	Cause          string   `json:"cause,omitempty"` // of the error, the same words for all members with the same trouble
 	Hook           string   `json:"hook,omitempty"`  // what is wrong with a program that had to run after the activation
 }
 
+// The sides of a rollout.
+const (
+	SideStable = "stable"
+	SideNew    = "new"
+)
+
 // View reports a listed member as it stands towards the pointer.
 func View(listed fleet.Member, p pointer.Pointer) Member {
-	return (&member{Member: listed, wanted: targetOf(p)}).view()
+	m := &member{Member: listed, wanted: targetOf(p, listed)}
+	v := m.view()
+	if r := p.Rollout; r != nil {
+		v.Side = SideStable
+		if r.Includes(instanceOf(listed)) {
+			v.Side = SideNew
+		}
+	}
+	return v
 }
 
 func (m *member) view() Member {
@@ -121,11 +137,13 @@ func (r *run) outcome(err error) Outcome {
 	if r.hookErr != nil {
 		o.HookError = words.OneLine(r.hookErr)
 	}
+	now := r.now()
+	now.Store = r.next.Store
 	for _, m := range r.members.all {
-		m.wanted = target{o.Generation, o.Release, r.next.Store}
+		m.wanted = targetOf(now, m.Member)
 		view := m.view()
 		if m.VolumeID != "" && (m.active == m.VolumeID || m.hookFailedHere()) { // the tags were written after the listing
-			view.Generation, view.Release = r.next.Generation, r.next.Release
+			view.Generation, view.Release = m.wanted.generation, m.wanted.release
 		}
 		o.Members = append(o.Members, view)
 		switch {
@@ -163,6 +181,10 @@ func ResultOf(code int) string {
 		return ResultConflict
 	case exit.NoSnapshot:
 		return ResultNoSnapshot
+	case exit.RolledBack:
+		return ResultRolledBack
+	case exit.Paused:
+		return ResultPaused
 	case exit.Interrupted:
 		return ResultInterrupted
 	}

@@ -19,7 +19,7 @@ import (
 // first that needs it.
 type morePacks struct {
 	turn chan struct{}           // one is made at a time
-	made map[string]pointer.Edge // by the release that it starts from
+	made map[string]pointer.Edge // by the releases that it leads from and to
 }
 
 func newMorePacks() morePacks {
@@ -65,14 +65,14 @@ func (ms *members) make(ctx context.Context, from string, next pointer.Pointer) 
 	case <-ctx.Done():
 		return pointer.Edge{}, ctx.Err()
 	}
-	if edge, found := ms.more.made[from]; found {
+	if edge, found := ms.more.made[from+" "+next.Release]; found {
 		return edge, nil
 	}
 	edge, err := ms.Packs.Make(ctx, from, next.Release)
 	if err != nil {
 		return edge, err
 	}
-	ms.more.made[from] = edge
+	ms.more.made[from+" "+next.Release] = edge
 	ms.say(Event{Kind: KindNote, Text: packText(edge, from) + ", for members that no other pack leads on"})
 	return edge, nil
 }

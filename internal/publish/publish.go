@@ -17,7 +17,6 @@ package publish
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -42,6 +41,8 @@ type Publisher struct {
 	Fleet     Fleet
 	Dialer    Dialer // nil: nobody is dialed, the members follow the pointer by themselves
 	Hooks     Hooks  // nil: none
+	Health    Health // of a rollout's members; nil: who is current is healthy
+	Asks      Asks   // of a rollout; nil: nobody is asked, or told
 	Claim     Claim  // nil: nobody else works on the volume, and its store has no id
 	Settings  Settings
 	// Insist is closed by the second signal: the operator wants an end at once. The first signal
@@ -57,21 +58,23 @@ type Publisher struct {
 
 // Settings of a publish. All durations must be above zero.
 type Settings struct {
-	Who              string        // for the lock and the pointer: user@host
-	Message          string        // for the pointer; may be empty
-	Region           string        // of the snapshot
-	Keep             int           // releases to keep on the release volume
-	Parallel         int           // members worked on at the same time
-	MemberTimeout    time.Duration // for one step (connect, stage, activate) on one member
-	Snapshot         AfterSnapshot // what P6 does once it has asked for one, if it does
-	SnapshotDeadline time.Duration // for the snapshot to be completed
-	ConvergeDeadline time.Duration // for P5
-	Settle           time.Duration // how far apart the last two listings of P5 are at least
-	OpenFiles        uint64        // how many this process may have open at most; 0: any number
-	MaxFailures      MaxFailures   // how many members may fail before no new one is begun
-	IfGeneration     *int64        // go on only if the pointer is at this generation; nil: wherever it is
-	Force            bool          // go on although no member at all can be reached, or takes the release; a rollback always does
-	Above            int64         // a generation that was published, when pointer and release volume are older copies; 0: none
+	Who              string         // for the lock and the pointer: user@host
+	Message          string         // for the pointer; may be empty
+	Region           string         // of the snapshot
+	Keep             int            // releases to keep on the release volume
+	Parallel         int            // members worked on at the same time
+	MemberTimeout    time.Duration  // for one step (connect, stage, activate) on one member
+	Snapshot         AfterSnapshot  // what P6 does once it has asked for one, if it does
+	SnapshotDeadline time.Duration  // for the snapshot to be completed
+	ConvergeDeadline time.Duration  // for P5
+	Settle           time.Duration  // how far apart the last two listings of P5 are at least
+	OpenFiles        uint64         // how many this process may have open at most; 0: any number
+	MaxFailures      MaxFailures    // how many members may fail before no new one is begun
+	IfGeneration     *int64         // go on only if the pointer is at this generation; nil: wherever it is
+	Force            bool           // go on although no member at all can be reached, or takes the release; a rollback always does
+	Steps            []pointer.Step // of a rollout; none: every member gets the release at once
+	Terms            pointer.Terms  // of that
+	Above            int64          // a generation that was published, when pointer and release volume are older copies; 0: none
 }
 
 // Check is something that could fail later and is therefore tried first. It changes nothing.
@@ -88,6 +91,7 @@ type Claim func(ctx context.Context) (store string, unlock func() error, err err
 type Store interface {
 	Lock(ctx context.Context, who string) (unlock func() error, err error) // pointer.ErrLocked
 	Read(ctx context.Context) (pointer.Pointer, error)                     // zero when nothing is published
+	Document(ctx context.Context) ([]byte, error)                          // the pointer as it lies there, signed
 	History(ctx context.Context) ([]pointer.Entry, error)                  // what was committed is what is kept
 	CompareAndSwap(ctx context.Context, from, to pointer.Pointer) error    // pointer.ErrConflict, ErrUnclear
 	Asked(ctx context.Context, generation int64, region, id string) error  // into the history: this snapshot counts
@@ -190,9 +194,21 @@ func phases() []phase {
 	}
 }
 
+// phasesOfRollout of a publish that gives the release to a share of the members first: P4 begins
+// the rollout, and P5 has its steps (drive.go) before what every publish has.
+func phasesOfRollout() []phase {
+	all := phases()
+	commit := slices.IndexFunc(all, func(p phase) bool { return p.title == "commit" })
+	all[commit].do = (*run).begin
+	return slices.Insert(all, commit+1, phase{"P5", "rollout", (*run).roll})
+}
+
 // Publish makes source the current release of every member. The error carries the exit code; the
 // outcome is filled as far as it got.
 func (p *Publisher) Publish(ctx context.Context, source string) (Outcome, error) {
+	if len(p.Settings.Steps) > 0 {
+		return newRun(p, source).do(ctx, phasesOfRollout())
+	}
 	return newRun(p, source).do(ctx, phases())
 }
 
@@ -229,6 +245,11 @@ type run struct {
 	frozen    time.Duration    // P2 or P6
 	pruned    bool             // P6 or P7
 	committed bool             // P4
+	begun     bool             // P4: the pointer carries this run's rollout, or has
+	goesBack  bool             // a hold and an open rollout do not keep it from being committed
+	unclaimed bool             // the release volume could not be had after a rollout
+	telling   chan struct{}    // closed when the programs have heard the last event of the rollout
+	ended     error            // what is said in the end of a rollout that went back
 	live      time.Duration    // P5: since the run began
 	window    *Window          // P5; guarded by members.mu
 	undo      []undo           // P1, P2: what to take back when it fails before the commit; latest last
@@ -286,9 +307,15 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 			break
 		}
 		r.say(Event{Kind: KindDone, Milliseconds: &took})
-		if ph.name == "P5" { // the members are live: nobody waits for EBS
-			r.hookAfter(outer, nil)
+		if ph.title == "converge" { // the members are live: nobody waits for EBS
+			r.hookAfter(outer, r.ended)
 		}
+	}
+	switch {
+	case err == nil:
+		err = r.ended
+	case r.ended != nil:
+		err = exit.With(exit.Code(err), fmt.Errorf("%w; and then: %w", r.ended, err))
 	}
 	r.snapshotAnyway(outer, err)
 	interrupted := outer.Err()
@@ -301,6 +328,9 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 	}
 	r.members.close()
 	r.hookAfter(outer, err)
+	if r.telling != nil {
+		<-r.telling
+	}
 	r.giveBack()
 	o := r.outcome(err)
 	r.say(Event{Kind: KindOutcome, Outcome: &o})
@@ -317,76 +347,13 @@ func (r *run) giveBack() {
 	r.unlock = nil
 }
 
+// now is the pointer as this run knows it.
+func (r *run) now() pointer.Pointer {
+	if r.committed || r.begun {
+		return r.next
+	}
+	return r.before
+}
+
 // moved says that this run has moved the pointer.
 func (r *run) moved() bool { return r.committed && r.before.Generation != r.next.Generation }
-
-// insisted is an error when whoever runs this wants an end at once.
-func (r *run) insisted() error {
-	select {
-	case <-r.Insist: // never, if it is nil
-		return context.Canceled
-	default:
-		return nil
-	}
-}
-
-// untilInsisted is ctx for the time after the commit.
-func (r *run) untilInsisted(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	if r.Insist != nil {
-		go func() {
-			select {
-			case <-r.Insist:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
-	}
-	return ctx, cancel
-}
-
-func (r *run) sayItGoesOn() {
-	r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("a signal came after the commit: the members are still brought to generation %d. "+
-		"A second one (Ctrl-C) ends that; `ebs-release converge` takes it up again", r.next.Generation)})
-}
-
-// cleanUpTime is how long taking back may last; it goes on after an interrupt.
-const cleanUpTime = 30 * time.Second
-
-// takeBack undoes what was done when the commit did not come.
-func (r *run) takeBack(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime)
-	defer cancel()
-	var errs []error
-	for len(r.undo) > 0 {
-		last := r.undo[len(r.undo)-1]
-		r.undo = r.undo[:len(r.undo)-1]
-		if err := last.do(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", last.what, err))
-			continue
-		}
-		r.say(Event{Kind: KindNote, Text: last.what})
-	}
-	return errors.Join(errs...)
-}
-
-// code marks err with the exit code that tells what is left of the run.
-func (r *run) code(interrupted, err, left error) error {
-	var coded *exit.Error
-	switch {
-	case exit.Code(err) == exit.Interrupted && errors.As(err, &coded): // it says what follows
-		return err
-	case left != nil:
-		return exit.With(exit.Failed, fmt.Errorf("%w; and this could not be taken back: %w", err, left))
-	case interrupted != nil && r.committed:
-		return exit.With(exit.Interrupted,
-			fmt.Errorf("interrupted; generation %d is committed, `ebs-release converge` brings the members to it: %w", r.next.Generation, err))
-	case interrupted != nil:
-		return exit.With(exit.Interrupted, fmt.Errorf("interrupted, nothing was changed: %w", err))
-	case errors.As(err, &coded):
-		return err
-	case r.committed:
-		return exit.With(exit.NotConverged, err)
-	}
-	return exit.With(exit.Unchanged, fmt.Errorf("nothing was changed: %w", err))
-}

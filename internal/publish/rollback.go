@@ -24,6 +24,7 @@ type Target struct {
 func (p *Publisher) Rollback(ctx context.Context, choose func(context.Context, pointer.Pointer) (Target, error)) (Outcome, error) {
 	var target Target
 	r := newRun(p, "")
+	r.goesBack = true
 	r.force = true // what is current is bad: at least what boots from here on gets another one
 	return r.do(ctx, []phase{
 		{"P0", "check", (*run).checkAndHook},

@@ -2,10 +2,12 @@ package publish
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/pointer"
 )
 
@@ -29,6 +31,10 @@ func (r *run) pack(ctx context.Context) error {
 	reached, err := r.leadHere(ctx)
 	if err != nil || reached {
 		return err
+	}
+	if r.rolls() && !r.goesBack {
+		return advice.Try(errors.New("no packs lead from a snapshot to this release, and instances that launch during a rollout need them"),
+			"ebs-release publish --steps '', once, which gives the release a snapshot of its own")
 	}
 	r.putBackLater(r.tree.Previous) // the snapshot has to say what it is, so the release is current before the commit
 	if err := r.activateHere(ctx); err != nil {
@@ -71,6 +77,9 @@ func (r *run) leadHere(ctx context.Context) (bool, error) {
 			return false, err
 		}
 	}
+	if err := r.leadRollout(ctx); err != nil {
+		return false, err
+	}
 	if err := r.leadFollowers(ctx); err != nil {
 		return false, err
 	}
@@ -109,7 +118,11 @@ func (r *run) addPack(ctx context.Context, id, digest string) (bool, error) {
 
 // listPack makes a pack, which the next pointer lists.
 func (r *run) listPack(ctx context.Context, id string) error {
-	edge, err := r.Packs.Make(ctx, id, r.next.Release)
+	return r.listEdge(ctx, id, r.next.Release)
+}
+
+func (r *run) listEdge(ctx context.Context, id, to string) error {
+	edge, err := r.Packs.Make(ctx, id, to)
 	if err != nil {
 		return err
 	}
@@ -161,9 +174,10 @@ func (r *run) own() pointer.Held {
 func (r *run) rebase(ctx context.Context) bool {
 	is, err := r.Store.Read(ctx)
 	if err != nil || is.Generation != r.before.Generation || is.Release != r.before.Release || is.Digest != r.before.Digest ||
-		!slices.Equal(is.Keys, r.before.Keys) {
+		!slices.Equal(is.Keys, r.before.Keys) || !r.goesBack && (is.Rollout != nil || is.Hold.At(time.Now())) {
 		return false
 	}
+	r.next.Hold = is.Hold
 	if of := is.Holds(); r.next.SnapshotOf != nil && of.Generation >= r.next.SnapshotOf.Generation {
 		if way, found := wayFrom(of.Digest, r.next); found && len(way) <= mostSteps {
 			r.next.Snapshots, r.next.SnapshotOf = is.Snapshots, &of

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ebs-release/internal/exit"
+	"ebs-release/internal/fleet"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
 	"ebs-release/internal/words"
@@ -18,16 +19,16 @@ import (
 // for current.
 func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
 	ms.mu.Lock()
-	todo := map[string][]*member{} // by the state to write
+	todo := map[said][]*member{} // by what to write
 	for _, m := range ms.all {
 		switch {
 		case m.gone || m.reported || m.VolumeID == "":
 		case m.hookFailedHere():
-			todo[volume.StateHookFailed] = append(todo[volume.StateHookFailed], m)
+			todo[m.says(volume.StateHookFailed)] = append(todo[m.says(volume.StateHookFailed)], m)
 		case m.active == m.VolumeID && m.State == volume.StateHookFailed:
-			todo[volume.StateReady] = append(todo[volume.StateReady], m)
+			todo[m.says(volume.StateReady)] = append(todo[m.says(volume.StateReady)], m)
 		case m.active == m.VolumeID:
-			todo[""] = append(todo[""], m)
+			todo[m.says("")] = append(todo[m.says("")], m)
 		}
 	}
 	ms.mu.Unlock()
@@ -39,24 +40,32 @@ func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
 		return err
 	}
 	var errs []error
-	for state, some := range todo {
+	for says, some := range todo {
 		var volumes []string
 		for _, m := range some {
 			volumes = append(volumes, m.VolumeID)
 		}
 		slices.Sort(volumes)
-		if err := ms.Fleet.Report(ctx, volumes, next.Generation, next.Release, state); err != nil {
+		if err := ms.Fleet.Report(ctx, volumes, says.generation, says.release, says.state); err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		ms.mu.Lock()
 		for _, m := range some {
-			m.reported = true
+			m.reported = m.says(says.state) == says
 		}
 		ms.mu.Unlock()
 	}
 	return errors.Join(errs...)
 }
+
+// said is what a report writes.
+type said struct {
+	target
+	state string
+}
+
+func (m *member) says(state string) said { return said{m.wanted, state} }
 
 // overtaken is an error when the pointer is above this run's generation.
 func (ms *members) overtaken(ctx context.Context, next pointer.Pointer) error {
@@ -64,11 +73,31 @@ func (ms *members) overtaken(ctx context.Context, next pointer.Pointer) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("read the pointer: %w", err)
-	case is.Generation > next.Generation:
+	case ms.driving() && !sameRollout(is, next):
+		return taken(is, next)
+	case is.Highest() > next.Highest():
 		return exit.With(exit.Conflict,
-			fmt.Errorf("generation %d was published meanwhile by %s, which has to converge now", is.Generation, is.By))
+			fmt.Errorf("generation %d was published meanwhile by %s, which has to converge now", is.Highest(), is.By))
 	}
 	return nil
+}
+
+func (ms *members) driving() bool {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	return ms.drives
+}
+
+// listedNow are the members that stay, as last listed.
+func (ms *members) listedNow() (some []fleet.Member) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	for _, m := range ms.all {
+		if !m.gone && !isLeaving(m.LifecycleState) {
+			some = append(some, m.Member)
+		}
+	}
+	return some
 }
 
 // progress counts. During P3 a member is done when it has the tree, otherwise when it is on the
@@ -85,7 +114,7 @@ func (ms *members) progress() *Progress {
 		}
 		p.Total++
 		switch {
-		case ms.phase == "P3" && m.staged != "" && m.staged == m.VolumeID, ms.phase != "P3" && stands == StandsCurrent:
+		case ms.phase == "P3" && m.hasTree(), ms.phase != "P3" && stands == StandsCurrent:
 			p.Done++
 		case m.busy:
 			p.Working++

@@ -29,17 +29,24 @@ func (ms *members) connect(ctx context.Context, m *member) error {
 // stage has the member fetch the tree, which does not become active. One that has it is left alone.
 // Where no pack that the pointer lists leads on from what it holds, another one is made.
 func (ms *members) stage(ctx context.Context, m *member, next pointer.Pointer) error {
-	to, tried := push.Desired{Pointer: next}, map[string]bool{}
+	tried, more := map[string]bool{}, []pointer.Edge(nil)
 	for {
+		var to push.Desired
 		var noWay error
 		err := ms.step(ctx, m, "stage on", slotted, func(ctx context.Context, s Session, as fleet.Member) error {
 			ms.mu.Lock()
-			has, wanted := as.VolumeID != "" && m.staged == as.VolumeID, ms.wanted
+			to = push.Desired{Pointer: next.For(instanceOf(as)), Wanted: ms.wanted}
+			has := as.VolumeID != "" && m.staged == tree{as.VolumeID, to.Release}
 			ms.mu.Unlock()
 			if has {
 				return nil
 			}
-			to.Wanted = wanted
+			if more != nil {
+				to.Edges = more
+			}
+			if err := ms.prove(ctx, &to, next); err != nil {
+				return err
+			}
 			fetched, err := s.Stage(ctx, to)
 			if _, none := errors.AsType[*push.NoWayError](err); none {
 				noWay = err
@@ -49,7 +56,7 @@ func (ms *members) stage(ctx context.Context, m *member, next pointer.Pointer) e
 				return err
 			}
 			ms.mu.Lock()
-			m.staged = as.VolumeID
+			m.staged = tree{as.VolumeID, to.Release}
 			ms.fetched.Packs += fetched.Packs
 			ms.fetched.Bytes += fetched.Bytes
 			ms.mu.Unlock()
@@ -59,12 +66,20 @@ func (ms *members) stage(ctx context.Context, m *member, next pointer.Pointer) e
 		if err != nil || noWay == nil {
 			return err
 		}
-		edge, err := ms.another(ctx, noWay, next, tried)
+		edge, err := ms.another(ctx, noWay, to.Pointer, tried)
 		if err != nil {
 			return err
 		}
-		to.Edges = []pointer.Edge{edge} // alone: those of before led nowhere
+		more = []pointer.Edge{edge} // alone: those of before led nowhere
 	}
+}
+
+// prove adds the signed pointer while a rollout is open: a member takes its side by that.
+func (ms *members) prove(ctx context.Context, to *push.Desired, next pointer.Pointer) (err error) {
+	if next.Rollout != nil {
+		to.Whole, err = ms.Store.Document(ctx)
+	}
+	return err
 }
 
 func (ms *members) stageWithRetries(ctx context.Context, m *member, next pointer.Pointer) error {
@@ -86,18 +101,25 @@ func (ms *members) stageWithRetries(ctx context.Context, m *member, next pointer
 func (ms *members) activate(ctx context.Context, m *member, next pointer.Pointer, window *Window) error {
 	return ms.step(ctx, m, "activate on", unslotted, func(ctx context.Context, s Session, as fleet.Member) error {
 		ms.mu.Lock()
-		wanted := ms.wanted
+		to := push.Desired{Pointer: next.For(instanceOf(as)), Wanted: ms.wanted}
 		ms.mu.Unlock()
+		if err := ms.prove(ctx, &to, next); err != nil {
+			return err
+		}
 		asked := time.Now()
-		err := s.Activate(ctx, push.Desired{Pointer: next, Wanted: wanted})
+		err := s.Activate(ctx, to)
 		hook, isHook := errors.AsType[*push.HookError](err)
 		ms.mu.Lock()
 		if err != nil && !isHook {
 			// It may have lost the tree (its volume was replaced behind the same id): look again
 			// next time.
-			m.staged = ""
+			m.staged = tree{}
 			ms.mu.Unlock()
 			return err
+		}
+		if m.wanted != targetOf(next, as) { // that changed meanwhile: it is done again
+			ms.mu.Unlock()
+			return nil
 		}
 		if window != nil {
 			window.add(asked, time.Now())

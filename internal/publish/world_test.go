@@ -160,6 +160,8 @@ func (w *world) Read(context.Context) (pointer.Pointer, error) {
 	return w.pointer, nil
 }
 
+func (w *world) Document(context.Context) ([]byte, error) { return []byte("signed"), nil }
+
 func (w *world) CompareAndSwap(_ context.Context, from, to pointer.Pointer) error {
 	err := w.do("commit")
 	w.mu.Lock()

@@ -1,0 +1,21 @@
+package hook
+
+import (
+	"context"
+	"time"
+)
+
+// Command is a command line of an operator, such as a gate. /bin/sh runs it, as root where this
+// process is.
+type Command struct {
+	Name    string // gate: for the error
+	Line    string
+	Timeout time.Duration
+	Env     []string // besides this process's environment
+	Input   []byte   // its standard input
+}
+
+// Run returns a *Failure with the last line that it said, or the error of ctx.
+func (c Command) Run(ctx context.Context) error {
+	return Dir{Timeout: c.Timeout, Env: c.Env, Input: c.Input}.execute(ctx, c.Name, "/bin/sh", "-c", c.Line)
+}

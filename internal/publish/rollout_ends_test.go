@@ -1,0 +1,258 @@
+package publish_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/exit"
+	"ebs-release/internal/gc"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish"
+	"ebs-release/internal/push"
+)
+
+// Somebody else's word, while the driver bakes: it stops, and changes nothing any more.
+func TestDriverStopsWhenSomebodyElseActs(t *testing.T) {
+	for name, tc := range map[string]struct {
+		acts func(context.Context, *publish.Publisher) (publish.Outcome, error)
+		code int
+		says string
+	}{
+		"pause": {func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+			_, err := publish.Pause(ctx, p.Store, "eve: lunch")
+			return publish.Outcome{}, err
+		}, exit.Paused, "eve: lunch"},
+		"abort":  {abort, exit.Conflict, "was ended by tester, as generation 3"},
+		"finish": {func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) { return p.Finish(ctx) }, exit.Conflict, "was finished by"},
+		"taken over": {func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+			return p.Resume(ctx, true)
+		}, exit.Conflict, "is driven by tester now"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := newTrial("1", "a", "b", "c")
+			tr.terms.Bake = time.Hour
+			var driver error
+			_, code, err := tr.do(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+				healthy, ended := make(chan struct{}), make(chan struct{})
+				tr.onEvent = func(e publish.RolloutEvent) {
+					if e.Event == publish.RolloutHealthy && healthy != nil {
+						close(healthy)
+						healthy = nil
+					}
+				}
+				wait := healthy
+				go func() {
+					defer close(ended)
+					_, driver = source(ctx, p)
+				}()
+				<-wait
+				other := tr.publisher()
+				other.Talk = nil
+				o, err := tc.acts(ctx, other)
+				<-ended
+				return o, err
+			})
+			if code != 0 || exit.Code(driver) != tc.code || driver == nil || !strings.Contains(driver.Error(), tc.says) {
+				t.Errorf("code %d, %v; the driver: %v", code, err, driver)
+			}
+			switch name {
+			case "abort":
+				tr.everybodyIsOn(t, 3, "r1")
+			case "finish", "taken over":
+				tr.everybodyIsOn(t, 2, "r2")
+			}
+		})
+	}
+}
+
+func TestInterruptedRolloutIsTakenUp(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.terms.Bake = time.Hour
+	tr.onEvent = func(e publish.RolloutEvent) {
+		if e.Event == publish.RolloutHealthy {
+			tr.interrupt()
+		}
+	}
+	_, code, err := tr.do(t, source)
+	if code != exit.Interrupted || !strings.Contains(err.Error(), "stays at step 1 of 2 (1)") || tr.pointer.Rollout == nil {
+		t.Fatalf("code %d, %v", code, err)
+	}
+	tr.onEvent = nil
+	if _, code, err := tr.do(t, resume); code != 0 {
+		t.Fatal(err)
+	}
+	tr.everybodyIsOn(t, 2, "r2")
+}
+
+// While a driver has written in time nobody takes its place by mistake; when it has not, anybody.
+func TestLease(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	if _, code, err := tr.do(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+		tr.onEvent = func(e publish.RolloutEvent) {
+			if e.Event == publish.RolloutStep {
+				panic("killed")
+			}
+		}
+		func() {
+			defer func() { _ = recover() }()
+			_, _ = source(ctx, p)
+		}()
+		tr.onEvent, tr.locked, tr.claimed = nil, false, false
+		if _, err := resume(ctx, tr.publisher()); exit.Code(err) != exit.Conflict || !strings.Contains(err.Error(), "drives it") {
+			t.Errorf("%v", err)
+		}
+		time.Sleep(6 * time.Minute)
+		return resume(ctx, tr.publisher())
+	}); code != 0 {
+		t.Fatal(err)
+	}
+	tr.everybodyIsOn(t, 2, "r2")
+}
+
+// What is away already counts: one sick member with the old release, and only one may be away.
+func TestAtOnceCountsWhoIsAwayAlready(t *testing.T) {
+	tr := newTrial("all", "a", "b", "c", "d")
+	tr.terms = pointer.Terms{AtOnce: 1, HealthTimeout: time.Minute}
+	tr.reasons = func() map[string]string {
+		if tr.boxes["b"].Release == "r1" && tr.pointer.Rollout != nil {
+			return map[string]string{"b": "unhealthy"}
+		}
+		return nil
+	}
+	_, code, err := tr.do(t, source)
+	if code != exit.RolledBack || !strings.Contains(err.Error(), "no progress for 1m0s: 1 member cannot serve") {
+		t.Errorf("code %d, %v", code, err)
+	}
+	tr.everybodyIsOn(t, 3, "r1")
+}
+
+func TestAtOnceIsNeverExceeded(t *testing.T) {
+	tr := newTrial("all", "a", "b", "c", "d", "e", "f", "g", "h")
+	tr.terms = pointer.Terms{AtOnce: 2}
+	ready := map[string]time.Time{} // a member is healthy a while after it flipped
+	most := 0
+	tr.reasons = func() map[string]string {
+		sick := map[string]string{}
+		for _, id := range tr.on("r2") {
+			if ready[id].IsZero() {
+				ready[id] = time.Now().Add(20 * time.Second)
+			}
+			if time.Now().Before(ready[id]) {
+				sick[id] = "initial"
+			}
+		}
+		most = max(most, len(sick))
+		return sick
+	}
+	if _, code, err := tr.do(t, source); code != 0 || most != 2 {
+		t.Errorf("code %d, %v; %d were away at once", code, err, most)
+	}
+	tr.everybodyIsOn(t, 2, "r2")
+}
+
+// Who launches during a rollout is on its side, and all are in the end.
+func TestMembersLaunchDuringARollout(t *testing.T) {
+	tr := newTrial("1,50%", "a", "b", "c", "d")
+	tr.terms.Bake = time.Minute
+	n := 0
+	tr.onEvent = func(e publish.RolloutEvent) {
+		if e.Event != publish.RolloutHealthy {
+			return
+		}
+		n++
+		tr.mu.Lock()
+		defer tr.mu.Unlock()
+		b := tr.launch(fmt.Sprintf("new%d", n), 1)
+		b.AvailabilityZone = "a"
+	}
+	o, code, err := tr.do(t, source)
+	if code != 0 || o.Total < 6 {
+		t.Fatalf("code %d, %v, %+v", code, err, o)
+	}
+	tr.everybodyIsOn(t, 2, "r2")
+}
+
+// An abort needs no member: it is written, and says who is still to be brought back.
+func TestAbortIsNotHeldUpByMembers(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.terms = pointer.Terms{Gate: "gate", NoRollback: true}
+	tr.answer = func(string, publish.RolloutEvent) error { return errors.New("no") }
+	if _, code, err := tr.do(t, source); code != exit.Paused {
+		t.Fatal(err)
+	}
+	for _, b := range tr.boxes {
+		b.dial = push.ErrUnreachable
+	}
+	var wrote time.Duration
+	_, code, err := tr.do(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+		began := time.Now()
+		tr.onEvent = func(e publish.RolloutEvent) {
+			if e.Event == publish.RolloutBack {
+				wrote = time.Since(began)
+			}
+		}
+		return abort(ctx, p)
+	})
+	if code != exit.NotConverged || tr.pointer.Generation != 3 || tr.pointer.Release != "r1" || tr.pointer.Rollout != nil || wrote > time.Second {
+		t.Errorf("code %d, %v after %v, %+v", code, err, wrote, tr.pointer)
+	}
+	for _, b := range tr.boxes {
+		b.dial = nil
+	}
+	if _, code, err := tr.do(t, converge); code != 0 {
+		t.Error(err)
+	}
+	tr.everybodyIsOn(t, 3, "r1")
+}
+
+// A rollback to any release ends a rollout, too, and goes through a hold.
+func TestRollbackEndsARollout(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.trees["r0"] = "d0"
+	tr.terms = pointer.Terms{Gate: "gate", NoRollback: true}
+	tr.answer = func(string, publish.RolloutEvent) error { return errors.New("no") }
+	if _, code, err := tr.do(t, source); code != exit.Paused {
+		t.Fatal(err)
+	}
+	tr.pointer.Hold = &pointer.Hold{Why: "incident 7", By: "eve"}
+	_, code, err := tr.do(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+		return p.Rollback(ctx, func(context.Context, pointer.Pointer) (publish.Target, error) {
+			return publish.Target{Release: "r0", Digest: "d0"}, nil
+		})
+	})
+	if code != 0 || tr.pointer.Hold == nil {
+		t.Errorf("code %d, %v, %+v", code, err, tr.pointer)
+	}
+	tr.everybodyIsOn(t, 3, "r0")
+}
+
+// A converge during a rollout brings each member to its own side.
+func TestConvergeDuringARollout(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.terms = pointer.Terms{Gate: "gate", NoRollback: true}
+	tr.answer = func(string, publish.RolloutEvent) error { return errors.New("no") }
+	if _, code, err := tr.do(t, source); code != exit.Paused {
+		t.Fatal(err)
+	}
+	canary := tr.on("r2")
+	for _, b := range tr.boxes { // all volumes are new
+		b.Generation, b.Release, b.fence = 1, "r1", 1
+	}
+	if _, code, err := tr.do(t, converge); code != 0 || !slices.Equal(tr.on("r2"), canary) || len(canary) != 1 {
+		t.Errorf("code %d, %v: %v were on it, now %v", code, err, canary, tr.on("r2"))
+	}
+}
+
+// Both releases of an open rollout are kept, whatever --keep says.
+func TestKeepDuringARollout(t *testing.T) {
+	keep, all := publish.Kept(1, []gc.Generation{{Number: 1, Release: "r1"}},
+		pointer.Pointer{Generation: 1, Rollout: &pointer.Rollout{Held: pointer.Held{Generation: 2, Release: "r2"}}})
+	if keep != 2 || !slices.Equal(gc.Releases(all), []string{"r2", "r1"}) {
+		t.Errorf("%d, %+v", keep, all)
+	}
+}
