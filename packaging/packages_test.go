@@ -116,9 +116,9 @@ func lifeOfDeb(t *testing.T, tree tree, v1, v2 map[string]string) {
 	release.untouched(t)
 	tree.toldSystemd(t, map[string]bool{
 		"--system daemon-reload": true, "daemon-reload": false,
-		"--root=/ --system --preset-mode=enable-only preset ebs-release-agent.service": true, // deb-systemd-helper enable
-		"stop ebs-release-gc.timer ebs-release-serve.socket ebs-release-serve.service": true,
-		"stop ebs-release-follow.service":                                              true,
+		"--root=/ --system --preset-mode=enable-only preset ebs-release-agent.service":                           true, // deb-systemd-helper enable
+		"stop ebs-release-gc.timer ebs-release-rollout.timer ebs-release-serve.socket ebs-release-serve.service": true,
+		"stop ebs-release-follow.service": true,
 	})
 }
 
@@ -157,10 +157,10 @@ func lifeOfRPM(t *testing.T, tree tree, v1, v2 map[string]string) {
 	release.untouched(t)
 	tree.toldSystemd(t, map[string]bool{
 		"daemon-reload": true,
-		"--no-reload preset ebs-release-agent.service ebs-release-follow.service": true, "--no-reload preset ebs-release-serve.socket ebs-release-gc.timer": true,
-		"--no-reload disable ebs-release-agent.service ebs-release-follow.service": true, "--no-reload disable ebs-release-serve.socket ebs-release-gc.timer": true,
-		"stop ebs-release-gc.timer ebs-release-serve.socket ebs-release-serve.service": true,
-		"stop ebs-release-follow.service":                                              true,
+		"--no-reload preset ebs-release-agent.service ebs-release-follow.service": true, "--no-reload preset ebs-release-serve.socket ebs-release-gc.timer ebs-release-rollout.timer": true,
+		"--no-reload disable ebs-release-agent.service ebs-release-follow.service": true, "--no-reload disable ebs-release-serve.socket ebs-release-gc.timer ebs-release-rollout.timer": true,
+		"stop ebs-release-gc.timer ebs-release-rollout.timer ebs-release-serve.socket ebs-release-serve.service": true,
+		"stop ebs-release-follow.service": true,
 	})
 }
 

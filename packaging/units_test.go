@@ -29,6 +29,8 @@ var ourUnits = []string{
 	"units/ebs-release-serve.service",
 	"units/ebs-release-gc.service",
 	"units/ebs-release-gc.timer",
+	"units/ebs-release-rollout.service",
+	"units/ebs-release-rollout.timer",
 }
 
 // application is what the documentation tells the author of an application to write.
@@ -74,7 +76,7 @@ func TestNoOrderingCycle(t *testing.T) {
 			if _, err := os.Lstat(follow); err == nil {
 				t.Error("installing the agent makes a member follow")
 			}
-			systemctl(t, root, "enable", "ebs-release-gc.timer", "ebs-release-follow.service") // as the documentation says
+			systemctl(t, root, "enable", "ebs-release-gc.timer", "ebs-release-rollout.timer", "ebs-release-follow.service") // as the documentation says
 			if found := verify(t, root); found != "" {
 				t.Errorf("systemd-analyze verify multi-user.target, of a member that follows:\n%s", found)
 			}
@@ -215,7 +217,7 @@ func bootRoot(t *testing.T, distribution string) string {
 	write(t, filepath.Join(system, "launch-hook.service"), read(t, "packer/launch-hook.service"))
 	write(t, filepath.Join(root, "usr/local/sbin/launch-hook"), read(t, "packer/launch-hook"))
 	run(t, "chmod", "+x", filepath.Join(root, "usr/local/sbin/launch-hook"))
-	systemctl(t, root, "preset", "ebs-release-agent.service", "ebs-release-follow.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer")
+	systemctl(t, root, "preset", "ebs-release-agent.service", "ebs-release-follow.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-rollout.timer")
 	systemctl(t, root, "enable", "application.service", "launch-hook.service")
 	return root
 }
@@ -224,7 +226,7 @@ func bootRoot(t *testing.T, distribution string) string {
 // in our units.
 func verify(t *testing.T, root string) string {
 	t.Helper()
-	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-follow.service", "ebs-release-activate.service", "ebs-release-before@drain.d:42:20261122T231500Z-9f31c0de77aa.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service"}
+	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-follow.service", "ebs-release-activate.service", "ebs-release-before@drain.d:42:20261122T231500Z-9f31c0de77aa.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service", "ebs-release-rollout.timer", "ebs-release-rollout.service"}
 	out, err := exec.Command("systemd-analyze", units...).CombinedOutput()
 	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
 		t.Fatal(err)

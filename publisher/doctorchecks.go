@@ -36,6 +36,7 @@ func (p *parts) doctorChecks() []doctor.Check {
 		check(checkStore, nil, p.lookAtStore),
 		check("lock", nil, p.lookAtLock),
 		check("pointer", []string{checkAccount}, p.lookAtPointer),
+		check("rollout and hold", []string{checkAccount, "pointer"}, p.lookAtRollout),
 	}
 	for _, c := range p.checks.list() {
 		checks = append(checks, check(c.Name, needs(c.Name), func(ctx context.Context) (string, error) { return "", c.Do(ctx) }))
@@ -52,7 +53,9 @@ func (p *parts) doctorChecks() []doctor.Check {
 	if !follows(p.values) {
 		checks = append(checks, check("ssh to the members", []string{checkAccount, checkKey, checkMembers}, m.ssh))
 	}
-	checks = append(checks, check("programs of publish.d", nil, lookAtPrograms(hooksFolder)))
+	checks = append(checks, check("programs of publish.d", nil,
+		lookAtPrograms(filepath.Join(hooksFolder, hookBefore), filepath.Join(hooksFolder, hookVerify), filepath.Join(hooksFolder, hookAfter))))
+	checks = append(checks, check("programs of rollout.d", nil, lookAtPrograms(rolloutFolder)))
 	checks = append(checks, check("left-over volumes", []string{checkAccount}, p.lookAtOrphans))
 	return append(checks, m.bucketChecks()...)
 }
@@ -89,12 +92,8 @@ func (p *parts) lookAtClock(ctx context.Context) (string, error) {
 }
 
 // lookAtPrograms looks at the operator's programs as a publish does before it runs them.
-func lookAtPrograms(folder string) func(context.Context) (string, error) {
+func lookAtPrograms(directories ...string) func(context.Context) (string, error) {
 	return func(context.Context) (string, error) {
-		var directories []string
-		for _, when := range []string{hookBefore, hookVerify, hookAfter} {
-			directories = append(directories, filepath.Join(folder, when))
-		}
 		says, plain, err := hook.Inspect(directories, os.Geteuid())
 		if err == nil && len(plain) > 0 {
 			wrong, try := hook.NotExecutable(plain)
@@ -110,6 +109,26 @@ func (p *parts) lookAtLock(ctx context.Context) (string, error) {
 		err = advice.Try(warn("held by %s", holder), "wait until it is done, or `ebs-release lock release`")
 	}
 	return "free", err
+}
+
+// lookAtRollout says what keeps publishes back.
+func (p *parts) lookAtRollout(ctx context.Context) (string, error) {
+	current, err := p.store.Read(ctx)
+	if err != nil {
+		return "", err
+	}
+	now := time.Now()
+	if said := sayHold(current.Hold, now); said != "" {
+		return "", advice.Try(warn("%s", said), "ebs-release hold --release")
+	}
+	ro := current.Rollout
+	switch {
+	case ro == nil:
+		return "none is open, and no hold is on", nil
+	case ro.Paused != "" || now.After(ro.Until):
+		return "", advice.Try(warn("%s", publish.SayRollout(current, now)), "ebs-release rollout resume, finish or abort")
+	}
+	return publish.SayRollout(current, now), nil
 }
 
 func (p *parts) lookAtPointer(ctx context.Context) (string, error) {

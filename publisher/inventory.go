@@ -88,8 +88,9 @@ func (p *parts) look(ctx context.Context, s *inventory) (err error) {
 
 // plan says what is kept and what nobody needs, and why. It decides from the inventory alone.
 func (s *inventory) plan() (items []gcItem) {
+	keep, committed := publish.Kept(s.keep, publish.Committed(s.history), s.pointer)
 	facts := gc.Inventory{
-		Now: s.now, Grace: s.grace, Keep: s.keep, Release: s.pointer.Release, Committed: publish.Committed(s.history),
+		Now: s.now, Grace: s.grace, Keep: keep, Release: s.pointer.Release, Committed: committed,
 		Named: slices.Collect(maps.Values(s.pointer.Snapshots)), Volume: s.volume, Records: s.records,
 	}
 	for _, m := range s.members {

@@ -56,10 +56,11 @@ Exit codes:
   1    failed; the message says what is left
   2    usage or configuration
   3    nothing was changed
-  4    the lock is held, or the generation moved
+  4    the lock is held, the generation moved, a hold or a rollout is on
   5    committed, but members are behind
-  6    publish --rollback: it did not converge, and was rolled back
+  6    rolled back: publish --rollback did not converge, or a rollout failed
   7    live, but the snapshot that was waited for failed, or is late
+  8    a rollout stands at its step, and waits for a person
   130  interrupted
 
 Treat any other code as failure.`,
@@ -70,7 +71,8 @@ Treat any other code as failure.`,
 	p.addSettings(root.PersistentFlags())
 	p.complete(root)
 	root.AddCommand(
-		p.initCommand(), p.publishCommand(), p.statusCommand(), p.convergeCommand(), p.rollbackCommand(), p.historyCommand(), p.verifyCommand(),
+		p.initCommand(), p.publishCommand(), p.statusCommand(), p.convergeCommand(), p.rollbackCommand(), p.rolloutCommand(), p.holdCommand(),
+		p.historyCommand(), p.verifyCommand(),
 		p.snapshotCommand(), p.gcCommand(), p.lockCommand(), p.thawCommand(), p.keyCommand(), p.doctorCommand(), p.serveCommand(),
 		p.configCommand(), p.freezeGuardCommand(), cli.TryWriteCommand(),
 	)

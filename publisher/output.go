@@ -44,7 +44,7 @@ func (p *program) reportFailure(verb string, err error, code int) {
 }
 
 // verbsWithEvents have ndjson, and an outcome.
-var verbsWithEvents = []string{verbPublish, verbConverge, verbRollback}
+var verbsWithEvents = []string{verbPublish, verbConverge, verbRollback, "resume", "carry-on", "finish", "abort"}
 
 // listen tells a person on stderr what happens, and with --output ndjson a program on stdout, too.
 func (p *program) listen(person func(publish.Event)) func(publish.Event) {
@@ -89,12 +89,20 @@ func printMembers(out io.Writer, members []publish.Member) error {
 		return nil
 	}
 	rows := [][]string{{"INSTANCE", "GROUP", "LIFECYCLE", "ADDRESS", "GENERATION", "STATE", "STANDING"}}
+	sides := slices.ContainsFunc(members, func(m publish.Member) bool { return m.Side != "" })
+	if sides {
+		rows[0] = append(rows[0], "SIDE")
+	}
 	for _, m := range members {
 		generation := ""
 		if m.Generation > 0 {
 			generation = fmt.Sprint(m.Generation)
 		}
-		rows = append(rows, []string{m.InstanceID, m.Group, m.LifecycleState, m.Address, generation, m.State, string(m.Standing)})
+		row := []string{m.InstanceID, m.Group, m.LifecycleState, m.Address, generation, m.State, string(m.Standing)}
+		if sides {
+			row = append(row, m.Side)
+		}
+		rows = append(rows, row)
 	}
 	return cli.PrintTable(out, rows)
 }

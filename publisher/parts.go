@@ -37,6 +37,7 @@ type job struct {
 	all          bool   // --all of a dry run
 	full         bool   // of a publish: SOURCE is read as if nothing were known of it
 	force        bool   // the same
+	noRollback   bool   // of a rollout: it pauses
 	snapshot     publish.AfterSnapshot
 }
 
@@ -101,6 +102,10 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	if err != nil {
 		return nil, exit.With(exit.Usage, err)
 	}
+	steps, err := publish.ParseSteps(values.Get("steps"))
+	if err != nil {
+		return nil, exit.With(exit.Usage, err)
+	}
 	p.checks.note = func(text string) { p.warn("P0", text) }
 	p.Publisher = &publish.Publisher{
 		Checks: p.checks.list(), Store: store, Tree: opened, Fleet: p.members,
@@ -111,8 +116,9 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 			Keep: values.Int("keep"), Parallel: parallel(values), MemberTimeout: values.Duration("member-timeout"),
 			Snapshot: j.snapshot, SnapshotDeadline: values.Duration("snapshot-deadline"),
 			ConvergeDeadline: values.Duration("converge-deadline"), Settle: values.Duration("settle"),
-			MaxFailures: maxFailures, OpenFiles: openFiles(),
+			MaxFailures: maxFailures, OpenFiles: openFiles(), Steps: steps, Terms: termsOf(values, j),
 		},
+		Asks: asks{values.Duration("hook-timeout"), rolloutFolder},
 	}
 	if !follows(values) {
 		p.Dialer = p.dialer

@@ -70,6 +70,9 @@ func (c preflight) all() []publish.Check {
 		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: checkKey, Do: c.sshKey}, {Name: checkTree, Do: c.releaseTree},
 			{Name: "store", Do: c.sameStore}, {Name: checkSigns, Do: c.signingKey}}
 	}
+	if isRolloutVerb(c.verb) {
+		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: checkKey, Do: c.sshKey}, {Name: checkSigns, Do: c.signingKey}}
+	}
 	if c.verb == verbSnapshot {
 		return c.snapshotChecks()
 	}

@@ -88,7 +88,7 @@ func (t *talker) event(e publish.Event) {
 		if took := publish.Took(*e.Milliseconds); took != "" {
 			t.say("   done in %s\n", took)
 		}
-	case publish.KindNote, publish.KindWindow:
+	case publish.KindNote, publish.KindWindow, publish.KindRollout:
 		t.say("   %s\n", e.Text)
 	case publish.KindFailed, publish.KindHook:
 		t.mu.Lock()

@@ -23,8 +23,17 @@ const (
 	verbSnapshot = "snapshot"
 	verbDoctor   = "doctor"
 
+	verbResume  = "rollout resume"
+	verbCarryOn = "rollout carry-on"
+	verbFinish  = "rollout finish"
+	verbAbort   = "rollout abort"
+
 	// In the history only.
 	verbGC          = "gc"
+	verbPause       = "rollout pause"
+	verbStep        = "rollout step"
+	verbHold        = "hold"
+	verbHoldRelease = "hold --release"
 	verbThaw        = "thaw"
 	verbLockRelease = "lock release"
 	verbKeyInit     = "key init"
@@ -58,11 +67,18 @@ Until then they start from the one before, and catch up by packs. The first
 publish of all, and the first after keys were made or changed, takes its
 snapshot in P2, and waits for it before the commit.
 
+With --steps the release is given to a share of the members first. In each step
+--at-once members at a time get it, and have to be healthy; they stay so for
+--bake; then --gate is asked. --watch is asked throughout. When a step fails,
+everybody goes back to the release before, and the exit code is 6. See
+` + "`ebs-release help rollout`" + `.
+
 The release that is current may be published again: it is a new generation of
 the same tree. A file of SOURCE that was read before, and whose inode, size,
 mtime and ctime are the same, is not read again (on ext4, XFS and btrfs, until
 the next boot); --full reads it.`,
 		Example: `  sudo ebs-release publish ./build --message "build 812"
+  sudo ebs-release publish --steps 1,10%,50% --bake 2m --gate ./smoke ./build
   sudo ebs-release publish --dry-run ./build
   sudo ebs-release publish ci@build.internal:/srv/builds/812/`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -103,6 +119,7 @@ the next boot); --full reads it.`,
 	flags.BoolVar(&j.all, "all", false, "with --dry-run: list every path, not the first 20")
 	flags.BoolVar(&j.full, "full", false, "read every file of SOURCE, also those whose inode says that they did not change")
 	flags.BoolVar(&rollback, "rollback", false, "when members are left behind: roll back to the generation before, and end with exit code 6")
+	flags.BoolVar(&j.noRollback, "no-rollback", false, "with --steps: where the rollout would go back it pauses, with exit code 8")
 	flags.BoolVar(&j.force, "force", false, "go on although no member at all can be reached or can take the release, "+
 		"for the instances that launch from now on; the others are tried in P5")
 	ifGenerationFlag(flags, &j)
@@ -209,7 +226,7 @@ func (p *program) carryOut(ctx context.Context, j job, do work) (*publish.Outcom
 	}
 	defer func() { _ = parts.volume.close() }()
 	talk := newTalker(p.stderr, p.getenv("TERM"))
-	parts.Talk, parts.Insist = p.listen(talk.event), p.insist()
+	parts.Talk, parts.Insist = p.listen(p.noteSteps(ctx, parts, talk.event)), p.insist()
 	outcome, err := do(ctx, parts)
 	talk.close()
 	e := pointer.Entry{

@@ -37,7 +37,8 @@ hold its tree fetch nothing: they only activate it. Instances that launch get
 it from the snapshot that was made of it, or by packs where there is none.
 
 Without --to it is the latest earlier generation that had another release than
-the current one. A rollback that succeeds ends with exit code 0; code 6 is for a
+the current one; while a rollout is open it is the stable release, as with
+rollout abort. A rollback that succeeds ends with exit code 0; code 6 is for a
 publish that rolled back by itself (publish --rollback).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -47,7 +48,13 @@ publish that rolled back by itself (publish --rollback).`,
 			if err := snapshot.into(&j); err != nil {
 				return err
 			}
-			return p.runJob(cmd.Context(), j, rollingBack(to))
+			back := rollingBack(to)
+			return p.runJob(cmd.Context(), j, func(ctx context.Context, parts *parts) (publish.Outcome, error) {
+				if to == "" && parts.endsRollout(ctx, j) {
+					return aborting(&j)(ctx, parts)
+				}
+				return back(ctx, parts)
+			})
 		},
 	}
 	cmd.Flags().StringVar(&to, "to", "", "`GENERATION|RELEASE` to go back to")
@@ -57,6 +64,13 @@ publish that rolled back by itself (publish --rollback).`,
 	aboveFlag(cmd.Flags(), &j)
 	snapshot.add(cmd.Flags())
 	return cmd
+}
+
+// endsRollout: while a rollout is open, back is its stable release. That needs no release volume and
+// waits for nobody.
+func (p *parts) endsRollout(ctx context.Context, j job) bool {
+	current, err := p.store.Read(ctx)
+	return err == nil && current.Rollout != nil && (j.ifGeneration == nil || *j.ifGeneration == current.Generation)
 }
 
 func isGeneration(text string) bool {

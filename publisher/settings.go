@@ -7,6 +7,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
@@ -59,7 +60,20 @@ func settingsTable() []config.Setting {
 			Usage: "stop starting on further members once more than this many have failed, as N or N%: " +
 				"exit 3 before the commit, 5 after it (default: go on)"},
 		{Key: "hook-timeout", Env: "EBS_RELEASE_HOOK_TIMEOUT", Default: "5m",
-			Check: config.CheckDuration, Usage: "for each program in /etc/ebs-release/publish.d"},
+			Check: config.CheckDuration, Usage: "for each program in publish.d and rollout.d, and for gate and watch"},
+		{Key: "steps", Env: "EBS_RELEASE_STEPS", Check: checkSteps,
+			Usage: "how many members are given a release first, such as 1,10%,50%; all is always the last (default: all at once)"},
+		{Key: "at-once", Env: "EBS_RELEASE_AT_ONCE", Default: "0", Check: config.CheckInt(0, 100_000),
+			Usage: "with steps: members that may be away at the same time, those that are already counted in; 0: a whole step"},
+		{Key: "healthy", Env: "EBS_RELEASE_HEALTHY", Default: healthyPrograms, Check: config.CheckOneOf(healthyPrograms),
+			Usage: "with steps: who says that a member is healthy: its programs"},
+		{Key: "health-timeout", Env: "EBS_RELEASE_HEALTH_TIMEOUT", Default: "10m", Check: config.CheckDuration,
+			Usage: "with steps: for a member that is given the release to be on it and healthy"},
+		{Key: "bake", Env: "EBS_RELEASE_BAKE", Default: "0s", Check: checkPause,
+			Usage: "with steps: how long a step has to stay healthy before the next"},
+		{Key: "gate", Env: "EBS_RELEASE_GATE", Usage: "with steps: command that is asked after each; exit code 0: go on. sh -c runs it"},
+		{Key: "watch", Env: "EBS_RELEASE_WATCH",
+			Usage: "with steps: command that is asked before and throughout; as soon as it fails, the release goes back"},
 		{Key: "tags", Env: "EBS_RELEASE_TAGS",
 			Check: volume.CheckTags, Usage: "more tags for snapshots and the release volume: KEY=VALUE, separated by commas"},
 		{Key: "keep", Env: "EBS_RELEASE_KEEP", Default: "5",
@@ -69,6 +83,23 @@ func settingsTable() []config.Setting {
 
 // follows says whether members look at the pointer by themselves.
 func follows(values config.Values) bool { return values.Get("reach") == reachFollow }
+
+// healthyPrograms: who is on the release is healthy, as its programs (ready.d) have succeeded.
+const healthyPrograms = "programs"
+
+func checkSteps(value string) error {
+	_, err := publish.ParseSteps(value)
+	return err
+}
+
+// checkPause is CheckDuration, but 0 is fine.
+func checkPause(value string) error {
+	d, err := time.ParseDuration(value)
+	if err != nil || d < 0 {
+		return errors.New("want a duration such as 2m, or 0s")
+	}
+	return nil
+}
 
 func checkMaxFailures(value string) error {
 	_, err := publish.ParseMaxFailures(value)

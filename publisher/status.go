@@ -33,6 +33,8 @@ type statusReport struct {
 	Created    *time.Time        `json:"created,omitempty"`
 	By         string            `json:"by,omitempty"`
 	Message    string            `json:"message,omitempty"`
+	Rollout    *pointer.Rollout  `json:"rollout,omitempty"`  // that is open; side of each member says what it is given
+	Hold       *pointer.Hold     `json:"hold,omitempty"`     // that keeps publishes back
 	Lock       string            `json:"lock,omitempty"`     // who publishes now
 	Warnings   []string          `json:"warnings,omitempty"` // what stands in the way of a publish, or of a quick boot
 	OnIt       int               `json:"on_it"`
@@ -112,7 +114,10 @@ func (s statusSource) look(ctx context.Context) (statusReport, error) {
 	}
 	report := statusReport{
 		Schema: status.Schema, Generation: current.Generation, Release: current.Release, Digest: current.Digest, Snapshots: current.Snapshots,
-		By: current.By, Message: current.Message, Members: []publish.Member{},
+		By: current.By, Message: current.Message, Members: []publish.Member{}, Rollout: current.Rollout,
+	}
+	if current.Hold.At(time.Now()) {
+		report.Hold = current.Hold
 	}
 	if !current.Created.IsZero() {
 		report.Created = &current.Created
@@ -168,7 +173,12 @@ func printStatus(out io.Writer, r statusReport) error {
 			fmt.Fprintln(out, said)
 		}
 	default:
-		fmt.Fprintf(out, "generation %d is current: %d/%d members on it\n", r.Generation, r.OnIt, r.Total)
+		if r.Rollout != nil {
+			fmt.Fprintf(out, "%s\n", printable(publish.SayRollout(pointer.Pointer{Rollout: r.Rollout}, time.Now())))
+			fmt.Fprintf(out, "generation %d is stable: %d/%d members are on the side that they are given\n", r.Generation, r.OnIt, r.Total)
+		} else {
+			fmt.Fprintf(out, "generation %d is current: %d/%d members on it\n", r.Generation, r.OnIt, r.Total)
+		}
 		fmt.Fprintf(out, "release %s", r.Release)
 		for region, id := range r.Snapshots {
 			fmt.Fprintf(out, ", %s in %s", id, region)
@@ -186,6 +196,9 @@ func printStatus(out io.Writer, r statusReport) error {
 			fmt.Fprintf(out, ": %s", printable(r.Message))
 		}
 		fmt.Fprintln(out)
+	}
+	if said := sayHold(r.Hold, time.Now()); said != "" {
+		fmt.Fprintln(out, printable(said))
 	}
 	if r.Lock != "" {
 		fmt.Fprintf(out, "a publish is running: %s\n", r.Lock)
