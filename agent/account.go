@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/boot"
 	"ebs-release/internal/config"
 	"ebs-release/internal/instance"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
 
@@ -26,6 +27,9 @@ type account struct {
 	log     *slog.Logger
 	api     *ec2.Client     // from Identify on: the client needs a region
 	volumes *volume.Volumes // over api
+	cfg     aws.Config      // the same
+	me      instance.Identity
+	reports *inStore // from the first report to a store in S3 on
 
 	seen    map[string]volume.Volume // what EC2 said of a volume, by id
 	removed []string                 // ids
@@ -40,7 +44,7 @@ func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
 	if err != nil {
 		return boot.Identity{}, err
 	}
-	a.api = volume.NewEC2(cfg)
+	a.cfg, a.me, a.api = cfg, me, volume.NewEC2(cfg)
 	a.volumes = volume.New(a.api, volume.DefaultTiming(), a.log)
 	a.log.Info("this instance", "instance", me.InstanceID, "zone", me.AvailabilityZone, "account", me.AccountID)
 	return boot.Identity{InstanceID: me.InstanceID, InstanceType: me.InstanceType, Zone: me.AvailabilityZone, Region: me.Region}, nil
@@ -165,7 +169,12 @@ func (a *account) Leave(ctx context.Context, me boot.Identity, v boot.Volume) er
 	return err
 }
 
+// Report writes to the store where that is in S3, but for what it says of a volume that is left
+// behind: that is for the next boot here, which goes by tags.
 func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
+	if r.Ready && pointer.InS3(a.values.Get("pointer")) {
+		return a.reportToStore(ctx, v, r)
+	}
 	tags := map[string]string{volume.TagGeneration: strconv.FormatInt(r.Generation, 10), volume.TagState: volume.StateBooting}
 	if r.Ready {
 		tags[volume.TagState] = volume.StateReady

@@ -68,8 +68,15 @@ func (p *program) fence(ctx context.Context, lowerTo string) error {
 		if err != nil {
 			return exit.With(exit.Usage, fmt.Errorf("--lower-to: %w", err))
 		}
-		if err := v.LowerFence(ctx, n); err != nil {
-			return err
+		was, err := v.Generation()
+		if lowerErr := v.LowerFence(ctx, n); lowerErr != nil {
+			return lowerErr
+		}
+		if err == nil { // else there was none that could be read, or reported
+			err = p.withdraw(ctx, was)
+		}
+		if err != nil && was > 0 {
+			return advice.Errorf("the fence is at %d now, but the report of the generation before stays and goes on counting: %w", n, err)
 		}
 	}
 	report := fenceReport{Schema: status.Schema}

@@ -16,6 +16,7 @@ import (
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
 )
@@ -183,6 +184,10 @@ func (d *dry) Leave(context.Context, boot.Identity, boot.Volume) error { return 
 func (d *dry) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
 	if !r.Ready {
 		return nil // after a failure
+	}
+	if place := d.account.values.Get("pointer"); pointer.InS3(place) {
+		d.say(boot.StageReport, "writes to %s: generation %d, ready; whether it may cannot be tried", place, r.Generation)
+		return nil
 	}
 	err := d.tries().Tag(ctx, v.ID)
 	return d.dryRun(boot.StageReport, "CreateTags", err, v.ID != volume.None, "tags it: generation %d, ready", r.Generation)

@@ -7,15 +7,12 @@ import (
 	"os"
 	"time"
 
-	"ebs-release/internal/fleet"
 	"ebs-release/internal/instance"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/smithy-go/middleware"
 	smithytime "github.com/aws/smithy-go/time"
 )
@@ -85,25 +82,4 @@ func keys(outer context.Context, cfg aws.Config) error {
 			return fmt.Errorf("there are no AWS credentials (tried for %v): give this instance a role, or set AWS_PROFILE: %w", keysTimeout, err)
 		}
 	}
-}
-
-// members is the fleet of some groups.
-type members struct {
-	asg    *autoscaling.Client
-	ec2    *ec2.Client
-	groups []string
-}
-
-func newMembers(cfg aws.Config, groups []string) members {
-	return members{autoscaling.NewFromConfig(cfg), ec2.NewFromConfig(cfg), groups}
-}
-
-// List is publish.Fleet's.
-func (m members) List(ctx context.Context) ([]fleet.Member, error) {
-	return fleet.List(ctx, m.asg, m.ec2, m.groups)
-}
-
-// Report is publish.Fleet's.
-func (m members) Report(ctx context.Context, volumeIDs []string, generation int64, release, state string) error {
-	return fleet.Report(ctx, m.ec2, volumeIDs, generation, release, state)
 }

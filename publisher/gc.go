@@ -49,6 +49,7 @@ type gcItem struct {
 	Created time.Time `json:"created"`
 	Why     string    `json:"why"`
 	Kept    bool      `json:"-"`
+	keys    []string  // of the objects that it stands for
 	Removed bool      `json:"removed"`
 	Error   string    `json:"error,omitempty"`
 }
@@ -73,6 +74,8 @@ pack      packs in the pointer store that the pointer does not list and that are
           at least a day old, whatever --grace says
 volume    volumes of members whose instance is gone, attached to nothing, in
           any group
+reports   in a store in S3: of members that are gone, and what the others have
+          reported anew since; at least a day old, whatever --grace says
 record    files with addresses and host keys of members, which a killed
           publisher left in the temporary directory
 
@@ -175,6 +178,8 @@ func (p *parts) remove(ctx context.Context, items []gcItem) {
 			}
 		case gc.KindPack:
 			err = p.store.Objects().Delete(ctx, item.ID)
+		case gc.KindReports:
+			err = p.members.objects.remove(ctx, item.keys)
 		case gc.KindRecord:
 			err = os.RemoveAll(item.ID)
 		}
@@ -207,17 +212,17 @@ func (r gcReport) removed() string {
 	count := map[string]int{}
 	for _, item := range r.Items {
 		if item.Removed {
-			count[item.Kind]++
+			count[item.Kind] += max(1, len(item.keys))
 		}
 	}
 	var words []string
-	for _, kind := range []string{gc.KindTree, gc.KindSnapshot, gc.KindPack, gc.KindVolume, gc.KindRecord} {
+	for _, kind := range []string{gc.KindTree, gc.KindSnapshot, gc.KindPack, gc.KindVolume, gc.KindRecord, gc.KindReports} {
 		switch n := count[kind]; n {
 		case 0:
 		case 1:
-			words = append(words, "1 "+kind)
+			words = append(words, "1 "+strings.TrimSuffix(kind, "s"))
 		default:
-			words = append(words, fmt.Sprintf("%d %ss", n, kind))
+			words = append(words, fmt.Sprintf("%d %ss", n, strings.TrimSuffix(kind, "s")))
 		}
 	}
 	if len(words) == 0 {

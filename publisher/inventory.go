@@ -15,6 +15,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/release"
+	"ebs-release/internal/report"
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/store"
 	"ebs-release/internal/volume"
@@ -40,6 +41,7 @@ type inventory struct {
 	packs     []store.Item
 	orphans   []fleet.Orphan
 	records   []gc.Record
+	reports   []store.Item
 }
 
 // look fills the inventory. Without all of it nothing is removed.
@@ -76,11 +78,16 @@ func (p *parts) look(ctx context.Context, s *inventory) (err error) {
 		return err
 	}
 	s.ownSnapshots()
-	if s.packs, err = p.store.Objects().List(ctx, pointer.PackPrefix, mostPacks); err != nil {
+	if s.packs, err = p.store.Objects().List(ctx, pointer.PackPrefix, "", mostPacks); err != nil {
 		return err
 	}
 	if s.orphans, err = fleet.Orphans(ctx, p.ec2); err != nil {
 		return err
+	}
+	if p.members.objects != nil {
+		if s.reports, err = report.All(ctx, p.members.objects.bucket); err != nil {
+			return err
+		}
 	}
 	s.records, err = records(os.TempDir())
 	return err
@@ -94,7 +101,9 @@ func (s *inventory) plan() (items []gcItem) {
 		Named: slices.Collect(maps.Values(s.pointer.Snapshots)), Volume: s.volume, Records: s.records,
 	}
 	for _, m := range s.members {
-		facts.Members = append(facts.Members, gc.Member{InstanceID: m.InstanceID, Release: m.Release, Serves: volume.Serves(m.State)})
+		facts.Members = append(facts.Members, gc.Member{
+			InstanceID: m.InstanceID, Release: m.Release, Serves: volume.Serves(m.State), Reported: m.Reported,
+		})
 	}
 	for _, old := range s.snapshots {
 		facts.Snapshots = append(facts.Snapshots, gc.Snapshot{
@@ -109,8 +118,12 @@ func (s *inventory) plan() (items []gcItem) {
 	for _, o := range s.orphans {
 		facts.Orphans = append(facts.Orphans, gc.Orphan(o))
 	}
+	for _, o := range s.reports {
+		of, _ := report.ParseKey(o.Key) // what is no report is nobody's
+		facts.Reports = append(facts.Reports, gc.Report{Key: o.Key, InstanceID: of.InstanceID, Made: o.Modified})
+	}
 	for _, i := range facts.Plan() {
-		items = append(items, gcItem{Kind: i.Kind, ID: i.ID, Created: i.Created, Why: i.Why, Kept: i.Keep})
+		items = append(items, gcItem{Kind: i.Kind, ID: i.ID, Created: i.Created, Why: i.Why, Kept: i.Keep, keys: i.Keys})
 	}
 	return items
 }

@@ -136,7 +136,7 @@ func (p *program) nobodyBehind(ctx context.Context, k keyring) error {
 	if err != nil {
 		return err
 	}
-	listed, err := newMembers(cfg, values.List("groups")).List(ctx)
+	listed, err := newMembers(cfg, values.List("groups"), k.store).List(ctx)
 	if err != nil {
 		return fmt.Errorf("list the members: %w", err)
 	}

@@ -89,7 +89,8 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	maker := &snapshot.Maker{EC2: api, OwnTags: own, Holder: holder(mountPoint, needed(values, configFile))}
 	volumes := volume.New(api, volume.DefaultTiming(), slog.New(slog.DiscardHandler))
 	p := &parts{
-		values: values, store: store, volume: opened, signs: signs, maker: maker, ec2: api, members: newMembers(cfg, values.List("groups")),
+		values: values, store: store, volume: opened, signs: signs, maker: maker, ec2: api,
+		members: newMembers(cfg, values.List("groups"), store),
 		checks: preflight{
 			values: values, verb: j.verb, source: j.source, store: store, volume: opened, signs: signs, ec2: api, volumes: volumes, maker: maker,
 		},

@@ -100,7 +100,7 @@ func (p *program) statusSource(ctx context.Context) (statusSource, error) {
 	if err != nil {
 		return statusSource{}, err
 	}
-	return statusSource{store, newMembers(cfg, values.List("groups")), placesOf(values), values.Duration("snapshot-lag")}, nil
+	return statusSource{store, newMembers(cfg, values.List("groups"), store), placesOf(values), values.Duration("snapshot-lag")}, nil
 }
 
 func (s statusSource) look(ctx context.Context) (statusReport, error) {

@@ -2,8 +2,8 @@
 // reported.
 //
 // Who is a member says Auto Scaling; where it is, EC2; what it holds, the tags that its agent put
-// on its volume (internal/volume, tags.go). That package's tag names are the one thing this leaf
-// takes from another: agent and publisher must mean the same words.
+// on its volume (internal/volume, tags.go), and with a store in S3 an object there
+// (internal/report). Which of them counts is said here, in take, and nowhere else.
 package fleet
 
 import (
@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 
+	"ebs-release/internal/advice"
+	"ebs-release/internal/report"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -30,7 +32,7 @@ type Member struct {
 	AvailabilityZone string
 	Address          string // private IPv4, or IPv6 where there is none; "" when EC2 does not know the instance (yet, or any more)
 
-	// From the tags of its volume. Zero values when it has none yet.
+	// From what it reported. Zero values when it has no volume yet.
 	VolumeID   string
 	Generation int64
 	Ignored    string // what the tag says instead, when that is no generation, or one that cannot be true
@@ -38,6 +40,8 @@ type Member struct {
 	Store      string // whose releases its volume holds; "": not known
 	State      string // volume.StateBooting, volume.StateReady, volume.StateHookFailed, or StateUnknown
 	HostKey    string // "ssh-ed25519 AAAA…", or "" as long as the agent has not reported it
+	Caller     string // as what it reports to the store (report.Report); "": it has only tags
+	Reported   string // the name of that object
 }
 
 // StateUnknown is the state of a member without a volume that says more.
@@ -65,9 +69,15 @@ const (
 	perPage       = volume.PerPage
 )
 
+// Reports is what List needs of a store in S3: report.Reader.Newest from the pointer's generation.
+type Reports interface {
+	Newest(ctx context.Context, members map[string]report.Wanted) (map[string]report.Report, error)
+}
+
 // List returns the members of groups, sorted by group and instance id. A group that does not exist
-// is an error that names it: a name with a typo must not look like an empty fleet.
-func List(ctx context.Context, asg Groups, machines Machines, groups []string) ([]Member, error) {
+// is an error that names it: a name with a typo must not look like an empty fleet. store is nil
+// where members have nothing but tags to report by.
+func List(ctx context.Context, asg Groups, machines Machines, store Reports, groups []string) ([]Member, error) {
 	members, err := membership(ctx, asg, groups)
 	if err != nil || len(members) == 0 {
 		return nil, err
@@ -78,13 +88,22 @@ func List(ctx context.Context, asg Groups, machines Machines, groups []string) (
 		byID[members[i].InstanceID] = &members[i]
 		ids = append(ids, members[i].InstanceID)
 	}
-	gone := map[string]bool{}
+	gone, wanted := map[string]bool{}, map[string]report.Wanted{}
 	for batch := range slices.Chunk(ids, idsPerCall) {
 		if err := addresses(ctx, machines, batch, byID, gone); err != nil {
 			return nil, err
 		}
-		if err := reports(ctx, machines, batch, byID); err != nil {
+		if err := tags(ctx, machines, batch, byID, wanted); err != nil {
 			return nil, err
+		}
+	}
+	if store != nil {
+		objects, err := store.Newest(ctx, wanted)
+		if err != nil {
+			return nil, advice.Errorf("read what members have reported to the store: %w", err)
+		}
+		for id, r := range objects {
+			byID[id].takeObject(r)
 		}
 	}
 	members = slices.DeleteFunc(members, func(m Member) bool { return gone[m.InstanceID] })
@@ -161,8 +180,9 @@ func addresses(ctx context.Context, machines Machines, ids []string, members map
 	return nil
 }
 
-// reports reads what the members' agents wrote onto their volumes.
-func reports(ctx context.Context, machines Machines, ids []string, members map[string]*Member) error {
+// tags reads what is written on the members' volumes, and notes of which of them a report in the
+// store may be.
+func tags(ctx context.Context, machines Machines, ids []string, members map[string]*Member, wanted map[string]report.Wanted) error {
 	pages := ec2.NewDescribeVolumesPaginator(machines, &ec2.DescribeVolumesInput{MaxResults: aws.Int32(perPage), Filters: []types.Filter{
 		{Name: aws.String("tag:" + volume.TagRole), Values: []string{volume.RoleMember}},
 		{Name: aws.String("tag:" + volume.TagInstance), Values: ids},
@@ -176,6 +196,12 @@ func reports(ctx context.Context, machines Machines, ids []string, members map[s
 			if r, ok := readReport(v); ok {
 				if m := members[r.instance]; m != nil {
 					m.take(r)
+					w := wanted[r.instance]
+					if len(w.Volumes) == 0 || r.generation < w.Least {
+						w.Least = r.generation
+					}
+					w.Volumes = append(w.Volumes, r.volumeID)
+					wanted[r.instance] = w
 				}
 			}
 		}
@@ -183,27 +209,27 @@ func reports(ctx context.Context, machines Machines, ids []string, members map[s
 	return nil
 }
 
-// report is what one volume says.
-type report struct {
+// said is what one volume, or an object about it, says.
+type said struct {
 	instance, volumeID, release, store, state, hostKey, ignored string
 	generation                                                  int64
 }
 
 // readReport reads a volume's tags. Only a volume that is attached to the instance that it was made
 // for speaks for it: anybody who may tag a volume could claim another's name.
-func readReport(v types.Volume) (report, bool) {
+func readReport(v types.Volume) (said, bool) {
 	tags := make(map[string]string, len(v.Tags))
 	for _, t := range v.Tags {
 		tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
 	}
-	r := report{
+	r := said{
 		instance: tags[volume.TagInstance], volumeID: aws.ToString(v.VolumeId),
 		release: volume.ParseRelease(tags[volume.TagRelease]), store: volume.ParseStore(tags[volume.TagStore]),
 		state: volume.ParseState(tags[volume.TagState]), hostKey: tags[volume.TagHostKey],
 	}
 	attached := slices.ContainsFunc(v.Attachments, func(a types.VolumeAttachment) bool { return aws.ToString(a.InstanceId) == r.instance })
 	if !attached || r.state == volume.StateLeft {
-		return report{}, false
+		return said{}, false
 	}
 	var ok bool
 	if r.generation, ok = volume.ParseGeneration(tags[volume.TagGeneration]); !ok { // 0, which is behind everything
@@ -212,16 +238,35 @@ func readReport(v types.Volume) (report, bool) {
 	return r, true
 }
 
-// take makes a report the member's. While a volume is replaced an instance may have two: the newer
-// generation speaks.
-func (m *Member) take(r report) {
-	// Of two of one generation the one that is served speaks: the other is on its way off.
-	speaks := m.Generation == r.generation && (volume.Serves(m.State) || !volume.Serves(r.state))
-	if m.VolumeID != "" && (m.Generation > r.generation || speaks) {
+// take makes a report the member's. Of several the highest generation speaks: of two volumes, while
+// one is replaced, and of the tags of a volume and an object in the store about it, which agents of
+// two versions, or agent and publisher, have written. Of one generation the one that is served
+// speaks, as the other volume is on its way off, and its tags are of its making; then the one whose
+// programs have succeeded: who is taken out of service after that is on its way to another
+// generation.
+func (m *Member) take(r said) {
+	if m.VolumeID != "" && (m.Generation > r.generation || m.Generation == r.generation && weight(m.State) >= weight(r.state)) {
 		return
 	}
 	m.VolumeID, m.Generation, m.Ignored, m.Release, m.Store, m.HostKey = r.volumeID, r.generation, r.ignored, r.release, r.store, r.hostKey
 	if m.State = r.state; m.State == "" {
 		m.State = StateUnknown
+	}
+}
+
+func weight(state string) int {
+	return slices.Index([]string{volume.StateHookFailed, volume.StateReady}, state)
+}
+
+// takeObject takes a report from the store, which is about one of the member's volumes. The host
+// key is always its: who writes tags for a member does not know it.
+func (m *Member) takeObject(r report.Report) {
+	m.take(said{
+		instance: r.InstanceID, volumeID: r.VolumeID, generation: r.Generation, release: r.Release,
+		state: r.State, store: m.Store, hostKey: r.HostKey,
+	})
+	m.Caller, m.Reported = r.Caller, r.Key()
+	if r.HostKey != "" {
+		m.HostKey = r.HostKey
 	}
 }

@@ -166,7 +166,7 @@ func TestListJoinsGroupsInstancesAndReportsOverPages(t *testing.T) {
 			vol("vol-4", "i-4", volume.TagInstance, "i-4", volume.TagGeneration, "not a number"),
 		},
 	}
-	got, err := fleet.List(context.Background(), a, a, []string{"web", "api", "batch"})
+	got, err := fleet.List(context.Background(), a, a, nil, []string{"web", "api", "batch"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func TestAFleetOfAnySize(t *testing.T) {
 				a.volumes = append(a.volumes, vol("vol-"+id, id, volume.TagInstance, id, volume.TagGeneration, "7"))
 			}
 			a.groups = []astypes.AutoScalingGroup{group("web", ids...)}
-			members, err := fleet.List(t.Context(), a, a, []string{"web"})
+			members, err := fleet.List(t.Context(), a, a, nil, []string{"web"})
 			if err != nil || len(members) != size {
 				t.Fatalf("%d members, %v", len(members), err)
 			}
@@ -223,7 +223,7 @@ func TestAFleetOfAnySize(t *testing.T) {
 
 func TestUnknownGroupIsNamed(t *testing.T) {
 	a := &account{groups: []astypes.AutoScalingGroup{group("web", "i-1")}}
-	_, err := fleet.List(context.Background(), a, a, []string{"web", "wbe"})
+	_, err := fleet.List(context.Background(), a, a, nil, []string{"web", "wbe"})
 	if err == nil || !strings.Contains(err.Error(), `no Auto Scaling group "wbe"`) {
 		t.Fatalf("error = %v", err)
 	}
@@ -231,7 +231,7 @@ func TestUnknownGroupIsNamed(t *testing.T) {
 
 func TestNoGroupsMeansNoCall(t *testing.T) {
 	a := &account{} // Auto Scaling would take an empty list of names for "all groups"
-	got, err := fleet.List(context.Background(), a, a, nil)
+	got, err := fleet.List(context.Background(), a, a, nil, nil)
 	if err != nil || len(got) != 0 || len(a.calls) != 0 {
 		t.Fatalf("List = %v, %v after %v", got, err, a.calls)
 	}
@@ -241,7 +241,7 @@ func TestWhoIsGoneIsNotAMember(t *testing.T) {
 	g := group("web", "i-1", "i-2", "i-3")
 	g.Instances[1].LifecycleState = astypes.LifecycleStateTerminated
 	a := &account{groups: []astypes.AutoScalingGroup{g}, instances: []types.Instance{instance("i-1", "10.0.0.1", types.InstanceStateNameTerminated)}}
-	got, err := fleet.List(context.Background(), a, a, []string{"web"})
+	got, err := fleet.List(context.Background(), a, a, nil, []string{"web"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestOnlyAnAttachedVolumeSpeaksForAMember(t *testing.T) {
 			vol("vol-new", "i-1", volume.TagInstance, "i-1", volume.TagGeneration, "5"),
 		},
 	}
-	got, err := fleet.List(context.Background(), a, a, []string{"web"})
+	got, err := fleet.List(context.Background(), a, a, nil, []string{"web"})
 	if err != nil || len(got) != 1 || got[0].VolumeID != "vol-new" || got[0].Generation != 5 {
 		t.Fatalf("List = %+v, %v", got, err)
 	}
@@ -276,12 +276,12 @@ func TestAVolumeThatWasLeftSpeaksForNobody(t *testing.T) {
 		instances: []types.Instance{instance("i-1", "10.0.0.1", types.InstanceStateNameRunning)},
 		volumes:   []types.Volume{left},
 	}
-	got, err := fleet.List(t.Context(), a, a, []string{"web"})
+	got, err := fleet.List(t.Context(), a, a, nil, []string{"web"})
 	if err != nil || len(got) != 1 || got[0].VolumeID != "" || got[0].Generation != 0 || got[0].State != fleet.StateUnknown || got[0].HostKey != "" {
 		t.Errorf("alone: %+v, %v", got, err)
 	}
 	a.volumes = append(a.volumes, vol("vol-served", "i-1", volume.TagInstance, "i-1", volume.TagGeneration, "5", volume.TagState, volume.StateReady))
-	got, err = fleet.List(t.Context(), a, a, []string{"web"})
+	got, err = fleet.List(t.Context(), a, a, nil, []string{"web"})
 	if err != nil || len(got) != 1 || got[0].VolumeID != "vol-served" || got[0].Generation != 5 || got[0].State != volume.StateReady {
 		t.Errorf("beside the one that is served: %+v, %v", got, err)
 	}
@@ -295,7 +295,7 @@ func TestManyMembersAreAskedForInBatches(t *testing.T) {
 		a.instances = append(a.instances, instance(ids[i], "10.0.0.1", types.InstanceStateNameRunning))
 	}
 	a.groups = []astypes.AutoScalingGroup{group("web", ids...)}
-	got, err := fleet.List(context.Background(), a, a, []string{"web"})
+	got, err := fleet.List(context.Background(), a, a, nil, []string{"web"})
 	if err != nil || len(got) != 450 {
 		t.Fatalf("List has %d members, %v", len(got), err)
 	}
@@ -303,7 +303,7 @@ func TestManyMembersAreAskedForInBatches(t *testing.T) {
 
 func TestErrorsSayWhatWasAsked(t *testing.T) {
 	a := &account{fail: errors.New("AccessDenied")}
-	if _, err := fleet.List(context.Background(), a, a, []string{"web"}); err == nil || !strings.Contains(err.Error(), "ask Auto Scaling for the members of web: AccessDenied") {
+	if _, err := fleet.List(context.Background(), a, a, nil, []string{"web"}); err == nil || !strings.Contains(err.Error(), "ask Auto Scaling for the members of web: AccessDenied") {
 		t.Fatalf("List: %v", err)
 	}
 }
@@ -318,7 +318,7 @@ func TestMemberWithoutIPv4HasItsIPv6Address(t *testing.T) {
 			{InstanceId: aws.String("i-6"), Ipv6Address: aws.String("2001:db8::6")},
 		},
 	}
-	members, err := fleet.List(t.Context(), a, a, []string{"web"})
+	members, err := fleet.List(t.Context(), a, a, nil, []string{"web"})
 	if err != nil || len(members) != 2 || members[0].Address != "10.0.0.4" || members[1].Address != "2001:db8::6" {
 		t.Errorf("%+v, %v", members, err)
 	}
@@ -336,7 +336,7 @@ func TestGenerationThatIsNoneIsBehindEverything(t *testing.T) {
 				},
 			}},
 		}
-		members, err := fleet.List(t.Context(), a, a, []string{"web"})
+		members, err := fleet.List(t.Context(), a, a, nil, []string{"web"})
 		if err != nil || len(members) != 1 || members[0].VolumeID != "vol-1" || members[0].Generation != 0 || members[0].Ignored != tag {
 			t.Errorf("%s: %+v, %v", tag, members, err)
 		}

@@ -3,6 +3,8 @@ package gc
 import (
 	"strings"
 	"time"
+
+	"ebs-release/internal/words"
 )
 
 // Kinds of what is removed.
@@ -12,6 +14,7 @@ const (
 	KindVolume   = "volume"   // of a member that is gone
 	KindPack     = "pack"     // in the store
 	KindRecord   = "record"   // of a connection to a member, left by a publisher that was killed
+	KindReports  = "reports"  // of members, in a store in S3: all that go are one item
 )
 
 // Inventory is all that a release server decides by: what there is, and who holds what.
@@ -30,6 +33,7 @@ type Inventory struct {
 	Packs     []Pack
 	Orphans   []Orphan
 	Records   []Record
+	Reports   []Report
 }
 
 // Pack is a pack in the store.
@@ -43,10 +47,21 @@ type Pack struct {
 // list it, and a member may have read the pointer that did.
 const packGrace = 24 * time.Hour
 
+// Report is an object that a member has written.
+type Report struct {
+	Key, InstanceID string // InstanceID is "" where the name is that of no report
+	Made            time.Time
+}
+
+// reportGrace is the least time that a report stays which does not speak for a member: EC2 may not
+// list the member, or its volume, yet.
+const reportGrace = 24 * time.Hour
+
 // Member is an instance, and the release that it is on or boots.
 type Member struct {
 	InstanceID, Release string
 	Serves              bool
+	Reported            string // the key of the report that speaks for it; "": tags do, or nothing does yet
 }
 
 // Orphan is the volume of a member that is attached to nothing.
@@ -68,6 +83,7 @@ type Planned struct {
 	Item
 	Kind    string
 	Created time.Time
+	Keys    []string // of the objects that are KindReports
 }
 
 // Plan says what is kept and what nobody needs, and why.
@@ -79,7 +95,7 @@ func (v Inventory) Plan() []Planned {
 			fate = " has left it behind"
 		}
 		plan = append(plan, v.unlessYoung(Planned{
-			Item{ID: o.VolumeID, Why: "attached to nothing, and its instance " + o.InstanceID + fate}, KindVolume, o.Created,
+			Item{ID: o.VolumeID, Why: "attached to nothing, and its instance " + o.InstanceID + fate}, KindVolume, o.Created, nil,
 		}))
 	}
 	for _, k := range v.Packs {
@@ -90,12 +106,37 @@ func (v Inventory) Plan() []Planned {
 		case v.Now.Sub(k.Made) < packGrace:
 			item.Keep, item.Why = true, item.Why+", but younger than a day"
 		}
-		plan = append(plan, v.unlessYoung(Planned{item, KindPack, k.Made}))
+		plan = append(plan, v.unlessYoung(Planned{item, KindPack, k.Made, nil}))
 	}
 	for _, r := range v.Records {
-		plan = append(plan, v.unlessYoung(Planned{Item{ID: r.Path, Why: "left by a publisher that was killed"}, KindRecord, r.Made}))
+		plan = append(plan, v.unlessYoung(Planned{Item{ID: r.Path, Why: "left by a publisher that was killed"}, KindRecord, r.Made, nil}))
 	}
-	return plan
+	return append(plan, v.reports()...)
+}
+
+// reports are the ones that speak for nobody: of members that are gone, and what the others said
+// before. Of a member for which none speaks all stay.
+func (v Inventory) reports() []Planned {
+	speaks := map[string]string{} // by instance
+	for _, m := range v.Members {
+		speaks[m.InstanceID] = m.Reported
+	}
+	var old Planned
+	for _, r := range v.Reports {
+		newest, lives := speaks[r.InstanceID]
+		if lives && (newest == "" || newest == r.Key) || v.Now.Sub(r.Made) < reportGrace || v.young(r.Made) {
+			continue
+		}
+		if old.Keys = append(old.Keys, r.Key); old.Created.IsZero() || r.Made.Before(old.Created) {
+			old.Created = r.Made
+		}
+	}
+	if len(old.Keys) == 0 {
+		return nil
+	}
+	old.Kind, old.ID = KindReports, words.Count(len(old.Keys), "object")
+	old.Why = "their members are gone, or have reported since"
+	return []Planned{old}
 }
 
 // unlessYoung keeps what would go and is younger than the grace.
@@ -117,7 +158,7 @@ func (v Inventory) trees() (plan []Planned) {
 		}
 	}
 	for _, i := range (Wanted{Keep: v.Keep, Committed: Releases(v.Committed), Held: held}).Trees(v.Volume) {
-		plan = append(plan, v.unlessYoung(Planned{i, KindTree, releaseTime(i.ID)}))
+		plan = append(plan, v.unlessYoung(Planned{i, KindTree, releaseTime(i.ID), nil}))
 	}
 	return plan
 }
@@ -134,7 +175,7 @@ func (v Inventory) snapshots() (plan []Planned) {
 		}
 	}
 	for _, i := range facts.Decide() {
-		plan = append(plan, Planned{i, KindSnapshot, started[i.ID]})
+		plan = append(plan, Planned{i, KindSnapshot, started[i.ID], nil})
 	}
 	return plan
 }

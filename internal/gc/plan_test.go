@@ -61,3 +61,25 @@ func TestATreeWithoutATimeIsOld(t *testing.T) {
 		t.Errorf("%+v", plan)
 	}
 }
+
+// TestReportsThatSpeakForNobodyGo: after a day, all as one item.
+func TestReportsThatSpeakForNobodyGo(t *testing.T) {
+	now := time.Now()
+	old := now.Add(-25 * time.Hour)
+	v := Inventory{
+		Now:     now,
+		Members: []Member{{InstanceID: "i-1", Reported: "7/i-1"}, {InstanceID: "i-2"}, {InstanceID: "i-3", Reported: "7/i-3"}},
+		Reports: []Report{
+			{"6/i-1", "i-1", old}, {"7/i-1", "i-1", old}, {"9/i-1", "i-1", old}, {"6/i-2", "i-2", old}, {"6/i-3", "i-3", now.Add(-23 * time.Hour)},
+			{"7/i-4", "i-4", old.Add(-time.Hour)}, {"8/i-4", "i-4", now}, {"nonsense", "", old},
+		},
+	}
+	plan := v.Plan()
+	if len(plan) != 1 || plan[0].Keep || plan[0].ID != "4 objects" || strings.Join(plan[0].Keys, " ") != "6/i-1 9/i-1 7/i-4 nonsense" || !plan[0].Created.Equal(old.Add(-time.Hour)) {
+		t.Errorf("%+v", plan)
+	}
+	v.Grace = 48 * time.Hour
+	if plan := v.Plan(); len(plan) != 0 {
+		t.Errorf("younger than the grace: %+v", plan)
+	}
+}

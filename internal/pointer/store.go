@@ -122,7 +122,7 @@ func (s *Store) TryWrite(ctx context.Context) error {
 		return err
 	}
 	// Who may not list a bucket is told 403 of what is missing, and cannot tell an empty store.
-	_, err := s.at.List(ctx, tryName, 1)
+	_, err := s.at.List(ctx, tryName, "", 1)
 	return err
 }
 

@@ -44,7 +44,7 @@
 // # What is assumed of a listing
 //
 // Little. It has to show a member as it was less than `settle` ago or later, and it has to show
-// those that had reported by then. One that has not reported may be missing: Auto Scaling knows an
+// those that had reported by then, as lists of S3 do (package report). One that has not reported may be missing: Auto Scaling knows an
 // instance from its launch on, but nobody promises when its answers do. (If a listing were exact,
 // P5 alone would do: it waits for each member that boots. The re-read is what makes late listings
 // harmless, and the pause between the two listings is for those that lag.) An instance that joins

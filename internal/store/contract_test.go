@@ -171,8 +171,8 @@ func TestListAndDelete(t *testing.T) {
 		for _, key := range []string{"packs/b", "packs/a", "release.json", "reports/7/up/i-1"} {
 			must(t, s.Put(ctx, key, strings.NewReader(key)))
 		}
-		keys := func(prefix string) (all []string) {
-			items, err := s.List(ctx, prefix, 10)
+		keys := func(prefix, after string) (all []string) {
+			items, err := s.List(ctx, prefix, after, 10)
 			must(t, err)
 			for _, i := range items {
 				if i.Size != int64(len(i.Key)) || time.Since(i.Modified).Abs() > time.Minute {
@@ -185,17 +185,25 @@ func TestListAndDelete(t *testing.T) {
 		for prefix, want := range map[string]string{
 			"": "[packs/a packs/b release.json reports/7/up/i-1]", "packs/": "[packs/a packs/b]", "re": "[release.json reports/7/up/i-1]", "none/": "[]",
 		} {
-			if got := fmt.Sprint(keys(prefix)); got != want {
+			if got := fmt.Sprint(keys(prefix, "")); got != want {
 				t.Errorf("%q: %s, want %s", prefix, got, want)
 			}
 		}
-		if _, err := s.List(ctx, "", 3); err == nil || !strings.Contains(err.Error(), "more than 3") {
-			t.Errorf("too many: %v", err)
+		for after, want := range map[string]string{
+			"packs/a": "[packs/b release.json reports/7/up/i-1]", "packs/aa": "[packs/b release.json reports/7/up/i-1]", "reports/7": "[reports/7/up/i-1]", "z": "[]",
+		} {
+			if got := fmt.Sprint(keys("", after)); got != want {
+				t.Errorf("after %q: %s, want %s", after, got, want)
+			}
+		}
+		items, err := s.List(ctx, "", "", 3)
+		if !errors.Is(err, store.ErrTooMany) || !strings.Contains(err.Error(), "more than 3") || len(items) != 3 || items[2].Key != "release.json" {
+			t.Errorf("too many: %v, %v", items, err)
 		}
 		for range 2 { // once more is fine
 			must(t, s.Delete(ctx, "packs/a"))
 		}
-		if got := fmt.Sprint(keys("packs/")); got != "[packs/b]" {
+		if got := fmt.Sprint(keys("packs/", "")); got != "[packs/b]" {
 			t.Errorf("after delete: %s", got)
 		}
 	})

@@ -147,7 +147,7 @@ func (d *Directory) Put(_ context.Context, key string, body io.ReadSeeker) error
 }
 
 // List leaves out what begins with a dot: locks, and files that are being written.
-func (d *Directory) List(ctx context.Context, prefix string, most int) ([]Item, error) {
+func (d *Directory) List(ctx context.Context, prefix, after string, most int) ([]Item, error) {
 	var items []Item
 	err := filepath.WalkDir(d.dir, func(name string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -164,10 +164,8 @@ func (d *Directory) List(ctx context.Context, prefix string, most int) ([]Item, 
 			return err
 		case entry.IsDir() && hidden:
 			return fs.SkipDir
-		case !entry.Type().IsRegular() || hidden || !strings.HasPrefix(key, prefix):
+		case !entry.Type().IsRegular() || hidden || !strings.HasPrefix(key, prefix), key <= after:
 			return nil
-		case len(items) == most:
-			return tooMany(most)
 		}
 		info, err := entry.Info()
 		if errors.Is(err, fs.ErrNotExist) {
@@ -182,10 +180,13 @@ func (d *Directory) List(ctx context.Context, prefix string, most int) ([]Item, 
 		return nil, d.failed(opList, prefix, err)
 	}
 	slices.SortFunc(items, func(a, b Item) int { return strings.Compare(a.Key, b.Key) })
+	if len(items) > most {
+		return items[:most], d.failed(opList, prefix, tooMany(most))
+	}
 	return items, nil
 }
 
-func tooMany(most int) error { return fmt.Errorf("there are more than %d objects", most) }
+func tooMany(most int) error { return fmt.Errorf("%w: more than %d", ErrTooMany, most) }
 
 // Delete lasts over a power cut.
 func (d *Directory) Delete(_ context.Context, key string) error {

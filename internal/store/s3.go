@@ -203,20 +203,37 @@ func (s *S3) Put(ctx context.Context, key string, body io.ReadSeeker) error {
 	return s.failed(opWrite, key, rightToPut, err)
 }
 
-// List reads page after page.
-func (s *S3) List(ctx context.Context, prefix string, most int) ([]Item, error) {
+// PutDocument writes a small object, whatever was there. Unlike Put it does not wait for a large
+// one, and needs no right but s3:PutObject.
+func (s *S3) PutDocument(ctx context.Context, key string, data []byte) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	_, err := s.api.PutObject(ctx, &s3.PutObjectInput{Bucket: &s.bucket, Key: aws.String(s.prefix + key), Body: bytes.NewReader(data)})
+	return s.failed(opWrite, key, rightToPut, err)
+}
+
+// List reads page after page. A list shows what was written before it was asked for ("Amazon S3
+// data consistency model", S3 User Guide).
+func (s *S3) List(ctx context.Context, prefix, after string, most int) ([]Item, error) {
 	var items []Item
-	pages := s3.NewListObjectsV2Paginator(s.api, &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: aws.String(s.prefix + prefix)})
+	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: aws.String(s.prefix + prefix)}
+	if after != "" {
+		in.StartAfter = aws.String(s.prefix + after)
+	}
+	pages := s3.NewListObjectsV2Paginator(s.api, in)
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
 			return nil, s.failed(opList, prefix, "s3:ListBucket", err)
 		}
 		for _, o := range page.Contents { // S3 sorts them
-			items = append(items, Item{strings.TrimPrefix(aws.ToString(o.Key), s.prefix), aws.ToInt64(o.Size), aws.ToTime(o.LastModified)})
+			items = append(items, Item{
+				strings.TrimPrefix(aws.ToString(o.Key), s.prefix), aws.ToInt64(o.Size), aws.ToTime(o.LastModified), Version(aws.ToString(o.ETag)),
+			})
 		}
 		if len(items) > most {
-			return nil, s.wrap(opList, prefix, tooMany(most))
+			return items[:most], s.wrap(opList, prefix, tooMany(most))
 		}
 	}
 	return items, nil

@@ -108,7 +108,7 @@ func TestBucketsThatKeepWhatIsDeleted(t *testing.T) {
 		}
 		must(t, s.Put(t.Context(), "packs/a", strings.NewReader("a")))
 		must(t, s.Delete(t.Context(), "packs/a"))
-		if items, err := s.List(t.Context(), "packs/", 10); err != nil || len(items) > 0 {
+		if items, err := s.List(t.Context(), "packs/", "", 10); err != nil || len(items) > 0 {
 			t.Errorf("what was deleted is listed: %v, %v", items, err)
 		}
 	}

@@ -120,7 +120,7 @@ func TestAnUploadThatFailsLeavesNothing(t *testing.T) {
 	if left := leftParts(t, server); len(left) > 0 || count("DELETE uploadId") != 1 {
 		t.Errorf("%d gave up; the server has %v", count("DELETE uploadId"), left)
 	}
-	items, err := s.List(t.Context(), "", 10)
+	items, err := s.List(t.Context(), "", "", 10)
 	if err != nil || len(items) > 0 {
 		t.Errorf("%v, %v", items, err)
 	}

@@ -50,9 +50,9 @@ type Store interface {
 	// Put writes an object, whatever was there, from where body is up to its end. It is streamed,
 	// and read more than once where a try fails. It is there as a whole or not at all.
 	Put(ctx context.Context, key string, body io.ReadSeeker) error
-	// List returns the objects whose keys begin with prefix, sorted by key. More than most are an
-	// error.
-	List(ctx context.Context, prefix string, most int) ([]Item, error)
+	// List returns the objects whose keys begin with prefix and come after another key ("": all of
+	// these), sorted by key. More than most are ErrTooMany, with the first ones.
+	List(ctx context.Context, prefix, after string, most int) ([]Item, error)
 	// Delete removes an object; one that is not there is fine.
 	Delete(ctx context.Context, key string) error
 }
@@ -69,6 +69,7 @@ type Item struct {
 	Key      string
 	Size     int64
 	Modified time.Time
+	Version  Version // "" in a directory, which would have to read each
 }
 
 var (
@@ -81,6 +82,10 @@ var (
 	ErrUnmodified = errors.New("it has not changed")
 	// ErrChanged says that somebody else wrote the object first. Nothing was written.
 	ErrChanged = errors.New("somebody else wrote it meanwhile")
+	// ErrTooMany says that a list goes on beyond what its caller wants.
+	ErrTooMany = errors.New("there are too many objects")
+	// ErrTooLarge says that an object has more bytes than its reader takes.
+	ErrTooLarge = errors.New("it is larger")
 	// ErrUnclear says that nobody knows whether an object was written, or still will be.
 	ErrUnclear = errors.New("it is not known whether it was written")
 )
@@ -124,7 +129,7 @@ func ReadAll(ctx context.Context, r Reader, key string, most int64, unless Versi
 			"again; then look at what is between here and there")}
 	case int64(len(data)) > most:
 		return nil, "", &Error{Op: opRead, On: object.on(r, key),
-			Err: advice.Try(fmt.Errorf("it is larger than %d KiB: this is not what is wanted", most>>10),
+			Err: advice.Try(fmt.Errorf("%w than %d KiB: this is not what is wanted", ErrTooLarge, most>>10),
 				"look at what lies there, and who put it there")}
 	}
 	return data, object.Version, nil

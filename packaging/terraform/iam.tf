@@ -61,7 +61,7 @@ data "aws_iam_policy_document" "kms" {
   count = var.kms_key_arn == null ? 0 : 1
 
   statement {
-    actions   = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncrypt*"]
+    actions   = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey", "kms:GenerateDataKeyWithoutPlaintext", "kms:ReEncrypt*"]
     resources = [var.kms_key_arn]
   }
   statement {

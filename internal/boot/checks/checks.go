@@ -72,6 +72,7 @@ func (c *Checks) List() []doctor.Check {
 		{Name: "ec2:AttachVolume", Do: c.attachVolume},
 		{Name: "ec2:ModifyInstanceAttribute", Do: c.modifyInstance},
 		{Name: "ec2:CreateTags", Do: c.createTags},
+		{Name: "reports", Do: c.reports},
 		{Name: "ec2:DetachVolume", Do: c.detachVolume},
 		{Name: "ec2:DeleteVolume", Do: c.deleteVolume},
 		{Name: "device names", Do: c.deviceNames},

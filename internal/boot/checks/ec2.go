@@ -223,10 +223,6 @@ func (c *Checks) modifyInstance(ctx context.Context) doctor.Finding {
 		func(id, name string) error { return volume.DryRuns{EC2: c.api}.Protect(ctx, id, c.me.InstanceID, name) })
 }
 
-func (c *Checks) createTags(ctx context.Context) doctor.Finding {
-	return c.onVolume("ec2:CreateTags", func(id, _ string) error { return volume.DryRuns{EC2: c.api}.Tag(ctx, id) })
-}
-
 func (c *Checks) detachVolume(ctx context.Context) doctor.Finding {
 	return c.onVolume("ec2:DetachVolume", func(id, _ string) error { return volume.DryRuns{EC2: c.api}.Detach(ctx, id, c.me.InstanceID) })
 }

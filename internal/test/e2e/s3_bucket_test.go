@@ -87,3 +87,12 @@ func TestLargePackInS3(t *testing.T) {
 		t.Errorf("refused: %+v", c)
 	}
 }
+
+// put writes an object as the account's owner.
+func (r *rig) put(key, text string) {
+	r.Helper()
+	_, err := r.lab.S3().PutObject(r.Context(), &s3.PutObjectInput{
+		Bucket: aws.String(bucket.Name), Key: aws.String(bucket.Prefix + "/" + key), Body: strings.NewReader(text),
+	})
+	must(r, err)
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"ebs-release/internal/advice"
+	"ebs-release/internal/boot"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/report"
+	"ebs-release/internal/store"
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+)
+
+// inStore is where this member reports whose store is in S3.
+type inStore struct {
+	bucket *store.S3
+	caller string // as IAM calls it
+}
+
+// openReports asks STS under which name this member may write: nothing on the instance knows it.
+func openReports(ctx context.Context, place string, cfg aws.Config, instanceID string) (*inStore, error) {
+	load := func(context.Context) (aws.Config, error) { return cfg, nil }
+	fetcher, err := pointer.NewFetcher(place, load, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	from, err := fetcher.Store(ctx)
+	if err != nil {
+		return nil, err
+	}
+	bucket, ok := from.(*store.S3)
+	if !ok {
+		return nil, fmt.Errorf("%s is not in S3", fetcher.Place())
+	}
+	who, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	if err != nil {
+		return nil, advice.Try(fmt.Errorf("ask STS for the name under which this member reports to %s: %w", fetcher.Place(), err),
+			"a way to STS from here: a NAT, or an interface endpoint for com.amazonaws.%s.sts", cfg.Region)
+	}
+	caller := aws.ToString(who.UserId)
+	return &inStore{bucket, caller}, report.CallerOf(caller, instanceID)
+}
+
+// reportToStore is Report where the store is in S3. The object is there until the next generation
+// has one, so the host key is in each.
+func (a *account) reportToStore(ctx context.Context, v boot.Volume, r boot.Report) error {
+	if a.reports == nil {
+		opened, err := openReports(ctx, a.values.Get("pointer"), a.cfg, a.me.InstanceID)
+		if err != nil {
+			return err
+		}
+		a.reports = opened
+	}
+	says := report.Report{
+		Caller: a.reports.caller, Generation: r.Generation, State: volume.StateReady, VolumeID: v.ID, Release: r.Release, HostKey: r.HostKey,
+	}
+	if r.Pending {
+		says.State = volume.StateHookFailed
+	}
+	if says.HostKey == "" {
+		says.HostKey, _ = a.HostKey(ctx) // a boot has said what is wrong with it
+	}
+	return report.Put(ctx, a.reports.bucket, says)
+}
+
+// withdraw takes back what this member has reported to a store in S3 of a generation that no
+// publish made: of several reports the highest counts.
+func (p *program) withdraw(ctx context.Context, generation int64) error {
+	place, err := p.reached()
+	if err != nil || !pointer.InS3(place) {
+		return err
+	}
+	cfg, me, err := loadAWS(ctx, p.logger())
+	if err != nil {
+		return err
+	}
+	to, err := openReports(ctx, place, cfg, me.InstanceID)
+	if err != nil {
+		return err
+	}
+	return report.Withdraw(ctx, to.bucket, to.caller, generation)
+}
