@@ -135,6 +135,9 @@ func (s *Server) Credentials() aws.CredentialsProvider {
 // Objects is the directory in which the buckets are directories, and objects are files.
 func (s *Server) Objects() string { return s.objects }
 
+// PID is that of its process, for who measures it.
+func (s *Server) PID() int { return s.process.Cmd.Process.Pid }
+
 // Close ends the server and waits for its end.
 func (s *Server) Close() { s.process.Kill() }
 
