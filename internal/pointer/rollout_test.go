@@ -174,7 +174,7 @@ func TestCompareAndSwapNeverLeavesOneBehind(t *testing.T) {
 		"a smaller share":           {smaller, false},
 		"another rollout":           {other, false},
 	} {
-		if err := compare(began, began, tc.next); tc.ok != (err == nil) || err != nil && !errors.Is(err, ErrConflict) {
+		if err := CheckMove(began, began, tc.next); tc.ok != (err == nil) || err != nil && !errors.Is(err, ErrConflict) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -186,7 +186,7 @@ func (s *Store) CompareAndSwap(ctx context.Context, from, next Pointer) error {
 	if err != nil {
 		return fmt.Errorf("write pointer: %w", err)
 	}
-	if err := compare(have, from, next); err != nil {
+	if err := CheckMove(have, from, next); err != nil {
 		return err
 	}
 	switch _, err = s.at.PutIf(ctx, jsonName, data, version); {
@@ -209,7 +209,9 @@ func (s *Store) CompareAndSwap(ctx context.Context, from, next Pointer) error {
 	return nil
 }
 
-func compare(have, from, next Pointer) error {
+// CheckMove says whether next may be written where have is, by who has read from: ErrConflict. Who
+// may write is another question.
+func CheckMove(have, from, next Pointer) error {
 	switch {
 	case have.Generation != from.Generation || have.Revision != from.Revision:
 		return moved(have, from)

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -30,13 +31,14 @@ func (w *world) wrong() string {
 			say("%s serves generation %d, and a publisher said that all members are on %d", b.id, serves, w.said)
 		case serves < b.top:
 			say("%s serves generation %d, after %d", b.id, serves, b.top)
-		case serves > w.pointer.Generation && !slices.Contains(w.commits, serves):
+		case serves > w.pointer.Highest() && !slices.Contains(w.commits, serves):
 			say("%s serves generation %d, which is not committed", b.id, serves)
 		}
 		if of := w.named(serves); of != b.mounted.release {
 			say("%s serves release %s at generation %d, and the pointer named %q", b.id, b.mounted.release, serves, of)
 		}
 		b.top = serves
+		w.sides(b, say)
 	}
 	for _, b := range w.boxes {
 		for _, d := range b.disks {
@@ -98,7 +100,7 @@ func (w *world) over() (end, wrong string) {
 		if len(b.disks) != 1 {
 			wrong = fmt.Sprintf("%s has %d volumes in the end", b.id, len(b.disks))
 		}
-		if behind := w.behind(b); behind != "" {
+		if behind := cmp.Or(w.behind(b), w.stranded(b)); behind != "" {
 			wrong = behind
 		}
 	}

@@ -14,9 +14,9 @@ type follower struct {
 	*world
 	b       *box
 	a       *actor
-	read    pointer.Pointer // last
+	read    pointer.Pointer // last; what it says to this member is own
 	refused bool            // what was read last
-	fetched int64           // the generation of the pointer when all was fetched
+	fetched int64           // the generation that the pointer named for it when all was fetched
 }
 
 var (
@@ -62,14 +62,23 @@ func (f *follower) due() int {
 		return 1
 	case f.refused:
 		return 0
-	case d.image != image{f.read.Generation, f.read.Release}, d.done != d.generation, f.b.memory.Reported != f.toReport(d):
+	case d.image != f.own(f.read), d.done != d.generation, f.b.memory.Reported != f.toReport(d):
 		return 1
 	}
 	return 0
 }
 
 func (f *follower) toReport(d *disk) status.Reported {
-	return status.Reported{VolumeID: d.id, Generation: f.read.Generation, Release: f.read.Release, Ready: d.done == d.generation}
+	own := f.own(f.read)
+	return status.Reported{VolumeID: d.id, Generation: own.generation, Release: own.release, Ready: d.done == d.generation}
+}
+
+// own is what a pointer says to this member.
+func (f *follower) own(p pointer.Pointer) image {
+	if f.mutant != followsStable {
+		p = p.For(f.b.instance())
+	}
+	return image{p.Generation, p.Release}
 }
 
 func (f *follower) ask() (moved bool) {
@@ -85,7 +94,7 @@ func (f *follower) look() error {
 		f.ask()
 		d = f.b.mounted
 		f.b.held = true
-		return fmt.Sprint(f.read.Generation, f.read.Revision, d.id, d.image)
+		return fmt.Sprint(f.read.Generation, f.read.Revision, share(f.read), d.id, d.image)
 	})
 	if err != nil {
 		return err
@@ -113,7 +122,7 @@ func (f *follower) believe(d *disk) bool {
 	}
 	before := f.b.memory.Believed
 	now := status.Believed{VolumeID: d.id, Generation: f.read.Generation, Revision: f.read.Revision, Fence: d.generation}
-	goesBack := now.Generation < d.generation || d.id == before.VolumeID && d.generation >= before.Fence && now.OlderThan(before)
+	goesBack := f.own(f.read).generation < d.generation || d.id == before.VolumeID && d.generation >= before.Fence && now.OlderThan(before)
 	if goesBack && f.mutant != followsBack {
 		return false
 	}
@@ -122,15 +131,15 @@ func (f *follower) believe(d *disk) bool {
 }
 
 func (f *follower) bring(d *disk) error {
-	p := f.read
-	if d.release != p.Release {
+	p := f.own(f.read)
+	if d.release != p.release {
 		if err := f.flip(d, p); err != nil {
 			return err
 		}
-	} else if d.generation != p.Generation {
+	} else if d.generation != p.generation {
 		if err := f.on("raise", func() error {
 			done := d.done == d.generation
-			err := d.activate(p.Release, p.Generation, false)
+			err := d.activate(p.release, p.generation, false)
 			if err == nil && done {
 				d.done = d.generation
 			}
@@ -147,10 +156,10 @@ func (f *follower) bring(d *disk) error {
 }
 
 // flip catches up beside what is served, asks once more, and flips.
-func (f *follower) flip(d *disk, p pointer.Pointer) error {
+func (f *follower) flip(d *disk, p image) error {
 	if err := f.on("catch up", func() error {
-		f.fetched = f.pointer.Generation
-		d.trees[p.Release] = true
+		f.fetched = f.own(f.pointer).generation
+		d.trees[p.release] = true
 		return nil
 	}); err != nil {
 		return err
@@ -165,12 +174,12 @@ func (f *follower) flip(d *disk, p pointer.Pointer) error {
 			return err
 		}
 	}
-	return f.on(fmt.Sprintf("flip to %d", p.Generation), func() error {
-		if p.Generation < f.fetched {
+	return f.on(fmt.Sprintf("flip to %d", p.generation), func() error {
+		if p.generation < f.fetched {
 			f.bad = append(f.bad, fmt.Sprintf("%s flips to generation %d, and the pointer was at %d when it had fetched all",
-				f.b.id, p.Generation, f.fetched))
+				f.b.id, p.generation, f.fetched))
 		}
-		return d.activate(p.Release, p.Generation, f.mutant == followsBack)
+		return d.activate(p.release, p.generation, f.mutant == followsBack)
 	})
 }
 
@@ -196,8 +205,8 @@ func (f *follower) runPrograms(d *disk) error {
 }
 
 // report follows from the mark alone.
-func (f *follower) report(d *disk, p pointer.Pointer) error {
-	if d.generation > p.Generation { // a boot was faster
+func (f *follower) report(d *disk, p image) error {
+	if d.generation > p.generation { // a boot was faster
 		return nil
 	}
 	r := f.toReport(d)
@@ -235,12 +244,12 @@ func (f *follower) choice(what string, stays bool, do func() error) (err error) 
 // behind says what is wrong at the end of a run with a member that follows.
 func (w *world) behind(b *box) string {
 	d := b.mounted
-	switch p := w.pointer; {
+	switch p := w.target(b); {
 	case b.follower == nil || w.back || d == nil:
 		return ""
-	case d.image != image{p.Generation, p.Release} || d.done != p.Generation:
-		return fmt.Sprintf("%s follows, and is on %v with programs of %d in the end, not on %d", b.id, d.image, d.done, p.Generation)
-	case d.tags.Generation != p.Generation || d.tags.Release != p.Release || d.tags.Pending:
+	case d.image != p || d.done != p.generation:
+		return fmt.Sprintf("%s follows, and is on %v with programs of %d in the end, not on %v", b.id, d.image, d.done, p)
+	case d.tags.Generation != p.generation || d.tags.Release != p.release || d.tags.Pending:
 		return fmt.Sprintf("%s follows, and its tags say %v in the end", b.id, d.tags)
 	}
 	return ""

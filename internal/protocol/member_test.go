@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
 )
 
@@ -106,11 +107,10 @@ func (p *pointers) Fetch(context.Context) (boot.Pointer, error) {
 			p.begin = nil
 		}
 		now := p.pointer
-		got = boot.Pointer{Generation: now.Generation, Release: now.Release, Digest: now.Digest, Snapshot: now.Snapshot}
-		if p.packs {
-			got.Document = fmt.Sprint(now.Generation)
+		if got = p.read(now); p.first != nil && p.mutant == rereadByGeneration && now.Generation == p.first.Generation {
+			got = *p.first
 		}
-		return fmt.Sprint(now.Generation)
+		return fmt.Sprint(now.Generation, share(now))
 	})
 	p.first = &got
 	if late := p.late; late != nil && err == nil {
@@ -118,6 +118,23 @@ func (p *pointers) Fetch(context.Context) (boot.Pointer, error) {
 		err = late()
 	}
 	return got, err
+}
+
+func (p *pointers) read(now pointer.Pointer) boot.Pointer {
+	got := boot.Pointer{Generation: now.Generation, Release: now.Release, Digest: now.Digest, Snapshot: now.Snapshot}
+	if p.packs {
+		got.Document = fmt.Sprint(now.Generation)
+	}
+	if now.Rollout != nil && p.mutant != bootsOnStable {
+		got.For = func(me boot.Identity) boot.Pointer {
+			who := pointer.Instance{ID: me.InstanceID}
+			if p.mutant == bootsOnAnothersSide {
+				who.ID = before(who.ID)
+			}
+			return p.read(now.For(who))
+		}
+	}
+	return got
 }
 
 type volumes struct{ *seat }

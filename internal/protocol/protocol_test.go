@@ -32,6 +32,14 @@ const (
 	followsBack          = "a follower takes an older pointer"
 	noVolumeLock         = "P0 activates without the volume's lock"
 	noVolumeLockNorLook  = "P0 activates without the volume's lock, and nobody looks under the freeze"
+	bootsOnStable        = "a boot takes the stable release, whatever it is given"
+	bootsOnAnothersSide  = "a boot takes the side of another instance"
+	followsStable        = "a follower takes the stable release, whatever it is given"
+	rereadByGeneration   = "a re-read that compares the pointer's generation alone"
+	raiseIsLost          = "the pointer of a rollout is written by comparing its generation alone"
+	abortAtTheSame       = "an abort under the generation of the rollout"
+	abortBelow           = "an abort under a generation below the rollout's"
+	higherIsOnTarget     = "a driver takes a higher generation than the target for it"
 )
 
 // scenario is who takes part.
@@ -56,7 +64,7 @@ func (w *world) event(name string, do func()) {
 	w.s.spawn(name, false, func(a *actor) { _ = a.step("now", func() string { do(); return "" }) })
 }
 
-var scenarios = slices.Concat(dialed, following, together)
+var scenarios = slices.Concat(dialed, following, together, rolling)
 
 // dialed: a publisher dials the members.
 var dialed = []scenario{
@@ -294,6 +302,7 @@ func TestMutants(t *testing.T) {
 		noReread, reportAfterReread, activateBeforeCommit, listOnce, noSettle, noFence, takeOlder, reportBeforePrograms, higherIsCurrent, keepAsItIs,
 		blindCommit, notCaughtUp, followAsksOnce, followReportsFirst, followIgnoresMark, followsBack, followersNotAwaited,
 		noVolumeLock, noVolumeLockNorLook,
+		bootsOnStable, bootsOnAnothersSide, followsStable, rereadByGeneration, raiseIsLost, abortAtTheSame, abortBelow, higherIsOnTarget,
 	}
 	t.Run("all", func(t *testing.T) {
 		for _, m := range mutants {
@@ -322,6 +331,8 @@ func against(mutant string) []scenario {
 		return following
 	case noVolumeLock, noVolumeLockNorLook:
 		return together
+	case bootsOnStable, bootsOnAnothersSide, followsStable, rereadByGeneration, raiseIsLost, abortAtTheSame, abortBelow, higherIsOnTarget:
+		return rolling
 	}
 	return slices.DeleteFunc(slices.Clone(dialed), func(x scenario) bool { return x.size == huge })
 }

@@ -157,23 +157,44 @@ func (d *desk) commit(from, to pointer.Pointer) (err error) {
 		if d.packs && to.Generation > from.Generation && d.trees[from.Release] != from.Digest {
 			d.bad = append(d.bad, fmt.Sprintf("%s goes on from %s, which its volume does not have", d.name, from.Release))
 		}
-		if d.mutant == blindCommit {
-			from.Generation, from.Revision = d.pointer.Generation, d.pointer.Revision
+		if d.mutant != blindCommit {
+			err = pointer.CheckMove(d.pointer, from, to)
 		}
-		if d.pointer.Generation != from.Generation || d.pointer.Revision != from.Revision {
-			err = pointer.ErrConflict
-			return err.Error()
+		if err != nil {
+			return "conflict"
 		}
-		d.pointer = to
-		d.pointer.Revision = from.Revision + 1
-		if to.Generation == from.Generation { // its snapshot is named
-			return fmt.Sprint(to.Snapshots[region])
-		}
-		d.commits = append(d.commits, to.Generation)
-		d.history = append(d.history, pointer.Entry{Committed: true, Generation: to.Generation, Release: to.Release, Digest: to.Digest})
-		return fmt.Sprint(to.Generation)
+		d.write(to)
+		return fmt.Sprint(to.Generation, to.Snapshots[region])
 	})
 	return errors.Join(dead, err)
+}
+
+// write moves the pointer.
+func (w *world) write(to pointer.Pointer) {
+	to.Revision = w.pointer.Revision + 1
+	w.pointer = to
+	newest := pointer.Held{Generation: to.Generation, Release: to.Release, Digest: to.Digest}
+	if to.Rollout != nil {
+		newest = to.Rollout.Held
+	}
+	w.note(newest)
+	for _, b := range w.boxes {
+		if t := w.target(b); !slices.Contains(w.given[b.id], t) {
+			w.given[b.id] = append(w.given[b.id], t)
+		}
+	}
+}
+
+// note has what was committed in the history, once.
+func (w *world) note(h pointer.Held) {
+	is := func(e pointer.Entry) bool { return e.Generation == h.Generation && e.Release == h.Release }
+	if h.Generation == 1 || slices.ContainsFunc(w.history, is) {
+		return
+	}
+	if !w.rolls || len(w.commits) == 0 || h.Generation > slices.Max(w.commits) { // in a rollout, what follows from another order is looked at
+		w.commits = append(w.commits, h.Generation)
+	}
+	w.history = append(w.history, pointer.Entry{Committed: true, Generation: h.Generation, Release: h.Release, Digest: h.Digest})
 }
 
 func (d *desk) Prune(context.Context, gc.Wanted) ([]string, error) { return nil, d.alive() }

@@ -41,6 +41,7 @@ type world struct {
 	failing     int  // so often they fail
 	nobodyDials bool // members follow the pointer
 	together    bool // two verbs work on one release volume: what they do there are steps
+	rolls       bool // there are rollouts
 	grain       grain
 
 	pointer   pointer.Pointer
@@ -50,7 +51,9 @@ type world struct {
 	snapshots map[string]image
 	listed    []publish.Snapshot // that publishers have made, as EC2 shows them
 	boxes     []*box
-	said      int64 // the highest generation that a publisher has said all members are on
+	passed    int64              // the revision at which a driver has last seen all members on their targets
+	given     map[string][]image // what the pointer has ever given each machine
+	said      int64              // the highest generation that a publisher has said all members are on
 	ends      []string
 	bad       []string
 	volumes   int
@@ -126,6 +129,7 @@ func newWorld() *world {
 		s:         newScheduler(),
 		pointer:   pointer.Pointer{Schema: 1, Generation: 1, Release: "r1", Digest: "d1", Snapshots: map[string]string{region: "snap-1"}},
 		snapshots: map[string]image{"snap-1": {1, "r1"}},
+		given:     map[string][]image{},
 	}
 }
 
@@ -133,6 +137,7 @@ func newWorld() *world {
 func (w *world) add(id string) *box {
 	b := &box{id: id}
 	w.boxes = append(w.boxes, b)
+	w.given[id] = []image{w.target(b)}
 	b.views = []view{{}}
 	return b
 }
@@ -266,6 +271,9 @@ func (w *world) shared() string {
 		for _, r := range w.rooms {
 			fmt.Fprint(&s, "\n", r.content, r.publishing)
 		}
+	}
+	if w.rolls {
+		fmt.Fprint(&s, w.pointer.Revision, share(w.pointer), w.passed)
 	}
 	for _, b := range w.boxes {
 		fmt.Fprint(&s, "\n", b.id, b.member, b.life, b.ups, b.locked, b.ready, b.open, b.top, b.mounted != nil)
