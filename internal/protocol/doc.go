@@ -34,6 +34,17 @@
 // is ahead of the mark, no flip goes to what the pointer had left before all was fetched, and in
 // the end the member is where the pointer is.
 //
+// # Rollouts
+//
+// A pointer may give another release to some of the members. What is said above of the generation
+// holds of each one's own target: an agent reports, reads again and compares its target, so whoever
+// looks at the members after a write of the pointer sees them all on it, or sees those that are not.
+// The driver here is a model: it writes the pointer, by the real rules of a write, and looks until
+// all who have reported are on their targets. Beside boots, reboots, followers, a second driver and
+// its own end: no machine is on a side that the pointer never gave it; while the pointer is as it
+// was when a driver saw all on their targets, no machine that serves is off its own; and in the end
+// nobody is above what is given to it, as no fence would let it back.
+//
 // # Two verbs on one release volume
 //
 // A store in S3 has no lock, so a converge may start while a publish makes the snapshot that its
