@@ -54,6 +54,7 @@ func TestPoliciesNameTheCallsOfThePrograms(t *testing.T) {
 			case "GetObjectLockConfiguration":
 				method = "GetBucketObjectLockConfiguration"
 			}
+			service = strings.TrimSuffix(service, "v2") // elasticloadbalancingv2
 			switch {
 			case service == "sts" || service == "sso" || service == "ssooidc" || service == "signin": // the SDK's own chain of credentials
 			case method == "Options": // not a call
@@ -252,6 +253,8 @@ func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 		{"write to another account's", "s3:PutObject", inS3 + "release.json", from(me, bucketOf("999999999999")), ""},
 		{"list another account's", "s3:ListBucket", "arn:aws:s3:::releases", from(me, bucketOf("999999999999")), ""},
 		{"list groups", "autoscaling:DescribeAutoScalingGroups", theGroup, from(me), "SeeMembers"},
+		{"see an instance refresh", "autoscaling:DescribeInstanceRefreshes", theGroup, from(me), "SeeMembers"},
+		{"see who is healthy", "elasticloadbalancing:DescribeTargetHealth", "*", from(me), "SeeMembers"},
 		{"list instances", "ec2:DescribeInstances", "*", from(me), "SeeMembers"},
 		{"list volumes", "ec2:DescribeVolumes", "*", from(me), "SeeMembers"},
 		{"wait for the snapshot", "ec2:DescribeSnapshots", "*", from(me), "SeeMembers"},

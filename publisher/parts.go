@@ -119,7 +119,8 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 			ConvergeDeadline: values.Duration("converge-deadline"), Settle: values.Duration("settle"),
 			MaxFailures: maxFailures, OpenFiles: openFiles(), Steps: steps, Terms: termsOf(values, j),
 		},
-		Asks: asks{values.Duration("hook-timeout"), rolloutFolder},
+		Health: healthOf(cfg, values.List("groups")),
+		Asks:   asks{values.Duration("hook-timeout"), rolloutFolder},
 	}
 	if !follows(values) {
 		p.Dialer = p.dialer

@@ -12,6 +12,7 @@ import (
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/health"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/volume"
@@ -65,8 +66,8 @@ func settingsTable() []config.Setting {
 			Usage: "how many members are given a release first, such as 1,10%,50%; all is always the last (default: all at once)"},
 		{Key: "at-once", Env: "EBS_RELEASE_AT_ONCE", Default: "0", Check: config.CheckInt(0, 100_000),
 			Usage: "with steps: members that may be away at the same time, those that are already counted in; 0: a whole step"},
-		{Key: "healthy", Env: "EBS_RELEASE_HEALTHY", Default: healthyPrograms, Check: config.CheckOneOf(healthyPrograms),
-			Usage: "with steps: who says that a member is healthy: its programs"},
+		{Key: "healthy", Env: "EBS_RELEASE_HEALTHY", Default: health.Programs, Check: config.CheckOneOf(health.Kinds()...),
+			Usage: "with steps: who says that a member is healthy: its own programs, its group (Auto Scaling), or its target-groups"},
 		{Key: "health-timeout", Env: "EBS_RELEASE_HEALTH_TIMEOUT", Default: "10m", Check: config.CheckDuration,
 			Usage: "with steps: for a member that is given the release to be on it and healthy"},
 		{Key: "bake", Env: "EBS_RELEASE_BAKE", Default: "0s", Check: checkPause,
@@ -83,9 +84,6 @@ func settingsTable() []config.Setting {
 
 // follows says whether members look at the pointer by themselves.
 func follows(values config.Values) bool { return values.Get("reach") == reachFollow }
-
-// healthyPrograms: who is on the release is healthy, as its programs (ready.d) have succeeded.
-const healthyPrograms = "programs"
 
 func checkSteps(value string) error {
 	_, err := publish.ParseSteps(value)

@@ -39,7 +39,7 @@ func (s scene) holds(want int) bool {
 
 // counts says whether a member is there for the step: members.mu is held.
 func (d *driver) counts(m *member) bool {
-	if m.gone || isLeaving(m.LifecycleState) {
+	if m.gone || isLeaving(m.LifecycleState) || isStandby(m.LifecycleState) {
 		return false
 	}
 	return !m.seen.After(d.stepped) || d.was[m.InstanceID] || m.standing() != StandsBooting
@@ -85,7 +85,7 @@ func (d *driver) askHealth(ctx context.Context) (reasons map[string]string, know
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthTime)
 	defer cancel()
-	reasons, err := d.Health.Look(ctx, d.members.listedNow())
+	reasons, err := d.Health.Look(ctx, d.rollout().Terms.Healthy, d.members.listedNow())
 	if err != nil {
 		if ctx.Err() == nil {
 			d.say(Event{Kind: KindWarning, Text: fmt.Sprintf("who is healthy is not known: %v", err)})
@@ -113,7 +113,7 @@ func (d *driver) judge(reasons map[string]string, known bool) (s scene) {
 	d.members.mu.Lock()
 	defer d.members.mu.Unlock()
 	for id, m := range d.members.all {
-		if m.gone || isLeaving(m.LifecycleState) {
+		if m.gone || isLeaving(m.LifecycleState) || isStandby(m.LifecycleState) {
 			continue
 		}
 		stands, reason := m.standing(), reasons[id]
@@ -148,6 +148,10 @@ func (d *driver) judge(reasons map[string]string, known bool) (s scene) {
 	slices.Sort(s.bad)
 	return s
 }
+
+// isStandby: an operator has taken the traffic from it, so it says nothing about a release, and is
+// missed by nobody.
+func isStandby(state string) bool { return strings.Contains(state, "Standby") }
 
 const inService = "InService" // of Auto Scaling
 

@@ -17,9 +17,11 @@ import (
 
 // Health says which members must not be counted on.
 type Health interface {
-	// Look returns the reason for each of the members that is not healthy, by its id. After an
-	// error nothing is known.
-	Look(ctx context.Context, some []fleet.Member) (reasons map[string]string, err error)
+	// Look returns the reason for each of the members that is not healthy, by its id. by is what
+	// the rollout's terms say: programs, group or target-groups. After an error nothing is known.
+	Look(ctx context.Context, by string, some []fleet.Member) (reasons map[string]string, err error)
+	// Idle is an error while somebody else replaces the members: an instance refresh.
+	Idle(ctx context.Context) error
 }
 
 // Asks are the operator's commands and programs around a rollout.
@@ -118,6 +120,14 @@ func (r *run) mayRoll(ctx context.Context) error {
 	if len(r.members.having(append(slices.Clone(openStandings), StandsCurrent, StandsAhead)...)) == 0 {
 		return advice.Try(errors.New("no member is ready, so there is nobody to try a step of the rollout on"),
 			"ebs-release publish --steps '', which gives the release to whatever launches, at once")
+	}
+	if r.Health != nil {
+		if err := r.Health.Idle(ctx); err != nil {
+			return err
+		}
+		if _, err := r.Health.Look(ctx, r.Settings.Terms.Healthy, r.members.listedNow()); err != nil {
+			return advice.Errorf("a rollout could not see who is healthy: %w", err)
+		}
 	}
 	watch := r.Settings.Terms.Watch
 	if watch == "" || r.Asks == nil || r.looks {

@@ -155,6 +155,96 @@ func TestAtOnceIsNeverExceeded(t *testing.T) {
 	tr.everybodyIsOn(t, 2, "r2")
 }
 
+// However many failures are allowed, a step without a healthy member counts for nothing.
+func TestStepWithoutAHealthyMember(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	for _, b := range tr.boxes {
+		b.activate = func(context.Context) error {
+			if tr.pointer.Rollout != nil {
+				return &push.HookError{}
+			}
+			return nil
+		}
+	}
+	_, code, err := tr.do(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+		p.Settings.MaxFailures, _ = publish.ParseMaxFailures("100%")
+		return source(ctx, p)
+	})
+	if code != exit.RolledBack || !strings.Contains(err.Error(), "0 of 1 members are healthy") {
+		t.Errorf("code %d, %v", code, err)
+	}
+	tr.everybodyIsOn(t, 3, "r1")
+}
+
+// A failure that is allowed holds nothing up.
+func TestFailuresThatAreAllowed(t *testing.T) {
+	tr := newTrial("50%", "a", "b", "c", "d")
+	refused := 0
+	for _, b := range tr.boxes {
+		b.activate = func(context.Context) error {
+			if refused++; refused == 1 {
+				return &push.HookError{}
+			}
+			return nil
+		}
+	}
+	_, code, err := tr.do(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+		p.Settings.MaxFailures, _ = publish.ParseMaxFailures("1")
+		return source(ctx, p)
+	})
+	if code != exit.NotConverged || tr.pointer.Release != "r2" || tr.pointer.Rollout != nil {
+		t.Errorf("code %d, %v, %+v", code, err, tr.pointer)
+	}
+}
+
+// The driver writes again in time, however long a step bakes.
+func TestLeaseIsRenewed(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.terms = pointer.Terms{Bake: time.Hour, Gate: "gate"}
+	tr.answer = func(string, publish.RolloutEvent) error {
+		if left := time.Until(tr.pointer.Rollout.Until); left <= 0 {
+			t.Errorf("it was to write %v ago", -left)
+		}
+		return nil
+	}
+	if _, code, err := tr.do(t, source); code != 0 {
+		t.Fatal(err)
+	}
+}
+
+// Where the only member of a step leaves, another one is given the release, and bakes anew.
+func TestMemberOfAStepLeaves(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.terms = pointer.Terms{Bake: time.Hour, Gate: "gate"}
+	left := ""
+	tr.onEvent = func(e publish.RolloutEvent) {
+		if e.Event == publish.RolloutHealthy && left == "" {
+			left = e.Instances[0]
+			go func() {
+				time.Sleep(30 * time.Minute)
+				tr.mu.Lock()
+				defer tr.mu.Unlock()
+				delete(tr.boxes, left)
+			}()
+		}
+	}
+	var given []string
+	var took time.Duration
+	_, code, err := tr.do(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+		began := time.Now()
+		tr.answer = func(_ string, e publish.RolloutEvent) error {
+			if given == nil {
+				given, took = e.Instances, time.Since(began)
+			}
+			return nil
+		}
+		return source(ctx, p)
+	})
+	if code != 0 || len(given) != 1 || given[0] == left || took < 90*time.Minute {
+		t.Errorf("code %d, %v: %s left, the gate was asked about %v after %v", code, err, left, given, took)
+	}
+}
+
 // Who launches during a rollout is on its side, and all are in the end.
 func TestMembersLaunchDuringARollout(t *testing.T) {
 	tr := newTrial("1,50%", "a", "b", "c", "d")

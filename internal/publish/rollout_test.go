@@ -23,7 +23,8 @@ type trial struct {
 	steps   string
 	terms   pointer.Terms
 	answer  func(command string, about publish.RolloutEvent) error // of gate and watch
-	reasons func() map[string]string                               // who is not healthy
+	busy    error
+	reasons func() map[string]string // who is not healthy
 	onEvent func(e publish.RolloutEvent)
 	heard   []string
 }
@@ -61,9 +62,14 @@ func (tr *trial) Tell(_ context.Context, about publish.RolloutEvent) error {
 	return nil
 }
 
-func (tr *trial) Look(context.Context, []fleet.Member) (map[string]string, error) {
+func (tr *trial) Look(_ context.Context, by string, _ []fleet.Member) (map[string]string, error) {
+	if by != tr.terms.Healthy {
+		return nil, fmt.Errorf("asked by %q", by)
+	}
 	return tr.reasons(), nil
 }
+
+func (tr *trial) Idle(context.Context) error { return tr.busy }
 
 func (tr *trial) publisher() *publish.Publisher {
 	p := tr.world.publisher()
@@ -245,6 +251,15 @@ func TestRolloutGoesBackByItself(t *testing.T) {
 				return nil
 			}
 		},
+		"the watch is red at the end": func(tr *trial) {
+			tr.terms.Watch = "watch"
+			tr.answer = func(_ string, e publish.RolloutEvent) error {
+				if e.Healthy > 0 {
+					return errors.New("errors go up")
+				}
+				return nil
+			}
+		},
 		"it cannot be reached": func(tr *trial) {
 			tr.terms.HealthTimeout = time.Minute
 			for _, b := range tr.boxes {
@@ -304,6 +319,9 @@ func TestRolloutDoesNotBegin(t *testing.T) {
 			tr.terms.Watch = "watch"
 			tr.answer = func(string, publish.RolloutEvent) error { return errors.New("errors go up") }
 		}, exit.Unchanged, "the watch is red before the rollout begins: errors go up"},
+		"an instance refresh": {func(tr *trial) {
+			tr.busy, tr.reasons = errors.New("an instance refresh runs"), func() map[string]string { return nil }
+		}, exit.Unchanged, "an instance refresh runs"},
 		"nobody is ready": {func(tr *trial) {
 			for _, b := range tr.boxes {
 				b.State = "booting"

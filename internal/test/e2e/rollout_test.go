@@ -60,10 +60,9 @@ func (r *rig) allHave(members []*host.Host, version string, generation int64) {
 		r.Fatalf("%d of %d members have %q", n, len(members), version)
 	}
 	var s struct {
-		Generation  int64
-		Rollout     any
-		OnIt, Total int `json:"-"`
-		Members     []struct {
+		Generation int64
+		Rollout    any
+		Members    []struct {
 			Standing   string
 			Generation int64
 		}
