@@ -26,11 +26,11 @@ func (d *driver) ask(ctx context.Context, what, event, command string) error {
 	if command == "" || d.Asks == nil {
 		return nil
 	}
-	ctx, end := context.WithCancel(ctx)
+	asking, end := context.WithCancel(ctx) // not for the looks: a watch that they begin goes on after this
+	defer end()
 	answer := make(chan error, 1)
 	about := d.about(event, d.next)
-	go func() { answer <- d.Asks.Ask(ctx, command, about) }() // ends with ctx
-	defer func() { end() }()
+	go func() { answer <- d.Asks.Ask(asking, command, about) }()
 	for gap := firstGap; ; gap = min(gap*3/2, longestGap) {
 		select {
 		case err := <-answer:

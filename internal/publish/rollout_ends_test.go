@@ -212,6 +212,19 @@ func TestLeaseIsRenewed(t *testing.T) {
 	}
 }
 
+// A watch that is asked while a gate runs is not ended with the gate.
+func TestSlowWatchBesideAGate(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.terms = pointer.Terms{Gate: "gate", Watch: "watch"}
+	tr.answer = func(command string, _ publish.RolloutEvent) error {
+		time.Sleep(map[string]time.Duration{"gate": 35 * time.Second, "watch": 7 * time.Second}[command])
+		return nil
+	}
+	if _, code, err := tr.do(t, source); code != 0 {
+		t.Errorf("code %d, %v", code, err)
+	}
+}
+
 // Where the only member of a step leaves, another one is given the release, and bakes anew.
 func TestMemberOfAStepLeaves(t *testing.T) {
 	tr := newTrial("1", "a", "b", "c")

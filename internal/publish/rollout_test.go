@@ -48,11 +48,11 @@ func mapsKeys(m map[string]*box) func(func(string) bool) {
 	}
 }
 
-func (tr *trial) Ask(_ context.Context, command string, about publish.RolloutEvent) error {
+func (tr *trial) Ask(ctx context.Context, command string, about publish.RolloutEvent) error {
 	if tr.answer == nil {
 		return nil
 	}
-	return tr.answer(command, about)
+	return errors.Join(tr.answer(command, about), ctx.Err())
 }
 
 func (tr *trial) Tell(_ context.Context, about publish.RolloutEvent) error {
