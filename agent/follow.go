@@ -30,8 +30,7 @@ const (
 )
 
 func (p *program) followCommand() *cobra.Command {
-	var keep int
-	cmd := &cobra.Command{
+	return &cobra.Command{
 		Use:   "follow",
 		Short: "Look at the pointer again and again, and go where it goes",
 		Long: `Ask the store for the pointer every follow-interval, and bring this member to
@@ -48,13 +47,11 @@ counts. Whatever fails, what is served goes on being served, and the next look
 tries again. "ebs-release-agent status" shows when it looked last, and what is
 wrong. It needs root.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.follow(cmd.Context(), keep) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.follow(cmd.Context()) },
 	}
-	addKeepFlag(cmd, &keep, "how many releases to keep on the volume")
-	return cmd
 }
 
-func (p *program) follow(ctx context.Context, keep int) error {
+func (p *program) follow(ctx context.Context) error {
 	values, err := p.bootSettings()
 	if err != nil {
 		return err
@@ -69,7 +66,7 @@ func (p *program) follow(ctx context.Context, keep int) error {
 	}
 	f := follow.Follower{
 		Store: fetcher, Member: &follower{program: p, values: values, log: log, programs: programsFolder}, Trusted: values.List("trusted-keys"),
-		Least: int64(values.Int("min-generation")), Keep: keep, Interval: followInterval(values), Log: log,
+		Least: int64(values.Int("min-generation")), Keep: values.Int("keep"), Interval: followInterval(values), Log: log,
 	}
 	before, err := p.lastSeen()
 	if err != nil {

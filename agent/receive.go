@@ -8,7 +8,6 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
-	"ebs-release/internal/exit"
 	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
@@ -53,6 +52,7 @@ twice.`,
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		r.Programs.Ready = p.readyTimeout()
+		r.Keep = p.keep()
 		r.Programs.Inherit = os.Environ() // before packs adds what only the store needs
 		r.Log = p.logger()
 		r.Packs = p.packs()
@@ -60,19 +60,20 @@ twice.`,
 		r.Ready = func() (*release.Volume, error) { return p.writableVolume(cmd.Context()) }
 		return r.Run(cmd.Context(), p.stdin, p.stdout)
 	}
-	addKeepFlag(cmd, &r.Keep, "how many releases to keep on the volume, for a publisher that does not say it")
 	addProgramFlags(cmd, &r.Programs)
 	return cmd
 }
 
-func addKeepFlag(cmd *cobra.Command, keep *int, usage string) {
-	cmd.Flags().IntVar(keep, "keep", 3, usage)
-	cmd.PreRunE = func(*cobra.Command, []string) error {
-		if *keep < 1 {
-			return exit.With(exit.Usage, errors.New("want --keep of 1 or more"))
-		}
-		return nil
+// leastKept are kept where neither the publisher nor the settings say how many.
+const leastKept = 3
+
+// keep is the setting, for a publisher that does not say it.
+func (p *program) keep() int {
+	values, err := p.settings()
+	if err != nil { // whoever logs in need not be able to read them
+		return leastKept
 	}
+	return values.Int("keep")
 }
 
 // ready is a member whose boot is over.

@@ -208,17 +208,21 @@ func (f *Follower) bring(ctx context.Context, v *release.Volume, id string, p ta
 	if failed != nil {
 		return failed
 	}
-	if _, err := v.Prune(ctx, gc.Wanted{Keep: f.Keep, Held: p.held}); err != nil {
+	if _, err := v.Prune(ctx, f.wanted(p)); err != nil {
 		return fmt.Errorf("remove old releases: %w", err)
 	}
 	return nil
 }
 
+// wanted is what to keep: the rule of who pushes, by what the signed pointer tells of the history.
+func (f *Follower) wanted(p target) gc.Wanted {
+	return gc.Wanted{Keep: f.Keep, Committed: p.Committed(), Held: p.held}
+}
+
 // flip catches up beside what is served, asks once more, and flips.
 func (f *Follower) flip(ctx context.Context, v *release.Volume, p target) error {
 	began := time.Now()
-	to := catchup.Volume{Volume: v, Packs: f.Store.Store, Tries: packTries, Served: true,
-		Wanted: gc.Wanted{Keep: f.Keep, Held: p.held}}
+	to := catchup.Volume{Volume: v, Packs: f.Store.Store, Tries: packTries, Served: true, Wanted: f.wanted(p)}
 	way, err := to.To(ctx, p.Pointer)
 	next := flipTo{p.Generation, p.Release}
 	if err == nil && f.staged != next {

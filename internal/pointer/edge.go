@@ -57,6 +57,21 @@ func (e Edge) Check() error {
 	return nil
 }
 
+// Committed returns the releases that were committed, the latest first, as far as the packs that the
+// pointer lists tell; none: it lists none. Each leads to what was about to be committed then.
+func (p Pointer) Committed() (ids []string) {
+	if len(p.Edges) == 0 {
+		return nil
+	}
+	ids = append(ids, p.Release)
+	for _, e := range slices.Backward(p.Edges) {
+		if !slices.Contains(ids, e.Release) {
+			ids = append(ids, e.Release)
+		}
+	}
+	return ids
+}
+
 const mostPack = 16 << 40 // bytes: what an EBS volume can hold
 
 // Way returns the packs that lead from a release that is held to the pointer's, in order: those
