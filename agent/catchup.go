@@ -69,8 +69,8 @@ func inReach(ctx context.Context, v *release.Volume, want boot.Wanted, from sour
 	return whatItMeans(to.InReach(ctx, p))
 }
 
-// believe reads the pointer for a volume and its instance. Who signed it comes first: what a pointer
-// that nobody trusts says of its store is no reason to let a volume of another one go.
+// believe reads the pointer for a volume and its instance. Who signed it comes first: what a
+// pointer that nobody trusts says of its store is no reason to let a volume of another one go.
 func believe(v *release.Volume, want boot.Wanted, trusted []string) (pointer.Pointer, error) {
 	p, err := catchup.Believe(v, []byte(want.Document), trusted)
 	store := v.CheckStore(want.Store)
@@ -114,12 +114,7 @@ func (w *diskWork) follow(ctx context.Context, v *release.Volume, p pointer.Poin
 		}
 	}
 	if way.Packs > 0 {
-		start := "from nothing"
-		if way.From != "" {
-			start = "from release " + way.From
-		}
-		w.log.Info(fmt.Sprintf("caught up %s to %s: %s, %s, in %s",
-			start, p.Release, words.Count(way.Packs, "pack"), words.Bytes(way.Bytes), time.Since(began).Round(time.Millisecond)))
+		w.log.Info(fmt.Sprintf("caught up %s, in %s", way.Says(p.Release), time.Since(began).Round(time.Millisecond)))
 	}
 	return catchup.SetKeys(ctx, v, p.Keys, "")
 }

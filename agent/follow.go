@@ -85,9 +85,9 @@ func followInterval(values config.Values) time.Duration {
 	case values.Get("follow-interval") != "":
 		return values.Duration("follow-interval")
 	case pointer.InS3(values.Get("pointer")):
-		return 30 * time.Second
+		return follow.IntervalInS3
 	}
-	return 10 * time.Second
+	return follow.Interval
 }
 
 // checkFollowInterval checks the setting follow-interval.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 const module = "ebs-release/"
@@ -132,6 +133,35 @@ func TestOnePlace(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestCommentsAreNarrow: a comment on lines of its own has at most 100 columns. What a tool reads
+// is no comment, and what has no space cannot be broken.
+func TestCommentsAreNarrow(t *testing.T) {
+	const most = 100
+	seen := 0
+	err := filepath.WalkDir("..", func(name string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !strings.HasSuffix(name, ".go") {
+			return err
+		}
+		text, err := os.ReadFile(name)
+		output := false // of an example, which is compared
+		for n, line := range strings.Split(string(text), "\n") {
+			said, comment := strings.CutPrefix(strings.TrimLeft(line, "\t"), "//")
+			output = comment && (output || strings.HasPrefix(said, " Output:"))
+			if !comment || output || !strings.HasPrefix(said, " ") || strings.Count(said, " ") == 1 {
+				continue
+			}
+			seen++
+			if columns := utf8.RuneCountInString(line); columns > most {
+				t.Errorf("%s:%d has a comment of %d columns, want at most %d", name, n+1, columns, most)
+			}
+		}
+		return err
+	})
+	if err != nil || seen < 1000 {
+		t.Errorf("%d lines, %v", seen, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/doctor"
+	"ebs-release/internal/follow"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/store"
 )
@@ -79,12 +80,11 @@ func couldNotLook(err error) error {
 const (
 	dollarsPerGet = 0.0004 / 1000
 	getsPerBoot   = 3 // the pointer twice, and a pack
-	followEvery   = 30 * time.Second
 	month         = 30 * 24 * time.Hour
 )
 
 func costOfReading(members int) string {
-	each := float64(month/followEvery) * dollarsPerGet
+	each := float64(month/follow.IntervalInS3) * dollarsPerGet
 	return fmt.Sprintf("a boot is about %d GETs; a member that asks for the pointer every %v costs $%.2f a month, %d of them $%.2f "+
-		"(list price of us-east-1: $0.0004 for 1,000 GETs)", getsPerBoot, followEvery, each, max(members, 1), each*float64(max(members, 1)))
+		"(list price of us-east-1: $0.0004 for 1,000 GETs)", getsPerBoot, follow.IntervalInS3, each, max(members, 1), each*float64(max(members, 1)))
 }

@@ -25,8 +25,8 @@ const (
 )
 
 // hooks is publish.Hooks: the programs in publish.d/before run when all checks have passed and
-// nothing is changed yet, those in publish.d/verify when the release is on the release volume and no
-// member has it; one that fails stops the publish with exit code 3. Those in publish.d/after run
+// nothing is changed yet, those in publish.d/verify when the release is on the release volume and
+// no member has it; one that fails stops the publish with exit code 3. Those in publish.d/after run
 // once the generation is committed, whatever came of it: see EBS_RELEASE_RESULT.
 type hooks struct {
 	directory string
@@ -67,7 +67,8 @@ func (h hooks) Verify(ctx context.Context, next pointer.Pointer) error {
 		"EBS_RELEASE_STAGED="+staged, "EBS_RELEASE_BY="+next.By, "EBS_RELEASE_MESSAGE="+next.Message)
 }
 
-// After is publish.Hooks's. The standard input is the outcome, as `publish --output json` prints it.
+// After is publish.Hooks's. The standard input is the outcome, as `publish --output json` prints
+// it.
 func (h hooks) After(ctx context.Context, o publish.Outcome) error {
 	return h.run(ctx, hookAfter, o,
 		fmt.Sprintf("EBS_RELEASE_GENERATION=%d", o.Generation), "EBS_RELEASE_ID="+o.Release, "EBS_RELEASE_SNAPSHOT_ID="+o.SnapshotID,

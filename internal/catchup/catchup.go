@@ -20,6 +20,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/store"
+	"ebs-release/internal/words"
 
 	"filippo.io/age"
 )
@@ -101,6 +102,15 @@ type Way struct {
 	From  string // the release that was held
 	Packs int
 	Bytes int64 // of the packs
+}
+
+// Says tells of a way to a release: from where, by how many packs, how large.
+func (w Way) Says(to string) string {
+	start := "from nothing"
+	if w.From != "" {
+		start = "from release " + w.From
+	}
+	return fmt.Sprintf("%s to %s: %s, %s", start, to, words.Count(w.Packs, "pack"), words.Bytes(w.Bytes))
 }
 
 // Volume is a release volume that is to catch up.

@@ -20,6 +20,13 @@ import (
 	smithytime "github.com/aws/smithy-go/time"
 )
 
+// How often a member looks where nothing else is set: at S3, where each request costs money, and at
+// a release server.
+const (
+	IntervalInS3 = 30 * time.Second
+	Interval     = 10 * time.Second
+)
+
 const (
 	mostPause = 2 * time.Minute // between two tries of what fails
 	fullEvery = 5 * time.Minute // the volume is looked at this often, though the pointer is the same

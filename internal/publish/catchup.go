@@ -9,7 +9,6 @@ import (
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
-	"ebs-release/internal/words"
 )
 
 // catchUpHere is P0's, before anything is built on the release volume: what the pointer names is
@@ -86,16 +85,16 @@ func (r *run) catchUpLocked(ctx context.Context) error {
 		way, err := r.Tree.CatchUp(ctx, is, r.wanted())
 		own := (here.fence == 0 || here.fence > is.Generation) && !r.converges
 		if own && (errors.Is(err, catchup.ErrNoWay) || errors.Is(err, catchup.ErrGone)) {
+			why, _ := advice.Of(err)
 			r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("the release volume is at generation %d, and the pointer at %d, whose release %s "+
-				"cannot be had (%v): it goes on above both, without it", here.fence, is.Generation, is.Release, err)})
+				"cannot be had (%s): it goes on above both, without it", here.fence, is.Generation, is.Release, why)})
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("the release volume does not have release %s of generation %d, and could not catch up: %w",
 				is.Release, is.Generation, noWayHere(err))
 		}
-		r.say(Event{Kind: KindNote, Text: fmt.Sprintf("the release volume caught up from release %s to %s: %s, %s",
-			way.From, is.Release, words.Count(way.Packs, "pack"), words.Bytes(way.Bytes))})
+		r.say(Event{Kind: KindNote, Text: "the release volume caught up " + way.Says(is.Release)})
 	}
 	number := catchup.Number(is, here.fence, here.current)
 	if number == 0 { // it had lost the tree

@@ -25,9 +25,9 @@ func (r *run) nextSoFar() pointer.Pointer {
 	return next
 }
 
-// verifyAndStage is P3 of a publish. No member is asked to fetch what the operator's programs do not
-// let through. A rollback has no such step: what it goes back to was let through once, and the way
-// back must not depend on them.
+// verifyAndStage is P3 of a publish. No member is asked to fetch what the operator's programs do
+// not let through. A rollback has no such step: what it goes back to was let through once, and the
+// way back must not depend on them.
 func (r *run) verifyAndStage(ctx context.Context) error {
 	if r.Hooks != nil {
 		if err := r.Hooks.Verify(ctx, r.nextSoFar()); err != nil {

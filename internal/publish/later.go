@@ -40,8 +40,22 @@ func (r *run) snapshotLater(ctx context.Context) error {
 		r.pending = id
 		return nil
 	}
-	r.giveBack() // another publish need not wait for EBS
+	return r.waitForSnapshot(ctx, id)
+}
+
+// waitForSnapshot gives back what another publish needs, which need not wait for EBS, too.
+func (r *run) waitForSnapshot(ctx context.Context, id string) error {
+	r.giveBack()
 	return r.withoutSnapshot(ctx, r.completeAndName(ctx, id))
+}
+
+// nameCompleted names the newest snapshot that is completed, and returns all.
+func (r *run) nameCompleted(ctx context.Context) ([]Snapshot, error) {
+	all, err := r.Snapshots.List(ctx)
+	if err == nil {
+		err = r.nameNewest(ctx, all)
+	}
+	return all, err
 }
 
 // snapshotIfNone is P6 of a converge: it names what was made meanwhile, and asks for a snapshot
@@ -50,10 +64,7 @@ func (r *run) snapshotIfNone(ctx context.Context) error {
 	if r.next.SnapshotOf == nil {
 		return nil
 	}
-	all, err := r.Snapshots.List(ctx)
-	if err == nil {
-		err = r.nameNewest(ctx, all)
-	}
+	all, err := r.nameCompleted(ctx)
 	if err != nil {
 		return r.withoutSnapshot(ctx, err)
 	}
@@ -66,8 +77,7 @@ func (r *run) snapshotIfNone(ctx context.Context) error {
 		}
 		return r.snapshotLater(ctx)
 	case r.Settings.Snapshot == SnapshotWaited:
-		r.giveBack()
-		return r.withoutSnapshot(ctx, r.completeAndName(ctx, id))
+		return r.waitForSnapshot(ctx, id)
 	default:
 		r.pending = id
 		return nil

@@ -33,12 +33,9 @@ func (r *run) checkSnapshot(ctx context.Context) error {
 }
 
 func (r *run) snapshotNow(ctx context.Context, anew bool) error {
-	all, err := r.Snapshots.List(ctx)
-	if err != nil {
-		return r.withoutSnapshot(ctx, err)
-	}
 	had := r.next.Snapshots[r.Settings.Region]
-	if err := r.nameNewest(ctx, all); err != nil {
+	all, err := r.nameCompleted(ctx)
+	if err != nil {
 		return r.withoutSnapshot(ctx, err)
 	}
 	named := r.next.Snapshots[r.Settings.Region]
@@ -62,6 +59,5 @@ func (r *run) snapshotNow(ctx context.Context, anew bool) error {
 			return r.withoutSnapshot(ctx, err)
 		}
 	}
-	r.giveBack()
-	return r.withoutSnapshot(ctx, r.completeAndName(ctx, id))
+	return r.waitForSnapshot(ctx, id)
 }

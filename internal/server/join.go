@@ -163,7 +163,7 @@ func (i *Server) join(ctx context.Context, directory *pointer.Store) (err error)
 		return fmt.Errorf("bring %s to generation %d of the pointer in %s: %w", i.report.VolumeID, p.Generation, i.PointerStore, err)
 	}
 	if way.Packs > 0 {
-		i.did("caught up from release %s to %s: %s, %s", way.From, p.Release, words.Count(way.Packs, "pack"), words.Bytes(way.Bytes))
+		i.did("caught up %s", way.Says(p.Release))
 	}
 	fence, err := v.Generation()
 	if err != nil {

@@ -2,9 +2,10 @@
 // the policies that the project ships.
 //
 // It knows the policies of roles and that of a bucket, and of their language what those use: a
-// document that needs more is refused, never half understood. The rules are those of the IAM User Guide, "IAM
-// JSON policy reference"; each is cited by its page ("elements_condition_operators" stands for
-// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html).
+// document that needs more is refused, never half understood. The rules are those of the IAM User
+// Guide, "IAM JSON policy reference"; each is cited by its page: "elements_condition_operators"
+// stands for
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
 //
 // Start reading with Evaluate; parse.go reads a document, condition.go the Condition element,
 // pattern.go wildcards and policy variables, hook.go puts documents before the lab's account.

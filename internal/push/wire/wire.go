@@ -56,8 +56,8 @@ type Request struct {
 	Generation int64  `json:"generation,omitempty"` // of stage and activate; of verify: it and the release have to be active, 0: not looked at
 	Store      string `json:"store,omitempty"`      // whose release it is
 
-	// Of activate: the signed pointer, while it has a rollout. The member sees by it that the request is
-	// what the pointer gives it; "": no rollout is open.
+	// Of activate: the signed pointer, while it has a rollout. The member sees by it that the request
+	// is what the pointer gives it; "": no rollout is open.
 	Pointer string `json:"pointer,omitempty"`
 
 	Edges  []pointer.Edge `json:"edges,omitempty"`  // of stage: packs that may lead there
