@@ -69,7 +69,7 @@ func below(path, dir string) bool { return path == dir || strings.HasPrefix(path
 
 // TestDependenciesGoOneWay holds the paragraph below the map.
 func TestDependenciesGoOneWay(t *testing.T) {
-	trunk := []string{"agent", "publisher", "internal/boot", "internal/boot/checks", "internal/publish", "internal/server"}
+	trunk := []string{"agent", "publisher", "internal/boot", "internal/boot/checks", "internal/publish", "internal/publish/checks", "internal/server"}
 	may := map[string][]string{
 		"internal/health": {"internal/fleet", "internal/volume"},
 		"internal/fleet":  {"internal/volume", "internal/report"}, "internal/report": {"internal/volume", "internal/store"}, "internal/snapshot": {"internal/volume", "internal/freeze"}, "internal/push": {"internal/release", "internal/push/wire", "internal/gc", "internal/pointer"}, "internal/release": {"internal/gc"},

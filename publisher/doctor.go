@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"ebs-release/internal/cli"
@@ -13,10 +11,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// warning is an error that a publish can live with.
-type warning struct{ error }
-
-func warn(format string, args ...any) error { return warning{fmt.Errorf(format, args...)} }
+// warn is an error that a publish can live with.
+func warn(format string, args ...any) error { return doctor.Minorf(format, args...) }
 
 // checkTime is for one check: a doctor that hangs helps nobody.
 const checkTime = time.Minute
@@ -66,18 +62,9 @@ func (p *program) doctor(ctx context.Context) error {
 	return report.Err()
 }
 
-// check makes a check of a function that says what it found, or what is wrong and what to do: one
-// advice at the end of the error is the finding's own. (Several, of members, stay where they are.)
+// check makes a check of a function that says what it found, or what is wrong.
 func check(name string, needs []string, do func(context.Context) (string, error)) doctor.Check {
 	return doctor.Check{Name: name, Needs: needs, Do: func(ctx context.Context) doctor.Finding {
-		says, err := do(ctx)
-		if err == nil {
-			return doctor.Fine("%s", says)
-		}
-		var w warning
-		if errors.As(err, &w) {
-			return doctor.Warned(err)
-		}
-		return doctor.Failed(err)
+		return doctor.Found(do(ctx))
 	}}
 }

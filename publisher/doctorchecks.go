@@ -14,12 +14,10 @@ import (
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/hook"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/publish/checks"
 	"ebs-release/internal/release"
+	"ebs-release/internal/store"
 	"ebs-release/internal/volume"
-
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
-	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
 // Names of checks that others need.
@@ -32,17 +30,17 @@ const (
 // doctorChecks are what P0 checks, and what else can be looked at. Later ones build on what earlier
 // ones found.
 func (p *parts) doctorChecks() []doctor.Check {
-	checks := []doctor.Check{
+	all := []doctor.Check{
 		check(checkStore, nil, p.lookAtStore),
 		check("lock", nil, p.lookAtLock),
 		check("pointer", []string{checkAccount}, p.lookAtPointer),
 		check("rollout and hold", []string{checkAccount, "pointer"}, p.lookAtRollout),
 	}
 	for _, c := range p.checks.list() {
-		checks = append(checks, check(c.Name, needs(c.Name), func(ctx context.Context) (string, error) { return "", c.Do(ctx) }))
+		all = append(all, check(c.Name, needs(c.Name), func(ctx context.Context) (string, error) { return "", c.Do(ctx) }))
 	}
 	m := &memberChecks{parts: p}
-	checks = append(checks,
+	all = append(all,
 		check("clock", []string{checkAccount}, p.lookAtClock),
 		check("release on the volume", []string{checkVolume}, p.lookAtCurrent),
 		check("snapshot of the pointer", []string{checkAccount, "pointer"}, p.lookAtSnapshot),
@@ -51,13 +49,13 @@ func (p *parts) doctorChecks() []doctor.Check {
 		check("rights on members' volumes", []string{checkAccount, checkMembers}, m.rights),
 	)
 	if !follows(p.values) {
-		checks = append(checks, check("ssh to the members", []string{checkAccount, checkKey, checkMembers}, m.ssh))
+		all = append(all, check("ssh to the members", []string{checkAccount, checkKey, checkMembers}, m.ssh))
 	}
-	checks = append(checks, check("programs of publish.d", nil,
+	all = append(all, check("programs of publish.d", nil,
 		lookAtPrograms(filepath.Join(hooksFolder, hookBefore), filepath.Join(hooksFolder, hookVerify), filepath.Join(hooksFolder, hookAfter))))
-	checks = append(checks, check("programs of rollout.d", nil, lookAtPrograms(rolloutFolder)))
-	checks = append(checks, check("left-over volumes", []string{checkAccount}, p.lookAtOrphans))
-	return append(checks, m.bucketChecks()...)
+	all = append(all, check("programs of rollout.d", nil, lookAtPrograms(rolloutFolder)))
+	all = append(all, check("left-over volumes", []string{checkAccount}, p.lookAtOrphans))
+	return append(all, m.bucketChecks()...)
 }
 
 // needs are the checks that a check of P0 builds on.
@@ -81,14 +79,8 @@ func (p *parts) lookAtStore(ctx context.Context) (string, error) {
 	return p.values.Get("pointer-store"), nil
 }
 
-// lookAtClock asks EC2 for the time: each answer has it, also that to a DryRun.
 func (p *parts) lookAtClock(ctx context.Context) (string, error) {
-	_, err := p.ec2.DescribeSnapshots(ctx,
-		&ec2.DescribeSnapshotsInput{DryRun: aws.Bool(true), OwnerIds: []string{"self"}, MaxResults: aws.Int32(volume.PerPage)})
-	if off := volume.ClockOff(err); off != 0 {
-		return "", warn("%w", volume.ClockError(off))
-	}
-	return "agrees with EC2's", nil
+	return "agrees with EC2's", checks.Clock(ctx, p.ec2)
 }
 
 // lookAtPrograms looks at the operator's programs as a publish does before it runs them.
@@ -196,7 +188,7 @@ func (p *parts) lookAtSnapshot(ctx context.Context) (string, error) {
 		return id, nil
 	}
 	if warning := lag.Warning(p.values.Duration("snapshot-lag")); warning != "" {
-		return "", warn("%s: %s", id, warning)
+		return "", warn("%s: %w", id, advice.Parse(warning))
 	}
 	return fmt.Sprintf("%s of generation %d, %v", id, lag.Generation, lag), nil
 }
@@ -226,16 +218,7 @@ func (p *parts) lookAtOrphans(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	old := 0
-	for _, o := range orphans {
-		if time.Since(o.Created) > 24*time.Hour {
-			old++
-		}
-	}
-	if old > 0 {
-		return "", advice.Try(warn("%d volumes of instances that are gone are older than a day", old), "ebs-release gc (it removes them)")
-	}
-	return "none", nil
+	return "none", checks.LeftOver(orphans, time.Now())
 }
 
 // memberChecks is what the checks of the members share.
@@ -273,7 +256,6 @@ func (d *memberChecks) list(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d, all on the current generation", len(d.listed)), nil
 }
 
-// rights tries what publish and gc do with members' volumes: report, delete.
 func (d *memberChecks) rights(ctx context.Context) (string, error) {
 	id := ""
 	for _, m := range d.listed {
@@ -284,21 +266,7 @@ func (d *memberChecks) rights(ctx context.Context) (string, error) {
 	if id == "" {
 		return "", warn("cannot be tried: no member has a volume yet")
 	}
-	_, err := d.ec2.CreateTags(ctx, &ec2.CreateTagsInput{
-		DryRun: aws.Bool(true), Resources: []string{id},
-		Tags: []types.Tag{
-			{Key: aws.String(volume.TagGeneration), Value: aws.String("1")},
-			{Key: aws.String(volume.TagRelease), Value: aws.String("x")},
-		},
-	})
-	if err := allowed("ec2:CreateTags on "+id, err); err != nil {
-		return "", err
-	}
-	_, err = d.ec2.DeleteVolume(ctx, &ec2.DeleteVolumeInput{DryRun: aws.Bool(true), VolumeId: aws.String(id)})
-	if err := allowed("ec2:DeleteVolume on "+id, err); err != nil {
-		return "", warn("%w; `ebs-release gc` needs it", err)
-	}
-	return id, nil
+	return id, checks.RightsOnMember(ctx, d.ec2, id)
 }
 
 // ssh logs in to every member that is ready, as P0 does.
@@ -342,4 +310,22 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
+}
+
+// bucketChecks look at what a bucket does to a store besides what it is asked for; none for a
+// directory.
+func (d *memberChecks) bucketChecks() []doctor.Check {
+	bucket, ok := d.store.Objects().(*store.S3)
+	if !ok {
+		return nil
+	}
+	of := func(look func(context.Context, *store.S3) (string, error)) func(context.Context) (string, error) {
+		return func(ctx context.Context) (string, error) { return look(ctx, bucket) }
+	}
+	reading := func(context.Context) (string, error) { return checks.CostOfReading(len(d.listed)), nil }
+	return []doctor.Check{
+		check("lifecycle of the bucket", []string{checkAccount, checkStore}, of(checks.Lifecycle)),
+		check("versions in the bucket", []string{checkAccount, checkStore}, of(checks.Versions)),
+		check("cost of reading", []string{checkAccount, checkMembers}, reading),
+	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
+	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
@@ -237,7 +238,7 @@ func TestPublishFailsClosedWithoutItsKey(t *testing.T) {
 			change(k)
 			before := k.document()
 			for _, verb := range []string{verbPublish, verbRollback, verbDoctor} {
-				if _, err := k.signs(verb); err == nil || errors.As(err, new(warning)) || !strings.Contains(err.Error(), "Try: put the key file") {
+				if _, err := k.signs(verb); err == nil || errors.As(err, new(doctor.Minor)) || !strings.Contains(err.Error(), "Try: put the key file") {
 					t.Errorf("%s: %v", verb, err)
 				}
 			}

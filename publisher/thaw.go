@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/freeze"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish/checks"
 	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
@@ -37,7 +38,7 @@ alone, and thaw says so.`,
 
 func (p *program) thaw(ctx context.Context, values config.Values) error {
 	point := values.Get("mount-point")
-	if _, err := mountedAt(point); err != nil {
+	if _, err := checks.Mounted(point); err != nil {
 		return exit.With(exit.Unchanged, fmt.Errorf("nothing was changed: %w", err))
 	}
 	if os.Geteuid() != 0 {

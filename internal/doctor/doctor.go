@@ -48,6 +48,29 @@ func Failure(try, format string, args ...any) Finding {
 	return Finding{State: Fail, Says: fmt.Sprintf(format, args...), Try: try}
 }
 
+// Minor is an error that a boot or a publish goes through with all the same.
+type Minor struct{ Err error }
+
+func (m Minor) Error() string { return m.Err.Error() }
+
+// Unwrap returns the error itself.
+func (m Minor) Unwrap() error { return m.Err }
+
+// Minorf is fmt.Errorf for an error that is Minor.
+func Minorf(format string, args ...any) error { return Minor{fmt.Errorf(format, args...)} }
+
+// Found is the finding of a check that says what it found, or what is wrong and what to do: a
+// warning where that is Minor.
+func Found(says string, err error) Finding {
+	switch _, minor := errors.AsType[Minor](err); {
+	case err == nil:
+		return Fine("%s", says)
+	case minor:
+		return Warned(err)
+	}
+	return Failed(err)
+}
+
 // Failed is a failure by an error and its advice.
 func Failed(err error) Finding { return ofError(Fail, err) }
 

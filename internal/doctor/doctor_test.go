@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/doctor"
 
@@ -124,4 +125,12 @@ func openTerminal() (master, terminal *os.File, err error) {
 	}
 	terminal, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	return master, terminal, err
+}
+
+// TestTheAdviceOfAnErrorIsTheFindings: under whatever wraps it, and of a warning, too.
+func TestTheAdviceOfAnErrorIsTheFindings(t *testing.T) {
+	err := fmt.Errorf("clock: %w", advice.Try(errors.New("off"), "timedatectl"))
+	if f := doctor.Found("", doctor.Minorf("ask: %w", err)); f.State != doctor.Warn || f.Says != "ask: clock: off" || f.Try != "timedatectl" {
+		t.Errorf("%+v", f)
+	}
 }

@@ -155,6 +155,8 @@ func waitTold(resp *http.Response) time.Duration {
 // insecureError is a redirect that is not followed.
 type insecureError struct{ error }
 
+func (e insecureError) Unwrap() error { return e.error }
+
 // checkRedirect keeps what https promises: who may change what is sent over http must not choose
 // the release.
 func checkRedirect(to *http.Request, from []*http.Request) error {

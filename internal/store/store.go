@@ -96,7 +96,7 @@ type named struct {
 	kind error
 }
 
-func (n named) Unwrap() error { return n.kind }
+func (n named) Unwrap() []error { return []error{n.error, n.kind} }
 
 // Error says what was tried, on what, and what came of it, with advice.
 type Error struct {

@@ -1,4 +1,4 @@
-package main
+package checks
 
 import (
 	"context"
@@ -13,47 +13,30 @@ import (
 	"ebs-release/internal/store"
 )
 
-// bucketChecks look at what a bucket does to a store besides what it is asked for; none for a
-// directory.
-func (d *memberChecks) bucketChecks() []doctor.Check {
-	bucket, ok := d.store.Objects().(*store.S3)
-	if !ok {
-		return nil
-	}
-	of := func(look func(context.Context, *store.S3) (string, error)) func(context.Context) (string, error) {
-		return func(ctx context.Context) (string, error) { return look(ctx, bucket) }
-	}
-	reading := func(context.Context) (string, error) { return costOfReading(len(d.listed)), nil }
-	return []doctor.Check{
-		check("lifecycle of the bucket", []string{checkAccount, checkStore}, of(lookAtLifecycle)),
-		check("versions in the bucket", []string{checkAccount, checkStore}, of(lookAtVersions)),
-		check("cost of reading", []string{checkAccount, checkMembers}, reading),
-	}
-}
-
 const hasRights = "the policy of this role as packaging/iam/publisher.json has it; nothing but this check needs the right"
 
-func lookAtLifecycle(ctx context.Context, bucket *store.S3) (string, error) {
+// Lifecycle looks at the rules of a bucket by which it removes what members boot from.
+func Lifecycle(ctx context.Context, bucket *store.S3) (string, error) {
 	rules, err := bucket.Lifecycle(ctx, pointer.Keys()...)
 	if err != nil {
 		return "", couldNotLook(err)
 	}
 	if len(rules.Harm) > 0 {
-		return "", advice.Try(warn("rules take away what members boot from: %s", strings.Join(rules.Harm, "; ")),
+		return "", advice.Try(doctor.Minorf("rules take away what members boot from: %s", strings.Join(rules.Harm, "; ")),
 			"limit these rules to other prefixes; `ebs-release gc` removes what nobody needs")
 	}
 	return "no rule touches the store", nil
 }
 
-func lookAtVersions(ctx context.Context, bucket *store.S3) (string, error) {
+// Versions looks at what a bucket keeps of what is deleted.
+func Versions(ctx context.Context, bucket *store.S3) (string, error) {
 	keeps, err := bucket.Keeps(ctx)
 	if err != nil {
 		return "", couldNotLook(err)
 	}
 	if keeps.Locked != "" {
-		return "", advice.Try(warn("object lock keeps each version of each object for %s: what gc deletes stays, and costs, until then",
-			keeps.Locked),
-			"a bucket without a default retention for the store")
+		return "", advice.Try(doctor.Minorf("object lock keeps each version of each object for %s: what gc deletes stays, and costs, until then",
+			keeps.Locked), "a bucket without a default retention for the store")
 	}
 	if !keeps.Versions {
 		return "not kept", nil
@@ -63,7 +46,7 @@ func lookAtVersions(ctx context.Context, bucket *store.S3) (string, error) {
 	case err != nil:
 		return "", couldNotLook(err)
 	case !rules.OldVersions:
-		return "", advice.Try(warn("the bucket keeps versions: packs that gc deletes stay, and cost, for ever"),
+		return "", advice.Try(doctor.Minorf("the bucket keeps versions: packs that gc deletes stay, and cost, for ever"),
 			"a lifecycle rule with NoncurrentVersionExpiration for %s/%s", bucket, pointer.PackPrefix)
 	}
 	return "kept, until a rule removes them", nil
@@ -72,7 +55,7 @@ func lookAtVersions(ctx context.Context, bucket *store.S3) (string, error) {
 // couldNotLook is a warning: a publish needs none of it.
 func couldNotLook(err error) error {
 	said, _ := advice.Of(err)
-	return advice.Try(warn("could not look: %s", said), hasRights)
+	return advice.Try(doctor.Minorf("could not look: %s", said), hasRights)
 }
 
 // What reading costs: S3 asks $0.0004 for 1,000 GETs in us-east-1, and an answer that nothing has
@@ -83,7 +66,8 @@ const (
 	month         = 30 * 24 * time.Hour
 )
 
-func costOfReading(members int) string {
+// CostOfReading is what that many members ask of S3.
+func CostOfReading(members int) string {
 	each := float64(month/follow.IntervalInS3) * dollarsPerGet
 	return fmt.Sprintf("a boot is about %d GETs; a member that asks for the pointer every %v costs $%.2f a month, %d of them $%.2f "+
 		"(list price of us-east-1: $0.0004 for 1,000 GETs)", getsPerBoot, follow.IntervalInS3, each, max(members, 1), each*float64(max(members, 1)))
