@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/config"
 	"ebs-release/internal/instance"
 	"ebs-release/internal/pointer"
@@ -121,23 +122,15 @@ func requestOf(owner volume.Owner, snapshot string, values config.Values) volume
 func (a *account) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
 	made, err := a.volumes.Create(ctx, a.request(me, want))
 	if errors.Is(err, volume.ErrSnapshot) {
-		err = meaning{err, boot.ErrSnapshot}
+		err = tree.Means(err, boot.ErrSnapshot)
 	}
 	return a.bootVolume(made), err
 }
 
-// meaning is an error of a leaf with what it means to package boot.
-type meaning struct {
-	error
-	boot error
-}
-
-func (m meaning) Unwrap() []error { return []error{m.error, m.boot} }
-
 func (a *account) Attach(ctx context.Context, me boot.Identity, v boot.Volume, skip []string) (boot.Volume, error) {
 	attached, err := a.volumes.Attach(ctx, a.seen[v.ID], a.owner(me), skip)
 	if errors.Is(err, volume.ErrFailed) {
-		err = meaning{err, boot.ErrVolume}
+		err = tree.Means(err, boot.ErrVolume)
 	}
 	if err != nil {
 		return v, err

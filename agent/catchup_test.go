@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,58 +9,18 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/mount"
-	"ebs-release/internal/pack"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/store"
 )
-
-func TestWhatAFailureToCatchUpMeans(t *testing.T) {
-	unclear := errors.New("nobody's fault in particular")
-	for _, tc := range []struct {
-		err  error
-		want error // nil: it says nothing of the volume
-	}{
-		{pointer.ErrUnsigned, boot.ErrUnsigned},
-		{release.ErrOldPointer, boot.ErrOlder},
-		{release.ErrFenced, boot.ErrOlder},
-		{release.ErrMismatch, boot.ErrMismatch},
-		{catchup.ErrNoWay, boot.ErrMismatch},
-		{catchup.ErrGone, boot.ErrGone},
-		{catchup.ErrUnfit, boot.ErrMismatch},
-		{fmt.Errorf("%w: %w", catchup.ErrStore, pack.ErrSum), boot.ErrStore},
-		{fmt.Errorf("%w: %w", catchup.ErrStore, syscall.ECONNREFUSED), boot.ErrStore},
-		{fmt.Errorf("%w: %w", catchup.ErrStore, context.DeadlineExceeded), boot.ErrStore},
-		{syscall.EMFILE, nil},
-		{syscall.EACCES, nil},
-		{syscall.EIO, boot.ErrDisk},
-		{fmt.Errorf("release: %w", syscall.EUCLEAN), boot.ErrDisk},
-		{unclear, nil},
-		{context.Canceled, nil},
-		{context.DeadlineExceeded, nil},
-	} {
-		got := whatItMeans(fmt.Errorf("catch up: %w", tc.err))
-		for _, m := range meanings() {
-			if errors.Is(got, m) != (m == tc.want) {
-				t.Errorf("%v: it means %v: %v", tc.err, m, errors.Is(got, m))
-			}
-		}
-		if !errors.Is(got, tc.err) || strings.Count(got.Error(), "Try: ") > 1 {
-			t.Errorf("%v became %v", tc.err, got)
-		}
-	}
-	if err := whatItMeans(nil); err != nil {
-		t.Error(err)
-	}
-}
 
 // signed is a disk with two releases, of which it has only the first any more, a store with the
 // pack from there to the second, and the signed pointer.
@@ -189,7 +148,7 @@ func TestTheChildKnowsItsSide(t *testing.T) {
 		must(t, p.CatchUp(t.Context(), want))
 		must(t, p.Check(t.Context(), want))
 		n, id, _ := p.Holding(t.Context())
-		if given := whole.For(instanceOf(me)); n != given.Generation || id != given.Release || own.Behind != (n == 2) {
+		if given := whole.For(tree.InstanceOf(me)); n != given.Generation || id != given.Release || own.Behind != (n == 2) {
 			t.Errorf("in %s it holds %d, %s; behind %v", zone, n, id, own.Behind)
 		}
 	}
@@ -224,7 +183,7 @@ func TestTheChildRefuses(t *testing.T) {
 		{"another sha256", s.wants(t, lost, s.secret), boot.ErrStore},
 	} {
 		err := p.CatchUp(t.Context(), tc.want)
-		for _, m := range meanings() {
+		for _, m := range tree.Kinds() {
 			if err == nil || errors.Is(err, m) != (m == tc.end) {
 				t.Errorf("%s: %v", tc.name, err)
 			}
@@ -254,7 +213,7 @@ func TestWhatIsServedAsksForItsPacksFirst(t *testing.T) {
 	gone := s.pointer
 	gone.Edges = []pointer.Edge{s.pointer.Edges[0]}
 	gone.Edges[0].Pack = gone.Edges[0].Pack[:len(gone.Edges[0].Pack)-12] + strings.Repeat("0", 12)
-	v := open(t, s.same.Root())
+	v := tree.Volume{Volume: open(t, s.same.Root())}
 	defer v.Close()
 	for name, tc := range map[string]struct {
 		want boot.Wanted
@@ -264,7 +223,7 @@ func TestWhatIsServedAsksForItsPacksFirst(t *testing.T) {
 		"another key": {s.wants(t, s.pointer, other), boot.ErrUnsigned},
 		"gone":        {s.wants(t, gone, s.secret), boot.ErrGone},
 	} {
-		if err := inReach(t.Context(), v, tc.want, s.machine.source, slog.New(slog.DiscardHandler)); !errors.Is(err, tc.end) {
+		if err := v.InReach(t.Context(), tc.want, s.machine.source.packs(slog.New(slog.DiscardHandler))); !errors.Is(err, tc.end) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

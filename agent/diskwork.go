@@ -13,10 +13,10 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/mount"
-	"ebs-release/internal/pointer"
 	"ebs-release/internal/process"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
@@ -68,7 +68,7 @@ type diskAnswer struct {
 	Level slog.Level `json:"level,omitempty"`
 
 	Error   string `json:"error,omitempty"`
-	Meaning string `json:"meaning,omitempty"` // of the error, by the text of one of meanings
+	Meaning string `json:"meaning,omitempty"` // of the error, by the text of one of tree.Kinds
 	Late    bool   `json:"late,omitempty"`    // it is a context.DeadlineExceeded
 
 	Info         filesystem.Info `json:"info,omitzero"`
@@ -125,7 +125,7 @@ func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
 		answer, err := w.do(ctx, r)
 		if err != nil {
 			answer.Error, answer.Late = words.OneLine(err), errors.Is(err, context.DeadlineExceeded)
-			for _, m := range meanings() {
+			for _, m := range tree.Kinds() {
 				if errors.Is(err, m) && answer.Meaning == "" {
 					answer.Meaning = m.Error()
 				}
@@ -171,7 +171,7 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		case doCheckTree:
 			return a, volume.Check(ctx, r.Want)
 		case doInReach:
-			return a, inReach(ctx, volume.Volume, r.Want, r.From, w.log)
+			return a, volume.InReach(ctx, r.Want, r.From.packs(w.log))
 		case doSide:
 			a.Status.Rollout, err = sideOn(volume.Volume, r.Want, r.From.Trusted)
 			return a, err
@@ -243,85 +243,19 @@ func pushUnderWay() (pid int) {
 }
 
 // open opens the release volume that is mounted at a point, or else the prepared one.
-func (w *diskWork) open(point string, trusted []string) (mountedVolume, error) {
+func (w *diskWork) open(point string, trusted []string) (tree.Volume, error) {
 	root := ""
 	if point == "" {
 		root = w.prepared.Root()
 	} else {
 		dir, err := mount.Open(point)
 		if err != nil {
-			return mountedVolume{}, err
+			return tree.Volume{}, err
 		}
 		defer func() { _ = dir.Close() }()
 		root = fmt.Sprintf("/proc/self/fd/%d", dir.Fd())
 	}
-	return openMounted(root, trusted)
-}
-
-// mountedVolume is a release volume as package boot wants to know it.
-type mountedVolume struct {
-	*release.Volume
-
-	trusted []string // the setting trusted-keys
-}
-
-func openMounted(root string, trusted []string) (mountedVolume, error) {
-	v, err := release.Open(root)
-	return mountedVolume{v, trusted}, err
-}
-
-// Check also raises the fence on the volume to the wanted generation. It is below that when the
-// pointer names an older snapshot in a newer generation (a rollback), and a late activation of
-// something in between must be refused here as everywhere. A volume that is right already needs no
-// lock: a push may hold it.
-func (v mountedVolume) Check(ctx context.Context, want boot.Wanted) error {
-	if err := v.checkTree(want); err != nil {
-		return err
-	}
-	if want.Generation == 0 { // a plain line: nothing to compare with
-		return nil
-	}
-	if have, err := v.Generation(); err != nil || have == want.Generation {
-		return err
-	}
-	err := v.Raise(ctx, want.Release, want.Digest, want.Generation)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = advice.Try(err, "wait for the push to this member, then ebs-release-agent up")
-	}
-	return err
-}
-
-// checkTree is release.Volume.Check in the words of package boot, for a pointer that this volume
-// believes.
-func (v mountedVolume) checkTree(want boot.Wanted) error {
-	_, err := believe(v.Volume, want, v.trusted)
-	if err == nil && want.Generation > 0 {
-		err = v.Volume.Check(want.Release, want.Digest, want.Generation)
-	}
-	switch {
-	case errors.Is(err, pointer.ErrUnsigned):
-		return meaning{err, boot.ErrUnsigned}
-	case errors.Is(err, release.ErrMismatch):
-		return meaning{err, boot.ErrMismatch}
-	case errors.Is(err, release.ErrOldPointer):
-		return meaning{err, boot.ErrOlder}
-	}
-	return err
-}
-
-// Holding is what the volume says that it holds. One of an older setup is no tree of ours, and says
-// nothing.
-func (v mountedVolume) Holding() (generation int64, release string, done bool) {
-	generation, err := v.Generation()
-	if err != nil {
-		generation = 0
-	}
-	release, err = v.Current()
-	if err != nil {
-		release = ""
-	}
-	done, err = v.ProgramsDone()
-	return generation, release, err == nil && done || generation == 0
+	return tree.Open(root, trusted)
 }
 
 // How long a mount may be busy before that is believed: someone who only looks in (a monitor, a

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
@@ -278,25 +279,25 @@ func (d *dry) Ended(stage string, _ time.Duration, skipped bool, _ error) {
 type looked struct{ m *machine }
 
 func (l looked) Check(_ context.Context, want boot.Wanted) error {
-	v, err := openMounted(l.m.point, l.m.source.Trusted)
+	v, err := tree.Open(l.m.point, l.m.source.Trusted)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = v.Close() }()
-	return v.checkTree(want)
+	return v.Look(want)
 }
 
 func (l looked) InReach(ctx context.Context, want boot.Wanted) error {
-	v, err := openMounted(l.m.point, l.m.source.Trusted)
+	v, err := tree.Open(l.m.point, l.m.source.Trusted)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = v.Close() }()
-	return inReach(ctx, v.Volume, want, l.m.source, l.m.log)
+	return v.InReach(ctx, want, l.m.source.packs(l.m.log))
 }
 
 func (l looked) Holding(context.Context) (generation int64, release string, done bool) {
-	v, err := openMounted(l.m.point, nil)
+	v, err := tree.Open(l.m.point, nil)
 	if err != nil {
 		return 0, "", true
 	}

@@ -8,6 +8,7 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/config"
 	"ebs-release/internal/generation"
 	"ebs-release/internal/pointer"
@@ -53,7 +54,7 @@ func (p pointers) Fetch(ctx context.Context) (boot.Pointer, error) {
 // readAs is a pointer that was read, for package boot.
 func readAs(got pointer.Fetched) boot.Pointer {
 	read := bootPointer(got.Pointer, got.Document)
-	read.For = func(me boot.Identity) boot.Pointer { return bootPointer(got.For(instanceOf(me)), got.Document) }
+	read.For = func(me boot.Identity) boot.Pointer { return bootPointer(got.For(tree.InstanceOf(me)), got.Document) }
 	return read
 }
 
@@ -65,21 +66,17 @@ func bootPointer(p pointer.Pointer, document []byte) boot.Pointer {
 	return read
 }
 
-func instanceOf(me boot.Identity) pointer.Instance {
-	return pointer.Instance{ID: me.InstanceID, Zone: me.Zone}
-}
-
 // accept refuses what no volume has to be asked about.
 func (p pointers) accept(got pointer.Fetched) error {
 	if err := got.CheckTrusted(p.trusted); err != nil {
-		return meaning{advice.Try(fmt.Errorf("read pointer %s: %w", p.fetcher.Place(), err),
-			"find out who wrote it, and with which key; if it is right: add its key to trusted-keys, or take that setting away"), boot.ErrUnsigned}
+		return tree.Means(advice.Try(fmt.Errorf("read pointer %s: %w", p.fetcher.Place(), err),
+			"find out who wrote it, and with which key; if it is right: add its key to trusted-keys, or take that setting away"), boot.ErrUnsigned)
 	}
 	if got.Generation < p.least {
-		return meaning{advice.Try(fmt.Errorf("read pointer %s: it says generation %d, and min-generation is %d",
+		return tree.Means(advice.Try(fmt.Errorf("read pointer %s: it says generation %d, and min-generation is %d",
 			p.fetcher.Place(), got.Generation, p.least),
 			"look for a cache or a restored release.json behind the pointer's URL, or publish again; if it is right: set min-generation to %d",
-			got.Generation), boot.ErrOlder}
+			got.Generation), boot.ErrOlder)
 	}
 	return nil
 }

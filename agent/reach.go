@@ -10,8 +10,8 @@ import (
 	"strings"
 
 	"ebs-release/internal/advice"
+	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/config"
-	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
 	"ebs-release/internal/store"
 )
@@ -41,18 +41,16 @@ func reachOf(values config.Values, getenv func(string) string) status.Reach {
 // packs opens, once, the store that the boot has read from; where no boot has left it, that of the
 // settings.
 func (p *program) packs() func(context.Context) (store.Reader, error) {
-	var from *pointer.Fetcher // it keeps what it has opened
+	var open tree.Packs
 	return func(ctx context.Context) (store.Reader, error) {
-		if from == nil {
+		if open == nil {
 			place, err := p.reached()
 			if err != nil {
 				return nil, advice.Try(fmt.Errorf("find the store of this member: %w", err), "ebs-release-agent up")
 			}
-			if from, err = newFetcher(place, p.logger()); err != nil {
-				return nil, err
-			}
+			open = source{Pointer: place}.packs(p.logger())
 		}
-		return from.Store(ctx)
+		return open(ctx)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/config"
 	"ebs-release/internal/follow"
@@ -82,5 +83,5 @@ func sideOn(v *release.Volume, want boot.Wanted, trusted []string) (status.Rollo
 	if err != nil {
 		return status.Rollout{}, fmt.Errorf("the pointer is not believed: %w", err)
 	}
-	return follow.Side(p, instanceOf(want.Who)), nil
+	return follow.Side(p, tree.InstanceOf(want.Who)), nil
 }

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"ebs-release/internal/advice"
-	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/output"
 )
 
@@ -124,20 +124,15 @@ func (a diskAnswer) err() error {
 		return nil
 	}
 	err := advice.Parse(a.Error)
-	for _, m := range meanings() {
+	for _, m := range tree.Kinds() {
 		if a.Meaning == m.Error() {
-			return meaning{err, m}
+			return tree.Means(err, m)
 		}
 	}
 	if a.Late {
-		return meaning{err, context.DeadlineExceeded}
+		return tree.Means(err, context.DeadlineExceeded)
 	}
 	return err
-}
-
-// meanings are what a child can say of a volume. The first that fits is what is meant.
-func meanings() []error {
-	return []error{boot.ErrUnsigned, boot.ErrOlder, boot.ErrMismatch, boot.ErrGone, boot.ErrStore, boot.ErrDisk}
 }
 
 func (w *worker) lost(r diskRequest) error {
