@@ -99,7 +99,7 @@ func (p *program) init(ctx context.Context, wish server.Wish, treeOwner string) 
 		return exit.With(exit.Usage, err)
 	}
 	if os.Geteuid() != 0 {
-		return exit.With(exit.Unchanged, errors.New("init mounts a file system and needs root; run it with sudo"))
+		return exit.With(exit.Unchanged, advice.Try(errors.New("init mounts a file system and needs root"), "sudo"))
 	}
 	cfg, err := loadAWS(ctx)
 	if err != nil {
@@ -130,7 +130,7 @@ func (p *program) init(ctx context.Context, wish server.Wish, treeOwner string) 
 	report, err := i.Init(ctx)
 	switch {
 	case err != nil && len(report.Did) > 0:
-		return advice.Errorf("%w; done so far: %s; run it again to go on", err, strings.Join(report.Did, ", "))
+		return advice.Also(advice.Errorf("%w; done so far: %s", err, strings.Join(report.Did, ", ")), "then again, and it goes on")
 	case err != nil:
 		return before(ctx, err)
 	case p.output == cli.JSON:

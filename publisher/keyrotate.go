@@ -100,7 +100,7 @@ func (p *program) changeKeys(
 	}
 	switch {
 	case err != nil && len(report.Did) > 0:
-		return advice.Errorf("%w; done so far: %s; run it again to go on", err, strings.Join(report.Did, ", "))
+		return advice.Also(advice.Errorf("%w; done so far: %s", err, strings.Join(report.Did, ", ")), "then again, and it goes on")
 	case err != nil:
 		return before(ctx, err)
 	case p.output == cli.JSON:

@@ -133,7 +133,7 @@ func (c preflight) releaseVolume(ctx context.Context) error {
 
 func (c preflight) releaseTree(context.Context) error {
 	if _, err := with(c.volume, (*release.Volume).Releases); err != nil {
-		return advice.Errorf("%w; run `ebs-release init`", err)
+		return advice.Try(err, "ebs-release init")
 	}
 	return nil
 }

@@ -97,7 +97,8 @@ func rollingBack(to string) work {
 // of it that is still there.
 func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) (publish.Target, error) {
 	if current.Generation == 0 {
-		return publish.Target{}, errors.New("nothing has been published yet, so there is nothing to go back to")
+		return publish.Target{}, advice.Try(errors.New("nothing has been published yet, so there is nothing to go back to"),
+			"ebs-release publish SOURCE")
 	}
 	entries, err := p.store.History(ctx)
 	if err != nil {
@@ -113,13 +114,13 @@ func (p *parts) target(ctx context.Context, current pointer.Pointer, to string) 
 	have, err := p.volume.ManifestDigest(target.Release)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return publish.Target{}, fmt.Errorf("release %s is not on the release volume any more (--keep); publish its source again%s",
-			target.Release, p.otherWays(commits, current))
+		return publish.Target{}, advice.Try(fmt.Errorf("release %s is not on the release volume any more (--keep)", target.Release),
+			"publish its source again%s", p.otherWays(commits, current))
 	case err != nil:
 		return publish.Target{}, err
 	case target.Digest != "" && have != target.Digest:
-		return publish.Target{}, fmt.Errorf("release %s on the release volume has digest %s, it was published with %s; publish its source again",
-			target.Release, have, target.Digest)
+		return publish.Target{}, advice.Try(fmt.Errorf("release %s on the release volume has digest %s, it was published with %s",
+			target.Release, have, target.Digest), "publish its source again")
 	}
 	target.Digest = have
 	target.SnapshotID, err = p.snapshotOf(ctx, target, commits)
@@ -175,11 +176,12 @@ func choose(commits []pointer.Entry, current pointer.Pointer, to string) (pointe
 		if back := gc.Back(publish.Committed(commits), current.Generation, current.Release); len(back) > 0 {
 			return commits[slices.IndexFunc(commits, func(e pointer.Entry) bool { return e.Generation == back[0].Number })], nil
 		}
-		return pointer.Entry{}, fmt.Errorf("the history has no generation before %d with another release", current.Generation)
+		return pointer.Entry{}, advice.Try(fmt.Errorf("the history has no generation before %d with another release",
+			current.Generation), "publish the source of what is wanted")
 	case isGeneration(to):
 		n, _ := generation.Parse(to)
 		if n == current.Generation {
-			return pointer.Entry{}, fmt.Errorf("generation %d is the current one", n)
+			return pointer.Entry{}, advice.Try(fmt.Errorf("generation %d is the current one", n), "ebs-release history, which has the others")
 		}
 		var known []string
 		for _, e := range commits {
@@ -190,7 +192,8 @@ func choose(commits []pointer.Entry, current pointer.Pointer, to string) (pointe
 		}
 		return pointer.Entry{}, fmt.Errorf("there is no generation %d in the history, which has %s", n, strings.Join(known, ", "))
 	case to == current.Release:
-		return pointer.Entry{}, fmt.Errorf("release %s is the current one (generation %d)", to, current.Generation)
+		return pointer.Entry{}, advice.Try(fmt.Errorf("release %s is the current one (generation %d)", to, current.Generation),
+			"ebs-release history, which has the others")
 	}
 	for _, e := range commits {
 		if e.Release == to {

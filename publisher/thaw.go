@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
@@ -42,7 +43,7 @@ func (p *program) thaw(ctx context.Context, values config.Values) error {
 		return exit.With(exit.Unchanged, fmt.Errorf("nothing was changed: %w", err))
 	}
 	if os.Geteuid() != 0 {
-		return exit.With(exit.Unchanged, errors.New("nothing was changed: unfreezing a file system needs root; run it with sudo"))
+		return exit.With(exit.Unchanged, advice.Try(errors.New("nothing was changed: unfreezing a file system needs root"), "sudo"))
 	}
 	thawed := true
 	if err := freeze.Thaw(point); errors.Is(err, freeze.ErrNotFrozen) {

@@ -77,7 +77,7 @@ func (r *run) checkAndHook(ctx context.Context) error {
 // to make is seen when the members are live.
 func (r *run) checkConverge(ctx context.Context) error {
 	err := r.checkPublished(ctx,
-		errors.New("nothing has been published yet, so there is nothing to converge to; run `ebs-release publish SOURCE`"))
+		advice.Try(errors.New("nothing has been published yet, so there is nothing to converge to"), "ebs-release publish SOURCE"))
 	if err != nil {
 		return err
 	}

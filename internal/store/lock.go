@@ -48,7 +48,7 @@ func (d *Directory) Lock(ctx context.Context, who string) (release func() error,
 	name := filepath.Join(d.dir, lockName)
 	file, err := openLock(name)
 	if errors.Is(err, os.ErrPermission) {
-		return nil, advice.Errorf("publish lock: %w; run it as a user who may write to the pointer store (sudo)", err)
+		return nil, advice.Try(fmt.Errorf("publish lock: %w", err), "as a user who may write to the pointer store (sudo)")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("publish lock: %w", err)

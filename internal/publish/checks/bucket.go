@@ -70,5 +70,6 @@ const (
 func CostOfReading(members int) string {
 	each := float64(month/follow.IntervalInS3) * dollarsPerGet
 	return fmt.Sprintf("a boot is about %d GETs; a member that asks for the pointer every %v costs $%.2f a month, %d of them $%.2f "+
-		"(list price of us-east-1: $0.0004 for 1,000 GETs)", getsPerBoot, follow.IntervalInS3, each, max(members, 1), each*float64(max(members, 1)))
+		"(list price of us-east-1: $0.0004 for 1,000 GETs)",
+		getsPerBoot, follow.IntervalInS3, each, max(members, 1), each*float64(max(members, 1)))
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/freeze"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/release"
@@ -29,7 +30,7 @@ const (
 // Root is an error for any other user.
 func Root() error {
 	if os.Geteuid() != 0 {
-		return errors.New("freezing a file system needs root; run it with sudo")
+		return advice.Try(errors.New("freezing a file system needs root"), "sudo")
 	}
 	return nil
 }
@@ -80,7 +81,7 @@ func Mounted(point string) (*mount.Mounted, error) {
 	_, statErr := os.Lstat(point)
 	mounted, err := mount.Look(point)
 	if errors.Is(statErr, os.ErrNotExist) || err == nil && mounted == nil {
-		return nil, fmt.Errorf("nothing is mounted at %s; run `ebs-release init`, or mount the release volume", point)
+		return nil, advice.Try(fmt.Errorf("nothing is mounted at %s", point), "ebs-release init, or mount the release volume")
 	}
 	return mounted, err
 }
@@ -92,7 +93,8 @@ const frozenTime = freeze.DefaultLimit + time.Second
 // through.
 func Writable(ctx context.Context, mounted *mount.Mounted, point string) error {
 	if why := mounted.ReadOnly(); why != "" {
-		return fmt.Errorf("%s at %s is mounted read-only (%s); see dmesg for why, then `mount -o remount,rw %s`", mounted, point, why, point)
+		return advice.Try(fmt.Errorf("%s at %s is mounted read-only (%s)", mounted, point, why),
+			"dmesg, which says why; then mount -o remount,rw %s", point)
 	}
 	return notFrozen(ctx, point, frozenTime)
 }
@@ -100,9 +102,9 @@ func Writable(ctx context.Context, mounted *mount.Mounted, point string) error {
 func notFrozen(ctx context.Context, point string, limit time.Duration) error {
 	err := freeze.Writable(ctx, point, limit)
 	if errors.Is(err, freeze.ErrStuck) {
-		return fmt.Errorf("%s seems to be frozen: a write has waited for %v, and a publish holds a freeze for %v at most. "+
-			"Run `ebs-release thaw`; should that say that it was not frozen, its disk does not answer: see dmesg",
-			point, limit, freeze.DefaultLimit)
+		return advice.Try(fmt.Errorf("%s seems to be frozen: a write has waited for %v, and a publish holds a freeze for %v at most",
+			point, limit, freeze.DefaultLimit),
+			"ebs-release thaw; should that say that it was not frozen, its disk does not answer: see dmesg")
 	}
 	return err
 }
@@ -114,10 +116,10 @@ func Space(point string) error {
 		return fmt.Errorf("statfs %s: %w", point, err)
 	}
 	if free := fs.Bavail * uint64(fs.Bsize); free < leastBytes {
-		return fmt.Errorf("%s has %d MiB left; make the volume larger, or keep fewer releases (--keep)", point, free>>20)
+		return advice.Try(fmt.Errorf("%s has %d MiB left", point, free>>20), "a larger volume, or fewer releases on it (--keep)")
 	}
 	if fs.Files > 0 && fs.Ffree < leastInodes {
-		return fmt.Errorf("%s has %d inodes left; keep fewer releases (--keep)", point, fs.Ffree)
+		return advice.Try(fmt.Errorf("%s has %d inodes left", point, fs.Ffree), "fewer releases on it (--keep)")
 	}
 	return nil
 }

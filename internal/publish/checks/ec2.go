@@ -26,8 +26,8 @@ type API interface {
 // snapshot.
 func OfServer(v volume.Volume) error {
 	if role := v.Tags[volume.TagRole]; role != volume.RoleServer {
-		return fmt.Errorf("%s has the tag %s=%q, want %s; is this the release server? `ebs-release init` sets the tag",
-			v.ID, volume.TagRole, role, volume.RoleServer)
+		return advice.Try(fmt.Errorf("%s has the tag %s=%q, want %s; is this the release server?", v.ID, volume.TagRole, role, volume.RoleServer),
+			"ebs-release init, which sets the tag")
 	}
 	return nil
 }
