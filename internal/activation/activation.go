@@ -3,9 +3,9 @@
 // caller: a push or the member itself.
 //
 // One rule keeps an application in service: before the first program of drain.d runs, the mark on
-// the volume says so, and it says so until all programs of activate.d and ready.d have succeeded for
-// what is current, be that the new release or, where the flip did not come, the one before. Whoever
-// finds the volume without its mark runs them.
+// the volume says so, and it says so until all programs of activate.d and ready.d have succeeded
+// for what is current, be that the new release or, where the flip did not come, the one before.
+// Whoever finds the volume without its mark runs them.
 package activation
 
 import (

@@ -27,7 +27,8 @@ func Folders() []string { return []string{StageFolder, DrainFolder, ActivateFold
 // readyPause is between two rounds of ready.d.
 const readyPause = time.Second
 
-// ErrRefused is that a program of stage.d or drain.d failed, and the release did not become current.
+// ErrRefused is that a program of stage.d or drain.d failed, and the release did not become
+// current.
 var ErrRefused = errors.New("a program refuses the release")
 
 // refused does not unwrap: the error of a program says of a release that it is active.

@@ -152,7 +152,8 @@ func TestWhatIsDrainedComesBack(t *testing.T) {
 	}
 }
 
-// The programs that are to bring it back may fail, too: then the mark is missing until they succeed.
+// The programs that are to bring it back may fail, too: then the mark is missing until they
+// succeed.
 func TestWhatDoesNotComeBackIsSaid(t *testing.T) {
 	r := newRig(t, DrainFolder, ActivateFolder)
 	r.fail("drain", true)

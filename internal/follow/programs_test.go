@@ -24,8 +24,8 @@ func (w *world) isDrained() bool {
 	return drained
 }
 
-// What a program of stage.d or drain.d refuses does not become current, what is served is in service,
-// and both are tried again.
+// What a program of stage.d or drain.d refuses does not become current, what is served is in
+// service, and both are tried again.
 func TestAProgramRefuses(t *testing.T) {
 	for name, set := range map[string]func(w *world, p func(pointer.Pointer) error){
 		"stage.d": func(w *world, p func(pointer.Pointer) error) { w.stage = p },
@@ -114,8 +114,8 @@ func TestAPointerThatMovesDuringTheDrain(t *testing.T) {
 	}
 }
 
-// Whatever comes between drain and flip, the application does not stay out of service: neither where
-// the store is away, nor where the pointer is refused, nor when the follower was killed.
+// Whatever comes between drain and flip, the application does not stay out of service: neither
+// where the store is away, nor where the pointer is refused, nor when the follower was killed.
 func TestNobodyStaysDrained(t *testing.T) {
 	spoils := map[string]func(w *world){
 		"the store is away": func(w *world) {

@@ -102,8 +102,8 @@ func (r *Receiver) serve(ctx context.Context, q wire.Request, heard *requests) (
 }
 
 // stage catches up beside what is served, by the packs that the publisher names, and has the
-// programs of stage.d look at what came. It is believed as it is: who may log in as the owner of the
-// tree may write all of it.
+// programs of stage.d look at what came. It is believed as it is: who may log in as the owner of
+// the tree may write all of it.
 func (r *Receiver) stage(ctx context.Context, v *release.Volume, q wire.Request) (any, error) {
 	wanted, err := r.wanted(q)
 	if err == nil {

@@ -144,8 +144,8 @@ func (v *Volume) mark(n int64, id string) error {
 	return v.writeStamp(markName, n, id)
 }
 
-// MarkDrained says, on disk, that the programs of activate.d have to run for whatever is current, as
-// those of drain.d are about to.
+// MarkDrained says, on disk, that the programs of activate.d have to run for whatever is current,
+// as those of drain.d are about to.
 func (v *Volume) MarkDrained(ctx context.Context) error {
 	return v.locked(ctx, func() error {
 		err := v.replaceFile(markName, stateMode, func(file *os.File) error {
