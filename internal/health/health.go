@@ -1,8 +1,8 @@
 // Package health says which members of the groups are healthy, and why the others are not: by Auto
 // Scaling's word, or by that of the load balancers' target groups. A rollout goes on by it.
 //
-// What cannot be asked is an error, and what nobody says is unhealthy: a member is healthy only when
-// each one that knows has said so.
+// What cannot be asked is an error, and what nobody says is unhealthy: a member is healthy only
+// when each one that knows has said so.
 package health
 
 import (
@@ -62,8 +62,8 @@ type Checker struct {
 
 // Look returns, by instance id, why members are not healthy; those that are are not in it. After an
 // error nothing is known of any of them. A member in Standby is not healthy: its operator has taken
-// the traffic from it, so nothing is known of the release on it. Nor is one that is on its way in or
-// out. It takes half a minute at most.
+// the traffic from it, so nothing is known of the release on it. Nor is one that is on its way in
+// or out. It takes half a minute at most.
 func (c Checker) Look(ctx context.Context, members []fleet.Member) (map[string]string, error) {
 	if c.Kind == Programs || len(members) == 0 {
 		return nil, nil

@@ -81,8 +81,8 @@ func actions() map[string]action {
 	}
 }
 
-// EC2Handler serves EC2, Auto Scaling, Elastic Load Balancing and STS on one endpoint, told apart by
-// the service that the signature is for: what AWS_ENDPOINT_URL names.
+// EC2Handler serves EC2, Auto Scaling, Elastic Load Balancing and STS on one endpoint, told apart
+// by the service that the signature is for: what AWS_ENDPOINT_URL names.
 func (a *Account) EC2Handler() http.Handler { return http.HandlerFunc(a.serveQuery) }
 
 func (a *Account) serveQuery(w http.ResponseWriter, r *http.Request) {

@@ -9,7 +9,8 @@ import (
 // The services of one endpoint speak two dialects. EC2:
 // <ActionResponse><requestId/>…fields…</ActionResponse>, lists are <item>s (EC2 developer guide,
 // "EC2 Query API: responses"). Auto Scaling,
-// Elastic Load Balancing and STS: <ActionResponse><ActionResult>…</ActionResult><ResponseMetadata/></ActionResponse>, lists are
+// Elastic Load Balancing and STS:
+// <ActionResponse><ActionResult>…</ActionResult><ResponseMetadata/></ActionResponse>, lists are
 // <member>s.
 
 // meta is embedded in every answer of EC2.
