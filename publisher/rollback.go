@@ -66,8 +66,8 @@ publish that rolled back by itself (publish --rollback).`,
 	return cmd
 }
 
-// endsRollout: while a rollout is open, back is its stable release. That needs no release volume and
-// waits for nobody.
+// endsRollout: while a rollout is open, back is its stable release. That needs no release volume
+// and waits for nobody.
 func (p *parts) endsRollout(ctx context.Context, j job) bool {
 	current, err := p.store.Read(ctx)
 	return err == nil && current.Rollout != nil && (j.ifGeneration == nil || *j.ifGeneration == current.Generation)

@@ -57,8 +57,8 @@ func (e Edge) Check() error {
 	return nil
 }
 
-// Committed returns the releases that were committed, the latest first, as far as the packs that the
-// pointer lists tell; none: it lists none. Each leads to what was about to be committed then.
+// Committed returns the releases that were committed, the latest first, as far as the packs that
+// the pointer lists tell; none: it lists none. Each leads to what was about to be committed then.
 func (p Pointer) Committed() (ids []string) {
 	if len(p.Edges) == 0 {
 		return nil

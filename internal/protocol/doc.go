@@ -38,12 +38,12 @@
 //
 // A pointer may give another release to some of the members. What is said above of the generation
 // holds of each one's own target: an agent reports, reads again and compares its target, so whoever
-// looks at the members after a write of the pointer sees them all on it, or sees those that are not.
-// The driver here is a model: it writes the pointer, by the real rules of a write, and looks until
-// all who have reported are on their targets. Beside boots, reboots, followers, a second driver and
-// its own end: no machine is on a side that the pointer never gave it; while the pointer is as it
-// was when a driver saw all on their targets, no machine that serves is off its own; and in the end
-// nobody is above what is given to it, as no fence would let it back.
+// looks at the members after a write of the pointer sees them all on it, or sees those that are
+// not. The driver here is a model: it writes the pointer, by the real rules of a write, and looks
+// until all who have reported are on their targets. Beside boots, reboots, followers, a second
+// driver and its own end: no machine is on a side that the pointer never gave it; while the pointer
+// is as it was when a driver saw all on their targets, no machine that serves is off its own; and
+// in the end nobody is above what is given to it, as no fence would let it back.
 //
 // # Two verbs on one release volume
 //
@@ -55,10 +55,10 @@
 // # What is assumed of a listing
 //
 // Little. It has to show a member as it was less than `settle` ago or later, and it has to show
-// those that had reported by then, as lists of S3 do (package report). One that has not reported may be missing: Auto Scaling knows an
-// instance from its launch on, but nobody promises when its answers do. (If a listing were exact,
-// P5 alone would do: it waits for each member that boots. The re-read is what makes late listings
-// harmless, and the pause between the two listings is for those that lag.) An instance that joins
-// the group later without an `up` (attached by hand, or resumed from a warm pool in its sleep) is
-// outside of this proof.
+// those that had reported by then, as lists of S3 do (package report). One that has not reported
+// may be missing: Auto Scaling knows an instance from its launch on, but nobody promises when its
+// answers do. (If a listing were exact, P5 alone would do: it waits for each member that boots. The
+// re-read is what makes late listings harmless, and the pause between the two listings is for those
+// that lag.) An instance that joins the group later without an `up` (attached by hand, or resumed
+// from a warm pool in its sleep) is outside of this proof.
 package protocol

@@ -45,8 +45,8 @@ func theRollout() *pointer.Rollout {
 	return &pointer.Rollout{Held: pointer.Held{Generation: rolled, Release: "r3", Digest: "d3"}, Steps: []pointer.Step{{Members: 1}, {Percent: 100}}}
 }
 
-// sides: no machine is on a side that the pointer never gave it, and none is on another one than its
-// own while a driver counts on it.
+// sides: no machine is on a side that the pointer never gave it, and none is on another one than
+// its own while a driver counts on it.
 func (w *world) sides(b *box, say func(string, ...any)) {
 	is := b.mounted.image
 	if w.rolls && !slices.Contains(w.given[b.id], is) {
@@ -65,8 +65,8 @@ func (w *world) stranded(b *box) string {
 	return ""
 }
 
-// driver is a model of who drives a rollout: each of its steps is a write of the pointer, and a look
-// at the members that waits until all who have reported are on their own target.
+// driver is a model of who drives a rollout: each of its steps is a write of the pointer, and a
+// look at the members that waits until all who have reported are on their own target.
 type driver struct {
 	*desk
 	had pointer.Pointer
