@@ -47,6 +47,8 @@ func (p *parts) doctorChecks() []doctor.Check {
 		check("right to delete snapshots", []string{checkAccount, "pointer"}, p.tryDeleteSnapshot),
 		check(checkMembers, []string{checkAccount}, m.list),
 		check("rights on members' volumes", []string{checkAccount, checkMembers}, m.rights),
+		check("health of the members", []string{checkAccount, checkMembers}, m.health),
+		check("instance refresh", []string{checkAccount, checkMembers}, m.refreshes),
 	)
 	if !follows(p.values) {
 		all = append(all, check("ssh to the members", []string{checkAccount, checkKey, checkMembers}, m.ssh))

@@ -58,6 +58,27 @@ func TestGroup(t *testing.T) {
 	}
 }
 
+// TestEveryWordOfAutoScaling: only Healthy and InService is healthy.
+func TestEveryWordOfAutoScaling(t *testing.T) {
+	for state, want := range map[[2]string]string{
+		{"InService", "Healthy"}:           "",
+		{"InService", "Unhealthy"}:         "Unhealthy in the group web",
+		{"InService", ""}:                  "of unknown health in the group web",
+		{"Pending:Wait", "Healthy"}:        "Pending:Wait in the group web, not InService",
+		{"Terminating", "Healthy"}:         "Terminating in the group web, not InService",
+		{"ReplacingRootVolume", "Healthy"}: "ReplacingRootVolume in the group web, not InService",
+	} {
+		c := answers(t, health.Group, func(_ string, w http.ResponseWriter) {
+			page := groupPage("web", "", "i-1")
+			page = strings.Replace(page, "<HealthStatus>Healthy", "<HealthStatus>"+state[1], 1)
+			io.WriteString(w, strings.Replace(page, "<LifecycleState>InService", "<LifecycleState>"+state[0], 1))
+		})
+		if got := look(t, c, []fleet.Member{{InstanceID: "i-1", Group: "web"}})["i-1"]; got != want {
+			t.Errorf("%v: %q, want %q", state, got, want)
+		}
+	}
+}
+
 func TestTargetGroups(t *testing.T) {
 	a := newAccount(t, nil)
 	old, fresh, other := a.targetGroup("old"), a.targetGroup("new"), a.targetGroup("other")

@@ -282,6 +282,24 @@ func TestAutoScalingRegistersAndDrains(t *testing.T) {
 	})
 }
 
+// An idle member goes when the load balancer knows that it goes, or when the delay is over.
+func TestDrainingTakesUntilTheLoadBalancerKnows(t *testing.T) {
+	n := &network{}
+	n.status(200)
+	for delay, want := range map[time.Duration]time.Duration{time.Minute: 3 * time.Second, time.Second: time.Second} {
+		inLab(t, Options{Dial: n.dial, Latency: LatencyTable{Routing: 3 * time.Second}}, func(l *lab) {
+			arn := l.targetGroup(TargetGroupSpec{Name: "web", DeregistrationDelay: delay})
+			l.ok(l.CreateGroup(GroupSpec{Name: "web", Max: 1, Desired: 1, Traffic: Traffic{Sources: []string{arn}}}))
+			l.settles(map[string]int{"InService": 1})
+			l.turns(arn, l.Groups()[0].Members[0].InstanceID, "healthy")
+			start := time.Now()
+			l.ok(l.SetDesired("web", 0))
+			l.settles(map[string]int{})
+			between(t, "draining", time.Since(start), want, want+time.Second/2)
+		})
+	}
+}
+
 func TestUnhealthyMembersAreReplaced(t *testing.T) {
 	n := &network{}
 	n.status(200)
