@@ -103,11 +103,11 @@ func (p Programs) serve(ctx context.Context, v *release.Volume, id string, n int
 	if err := d.Run(ctx); err != nil {
 		return fmt.Errorf("run %s: %w", d.Path, err)
 	}
-	return p.awaitReady(ctx, p.dir(ReadyFolder, env...), func() error { return stillCurrent(v, id) })
+	return p.awaitReady(ctx, p.dir(ReadyFolder, env...), func() error { return stillDue(v, id) })
 }
 
-// awaitReady runs all programs of a directory until all have succeeded in one round. It does not
-// wait for what is not current any more.
+// awaitReady runs all programs of a directory until all have succeeded in one round, or until still
+// has an error.
 func (p Programs) awaitReady(ctx context.Context, d hook.Dir, still func() error) error {
 	limited, cancel := context.WithTimeout(ctx, p.Ready)
 	defer cancel()
@@ -134,10 +134,20 @@ func (p Programs) awaitReady(ctx context.Context, d hook.Dir, still func() error
 	return fmt.Errorf("run %s for %v: %w", d.Path, p.Ready, &last)
 }
 
-func stillCurrent(v *release.Volume, id string) error {
+// stillDue is an error when nobody has to wait any more for a release to serve: another one is
+// current, or its programs wait for these. An application that does not come up must not keep the
+// way back waiting.
+func stillDue(v *release.Volume, id string) error {
 	current, err := v.Current()
 	if err == nil && current != id {
 		err = fmt.Errorf("%w: release %s is current, not %s", release.ErrFenced, current, id)
+	}
+	if err != nil {
+		return Fenced(err)
+	}
+	awaited, err := v.ProgramsAwaited()
+	if awaited {
+		err = fmt.Errorf("%w, or about to be: its programs wait for those of release %s", release.ErrFenced, id)
 	}
 	return Fenced(err)
 }

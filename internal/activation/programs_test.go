@@ -339,3 +339,28 @@ func TestStageRefuses(t *testing.T) {
 		t.Errorf("it ran %s", got)
 	}
 }
+
+// An application that does not come up does not keep the way back waiting, where drain.d waits for
+// its programs.
+func TestReadyGivesWayToADrain(t *testing.T) {
+	r := newRig(t, DrainFolder, ActivateFolder)
+	r.Ready = time.Hour
+	r.program(ReadyFolder, "10-http", `test "$(cat $EBS_RELEASE_PATH/file)" = one || exit 7`)
+	ended := make(chan error, 1)
+	go func() { ended <- Run(t.Context(), r.v, r.Programs, r.two) }()
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if data, err := os.ReadFile(r.did); err == nil && strings.Contains(string(data), "ready") {
+			break
+		} else if time.Now().After(end) {
+			t.Fatal("ready.d did not run")
+		}
+	}
+	r.one.Generation = 3
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	r.must(Run(ctx, r.v, r.Programs, r.one))
+	r.want(r.one, true)
+	if err := <-ended; exit.Code(err) != exit.Conflict {
+		t.Errorf("%v", err)
+	}
+}

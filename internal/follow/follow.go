@@ -53,6 +53,7 @@ type Follower struct {
 	owed     bool          // programs may have to run for what is current, whatever the pointer says
 	staged   flipTo        // what stage.d let through
 	drained  flipTo        // what drain.d has run for, since programs ran
+	left     bool          // programs may still run that nobody waits for any more
 	state    status.Follow
 	written  status.Follow
 	said     map[string]bool // causes of trouble that are in the log, since all was well
@@ -91,7 +92,8 @@ type Member interface {
 	// whether there are any: then RunPrograms has to follow, also after an error.
 	Drain(ctx context.Context, p pointer.Pointer) (drained bool, err error)
 	// RunPrograms runs the programs for what is active on the volume, which leave the mark, and
-	// returns when they have ended.
+	// returns when they have ended, or ctx has; then they go on. Those that run already are waited
+	// for.
 	RunPrograms(ctx context.Context) error
 	// Report tells the publisher.
 	Report(ctx context.Context, r status.Reported) error

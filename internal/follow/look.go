@@ -49,7 +49,7 @@ func (f *Follower) look(ctx context.Context) (pause time.Duration, err error) {
 		f.failures++
 		next = backoff(f.Interval, f.failures)
 	}
-	if _, waits := errors.AsType[waiting](f.err); waits {
+	if _, waits := errors.AsType[waiting](f.err); waits || errors.Is(f.err, errMoved) {
 		next = 0
 	}
 	f.due = time.Now().Add(next - next/10) // looks are a little less than an interval apart
@@ -202,6 +202,9 @@ func (f *Follower) bring(ctx context.Context, v *release.Volume, id string, p ta
 	if ctx.Err() != nil { // that they were left alone says nothing of them
 		return ctx.Err()
 	}
+	if errors.Is(failed, errMoved) { // nor does this
+		return failed
+	}
 	if err := f.report(ctx, v, id, p.Pointer); err != nil {
 		return errors.Join(failed, err)
 	}
@@ -281,6 +284,9 @@ func (f *Follower) settle(ctx context.Context, err error) error {
 	defer func() { _ = v.Close() }()
 	if failed := f.runPrograms(ctx, v); failed != nil {
 		f.owed = true
+		if errors.Is(failed, errMoved) { // the next look goes there
+			f.due = time.Time{}
+		}
 		return advice.Errorf("%w; and %w", err, failed)
 	}
 	return err
@@ -295,7 +301,9 @@ func (f *Follower) runPrograms(ctx context.Context, v *release.Volume) error {
 		if err != nil || done {
 			return err
 		}
-		if err := f.Member.RunPrograms(ctx); err != nil {
+		left := f.left
+		err = f.whileItStays(ctx, f.Member.RunPrograms)
+		if err != nil && (!left || ctx.Err() != nil || errors.Is(err, errMoved)) {
 			return fmt.Errorf("programs: %w", err)
 		}
 	}
@@ -303,6 +311,30 @@ func (f *Follower) runPrograms(ctx context.Context, v *release.Volume) error {
 		return err
 	}
 	return advice.Try(errors.New("programs of activate.d: they ended well, and left no mark"), "journalctl -u ebs-release-activate")
+}
+
+// whileItStays waits for programs, but not beyond the pointer's next move: they may wait for an
+// application that does not come up, and what is published to replace it must not.
+func (f *Follower) whileItStays(ctx context.Context, run func(context.Context) error) error {
+	waits, leave := context.WithCancel(ctx)
+	defer leave()
+	ended := make(chan error, 1)
+	go func() { ended <- run(waits) }()
+	looks := time.NewTicker(f.Interval)
+	defer looks.Stop()
+	for {
+		select {
+		case err := <-ended:
+			f.left = false
+			return err
+		case <-looks.C:
+		}
+		if moved, err := f.ask(ctx); err == nil && moved {
+			leave()
+			f.left = <-ended != nil
+			return errMoved
+		}
+	}
 }
 
 // report follows from the mark alone.

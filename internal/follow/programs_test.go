@@ -168,3 +168,80 @@ func TestNobodyStaysDrained(t *testing.T) {
 		}
 	}
 }
+
+// An application that does not come up keeps its member from nothing: neither from another release,
+// nor from going back, and nobody is told that a program failed.
+func TestProgramsThatNeverEnd(t *testing.T) {
+	for name, n := range map[string]int{"another release": 3, "back": 1} {
+		for _, drains := range []bool{false, true} {
+			w := newWorld(t, 3)
+			w.follow(t, w.follower(), func() {
+				w.pass(longest)
+				joined := false
+				w.program = func(ctx context.Context) error {
+					if w.holds().release == w.releases[1].ID {
+						joined = true
+						<-ctx.Done()
+						return ctx.Err()
+					}
+					if joined { // the unit was about to end, and says of what was before
+						joined = false
+						return errors.New("a newer generation is active")
+					}
+					return nil
+				}
+				if drains {
+					w.drain = func(pointer.Pointer) error { return nil }
+				}
+				w.say(w.names(2, 2))
+				w.pass(time.Hour)
+				if is := w.holds(); is.generation != 2 || is.done || w.ran != 1 {
+					t.Errorf("it is %+v after %d runs", is, w.ran)
+				}
+				w.say(w.names(3, n))
+				w.pass(2 * longest)
+				w.on(3, n)
+				if w.told.Trouble != "" || w.isDrained() {
+					t.Errorf("told %+v", w.told)
+				}
+			})
+			for _, r := range w.reports {
+				if !r.Ready {
+					t.Errorf("%s: it reported %+v", name, r)
+				}
+			}
+		}
+	}
+}
+
+// What the pointer says meanwhile may be the same for this member: the programs go on, and are
+// waited for.
+func TestAPointerThatMovesDuringThePrograms(t *testing.T) {
+	w := newWorld(t, 2)
+	w.follow(t, w.follower(), func() {
+		w.pass(longest)
+		end := time.Now().Add(3 * time.Minute)
+		w.program = func(ctx context.Context) error { // as a unit that runs already
+			select {
+			case <-time.After(time.Until(end)):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		for revision := range int64(5) {
+			p := w.names(2, 2)
+			p.Revision = revision
+			w.say(p)
+			w.pass(30 * time.Second)
+			if is := w.holds(); is.generation != 2 || is.done {
+				t.Errorf("it is %+v", is)
+			}
+		}
+		w.pass(time.Minute)
+		w.on(2, 2)
+		if w.told.Trouble != "" || len(w.reports) != 1 {
+			t.Errorf("told %+v, reports %v", w.told, w.reports)
+		}
+	})
+}

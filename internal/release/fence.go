@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"ebs-release/internal/advice"
+	"ebs-release/internal/flock"
 	"ebs-release/internal/generation"
 	"ebs-release/internal/manifest"
 
@@ -31,6 +32,7 @@ const (
 	drainedMark  = "drained\n"
 	maxFence     = 4096                         // bytes of one of them
 	programsLock = stateDir + "/activated.lock" // flock: the programs of one activation at a time
+	programsNext = stateDir + "/activated.next" // flock: of who waits for that one
 )
 
 // errStamp: the file is there, and what is in it cannot be a stamp.
@@ -178,17 +180,48 @@ func (v *Volume) Drained() (bool, error) {
 // until unlock. It is not the lock of the volume: programs may take minutes, and a newer release is
 // activated meanwhile all the same.
 func (v *Volume) LockPrograms(ctx context.Context) (unlock func(), err error) {
-	file, err := v.openRegular(programsLock, unix.O_RDONLY|unix.O_CREAT, 0o600, maxFence)
+	next, err := v.openLock(programsNext)
 	if err != nil {
-		return nil, fmt.Errorf("lock the programs of %s: %w", v.path, err)
+		return nil, err
 	}
-	if who, err := v.owner(); err != nil || who != asIs && file.Chown(who.uid, who.gid) != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s/%s: it cannot be given to the owner of the tree", v.path, programsLock), err, file.Close())
+	defer func() { _ = next.Close() }()
+	if err := v.flock(ctx, next, programsNext); err != nil {
+		return nil, err
+	}
+	file, err := v.openLock(programsLock)
+	if err != nil {
+		return nil, err
 	}
 	if err := v.flock(ctx, file, programsLock); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return func() { _ = file.Close() }, nil
+}
+
+// ProgramsAwaited says whether another process waits in LockPrograms.
+func (v *Volume) ProgramsAwaited() (bool, error) {
+	next, err := v.openLock(programsNext)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = next.Close() }()
+	err = flock.Try(next)
+	if errors.Is(err, flock.ErrHeld) {
+		return true, nil
+	}
+	return false, err
+}
+
+// openLock opens a file that is there for its lock alone.
+func (v *Volume) openLock(name string) (*os.File, error) {
+	file, err := v.openRegular(name, unix.O_RDONLY|unix.O_CREAT, 0o600, maxFence)
+	if err != nil {
+		return nil, fmt.Errorf("lock the programs of %s: %w", v.path, err)
+	}
+	if who, err := v.owner(); err != nil || who != asIs && file.Chown(who.uid, who.gid) != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s/%s: it cannot be given to the owner of the tree", v.path, name), err, file.Close())
+	}
+	return file, nil
 }
 
 // Raise raises the fence for a release that is current here already. Nothing changes for the

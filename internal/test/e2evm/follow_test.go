@@ -61,7 +61,17 @@ systemctl enable --now `+follow)
 
 	r.reboot(m)
 	r.ready(m, "six")
+	r.on(m, `cd /etc/ebs-release
+printf '#!/bin/sh\necho $(id -un) $EBS_RELEASE_GENERATION $(grep NoNewPrivs /proc/self/status) $(basename $(cut -d: -f3- /proc/self/cgroup)) >> /tmp/before\n' > stage.d/10-look
+cp stage.d/10-look drain.d/10-look; chmod 755 stage.d/10-look drain.d/10-look`)
 	r.publish("seven", reach...)
+	want := ""
+	for _, folder := range []string{"stage.d", "drain.d"} {
+		want += fmt.Sprintf("%s 7 NoNewPrivs: 0 ebs-release-before@%s:7:%s.service\n", lab.SSHUser, folder, r.on(m, "basename $(readlink /release/current)"))
+	}
+	if got := r.on(m, "cat /tmp/before"); strings.TrimSpace(got) != strings.TrimSpace(want) {
+		t.Errorf("before the flip ran\n%s\nwant\n%s", got, want)
+	}
 	if got := r.on(m, "cat /release/current/version"); got != "seven" {
 		t.Errorf("after a reboot it serves %s", got)
 	}
