@@ -12,10 +12,12 @@ func (d *driver) gate(ctx context.Context) error {
 
 // green asks the watch once more: a short step may be over before it was asked at all.
 func (d *driver) green(ctx context.Context) error {
-	if d.watch != nil { // that answer may be about the time before
-		err := <-d.watch
-		if d.watch = nil; err != nil {
-			return d.red(ctx, err)
+	for gap := firstGap; d.watch != nil; gap = min(gap*3/2, longestGap) { // that answer may be about the time before
+		if err := sleep(ctx, gap); err != nil {
+			return err
+		}
+		if _, err := d.look(ctx); err != nil { // it takes the answer
+			return err
 		}
 	}
 	return d.ask(ctx, "watch", RolloutWatch, d.rollout().Terms.Watch)

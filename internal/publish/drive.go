@@ -146,7 +146,7 @@ func (d *driver) raise(ctx context.Context, to int, s scene) error {
 	var who []pointer.Instance
 	d.members.mu.Lock()
 	for _, m := range d.members.all {
-		if d.counts(m) {
+		if m.counted {
 			who = append(who, instanceOf(m.Member))
 		}
 	}

@@ -37,14 +37,6 @@ func (s scene) holds(want int) bool {
 	return !s.known || s.good > 0 && s.good+len(s.bad) >= min(want, s.total)
 }
 
-// counts says whether a member is there for the step: members.mu is held.
-func (d *driver) counts(m *member) bool {
-	if m.gone || isLeaving(m.LifecycleState) || isStandby(m.LifecycleState) {
-		return false
-	}
-	return !m.seen.After(d.stepped) || d.was[m.InstanceID] || m.standing() != StandsBooting
-}
-
 // look is one look at everything: whose rollout it is, where the members are (and they are brought
 // to their sides), who is healthy, what the watch says. An error ends the step.
 func (d *driver) look(ctx context.Context) (s scene, err error) {
@@ -113,6 +105,7 @@ func (d *driver) judge(reasons map[string]string, known bool) (s scene) {
 	d.members.mu.Lock()
 	defer d.members.mu.Unlock()
 	for id, m := range d.members.all {
+		m.counted = false
 		if m.gone || isLeaving(m.LifecycleState) || isStandby(m.LifecycleState) {
 			continue
 		}
@@ -120,18 +113,21 @@ func (d *driver) judge(reasons map[string]string, known bool) (s scene) {
 		m.unhealthy = reason != ""
 		in := ro.Includes(instanceOf(m.Member))
 		if !in {
-			if d.counts(m) {
+			serves := reason == "" && stands != StandsBooting && stands != StandsHookFailed
+			if m.counted = serves || !d.launched(m); m.counted {
+				m.met = true
 				s.total++
 			}
-			if reason != "" || stands == StandsHookFailed || stands == StandsBooting && m.LifecycleState == inService {
+			if m.counted && !serves && (stands != StandsBooting || m.LifecycleState == inService) {
 				s.away++
 			}
 			continue
 		}
 		why, verdict := d.verdict(m, stands, reason, now)
-		if verdict != isGood && m.seen.After(d.stepped) && stands != StandsHookFailed && !d.was[id] {
-			continue // it launched during the step, and counts when it is there
+		if verdict != isGood && stands != StandsHookFailed && d.launched(m) {
+			continue // it counts when it is there
 		}
+		m.counted, m.met = true, true
 		s.total++
 		s.in++
 		switch verdict {
@@ -148,6 +144,10 @@ func (d *driver) judge(reasons map[string]string, known bool) (s scene) {
 	slices.Sort(s.bad)
 	return s
 }
+
+// launched says that a member came during the step, and that nobody has counted on it yet: the
+// step does not wait for it.
+func (d *driver) launched(m *member) bool { return m.seen.After(d.stepped) && !m.met }
 
 // isStandby: an operator has taken the traffic from it, so it says nothing about a release, and is
 // missed by nobody.

@@ -54,6 +54,8 @@ type member struct {
 	follows      bool      // nobody dials it
 	seen         time.Time // in a listing, for the first time
 	unhealthy    bool      // as last asked, during a rollout
+	counted      bool      // it counts for the step, as last looked at
+	met          bool      // it has counted for one
 	slot         func()    // gives its slot back; nil when it has none. Used as session is
 }
 

@@ -111,6 +111,10 @@ func (r *run) rolls() bool {
 	return len(r.Settings.Steps) > 0 && r.before.Generation > 0 && r.next.Digest != r.before.Digest
 }
 
+// healthyPrograms in Terms.Healthy: who is on the release is healthy, as its programs have
+// succeeded. Any other word comes from somebody who looks now and then.
+const healthyPrograms = "programs"
+
 // mayRoll is P0's: a rollout does not begin without members to try the release on, nor while its
 // watch is red.
 func (r *run) mayRoll(ctx context.Context) error {
@@ -120,6 +124,10 @@ func (r *run) mayRoll(ctx context.Context) error {
 	if len(r.members.having(append(slices.Clone(openStandings), StandsCurrent, StandsAhead)...)) == 0 {
 		return advice.Try(errors.New("no member is ready, so there is nobody to try a step of the rollout on"),
 			"ebs-release publish --steps '', which gives the release to whatever launches, at once")
+	}
+	if terms := r.Settings.Terms; terms.Healthy != "" && terms.Healthy != healthyPrograms && terms.Bake == 0 {
+		return advice.Try(fmt.Errorf("healthy is %s, whose word is from before the flip until its checks have noticed, and there is no bake",
+			terms.Healthy), "a bake longer than health checks take to fail: --bake 2m")
 	}
 	if r.Health != nil {
 		if err := r.Health.Idle(ctx); err != nil {
@@ -341,8 +349,8 @@ func (r *run) write(ctx context.Context, change func(*pointer.Pointer)) error {
 	}
 }
 
-// about is an event of the rollout that a pointer carries.
-func (r *run) about(event string, p pointer.Pointer) RolloutEvent {
+// EventOf is an event of the rollout that a pointer carries, without the members.
+func EventOf(event string, p pointer.Pointer) RolloutEvent {
 	e := RolloutEvent{
 		Schema: 1, Event: event, Generation: p.Generation, Release: p.Release, Digest: p.Digest, By: p.By, Message: p.Message,
 		Stable: pointer.Held{Generation: p.Generation, Release: p.Release, Digest: p.Digest}, Instances: []string{},
@@ -353,6 +361,15 @@ func (r *run) about(event string, p pointer.Pointer) RolloutEvent {
 	}
 	e.Generation, e.Release, e.Digest, e.By, e.Message = ro.Generation, ro.Release, ro.Digest, ro.By, ro.Message
 	e.Step, e.Steps, e.Share = ro.Step+1, len(ro.Steps), ro.Steps[ro.Step].String()
+	return e
+}
+
+// about is an event of the rollout that a pointer carries.
+func (r *run) about(event string, p pointer.Pointer) RolloutEvent {
+	e, ro := EventOf(event, p), p.Rollout
+	if ro == nil {
+		return e
+	}
 	r.members.mu.Lock()
 	defer r.members.mu.Unlock()
 	for id, m := range r.members.all {

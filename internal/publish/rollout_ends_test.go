@@ -89,6 +89,32 @@ func TestInterruptedRolloutIsTakenUp(t *testing.T) {
 	tr.everybodyIsOn(t, 2, "r2")
 }
 
+// Who takes a rollout up and is interrupted at once gives it back.
+func TestInterruptedResume(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.terms = pointer.Terms{Gate: "gate", NoRollback: true}
+	tr.answer = func(string, publish.RolloutEvent) error { return errors.New("no") }
+	if _, code, err := tr.do(t, source); code != exit.Paused {
+		t.Fatal(err)
+	}
+	tr.answer = nil
+	tr.hook = func(call string) error {
+		if call == "list" {
+			tr.interrupt()
+			return context.Canceled
+		}
+		return nil
+	}
+	if _, code, err := tr.do(t, resume); code != exit.Interrupted || !strings.Contains(err.Error(), "stays at step 1 of 2") {
+		t.Errorf("code %d, %v", code, err)
+	}
+	tr.hook = nil
+	if _, code, err := tr.do(t, resume); code != 0 {
+		t.Error(err)
+	}
+	tr.everybodyIsOn(t, 2, "r2")
+}
+
 // While a driver has written in time nobody takes its place by mistake; when it has not, anybody.
 func TestLease(t *testing.T) {
 	tr := newTrial("1", "a", "b", "c")
@@ -276,6 +302,52 @@ func TestMembersLaunchDuringARollout(t *testing.T) {
 	o, code, err := tr.do(t, source)
 	if code != 0 || o.Total < 6 {
 		t.Fatalf("code %d, %v, %+v", code, err, o)
+	}
+	tr.everybodyIsOn(t, 2, "r2")
+}
+
+// Many that launch with the release, and are not healthy for a while, neither hold a step up nor
+// make the driver ask without a pause.
+func TestManyLaunchDuringAStep(t *testing.T) {
+	tr := newTrial("1,50%", "a", "b", "c", "d", "e", "f")
+	tr.terms.AtOnce = 1
+	var until time.Time
+	ready := map[string]time.Time{} // a member is healthy a while after it flipped
+	tr.reasons = func() map[string]string {
+		sick := map[string]string{}
+		for id, b := range tr.boxes {
+			if b.Release == "r2" && ready[id].IsZero() {
+				ready[id] = time.Now().Add(20 * time.Second)
+			}
+			if strings.HasPrefix(id, "new") && time.Now().Before(until) || time.Now().Before(ready[id]) {
+				sick[id] = "initial"
+			}
+		}
+		return sick
+	}
+	tr.onEvent = func(e publish.RolloutEvent) {
+		if e.Event == publish.RolloutPassed && e.Step == 2 {
+			given := slices.DeleteFunc(slices.Clone(e.Instances), func(id string) bool { return len(id) > 1 })
+			if len(given) != 3 {
+				t.Errorf("of six that were there, %v were given it", given)
+			}
+		}
+		if e.Event != publish.RolloutStep || e.Step != 2 {
+			return
+		}
+		go func() {
+			time.Sleep(100 * time.Millisecond)
+			tr.mu.Lock()
+			defer tr.mu.Unlock()
+			until = time.Now().Add(5 * time.Minute)
+			for i := range 20 {
+				tr.launch(fmt.Sprintf("new%d", i), 1).AvailabilityZone = []string{"a", "b", "c"}[i%3]
+			}
+		}()
+	}
+	_, code, err := tr.do(t, source)
+	if code != 0 || tr.listings > 300 {
+		t.Errorf("code %d, %v, after %d listings", code, err, tr.listings)
 	}
 	tr.everybodyIsOn(t, 2, "r2")
 }

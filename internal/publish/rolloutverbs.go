@@ -124,8 +124,8 @@ func (r *run) takeOver(ctx context.Context, force bool) error {
 		return err
 	}
 	r.drives(is)
-	if err := r.members.list(ctx, is); err != nil {
-		return err
+	if err := r.members.list(ctx, is); err != nil { // the driver looks again; and what it has, it gives back
+		r.say(Event{Kind: KindWarning, Text: err.Error()})
 	}
 	r.tellRollout(RolloutResumed, "")
 	return nil
