@@ -25,6 +25,7 @@ func lifeUnderSystemd(t *testing.T, tree tree, v1, v2 map[string]string) {
 	c.is(t, "ebs-release-follow.service", "disabled", "inactive")
 	c.is(t, "ebs-release-serve.socket", "disabled", "inactive")
 	c.is(t, "ebs-release-gc.timer", "disabled", "inactive")
+	c.is(t, "ebs-release-rollout.timer", "disabled", "inactive")
 
 	write(t, tree.path("var/lib/ebs-release/pointer/release.json"), "{\"schema\":1}\n")
 	c.run(t, "systemctl", "enable", "--now", "ebs-release-serve.socket")

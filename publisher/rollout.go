@@ -169,9 +169,23 @@ and ends with exit code 8. Members stay on their sides, also those that boot.`,
 				if err != nil {
 					return changed{}, err
 				}
+				p.tellPaused(ctx, is)
 				return changed{is, publish.SayRollout(is, time.Now())}, nil
 			})
 		},
+	}
+}
+
+// tellPaused runs rollout.d: whoever drives only sees that it is paused.
+func (p *program) tellPaused(ctx context.Context, is pointer.Pointer) {
+	values, err := p.settings()
+	if err == nil {
+		about := publish.EventOf(publish.RolloutPaused, is)
+		about.Reason = is.Rollout.Paused
+		err = asks{values.Duration("hook-timeout"), rolloutFolder}.Tell(ctx, about)
+	}
+	if err != nil {
+		fmt.Fprintf(p.stderr, "warning: %s\n", words.OneLine(err))
 	}
 }
 
