@@ -22,7 +22,7 @@ func TestVMFollows(t *testing.T) {
 	if got := r.on(m, "systemctl is-enabled "+follow+" || true; systemctl is-active "+follow+" || true"); got != "disabled\ninactive" {
 		t.Errorf("without a word of the operator it is %s", got)
 	}
-	r.on(m, `install -d /etc/ebs-release/activate.d; echo 'follow-interval = "2s"' >> /etc/ebs-release/agent.toml
+	r.on(m, `install -d /etc/ebs-release/activate.d; printf 'follow-interval = "2s"\nkeep = 3\n' >> /etc/ebs-release/agent.toml
 printf '#!/bin/sh\necho $(id -un) $EBS_RELEASE_GENERATION $(grep NoNewPrivs /proc/self/status) $(basename $(cut -d: -f3 /proc/self/cgroup)) >> /tmp/ran
 test ! -e /run/fail\n' > /etc/ebs-release/activate.d/50-reload; chmod 755 /etc/ebs-release/activate.d/50-reload
 systemctl enable --now `+follow)
