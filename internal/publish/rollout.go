@@ -126,8 +126,8 @@ func (r *run) mayRoll(ctx context.Context) error {
 			"ebs-release publish --steps '', which gives the release to whatever launches, at once")
 	}
 	if terms := r.Settings.Terms; terms.Healthy != "" && terms.Healthy != healthyPrograms && terms.Bake == 0 {
-		return advice.Try(fmt.Errorf("healthy is %s, whose word is from before the flip until its checks have noticed, and there is no bake",
-			terms.Healthy), "a bake longer than health checks take to fail: --bake 2m")
+		r.say(Event{Kind: KindWarning, Text: fmt.Sprintf("healthy is %s, whose word is from before the flip until its checks have noticed: "+
+			"without a bake a bad release may pass its step, unless drain.d takes each member out of service first", terms.Healthy)})
 	}
 	if r.Health != nil {
 		if err := r.Health.Idle(ctx); err != nil {

@@ -223,6 +223,19 @@ func TestFailuresThatAreAllowed(t *testing.T) {
 	}
 }
 
+func TestOldWordsWantABake(t *testing.T) {
+	for bake, warned := range map[time.Duration]bool{0: true, time.Minute: false} {
+		tr := newTrial("1", "a", "b")
+		tr.terms = pointer.Terms{Healthy: "target-groups", Bake: bake}
+		if _, code, err := tr.do(t, source); code != 0 {
+			t.Fatal(err)
+		}
+		if got := slices.ContainsFunc(tr.events, func(e publish.Event) bool { return strings.Contains(e.Text, "without a bake") }); got != warned {
+			t.Errorf("bake %v: warned %v", bake, got)
+		}
+	}
+}
+
 // The driver writes again in time, however long a step bakes.
 func TestLeaseIsRenewed(t *testing.T) {
 	tr := newTrial("1", "a", "b", "c")

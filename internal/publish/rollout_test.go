@@ -322,7 +322,6 @@ func TestRolloutDoesNotBegin(t *testing.T) {
 		"an instance refresh": {func(tr *trial) {
 			tr.busy, tr.reasons = errors.New("an instance refresh runs"), func() map[string]string { return nil }
 		}, exit.Unchanged, "an instance refresh runs"},
-		"a word that is old, and no bake": {func(tr *trial) { tr.terms.Healthy = "target-groups" }, exit.Unchanged, "there is no bake"},
 		"nobody is ready": {func(tr *trial) {
 			for _, b := range tr.boxes {
 				b.State = "booting"
