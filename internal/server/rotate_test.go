@@ -38,6 +38,10 @@ func TestRotationGoesOnWhereItWasKilled(t *testing.T) {
 	_, i, v := inited(t)
 	k := Keys{i.SigningKey, v}
 	first, _, _ := k.ids(t)
+	held, err := readKeys(k.Path)
+	must(t, err)
+	held[0].since = held[0].since.Add(-time.Hour)
+	must(t, k.writeKeys(os.Rename, held...))
 	began, err := k.Open()
 	must(t, err)
 	old := read(t, k.publicPath())
