@@ -33,8 +33,9 @@ makes the key, in the file signing-key beside the old one: back it up, and copy
 it to the other release servers of the store. From then on both sign, so that
 who knows only the old one goes on, and each publish gives the new one to
 members and snapshots. When all of them have it, --finish drops the old one; it
-refuses, and says who is behind, until then. Whatever is interrupted goes on
-when it is run again.
+refuses, and says who is behind, until then. In a directory store the key of the
+packs is rotated, too: it travels in the packs of new releases. Whatever is
+interrupted goes on when it is run again.
 
 Agents with trusted-keys believe that setting alone, and nobody else can see it.
 Add the new line to it (` + "`ebs-release key show`" + `) before --finish;
@@ -64,7 +65,7 @@ more it makes one more key.`,
 						}
 						return nextCopy, k.keys.Finish(ctx, did)
 					}
-					return nextFinish, k.keys.Rotate(ctx, did)
+					return nextFinish, k.keys.Rotate(ctx, !pointer.InS3(k.place), did)
 				})
 			})
 		},
@@ -143,7 +144,8 @@ func (p *program) nobodyBehind(ctx context.Context, k keyring) error {
 	var members, snapshots []string
 	for _, m := range listed {
 		leaves := publish.View(m, is).Standing == publish.StandsLeaving
-		if !leaves && (server.Behind(is, m.Generation) || !volume.Serves(m.State)) {
+		packs := !pointer.InS3(k.place) && ring.PacksBehind(m.Release)
+		if !leaves && (server.Behind(is, m.Generation) || packs || !volume.Serves(m.State)) {
 			members = append(members, m.InstanceID)
 		}
 	}
@@ -161,7 +163,7 @@ func (p *program) nobodyBehind(ctx context.Context, k keyring) error {
 	}
 	return advice.Try(fmt.Errorf("the new key came with generation %d, and %s and %s have only the old one (%s)",
 		is.KeysSince, words.Count(len(members), "member"), words.Count(len(snapshots), "snapshot"), few(slices.Concat(members, snapshots))),
-		"ebs-release converge, publish and gc, which bring them on; then again")
+		"ebs-release converge, publish a release that is new, and gc; then again")
 }
 
 // few names the first of many.

@@ -21,8 +21,6 @@ import (
 	"ebs-release/internal/release"
 	"ebs-release/internal/store"
 	"ebs-release/internal/words"
-
-	"filippo.io/age"
 )
 
 var (
@@ -251,9 +249,15 @@ func (v *Volume) step(ctx context.Context, e pointer.Edge, s release.Step) (err 
 		return fmt.Errorf("pack %s: %w", e.Pack, err)
 	}
 	defer opened.Close()
-	if got, want := opened.Head, (pack.Head{From: e.From, To: e.To, Release: e.Release}); got != want {
+	keys := opened.Keys
+	if got, want := opened.Head, (pack.Head{From: e.From, To: e.To, Release: e.Release, Keys: keys}); got != want {
 		return fmt.Errorf("pack %s leads from %.12q to %s, the pointer says from %.12q to %s",
 			e.Pack, got.From, got.Release, want.From, want.Release)
+	}
+	if keys != "" { // first: the release is not fetched again
+		if err := v.takePackKeys(ctx, keys); err != nil {
+			return err
+		}
 	}
 	if v.Served || e.From == "" {
 		err = v.CatchUpBeside(ctx, s, opened, v.Wanted)
@@ -261,7 +265,7 @@ func (v *Volume) step(ctx context.Context, e pointer.Edge, s release.Step) (err 
 		err = v.CatchUp(ctx, s, opened)
 	}
 	if errors.Is(err, fs.ErrExist) { // somebody else was faster
-		return nil
+		err = nil
 	}
 	return err
 }
@@ -277,14 +281,19 @@ func open(sealed io.ReadSeeker, secret string) (*pack.Opened, error) {
 		return nil, seekErr
 	}
 	if err != nil || string(head) != ageHeader {
-		return pack.Open(sealed, nil)
+		opened, err := pack.Open(sealed, nil)
+		if err == nil && opened.Keys != "" {
+			opened.Close()
+			return nil, errors.New("it has secret keys in it, and is not encrypted")
+		}
+		return opened, err
 	}
 	if secret == "" {
 		return nil, errors.New("it is encrypted, and the volume has no key for it")
 	}
-	key, err := age.ParseX25519Identity(secret)
+	keys, err := parsePackKeys(secret)
 	if err != nil {
-		return nil, errors.New("it is encrypted, and the volume's pack key is none") // not %w: it is secret
+		return nil, fmt.Errorf("it is encrypted, and the volume's pack key: %w", err)
 	}
-	return pack.Open(sealed, key)
+	return pack.Open(sealed, keys)
 }

@@ -27,51 +27,58 @@ func Make(ctx context.Context, v *release.Volume, to store.Store, from, id strin
 		return e, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	var key *age.X25519Identity
+	var keys packKeys
+	carried := ""
 	if secret {
-		if key, err = identity(v); err != nil {
+		if keys, carried, err = ownPackKeys(v); err != nil {
 			return e, err
 		}
 	}
-	if e, err = write(ctx, v, file, from, id, key); err != nil {
+	if e, err = write(ctx, v, file, from, id, keys, carried); err != nil {
 		return e, fmt.Errorf("make the pack from release %q to %s: %w", from, id, err)
 	}
 	if err := put(ctx, to, e.Pack, file); err != nil {
 		return e, fmt.Errorf("bring pack %s to %s: %w", e.Pack, to, err)
 	}
-	if err := readBack(ctx, to, e, key); err != nil {
+	if err := readBack(ctx, to, e, keys); err != nil {
 		return e, fmt.Errorf("read pack %s back from %s: %w", e.Pack, to, err)
 	}
 	return e, nil
 }
 
-func identity(v *release.Volume) (*age.X25519Identity, error) {
+// ownPackKeys returns the keys that a pack is encrypted for, and those that it has in it: "" but for
+// a rotation.
+func ownPackKeys(v *release.Volume) (keys packKeys, carried string, err error) {
 	text, err := v.PackKey()
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	key, err := age.ParseX25519Identity(text)
-	if err != nil {
-		return nil, advice.Try(fmt.Errorf("the pack key of %s is none", v.Root()), "ebs-release key init") // not %w: it is secret
+	if keys, err = parsePackKeys(text); err != nil {
+		return nil, "", advice.Try(fmt.Errorf("the pack key of %s: %w", v.Root(), err), "ebs-release key init")
 	}
-	return key, nil
+	if len(keys) > 1 {
+		carried = text
+	}
+	return keys, carried, nil
 }
 
-func write(ctx context.Context, v *release.Volume, file *os.File, from, id string, key *age.X25519Identity) (e pointer.Edge, err error) {
+func write(
+	ctx context.Context, v *release.Volume, file *os.File, from, id string, keys packKeys, carried string,
+) (e pointer.Edge, err error) {
 	changes, err := v.Changes(ctx, from, id)
 	if err != nil {
 		return e, err
 	}
 	defer func() { err = errors.Join(err, changes.Close()) }()
 	var who age.Recipient
-	if key != nil {
-		who = key.Recipient()
+	if len(keys) > 0 {
+		who = keys
 	}
 	seal, err := pack.NewSeal(file, who)
 	if err != nil {
 		return e, err
 	}
-	head := pack.Head{From: changes.FromDigest, To: changes.ToDigest, Release: changes.To}
+	head := pack.Head{From: changes.FromDigest, To: changes.ToDigest, Release: changes.To, Keys: carried}
 	if err := pack.Write(ctx, seal, head, changes.All(ctx), changes.Open); err != nil {
 		return e, err
 	}
@@ -109,7 +116,7 @@ func (p progress) Read(into []byte) (int, error) {
 
 // readBack compares what the store gives with what was written, and goes through all of it as a
 // member does.
-func readBack(ctx context.Context, from store.Reader, e pointer.Edge, key *age.X25519Identity) error {
+func readBack(ctx context.Context, from store.Reader, e pointer.Edge, keys packKeys) error {
 	ctx, moves, stop := watched(ctx)
 	defer stop()
 	object, err := from.Get(ctx, e.Pack, "")
@@ -120,18 +127,18 @@ func readBack(ctx context.Context, from store.Reader, e pointer.Edge, key *age.X
 	body := reader(func(p []byte) (int, error) { moves(); return object.Body.Read(p) })
 	checked, w := io.Pipe()
 	ended := make(chan error, 1)
-	go func() { ended <- goThrough(checked, key) }()
+	go func() { ended <- goThrough(checked, keys) }()
 	err = pack.Check(io.TeeReader(body, w), pack.Sum{Bytes: e.Bytes, SHA256: e.SHA256})
 	_ = w.CloseWithError(err) // nil: the end
 	return errors.Join(err, <-ended)
 }
 
 // goThrough reads a sealed pack to its end.
-func goThrough(r *io.PipeReader, key *age.X25519Identity) error {
+func goThrough(r *io.PipeReader, keys packKeys) error {
 	defer func() { _, _ = io.Copy(io.Discard, r) }() // whoever writes must not wait for what nobody reads
 	var secret age.Identity
-	if key != nil {
-		secret = key
+	if len(keys) > 0 {
+		secret = keys
 	}
 	opened, err := pack.Open(r, secret)
 	if err != nil {

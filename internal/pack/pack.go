@@ -6,7 +6,7 @@
 //
 //	ebs-release pack 1
 //	from <digest of the first release's manifest, or - for nothing>
-//	to <digest> <release id>
+//	to <digest> <release id> [<keys that open the next packs, in an encrypted one>]
 //	<changes, a line each, in the order of their paths: see manifest.Change>
 //	contents <how many files> <how many bytes>
 //	<the bytes of each file that a change calls New, in that order, one after the other>
@@ -39,7 +39,8 @@ const (
 
 	mostChanges = 8_000_000 // each path of one release gone, and each of another one new
 	maxLine     = 80 << 10  // two of the longest paths, every byte escaped
-	maxContents = 16 << 40  // bytes: what an EBS volume can hold
+	maxKeys     = 4 << 10
+	maxContents = 16 << 40 // bytes: what an EBS volume can hold
 )
 
 // Head says between which releases a pack leads.
@@ -47,6 +48,7 @@ type Head struct {
 	From    string // digest of a manifest; empty: from nothing, a full pack
 	To      string // digest of the manifest that comes out
 	Release string // the id of that release
+	Keys    string // that open the next packs; empty: those that do until now. Secret
 }
 
 func (h Head) check() error {
@@ -55,6 +57,8 @@ func (h Head) check() error {
 		return errors.New("the pack does not say which release it is from")
 	case !manifest.ValidDigest(h.To) || !manifest.ValidID(h.Release):
 		return errors.New("the pack does not say which release it makes")
+	case len(h.Keys) > maxKeys || strings.ContainsAny(h.Keys, " \n"):
+		return errors.New("the keys in the pack are none")
 	}
 	return nil
 }
@@ -74,7 +78,11 @@ func Write(
 	if from == "" {
 		from = nothing
 	}
-	fmt.Fprintf(to, "%s\nfrom %s\nto %s %s\n", firstLine, from, h.To, h.Release) // errors stay in to, for Flush
+	makes := h.Release
+	if h.Keys != "" {
+		makes += " " + h.Keys
+	}
+	fmt.Fprintf(to, "%s\nfrom %s\nto %s %s\n", firstLine, from, h.To, makes) // errors stay in to, for Flush
 	var line []byte
 	files, bytes := 0, int64(0)
 	for c, err := range changes {
@@ -159,6 +167,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 		p.From = from
 	}
 	p.To, p.Release, _ = strings.Cut(to, " ")
+	p.Release, p.Keys, _ = strings.Cut(p.Release, " ")
 	if from == "" {
 		return nil, errors.New("the pack does not say which release it is from")
 	}

@@ -14,8 +14,6 @@ import (
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
-
-	"filippo.io/age"
 )
 
 // Keys are what the pointer of a store is signed with. The secret halves are in a file of root's on
@@ -32,12 +30,16 @@ type Ring struct {
 	Trusted []pointer.PublicKey // one of them signed what counts; none: the store is from before there were keys
 	Signing []pointer.SecretKey // all of them sign, the newest first; none: no pointer can be written
 	Since   time.Time           // a snapshot from before has none of these keys
+	Newest  time.Time           // when the newest one was made
 }
 
 // Public is what the pointer and the volume say of a ring.
 func (r Ring) Public() []string { return texts(r.Trusted) }
 
 func ringOf(held []heldKey) (r Ring) {
+	if len(held) > 0 {
+		r.Newest = held[0].since
+	}
 	for i, k := range held {
 		r.Trusted, r.Signing = append(r.Trusted, k.Public()), append(r.Signing, k.SecretKey)
 		if i == 0 || k.since.Before(r.Since) {
@@ -124,19 +126,19 @@ func (k Keys) Make(ctx context.Context, packs bool, did func(format string, args
 	if have, err := k.On.PackKey(); err != nil || have != "" {
 		return err
 	}
-	return k.makePackKey(ctx, did)
+	return k.makePackKey(ctx, "", did)
 }
 
-func (k Keys) makePackKey(ctx context.Context, did func(format string, args ...any)) error {
-	identity, err := age.GenerateX25519Identity()
-	if err != nil {
-		return fmt.Errorf("make the key of the packs: %w", err)
+// makePackKey puts a new one before those that are to count as well.
+func (k Keys) makePackKey(ctx context.Context, have string, did func(format string, args ...any)) error {
+	line, err := catchup.NewPackKey(have)
+	if err == nil {
+		err = k.On.SetPackKey(ctx, line)
 	}
-	if err := k.On.SetPackKey(ctx, identity.String()); err != nil {
-		return err
+	if err == nil {
+		did("made the key of the packs, on the volume")
 	}
-	did("made the key of the packs, on the volume")
-	return nil
+	return err
 }
 
 // Replace is Make for a server whose secret key is lost: from now on the key in the file is the

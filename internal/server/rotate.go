@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
+	"time"
 
 	"ebs-release/internal/advice"
+	"ebs-release/internal/catchup"
 	"ebs-release/internal/pointer"
 )
 
@@ -15,9 +18,13 @@ import (
 // Both sign and both travel, so that who knows only the old one goes on. The file is replaced in
 // one step, and Settle brings all else there: what was cut off anywhere goes on by the same call.
 
-// Rotate makes a new key that signs beside the old one, unless that was done.
-func (k Keys) Rotate(ctx context.Context, did func(format string, args ...any)) error {
+// Rotate makes a new key that signs beside the old one, unless that was done; and for a store that
+// others can read (packs) a new one of the packs, which are encrypted for both.
+func (k Keys) Rotate(ctx context.Context, packs bool, did func(format string, args ...any)) error {
 	held, err := k.held()
+	if err == nil && len(held) == 1 && packs { // first: with the signing key it is done
+		err = k.rotatePackKey(ctx, did)
+	}
 	if err == nil && len(held) == 1 {
 		var key heldKey
 		if key, err = newKey(); err == nil {
@@ -33,7 +40,18 @@ func (k Keys) Rotate(ctx context.Context, did func(format string, args ...any)) 
 	return k.Settle(ctx, did)
 }
 
-// Finish drops the old key. That nobody needs it any more is for the caller to see.
+func (k Keys) rotatePackKey(ctx context.Context, did func(format string, args ...any)) error {
+	have, err := k.On.PackKey()
+	if err != nil {
+		return err
+	}
+	if _, begun := catchup.NewestPackKey(have); begun {
+		return nil
+	}
+	return k.makePackKey(ctx, have, did)
+}
+
+// Finish drops the old keys. That nobody needs it any more is for the caller to see.
 func (k Keys) Finish(ctx context.Context, did func(format string, args ...any)) error {
 	held, err := k.held()
 	if err == nil && len(held) > 1 {
@@ -44,7 +62,16 @@ func (k Keys) Finish(ctx context.Context, did func(format string, args ...any)) 
 	if err != nil {
 		return err
 	}
-	return k.Settle(ctx, did)
+	if err := k.Settle(ctx, did); err != nil {
+		return err
+	}
+	have, err := k.On.PackKey()
+	if newest, rotating := catchup.NewestPackKey(have); err == nil && rotating {
+		if err = k.On.SetPackKey(ctx, newest); err == nil {
+			did("dropped the old key of the packs, on the volume")
+		}
+	}
+	return err
 }
 
 // Compromised makes a new key in the place of all others, and for a store that others can read
@@ -61,7 +88,7 @@ func (k Keys) Compromised(ctx context.Context, packs bool, did func(format strin
 			return err
 		}
 		if packs { // first: with the signing key it is done
-			if err := k.makePackKey(ctx, did); err != nil {
+			if err := k.makePackKey(ctx, "", did); err != nil {
 				return err
 			}
 		}
@@ -105,3 +132,11 @@ func (k Keys) held() ([]heldKey, error) {
 // Behind says whether who holds a generation, or is made of a snapshot of it, may know only older
 // keys than the pointer's.
 func Behind(p pointer.Pointer, generation int64) bool { return generation < p.KeysSince }
+
+// PacksBehind says whether who is on a release may have come there by a pack from before the newest
+// key, and so know only an older one of the packs. The id of a release begins with its time.
+func (r Ring) PacksBehind(release string) bool {
+	stamp, _, _ := strings.Cut(release, "-")
+	made, err := time.Parse("20060102T150405Z", stamp)
+	return err != nil || made.Before(r.Newest)
+}

@@ -38,6 +38,8 @@ func TestRotationGoesOnWhereItWasKilled(t *testing.T) {
 	_, i, v := inited(t)
 	k := Keys{i.SigningKey, v}
 	first, _, _ := k.ids(t)
+	packs, err := v.PackKey()
+	must(t, err)
 	held, err := readKeys(k.Path)
 	must(t, err)
 	held[0].since = held[0].since.Add(-time.Hour)
@@ -46,11 +48,15 @@ func TestRotationGoesOnWhereItWasKilled(t *testing.T) {
 	must(t, err)
 	old := read(t, k.publicPath())
 
-	must(t, k.Rotate(t.Context(), silent))
+	must(t, k.Rotate(t.Context(), true, silent))
 	both, _, _ := k.ids(t)
 	k.all(t, both)
 	if !strings.HasSuffix(both, ", "+first) || strings.Count(both, ",") != 1 {
 		t.Fatalf("the keys are %s, before %s", both, first)
+	}
+	opens, err := v.PackKey()
+	if err != nil || !strings.HasSuffix(opens, ","+packs) || strings.Count(opens, ",") != 1 {
+		t.Errorf("the packs are not encrypted for both: %v", err)
 	}
 	ring, err := k.Open()
 	must(t, err)
@@ -66,8 +72,11 @@ func TestRotationGoesOnWhereItWasKilled(t *testing.T) {
 		if ring, err := k.Open(); err != nil || IDs(ring.Trusted) != both {
 			t.Errorf("killed %s: %+v, %v", name, ring, err)
 		}
-		must(t, k.Rotate(t.Context(), silent))
+		must(t, k.Rotate(t.Context(), true, silent))
 		k.all(t, both)
+		if now, err := v.PackKey(); err != nil || now != opens {
+			t.Errorf("killed %s: another key of the packs was made: %v", name, err)
+		}
 	}
 	stale := read(t, k.publicPath())
 	must(t, k.Finish(t.Context(), silent))
@@ -76,6 +85,11 @@ func TestRotationGoesOnWhereItWasKilled(t *testing.T) {
 	if last+", "+first != both {
 		t.Errorf("left is %s of %s", last, both)
 	}
+	newest, _, _ := strings.Cut(opens, ",")
+	if now, err := v.PackKey(); err != nil || now != newest {
+		t.Errorf("the old key of the packs is not dropped: %v", err)
+	}
+	must(t, v.SetPackKey(t.Context(), opens))
 	must(t, v.SetKeys(t.Context(), strings.Fields(stale)))
 	must(t, os.WriteFile(k.publicPath(), []byte(stale), 0o644))
 	if ring, err := k.Open(); err != nil || IDs(ring.Trusted) != last {
@@ -83,6 +97,21 @@ func TestRotationGoesOnWhereItWasKilled(t *testing.T) {
 	}
 	must(t, k.Finish(t.Context(), silent))
 	k.all(t, last)
+	if now, err := v.PackKey(); err != nil || now != newest {
+		t.Errorf("killed half way: %v", err)
+	}
+}
+
+// Only a release from after the new key was made can be had by no pack from before.
+func TestWhoMayLackTheNewPackKey(t *testing.T) {
+	ring := Ring{Newest: time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)}
+	for id, want := range map[string]bool{
+		"20261127T115959Z-9f31c0de77aa": true, "20261127T120000Z-9f31c0de77aa": false, "20261127T120001Z-9f31c0de77aa": false, "": true, "other": true,
+	} {
+		if got := ring.PacksBehind(id); got != want {
+			t.Errorf("%q: %v", id, got)
+		}
+	}
 }
 
 // Nothing of before is left: neither who signs, nor what opens packs, nor which snapshots count.
@@ -92,7 +121,7 @@ func TestCompromisedKeyIsGoneAtOnce(t *testing.T) {
 			_, i, v := inited(t)
 			k := Keys{i.SigningKey, v}
 			if rotating {
-				must(t, k.Rotate(t.Context(), silent))
+				must(t, k.Rotate(t.Context(), true, silent))
 			}
 			held, err := readKeys(k.Path)
 			must(t, err)

@@ -144,13 +144,20 @@ func TestKeyIsRotatedWithFollowers(t *testing.T) {
 	r.ok("key", "rotate")
 	r.publishes("two")
 	both := r.keys()
+	packs := r.sh("cat /release/.ebs-release/pack-key")
 	for _, h := range members {
 		if got := r.known(h); got != publics(both...) {
 			t.Errorf("%s believes %s", h.ID, got)
 		}
+		if got := r.on(h, "cat /release/.ebs-release/pack-key"); got != packs || !strings.Contains(got, ",") {
+			t.Errorf("%s did not get the new key of the packs", h.ID)
+		}
 	}
 	r.ok("gc", "--keep", "1", "--grace", "0s")
 	r.ok("key", "rotate", "--finish")
+	if newest, _, _ := strings.Cut(packs, ","); r.sh("cat /release/.ebs-release/pack-key") != newest {
+		t.Error("the packs are still encrypted for the old key")
+	}
 	r.publishes("three")
 	for _, h := range members {
 		if got := r.known(h); got != publics(both[0]) || r.version(h) != "three" {
