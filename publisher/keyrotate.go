@@ -130,7 +130,7 @@ func (p *program) nobodyBehind(ctx context.Context, k keyring) error {
 	switch {
 	case err != nil:
 		return err
-	case is.Generation > 0 && !slices.Equal(is.Keys, ring.Public()):
+	case is.Generation > 0 && (is.KeysSince == 0 || !slices.Equal(is.Keys, ring.Public())):
 		return advice.Try(errors.New("nothing was published since the new key was made, so nobody has it"), "ebs-release publish")
 	}
 	cfg, err := loadAWS(ctx)

@@ -165,7 +165,8 @@ func (r *run) intended(now time.Time) pointer.Pointer {
 		Until: now.Add(leaseTime), Began: now, Message: r.Settings.Message, Terms: r.Settings.Terms,
 	}
 	if r.next.Edges != nil { // P2 has been
-		p.Edges, p.Keys, p.Snapshots, p.SnapshotOf = r.next.Edges, r.next.Keys, r.next.Snapshots, r.next.SnapshotOf
+		p.Edges, p.Keys, p.KeysSince = r.next.Edges, r.next.Keys, r.next.KeysSince
+		p.Snapshots, p.SnapshotOf = r.next.Snapshots, r.next.SnapshotOf
 		if of := p.SnapshotOf; of != nil && *of == (pointer.Held{Generation: p.Generation, Release: p.Release, Digest: p.Digest}) {
 			p.SnapshotOf = nil
 		}

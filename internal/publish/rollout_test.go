@@ -146,6 +146,20 @@ func (tr *trial) everybodyIsOn(t *testing.T, generation int64, release string) {
 	}
 }
 
+// Members of both sides get a new key with the rollout's pointer, and who has it is told by its
+// generation.
+func TestRolloutHandsANewKeyOn(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.pointer.Keys = []string{"old"}
+	_, code, err := tr.do(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+		p.Keys = []string{"new", "old"}
+		return p.Publish(ctx, "source")
+	})
+	if code != 0 || tr.pointer.KeysSince != 2 || !slices.Equal(tr.pointer.Keys, []string{"new", "old"}) {
+		t.Errorf("code %d, %v: keys %v since %d", code, err, tr.pointer.Keys, tr.pointer.KeysSince)
+	}
+}
+
 func TestRolloutComesThroughStepByStep(t *testing.T) {
 	tr := newTrial("1,50%", "a", "b", "c", "d", "e", "f")
 	tr.terms = pointer.Terms{Bake: time.Minute, Gate: "gate", Watch: "watch"}
