@@ -46,8 +46,8 @@ func Make(ctx context.Context, v *release.Volume, to store.Store, from, id strin
 	return e, nil
 }
 
-// ownPackKeys returns the keys that a pack is encrypted for, and those that it has in it: "" but for
-// a rotation.
+// ownPackKeys returns the keys that a pack is encrypted for, and those that it has in it: "" but
+// for a rotation.
 func ownPackKeys(v *release.Volume) (keys packKeys, carried string, err error) {
 	text, err := v.PackKey()
 	if err != nil {
