@@ -77,7 +77,7 @@ Treat any other code as failure.`,
 	complete(root)
 	root.AddCommand(
 		p.upCommand(), p.statusCommand(), p.waitCommand(), p.receiveCommand(), p.followCommand(), p.activateCommand(), p.beforeCommand(),
-		p.verifyCommand(), p.fenceCommand(),
+		p.launchCommand(), p.verifyCommand(), p.fenceCommand(),
 		p.doctorCommand(), p.configCommand(), cli.TryWriteCommand(), p.diskWorkCommand(),
 	)
 	return root

@@ -72,7 +72,7 @@ func TestDependenciesGoOneWay(t *testing.T) {
 	trunk := []string{"agent", "publisher", "internal/boot", "internal/boot/checks", "internal/boot/tree", "internal/publish", "internal/publish/checks", "internal/server"}
 	may := map[string][]string{
 		"internal/health": {"internal/fleet", "internal/volume"},
-		"internal/fleet":  {"internal/volume", "internal/report"}, "internal/report": {"internal/volume", "internal/store"}, "internal/snapshot": {"internal/volume", "internal/freeze"}, "internal/push": {"internal/release", "internal/push/wire", "internal/gc", "internal/pointer"}, "internal/release": {"internal/gc"},
+		"internal/launch": {"internal/volume"}, "internal/fleet": {"internal/volume", "internal/report"}, "internal/report": {"internal/volume", "internal/store"}, "internal/snapshot": {"internal/volume", "internal/freeze"}, "internal/push": {"internal/release", "internal/push/wire", "internal/gc", "internal/pointer"}, "internal/release": {"internal/gc"},
 		"internal/catchup":   {"internal/release", "internal/pack", "internal/pointer", "internal/store", "internal/gc"},
 		"internal/push/wire": {"internal/release", "internal/pointer"}, "internal/receive": {"internal/release", "internal/push/wire", "internal/hook", "internal/gc", "internal/activation", "internal/catchup", "internal/pointer", "internal/store"},
 		"internal/follow":          {"internal/catchup", "internal/release", "internal/pointer", "internal/store", "internal/gc", "internal/status"},

@@ -58,20 +58,17 @@ func TestTerraformExampleHoldsTogether(t *testing.T) {
 	}
 }
 
-// TestTerraformExampleGrantsWhatIsCalled: beside the two policies of the project, which
-// TestPoliciesNameTheCallsOfThePrograms is about, the example grants what its own launch-hook
-// program calls, and the rights on a key that the agent names when they are missing.
+// TestTerraformExampleGrantsWhatIsCalled: beside the policies of the project, which
+// TestPoliciesNameTheCallsOfThePrograms is about, the example grants the rights on a key that the
+// agent names when they are missing.
 func TestTerraformExampleGrantsWhatIsCalled(t *testing.T) {
 	e := parseExample(t, "terraform", ".tf")
-	for _, want := range []string{"/../iam/agent.json", "/../iam/publisher.json", "/../iam/bucket.json"} {
+	for _, want := range []string{"/../iam/agent.json", "/../iam/publisher.json", "/../iam/bucket.json", "/../iam/launch-hook.json"} {
 		if _, ok := e.strings[want]; !ok {
 			t.Errorf("nothing has the policy %s", want)
 		}
 	}
-	hook, hint := read(t, "packer/launch-hook"), read(t, "../internal/volume/wait.go")
-	if _, ok := e.strings["autoscaling:CompleteLifecycleAction"]; ok != strings.Contains(hook, "aws autoscaling complete-lifecycle-action") {
-		t.Errorf("autoscaling:CompleteLifecycleAction granted: %v; packer/launch-hook differs", ok)
-	}
+	hint := read(t, "../internal/volume/wait.go")
 	granted := map[string]bool{}
 	for s, at := range e.strings {
 		if !regexp.MustCompile(`^[a-z0-9]+:[A-Z][A-Za-z]+\*?$`).MatchString(s) {
@@ -79,7 +76,6 @@ func TestTerraformExampleGrantsWhatIsCalled(t *testing.T) {
 		}
 		switch {
 		case s == "sts:AssumeRole": // EC2's, to take on the role
-		case s == "autoscaling:CompleteLifecycleAction": // above
 		case s == "kms:GrantIsForAWSResource": // a condition key
 		case strings.HasPrefix(s, "kms:") && strings.Contains(hint, s):
 			granted[s] = true
@@ -90,12 +86,6 @@ func TestTerraformExampleGrantsWhatIsCalled(t *testing.T) {
 	for _, right := range regexp.MustCompile(`kms:[A-Za-z]+\*?`).FindAllString(hint, -1) {
 		if !granted[right] {
 			t.Errorf("the agent says that %s may be missing, and the example does not grant it", right)
-		}
-	}
-	// The hook's name is known to the program in the image.
-	for s := range e.strings {
-		if s == "ebs-release" && !strings.Contains(hook, "--lifecycle-hook-name ebs-release ") {
-			t.Error("packer/launch-hook completes a hook of another name")
 		}
 	}
 }
@@ -116,13 +106,6 @@ func TestPackerExamplesHoldTogether(t *testing.T) {
 			}
 			if _, ok := e.declared["source.amazon-ebs."+name]; !ok {
 				t.Errorf("there is no source amazon-ebs.%s", name)
-			}
-			for s, at := range e.strings {
-				if file, ok := strings.CutPrefix(s, "/launch-"); ok { // "${path.root}/launch-hook"
-					if _, err := os.Stat("packer/launch-" + file); err != nil {
-						t.Errorf("%s: %v", at, err)
-					}
-				}
 			}
 		})
 	}

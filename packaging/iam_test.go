@@ -13,8 +13,9 @@ import (
 	"ebs-release/internal/volume"
 )
 
-// programs are the two programs with their package and the policy of the role that they run under.
-var programs = map[string]string{"agent": "iam/agent.json", "publisher": "iam/publisher.json"}
+// programs are the two programs with their package and the policies of the role that they run
+// under.
+var programs = map[string][]string{"agent": {"iam/agent.json", "iam/launch-hook.json"}, "publisher": {"iam/publisher.json"}}
 
 const (
 	region    = "arn:aws:ec2:us-east-1:123456789012:"
@@ -34,7 +35,7 @@ const (
 // that the linker kept in the program: what is not reachable from main is not in it. So a call
 // without a right, and a right without a call, both fail here.
 func TestPoliciesNameTheCallsOfThePrograms(t *testing.T) {
-	for program, file := range programs {
+	for program, files := range programs {
 		binary := filepath.Join(t.TempDir(), program)
 		run(t, "go", "build", "-buildvcs=false", "-o", binary, "../"+program)
 		out, err := exec.Command("go", "tool", "nm", binary).Output()
@@ -66,22 +67,25 @@ func TestPoliciesNameTheCallsOfThePrograms(t *testing.T) {
 		if len(calls) < 5 {
 			t.Fatalf("%s: found only the calls %v: does this look for the right symbols?", program, calls)
 		}
-		actions := load(t, file).Actions()
+		var actions []string
+		for _, file := range files {
+			actions = append(actions, load(t, file).Actions()...)
+		}
 		for call := range calls {
 			if !slices.Contains(actions, call) {
-				t.Errorf("%s calls %s, and %s has no statement for it", program, call, file)
+				t.Errorf("%s calls %s, and no statement of %v is for it", program, call, files)
 			}
 		}
 		for _, action := range actions {
 			if !calls[action] {
-				t.Errorf("%s allows %s, which %s never calls", file, action, program)
+				t.Errorf("%v allow %s, which %s never calls", files, action, program)
 			}
 		}
 	}
 }
 
 func TestPoliciesAreNarrow(t *testing.T) {
-	for _, file := range programs {
+	for _, file := range slices.Concat(programs["agent"], programs["publisher"]) {
 		text := read(t, file)
 		for _, action := range load(t, file).Actions() {
 			if strings.ContainsAny(action, "*?") {
@@ -234,6 +238,17 @@ func TestAgentMayTouchOnlyItsOwn(t *testing.T) {
 		{"act with stolen credentials, from elsewhere", "ec2:DeleteVolume", aVolume, mine, ""},
 	}
 	holds(t, "iam/agent.json", asks)
+}
+
+func TestLaunchHookIsTheOwnGroups(t *testing.T) {
+	const groups = "arn:aws:autoscaling:us-east-1:123456789012:autoScalingGroup:11111111-2222-3333-4444-555555555555:autoScalingGroupName/"
+	holds(t, "iam/launch-hook.json", []ask{
+		{"look", "autoscaling:DescribeAutoScalingInstances", "*", from(me), "SeeOwnLaunch"},
+		{"go on", "autoscaling:CompleteLifecycleAction", groups + "GROUP", from(me), "CompleteLaunch"},
+		{"wait on", "autoscaling:RecordLifecycleActionHeartbeat", groups + "GROUP", from(me), "CompleteLaunch"},
+		{"for another group", "autoscaling:CompleteLifecycleAction", groups + "GROUP2", from(me), ""},
+		{"end an instance", "autoscaling:TerminateInstanceInAutoScalingGroup", groups + "GROUP", from(me), ""},
+	})
 }
 
 func TestPublisherMayTouchOnlyReleases(t *testing.T) {

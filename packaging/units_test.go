@@ -23,6 +23,7 @@ var ourUnits = []string{
 	"../systemd/ebs-release-agent.path",
 	"../systemd/ebs-release.target",
 	"../systemd/ebs-release-follow.service",
+	"../systemd/ebs-release-launch.service",
 	"../systemd/ebs-release-activate.service",
 	"../systemd/ebs-release-before@.service",
 	"units/ebs-release-serve.socket",
@@ -214,11 +215,8 @@ func bootRoot(t *testing.T, distribution string) string {
 		write(t, filepath.Join(root, "usr/lib/systemd/system-preset", filepath.Base(path)), read(t, path))
 	}
 	write(t, filepath.Join(system, "application.service"), application)
-	write(t, filepath.Join(system, "launch-hook.service"), read(t, "packer/launch-hook.service"))
-	write(t, filepath.Join(root, "usr/local/sbin/launch-hook"), read(t, "packer/launch-hook"))
-	run(t, "chmod", "+x", filepath.Join(root, "usr/local/sbin/launch-hook"))
 	systemctl(t, root, "preset", "ebs-release-agent.service", "ebs-release-follow.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-rollout.timer")
-	systemctl(t, root, "enable", "application.service", "launch-hook.service")
+	systemctl(t, root, "enable", "application.service")
 	return root
 }
 
@@ -226,14 +224,14 @@ func bootRoot(t *testing.T, distribution string) string {
 // in our units.
 func verify(t *testing.T, root string) string {
 	t.Helper()
-	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-follow.service", "ebs-release-activate.service", "ebs-release-before@.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service", "ebs-release-rollout.timer", "ebs-release-rollout.service"}
+	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-follow.service", "ebs-release-activate.service", "ebs-release-launch.service", "ebs-release-before@.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service", "ebs-release-rollout.timer", "ebs-release-rollout.service"}
 	out, err := exec.Command("systemd-analyze", units...).CombinedOutput()
 	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
 		t.Fatal(err)
 	}
 	var found bytes.Buffer
 	for line := range strings.Lines(string(out)) {
-		if strings.Contains(line, "ordering cycle") || strings.Contains(line, "deleted to break") || strings.Contains(line, "ebs-release") || strings.Contains(line, "application") || strings.Contains(line, "launch-hook") {
+		if strings.Contains(line, "ordering cycle") || strings.Contains(line, "deleted to break") || strings.Contains(line, "ebs-release") || strings.Contains(line, "application") {
 			found.WriteString(line)
 		}
 	}

@@ -57,6 +57,10 @@ const (
 	codeSnapshotsPending = "PendingSnapshotLimitExceeded"
 )
 
+// Auto Scaling's code for what is wrong with a request; one thing is a launch that does not wait
+// for this hook (row 37).
+const codeValidation = "ValidationError"
+
 // skewedCodes are what AWS says of a signature that is too old or too young (row 48). The SDK tries
 // all but the first two again by itself (clockSkewCodes of
 // its aws/retry).
@@ -94,6 +98,12 @@ func IsSnapshotNotFound(err error) bool { return hasCode(err, codeNoSnapshot, co
 // IsSnapshotLimit says that the volume or the account takes no further snapshot at the moment.
 func IsSnapshotLimit(err error) bool {
 	return hasCode(err, codeSnapshotRate, codeSnapshotsAtOnce, codeSnapshotsPending)
+}
+
+// IsNoLifecycleAction says that an instance does not wait for a lifecycle hook: not yet, not any
+// more, or for another one.
+func IsNoLifecycleAction(err error) bool {
+	return hasCode(err, codeValidation) && says(err, "No active Lifecycle Action")
 }
 
 // isSnapshotUnusable: not there, or still pending.

@@ -15,6 +15,8 @@ var (
 	Publisher string
 	//go:embed bucket.json
 	bucket string
+	//go:embed launch-hook.json
+	launchHook string
 )
 
 // Bucket is the policy of a bucket whose store is below a prefix, "" for none.
@@ -25,3 +27,6 @@ func Bucket(name, prefix string) string {
 	}
 	return strings.ReplaceAll(strings.ReplaceAll(bucket, "BUCKET/PREFIX", place), "BUCKET", name)
 }
+
+// LaunchHook is what a member's role needs besides, to complete the launch hook of its group.
+func LaunchHook(group string) string { return strings.ReplaceAll(launchHook, "GROUP", group) }

@@ -123,21 +123,6 @@ build {
     ]
   }
 
-  # Tells the Auto Scaling group's launch hook that the application may have traffic (see ../terraform).
-  provisioner "file" {
-    sources     = ["${path.root}/launch-hook", "${path.root}/launch-hook.service"]
-    destination = "/tmp/"
-  }
-
-  provisioner "shell" {
-    inline = [
-      "sudo install -m 0755 /tmp/launch-hook /usr/local/sbin/launch-hook",
-      "sudo install -m 0644 /tmp/launch-hook.service /etc/systemd/system/launch-hook.service",
-      "rm /tmp/launch-hook /tmp/launch-hook.service",
-      "sudo systemctl enable launch-hook.service",
-    ]
-  }
-
   # Your application comes here: its unit says Requires=, After= and WantedBy=ebs-release.target.
 
   # Last: nothing of the builder stays, and the agent may run from the next boot on.

@@ -42,18 +42,11 @@ resource "aws_iam_instance_profile" "server" {
   role = aws_iam_role.server.name
 }
 
-# The launch-hook program in the image, not the agent, tells Auto Scaling to go on.
-data "aws_iam_policy_document" "hook" {
-  statement {
-    actions   = ["autoscaling:CompleteLifecycleAction"]
-    resources = ["arn:${data.aws_partition.current.partition}:autoscaling:${var.region}:*:autoScalingGroup:*:autoScalingGroupName/${var.name}"]
-  }
-}
-
+# The agent completes the launch hook of its own group.
 resource "aws_iam_role_policy" "hook" {
   name   = "launch-hook"
   role   = aws_iam_role.member.id
-  policy = data.aws_iam_policy_document.hook.json
+  policy = replace(replace(file("${path.module}/../iam/launch-hook.json"), "GROUP", var.name), "arn:aws:", "arn:${data.aws_partition.current.partition}:")
 }
 
 # Volumes of encrypted snapshots: without these rights EC2 accepts the volume, and then it vanishes.

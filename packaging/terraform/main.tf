@@ -18,7 +18,7 @@ provider "aws" {
 data "aws_partition" "current" {}
 
 locals {
-  # The name is known to the launch-hook program in the image.
+  # The agent has the name as a setting (member.yaml.tftpl).
   hook = "ebs-release"
 
   # A name, not an address: another release server takes it over, and no member has to be launched anew for that.

@@ -48,12 +48,12 @@ resource "aws_launch_template" "member" {
     http_endpoint               = "enabled"
     http_tokens                 = "required"
     http_put_response_hop_limit = 1
-    instance_metadata_tags      = "enabled" # launch-hook reads the group's name there
   }
 
   # cloud-init writes files and makes users before the network is called online, which is before the agent starts.
   user_data = base64encode(templatefile("${path.module}/member.yaml.tftpl", {
     pointer        = local.pointer
+    hook           = local.hook
     ssh_user       = var.ssh_user
     ssh_public_key = chomp(var.ssh_public_key)
   }))
@@ -76,12 +76,12 @@ resource "aws_autoscaling_group" "members" {
     version = aws_launch_template.member.latest_version
   }
 
-  # A member has traffic when it serves the current release, and is replaced when it does not get there. Longer than the agent's deadline (4 minutes),
-  # another try of it, and the start of the application.
+  # A member has traffic when it serves the current release. The agent starts this time again while its boot goes on; an instance whose agent does not
+  # run at all is replaced after it.
   initial_lifecycle_hook {
     name                 = local.hook
     lifecycle_transition = "autoscaling:EC2_INSTANCE_LAUNCHING"
-    heartbeat_timeout    = 600
+    heartbeat_timeout    = 300
     default_result       = "ABANDON"
   }
 

@@ -47,6 +47,7 @@ type Member struct {
 	HookStart  time.Time
 	settled    bool      // its hooks of this transition are done
 	replaceAt  time.Time // when Auto Scaling acts on its being unhealthy
+	waitsAt    time.Time // when it will wait for its launch hook; zero: not known yet
 }
 
 // Hook is a lifecycle hook ("Amazon EC2 Auto Scaling lifecycle hooks").

@@ -45,6 +45,7 @@ type LatencyTable struct {
 
 	Register Dist          // registration in a target group -> the first health check
 	Routing  time.Duration // a target's new state -> the load balancer goes by it
+	Hook     Dist          // Auto Scaling: an instance runs -> it waits for the launch hook (row 37)
 
 	// Terminated is how long a terminated instance stays visible; 0 means an hour ("approximately
 	// one hour", TerminateInstances).
@@ -88,6 +89,7 @@ func Realistic() LatencyTable {
 		Running:  Dist{8 * time.Second, 20 * time.Second},  // no figure published; longer than Power and the agent's start together (row 1)
 		Shutdown: Dist{10 * time.Second, 40 * time.Second}, // no figure published
 		Scaling:  Dist{2 * time.Second, 10 * time.Second},  // no figure published
+		Hook:     Dist{2 * time.Second, 15 * time.Second},  // no figure published; longer than a short boot (row 37)
 
 		Replace:  Dist{5 * time.Second, 30 * time.Second}, // no figure published
 		Register: Dist{3 * time.Second, 10 * time.Second}, // no figure published

@@ -179,12 +179,17 @@ func (a *Account) stepMember(g Group, m Member, s *scaler) (wake time.Time) {
 		set(func(m *Member) { m.Healthy = false; m.leave("Terminating") })
 	case m.State == "Pending" && i.State == "running":
 		s.failures = 0
-		if h, ok := hook(true); ok {
+		switch h, ok := hook(true); {
+		case !ok:
+			a.registerMember(g, m.InstanceID)
+			set(func(m *Member) { m.enter("InService"); m.settled = false })
+		case m.waitsAt.IsZero():
+			set(func(m *Member) { m.waitsAt = time.Now().Add(a.sample(a.opts.Latency.Hook)) })
+		case time.Now().Before(m.waitsAt):
+			return m.waitsAt
+		default:
 			set(func(m *Member) { m.wait(h, a.token(36)) })
-			break
 		}
-		a.registerMember(g, m.InstanceID)
-		set(func(m *Member) { m.enter("InService"); m.settled = false })
 	case m.State == "Pending:Proceed":
 		a.registerMember(g, m.InstanceID)
 		set(func(m *Member) { m.enter("InService"); m.settled = false })

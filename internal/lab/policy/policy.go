@@ -129,6 +129,11 @@ func (d Document) Actions() []string {
 	return actions
 }
 
+// And is what a role with both has.
+func (d Document) And(other Document) Document {
+	return Document{slices.Concat(d.statements, other.statements)}
+}
+
 // Without returns the document less one statement: a test that takes each away in turn shows that
 // none is dead.
 func (d Document) Without(sid string) Document {

@@ -8,8 +8,11 @@ import (
 	"ebs-release/packaging/iam"
 )
 
-// Shipped are the two roles and the lab's bucket with the policies that the packages come with;
-// without takes statements of the roles out, each as role/Sid.
+// LaunchedRole is the agent's with the rights to complete a launch hook.
+const LaunchedRole = "ebs-release-agent-launched"
+
+// Shipped are the two roles, LaunchedRole and the lab's bucket with the policies that the packages
+// come with; without takes statements of the roles out, each as role/Sid.
 func Shipped(without ...string) (*Roles, error) {
 	documents := map[string]Document{}
 	for role, text := range map[string]string{"ebs-release-agent": iam.Agent, "ebs-release-publisher": iam.Publisher} {
@@ -24,6 +27,11 @@ func Shipped(without ...string) (*Roles, error) {
 		}
 		documents[role] = document
 	}
+	hook, err := Parse([]byte(iam.LaunchHook("*")))
+	if err != nil {
+		return nil, fmt.Errorf("policy of the launch hook: %w", err)
+	}
+	documents[LaunchedRole] = documents["ebs-release-agent"].And(hook)
 	of, err := ParseBucket([]byte(iam.Bucket(bucket.Name, bucket.Prefix)))
 	if err != nil {
 		return nil, fmt.Errorf("policy of the bucket: %w", err)

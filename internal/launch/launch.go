@@ -1,0 +1,277 @@
+// Package launch keeps an Auto Scaling group's launch hook: the instance gets traffic when it
+// serves its release, and not before ("Amazon EC2 Auto Scaling lifecycle hooks").
+//
+// While the boot goes on, or fails for a reason that may go away, the hook is told so (a
+// heartbeat), as often as its time-out wants. A release that no instance can serve is such a
+// reason, too: a new instance would do no better, and the group would replace them for ever. The
+// launch is given up only where another machine may do better: when no disk comes of the volume,
+// boot after boot.
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"ebs-release/internal/advice"
+	"ebs-release/internal/volume"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
+	smithytime "github.com/aws/smithy-go/time"
+)
+
+// API is what is asked of Auto Scaling.
+type API interface {
+	DescribeAutoScalingInstances(context.Context, *autoscaling.DescribeAutoScalingInstancesInput, ...func(*autoscaling.Options)) (
+		*autoscaling.DescribeAutoScalingInstancesOutput, error)
+	CompleteLifecycleAction(context.Context, *autoscaling.CompleteLifecycleActionInput, ...func(*autoscaling.Options)) (
+		*autoscaling.CompleteLifecycleActionOutput, error)
+	RecordLifecycleActionHeartbeat(context.Context, *autoscaling.RecordLifecycleActionHeartbeatInput, ...func(*autoscaling.Options)) (
+		*autoscaling.RecordLifecycleActionHeartbeatOutput, error)
+}
+
+// Boot is where the boot of this instance is.
+type Boot struct {
+	Ready   bool
+	Ended   time.Time // when the last boot failed; zero: none has
+	Machine bool      // what failed then is this machine's own
+	Says    string    // for the log
+}
+
+// Hook is one launch.
+type Hook struct {
+	API        API
+	Name       string // of the lifecycle hook
+	InstanceID string
+	Boot       func(ctx context.Context) (Boot, error)
+	Serves     func(ctx context.Context) error // nil: the application can take traffic
+	Log        *slog.Logger
+	Timing     Timing
+}
+
+// Timing of a launch.
+type Timing struct {
+	Poll  time.Duration // between two looks at the boot
+	Beat  time.Duration // between two heartbeats; the shortest time-out of a hook is 30 s (LifecycleHook, HeartbeatTimeout)
+	Call  time.Duration // for one call
+	Known time.Duration // how long a group that does not have the instance is asked again
+}
+
+// DefaultTiming is for a real instance.
+func DefaultTiming() Timing {
+	return Timing{Poll: time.Second, Beat: 25 * time.Second, Call: 20 * time.Second, Known: 3 * time.Minute}
+}
+
+// mostFailures of this machine's own, one after the other, are no accident.
+const mostFailures = 3
+
+// The results of a lifecycle action.
+const (
+	goOn   = "CONTINUE"
+	giveUp = "ABANDON"
+)
+
+// Run returns when the group knows how this launch ended: by this call, by another one, or long
+// ago. An error means that it does not, and that another try may do better.
+func (h Hook) Run(ctx context.Context) error {
+	group, state, err := h.where(ctx)
+	if err != nil {
+		return err
+	}
+	if !waits(state) {
+		h.Log.Info("no launch to complete", "group", group, "state", state)
+		return nil
+	}
+	if err := h.untilServes(ctx, group); err != nil {
+		if abandoned, ok := errors.AsType[machineError](err); ok {
+			h.Log.Error("giving this launch up", "group", group, "error", abandoned)
+			return h.complete(ctx, group, giveUp)
+		}
+		return err
+	}
+	return h.complete(ctx, group, goOn)
+}
+
+// waits says whether an instance in a lifecycle state waits for its launch, or will. A Warmed: one
+// is on its way into a warm pool ("Lifecycle state transitions for instances in a warm pool").
+func waits(state string) bool {
+	state = strings.TrimPrefix(state, "Warmed:")
+	return state == "Pending" || state == "Pending:Wait"
+}
+
+// where asks for the group and the lifecycle state. An instance that is not listed may be a new
+// one: listings are late.
+func (h Hook) where(ctx context.Context) (group, state string, err error) {
+	end := time.Now().Add(h.Timing.Known)
+	for {
+		group, state, err = h.ask(ctx)
+		if err == nil && group != "" {
+			return group, state, nil
+		}
+		if err == nil {
+			err = advice.Try(fmt.Errorf("launch hook: no Auto Scaling group has the instance %s", h.InstanceID),
+				"leave launch-hook empty in an image that is started without a group")
+		}
+		if denied(err) || time.Now().After(end) {
+			return "", "", err
+		}
+		if sleepErr := h.pause(ctx); sleepErr != nil {
+			return "", "", err
+		}
+	}
+}
+
+func (h Hook) ask(ctx context.Context) (group, state string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, h.Timing.Call)
+	defer cancel()
+	out, err := h.API.DescribeAutoScalingInstances(ctx, &autoscaling.DescribeAutoScalingInstancesInput{InstanceIds: []string{h.InstanceID}})
+	if err != nil {
+		return "", "", h.failed("DescribeAutoScalingInstances", err)
+	}
+	for _, i := range out.AutoScalingInstances {
+		if aws.ToString(i.InstanceId) == h.InstanceID {
+			return aws.ToString(i.AutoScalingGroupName), aws.ToString(i.LifecycleState), nil
+		}
+	}
+	return "", "", nil
+}
+
+// machineError is a failure that another machine may not have.
+type machineError struct{ says string }
+
+func (e machineError) Error() string {
+	return fmt.Sprintf("%d boots in a row failed for what is this machine's own; the last: %s", mostFailures, e.says)
+}
+
+// untilServes waits for the release and the application, and tells the group so.
+func (h Hook) untilServes(ctx context.Context, group string) error {
+	beat := time.Now().Add(h.Timing.Beat)
+	var last time.Time
+	failures, said := 0, ""
+	for {
+		b, err := h.Boot(ctx)
+		if err != nil {
+			b.Says = err.Error()
+		}
+		if b.Ready {
+			serving := h.serves(ctx, min(h.Timing.Beat, time.Until(beat)))
+			if serving == nil {
+				return nil
+			}
+			b.Says = serving.Error()
+		}
+		if !b.Ended.Equal(last) {
+			last = b.Ended
+			failures++
+			if !b.Machine || b.Ready {
+				failures = 0
+			}
+		}
+		if failures >= mostFailures {
+			return machineError{b.Says}
+		}
+		if b.Says != "" && b.Says != said {
+			said = b.Says
+			h.Log.Info("the launch waits", "group", group, "for", said)
+		}
+		if !time.Now().Before(beat) {
+			h.heartbeat(ctx, group)
+			beat = time.Now().Add(h.Timing.Beat - rand.N(h.Timing.Beat/5+1)) // those of a fleet are spread
+		}
+		if err := h.pause(ctx); err != nil {
+			return fmt.Errorf("launch hook: %w while it waited for: %s", err, said)
+		}
+	}
+}
+
+// serves asks the programs, but for no longer than the next heartbeat may wait.
+func (h Hook) serves(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, max(limit, h.Timing.Poll))
+	defer cancel()
+	return h.Serves(ctx)
+}
+
+// heartbeat starts the hook's time-out again. One that fails is no reason to end: the next one
+// may come through, and before the instance waits for the hook there is nothing to start again.
+func (h Hook) heartbeat(ctx context.Context, group string) {
+	ctx, cancel := context.WithTimeout(ctx, h.Timing.Call)
+	defer cancel()
+	_, err := h.API.RecordLifecycleActionHeartbeat(ctx, &autoscaling.RecordLifecycleActionHeartbeatInput{
+		AutoScalingGroupName: &group, LifecycleHookName: &h.Name, InstanceId: &h.InstanceID,
+	})
+	if err != nil && !volume.IsNoLifecycleAction(err) {
+		h.Log.Warn("no heartbeat", "error", h.failed("RecordLifecycleActionHeartbeat", err))
+	}
+}
+
+// complete tells the group, until it says where the instance is. Before the instance waits for the
+// hook, and after that, the answer is the same: "No active Lifecycle Action"
+// (amazon-ec2-auto-scaling-group-examples #3, #5); what it means, the state says.
+func (h Hook) complete(ctx context.Context, group, result string) error {
+	end := time.Now().Add(h.Timing.Known)
+	for {
+		err := h.tell(ctx, group, result)
+		if err == nil {
+			h.Log.Info("the launch is completed", "group", group, "result", result)
+			return nil
+		}
+		if denied(err) {
+			return err
+		}
+		if volume.IsNoLifecycleAction(err) {
+			_, state, askErr := h.ask(ctx)
+			switch {
+			case askErr != nil:
+				err = askErr
+			case !waits(state): // "" as well: it has left the group
+				h.Log.Info("the launch is over", "group", group, "state", state)
+				return nil
+			case strings.HasSuffix(state, ":Wait") && time.Now().After(end):
+				return advice.Try(fmt.Errorf("launch hook: %s in %s is %s, and not for the hook %q: %w", h.InstanceID, group, state, h.Name, err),
+					"give launch-hook the name of the group's own hook")
+			}
+		}
+		h.Log.Info("the launch is not completed yet", "group", group, "error", err)
+		if sleepErr := h.pause(ctx); sleepErr != nil {
+			return err
+		}
+	}
+}
+
+func (h Hook) tell(ctx context.Context, group, result string) error {
+	ctx, cancel := context.WithTimeout(ctx, h.Timing.Call)
+	defer cancel()
+	_, err := h.API.CompleteLifecycleAction(ctx, &autoscaling.CompleteLifecycleActionInput{
+		AutoScalingGroupName: &group, LifecycleHookName: &h.Name, InstanceId: &h.InstanceID, LifecycleActionResult: &result,
+	})
+	if err != nil {
+		return h.failed("CompleteLifecycleAction", err)
+	}
+	return nil
+}
+
+func (h Hook) pause(ctx context.Context) error {
+	return smithytime.SleepWithContext(ctx, h.Timing.Poll+rand.N(h.Timing.Poll/2+1))
+}
+
+// failed says what was asked, and what to do where a right is missing.
+func (h Hook) failed(call string, err error) error {
+	if volume.IsDenied(err) {
+		return deniedError{advice.Errorf("launch hook %s: %s: %w (packaging/iam/launch-hook.json has it)",
+			h.Name, call, volume.Denied(err, "autoscaling:"+call))}
+	}
+	return fmt.Errorf("launch hook %s: %s: %w", h.Name, call, err)
+}
+
+// deniedError: another try changes nothing.
+type deniedError struct{ error }
+
+func denied(err error) bool {
+	_, is := errors.AsType[deniedError](err)
+	return is
+}

@@ -1,0 +1,63 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"ebs-release/internal/lab"
+	"ebs-release/internal/lab/cloud"
+	"ebs-release/internal/lab/policy"
+)
+
+// TestLaunchHook: an instance comes into service when its release is there and its programs say so,
+// and no sooner; the group is later than the boot (row 37).
+func TestLaunchHook(t *testing.T) {
+	r := published(t, func(o *lab.Options) {
+		o.AgentSettings["launch-hook"] = "ebs-release"
+		o.Latency.Hook = cloud.Fixed(3 * time.Second)
+	})
+	spec := r.lab.Member()
+	spec.Role = policy.LaunchedRole
+	must(t, r.lab.Account.CreateGroup(cloud.GroupSpec{
+		Name: "app", Desired: 1, Launch: spec, Hooks: []cloud.Hook{{Name: "ebs-release", Launch: true, Timeout: 60 * time.Second, Abandon: true}},
+	}))
+	launched := func() (m cloud.Member) {
+		for _, g := range r.lab.Account.Groups() {
+			if g.Name == "app" && len(g.Members) > 0 {
+				m = g.Members[0]
+			}
+		}
+		return m
+	}
+	state := func() string { return launched().State }
+	r.eventually("the group launches", func() bool { return state() != "" })
+	h, err := r.lab.Booted(within(t, 60*time.Second), launched().InstanceID)
+	must(t, err)
+	r.on(h, `mkdir -p /etc/ebs-release/ready.d && printf '#!/bin/sh\nid -un > /tmp/asked; test -e /tmp/serves || { echo no socket yet; exit 1; }\n' > /etc/ebs-release/ready.d/10-http
+chmod 755 /etc/ebs-release/ready.d/10-http`)
+	ended := make(chan string, 1)
+	go func() {
+		out, err := h.Run(within(t, 60*time.Second), "ebs-release-agent", "launch")
+		if err != nil {
+			out.Stderr += err.Error()
+		}
+		ended <- out.Stdout + out.Stderr
+	}()
+	r.eventually("the group waits, and the programs are asked", func() bool {
+		return state() == "Pending:Wait" && strings.TrimSpace(r.on(h, "cat /tmp/asked 2>/dev/null || true")) == lab.SSHUser
+	})
+	select {
+	case said := <-ended:
+		t.Fatalf("it has ended before the application serves: %s", said)
+	default:
+	}
+	r.on(h, "touch /tmp/serves")
+	r.eventually("it is in service", func() bool { return state() == "InService" })
+	if said := <-ended; !strings.Contains(said, "no socket yet") || !strings.Contains(said, "the launch is completed") {
+		t.Errorf("it says %s", said)
+	}
+	if out, err := h.Run(within(t, 30*time.Second), "ebs-release-agent", "launch"); err != nil || out.Code != 0 || !strings.Contains(out.Stderr, "no launch to complete") {
+		t.Errorf("after a reboot: %v, exit %d: %s", err, out.Code, out.Stderr)
+	}
+}
