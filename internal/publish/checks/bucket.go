@@ -10,6 +10,7 @@ import (
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/follow"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/report"
 	"ebs-release/internal/store"
 )
 
@@ -17,12 +18,13 @@ const hasRights = "the policy of this role as packaging/iam/publisher.json has i
 
 // Lifecycle looks at the rules of a bucket by which it removes what members boot from.
 func Lifecycle(ctx context.Context, bucket *store.S3) (string, error) {
-	rules, err := bucket.Lifecycle(ctx, pointer.Keys()...)
+	rules, err := bucket.Lifecycle(ctx, append(pointer.Keys(), report.Prefix)...)
 	if err != nil {
 		return "", couldNotLook(err)
 	}
 	if len(rules.Harm) > 0 {
-		return "", advice.Try(doctor.Minorf("rules take away what members boot from: %s", strings.Join(rules.Harm, "; ")),
+		return "", advice.Try(doctor.Minorf("rules take away what members boot from, or what they have reported: %s",
+			strings.Join(rules.Harm, "; ")),
 			"limit these rules to other prefixes; `ebs-release gc` removes what nobody needs")
 	}
 	return "no rule touches the store", nil

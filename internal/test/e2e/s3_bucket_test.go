@@ -32,7 +32,7 @@ func doctorOfBucket(r *rig) {
 		"a member that asks for the pointer every 30s costs $0.03 a month, 1 of them $0.03 (list price of us-east-1")
 	r.lab.Account.SetLifecycle("<LifecycleConfiguration><Rule><ID>tidy</ID><Filter><Prefix>prod/packs/</Prefix></Filter><Status>Enabled</Status>" +
 		"<Expiration><Days>30</Days></Expiration></Rule></LifecycleConfiguration>")
-	says("warn  lifecycle of the bucket: rules take away what members boot from: tidy: removes packs/ after 30 days. Try: limit these rules")
+	says("warn  lifecycle of the bucket: rules take away what members boot from, or what they have reported: tidy: removes packs/ after 30 days. Try: limit these rules")
 	defer r.lab.Account.Fault(cloud.Fault{Action: "GetBucketLifecycleConfiguration", Effect: cloud.Effect{Fail: cloud.Unauthorized}})()
 	says("warn  lifecycle of the bucket: could not look: ", "the right s3:GetLifecycleConfiguration is missing")
 }

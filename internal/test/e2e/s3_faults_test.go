@@ -88,7 +88,7 @@ func TestFaultsOfS3(t *testing.T) {
 		{"SlowDown for a while", []cloud.Fault{{Action: "*Object", Times: 3, Effect: cloud.Effect{Fail: cloud.Throttle}}}, "", "", 0},
 		{"SlowDown", get(cloud.Effect{Fail: cloud.Throttle}), "503 SlowDown: S3 asks for fewer requests", "503 SlowDown: S3 asks for fewer requests", 3},
 		{"no right to read", get(denied), "the right s3:GetObject is missing", "the right s3:GetObject is missing", 3},
-		{"no right to write", []cloud.Fault{{Action: "PutObject", Effect: denied}}, "", "the right s3:PutObject is missing", 3},
+		{"no right to write", []cloud.Fault{{Action: "PutObject", Effect: denied}}, "the right s3:PutObject is missing", "the right s3:PutObject is missing", 3},
 		{"no right to write the pointer", []cloud.Fault{{Action: "PutObject", Resource: pointer, Effect: denied}}, "", "the right s3:PutObject is missing", 3},
 		{"another Region", get(replies(301, s3Error("PermanentRedirect", "use the endpoint"), "X-Amz-Bucket-Region", "eu-west-1")),
 			"the bucket releases is in eu-west-1", "the bucket releases is in eu-west-1", 3},
