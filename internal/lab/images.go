@@ -78,7 +78,16 @@ func newImages(ctx context.Context, dir string, opts Options) (*images, error) {
 		im.write("member/usr/local/bin/systemctl", systemctl, 0o755),
 		os.MkdirAll(filepath.Join(dir, "server", PointerStore), 0o755),
 		os.Mkdir(filepath.Join(dir, "member/release"), 0o555), // the bare mount point is part of the agent's package
+		im.memberFiles(),
 	)
+}
+
+func (im *images) memberFiles() error {
+	var errs []error
+	for path, text := range im.opts.MemberFiles {
+		errs = append(errs, im.write("member"+path, text, 0o755))
+	}
+	return errors.Join(errs...)
 }
 
 // key is the release server's private ssh key.

@@ -56,6 +56,7 @@ type Options struct {
 	Groups            []string          // names of the groups that the publisher feeds; default "web"
 	AgentSettings     map[string]string // more lines for agent.toml: deadline -> 30s
 	PublisherSettings map[string]string // more lines for publisher.toml
+	MemberFiles       map[string]string // more programs of members: /etc/ebs-release/drain.d/10-drain -> its text
 	ServerBinds       []host.Bind       // directories of this machine that the release server sees, read-only: see MachineFiles
 
 	// ServerKey is the file of the release server's private ssh key, which virtual machines know by

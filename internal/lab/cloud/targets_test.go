@@ -375,6 +375,25 @@ func TestATargetGroupThatNeverWorkedReplacesNobody(t *testing.T) {
 	})
 }
 
+func TestAttachingATargetGroupRegistersMembers(t *testing.T) {
+	n := &network{}
+	n.status(200)
+	inLab(t, Options{Dial: n.dial}, func(l *lab) {
+		arn := l.targetGroup(TargetGroupSpec{Name: "web", Interval: time.Second})
+		l.ok(l.CreateGroup(GroupSpec{Name: "web", Max: 2, Desired: 1}))
+		l.settles(map[string]int{"InService": 1})
+		if l.AttachTrafficSource("web", "arn:nobody") == nil || l.AttachTrafficSource("nobody", arn) == nil {
+			t.Error("attached to nothing")
+		}
+		l.ok(l.AttachTrafficSource("web", arn))
+		l.ok(l.SetDesired("web", 2))
+		l.settles(map[string]int{"InService": 2})
+		for _, m := range l.Groups()[0].Members {
+			l.turns(arn, m.InstanceID, "healthy")
+		}
+	})
+}
+
 func TestStandby(t *testing.T) {
 	n := &network{}
 	n.status(200)

@@ -13,6 +13,27 @@ import (
 // as TrafficSources, too, and not the other way round, is the lab's: AWS does not say.
 func (t Traffic) all() []string { return slices.Concat(t.TargetGroups, t.Sources) }
 
+// AttachTrafficSource attaches a target group to a group, and registers the members in service
+// ("Adding - The Auto Scaling instances are being registered", TrafficSourceState).
+func (a *Account) AttachTrafficSource(group, arn string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ok := a.targetGroups.get(arn); !ok {
+		return noTargetGroup(arn)
+	}
+	if _, ok := a.groups.get(group); !ok {
+		return noGroup(group)
+	}
+	a.setGroup(group, func(g *Group) { g.Sources = append(slices.Clone(g.Sources), arn) })
+	g, _ := a.groups.get(group)
+	for _, m := range g.Members {
+		if m.State == "InService" {
+			a.registerMember(g, m.InstanceID)
+		}
+	}
+	return nil
+}
+
 // registerMember: "before the instance reaches the InService state … the instance is registered
 // with the load balancer" ("How lifecycle hooks work"). mu is held.
 func (a *Account) registerMember(g Group, instanceID string) {
