@@ -398,6 +398,28 @@ func TestAbortIsNotHeldUpByMembers(t *testing.T) {
 	tr.everybodyIsOn(t, 3, "r1")
 }
 
+// Where members cannot be brought back the exit code says that, and the line why it went back.
+func TestWayBackThatDoesNotConverge(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.terms.Gate = "gate"
+	tr.answer = func(string, publish.RolloutEvent) error { return errors.New("no") }
+	for _, b := range tr.boxes {
+		b.activate = func(context.Context) error {
+			if tr.pointer.Generation == 3 {
+				return push.ErrLost
+			}
+			return nil
+		}
+	}
+	_, code, err := tr.do(t, source)
+	if code != exit.NotConverged || !strings.Contains(err.Error(), "the gate is red: no") || !strings.Contains(err.Error(), "run `ebs-release converge`") {
+		t.Errorf("code %d, %v", code, err)
+	}
+	if p := tr.pointer; p.Generation != 3 || p.Release != "r1" || p.Rollout != nil {
+		t.Errorf("%+v", p)
+	}
+}
+
 // A rollback to any release ends a rollout, too, and goes through a hold.
 func TestRollbackEndsARollout(t *testing.T) {
 	tr := newTrial("1", "a", "b", "c")
