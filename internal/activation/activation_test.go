@@ -12,26 +12,14 @@ import (
 	"ebs-release/internal/gc"
 	"ebs-release/internal/hook"
 	"ebs-release/internal/release"
+	"ebs-release/internal/test/blank"
 )
-
-func volume(t *testing.T) *release.Volume {
-	t.Helper()
-	tree, err := release.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = tree.Close() })
-	if err := tree.Init(0, 0); err != nil {
-		t.Fatal(err)
-	}
-	return tree
-}
 
 // installed is a volume with a release that can be activated, and a directory of programs with one
 // that counts its runs, and fails while a file is there.
 func installed(t *testing.T) (programs Programs, tree *release.Volume, in release.Ingested, ran func() int, fail string) {
 	t.Helper()
-	tree = volume(t)
+	tree = blank.Volume(t)
 	dir := t.TempDir()
 	source, activate, runs := dir+"/source", dir+"/activate.d", dir+"/runs"
 	fail = dir + "/fail"

@@ -21,6 +21,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/store"
+	"ebs-release/internal/test/blank"
 	"ebs-release/internal/test/scratch"
 
 	"filippo.io/age"
@@ -38,23 +39,10 @@ type world struct {
 	refuse         atomic.Pointer[http.HandlerFunc] // answers in place of the store
 }
 
-func volume(t *testing.T) *release.Volume {
-	t.Helper()
-	v, err := release.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = v.Close() })
-	if err := v.Init(0, 0); err != nil {
-		t.Fatal(err)
-	}
-	return v
-}
-
 // newWorld has as many releases as asked for, and a pack from each to the next.
 func newWorld(t *testing.T, releases int, secret bool) *world {
 	t.Helper()
-	w := &world{server: volume(t), member: volume(t), dir: t.TempDir()}
+	w := &world{server: blank.Volume(t), member: blank.Volume(t), dir: t.TempDir()}
 	var err error
 	if w.objects, err = store.NewDirectory(w.dir); err != nil {
 		t.Fatal(err)
@@ -419,7 +407,7 @@ func TestWhomAVolumeBelieves(t *testing.T) {
 	plain := p
 	plain.Schema, plain.Edges = pointer.Schema, nil
 	ours, theirs := p.Store+":"+w.secret.Public().String(), p.Store+":"+other.Public().String()
-	bare := volume(t) // of before there were keys
+	bare := blank.Volume(t) // of before there were keys
 	for name, tc := range map[string]struct {
 		on       *release.Volume
 		document []byte

@@ -5,6 +5,7 @@ import (
 
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
+	"ebs-release/internal/test/blank"
 )
 
 // Only what the keys of a volume signed gives it others.
@@ -23,7 +24,7 @@ func TestKeysComeFromASignedPointerAlone(t *testing.T) {
 	}{
 		"the volume's key":     {w.member, w.secret, 1},
 		"the key that it adds": {w.member, other, -1},
-		"no key on the volume": {volume(t), other, 0},
+		"no key on the volume": {blank.Volume(t), other, 0},
 	} {
 		document, err := p.Sign(tc.by)
 		if err != nil {

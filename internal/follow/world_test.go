@@ -20,6 +20,7 @@ import (
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 	"ebs-release/internal/store"
+	"ebs-release/internal/test/blank"
 )
 
 const (
@@ -61,15 +62,6 @@ type world struct {
 	log      journal
 }
 
-func volume(t *testing.T) *release.Volume {
-	t.Helper()
-	v, err := release.Open(t.TempDir())
-	must(t, err)
-	t.Cleanup(func() { _ = v.Close() })
-	must(t, v.Init(0, 0))
-	return v
-}
-
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -79,8 +71,8 @@ func must(t *testing.T, err error) {
 
 func newWorld(t *testing.T, releases int) *world {
 	t.Helper()
-	member := volume(t)
-	w := &world{t: t, server: volume(t), member: member.Root()}
+	member := blank.Volume(t)
+	w := &world{t: t, server: blank.Volume(t), member: member.Root()}
 	var err error
 	w.packs, err = store.NewDirectory(t.TempDir())
 	must(t, err)

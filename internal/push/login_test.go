@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ebs-release/internal/test/blank"
 )
 
 // TestNoAgentIsForwardedToAMember: root on a member could log in to the others with it.
@@ -30,7 +32,7 @@ func TestNoAgentIsForwardedToAMember(t *testing.T) {
 		}
 	}
 	t.Setenv("SSH_AUTH_SOCK", socket)
-	f := newFar(t, volume(t), "AllowAgentForwarding yes")
+	f := newFar(t, blank.Volume(t), "AllowAgentForwarding yes")
 	script := strings.Replace(read(t, f.script), "\n", "\necho \"agent: $SSH_AUTH_SOCK\" >'"+seen+"'\n", 1)
 	if err := os.WriteFile(f.script, []byte(script), 0o755); err != nil {
 		t.Fatal(err)

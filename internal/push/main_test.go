@@ -22,6 +22,7 @@ import (
 	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
 	"ebs-release/internal/store"
+	"ebs-release/internal/test/blank"
 	"ebs-release/internal/test/scratch"
 )
 
@@ -216,15 +217,6 @@ func open(t *testing.T, dir string) *release.Volume {
 	return v
 }
 
-func volume(t *testing.T) *release.Volume {
-	t.Helper()
-	tree := open(t, t.TempDir())
-	if err := tree.Init(0, 0); err != nil {
-		t.Fatal(err)
-	}
-	return tree
-}
-
 // small is a volume of its own file system.
 func small(t *testing.T, kib int) *release.Volume {
 	t.Helper()
@@ -263,7 +255,7 @@ func put(t *testing.T, dir, name, content string) {
 // two is a server with two releases and a member that holds the first.
 func two(t *testing.T, member *release.Volume) (server *release.Volume, f *far, first, second release.Ingested) {
 	t.Helper()
-	server = volume(t)
+	server = blank.Volume(t)
 	dir := t.TempDir()
 	for _, name := range []string{"a", "b/c d", "b/\n\xff", "b/--delete", "#x", ";y", "-e", "it's $(false) `x`", "same"} {
 		put(t, dir, name, "one of "+name)

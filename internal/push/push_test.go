@@ -19,6 +19,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/store"
+	"ebs-release/internal/test/blank"
 	"ebs-release/internal/test/scratch"
 
 	"filippo.io/age"
@@ -58,7 +59,7 @@ func wantError(t *testing.T, err, kind error, words ...string) {
 }
 
 func TestMemberGetsOnlyWhatChanged(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	s := f.open(t)
 	fetched, err := s.Stage(t.Context(), f.desired(t, server, second, first.ID))
 	if err != nil {
@@ -99,7 +100,7 @@ func TestMemberGetsOnlyWhatChanged(t *testing.T) {
 
 // The third push on makes the oldest tree into the new one.
 func TestPushAfterPushOverOneConnection(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	s := f.open(t)
 	base, dir := first.ID, t.TempDir()
 	run(t, "cp", "-a", server.Path(second.ID)+"/.", dir)
@@ -142,7 +143,7 @@ func TestMemberThatNoPackLeadsOnSaysWhatItHolds(t *testing.T) {
 		"what it holds is damaged": {func(t *testing.T, f *far, first release.Ingested) { put(t, f.Path(first.ID), "same", "x") }, false, "same: is not what its manifest says"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server, f, first, second := two(t, volume(t))
+			server, f, first, second := two(t, blank.Volume(t))
 			tc.prepare(t, f, first)
 			s, want := f.open(t), f.desired(t, server, second)
 			if strings.Contains(name, "damaged") {
@@ -162,7 +163,7 @@ func TestMemberThatNoPackLeadsOnSaysWhatItHolds(t *testing.T) {
 }
 
 func TestMemberSaysThatAPackIsGone(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	want := f.desired(t, server, second, first.ID)
 	if err := os.RemoveAll(f.store + "/packs"); err != nil {
 		t.Fatal(err)
@@ -175,7 +176,7 @@ func TestMemberSaysThatAPackIsGone(t *testing.T) {
 
 // The shortest way is from what is damaged: there is another one.
 func TestMemberGoesAnotherWayThanFromWhatIsDamaged(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	put(t, f.Path(first.ID), "same", "x")
 	fetched, err := f.open(t).Stage(t.Context(), f.desired(t, server, second, first.ID, ""))
 	if err != nil || fetched.Packs != 1 {
@@ -186,7 +187,7 @@ func TestMemberGoesAnotherWayThanFromWhatIsDamaged(t *testing.T) {
 
 // A program may reboot the machine: what the next boot believes is on the volume before it runs.
 func TestKeysAreThereBeforeThePrograms(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	dir := t.TempDir()
 	program(t, dir+"/activate.d/50-reboot", "cat "+f.Root()+"/.ebs-release/keys >&2; exit 3")
 	f.agent(t, "PUSH_TEST_PROGRAMS="+dir)
@@ -209,7 +210,7 @@ func TestKeysAreThereBeforeThePrograms(t *testing.T) {
 
 // A member's volume may be from before there were keys, or from before they were changed.
 func TestKeysComeWithTheActivation(t *testing.T) {
-	server, f, _, second := two(t, volume(t))
+	server, f, _, second := two(t, blank.Volume(t))
 	key, err := age.GenerateX25519Identity()
 	if err == nil {
 		err = server.SetPackKey(t.Context(), key.String())
@@ -249,7 +250,7 @@ func TestKeysComeWithTheActivation(t *testing.T) {
 
 // A member that waits for the store says so before the publisher gives it up.
 func TestMemberSaysWhatItWaitsFor(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	f.agent(t, "PUSH_TEST_AWAY=1")
 	s, want := f.open(t), f.desired(t, server, second, first.ID)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -262,7 +263,7 @@ func TestMemberSaysWhatItWaitsFor(t *testing.T) {
 }
 
 func TestMemberOfAnotherStoreRefuses(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	if err := f.SetStore(t.Context(), "0123456789abcdef"); err != nil {
 		t.Fatal(err)
 	}
@@ -275,8 +276,8 @@ func TestMemberOfAnotherStoreRefuses(t *testing.T) {
 }
 
 func TestWrongHostKeyIsRefused(t *testing.T) {
-	_, f, _, _ := two(t, volume(t))
-	other := newFar(t, volume(t))
+	_, f, _, _ := two(t, blank.Volume(t))
+	other := newFar(t, blank.Volume(t))
 	f.target.HostKey = other.target.HostKey // another machine has the address now
 	_, err := Open(t.Context(), f.target, f.options)
 	wantError(t, err, ErrHostKey)
@@ -286,8 +287,8 @@ func TestWrongHostKeyIsRefused(t *testing.T) {
 }
 
 func TestConnectionsThatDoNotComeAbout(t *testing.T) {
-	f := newFar(t, volume(t))
-	other := newFar(t, volume(t))
+	f := newFar(t, blank.Volume(t))
+	other := newFar(t, blank.Volume(t))
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -341,7 +342,7 @@ func TestWhatSSHSaidIsWhole(t *testing.T) {
 	if err := os.WriteFile(message, []byte("System is going down. Unprivileged users are not permitted to log in anymore.\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	f := newFar(t, volume(t), "Banner "+message)
+	f := newFar(t, blank.Volume(t), "Banner "+message)
 	o := f.options
 	o.User = "nobody"
 	_, err := Open(t.Context(), f.target, o)
@@ -363,7 +364,7 @@ func TestWhatSSHSaidIsWhole(t *testing.T) {
 }
 
 func TestAFullTemporaryFolderIsSaid(t *testing.T) {
-	f := newFar(t, volume(t))
+	f := newFar(t, blank.Volume(t))
 	full := t.TempDir()
 	scratch.Mount(t, "tmpfs", full, "tmpfs", 0, "size=4k,nr_inodes=20")
 	if err := os.WriteFile(filepath.Join(full, "filler"), make([]byte, 4096), 0o600); err != nil {
@@ -411,7 +412,7 @@ func TestOptionsThatCouldBecomeCommandsAreRefused(t *testing.T) {
 }
 
 func TestFarSideThatCannot(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	script := func(text string) func() {
 		return func() {
 			if err := os.WriteFile(f.script, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
@@ -458,7 +459,7 @@ func TestFarSideThatCannot(t *testing.T) {
 
 // A member that boots is asked again, over the same connection.
 func TestMemberThatIsNotReadyKeepsItsConnection(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	f.agent(t, "PUSH_TEST_BOOTING=1")
 	s := f.open(t)
 	for range 2 {
@@ -480,7 +481,7 @@ func program(t *testing.T, path, script string) {
 }
 
 func TestHookThatFailsIsNamed(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	dir := t.TempDir()
 	program(t, dir+"/activate.d/50-reload", "echo no such service >&2; exit 3")
 	f.agent(t, "PUSH_TEST_PROGRAMS="+dir)
@@ -501,7 +502,7 @@ func TestHookThatFailsIsNamed(t *testing.T) {
 // What stage.d or drain.d refuses does not become current, and the publisher hears the words of the
 // program.
 func TestProgramThatRefusesIsNamed(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	dir := t.TempDir()
 	program(t, dir+"/stage.d/10-smoke", "test -e "+dir+"/good && exit; grep -r . $EBS_RELEASE_STAGED; echo no index.html >&2; exit 3")
 	f.agent(t, "PUSH_TEST_PROGRAMS="+dir)
@@ -568,7 +569,7 @@ func running(t *testing.T, dir string) []int {
 }
 
 func TestCloseLeavesNothingBehind(t *testing.T) {
-	f := newFar(t, volume(t))
+	f := newFar(t, blank.Volume(t))
 	s, err := Open(t.Context(), f.target, f.options)
 	if err != nil {
 		t.Fatal(err)
@@ -592,7 +593,7 @@ func TestCloseLeavesNothingBehind(t *testing.T) {
 }
 
 func TestContextEndsASessionAndWhatItRuns(t *testing.T) {
-	f := newFar(t, volume(t))
+	f := newFar(t, blank.Volume(t))
 	f.agent(t, "PUSH_TEST_HANG=1")
 	for name, life := range map[string]bool{"of the session": true, "of the request": false} {
 		t.Run(name, func(t *testing.T) {
@@ -639,7 +640,7 @@ func TestContextEndsASessionAndWhatItRuns(t *testing.T) {
 }
 
 func TestLostConnectionSaysSo(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	s := f.open(t)
 	// The master is the session's process: the first one that runs there.
 	if err := syscall.Kill(running(t, s.dir)[0], syscall.SIGKILL); err != nil {

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"os"
 	"testing"
+
+	"ebs-release/internal/test/blank"
 )
 
 func TestVerifyHasTheMemberReadItsFiles(t *testing.T) {
-	_, f, first, _ := two(t, volume(t))
+	_, f, first, _ := two(t, blank.Volume(t))
 	s := f.open(t)
 	if files, err := s.Verify(t.Context(), first.ID, first.Digest, 1); err != nil || files != 9 {
 		t.Fatalf("%d files, %v", files, err)
@@ -25,7 +27,7 @@ func TestVerifyHasTheMemberReadItsFiles(t *testing.T) {
 // What an application reads is what `current` leads to: the tree that the tags name may be whole,
 // and nobody serves it.
 func TestVerifyLooksAtWhatIsServed(t *testing.T) {
-	server, f, first, second := two(t, volume(t))
+	server, f, first, second := two(t, blank.Volume(t))
 	s := f.open(t)
 	if _, err := s.Stage(t.Context(), f.desired(t, server, second, first.ID)); err != nil {
 		t.Fatal(err)

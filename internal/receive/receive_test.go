@@ -18,6 +18,7 @@ import (
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
 	"ebs-release/internal/store"
+	"ebs-release/internal/test/blank"
 )
 
 // receiver is one whose store is not to be asked.
@@ -39,19 +40,6 @@ func start(t *testing.T, tree *release.Volume) (say io.WriteCloser, out *bytes.B
 	return say, out, done
 }
 
-func volume(t *testing.T) *release.Volume {
-	t.Helper()
-	tree, err := release.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = tree.Close() })
-	if err := tree.Init(0, 0); err != nil {
-		t.Fatal(err)
-	}
-	return tree
-}
-
 func TestAPublisherThatFallsSilentIsNotWaitedForWithoutEnd(t *testing.T) {
 	for name, said := range map[string]string{
 		"between requests": "",
@@ -59,7 +47,7 @@ func TestAPublisherThatFallsSilentIsNotWaitedForWithoutEnd(t *testing.T) {
 		"after a request":  "{\"do\":\"dance\"}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			tree := volume(t)
+			tree := blank.Volume(t)
 			synctest.Test(t, func(t *testing.T) {
 				say, _, ended := start(t, tree)
 				begun := time.Now()
@@ -80,7 +68,7 @@ func TestAPublisherThatFallsSilentIsNotWaitedForWithoutEnd(t *testing.T) {
 
 func TestWhatIsNoRequestEndsTheConversation(t *testing.T) {
 	for _, said := range []string{"hello\n", "{}{}\n", strings.Repeat("x", 2<<20), `{"do":`} {
-		say, _, ended := start(t, volume(t))
+		say, _, ended := start(t, blank.Volume(t))
 		go func() {
 			_, _ = io.WriteString(say, said)
 			_ = say.Close()
@@ -109,7 +97,7 @@ func stageRequest(t *testing.T, change func(*pointer.Edge)) string {
 // Nobody waits for a release whose publisher is gone: the lock of the volume is free again, and
 // nothing is left behind.
 func TestAPublisherThatIsGoneEndsWhatIsFetched(t *testing.T) {
-	tree, asked := volume(t), make(chan struct{})
+	tree, asked := blank.Volume(t), make(chan struct{})
 	r := receiver(tree)
 	r.Packs = func(ctx context.Context) (store.Reader, error) {
 		close(asked)
@@ -140,7 +128,7 @@ func TestPacksThatCannotBeAreRefused(t *testing.T) {
 		"of no size":           func(e *pointer.Edge) { e.Bytes = 0 },
 		"of another digest":    func(e *pointer.Edge) { e.SHA256 = "x" },
 	} {
-		say, out, ended := start(t, volume(t))
+		say, out, ended := start(t, blank.Volume(t))
 		if _, err := io.WriteString(say, stageRequest(t, change)); err != nil {
 			t.Fatal(err)
 		}

@@ -17,6 +17,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
+	"ebs-release/internal/test/blank"
 )
 
 const zone = "eu-west-1a"
@@ -33,7 +34,7 @@ type member struct {
 }
 
 func newMember(t *testing.T) *member {
-	m := &member{t: t, volume: volume(t)}
+	m := &member{t: t, volume: blank.Volume(t)}
 	dir := t.TempDir()
 	m.ran = filepath.Join(dir, "ran")
 	must := func(err error) {
