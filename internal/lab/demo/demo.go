@@ -1,7 +1,7 @@
 // Package demo is the main job of ebs-release from end to end, on real input, with the real
 // programs, driven as an operator would: publish, boot, publish while the group grows, compare,
-// publish to members that follow, boot without a snapshot of the release, reboot, scale in. It
-// checks what it shows.
+// publish to members that follow, boot without a snapshot of the release, roll out a release that
+// fails, reboot, scale in. It checks what it shows.
 package demo
 
 import (
@@ -22,7 +22,7 @@ const (
 	group = "web"
 	grown = 5 // members, while release two is published
 	peak  = 6
-	last  = 3 // generation
+	last  = 5 // generation
 	limit = 3 * time.Minute
 
 	sourceOne = "/srv/source/one" // release one, as the release server sees it
@@ -119,12 +119,15 @@ func (d *demo) run(ctx context.Context, source string) (result string, err error
 	if err := d.catchUp(ctx); err != nil {
 		return "", err
 	}
-	good, stale, err := d.inspect(ctx, last)
-	if err != nil {
-		return "", err
-	}
 	d.say("the snapshot of release two, which nobody waited for: name it")
 	if err := d.operator(ctx, "ebs-release", "snapshot"); err != nil {
+		return "", err
+	}
+	if err := d.rollOut(ctx); err != nil {
+		return "", err
+	}
+	good, stale, err := d.inspect(ctx, last)
+	if err != nil {
 		return "", err
 	}
 	if err := d.reboot(ctx); err != nil {
@@ -145,10 +148,21 @@ func (d *demo) say(format string, args ...any) {
 
 // operator runs a program on the release server as an operator would, and shows what it says.
 func (d *demo) operator(ctx context.Context, argv ...string) error {
+	return d.ends(ctx, 0, argv...)
+}
+
+// ends is operator for a program that has to end with an exit code.
+func (d *demo) ends(ctx context.Context, code int, argv ...string) error {
 	fmt.Fprintf(d.out, "        $ %s\n", typed(argv))
 	show := &indented{out: d.out}
 	defer show.flush()
-	_, err := d.server.RunWith(ctx, host.Command{Argv: argv, Stdout: show, Stderr: show})
+	out, err := d.server.RunWith(ctx, host.Command{Argv: argv, Stdout: show, Stderr: show})
+	if out.Code == code && code != 0 {
+		return nil
+	}
+	if err == nil && code != 0 {
+		err = fmt.Errorf("%s: exit 0, want %d", argv, code)
+	}
 	return err
 }
 

@@ -14,8 +14,8 @@ func (d *demo) follow(ctx context.Context) error {
 	d.say("from here on the members follow; release three is one file more, and gets no snapshot")
 	for _, m := range d.lab.Members(group) {
 		h, err := d.lab.Host(m.InstanceID)
-		if err == nil { // as its unit does
-			_, err = h.Run(ctx, "sh", "-c", "setsid ebs-release-agent follow --follow-interval 1s </dev/null >/run/follow.log 2>&1 &")
+		if err == nil {
+			err = follows(ctx, h)
 		}
 		if err != nil {
 			return err
@@ -25,6 +25,12 @@ func (d *demo) follow(ctx context.Context) error {
 		return err
 	}
 	return d.operator(ctx, "ebs-release", "publish", sourceTwo, "--message", "release three", "--reach", "follow", "--no-snapshot")
+}
+
+// follows makes a member follow, as its unit does.
+func follows(ctx context.Context, h *host.Host) error {
+	_, err := h.Run(ctx, "sh", "-c", "setsid ebs-release-agent follow --follow-interval 1s </dev/null >/run/follow.log 2>&1 &")
+	return err
 }
 
 // catchUp launches one more instance, for which there is no snapshot of the current release.
@@ -50,6 +56,9 @@ func (d *demo) catchUp(ctx context.Context) error {
 			return fmt.Errorf("%s does not say that it caught up", h.ID)
 		}
 		fmt.Fprintf(d.out, "        %s: %s\n", h.ID, said)
+		if err := follows(ctx, h); err != nil {
+			return err
+		}
 	}
 	return nil
 }
