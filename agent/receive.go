@@ -8,6 +8,7 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
@@ -56,7 +57,12 @@ twice.`,
 		r.Programs.Inherit = os.Environ() // before packs adds what only the store needs
 		r.Log = p.logger()
 		r.Packs = p.packs()
-		r.Who = p.whoSoon
+		r.Who = func(ctx context.Context) (pointer.Instance, error) {
+			if _, err := p.reached(); err != nil { // the metadata service may be where the boot was told
+				return pointer.Instance{}, err
+			}
+			return p.whoSoon(ctx)
+		}
 		r.Ready = func() (*release.Volume, error) { return p.writableVolume(cmd.Context()) }
 		return r.Run(cmd.Context(), p.stdin, p.stdout)
 	}
