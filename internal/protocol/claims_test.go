@@ -124,10 +124,14 @@ func (w *world) returned(name string, o publish.Outcome, err error) {
 			if m := w.show(b); b.serves() > 0 && m.Generation < o.Generation && !w.unlocked {
 				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and the tags of %s say %d", o.Generation, b.id, m.Generation))
 			}
+			want := o.Generation
+			if w.pointer.Rollout != nil {
+				want = w.target(b).generation
+			}
 			switch s := b.serves(); {
 			case s == 0 || w.pointer.Generation != o.Generation: // somebody else has moved it on
-			case s != o.Generation:
-				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and %s serves %d", o.Generation, b.id, s))
+			case s != want:
+				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and %s serves %d", want, b.id, s))
 			case b.mounted.done != s:
 				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and the programs of %s have succeeded for %d", s, b.id, b.mounted.done))
 			}

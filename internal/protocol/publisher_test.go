@@ -2,6 +2,7 @@ package protocol
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -132,9 +133,13 @@ func (d *desk) Read(context.Context) (p pointer.Pointer, err error) {
 	return p, err
 }
 
-// Document is only asked for while a rollout is open.
-func (d *desk) Document(context.Context) ([]byte, error) {
-	return nil, errors.New("no rollout is open")
+// Document is the pointer as it is, for members that are told by ssh while a rollout is open.
+func (d *desk) Document(context.Context) (document []byte, err error) {
+	err = d.among("document", func() string {
+		document, err = json.Marshal(d.pointer)
+		return share(d.pointer)
+	})
+	return document, err
 }
 
 func (d *desk) CompareAndSwap(_ context.Context, from, to pointer.Pointer) error {
@@ -275,8 +280,9 @@ type session struct {
 
 // After one of these the publisher leaves the member alone for a time, with jitter.
 var (
-	errLost  = errors.New("the connection is lost")
-	errEmpty = errors.New("nothing is mounted, or not that release")
+	errLost   = errors.New("the connection is lost")
+	errNotOwn = errors.New("the pointer does not give that to this member")
+	errEmpty  = errors.New("nothing is mounted, or not that release")
 )
 
 // jitter is random by the seed alone, whatever was asked before: a run can be repeated.
@@ -331,6 +337,9 @@ func (s *session) Activate(_ context.Context, to push.Desired) error {
 		}
 	}
 	err := s.on(fmt.Sprintf("activate %d", to.Generation), true, func() error {
+		if err := s.isOwn(to); err != nil {
+			return err
+		}
 		if s.grain >= coarse {
 			if err := s.look(); err != nil {
 				return err
@@ -346,6 +355,21 @@ func (s *session) Activate(_ context.Context, to push.Desired) error {
 		err = s.runPrograms(to.Generation)
 	}
 	return err
+}
+
+// isOwn holds the publisher's word against the pointer that came with it.
+func (s *session) isOwn(to push.Desired) error {
+	if to.Whole == nil {
+		return nil
+	}
+	var p pointer.Pointer
+	if err := json.Unmarshal(to.Whole, &p); err != nil {
+		return err
+	}
+	if own := p.For(s.b.instance()); own.Generation != to.Generation || own.Release != to.Release {
+		return errNotOwn
+	}
+	return nil
 }
 
 // runPrograms is what the agent does after the flip: the answer follows from the mark alone.

@@ -147,17 +147,9 @@ func begin(d *driver) error {
 	})
 }
 
-// raise gives it to those whom a share of just these would have in it.
 func raise(ids ...string) func(*driver) error {
 	return func(d *driver) error {
-		return d.rollout("raise", func(p *pointer.Pointer) {
-			var all []pointer.Instance
-			for _, id := range ids {
-				all = append(all, pointer.Instance{ID: id})
-			}
-			r := p.Rollout.Raised(all, len(all))
-			p.Rollout = &r
-		})
+		return d.rollout("raise", func(p *pointer.Pointer) { raiseTo(p, ids) })
 	}
 }
 
@@ -359,6 +351,26 @@ var rolling = []scenario{
 		w.server().drive("A", raise("m"))
 		w.server().drive("B", finish, onTarget)
 	}, large},
+	{"rollout to this one, and converge and boot", medium, func(w *world) {
+		w.rolling()
+		w.begun("m")
+		w.server().converge("C")
+		w.up(w.add("m"))
+	}, large},
+	{"rollout to another one, aborted, and converge and a member", medium, func(w *world) {
+		w.rolling()
+		w.serving("m")
+		w.begun(before("m"))
+		w.server().drive("A", abort)
+		w.server().converge("C")
+	}, large},
+	{"rollout to a member, and converge and resume", medium, func(w *world) {
+		w.rolling()
+		b := w.serving("m")
+		w.begun("m")
+		w.server().converge("C")
+		w.up(b)
+	}, large},
 	{"rollout on a pointer that is an old copy, and a member", fine, func(w *world) {
 		w.rolling()
 		w.back = true
@@ -369,11 +381,22 @@ var rolling = []scenario{
 	}, small},
 }
 
-// begun: nobody is given it yet.
-func (w *world) begun() {
+// begun: a rollout is open, and given to some.
+func (w *world) begun(to ...string) {
 	p := w.pointer
 	p.Rollout = theRollout()
+	raiseTo(&p, to)
 	w.write(p)
+}
+
+// raiseTo gives it to those whom a share of just these would have in it.
+func raiseTo(p *pointer.Pointer, ids []string) {
+	var all []pointer.Instance
+	for _, id := range ids {
+		all = append(all, pointer.Instance{ID: id})
+	}
+	r := p.Rollout.Raised(all, len(all))
+	p.Rollout = &r
 }
 
 func (w *world) rolling() { w.rolls, w.packs = true, true }
