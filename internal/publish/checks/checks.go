@@ -102,9 +102,9 @@ func Writable(ctx context.Context, mounted *mount.Mounted, point string) error {
 func notFrozen(ctx context.Context, point string, limit time.Duration) error {
 	err := freeze.Writable(ctx, point, limit)
 	if errors.Is(err, freeze.ErrStuck) {
-		return advice.Try(fmt.Errorf("%s seems to be frozen: a write has waited for %v, and a publish holds a freeze for %v at most",
-			point, limit, freeze.DefaultLimit),
-			"ebs-release thaw; should that say that it was not frozen, its disk does not answer: see dmesg")
+		return fmt.Errorf("%s seems to be frozen: a write has waited for %v, and a publish holds a freeze for %v at most. "+
+			"Run `ebs-release thaw`; should that say that it was not frozen, its disk does not answer: see dmesg",
+			point, limit, freeze.DefaultLimit)
 	}
 	return err
 }
