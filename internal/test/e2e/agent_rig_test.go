@@ -225,7 +225,11 @@ func (r *rig) served(h *host.Host, p pointer.Pointer, version string, readies in
 	if v.Attachment == nil || v.Attachment.InstanceID != h.ID || !v.Attachment.DeleteOnTermination || v.State != "in-use" {
 		return fmt.Errorf("the volume is not attached and protected: %s", show(volumes))
 	}
-	if v.Tags["ebs-release:generation"] != fmt.Sprint(p.Generation) || v.Tags["ebs-release:release"] != p.Release || v.Tags["ebs-release:state"] != "ready" {
+	if r.inS3 {
+		if want := fmt.Sprintf("%d/ready/%s", p.Generation, h.ID); !slices.Contains(r.reports(), want) {
+			return fmt.Errorf("reports are %s, want %s", r.reports(), want)
+		}
+	} else if v.Tags["ebs-release:generation"] != fmt.Sprint(p.Generation) || v.Tags["ebs-release:release"] != p.Release || v.Tags["ebs-release:state"] != "ready" {
 		return fmt.Errorf("the volume's tags are %v", v.Tags)
 	}
 	found := mounts(h)

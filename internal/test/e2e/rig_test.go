@@ -26,6 +26,7 @@ type rig struct {
 	lab    *lab.Lab
 	server *host.Host
 	ec2    *ec2.Client // with the rights of the account's owner
+	inS3   bool        // the pointer store
 	leaves bool        // a publish leaves its snapshot to whoever comes next, as users' do
 }
 
@@ -48,7 +49,7 @@ func newRig(t *testing.T, change func(*lab.Options)) *rig {
 	}
 	l, err := lab.Start(within(t, start), opts)
 	must(t, err)
-	r := &rig{T: t, lab: l, ec2: l.EC2()}
+	r := &rig{T: t, lab: l, ec2: l.EC2(), inS3: opts.S3}
 	t.Cleanup(func() {
 		if t.Failed() {
 			r.showConsoles()
