@@ -59,13 +59,16 @@ type timeoutError time.Duration
 func (e timeoutError) Error() string { return fmt.Sprintf("took longer than %v", time.Duration(e)) }
 
 // cause is what is wrong, in words that are the same for all members with the same trouble: the
-// innermost error.
+// innermost error. Where there are two, the first says of what kind the other is.
 func cause(err error) string {
 	if slow, ok := errors.AsType[timeoutError](err); ok {
 		return slow.Error()
 	}
 	for {
 		inner := errors.Unwrap(err)
+		if both, ok := err.(interface{ Unwrap() []error }); ok {
+			inner = both.Unwrap()[0]
+		}
 		if inner == nil {
 			return words.OneLine(err)
 		}
