@@ -365,6 +365,11 @@ func (p *prepared) Check(ctx context.Context, want boot.Wanted) error {
 	return p.content.Check(ctx, want)
 }
 
+// Holding: no program of this model takes an application out of service.
+func (p *prepared) Holding(context.Context) (int64, string, bool) {
+	return p.d.generation, p.d.release, true
+}
+
 func (p *prepared) Place(context.Context) error {
 	if p.b.ups > 1 || p.b.open { // else no push ever got in, and none can be under way
 		return p.a.step("place", func() string { p.b.mounted, p.d.done = p.d, p.d.generation; return "" })
