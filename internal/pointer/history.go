@@ -80,7 +80,7 @@ func (s *Store) History(ctx context.Context) ([]Entry, error) {
 
 // Record adds how something ended.
 func (s *Store) Record(ctx context.Context, e Entry) error {
-	e.Schema, e.Error = historySchema, e.Error[:min(len(e.Error), mostError)]
+	e.Schema, e.Error, e.Message = historySchema, e.Error[:min(len(e.Error), mostError)], e.Message[:min(len(e.Message), MaxMessage)]
 	if more := len(e.Removed) - mostRemoved; more > 0 {
 		e.Removed = append(slices.Clone(e.Removed[:mostRemoved]), fmt.Sprintf("and %d more", more))
 	}

@@ -161,7 +161,8 @@ func (d *driver) raise(ctx context.Context, to int, s scene) error {
 	return err
 }
 
-// bake waits until all have been healthy for the time without a break.
+// bake waits until all have been healthy for the time without a break. It does not end while nobody
+// can say who is: look gives that up after a time.
 func (d *driver) bake(ctx context.Context) error {
 	s, err := d.look(ctx)
 	if err != nil {
@@ -171,10 +172,14 @@ func (d *driver) bake(ctx context.Context) error {
 	gap := firstGap
 	for start := time.Now(); ; gap = min(gap*3/2, longestGap) {
 		left := d.rollout().Terms.Bake - time.Since(start)
-		if left <= 0 {
+		wait := gap
+		switch {
+		case left > 0:
+			wait = min(left, gap)
+		case s.known:
 			return nil
 		}
-		if err := sleep(ctx, min(left, gap)); err != nil {
+		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
 		if s, err = d.look(ctx); err != nil {

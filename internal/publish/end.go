@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/exit"
 )
 
@@ -67,6 +68,9 @@ func (r *run) code(interrupted, err, left error) error {
 		return err
 	case left != nil:
 		return exit.With(exit.Failed, fmt.Errorf("%w; and this could not be taken back: %w", err, left))
+	case r.begun && !r.committed && !errors.As(err, &coded):
+		return exit.With(exit.Failed, advice.Try(advice.Errorf("the rollout of generation %d is open, and stays where it is: %w",
+			r.next.Highest(), err), "ebs-release rollout status, then rollout resume or abort"))
 	case interrupted != nil && r.committed:
 		return exit.With(exit.Interrupted,
 			fmt.Errorf("interrupted; generation %d is committed, `ebs-release converge` brings the members to it: %w", r.next.Generation, err))

@@ -328,10 +328,10 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 	}
 	r.members.close()
 	r.hookAfter(outer, err)
+	r.giveBack() // first: a program that hangs must not keep a rollback out
 	if r.telling != nil {
 		<-r.telling
 	}
-	r.giveBack()
 	o := r.outcome(err)
 	r.say(Event{Kind: KindOutcome, Outcome: &o})
 	return o, err

@@ -229,7 +229,7 @@ func (r *run) begin(ctx context.Context) error {
 	if !r.rolls() {
 		return r.commit(ctx)
 	}
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), r.packsAreFresh()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime) // it is done or not done

@@ -75,7 +75,7 @@ func (ms *members) overtaken(ctx context.Context, next pointer.Pointer) error {
 		return fmt.Errorf("read the pointer: %w", err)
 	case ms.driving() && !sameRollout(is, next):
 		return taken(is, next)
-	case is.Highest() > next.Highest():
+	case is.Highest() > next.Highest(), is.Generation > next.Generation: // the latter: a rollout has come through
 		return exit.With(exit.Conflict,
 			fmt.Errorf("generation %d was published meanwhile by %s, which has to converge now", is.Highest(), is.By))
 	}

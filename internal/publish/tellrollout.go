@@ -26,7 +26,7 @@ func (r *run) tellOf(event, reason string, had pointer.Rollout) {
 // told passes an event on: to who watches, and to the operator's programs, one after the other. A
 // program that fails or hangs does not hold the rollout up.
 func (r *run) told(e RolloutEvent, reason string) {
-	e.Reason = reason
+	e.Reason = clip(reason) // programs have it in their environment, where 128 KiB is the kernel's limit
 	r.say(Event{Kind: KindRollout, Text: e.Sentence(), Rollout: &e})
 	if r.Asks == nil {
 		return
