@@ -408,3 +408,37 @@ func TestRolloutThatPausesIsResumed(t *testing.T) {
 	}
 	tr.everybodyIsOn(t, 2, "r2")
 }
+
+// However many rollouts there were without a snapshot: who launches gets to either release, and no
+// rollout is refused for that.
+func TestRolloutsNeedNoSnapshot(t *testing.T) {
+	tr := newTrial("1", "a", "b")
+	tr.after = publish.SnapshotNone
+	for last := 2; last < 70; last++ {
+		tr.source = fmt.Sprint("d", last)
+		if last == 4 {
+			delete(tr.trees, "r1") // what the snapshot holds was pruned
+		}
+		tr.onEvent = func(publish.RolloutEvent) {
+			p := tr.pointer
+			ways := []pointer.Pointer{p}
+			if p.Rollout != nil {
+				all := *p.Rollout
+				all.All = true
+				p.Rollout = &all
+				ways = append(ways, p.For(pointer.Instance{ID: "new"}))
+			}
+			for _, p := range ways {
+				if way, found := p.Way(func(digest string) bool { return digest == tr.pointer.Holds().Digest }); !found || len(way) > 48 {
+					t.Fatalf("rollout of d%d: %d packs lead to %s, %v", last, len(way), p.Release, found)
+				}
+			}
+		}
+		if _, code, err := tr.do(t, source); code != 0 {
+			t.Fatalf("rollout of d%d: %v", last, err)
+		}
+	}
+	if len(tr.did("pack  ")) == 0 {
+		t.Errorf("nothing made the way short: %v", tr.did("pack")[:3])
+	}
+}

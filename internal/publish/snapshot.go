@@ -93,7 +93,12 @@ func (r *run) leadHere(ctx context.Context) (bool, error) {
 	if found && len(way) <= mostSteps {
 		return true, nil
 	}
-	return r.addPack(ctx, from.Release, from.Digest)
+	reached, err := r.addPack(ctx, from.Release, from.Digest)
+	if reached || err != nil || !r.rolls() || r.goesBack {
+		return reached, err
+	}
+	// Nothing of a rollout waits for a snapshot: a pack from nothing leads from all that there are.
+	return true, r.listPack(ctx, "")
 }
 
 // wayFrom returns the packs that lead from a release to the pointer's.
