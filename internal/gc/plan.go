@@ -43,8 +43,9 @@ type Pack struct {
 	Listed bool // by the pointer
 }
 
-// packGrace is the least time that a pack stays which no pointer lists: a publish may be about to
-// list it, and a member may have read the pointer that did.
+// packGrace is the least time that a pack stays which no pointer lists, from when it was made: a
+// publish may be about to list it. A member that has read a pointer which listed it, and does not
+// find it, asks for the pointer again.
 const packGrace = 24 * time.Hour
 
 // Report is an object that a member has written.

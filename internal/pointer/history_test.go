@@ -178,3 +178,14 @@ func TestFailuresDoNotDriveCommitsOutOfTheHistory(t *testing.T) {
 		t.Fatalf("%d entries, %+v, %v", len(entries), entries[0], err)
 	}
 }
+
+// A thousand lines have to stay below what is read: without the history nobody publishes.
+func TestTextsOfTheHistoryAreBounded(t *testing.T) {
+	store, _ := directory(t)
+	long := strings.Repeat("x", 1<<20)
+	record(t, store, Entry{Verb: "rollout step", Result: "failed", Message: long, Error: long})
+	entries, err := store.History(t.Context())
+	if err != nil || len(entries) != 1 || len(entries[0].Message) != MaxMessage || len(entries[0].Error) != mostError {
+		t.Fatalf("%d entries, %v", len(entries), err)
+	}
+}
