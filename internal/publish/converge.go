@@ -85,8 +85,12 @@ func (r *run) tellWaiting(ctx context.Context) {
 // round is one listing and the work that follows from it. It returns how many members were behind
 // as listed.
 func (r *run) round(ctx context.Context) (behind int, err error) {
-	if err := r.members.overtaken(ctx, r.next); isCoded(err) { // without a store it goes on
+	is, err := r.members.overtaken(ctx, r.next)
+	switch {
+	case isCoded(err):
 		return 0, err
+	case err == nil && r.next.Rollout != nil && is.Rollout != nil: // else without a store it goes on
+		r.next.Rollout = is.Rollout // another one drives it, and gives the release to more
 	}
 	if err := r.members.list(ctx, r.next); err != nil {
 		r.say(Event{Kind: KindWarning, Text: err.Error()})

@@ -144,6 +144,34 @@ func TestConvergeThatARolloutOvertakes(t *testing.T) {
 	}
 }
 
+// A converge beside a driver goes by the share as it is: a member that gets the release meanwhile is
+// not ahead of anything.
+func TestConvergeBesideADriver(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.terms = pointer.Terms{Gate: "gate", NoRollback: true}
+	tr.answer = func(string, publish.RolloutEvent) error { return errors.New("no") }
+	if _, code, err := tr.do(t, source); code != exit.Paused {
+		t.Fatal(err)
+	}
+	at := tr.listings + 1
+	tr.onList = func(n int) {
+		if n == at {
+			tr.mu.Lock()
+			defer tr.mu.Unlock()
+			ro := *tr.pointer.Rollout
+			ro.All = true
+			tr.pointer.Rollout = &ro
+			tr.pointer.Revision++
+			for _, b := range tr.boxes { // as the driver does at once
+				b.Generation, b.Release, b.fence = ro.Generation, ro.Release, ro.Generation
+			}
+		}
+	}
+	if o, code, err := tr.do(t, converge); code != 0 || o.Result != publish.ResultConverged {
+		t.Errorf("code %d, %v, %+v", code, err, o)
+	}
+}
+
 // As a commit, a rollout does not begin with a pack that gc may remove.
 func TestRolloutRefusesAnOldPack(t *testing.T) {
 	tr := newTrial("1", "a")

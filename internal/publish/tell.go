@@ -36,7 +36,7 @@ func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
 		return nil
 	}
 	// Another publish may have gone on from here, and reported already.
-	if err := ms.overtaken(ctx, next); err != nil {
+	if _, err := ms.overtaken(ctx, next); err != nil {
 		return err
 	}
 	var errs []error
@@ -67,19 +67,20 @@ type said struct {
 
 func (m *member) says(state string) said { return said{m.wanted, state} }
 
-// overtaken is an error when the pointer is above this run's generation.
-func (ms *members) overtaken(ctx context.Context, next pointer.Pointer) error {
-	is, err := ms.Store.Read(ctx)
+// overtaken is an error when the pointer is above this run's generation. It returns the pointer as
+// it is.
+func (ms *members) overtaken(ctx context.Context, next pointer.Pointer) (is pointer.Pointer, err error) {
+	is, err = ms.Store.Read(ctx)
 	switch {
 	case err != nil:
-		return fmt.Errorf("read the pointer: %w", err)
+		return is, fmt.Errorf("read the pointer: %w", err)
 	case ms.driving() && !sameRollout(is, next):
-		return taken(is, next)
+		return is, taken(is, next)
 	case is.Highest() > next.Highest(), is.Generation > next.Generation: // the latter: a rollout has come through
-		return exit.With(exit.Conflict,
+		return is, exit.With(exit.Conflict,
 			fmt.Errorf("generation %d was published meanwhile by %s, which has to converge now", is.Highest(), is.By))
 	}
-	return nil
+	return is, nil
 }
 
 func (ms *members) driving() bool {
