@@ -68,8 +68,8 @@ func (b *boot) attached() bool { return b.volume.Attached }
 
 func (b *boot) attach(ctx context.Context) error {
 	v, err := b.Volumes.Attach(ctx, b.me, b.volume, b.badNames)
-	if err == nil {
-		b.volume = v
+	if err == nil { // only what it changes: noneNewer reads the rest meanwhile
+		b.volume.Attached, b.volume.Device, b.volume.Protected = v.Attached, v.Device, v.Protected
 	}
 	return err
 }

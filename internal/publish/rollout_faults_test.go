@@ -144,8 +144,8 @@ func TestConvergeThatARolloutOvertakes(t *testing.T) {
 	}
 }
 
-// A converge beside a driver goes by the share as it is: a member that gets the release meanwhile is
-// not ahead of anything.
+// A converge beside a driver goes by the share as it is: a member that gets the release meanwhile
+// is not ahead of anything.
 func TestConvergeBesideADriver(t *testing.T) {
 	tr := newTrial("1", "a", "b", "c")
 	tr.terms = pointer.Terms{Gate: "gate", NoRollback: true}
