@@ -30,12 +30,12 @@ func (p *program) activateCommand() *cobra.Command {
 		Short: "Run the programs of activate.d that have not succeeded yet",
 		Long: `Run the programs in /etc/ebs-release/activate.d for the release that is current
 here, and those in ready.d until all of these say that it serves, unless they
-have all succeeded for it. The unit ` + activateUnit + `
-does this when "ebs-release-agent follow" has made another release the current
-one, or when the flip did not come after programs of drain.d had run. Root runs
-them as the user who owns the tree, as a push does. From its own environment
-they get PATH and LANG only. After a failure the next call runs all of them
-again. It does not report: follow does, or "ebs-release converge".`,
+have all succeeded for it. The unit ` + activateUnit + ` does this when
+"ebs-release-agent follow" has made another release the current one, or when
+programs of drain.d have run, and no other release became current after that.
+Root runs them as the user who owns the tree, as a push does. From its own
+environment they get PATH and LANG only. After a failure the next call runs all
+of them again. It does not report: follow does, or "ebs-release converge".`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.runPrograms(cmd.Context(), programs, activation.Pending)

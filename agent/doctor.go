@@ -18,10 +18,9 @@ func (p *program) doctorCommand() *cobra.Command {
 		Short: "Check everything that a boot needs, and say what to do",
 		Long: `Check everything that a boot needs: the metadata service, the role's rights
 (with DryRun), the pointer, the snapshot, the mount point, the unit; and the
-programs that run around a new release. Each check
-prints one line: ok, warn (the boot may work all the same) or FAIL, with what to
-do. Nothing is changed, and it works before a release exists. Exit 1: a check
-failed.`,
+programs that run around a new release. Each check prints one line: ok, warn
+(the boot may work all the same) or FAIL, with what to do. Nothing is changed,
+and it works before a release exists. Exit 1: a check failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			values, err := p.settings()

@@ -37,9 +37,9 @@ func settingsTable() []config.Setting {
 		{Key: "ready-timeout", Env: "EBS_RELEASE_READY_TIMEOUT", Default: "60s", Check: config.CheckDuration,
 			Usage: "how long the programs of ready.d are asked again, until all succeed"},
 		{Key: "launch-hook", Env: "EBS_RELEASE_LAUNCH_HOOK", Check: checkLaunchHook,
-			Usage: "name of the group's launch hook, which is completed when this member serves; none: there is no hook"},
+			Usage: "name of the group's launch hook, which is completed when this member serves; empty: there is no hook"},
 		{Key: "launch-after", Env: "EBS_RELEASE_LAUNCH_AFTER", Check: checkUnit,
-			Usage: "unit of the application: the launch hook waits until it is active; none: not for it"},
+			Usage: "unit of the application: the launch hook waits until it is active; empty: it waits for no unit"},
 		{Key: "deadline", Env: "EBS_RELEASE_DEADLINE", Default: "4m", Check: config.CheckDuration, Usage: "how long a boot may take"},
 		{Key: "tags", Env: "EBS_RELEASE_TAGS", Check: volume.CheckTags, Usage: "more tags for the volume: KEY=VALUE, separated by commas"},
 		{

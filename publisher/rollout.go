@@ -310,10 +310,11 @@ func (p *program) rolloutCarryOn() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "carry-on",
 		Short: "Take up a rollout whose driver has died",
-		Long: `Take up a rollout whose driver has not written in time, as resume does; one
-that is paused, or driven, is left alone. ebs-release-rollout.timer runs this. Where its gate cannot be asked here that is
-as if it were red: it goes back. When a publish or rollout was killed after it
-had moved the pointer, it does what converge does.`,
+		Long: `Take up a rollout whose driver has not written in time (it is noticed after 3
+to 5 minutes), as resume does. One that is paused, or driven, is left alone.
+ebs-release-rollout.timer runs this. A gate that is not installed here counts as
+red: the rollout goes back. When a publish or rollout was killed after it had
+moved the pointer (it is noticed after 10 minutes), it does what converge does.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.carryOn(cmd.Context(), j) },
 	}

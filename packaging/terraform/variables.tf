@@ -74,7 +74,7 @@ variable "size" {
     desired = number
     max     = number
   })
-  description = "Size of the group. Nothing before the first publish: members that launch earlier wait for it, and are replaced after ten minutes."
+  description = "Size of the group. Nothing before the first publish: members that launch earlier wait for it, up to 8 hours (100 timeouts of the launch hook)."
   default = {
     min     = 0
     desired = 0
