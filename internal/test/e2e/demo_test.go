@@ -14,7 +14,7 @@ func TestDemo(t *testing.T) {
 	if err != nil {
 		t.Fatalf("demo: %v\n%s", err, out)
 	}
-	if got, want := lastLine(string(out)), "demo: 6/6 members on generation 3, 0 stale, 0 orphan volumes"; got != want {
+	if got, want := lastLine(string(out)), "demo: 6/6 members on generation 5, 0 stale, 0 orphan volumes"; got != want {
 		t.Errorf("the last line is %q, want %q\n%s", got, want, out)
 	}
 }
