@@ -9,7 +9,7 @@ import (
 // TestDemo runs the demo as README says it, on real input: the whole main job, with the real
 // programs.
 func TestDemo(t *testing.T) {
-	cmd := exec.CommandContext(within(t, 5*time.Minute), programs.lab, "demo", "--agent", programs.agent, "--publisher", programs.publisher)
+	cmd := exec.CommandContext(within(t, 7*time.Minute), programs.lab, "demo", "--agent", programs.agent, "--publisher", programs.publisher)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("demo: %v\n%s", err, out)
