@@ -4,6 +4,32 @@ import (
 	"slices"
 )
 
+// groupPage is page, with Auto Scaling's word for a token that is none.
+func groupPage[T any](list []entry[T], max int32, token string) (out []entry[T], next string, err error) {
+	if out, next, err = page(list, max, token); err != nil {
+		err = fail("InvalidNextToken", "The token '%s' is not valid", token)
+	}
+	return out, next, err
+}
+
+// ofGroup answers from the group of a name, as the call sees it. mu is held meanwhile.
+func (c *call) ofGroup(name string, answer func(a *Account, g Group) (any, error)) (any, error) {
+	a := c.account
+	if err := c.params.end(); err != nil {
+		return nil, validation(err)
+	}
+	if err := c.authorize(target{arn: "*"}); err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	g, ok := a.groups.getAsOf(name, c.at)
+	if !ok {
+		return nil, noGroup(name)
+	}
+	return answer(a, g)
+}
+
 func describeGroups(c *call) (any, error) {
 	p, a := c.params, c.account
 	names, filters := p.list("AutoScalingGroupNames.member"), p.filters("Filters.member", "Values.member")
@@ -32,9 +58,9 @@ func describeGroups(c *call) (any, error) {
 			list = append(list, e)
 		}
 	}
-	list, next, err := page(list, max, token)
+	list, next, err := groupPage(list, max, token)
 	if err != nil {
-		return nil, fail("InvalidNextToken", "The token '%s' is not valid", token)
+		return nil, err
 	}
 	out := struct {
 		Groups    members[groupXML] `xml:"AutoScalingGroups"`
@@ -75,9 +101,9 @@ func describeMembers(c *call) (any, error) {
 			}
 		}
 	}
-	list, next, err := page(list, max, token)
+	list, next, err := groupPage(list, max, token)
 	if err != nil {
-		return nil, fail("InvalidNextToken", "The token '%s' is not valid", token)
+		return nil, err
 	}
 	out := struct {
 		Instances members[item] `xml:"AutoScalingInstances"`

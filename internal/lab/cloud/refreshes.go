@@ -73,25 +73,13 @@ func cancelRefresh(c *call) (any, error) {
 // withRefresh does something with the active refresh of a group, at its place, and answers with its
 // id.
 func (c *call) withRefresh(do func(a *Account, g Group, at int) (id string, err error)) (any, error) {
-	p, a := c.params, c.account
-	name := p.need("AutoScalingGroupName")
-	if err := p.end(); err != nil {
-		return nil, validation(err)
-	}
-	if err := c.authorize(c.groupTarget(name)); err != nil {
-		return nil, err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	g, ok := a.groups.get(name)
-	if !ok {
-		return nil, noGroup(name)
-	}
-	id, err := do(a, g, g.activeRefresh())
-	if err != nil {
-		return nil, err
-	}
-	return struct{ InstanceRefreshId string }{id}, nil
+	return c.onGroup(c.params.need("AutoScalingGroupName"), func(a *Account, g Group) (any, error) {
+		id, err := do(a, g, g.activeRefresh())
+		if err != nil {
+			return nil, err
+		}
+		return struct{ InstanceRefreshId string }{id}, nil
+	})
 }
 
 // stepRefresh moves the refresh of a group on, whose members are as many as wanted. It returns when
@@ -136,46 +124,39 @@ type refreshXML struct {
 }
 
 func describeRefreshes(c *call) (any, error) {
-	p, a := c.params, c.account
+	p := c.params
 	name, ids := p.need("AutoScalingGroupName"), p.list("InstanceRefreshIds.member")
 	max, token := p.number("MaxRecords", 50, 1, 100), p.str("NextToken") // "the default value is 50 and the maximum value is 100"
-	if err := p.end(); err != nil {
-		return nil, validation(err)
-	}
-	if err := c.authorize(target{arn: "*"}); err != nil {
-		return nil, err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	g, ok := a.groups.getAsOf(name, c.at)
-	if !ok {
-		return nil, noGroup(name)
-	}
-	var list []entry[Refresh]
-	for n, r := range slices.Backward(g.Refreshes) { // "sorted by creation timestamp in descending order"
-		if len(ids) == 0 || slices.Contains(ids, r.ID) {
-			list = append(list, entry[Refresh]{len(g.Refreshes) - n, r})
+	return c.ofGroup(name, func(_ *Account, g Group) (any, error) {
+		var list []entry[Refresh]
+		for n, r := range slices.Backward(g.Refreshes) { // "sorted by creation timestamp in descending order"
+			if len(ids) == 0 || slices.Contains(ids, r.ID) {
+				list = append(list, entry[Refresh]{len(g.Refreshes) - n, r})
+			}
 		}
-	}
-	list, next, err := page(list, max, token)
-	if err != nil {
-		return nil, fail("InvalidNextToken", "The token '%s' is not valid", token)
-	}
-	out := struct {
-		InstanceRefreshes members[refreshXML]
-		NextToken         string `xml:",omitempty"`
-	}{NextToken: next}
-	for _, e := range list {
-		r := e.value
-		x := refreshXML{AutoScalingGroupName: name, InstanceRefreshId: r.ID, Status: r.Status, StartTime: wireTime(r.Start), Strategy: "Rolling",
-			InstancesToUpdate: len(r.Old), PercentageComplete: 100}
-		if r.Total > 0 {
-			x.PercentageComplete = 100 * (r.Total - len(r.Old)) / r.Total
+		list, next, err := groupPage(list, max, token)
+		if err != nil {
+			return nil, err
 		}
-		if !r.End.IsZero() {
-			x.EndTime = wireTime(r.End)
+		out := struct {
+			InstanceRefreshes members[refreshXML]
+			NextToken         string `xml:",omitempty"`
+		}{NextToken: next}
+		for _, e := range list {
+			out.InstanceRefreshes.Items = append(out.InstanceRefreshes.Items, renderRefresh(name, e.value))
 		}
-		out.InstanceRefreshes.Items = append(out.InstanceRefreshes.Items, x)
+		return out, nil
+	})
+}
+
+func renderRefresh(group string, r Refresh) refreshXML {
+	x := refreshXML{AutoScalingGroupName: group, InstanceRefreshId: r.ID, Status: r.Status, StartTime: wireTime(r.Start), Strategy: "Rolling",
+		InstancesToUpdate: len(r.Old), PercentageComplete: 100}
+	if r.Total > 0 {
+		x.PercentageComplete = 100 * (r.Total - len(r.Old)) / r.Total
 	}
-	return out, nil
+	if !r.End.IsZero() {
+		x.EndTime = wireTime(r.End)
+	}
+	return x
 }

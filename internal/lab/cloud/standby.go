@@ -1,7 +1,5 @@
 package cloud
 
-import "time"
-
 // Standby (Auto Scaling User Guide, "Temporarily remove instances from your Auto Scaling group"):
 // the instance stays in the group, gets no traffic, and its health is not looked at.
 
@@ -40,38 +38,20 @@ func exitStandby(c *call) (any, error) {
 
 // standby finds members in a state, and moves them.
 func (c *call) standby(from string, move func(a *Account, g Group, ids []string) error) (any, error) {
-	p, a := c.params, c.account
-	name, ids := p.need("AutoScalingGroupName"), p.list("InstanceIds.member")
-	if err := p.end(); err != nil {
-		return nil, validation(err)
-	}
-	if err := c.authorize(c.groupTarget(name)); err != nil {
-		return nil, err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	g, ok := a.groups.get(name)
-	if !ok {
-		return nil, noGroup(name)
-	}
-	for _, id := range ids {
-		if of, m, _ := a.memberOf(id); of.Name != name || m.State != from {
-			return nil, fail("ValidationError", "The instance %s is not in %s.", id, from)
+	name, ids := c.params.need("AutoScalingGroupName"), c.params.list("InstanceIds.member")
+	return c.onGroup(name, func(a *Account, g Group) (any, error) {
+		for _, id := range ids {
+			if of, m, _ := a.memberOf(id); of.Name != name || m.State != from {
+				return nil, fail("ValidationError", "The instance %s is not in %s.", id, from)
+			}
 		}
-	}
-	if err := move(a, g, ids); err != nil {
-		return nil, err
-	}
-	type activity struct {
-		ActivityId, AutoScalingGroupName, Cause, Description, StatusCode, StartTime string
-		Progress                                                                    int
-	}
-	var out struct{ Activities members[activity] }
-	for _, id := range ids {
-		out.Activities.Items = append(out.Activities.Items, activity{
-			ActivityId: a.newID(""), AutoScalingGroupName: name, Cause: "in response to a user request",
-			Description: "Moving EC2 instance: " + id, StatusCode: "InProgress", StartTime: wireTime(time.Now()),
-		})
-	}
-	return out, nil
+		if err := move(a, g, ids); err != nil {
+			return nil, err
+		}
+		var out struct{ Activities members[activityXML] }
+		for _, id := range ids {
+			out.Activities.Items = append(out.Activities.Items, a.activity(name, "in response to a user request", "Moving EC2 instance: "+id))
+		}
+		return out, nil
+	})
 }

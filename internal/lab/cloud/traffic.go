@@ -109,33 +109,21 @@ func (a *Account) markUnhealthy(group, instanceID string) {
 }
 
 func setInstanceHealth(c *call) (any, error) {
-	p, a := c.params, c.account
+	p := c.params
 	id, status, respect := p.needID("InstanceId", "instance"), p.need("HealthStatus"), p.boolean("ShouldRespectGracePeriod", true)
 	if status != "Healthy" && status != "Unhealthy" && status != "" {
 		p.wrong(fail("ValidationError", "Valid instance health states are: [Healthy, Unhealthy].")) // its API reference: these two
 	}
-	if err := p.end(); err != nil {
-		return nil, validation(err)
-	}
-	a.mu.Lock()
-	g, m, ok := a.memberOf(id)
-	a.mu.Unlock()
-	if err := c.authorize(c.groupTarget(g.Name)); err != nil {
-		return nil, err
-	}
-	if !ok {
-		return nil, fail("ValidationError", "Instance Id not found - No managed instance found for instance ID: %s", id)
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	switch {
-	case status == "Healthy":
-		a.setMember(g.Name, id, func(m *Member) { m.Healthy = true })
-	case respect && time.Since(m.Since) < g.Grace: // "the call respects the grace period" by default
-	default:
-		a.markUnhealthy(g.Name, id)
-	}
-	return nil, nil
+	return c.onMember(id, func(a *Account, g Group, m Member) (any, error) {
+		switch {
+		case status == "Healthy":
+			a.setMember(g.Name, id, func(m *Member) { m.Healthy = true })
+		case respect && time.Since(m.Since) < g.Grace: // "the call respects the grace period" by default
+		default:
+			a.markUnhealthy(g.Name, id)
+		}
+		return nil, nil
+	})
 }
 
 type sourceXML struct {
@@ -145,39 +133,29 @@ type sourceXML struct {
 }
 
 func describeTrafficSources(c *call) (any, error) {
-	p, a := c.params, c.account
+	p := c.params
 	name, kind := p.need("AutoScalingGroupName"), p.str("TrafficSourceType")
 	max, token := p.number("MaxRecords", 50, 1, 50), p.str("NextToken") // "the maximum value is 50"
-	if err := p.end(); err != nil {
-		return nil, validation(err)
-	}
-	if err := c.authorize(target{arn: "*"}); err != nil {
-		return nil, err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	g, ok := a.groups.getAsOf(name, c.at)
-	if !ok {
-		return nil, noGroup(name)
-	}
-	var list []entry[sourceXML]
-	for n, arn := range g.all() {
-		if kind == "" || kind == "elbv2" {
-			list = append(list, entry[sourceXML]{n + 1, sourceXML{arn, a.sourceState(arn), "elbv2"}})
+	return c.ofGroup(name, func(a *Account, g Group) (any, error) {
+		var list []entry[sourceXML]
+		for n, arn := range g.all() {
+			if kind == "" || kind == "elbv2" {
+				list = append(list, entry[sourceXML]{n + 1, sourceXML{arn, a.sourceState(arn), "elbv2"}})
+			}
 		}
-	}
-	list, next, err := page(list, max, token)
-	if err != nil {
-		return nil, fail("InvalidNextToken", "The token '%s' is not valid", token)
-	}
-	out := struct {
-		TrafficSources members[sourceXML]
-		NextToken      string `xml:",omitempty"`
-	}{NextToken: next}
-	for _, e := range list {
-		out.TrafficSources.Items = append(out.TrafficSources.Items, e.value)
-	}
-	return out, nil
+		list, next, err := groupPage(list, max, token)
+		if err != nil {
+			return nil, err
+		}
+		out := struct {
+			TrafficSources members[sourceXML]
+			NextToken      string `xml:",omitempty"`
+		}{NextToken: next}
+		for _, e := range list {
+			out.TrafficSources.Items = append(out.TrafficSources.Items, e.value)
+		}
+		return out, nil
+	})
 }
 
 // sourceState: Added once all are registered, "InService - … at least one Auto Scaling instance
