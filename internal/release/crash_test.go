@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -154,8 +156,9 @@ func bootBeside(t *testing.T, tree *Volume, when string, one call, stay []string
 
 // disk is a loop device with an ext4 file system, in memory: it is written to often.
 type disk struct {
-	file, loop, mount string
-	volume            *Volume // while it is attached
+	image       *os.File // which has no name any more, so that nothing is left of a test that is killed
+	loop, mount string
+	volume      *Volume // while it is attached
 }
 
 func newDisk(t *testing.T) *disk { return diskOf(t, 5<<20, "-b", "1024", "-J", "size=1") }
@@ -166,15 +169,19 @@ func diskOf(t testing.TB, bytes int64, options ...string) *disk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &disk{file: file.Name(), mount: t.TempDir()}
-	t.Cleanup(func() { _ = os.Remove(d.file) })
-	if err := errors.Join(file.Truncate(bytes), file.Close()); err != nil {
+	d := &disk{image: file, mount: t.TempDir()}
+	t.Cleanup(func() { _ = file.Close() })
+	t.Cleanup(func() { _ = os.Remove(file.Name()) }) // where it did not get to the end of this
+	if err := file.Truncate(bytes); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", append([]string{"-q", "-F", d.file}, options...)...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", append([]string{"-q", "-F", file.Name()}, options...)...).CombinedOutput(); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
-	d.loop = scratch.Loop(t, d.file)
+	d.loop = scratch.Loop(t, file.Name())
+	if err := os.Remove(file.Name()); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { _ = unix.Unmount(d.mount, unix.MNT_DETACH) }) // when a test ended half way
 	return d
 }
@@ -213,7 +220,7 @@ func (d *disk) read(t *testing.T) []byte {
 	t.Helper()
 	var before []byte
 	for {
-		image, err := os.ReadFile(d.file)
+		image, err := io.ReadAll(io.NewSectionReader(d.image, 0, math.MaxInt64))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,11 +37,29 @@ func Disk(t testing.TB, size int64, mkfs ...string) (device string) {
 	return Loop(t, image)
 }
 
-// Loop returns a loop device of an image.
+// Loop returns a loop device of an image. The kernel frees it when nobody has it open or mounted
+// any more (LO_FLAGS_AUTOCLEAR): that is so as well when the test is killed.
 func Loop(t testing.TB, image string) (device string) {
 	t.Helper()
 	device = run(t, "losetup", "--find", "--show", image)
-	t.Cleanup(func() { run(t, "losetup", "--detach", device) }) // at the last close, where it is still mounted
+	open, err := os.Open(device)
+	var is *unix.LoopInfo64
+	if err == nil {
+		is, err = unix.IoctlLoopGetStatus64(int(open.Fd()))
+	}
+	if err == nil {
+		is.Flags |= unix.LO_FLAGS_AUTOCLEAR
+		err = unix.IoctlLoopSetStatus64(int(open.Fd()), is)
+	}
+	if err != nil {
+		run(t, "losetup", "--detach", device)
+		t.Fatalf("have %s freed with its last user: %v", device, err)
+	}
+	t.Cleanup(func() {
+		if err := open.Close(); err != nil {
+			t.Errorf("close %s: %v", device, err)
+		}
+	})
 	return device
 }
 

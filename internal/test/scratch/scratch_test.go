@@ -77,3 +77,12 @@ func TestAFailingTestLeavesNeitherMountNorLoopDevice(t *testing.T) {
 		})
 	}
 }
+
+// A test that is killed cleans nothing up: the kernel has to.
+func TestALoopDeviceGoesWithItsLastUser(t *testing.T) {
+	device := Disk(t, 1<<20)
+	path := "/sys/block/" + filepath.Base(device) + "/loop/autoclear"
+	if got, err := os.ReadFile(path); string(got) != "1\n" {
+		t.Errorf("%s: %q, %v", path, got, err)
+	}
+}
