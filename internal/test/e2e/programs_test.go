@@ -52,9 +52,9 @@ func round(generation, user string) string {
 	return strings.NewReplacer("%d", generation, "deploy", user).Replace(aRound)
 }
 
-func TestProgramsAroundAFlip(t *testing.T) {
-	r := published(t, func(o *lab.Options) { o.PublisherSettings["converge-deadline"] = "15s" })
-	members := r.scale(2)
+// runsAll installs programs on members, and publishes release two: all of them run, in their order.
+func (r *rig) runsAll(members []*host.Host) {
+	r.Helper()
 	for _, h := range members {
 		r.install(h)
 	}
@@ -62,10 +62,16 @@ func TestProgramsAroundAFlip(t *testing.T) {
 	r.ok("publish", "/srv/source")
 	for _, h := range members {
 		if got := r.did(h); got != round("2", lab.SSHUser) {
-			t.Errorf("%s ran\n%s", h.ID, got)
+			r.Errorf("%s ran\n%s", h.ID, got)
 		}
 		r.inService(h, "two")
 	}
+}
+
+func TestProgramsAroundAFlip(t *testing.T) {
+	r := published(t, func(o *lab.Options) { o.PublisherSettings["converge-deadline"] = "15s" })
+	members := r.scale(2)
+	r.runsAll(members)
 
 	r.sh("echo bad > /srv/source/version")
 	refused(t, r.publisher("publish", "/srv/source"), 3, "nothing was changed", "none of 2 members", "stage.d: 10-smoke ended with exit code 7: it is broken")
@@ -114,17 +120,7 @@ func TestProgramsOfAFollower(t *testing.T) {
 	})
 	members := r.scale(2)
 	first := members[0]
-	for _, h := range members {
-		r.install(h)
-	}
-	r.sh("echo two > /srv/source/version")
-	r.ok("publish", "/srv/source")
-	for _, h := range members {
-		if got := r.did(h); got != round("2", lab.SSHUser) {
-			t.Errorf("%s ran\n%s", h.ID, got)
-		}
-		r.inService(h, "two")
-	}
+	r.runsAll(members)
 	r.on(first, "rm -f /tmp/drained; touch /tmp/hold")
 	r.sh("echo three > /srv/source/version")
 	ended := make(chan host.Output, 1)

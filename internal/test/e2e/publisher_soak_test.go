@@ -32,7 +32,7 @@ func TestSoakOfPublishesUnderScaling(t *testing.T) {
 		o.AgentSettings["deadline"] = "2m"
 	})
 	r.scale(2)
-	scaling := r.scaleAround(1, most)
+	scaling := r.scaleAround(1, most, 700*time.Millisecond)
 	started := time.Now()
 	launched, gone := 0, 0
 	for n := range published30 {
@@ -55,14 +55,14 @@ func TestSoakOfPublishesUnderScaling(t *testing.T) {
 	t.Logf("%d publishes in %v, %d members launched and %d left meanwhile", published30, time.Since(started).Round(time.Millisecond), launched, gone)
 }
 
-// scaleAround changes the desired capacity, at times of its own, until the function that it returns
+// scaleAround changes the desired capacity every so often, until the function that it returns
 // is called.
-func (r *rig) scaleAround(least, most int) (stop func()) {
+func (r *rig) scaleAround(least, most int, every time.Duration) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	rng := rand.New(rand.NewPCG(4, 2))
 	go func() { // ends with quit
 		defer close(done)
-		clock := time.NewTicker(700 * time.Millisecond)
+		clock := time.NewTicker(every)
 		defer clock.Stop()
 		for {
 			select {

@@ -31,7 +31,7 @@ func TestSoakOfRolloutsUnderScaling(t *testing.T) {
 	b.scale(4)
 	b.serving(4)
 	started := time.Now()
-	stop, scaling := b.clients(), b.scaleSlowly(4, 6)
+	stop, scaling := b.clients(), b.scaleAround(4, 6, 4*time.Second)
 	rng := rand.New(rand.NewPCG(6, 28))
 	good, bad, killed, live := 0, 0, 0, "one"
 	for n := range rollouts30 {
@@ -126,27 +126,4 @@ func (b *balanced) killedRollout(after time.Duration) {
 func (b *balanced) currentVersion() string {
 	b.Helper()
 	return b.sh("cat /release/releases/" + b.pointerNow().Release + "/version")
-}
-
-// scaleSlowly changes the desired capacity, so that rollouts go on in between.
-func (b *balanced) scaleSlowly(least, most int) (stop func()) {
-	quit, done := make(chan struct{}), make(chan struct{})
-	rng := rand.New(rand.NewPCG(4, 2))
-	go func() { // ends with quit
-		defer close(done)
-		clock := time.NewTicker(4 * time.Second)
-		defer clock.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-clock.C:
-				if err := b.lab.Account.SetDesired("web", int32(least+rng.IntN(most-least+1))); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		}
-	}()
-	return func() { close(quit); <-done }
 }
