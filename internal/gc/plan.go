@@ -1,9 +1,9 @@
 package gc
 
 import (
-	"strings"
 	"time"
 
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/words"
 )
 
@@ -181,13 +181,9 @@ func (v Inventory) snapshots() (plan []Planned) {
 	return plan
 }
 
-// releaseTime is when a release was taken in: its id begins with that. One that does not is not of
-// this program's making, and the oldest of all.
+// releaseTime is when a release was taken in. One that is not of this program's making is the
+// oldest of all.
 func releaseTime(id string) time.Time {
-	stamp, _, _ := strings.Cut(id, "-")
-	made, err := time.Parse("20060102T150405Z", stamp)
-	if err != nil {
-		return time.Time{}
-	}
+	made, _ := manifest.IDTime(id) // else zero
 	return made
 }

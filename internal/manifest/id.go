@@ -21,13 +21,19 @@ func NewID(now time.Time, digest string) string {
 func NextID(releases []string, now time.Time, digest string) string {
 	const little = time.Minute
 	for _, id := range releases {
-		stamp, _, _ := strings.Cut(id, "-")
-		made, err := time.Parse(idTime, stamp)
-		if err == nil && made.Before(now.Add(little)) && !made.Before(now.Truncate(time.Second)) {
+		made, ok := IDTime(id)
+		if ok && made.Before(now.Add(little)) && !made.Before(now.Truncate(time.Second)) {
 			now = made.Add(time.Second)
 		}
 	}
 	return NewID(now, digest)
+}
+
+// IDTime is when a release was taken in, which its id begins with; false: this one does not.
+func IDTime(id string) (made time.Time, ok bool) {
+	stamp, _, _ := strings.Cut(id, "-")
+	made, err := time.Parse(idTime, stamp)
+	return made, err == nil
 }
 
 // ValidID says whether id has the form that NewID gives. Only such an id may become part of a path

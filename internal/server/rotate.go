@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strings"
-	"time"
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/catchup"
+	"ebs-release/internal/manifest"
 	"ebs-release/internal/pointer"
 )
 
@@ -134,9 +133,8 @@ func (k Keys) held() ([]heldKey, error) {
 func Behind(p pointer.Pointer, generation int64) bool { return generation < p.KeysSince }
 
 // PacksBehind says whether who is on a release may have come there by a pack from before the newest
-// key, and so know only an older one of the packs. The id of a release begins with its time.
+// key, and so know only an older one of the packs.
 func (r Ring) PacksBehind(release string) bool {
-	stamp, _, _ := strings.Cut(release, "-")
-	made, err := time.Parse("20060102T150405Z", stamp)
-	return err != nil || made.Before(r.Newest)
+	made, ok := manifest.IDTime(release)
+	return !ok || made.Before(r.Newest)
 }
