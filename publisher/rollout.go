@@ -82,7 +82,8 @@ func (p *program) rolloutStatus() *cobra.Command {
 				Schema: status.Schema, Open: current.Rollout != nil, Rollout: current.Rollout, Hold: current.Hold, Says: "no rollout is open",
 			}
 			if report.Open {
-				report.Stable = &pointer.Held{Generation: current.Generation, Release: current.Release, Digest: current.Digest}
+				stable := current.Own()
+				report.Stable = &stable
 				report.Says = publish.SayRollout(current, time.Now())
 			}
 			if p.output == cli.JSON {

@@ -247,8 +247,11 @@ func (p Pointer) Holds() Held {
 	if p.SnapshotOf != nil {
 		return *p.SnapshotOf
 	}
-	return Held{p.Generation, p.Release, p.Digest}
+	return p.Own()
 }
+
+// Own is the pointer's own release: the stable one, while it carries a rollout.
+func (p Pointer) Own() Held { return Held{p.Generation, p.Release, p.Digest} }
 
 // Snapshot returns the snapshot for a region.
 func (p Pointer) Snapshot(region string) (string, error) {

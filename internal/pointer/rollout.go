@@ -51,8 +51,10 @@ type Step struct {
 	Percent int // 1 to 100; 100: all
 }
 
+// MostSteps is how many steps a rollout has at most, with the last one.
+const MostSteps = 20
+
 const (
-	mostSteps = 20
 	mostZones = 64
 	mostText  = 4 << 10 // bytes of one text of a rollout; a message has the same bound
 )
@@ -194,8 +196,8 @@ func (r Rollout) validate(stable Pointer) error {
 		return fmt.Errorf("a rollout of generation %d, while %d is the stable one", r.Generation, stable.Generation)
 	case !manifest.ValidID(r.Release), !manifest.ValidDigest(r.Digest):
 		return errors.New("a rollout that does not say of which release it is")
-	case len(r.Steps) == 0, len(r.Steps) > mostSteps, r.Step < 0, r.Step >= len(r.Steps):
-		return fmt.Errorf("a rollout at step %d of %d, want 1 to %d steps", r.Step+1, len(r.Steps), mostSteps)
+	case len(r.Steps) == 0, len(r.Steps) > MostSteps, r.Step < 0, r.Step >= len(r.Steps):
+		return fmt.Errorf("a rollout at step %d of %d, want 1 to %d steps", r.Step+1, len(r.Steps), MostSteps)
 	case len(r.Share) > mostZones:
 		return fmt.Errorf("a rollout over %d zones, want at most %d", len(r.Share), mostZones)
 	case max(len(r.By), len(r.Message), len(r.Paused), len(r.Terms.Gate), len(r.Terms.Watch), len(r.Terms.Healthy)) > mostText:

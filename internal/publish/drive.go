@@ -154,7 +154,7 @@ func (d *driver) raise(ctx context.Context, to int, s scene) error {
 	err := d.write(ctx, func(p *pointer.Pointer) {
 		ro := p.Rollout.Raised(who, to)
 		ro.All = ro.All || d.isLast() && to >= s.total
-		ro.Until = time.Now().UTC().Truncate(time.Second).Add(leaseTime)
+		ro.Until = lease(time.Now())
 		p.Rollout = &ro
 	})
 	d.moved = time.Now()
@@ -198,7 +198,7 @@ func (d *driver) bake(ctx context.Context) error {
 func (d *driver) nextStep(ctx context.Context) error {
 	err := d.write(ctx, func(p *pointer.Pointer) {
 		p.Rollout.Step++
-		p.Rollout.Until = time.Now().UTC().Truncate(time.Second).Add(leaseTime)
+		p.Rollout.Until = lease(time.Now())
 	})
 	d.stepped, d.moved = time.Now(), time.Now()
 	return err

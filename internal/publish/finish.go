@@ -31,7 +31,7 @@ func finished(p pointer.Pointer, now time.Time) pointer.Pointer {
 	ro, holds := *p.Rollout, p.Holds()
 	p.Generation, p.Release, p.Digest = ro.Generation, ro.Release, ro.Digest
 	p.SnapshotOf, p.Rollout = &holds, nil
-	p.By, p.Message, p.Created = ro.By, ro.Message, now.UTC().Truncate(time.Second)
+	p.By, p.Message, p.Created = ro.By, ro.Message, second(now)
 	return p
 }
 
@@ -40,7 +40,7 @@ func finished(p pointer.Pointer, now time.Time) pointer.Pointer {
 func ended(p pointer.Pointer, by, why string, now time.Time) pointer.Pointer {
 	p.Generation = p.Highest() + 1
 	p.Rollout = nil
-	p.By, p.Message, p.Created = by, clip(why), now.UTC().Truncate(time.Second)
+	p.By, p.Message, p.Created = by, clip(why), second(now)
 	return p
 }
 
@@ -80,23 +80,24 @@ func (r *run) over(ctx context.Context) {
 func (r *run) stand(ctx context.Context, why error) error {
 	text := words.OneLine(why)
 	if err := r.write(ctx, func(p *pointer.Pointer) {
-		p.Rollout.Paused, p.Rollout.Until = clip(text), time.Now().UTC().Truncate(time.Second)
+		p.Rollout.Paused, p.Rollout.Until = clip(text), second(time.Now())
 	}); err != nil {
 		return err
 	}
 	r.tellRollout(RolloutPaused, text)
-	ro := r.next.Rollout
-	return exit.With(exit.Paused, advice.Try(fmt.Errorf("the rollout of generation %d is paused at step %d of %d: %s",
-		ro.Generation, ro.Step+1, len(ro.Steps), text), "%s", tryResume))
+	return paused(*r.next.Rollout, text)
 }
 
-// tryResume is for a rollout that stands.
-const tryResume = "ebs-release rollout resume, finish or abort"
+// paused is how a run ends whose rollout stands.
+func paused(ro pointer.Rollout, why string) error {
+	return exit.With(exit.Paused, advice.Try(fmt.Errorf("the rollout of generation %d is paused at step %d of %d: %s",
+		ro.Generation, ro.Step+1, len(ro.Steps), why), "ebs-release rollout resume, finish or abort"))
+}
 
 // leave gives the rollout up where it is: whoever comes next may take it over at once.
 func (r *run) leave() error {
 	ro := r.next.Rollout
-	err := r.write(context.Background(), func(p *pointer.Pointer) { p.Rollout.Until = time.Now().UTC().Truncate(time.Second) })
+	err := r.write(context.Background(), func(p *pointer.Pointer) { p.Rollout.Until = second(time.Now()) })
 	if isCoded(err) {
 		return err
 	}

@@ -152,13 +152,13 @@ func (r *run) completeAndName(ctx context.Context, id string) error {
 		return advice.Errorf("%w; it goes on, and whoever comes next names it", err)
 	}
 	r.members.snapshotProgress("100%")
-	return r.name(ctx, Snapshot{ID: id, Holds: r.own(), Completed: true})
+	return r.name(ctx, Snapshot{ID: id, Holds: r.next.Own(), Completed: true})
 }
 
 // onItsWay is a snapshot of this run's release that EBS is making; "": there is none.
 func (r *run) onItsWay(all []Snapshot) string {
 	for _, s := range all {
-		if s.Pending && s.Holds == r.own() && known(r.past, s) {
+		if s.Pending && s.Holds == r.next.Own() && known(r.past, s) {
 			return s.ID
 		}
 	}
@@ -202,7 +202,7 @@ func (r *run) name(ctx context.Context, s Snapshot) error {
 		Text: fmt.Sprintf("instances that launch from now on start from %s of generation %d", s.ID, s.Holds.Generation)})
 	if is.Generation == r.next.Generation {
 		r.next.Snapshots, r.next.SnapshotOf, r.next.Revision = is.Snapshots, is.SnapshotOf, is.Revision
-	} else if s.Holds == r.own() { // it is this release's, and named for a later one
+	} else if s.Holds == r.next.Own() { // it is this release's, and named for a later one
 		r.startsWith(s.ID, nil)
 	}
 	return nil

@@ -42,7 +42,7 @@ func (s scene) holds(want int) bool {
 func (d *driver) look(ctx context.Context) (s scene, err error) {
 	if time.Until(d.rollout().Until) < leaseLeft {
 		if err := d.write(ctx, func(p *pointer.Pointer) {
-			p.Rollout.Until = time.Now().UTC().Truncate(time.Second).Add(leaseTime)
+			p.Rollout.Until = lease(time.Now())
 		}); err != nil {
 			return s, err
 		}

@@ -169,7 +169,7 @@ func (r *run) commit(ctx context.Context) error {
 	if err := errors.Join(ctx.Err(), r.packsAreFresh()); err != nil {
 		return err
 	}
-	r.next.Created = time.Now().UTC().Truncate(time.Second)
+	r.next.Created = second(time.Now())
 	r.next.By, r.next.Message = r.Settings.Who, r.Settings.Message
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpTime) // not interruptible: it is done or not done
 	defer cancel()

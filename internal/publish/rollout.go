@@ -155,19 +155,23 @@ const (
 	leaseLeft = 3 * time.Minute
 )
 
+func lease(now time.Time) (until time.Time) { return second(now).Add(leaseTime) }
+
+// second is a time as the pointer has it.
+func second(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
+
 // intended is the pointer with which a rollout of this run's release begins: nobody has it yet.
 func (r *run) intended(now time.Time) pointer.Pointer {
-	now = now.UTC().Truncate(time.Second)
 	p := r.before
 	p.Hold = r.next.Hold
 	p.Rollout = &pointer.Rollout{
-		Held: r.own(), Share: map[string]string{}, Steps: withAll(r.Settings.Steps), By: r.Settings.Who,
-		Until: now.Add(leaseTime), Began: now, Message: r.Settings.Message, Terms: r.Settings.Terms,
+		Held: r.next.Own(), Share: map[string]string{}, Steps: withAll(r.Settings.Steps), By: r.Settings.Who,
+		Until: lease(now), Began: second(now), Message: r.Settings.Message, Terms: r.Settings.Terms,
 	}
 	if r.next.Edges != nil { // P2 has been
 		p.Edges, p.Keys, p.KeysSince = r.next.Edges, r.next.Keys, r.next.KeysSince
 		p.Snapshots, p.SnapshotOf = r.next.Snapshots, r.next.SnapshotOf
-		if of := p.SnapshotOf; of != nil && *of == (pointer.Held{Generation: p.Generation, Release: p.Release, Digest: p.Digest}) {
+		if of := p.SnapshotOf; of != nil && *of == p.Own() {
 			p.SnapshotOf = nil
 		}
 	}
@@ -186,14 +190,11 @@ func ParseSteps(text string) (steps []pointer.Step, err error) {
 		}
 		steps = append(steps, step)
 	}
-	if all := withAll(steps); len(all) > mostRolloutSteps {
-		return nil, fmt.Errorf("%d steps, want at most %d with the last one, which is always all", len(all), mostRolloutSteps)
+	if all := withAll(steps); len(all) > pointer.MostSteps {
+		return nil, fmt.Errorf("%d steps, want at most %d with the last one, which is always all", len(all), pointer.MostSteps)
 	}
 	return steps, nil
 }
-
-// mostRolloutSteps is what a pointer takes.
-const mostRolloutSteps = 20
 
 // withAll: the last step is always all.
 func withAll(steps []pointer.Step) []pointer.Step {
@@ -307,8 +308,7 @@ func taken(is, had pointer.Pointer) error {
 		return exit.With(exit.Conflict,
 			fmt.Errorf("the rollout of generation %d was ended by %s, as generation %d", ro.Generation, is.By, is.Highest()))
 	case now.Paused != "":
-		return exit.With(exit.Paused, advice.Try(fmt.Errorf("the rollout of generation %d is paused at step %d of %d: %s",
-			ro.Generation, now.Step+1, len(now.Steps), now.Paused), "%s", tryResume))
+		return paused(*now, now.Paused)
 	default:
 		return exit.With(exit.Conflict, fmt.Errorf("the rollout of generation %d is driven by %s now", ro.Generation, now.By))
 	}
@@ -354,7 +354,7 @@ func (r *run) write(ctx context.Context, change func(*pointer.Pointer)) error {
 func EventOf(event string, p pointer.Pointer) RolloutEvent {
 	e := RolloutEvent{
 		Schema: 1, Event: event, Generation: p.Generation, Release: p.Release, Digest: p.Digest, By: p.By, Message: p.Message,
-		Stable: pointer.Held{Generation: p.Generation, Release: p.Release, Digest: p.Digest}, Instances: []string{},
+		Stable: p.Own(), Instances: []string{},
 	}
 	ro := p.Rollout
 	if ro == nil {

@@ -102,7 +102,7 @@ func (r *run) takeOver(ctx context.Context, force bool) error {
 		return err
 	}
 	is, err := change(ctx, r.Store, func(p *pointer.Pointer) error {
-		now := time.Now().UTC().Truncate(time.Second)
+		now := second(time.Now())
 		switch ro := p.Rollout; {
 		case ro == nil || ro.Generation != r.before.Rollout.Generation:
 			return taken(*p, r.before)
@@ -112,7 +112,7 @@ func (r *run) takeOver(ctx context.Context, force bool) error {
 				ro.Until.Format(time.RFC3339)))
 		default:
 			next := *ro
-			next.Paused, next.By, next.Until = "", r.Settings.Who, now.Add(leaseTime)
+			next.Paused, next.By, next.Until = "", r.Settings.Who, lease(now)
 			if next.Until.Equal(ro.Until) { // each driver has its own
 				next.Until = next.Until.Add(time.Second)
 			}
@@ -138,7 +138,7 @@ func Pause(ctx context.Context, store Store, why string) (pointer.Pointer, error
 			return exit.With(exit.Unchanged, ErrNoRollout)
 		}
 		ro := *p.Rollout
-		ro.Paused, ro.Until = clip(why), time.Now().UTC().Truncate(time.Second)
+		ro.Paused, ro.Until = clip(why), second(time.Now())
 		p.Rollout = &ro
 		return nil
 	})

@@ -155,7 +155,7 @@ func (r *run) activateHere(ctx context.Context) error {
 // snapshot freezes, snapshots and thaws. Whoever boots from it refuses a volume that is not what
 // the pointer says.
 func (r *run) snapshot(ctx context.Context, patient bool) (id string, err error) {
-	own := r.own()
+	own := r.next.Own()
 	id, frozen, err := r.Snapshots.Create(ctx, SnapshotRequest{
 		Holds: own, Committed: r.committed, Patient: patient,
 		Frozen: func() error { return r.Tree.CheckActive(own.Release, own.Generation) },
@@ -167,11 +167,6 @@ func (r *run) snapshot(ctx context.Context, patient bool) (id string, err error)
 	r.frozen = frozen
 	r.say(Event{Kind: KindNote, Text: fmt.Sprintf("%s, writers waited %v", id, frozen.Round(time.Millisecond))})
 	return id, nil
-}
-
-// own is the release of this run.
-func (r *run) own() pointer.Held {
-	return pointer.Held{Generation: r.next.Generation, Release: r.next.Release, Digest: r.next.Digest}
 }
 
 // rebase takes over what another run wrote about the same generation meanwhile, such as a newer
