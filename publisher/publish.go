@@ -152,7 +152,6 @@ func aboveFlag(flags *pflag.FlagSet, j *job) {
 
 func (p *program) convergeCommand() *cobra.Command {
 	j := job{verb: verbConverge}
-	var snapshot snapshotFlags
 	cmd := &cobra.Command{
 		Use:   "converge",
 		Short: "Bring every member to the current generation",
@@ -163,15 +162,12 @@ killed after its commit, and after running instances were put into the group.
 Then it does P6: it names a snapshot that EBS has completed since, and asks for
 one of the current generation where nobody has.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := snapshot.into(&j); err != nil {
-				return err
-			}
-			return p.runJob(cmd.Context(), j, func(ctx context.Context, parts *parts) (publish.Outcome, error) { return parts.Converge(ctx) })
-		},
 	}
-	snapshot.add(cmd.Flags())
-	return cmd
+	return p.runsJob(cmd, &j, converging)
+}
+
+func converging(ctx context.Context, parts *parts) (publish.Outcome, error) {
+	return parts.Converge(ctx)
 }
 
 // work is what a job does with the parts.
@@ -179,6 +175,19 @@ type work func(context.Context, *parts) (publish.Outcome, error)
 
 func publishing(j job) work {
 	return func(ctx context.Context, parts *parts) (publish.Outcome, error) { return parts.Publish(ctx, j.source) }
+}
+
+// runsJob makes cmd, which takes no arguments, carry out a job that has P6.
+func (p *program) runsJob(cmd *cobra.Command, j *job, do work) *cobra.Command {
+	var snapshot snapshotFlags
+	snapshot.add(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := snapshot.into(j); err != nil {
+			return err
+		}
+		return p.runJob(cmd.Context(), *j, do)
+	}
+	return cmd
 }
 
 // runJob carries a job out, and reports.

@@ -240,7 +240,6 @@ func (p *program) changePointer(ctx context.Context, verb, why string,
 
 func (p *program) rolloutResume() *cobra.Command {
 	j := job{verb: verbResume}
-	var snapshot snapshotFlags
 	cmd := &cobra.Command{
 		Use:   "resume",
 		Short: "Drive a rollout on from its step, whoever did until now",
@@ -249,16 +248,13 @@ died. Its step begins anew, with its bake and its gate. While another driver
 writes in time it is refused (exit 4): pause first, or --force when that driver
 is surely gone. Who resumes is in the history.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := snapshot.into(&j); err != nil {
-				return err
-			}
-			return p.runJob(cmd.Context(), j, func(ctx context.Context, parts *parts) (publish.Outcome, error) { return parts.Resume(ctx, j.force) })
-		},
 	}
 	cmd.Flags().BoolVar(&j.force, "force", false, "also while its driver seems to be at work; that one then stops")
-	snapshot.add(cmd.Flags())
-	return cmd
+	return p.runsJob(cmd, &j, resuming(&j))
+}
+
+func resuming(j *job) work {
+	return func(ctx context.Context, parts *parts) (publish.Outcome, error) { return parts.Resume(ctx, j.force) }
 }
 
 func (p *program) rolloutAbort() *cobra.Command {
@@ -288,22 +284,14 @@ func aborting(j *job) work {
 
 func (p *program) rolloutFinish() *cobra.Command {
 	j := job{verb: verbFinish}
-	var snapshot snapshotFlags
 	cmd := &cobra.Command{
 		Use:   "finish",
 		Short: "Give the release to all members now",
 		Long: `End an open rollout: its release is current for everybody now. No further step,
 bake, gate or --at-once is waited for.`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := snapshot.into(&j); err != nil {
-				return err
-			}
-			return p.runJob(cmd.Context(), j, func(ctx context.Context, parts *parts) (publish.Outcome, error) { return parts.Finish(ctx) })
-		},
 	}
-	snapshot.add(cmd.Flags())
-	return cmd
+	return p.runsJob(cmd, &j, func(ctx context.Context, parts *parts) (publish.Outcome, error) { return parts.Finish(ctx) })
 }
 
 func (p *program) rolloutCarryOn() *cobra.Command {
@@ -341,7 +329,7 @@ func (p *program) carryOn(ctx context.Context, j job) error {
 	switch ro := current.Rollout; {
 	case ro == nil && publish.IsLeft(current, past, time.Now(), j.force):
 		j.verb = verbConverge
-		err := p.runJob(ctx, j, func(ctx context.Context, parts *parts) (publish.Outcome, error) { return parts.Converge(ctx) })
+		err := p.runJob(ctx, j, converging)
 		if exit.Code(err) == exit.Conflict { // somebody is at it
 			return nil
 		}
@@ -351,7 +339,7 @@ func (p *program) carryOn(ctx context.Context, j job) error {
 	case ro.Paused != "", !j.force && time.Now().Before(ro.Until):
 		says = publish.SayRollout(current, time.Now())
 	default:
-		err := p.runJob(ctx, j, func(ctx context.Context, parts *parts) (publish.Outcome, error) { return parts.Resume(ctx, j.force) })
+		err := p.runJob(ctx, j, resuming(&j))
 		if errors.Is(err, publish.ErrNoRollout) {
 			return nil
 		}
