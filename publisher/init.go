@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/user"
 	"strconv"
-	"strings"
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
@@ -129,10 +128,8 @@ func (p *program) init(ctx context.Context, wish server.Wish, treeOwner string) 
 	}
 	report, err := i.Init(ctx)
 	switch {
-	case err != nil && len(report.Did) > 0:
-		return advice.Also(advice.Errorf("%w; done so far: %s", err, strings.Join(report.Did, ", ")), "then again, and it goes on")
 	case err != nil:
-		return before(ctx, err)
+		return halfway(ctx, err, report.Did)
 	case p.output == cli.JSON:
 		return p.printJSON(report)
 	}

@@ -100,10 +100,8 @@ func (p *program) changeKeys(
 		p.record(ctx, k.store, pointer.Entry{Verb: verb, Message: strings.Join(report.Did, ", "), Result: ended(err)})
 	}
 	switch {
-	case err != nil && len(report.Did) > 0:
-		return advice.Also(advice.Errorf("%w; done so far: %s", err, strings.Join(report.Did, ", ")), "then again, and it goes on")
 	case err != nil:
-		return before(ctx, err)
+		return halfway(ctx, err, report.Did)
 	case p.output == cli.JSON:
 		return p.printJSON(report)
 	case report.Next != "":

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/generation"
@@ -257,4 +259,12 @@ func before(ctx context.Context, err error) error {
 		return err
 	}
 	return exit.With(exit.Unchanged, fmt.Errorf("nothing was changed: %w", err))
+}
+
+// halfway marks an error from what goes on, when it is run again, after what it did.
+func halfway(ctx context.Context, err error, did []string) error {
+	if len(did) == 0 {
+		return before(ctx, err)
+	}
+	return advice.Also(advice.Errorf("%w; done so far: %s", err, strings.Join(did, ", ")), "then again, and it goes on")
 }
