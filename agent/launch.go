@@ -70,11 +70,9 @@ func (p *program) launch(ctx context.Context, ready hook.Dir) error {
 	}.Run(ctx)
 }
 
-func (p *program) bootSoFar(ctx context.Context) (launch.Boot, error) {
+// bootSoFar goes by what the boot has left; serves looks at the volume.
+func (p *program) bootSoFar() (launch.Boot, error) {
 	s, err := p.runDir.Read()
-	if err == nil && s.State == status.Ready {
-		s, err = p.observe(ctx)
-	}
 	if err != nil {
 		return launch.Boot{}, err
 	}
@@ -89,18 +87,18 @@ func (p *program) bootSoFar(ctx context.Context) (launch.Boot, error) {
 	return b, nil
 }
 
-// serves is nil when unit and programs say that the application can take traffic.
+// serves is nil when volume, unit and programs say that the application can take traffic.
 func (p *program) serves(ctx context.Context, values config.Values, ready hook.Dir) error {
-	if unit := values.Get("launch-after"); unit != "" {
-		if err := unitActive(ctx, unit); err != nil {
-			return err
-		}
-	}
 	v, _, err := p.readyVolume(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = v.Close() }()
+	if unit := values.Get("launch-after"); unit != "" {
+		if err := unitActive(ctx, unit); err != nil {
+			return err
+		}
+	}
 	if ready.As, err = programsUser(v); err != nil {
 		return err
 	}

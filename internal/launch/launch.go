@@ -48,7 +48,7 @@ type Hook struct {
 	API        API
 	Name       string // of the lifecycle hook
 	InstanceID string
-	Boot       func(ctx context.Context) (Boot, error)
+	Boot       func() (Boot, error)
 	Serves     func(ctx context.Context) error // nil: the application can take traffic
 	Log        *slog.Logger
 	Timing     Timing
@@ -154,7 +154,7 @@ func (h Hook) untilServes(ctx context.Context, group string) error {
 	var last time.Time
 	failures, said := 0, ""
 	for {
-		b, err := h.Boot(ctx)
+		b, err := h.Boot()
 		if err != nil {
 			b.Says = err.Error()
 		}

@@ -86,7 +86,7 @@ type machine struct {
 	machine bool
 }
 
-func (m machine) boot(context.Context) (Boot, error) {
+func (m machine) boot() (Boot, error) {
 	since := time.Since(m.start)
 	if since >= m.ready {
 		return Boot{Ready: true}, nil
