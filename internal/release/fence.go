@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"strings"
 
@@ -40,17 +38,12 @@ var errStamp = errors.New("not a generation and a release")
 
 // stamp reads a stamp; zero values when there is no such file.
 func (v *Volume) stamp(name string) (n int64, id string, err error) {
-	file, err := v.openPlain(name, maxFence)
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := v.readPlain(name, maxFence)
+	switch {
+	case err != nil:
+		return 0, "", fmt.Errorf("generation of %s: %w", v.path, err)
+	case data == nil:
 		return 0, "", nil
-	}
-	if err != nil {
-		return 0, "", fmt.Errorf("generation of %s: %w", v.path, err)
-	}
-	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, maxFence))
-	if err != nil {
-		return 0, "", fmt.Errorf("generation of %s: %w", v.path, err)
 	}
 	number, id, _ := strings.Cut(strings.TrimSuffix(string(data), "\n"), " ")
 	n, err = generation.Parse(number)
@@ -61,14 +54,7 @@ func (v *Volume) stamp(name string) (n int64, id string, err error) {
 }
 
 func (v *Volume) writeStamp(name string, n int64, id string) error {
-	err := v.replaceFile(name, stateMode, func(file *os.File) error {
-		_, err := fmt.Fprintf(file, "%d %s\n", n, id)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	return v.syncDir(stateDir)
+	return v.replaceText(name, stateMode, fmt.Sprintf("%d %s\n", n, id))
 }
 
 // marked says whether the mark is this one. A mark that cannot be read is none: then the programs
@@ -149,30 +135,13 @@ func (v *Volume) mark(n int64, id string) error {
 // MarkDrained says, on disk, that the programs of activate.d have to run for whatever is current,
 // as those of drain.d are about to.
 func (v *Volume) MarkDrained(ctx context.Context) error {
-	return v.locked(ctx, func() error {
-		err := v.replaceFile(markName, stateMode, func(file *os.File) error {
-			_, err := file.WriteString(drainedMark)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		return v.syncDir(stateDir)
-	})
+	return v.locked(ctx, func() error { return v.replaceText(markName, stateMode, drainedMark) })
 }
 
 // Drained says whether programs of drain.d have begun to run here, and those of activate.d have not
 // succeeded since.
 func (v *Volume) Drained() (bool, error) {
-	file, err := v.openPlain(markPath, maxFence)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, maxFence))
+	data, err := v.readPlain(markPath, maxFence)
 	return string(data) == drainedMark, err
 }
 

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"strings"
 	"time"
 )
@@ -109,16 +107,8 @@ func checkKey(key string, limit int) error {
 
 // keyLines is nil when there is no such file.
 func (v *Volume) keyLines(name string, limit int64) ([]string, error) {
-	file, err := v.openPlain(name, limit)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, limit))
-	if err != nil {
+	data, err := v.readPlain(name, limit)
+	if err != nil || data == nil {
 		return nil, err
 	}
 	return strings.Split(strings.TrimSuffix(string(data), "\n"), "\n"), nil
@@ -126,14 +116,5 @@ func (v *Volume) keyLines(name string, limit int64) ([]string, error) {
 
 func (v *Volume) setKeyLines(ctx context.Context, name string, mode fs.FileMode, lines []string) error {
 	text := strings.Join(lines, "\n") + "\n"
-	return v.locked(ctx, func() error {
-		err := v.replaceFile(name, mode, func(file *os.File) error {
-			_, err := file.WriteString(text)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		return v.syncDir(stateDir)
-	})
+	return v.locked(ctx, func() error { return v.replaceText(name, mode, text) })
 }

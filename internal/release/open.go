@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -46,6 +47,19 @@ func (v *Volume) openIn(name string, flags uint64, mode os.FileMode) (*os.File, 
 // openPlain opens a regular file of ours, of at most limit bytes.
 func (v *Volume) openPlain(name string, limit int64) (*os.File, error) {
 	return v.openRegular(name, unix.O_RDONLY, 0, limit)
+}
+
+// readPlain reads what openPlain opens; nil when there is no such file.
+func (v *Volume) readPlain(name string, limit int64) ([]byte, error) {
+	file, err := v.openPlain(name, limit)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	return io.ReadAll(io.LimitReader(file, limit))
 }
 
 func (v *Volume) openRegular(name string, flags uint64, mode os.FileMode, limit int64) (*os.File, error) {

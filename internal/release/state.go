@@ -174,6 +174,18 @@ func (v *Volume) replaceFile(name string, mode os.FileMode, write func(*os.File)
 	return nil
 }
 
+// replaceText is replaceFile for what has to be on disk before anything else is done.
+func (v *Volume) replaceText(name string, mode os.FileMode, text string) error {
+	err := v.replaceFile(name, mode, func(file *os.File) error {
+		_, err := file.WriteString(text)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return v.syncDir(stateDir)
+}
+
 // syncDir makes the names in a directory last over a power cut.
 func (v *Volume) syncDir(name string) error {
 	dir, err := v.openDirectory(name)

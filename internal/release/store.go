@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,17 +30,12 @@ var ErrPublishing = errors.New("another publish to this volume is running")
 // StoreID returns the id of the store that the volume belongs to: 16 hex digits; "" when it says
 // none, as before stores had ids.
 func (v *Volume) StoreID() (string, error) {
-	file, err := v.openPlain(storePath, maxStore)
-	if errors.Is(err, fs.ErrNotExist) {
+	data, err := v.readPlain(storePath, maxStore)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("store of %s: %w", v.path, err)
+	case data == nil:
 		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("store of %s: %w", v.path, err)
-	}
-	defer func() { _ = file.Close() }()
-	data, err := io.ReadAll(io.LimitReader(file, maxStore))
-	if err != nil {
-		return "", fmt.Errorf("store of %s: %w", v.path, err)
 	}
 	id := strings.TrimSuffix(string(data), "\n")
 	if !storeID.MatchString(id) {
@@ -65,14 +57,7 @@ func (v *Volume) SetStore(ctx context.Context, id string) error {
 		if have != "" {
 			return fmt.Errorf("%s belongs to store %s, not to %s", v.path, have, id)
 		}
-		err = v.replaceFile(storeName, stateMode, func(f *os.File) error {
-			_, err := f.WriteString(id + "\n")
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		return v.syncDir(stateDir)
+		return v.replaceText(storeName, stateMode, id+"\n")
 	})
 }
 
