@@ -1,12 +1,15 @@
 package e2evm
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
 
+	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/vm"
 )
@@ -53,6 +56,68 @@ func TestVMPowerCuts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestVMPowerCutsOfAFollower cuts the power while a member catches up beside what it serves, flips
+// and runs its programs: the next boot serves the release that was published, whole, and the member
+// follows on.
+func TestVMPowerCutsOfAFollower(t *testing.T) {
+	r := newRig(t, setup{})
+	if *seed == 0 {
+		*seed = uint64(time.Now().UnixNano())
+	}
+	fmt.Printf("power cuts of a follower: seed %d\n", *seed)
+	rng := rand.New(rand.NewPCG(*seed, 1))
+	must(t, r.lab.Account.SetDesired("web", 1))
+	must(t, r.lab.InService(within(t, bootTime), "web", 1))
+	m, err := r.lab.Machine(within(t, stepTime), r.lab.Members("web")[0].InstanceID)
+	must(t, err)
+	r.ready(m, "one")
+	r.on(m, `echo 'follow-interval = "1s"' >> /etc/ebs-release/agent.toml; systemctl enable --now ebs-release-follow.service; sync`)
+	const cuts, within3s = 4, 3 * time.Second // an emulated member is on a release about 2 s after its commit
+	for i := range cuts {
+		name := fmt.Sprint("cut", i+1)
+		wait := time.Duration((float64(i) + rng.Float64()) / cuts * float64(within3s))
+		r.publishAndCut(m, name, wait)
+		must(t, m.PowerOn(t.Context()))
+		r.ready(m, name)
+		if got := r.on(m, "cat /release/current/version; ls -a /release/releases /release/.ebs-release | grep -c partial || true"); got != name+"\n0" {
+			t.Errorf("cut %s after the commit of %s: it serves, and has left, %q", wait.Round(time.Millisecond), name, got)
+		}
+		r.on(m, "ebs-release-agent verify")
+	}
+	r.publish("last", followers()...)
+	if got := r.on(m, "cat /release/current/version"); got != "last" {
+		t.Errorf("after %d cuts it serves %s", cuts, got)
+	}
+}
+
+func followers() []string { return []string{"--reach", "follow", "--ssh-key", "/nowhere"} }
+
+// publishAndCut cuts the power of a member so long after the commit of a release.
+func (r *rig) publishAndCut(m *vm.Machine, name string, wait time.Duration) {
+	r.Helper()
+	pointer := r.server.Path(lab.PointerStore + "/release.json")
+	before, err := os.ReadFile(pointer)
+	must(r, err)
+	r.sh(source(name) + "for i in $(seq 400); do echo " + name + " $i > file$i; done; head -c 4000000 /dev/urandom > blob\n")
+	published := make(chan error, 1)
+	go func() { // nobody can be on it in time: that is what the exit code says
+		out, err := r.server.Run(within(r, stepTime), append([]string{"ebs-release", "publish", "/srv/source", "--no-snapshot", "--converge-deadline", "1s"}, followers()...)...)
+		if err != nil && out.Code == 5 {
+			err = nil
+		}
+		published <- err
+	}()
+	for ctx := within(r, stepTime); ; time.Sleep(5 * time.Millisecond) {
+		must(r, ctx.Err())
+		if now, err := os.ReadFile(pointer); err == nil && !bytes.Equal(now, before) {
+			break
+		}
+	}
+	time.Sleep(wait) // the point is a moment, not an event
+	m.PowerCut()
+	must(r, <-published)
 }
 
 // undisturbed records the requests of a boot, and when its application had started.
