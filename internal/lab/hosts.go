@@ -126,6 +126,11 @@ func (hs *hosts) Launch(ctx context.Context, inst cloud.InstanceSpec) error {
 	hs.mu.Lock()
 	hs.hosts[inst.ID] = h
 	hs.mu.Unlock()
+	for _, d := range inst.Disks {
+		if err := hs.Attach(ctx, d); err != nil {
+			return err
+		}
+	}
 	return h.PowerOn() // Terminate follows a Launch that failed
 }
 

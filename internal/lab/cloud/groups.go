@@ -131,6 +131,18 @@ func (a *Account) SetDesired(name string, n int32) error {
 	return nil
 }
 
+// SetLaunch changes what a group launches from now on, as another version of its launch template
+// does.
+func (a *Account) SetLaunch(name string, spec RunSpec) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if _, ok := a.groups.get(name); !ok {
+		return noGroup(name)
+	}
+	a.setGroup(name, func(g *Group) { g.Launch = spec })
+	return nil
+}
+
 func noGroup(name string) error {
 	return fail("ValidationError", "AutoScalingGroup name not found - AutoScalingGroup '%s' not found", name)
 }

@@ -13,11 +13,11 @@ import (
 // API before Launch has returned. Calls for one volume or one instance come one after the other,
 // calls for different ones side by side; several volumes may be made from one snapshot at a time.
 // Calls are made once, in an order that makes sense (no Attach before CreateVolume and Launch have
-// returned, no DeleteVolume while attached, no DeleteSnapshot while a volume is being made from
-// it). ctx ends when the account is closed, and for Launch, Start, Stop and Reboot when the
-// instance is terminated meanwhile: Terminate follows, after a Launch that failed, too. An error is
-// logged; a volume or snapshot that could not be made ends in state "error", an instance that could
-// not be launched in "terminated".
+// returned, but for InstanceSpec.Disks; no DeleteVolume while attached, no DeleteSnapshot while a
+// volume is being made from it). ctx ends when the account is closed, and for Launch, Start, Stop
+// and Reboot when the instance is terminated meanwhile: Terminate follows, after a Launch that
+// failed, too. An error is logged; a volume or snapshot that could not be made ends in state
+// "error", an instance that could not be launched in "terminated".
 type Hardware interface {
 	// CreateVolume makes a disk of sizeGiB, blank, or with the bytes of snapshotID when that is not
 	// "". It returns when the disk can be attached.
@@ -64,6 +64,10 @@ type InstanceSpec struct {
 	Role     string // IAM role of the instance profile, "" without one
 	UserData []byte // decoded
 	Group    string // Auto Scaling group, "" without one
+
+	// Disks are the volumes of its block device mappings, but the root's: there before it has power.
+	// CreateVolume has returned for each.
+	Disks []AttachSpec
 }
 
 // AttachSpec says what Attach shall show. The last three fields are defects that a Fault asked for;

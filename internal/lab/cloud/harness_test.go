@@ -321,6 +321,11 @@ func (h *memory) Launch(ctx context.Context, i InstanceSpec) error {
 	h.mu.Lock()
 	launch := h.launch
 	h.machines[i.ID] = "on"
+	for _, d := range i.Disks {
+		owner, ok := h.volumes[d.VolumeID]
+		h.must(ok && owner == "" && d.InstanceID == i.ID, "launch %s with %+v: attached to %q", i.ID, d, owner)
+		h.volumes[d.VolumeID] = i.ID
+	}
 	h.specs = append(h.specs, i)
 	h.mu.Unlock()
 	if launch != nil {

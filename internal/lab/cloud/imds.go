@@ -130,6 +130,9 @@ func (a *Account) metadatum(i Instance, m *machine, path string) (string, bool) 
 		"block-device-mapping/ami":  strings.TrimPrefix(rootDevice, "/dev/"),
 		"block-device-mapping/root": rootDevice,
 	}
+	for n, device := range a.mappedDevices(i) {
+		leaves[fmt.Sprintf("block-device-mapping/ebs%d", n+1)] = strings.TrimPrefix(device, "/dev/")
+	}
 	if i.Role != "" {
 		leaves["iam/info"] = asJSON(map[string]string{
 			"Code": "Success", "LastUpdated": stamp(i.Launched),

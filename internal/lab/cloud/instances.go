@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -36,7 +37,11 @@ type RunSpec struct {
 	KeyName  string
 	UserData []byte
 	Tags     map[string]string
-	group    string
+
+	Mappings   []Mapping         // EBS volumes that come with it
+	VolumeTags map[string]string // of all its volumes: a TagSpecification has a kind of resource, and names no device
+
+	group string
 }
 
 // machine is what goes on with an instance.
@@ -107,20 +112,55 @@ func (a *Account) launch(spec RunSpec, reservation string) (Instance, error) {
 		Reservation: reservation, Zone: spec.Zone, Type: spec.Type, ImageID: spec.ImageID, KeyName: spec.KeyName,
 		Role: spec.Role, Address: address, Launched: time.Now(), Group: spec.group, UserData: spec.UserData, Tags: maps.Clone(spec.Tags),
 	}
+	volumes, err := a.mapped(spec, i)
+	if err != nil {
+		return Instance{}, err
+	}
 	ctx, cancel := context.WithCancel(a.ctx)
 	a.machines[i.ID] = &machine{lane: newLane(), ctx: ctx, cancel: cancel, tokens: map[string]time.Time{}}
 	a.instances.put(i.ID, i)
-	root := Volume{
-		ID: a.newID("vol-"), State: "in-use", Zone: i.Zone, Type: "gp3",
-		SizeGiB: 8, IOPS: gp3IOPS, Throughput: gp3Throughput, Created: i.Launched, Root: true,
-		SnapshotID: "snap-00000000000000001",
-		Attachment: &Attachment{InstanceID: i.ID, Device: rootDevice, State: "attached", Time: i.Launched, DeleteOnTermination: true},
+	for _, v := range volumes {
+		a.volumes.put(v.ID, v)
+		a.disks[v.ID] = &disk{lane: newLane(), unmade: true}
 	}
-	a.volumes.put(root.ID, root)
-	a.disks[root.ID] = &disk{lane: newLane()}
 	a.notify()
-	a.boot(i, func(ctx context.Context) error { return a.opts.Hardware.Launch(ctx, a.spec(i)) })
+	a.launched(i, volumes[1:])
 	return i, nil
+}
+
+// launched gives a new instance its disks, and then power. mu is held.
+func (a *Account) launched(i Instance, brought []Volume) {
+	if a.keyMissing(brought) {
+		a.spawn(func(context.Context) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.terminate(i.ID, reasonLaunch)
+		})
+		return
+	}
+	m, made := a.machines[i.ID], sync.OnceFunc(a.lockImages(brought))
+	a.spawn(func(context.Context) { // terminated before it had power
+		<-m.ctx.Done()
+		_ = m.lane.do(context.Background(), func() error { made(); return nil })
+	})
+	a.boot(i, func(ctx context.Context) error {
+		defer made()
+		spec := a.spec(i)
+		var err error
+		if spec.Disks, err = a.bring(ctx, brought); err != nil {
+			m.exists = false // there is nothing to terminate
+			return err
+		}
+		if err := a.opts.Hardware.Launch(ctx, spec); err != nil {
+			return err
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		for _, v := range brought {
+			a.setAttachment(v.ID, i.ID, "attaching", "attached")
+		}
+		return nil
+	})
 }
 
 func (a *Account) spec(i Instance) InstanceSpec {

@@ -23,7 +23,7 @@ func runInstances(c *call) (any, error) {
 		spec.Type = "m1.small" // "Default: m1.small" (RunInstances, InstanceType)
 	}
 	tags := p.tagSpecification("instance", "volume")
-	spec.Tags = tags["instance"]
+	spec.Tags, spec.VolumeTags, spec.Mappings = tags["instance"], tags["volume"], p.blockDeviceMappings()
 	if low > high {
 		p.wrong(fail("InvalidParameterCombination", "MinCount must not be more than MaxCount"))
 	}
@@ -66,9 +66,6 @@ func runInstances(c *call) (any, error) {
 				a.terminate(i.ID, reasonInternal)
 			}
 			return nil, err
-		}
-		for _, v := range a.attachedTo(i.ID, time.Now()) {
-			a.setVolume(v.ID, func(v *Volume) { v.Tags = tags["volume"] })
 		}
 		list = append(list, i)
 	}

@@ -152,7 +152,7 @@ func (a *Account) step(name string, s *scaler) time.Time {
 // stepMember moves one member on. mu is held.
 func (a *Account) stepMember(g Group, m Member, s *scaler) (wake time.Time) {
 	i, _ := a.instances.get(m.InstanceID)
-	if i.Reason == reasonInternal && !m.leaving() {
+	if (i.Reason == reasonInternal || i.Reason == reasonLaunch) && !m.leaving() {
 		s.failures++
 	}
 	if i.State == "terminated" {
@@ -229,7 +229,7 @@ func (a *Account) addMember(name string, s *scaler) {
 	zone := slices.MinFunc(g.Zones, func(x, y string) int { return count[x] - count[y] })
 	spec := g.Launch
 	spec.Zone, spec.group = zone, name
-	spec.Tags = maps.Clone(g.Launch.Tags)
+	spec.Tags = maps.Clone(g.Launch.Tags) // those of a group go to instances only, not to their volumes
 	if spec.Tags == nil {
 		spec.Tags = map[string]string{}
 	}

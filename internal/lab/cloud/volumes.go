@@ -40,6 +40,7 @@ type Attachment struct {
 type disk struct {
 	lane   lane
 	attach *attaching // the attach that goes on, or the last one
+	unmade bool       // a volume of a launch that Hardware does not know yet; only touched in the lane
 }
 
 // clientToken is a request that must not be done twice.
@@ -165,7 +166,7 @@ func createVolume(c *call) (any, error) {
 	if !slices.Contains(a.opts.Zones, v.Zone) {
 		return nil, fail("InvalidZone.NotFound", "The zone '%s' does not exist.", v.Zone)
 	}
-	if err := a.fromSnapshot(c, &v); err != nil {
+	if err := a.fromSnapshot(func(id string) bool { return c.there("snapshot", id) }, &v); err != nil {
 		return nil, err
 	}
 	a.encrypt(&v)
@@ -193,13 +194,14 @@ func (a *Account) AllowKeys(keys ...string) {
 	a.opts.KMSKeys = keys
 }
 
-// fromSnapshot completes a new volume with what it inherits from its snapshot. mu is held.
-func (a *Account) fromSnapshot(c *call, v *Volume) error {
+// fromSnapshot completes a new volume with what it inherits from its snapshot, if that is there for
+// whoever asks. mu is held.
+func (a *Account) fromSnapshot(there func(id string) bool, v *Volume) error {
 	if v.SnapshotID == "" {
 		return nil
 	}
 	s, ok := a.snapshots.get(v.SnapshotID)
-	if !ok || !c.there("snapshot", v.SnapshotID) {
+	if !ok || !there(v.SnapshotID) {
 		return notFound("snapshot", v.SnapshotID)
 	}
 	if s.State != "completed" { // velero #1799 (row 19)
@@ -343,7 +345,13 @@ func (a *Account) erase(id string) {
 			return
 		}
 		if !v.Root {
-			if err := d.lane.do(ctx, func() error { return a.opts.Hardware.DeleteVolume(ctx, id) }); err != nil {
+			err := d.lane.do(ctx, func() error {
+				if d.unmade {
+					return nil
+				}
+				return a.opts.Hardware.DeleteVolume(ctx, id)
+			})
+			if err != nil {
 				a.hardwareTrouble("delete volume", id, err)
 			}
 		}

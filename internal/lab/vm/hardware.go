@@ -88,6 +88,11 @@ func (hw *Hardware) Launch(ctx context.Context, inst cloud.InstanceSpec) error {
 	hw.mu.Lock()
 	hw.machines[inst.ID] = m
 	hw.mu.Unlock()
+	for _, d := range inst.Disks {
+		if err := hw.Attach(ctx, d); err != nil {
+			return err
+		}
+	}
 	return m.PowerOn(ctx)
 }
 
