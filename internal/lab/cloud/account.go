@@ -67,6 +67,7 @@ type Account struct {
 	snapshots    store[Snapshot]
 	instances    store[Instance]
 	groups       store[Group]
+	templates    store[Template]
 	targetGroups store[TargetGroup]
 	checks       map[string]context.CancelFunc // of targets, by targetKey
 	inFlight     map[string]int                // requests of load balancers, by targetKey
@@ -132,6 +133,7 @@ func New(opts Options) (*Account, error) {
 	keep := opts.Latency.Lag.Max
 	a.volumes, a.snapshots = newStore[Volume](keep), newStore[Snapshot](keep)
 	a.instances, a.groups = newStore[Instance](keep), newStore[Group](keep)
+	a.templates = newStore[Template](keep)
 	a.targetGroups = newStore[TargetGroup](max(keep, opts.Latency.Routing))
 	a.ctx, a.stop = context.WithCancel(context.Background())
 	a.admin = a.mint("AKIA", Principal{

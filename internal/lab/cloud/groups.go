@@ -15,7 +15,7 @@ type Group struct {
 	ARN               string
 	Zones             []string
 	Min, Max, Desired int32
-	Launch            RunSpec // the launch template; Zone and Tags are the group's business
+	Template          TemplateRef
 	Hooks             []Hook
 	Tags              map[string]string // all of them propagate to instances at launch
 	Created           time.Time
@@ -45,6 +45,7 @@ type Member struct {
 	HookToken  string
 	Deadline   time.Time // when the hook times out
 	HookStart  time.Time
+	template   int64     // the version of the group's template that it was launched from
 	settled    bool      // its hooks of this transition are done
 	replaceAt  time.Time // when Auto Scaling acts on its being unhealthy
 	waitsAt    time.Time // when it will wait for its launch hook; zero: not known yet
@@ -63,7 +64,8 @@ type GroupSpec struct {
 	Name              string
 	Zones             []string // default: all of the account's
 	Min, Max, Desired int32
-	Launch            RunSpec
+	Template          TemplateRef // none: one is made of Launch
+	Launch            RunSpec     // Zone is the group's business
 	Hooks             []Hook
 	Tags              map[string]string
 	Traffic
@@ -95,6 +97,9 @@ func (a *Account) CreateGroup(spec GroupSpec) error {
 			return fail("ValidationError", "Provided Target Groups may not be valid. Please ensure they exist and try again.")
 		}
 	}
+	if err := a.groupTemplate(&spec); err != nil {
+		return err
+	}
 	hooks := slices.Clone(spec.Hooks)
 	for i := range hooks {
 		if hooks[i].Timeout == 0 {
@@ -102,8 +107,8 @@ func (a *Account) CreateGroup(spec GroupSpec) error {
 		}
 	}
 	g := Group{
-		Name: spec.Name, Zones: slices.Clone(spec.Zones), Min: spec.Min, Max: spec.Max, Desired: spec.Desired, Launch: spec.Launch, Hooks: hooks,
-		Tags: maps.Clone(spec.Tags), Created: time.Now(), Traffic: spec.Traffic,
+		Name: spec.Name, Zones: slices.Clone(spec.Zones), Min: spec.Min, Max: spec.Max, Desired: spec.Desired, Hooks: hooks,
+		Template: spec.Template, Tags: maps.Clone(spec.Tags), Created: time.Now(), Traffic: spec.Traffic,
 		ARN: fmt.Sprintf("arn:aws:autoscaling:%s:%s:autoScalingGroup:%s:autoScalingGroupName/%s",
 			a.opts.Region, a.opts.AccountID, a.token(16), spec.Name),
 	}
@@ -131,15 +136,21 @@ func (a *Account) SetDesired(name string, n int32) error {
 	return nil
 }
 
-// SetLaunch changes what a group launches from now on, as another version of its launch template
-// does.
+// SetLaunch changes what a group launches from now on: another version of its launch template
+// becomes the default.
 func (a *Account) SetLaunch(name string, spec RunSpec) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if _, ok := a.groups.get(name); !ok {
+	g, ok := a.groups.get(name)
+	if !ok {
 		return noGroup(name)
 	}
-	a.setGroup(name, func(g *Group) { g.Launch = spec })
+	t, err := a.templateOf(g.Template.ID, "", time.Now())
+	if err != nil {
+		return err
+	}
+	t.Default = a.addVersion(&t, TemplateVersion{By: a.admin.AccessKeyID, Data: spec.templateData()}).Number
+	a.templates.put(t.ID, t)
 	return nil
 }
 

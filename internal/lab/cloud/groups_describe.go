@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"fmt"
 	"slices"
 )
 
@@ -68,7 +69,7 @@ func describeGroups(c *call) (any, error) {
 	}{NextToken: next}
 	for _, e := range list {
 		if matches(filters, known, e.value, e.value.Tags) {
-			out.Groups.Items = append(out.Groups.Items, renderGroup(e.value, instances))
+			out.Groups.Items = append(out.Groups.Items, a.renderGroup(e.value, instances))
 		}
 	}
 	return out, nil
@@ -97,7 +98,7 @@ func describeMembers(c *call) (any, error) {
 	for _, g := range a.groups.list(c.at) {
 		for n, m := range g.value.Members {
 			if len(ids) == 0 || slices.Contains(ids, m.InstanceID) {
-				list = append(list, entry[item]{g.sequence*1000 + n, item{renderMember(g.value, m), g.value.Name}})
+				list = append(list, entry[item]{g.sequence*1000 + n, item{a.renderMember(g.value, m), g.value.Name}})
 			}
 		}
 	}
@@ -127,12 +128,18 @@ type groupXML struct {
 	TargetGroupARNs                           members[string]
 	TrafficSources                            members[sourceXML]
 	Instances                                 members[memberXML]
-	LaunchTemplate                            templateXML
+	LaunchTemplate                            *templateXML
+	MixedInstancesPolicy                      *mixedXML
 	Tags                                      members[groupTagXML]
 	TerminationPolicies                       members[string]
 }
 
 type templateXML struct{ LaunchTemplateId, LaunchTemplateName, Version string }
+
+// mixedXML is a MixedInstancesPolicy: its template stands where another group has none.
+type mixedXML struct {
+	LaunchTemplate struct{ LaunchTemplateSpecification templateXML }
+}
 
 type groupTagXML struct {
 	Key, Value, ResourceId, ResourceType string
@@ -145,12 +152,12 @@ type memberXML struct {
 	ProtectedFromScaleIn                                                     bool
 }
 
-func renderGroup(g Group, instances bool) groupXML {
+func (a *Account) renderGroup(g Group, instances bool) groupXML {
 	out := groupXML{
 		AutoScalingGroupName: g.Name, AutoScalingGroupARN: g.ARN, MinSize: g.Min,
 		MaxSize: g.Max, DesiredCapacity: g.Desired, DefaultCooldown: 300,
 		AvailabilityZones: members[string]{g.Zones}, HealthCheckType: "EC2", HealthCheckGracePeriod: int32(g.Grace.Seconds()),
-		TargetGroupARNs: members[string]{g.TargetGroups}, CreatedTime: wireTime(g.Created), LaunchTemplate: renderTemplate(g),
+		TargetGroupARNs: members[string]{g.TargetGroups}, CreatedTime: wireTime(g.Created),
 		TerminationPolicies: members[string]{[]string{"Default"}},
 	}
 	for _, arn := range g.all() {
@@ -158,6 +165,13 @@ func renderGroup(g Group, instances bool) groupXML {
 	}
 	if g.ELBHealth {
 		out.HealthCheckType = "ELB"
+	}
+	template := a.renderTemplate(g, g.Template.Version)
+	if g.Template.Mixed {
+		out.MixedInstancesPolicy = &mixedXML{}
+		out.MixedInstancesPolicy.LaunchTemplate.LaunchTemplateSpecification = template
+	} else {
+		out.LaunchTemplate = &template
 	}
 	if g.Deleting {
 		out.Status = "Delete in progress"
@@ -167,16 +181,16 @@ func renderGroup(g Group, instances bool) groupXML {
 	}
 	for _, m := range g.Members {
 		if instances {
-			out.Instances.Items = append(out.Instances.Items, renderMember(g, m))
+			out.Instances.Items = append(out.Instances.Items, a.renderMember(g, m))
 		}
 	}
 	return out
 }
 
-func renderMember(g Group, m Member) memberXML {
+func (a *Account) renderMember(g Group, m Member) memberXML {
 	out := memberXML{
 		InstanceId: m.InstanceID, InstanceType: m.Type, AvailabilityZone: m.Zone, LifecycleState: m.State, HealthStatus: "Healthy",
-		LaunchTemplate: renderTemplate(g),
+		LaunchTemplate: a.renderTemplate(g, fmt.Sprint(m.template)),
 	}
 	if !m.Healthy {
 		out.HealthStatus = "Unhealthy"
@@ -184,6 +198,8 @@ func renderMember(g Group, m Member) memberXML {
 	return out
 }
 
-func renderTemplate(g Group) templateXML {
-	return templateXML{"lt-00000000000000001", g.Name, "1"}
+// renderTemplate shows which version, by its number or as the group has it. mu is held.
+func (a *Account) renderTemplate(g Group, version string) templateXML {
+	t, _ := a.templates.get(g.Template.ID)
+	return templateXML{g.Template.ID, t.Name, version}
 }

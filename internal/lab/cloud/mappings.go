@@ -34,6 +34,11 @@ const reasonLaunch = "Client.InternalError"
 func (p params) blockDeviceMappings() []Mapping {
 	var out []Mapping
 	for _, m := range p.each("BlockDeviceMapping") {
+		if m.has("NoDevice") { // "To omit the device from the block device mapping, specify an empty string"
+			m.str("DeviceName")
+			m.str("NoDevice")
+			continue
+		}
 		out = append(out, Mapping{
 			Device: m.need("DeviceName"), SnapshotID: m.id("Ebs.SnapshotId", "snapshot"), Type: m.str("Ebs.VolumeType"),
 			SizeGiB: m.number("Ebs.VolumeSize", 0, 1, 65536), IOPS: m.number("Ebs.Iops", 0, 100, 256000),

@@ -66,6 +66,7 @@ func TestDryRunOfEveryCall(t *testing.T) {
 	opts := Options{Policy: func(context.Context, Check) bool { return allow }}
 	inLab(t, opts, func(l *lab) {
 		v, i, s := aws.String("vol-0123456789abcdef0"), aws.String("i-0123456789abcdef0"), aws.String("snap-0123456789abcdef0")
+		template := aws.String("lt-0123456789abcdef0")
 		yes, ctx, ids := aws.Bool(true), l.ctx, []string{"i-0123456789abcdef0"}
 		tag := []types.Tag{{Key: aws.String("k"), Value: aws.String("v")}}
 		calls := map[string]func() error{
@@ -146,6 +147,32 @@ func TestDryRunOfEveryCall(t *testing.T) {
 			},
 			"GetEbsDefaultKmsKeyId": func() error {
 				_, err := l.ec2.GetEbsDefaultKmsKeyId(ctx, &ec2.GetEbsDefaultKmsKeyIdInput{DryRun: yes})
+				return err
+			},
+			"CreateLaunchTemplate": func() error {
+				_, err := l.ec2.CreateLaunchTemplate(ctx, &ec2.CreateLaunchTemplateInput{DryRun: yes, LaunchTemplateName: aws.String("web"),
+					LaunchTemplateData: &types.RequestLaunchTemplateData{ImageId: aws.String("ami-1")}})
+				return err
+			},
+			"CreateLaunchTemplateVersion": func() error {
+				_, err := l.ec2.CreateLaunchTemplateVersion(ctx, &ec2.CreateLaunchTemplateVersionInput{DryRun: yes, LaunchTemplateId: template,
+					LaunchTemplateData: &types.RequestLaunchTemplateData{ImageId: aws.String("ami-1")}})
+				return err
+			},
+			"DescribeLaunchTemplates": func() error {
+				_, err := l.ec2.DescribeLaunchTemplates(ctx, &ec2.DescribeLaunchTemplatesInput{DryRun: yes})
+				return err
+			},
+			"DescribeLaunchTemplateVersions": func() error {
+				_, err := l.ec2.DescribeLaunchTemplateVersions(ctx, &ec2.DescribeLaunchTemplateVersionsInput{DryRun: yes, LaunchTemplateId: template})
+				return err
+			},
+			"ModifyLaunchTemplate": func() error {
+				_, err := l.ec2.ModifyLaunchTemplate(ctx, &ec2.ModifyLaunchTemplateInput{DryRun: yes, LaunchTemplateId: template, DefaultVersion: aws.String("1")})
+				return err
+			},
+			"DeleteLaunchTemplateVersions": func() error {
+				_, err := l.ec2.DeleteLaunchTemplateVersions(ctx, &ec2.DeleteLaunchTemplateVersionsInput{DryRun: yes, LaunchTemplateId: template, Versions: []string{"1"}})
 				return err
 			},
 			"DescribeRegions": func() error { _, err := l.ec2.DescribeRegions(ctx, &ec2.DescribeRegionsInput{DryRun: yes}); return err },

@@ -57,6 +57,13 @@ func actions() map[string]action {
 		"ec2:GetEbsEncryptionByDefault": {do: getEbsEncryptionByDefault},
 		"ec2:GetEbsDefaultKmsKeyId":     {do: getEbsDefaultKmsKeyId},
 
+		"ec2:CreateLaunchTemplate":           {mutates: true, do: createTemplate},
+		"ec2:CreateLaunchTemplateVersion":    {mutates: true, do: createTemplateVersion},
+		"ec2:DescribeLaunchTemplates":        {do: describeTemplates},
+		"ec2:DescribeLaunchTemplateVersions": {do: describeTemplateVersions},
+		"ec2:ModifyLaunchTemplate":           {mutates: true, do: modifyTemplate},
+		"ec2:DeleteLaunchTemplateVersions":   {mutates: true, do: deleteTemplateVersions},
+
 		"autoscaling:DescribeAutoScalingGroups":           {do: describeGroups},
 		"autoscaling:DescribeAutoScalingInstances":        {do: describeMembers},
 		"autoscaling:UpdateAutoScalingGroup":              {mutates: true, do: updateGroup},
@@ -196,7 +203,7 @@ func (a *Account) render(service, action, requestID string, result any, err erro
 func mainResource(form url.Values) string {
 	for _, name := range []string{
 		"VolumeId", "VolumeId.1", "InstanceId", "InstanceId.1", "SnapshotId", "SnapshotId.1", "ResourceId.1",
-		"AutoScalingGroupName", "AutoScalingGroupNames.member.1", "InstanceIds.member.1", "TargetGroupArn",
+		"AutoScalingGroupName", "AutoScalingGroupNames.member.1", "InstanceIds.member.1", "TargetGroupArn", "LaunchTemplateId",
 	} {
 		if v := form.Get(name); v != "" {
 			return v

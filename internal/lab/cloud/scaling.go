@@ -227,9 +227,14 @@ func (a *Account) addMember(name string, s *scaler) {
 	g, _ := a.groups.get(name)
 	count := zoneCounts(g)
 	zone := slices.MinFunc(g.Zones, func(x, y string) int { return count[x] - count[y] })
-	spec := g.Launch
+	spec, version, err := a.launchSpec(g)
+	if err != nil {
+		s.failures++
+		a.log.Error("launch for a group failed", "group", name, "error", err)
+		return
+	}
 	spec.Zone, spec.group = zone, name
-	spec.Tags = maps.Clone(g.Launch.Tags) // those of a group go to instances only, not to their volumes
+	spec.Tags = maps.Clone(spec.Tags) // those of a group go to instances only, not to their volumes
 	if spec.Tags == nil {
 		spec.Tags = map[string]string{}
 	}
@@ -242,7 +247,9 @@ func (a *Account) addMember(name string, s *scaler) {
 		return
 	}
 	a.setGroup(name, func(g *Group) {
-		g.Members = append(g.Members, Member{InstanceID: i.ID, Zone: zone, Type: i.Type, State: "Pending", Healthy: true, Since: time.Now()})
+		g.Members = append(g.Members, Member{
+			InstanceID: i.ID, Zone: zone, Type: i.Type, State: "Pending", Healthy: true, Since: time.Now(), template: version,
+		})
 	})
 }
 
