@@ -33,6 +33,10 @@ type hardware struct {
 	hosts   *hosts
 	vms     *vm.Hardware
 	kindOf  func(imageID string) machines
+	rateOf  func(volumeID string) int32 // at which EBS loads a cold volume, in MiB/s; nil: no volume is cold
+
+	life context.Context // of the lab
+	end  func()
 
 	mu        sync.Mutex
 	instances map[string]machines // by instance id, terminated ones left out
@@ -41,7 +45,11 @@ type hardware struct {
 
 // CreateVolume implements cloud.Hardware, and so do the methods below.
 func (hw *hardware) CreateVolume(_ context.Context, volumeID string, sizeGiB int32, snapshotID string) error {
-	return hw.store.CreateVolume(volumeID, sizeGiB, snapshotID)
+	if err := hw.store.CreateVolume(volumeID, sizeGiB, snapshotID); err != nil || hw.rateOf == nil {
+		return err
+	}
+	go hw.store.Initialize(hw.life, volumeID, hw.rateOf(volumeID))
+	return nil
 }
 
 func (hw *hardware) DeleteVolume(_ context.Context, volumeID string) error {
@@ -131,6 +139,7 @@ func (hw *hardware) kind(instanceID string) (machines, error) {
 
 // close takes all down: instances side by side, then the network and the disks.
 func (hw *hardware) close(ctx context.Context) error {
+	hw.end()
 	hw.mu.Lock()
 	ids := slices.Collect(maps.Keys(hw.instances))
 	hw.mu.Unlock()

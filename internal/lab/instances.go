@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"ebs-release/internal/lab/cloud"
+	"ebs-release/internal/lab/disk"
 	"ebs-release/internal/lab/host"
 )
 
@@ -167,4 +168,17 @@ func describe(members []cloud.Member) string {
 		words = append(words, m.InstanceID+" "+m.State)
 	}
 	return fmt.Sprintf("%q", words)
+}
+
+// Disks are those of the machines.
+func (l *Lab) Disks() *disk.Store { return l.hardware.store }
+
+// initializationRate is a volume's VolumeInitializationRate.
+func (l *Lab) initializationRate(volumeID string) int32 {
+	for _, v := range l.Account.Volumes() {
+		if v.ID == volumeID {
+			return v.InitializationRate
+		}
+	}
+	return 0
 }

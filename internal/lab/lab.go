@@ -54,7 +54,6 @@ type Options struct {
 	AttachLimits map[string]int // how many volumes an instance type takes, where it is not 27
 
 	Groups            []string          // names of the groups that the publisher feeds; default "web"
-	ServerRole        string            // of the release server; default "ebs-release-publisher"
 	AgentSettings     map[string]string // more lines for agent.toml: deadline -> 30s
 	PublisherSettings map[string]string // more lines for publisher.toml
 	MemberFiles       map[string]string // more programs of members: /etc/ebs-release/drain.d/10-drain -> its text
@@ -65,6 +64,9 @@ type Options struct {
 	ServerKey string
 
 	Follow bool // the members follow the pointer by themselves
+	Warm   bool // the members read all of a release after the boot
+
+	Cold *disk.Cold // how slow first reads of volumes from snapshots are; nil: as fast as later ones
 
 	S3 bool // the pointer store is StoreInS3, a bucket of a real S3 server behind the account's policies; else a directory
 
@@ -149,9 +151,14 @@ func (l *Lab) build(ctx context.Context) (err error) {
 		return err
 	}
 	hw := &hardware{kindOf: l.kindOf, instances: map[string]machines{}, changed: make(chan struct{})}
+	hw.life, hw.end = context.WithCancel(context.Background())
 	l.hardware = hw
 	if hw.store, err = disk.Open(ctx, l.dir.path, l.dir.name(), l.opts.Log); err != nil {
 		return err
+	}
+	if l.opts.Cold != nil {
+		hw.store.Cool(*l.opts.Cold)
+		hw.rateOf = l.initializationRate
 	}
 	if hw.network, err = host.NewNetwork(ctx, l.dir.path, subnet); err != nil {
 		return err
@@ -193,8 +200,7 @@ func (l *Lab) build(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	role := cmp.Or(l.opts.ServerRole, "ebs-release-publisher")
-	spec := cloud.RunSpec{ImageID: ServerImage, Role: role, Tags: map[string]string{"Name": "release-server"}}
+	spec := cloud.RunSpec{ImageID: ServerImage, Role: "ebs-release-publisher", Tags: map[string]string{"Name": "release-server"}}
 	if l.server, err = l.Account.RunInstance(ctx, spec); err != nil {
 		return err
 	}

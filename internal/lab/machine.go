@@ -35,6 +35,9 @@ func (l *Lab) hostSpec(inst cloud.InstanceSpec) (host.Spec, error) {
 			host.Service{Name: "agent", Argv: []string{"/usr/bin/ebs-release-agent", "up"}, Notify: true},
 			host.Service{Name: "application", Argv: []string{"/usr/bin/application", "start"}},
 			host.Service{Name: "application-main", Argv: []string{"/usr/bin/application", "run"}, Daemon: true})
+		if l.opts.Warm {
+			spec.Boot = append(spec.Boot, host.Service{Name: "warm", Argv: []string{"/usr/bin/ebs-release-agent", "warm"}, Daemon: true})
+		}
 		if l.opts.Follow {
 			spec.Boot = append(spec.Boot, host.Service{Name: "follow", Argv: []string{"/usr/bin/ebs-release-agent", "follow"}, Daemon: true})
 		}

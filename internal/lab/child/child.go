@@ -17,14 +17,17 @@ type Process struct {
 	Err  error         // of its end; valid once Done is closed
 }
 
-// Start starts cmd in the network namespace ns, nil for the caller's own. The death signal that the
-// kernel sends to a child (PR_SET_PDEATHSIG) comes when the thread that started it ends, so that a
-// goroutine of its own holds this thread until the child is gone.
+// Start starts cmd in the network namespace ns, nil for the caller's own. When this process ends it
+// gets SIGKILL, or the signal that it asks for. The kernel sends that (PR_SET_PDEATHSIG) when the
+// thread that started it ends, so that a goroutine of its own holds this thread until the child is
+// gone.
 func Start(cmd *exec.Cmd, ns *os.File) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if cmd.SysProcAttr.Pdeathsig == 0 {
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 	p := &Process{Cmd: cmd, Done: make(chan struct{})}
 	started := make(chan error)
 	go func() {

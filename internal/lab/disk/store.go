@@ -29,6 +29,8 @@ type Store struct {
 
 	mu      sync.Mutex
 	devices []*Device // handed out and perhaps still in use
+	cold    *Cold     // nil: no volume is
+	colds   map[string]*coldDisk
 
 	freezing sync.Mutex
 	frozen   *freeze // nil: it is not
@@ -38,7 +40,7 @@ type Store struct {
 // mkfs.xfs it uses a directory in dir, and snapshots are copies. label names the lab in the records
 // of its loop devices.
 func Open(ctx context.Context, dir, label string, log *slog.Logger) (*Store, error) {
-	s := &Store{label: label}
+	s := &Store{label: label, colds: map[string]*coldDisk{}}
 	directory, err := os.MkdirTemp(dir, "disks-*")
 	if err != nil {
 		return nil, fmt.Errorf("disk store: %w", err)
@@ -112,11 +114,19 @@ func (s *Store) createVolume(volumeID string, size int64, snapshotID string) err
 	if info.Size() > size {
 		return fmt.Errorf("%d bytes are less than the %d of %s", size, info.Size(), snapshotID)
 	}
+	if snapshotID != "" {
+		s.cool(volumeID, size)
+	}
 	return f.Truncate(size)
 }
 
 // DeleteVolume deletes the disk.
-func (s *Store) DeleteVolume(volumeID string) error { return s.root.Remove(volumePath(volumeID)) }
+func (s *Store) DeleteVolume(volumeID string) error {
+	s.mu.Lock()
+	delete(s.colds, volumeID)
+	s.mu.Unlock()
+	return s.root.Remove(volumePath(volumeID))
+}
 
 // CreateSnapshot keeps the bytes of the volume as they are now.
 func (s *Store) CreateSnapshot(snapshotID, volumeID string) error {
@@ -130,6 +140,9 @@ func (s *Store) CreateSnapshot(snapshotID, volumeID string) error {
 func (s *Store) DeleteSnapshot(snapshotID string) error {
 	return s.root.Remove(snapshotPath(snapshotID))
 }
+
+// OpenRaw opens the bytes of a volume, attached or not: what is written there, a disk has damaged.
+func (s *Store) OpenRaw(volumeID string) (*os.File, error) { return s.open(volumeID) }
 
 // OpenVolume opens the bytes of a volume that no device shows: for a virtual machine, and for tests
 // that want a damaged one. It waits until ctx ends for a device of it that was closed and is still
@@ -164,7 +177,12 @@ func (s *Store) Attach(volumeID string) (*Device, error) {
 	if s.image != nil {
 		flags = unix.LO_FLAGS_DIRECT_IO
 	}
-	d, err := attach(f, s.label+"/"+volumeID, flags)
+	var d *Device
+	if cold := s.coldOf(volumeID); cold != nil {
+		d, err = s.attachCold(f, volumeID, cold)
+	} else {
+		d, err = attach(f, s.label+"/"+volumeID, flags)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("attach disk %s: %w", volumeID, err)
 	}
