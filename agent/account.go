@@ -13,6 +13,7 @@ import (
 	"ebs-release/internal/config"
 	"ebs-release/internal/instance"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/report"
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
 
@@ -31,6 +32,8 @@ type account struct {
 	cfg     aws.Config      // the same
 	me      instance.Identity
 	reports *inStore // from the first report to a store in S3 on
+
+	verified func(volumeID, release string) *report.Verified // goes into what is reported there; nil: nothing does
 
 	seen    map[string]volume.Volume // what EC2 said of a volume, by id
 	removed []string                 // ids
@@ -182,6 +185,18 @@ func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) erro
 		tags[volume.TagHostKey] = r.HostKey
 	}
 	return a.volumes.Tag(ctx, v.ID, tags)
+}
+
+// reportVerified adds to what was reported that all files were read.
+func (a *account) reportVerified(ctx context.Context, v boot.Volume, r boot.Report) error {
+	if pointer.InS3(a.values.Get("pointer")) {
+		return a.reportToStore(ctx, v, r)
+	}
+	said := a.verified(v.ID, r.Release)
+	if said == nil {
+		return nil
+	}
+	return a.volumes.Tag(ctx, v.ID, map[string]string{volume.TagVerified: said.Tag(r.Release)})
 }
 
 func (a *account) Newest(ctx context.Context, store string) (generation int64, id string, err error) {

@@ -32,7 +32,7 @@ and it works before a release exists. Exit 1: a check failed.`,
 				ConfigFile: defaultConfigFile, RunDir: p.runDir,
 				Volume: requestOf(releaseVolumeOf("", "", "", values), "", values),
 			}).List()
-			return p.diagnose(cmd.Context(), append(list, p.checkPrograms(programsFolder)))
+			return p.diagnose(cmd.Context(), append(list, p.checkPrograms(programsFolder), p.checkWarm(values)))
 		},
 	}
 }

@@ -197,7 +197,7 @@ func (f *follower) Report(ctx context.Context, r status.Reported) error {
 		if _, err := a.Identify(ctx); err != nil {
 			return err
 		}
-		f.account = a
+		a.verified, f.account = f.verifiedOf, a
 	}
 	return f.account.Report(ctx, boot.Volume{ID: r.VolumeID},
 		boot.Report{Ready: true, Pending: !r.Ready, Generation: r.Generation, Release: r.Release})

@@ -77,7 +77,7 @@ Treat any other code as failure.`,
 	complete(root)
 	root.AddCommand(
 		p.upCommand(), p.statusCommand(), p.waitCommand(), p.receiveCommand(), p.followCommand(), p.activateCommand(), p.beforeCommand(),
-		p.launchCommand(), p.verifyCommand(), p.fenceCommand(),
+		p.launchCommand(), p.warmCommand(), p.verifyCommand(), p.fenceCommand(),
 		p.doctorCommand(), p.configCommand(), cli.TryWriteCommand(), p.diskWorkCommand(),
 	)
 	return root
@@ -90,6 +90,7 @@ func complete(root *cobra.Command) {
 		root.RegisterFlagCompletionFunc("config", cli.Files),
 		root.MarkPersistentFlagDirname("mount-point"),
 		root.RegisterFlagCompletionFunc("output", cli.Words(cli.Text, cli.JSON)),
+		root.RegisterFlagCompletionFunc("warm", cli.Words(warmBackground, warmOff)),
 		root.RegisterFlagCompletionFunc("volume-type", cli.Words(volumeTypes()...)),
 	)
 }

@@ -58,6 +58,10 @@ func settingsTable() []config.Setting {
 			Key: "initialization-rate", Env: "EBS_RELEASE_INITIALIZATION_RATE", Default: "0", Check: zeroOr(100, 300, "MiB/s"),
 			Usage: "MiB/s at which EBS loads the volume ahead of reads, 100 to 300; 0: off",
 		},
+		{
+			Key: "warm", Env: "EBS_RELEASE_WARM", Default: warmBackground, Check: config.CheckOneOf(warmBackground, warmOff),
+			Usage: "read all files of the release after a boot, and compare them with the manifest: background, or off",
+		},
 	}
 }
 

@@ -32,6 +32,9 @@ func (p *program) statusCommand() *cobra.Command {
 			if now.Follow, err = p.runDir.ReadFollow(); err != nil { // it is for people
 				now.Follow = &status.Follow{Trouble: words.OneLine(err)}
 			}
+			if now.Warm, err = p.runDir.ReadWarm(); err != nil { // as well
+				now.Warm = &status.Warm{Trouble: words.OneLine(err)}
+			}
 			if now.Follow != nil {
 				now.Rollout = now.Follow.Rollout
 			} else if now.State == status.Ready {
@@ -152,7 +155,7 @@ func (p *program) printStatus(s status.Status) error {
 	if s.Warning != "" {
 		rows = append(rows, []string{"warning", s.Warning})
 	}
-	return cli.PrintTable(p.stdout, append(rows, followRows(s.Follow)...))
+	return cli.PrintTable(p.stdout, append(append(rows, followRows(s.Follow)...), warmRows(s.Warm)...))
 }
 
 func followRows(f *status.Follow) (rows [][]string) {

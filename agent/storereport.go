@@ -59,6 +59,9 @@ func (a *account) reportToStore(ctx context.Context, v boot.Volume, r boot.Repor
 	says := report.Report{
 		Caller: a.reports.caller, Generation: r.Generation, State: volume.StateReady, VolumeID: v.ID, Release: r.Release, HostKey: r.HostKey,
 	}
+	if a.verified != nil {
+		says.Verified = a.verified(v.ID, r.Release)
+	}
 	if r.Pending {
 		says.State = volume.StateHookFailed
 	}

@@ -69,6 +69,7 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 		return exit.With(exit.Usage, err)
 	}
 	account := newAccount(values, log)
+	account.verified = p.verifiedOf
 	machine := newMachine(values.Get("mount-point"), sourceOf(values), log)
 	reporter := newReporter(p.runDir, values.Get("mount-point"), reachOf(values, p.getenv), &p.where, machine.serves, log)
 	parts := boot.Parts{

@@ -118,7 +118,7 @@ func lifeOfDeb(t *testing.T, tree tree, v1, v2 map[string]string) {
 		"--system daemon-reload": true, "daemon-reload": false,
 		"--root=/ --system --preset-mode=enable-only preset ebs-release-agent.service":                           true, // deb-systemd-helper enable
 		"stop ebs-release-gc.timer ebs-release-rollout.timer ebs-release-serve.socket ebs-release-serve.service": true,
-		"stop ebs-release-follow.service": true,
+		"stop ebs-release-follow.service ebs-release-warm.service":                                               true,
 	})
 }
 
@@ -160,7 +160,7 @@ func lifeOfRPM(t *testing.T, tree tree, v1, v2 map[string]string) {
 		"--no-reload preset ebs-release-agent.service ebs-release-follow.service": true, "--no-reload preset ebs-release-serve.socket ebs-release-gc.timer ebs-release-rollout.timer": true,
 		"--no-reload disable ebs-release-agent.service ebs-release-follow.service": true, "--no-reload disable ebs-release-serve.socket ebs-release-gc.timer ebs-release-rollout.timer": true,
 		"stop ebs-release-gc.timer ebs-release-rollout.timer ebs-release-serve.socket ebs-release-serve.service": true,
-		"stop ebs-release-follow.service": true,
+		"stop ebs-release-follow.service ebs-release-warm.service":                                               true,
 	})
 }
 

@@ -24,6 +24,7 @@ var ourUnits = []string{
 	"../systemd/ebs-release.target",
 	"../systemd/ebs-release-follow.service",
 	"../systemd/ebs-release-launch.service",
+	"../systemd/ebs-release-warm.service",
 	"../systemd/ebs-release-activate.service",
 	"../systemd/ebs-release-before@.service",
 	"units/ebs-release-serve.socket",
@@ -127,6 +128,7 @@ func TestUnitsAreSandboxed(t *testing.T) {
 	for unit, limit := range map[string]float64{
 		"ebs-release-agent.service":  4.5,
 		"ebs-release-follow.service": 4.3,
+		"ebs-release-warm.service":   4.3,
 		"ebs-release-serve.service":  1.0,
 	} {
 		out, err := exec.Command("systemd-analyze", "security", "--offline=yes", "--root="+root, "--no-pager", unit).CombinedOutput()
@@ -147,7 +149,7 @@ func TestUnitsAreSandboxed(t *testing.T) {
 // keep what was replaced there (failures.md row 25; systemd.exec(5), "implies" and "file system
 // namespace").
 func TestAgentMakesNoMountNamespace(t *testing.T) {
-	unit := read(t, "../systemd/ebs-release-agent.service") + read(t, "../systemd/ebs-release-follow.service")
+	unit := read(t, "../systemd/ebs-release-agent.service") + read(t, "../systemd/ebs-release-follow.service") + read(t, "../systemd/ebs-release-warm.service")
 	for _, option := range []string{
 		"BindPaths", "BindReadOnlyPaths", "DynamicUser", "ExecPaths", "ExtensionImages", "ExtensionDirectories", "InaccessiblePaths", "LogNamespace", "MountAPIVFS",
 		"MountFlags", "MountImages", "NoExecPaths", "PrivateDevices", "PrivateIPC", "PrivateMounts", "PrivateNetwork", "PrivateTmp", "PrivateUsers", "ProcSubset",
@@ -224,7 +226,7 @@ func bootRoot(t *testing.T, distribution string) string {
 // in our units.
 func verify(t *testing.T, root string) string {
 	t.Helper()
-	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-follow.service", "ebs-release-activate.service", "ebs-release-launch.service", "ebs-release-before@.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service", "ebs-release-rollout.timer", "ebs-release-rollout.service"}
+	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-follow.service", "ebs-release-activate.service", "ebs-release-launch.service", "ebs-release-warm.service", "ebs-release-before@.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service", "ebs-release-rollout.timer", "ebs-release-rollout.service"}
 	out, err := exec.Command("systemd-analyze", units...).CombinedOutput()
 	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
 		t.Fatal(err)

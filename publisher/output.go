@@ -93,6 +93,10 @@ func printMembers(out io.Writer, members []publish.Member) error {
 	if sides {
 		rows[0] = append(rows[0], "SIDE")
 	}
+	read := slices.ContainsFunc(members, func(m publish.Member) bool { return m.Verified != nil })
+	if read {
+		rows[0] = append(rows[0], "VERIFIED")
+	}
 	for _, m := range members {
 		generation := ""
 		if m.Generation > 0 {
@@ -101,6 +105,9 @@ func printMembers(out io.Writer, members []publish.Member) error {
 		row := []string{m.InstanceID, m.Group, m.LifecycleState, m.Address, generation, m.State, string(m.Standing)}
 		if sides {
 			row = append(row, m.Side)
+		}
+		if read {
+			row = append(row, m.Verified.Word())
 		}
 		rows = append(rows, row)
 	}

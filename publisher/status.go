@@ -80,11 +80,10 @@ func (p *program) statusCommand() *cobra.Command {
 
 // statusSource is where status looks.
 type statusSource struct {
-	store     *pointer.Store
-	members   members
-	keys      keyPlaces
-	mostLag   time.Duration
-	templates templates
+	store   *pointer.Store
+	members members
+	keys    keyPlaces
+	mostLag time.Duration
 }
 
 func (p *program) statusSource(ctx context.Context) (statusSource, error) {
@@ -101,9 +100,7 @@ func (p *program) statusSource(ctx context.Context) (statusSource, error) {
 	if err != nil {
 		return statusSource{}, err
 	}
-	return statusSource{
-		store, newMembers(cfg, values.List("groups"), store), placesOf(values), values.Duration("snapshot-lag"), templatesOf(cfg, values),
-	}, nil
+	return statusSource{store, newMembers(cfg, values.List("groups"), store), placesOf(values), values.Duration("snapshot-lag")}, nil
 }
 
 func (s statusSource) look(ctx context.Context) (statusReport, error) {
@@ -144,11 +141,6 @@ func (s statusSource) look(ctx context.Context) (statusReport, error) {
 			report.Warnings = append(report.Warnings, warning)
 		}
 	}
-	behind, err := s.templates.behind(ctx, current)
-	if err != nil { // the members are there all the same
-		behind = append(behind, words.OneLine(err))
-	}
-	report.Warnings = append(report.Warnings, behind...)
 	for _, m := range listed {
 		view := publish.View(m, current)
 		report.Members = append(report.Members, view)
@@ -247,6 +239,16 @@ func (r statusReport) next() (lines []string) {
 		if n > 0 {
 			lines = append(lines, fmt.Sprintf(todo.says, n))
 		}
+	}
+	damaged := 0
+	for _, m := range r.Members {
+		if m.Verified != nil && m.Verified.Bad > 0 {
+			damaged++
+		}
+	}
+	if damaged > 0 {
+		lines = append(lines, fmt.Sprintf(
+			"%d of them serve damaged files, which no pack has: replace these instances (`ebs-release-agent status` there names them)", damaged))
 	}
 	return lines
 }

@@ -42,6 +42,8 @@ type Member struct {
 	HostKey    string // "ssh-ed25519 AAAA…", or "" as long as the agent has not reported it
 	Caller     string // as what it reports to the store (report.Report); "": it has only tags
 	Reported   string // the name of that object
+
+	Verified *report.Verified // what came of reading all files of Release there; nil: not known
 }
 
 // StateUnknown is the state of a member without a volume that says more.
@@ -213,6 +215,7 @@ func tags(ctx context.Context, machines Machines, ids []string, members map[stri
 type said struct {
 	instance, volumeID, release, store, state, hostKey, ignored string
 	generation                                                  int64
+	verified                                                    *report.Verified
 }
 
 // readReport reads a volume's tags. Only a volume that is attached to the instance that it was made
@@ -226,6 +229,9 @@ func readReport(v types.Volume) (said, bool) {
 		instance: tags[volume.TagInstance], volumeID: aws.ToString(v.VolumeId),
 		release: volume.ParseRelease(tags[volume.TagRelease]), store: volume.ParseStore(tags[volume.TagStore]),
 		state: volume.ParseState(tags[volume.TagState]), hostKey: tags[volume.TagHostKey],
+	}
+	if id, verified := report.ParseTag(tags[volume.TagVerified]); id == r.release {
+		r.verified = verified
 	}
 	attached := slices.ContainsFunc(v.Attachments, func(a types.VolumeAttachment) bool { return aws.ToString(a.InstanceId) == r.instance })
 	if !attached || r.state == volume.StateLeft {
@@ -249,6 +255,7 @@ func (m *Member) take(r said) {
 		return
 	}
 	m.VolumeID, m.Generation, m.Ignored, m.Release, m.Store, m.HostKey = r.volumeID, r.generation, r.ignored, r.release, r.store, r.hostKey
+	m.Verified = r.verified
 	if m.State = r.state; m.State == "" {
 		m.State = StateUnknown
 	}
@@ -263,7 +270,7 @@ func weight(state string) int {
 func (m *Member) takeObject(r report.Report) {
 	m.take(said{
 		instance: r.InstanceID, volumeID: r.VolumeID, generation: r.Generation, release: r.Release,
-		state: r.State, store: m.Store, hostKey: r.HostKey,
+		state: r.State, store: m.Store, hostKey: r.HostKey, verified: r.Verified,
 	})
 	m.Caller, m.Reported = r.Caller, r.Key()
 	if r.HostKey != "" {

@@ -9,6 +9,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/report"
 	"ebs-release/internal/words"
 )
 
@@ -62,19 +63,20 @@ type PhaseTime struct {
 
 // Member is a member in a report.
 type Member struct {
-	InstanceID     string   `json:"instance_id"`
-	Group          string   `json:"group"`
-	LifecycleState string   `json:"lifecycle_state"`
-	Address        string   `json:"address"`
-	VolumeID       string   `json:"volume_id"`
-	Generation     int64    `json:"generation"`
-	Release        string   `json:"release"`
-	State          string   `json:"state"`          // what it reported: booting, ready, hook-failed; unknown: nothing yet
-	Standing       Standing `json:"standing"`       // towards the pointer
-	Side           string   `json:"side,omitempty"` // while there is a rollout: stable or new
-	Error          string   `json:"error,omitempty"`
-	Cause          string   `json:"cause,omitempty"` // of the error, the same words for all members with the same trouble
-	Hook           string   `json:"hook,omitempty"`  // what is wrong with a program that had to run after the activation
+	InstanceID     string           `json:"instance_id"`
+	Group          string           `json:"group"`
+	LifecycleState string           `json:"lifecycle_state"`
+	Address        string           `json:"address"`
+	VolumeID       string           `json:"volume_id"`
+	Generation     int64            `json:"generation"`
+	Release        string           `json:"release"`
+	State          string           `json:"state"`              // what it reported: booting, ready, hook-failed; unknown: nothing yet
+	Standing       Standing         `json:"standing"`           // towards the pointer
+	Side           string           `json:"side,omitempty"`     // while there is a rollout: stable or new
+	Verified       *report.Verified `json:"verified,omitempty"` // what came of reading all files of the release there
+	Error          string           `json:"error,omitempty"`
+	Cause          string           `json:"cause,omitempty"` // of the error, the same words for all members with the same trouble
+	Hook           string           `json:"hook,omitempty"`  // what is wrong with a program that had to run after the activation
 }
 
 // The sides of a rollout.
@@ -100,6 +102,7 @@ func (m *member) view() Member {
 	v := Member{
 		InstanceID: m.InstanceID, Group: m.Group, LifecycleState: m.LifecycleState, Address: m.Address, VolumeID: m.VolumeID,
 		Generation: m.Generation, Release: m.Release, State: m.State, Standing: m.standing(),
+		Verified: m.Verified,
 	}
 	if odd := []Standing{StandsAhead, StandsOtherStore, StandsHookFailed}; slices.Contains(odd, v.Standing) ||
 		v.Standing == StandsBehind && m.Ignored != "" {

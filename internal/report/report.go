@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/generation"
@@ -42,6 +43,18 @@ type Report struct {
 	VolumeID string // that it is about
 	Release  string // "": not known
 	HostKey  string // of its sshd: "ssh-ed25519 AAAA…", or ""
+
+	Verified *Verified // nil: not all files of that release were read yet
+}
+
+// Verified is what came of reading all files of the release on the member, after its boot. A member
+// may have invented it: it is for people.
+type Verified struct {
+	When   time.Time `json:"when"`
+	Files  int64     `json:"files"`
+	Bytes  int64     `json:"bytes"`
+	Bad    int       `json:"bad,omitempty"`    // that are not what the manifest says
+	Healed int       `json:"healed,omitempty"` // that were, and are right again
 }
 
 // body is a report without its name.
@@ -50,6 +63,8 @@ type body struct {
 	VolumeID string `json:"volume_id,omitempty"` // empty: the report is withdrawn
 	Release  string `json:"release,omitempty"`
 	HostKey  string `json:"host_key,omitempty"`
+
+	Verified *Verified `json:"verified,omitempty"`
 }
 
 var (
@@ -113,7 +128,7 @@ func Put(ctx context.Context, to Writer, r Report) error {
 	if _, ok := ParseKey(r.Key()); !ok {
 		return fmt.Errorf("%q is no name of a report", r.Key())
 	}
-	data, err := json.Marshal(body{schema, r.VolumeID, r.Release, r.HostKey})
+	data, err := json.Marshal(body{schema, r.VolumeID, r.Release, r.HostKey, r.Verified})
 	if err != nil {
 		return err
 	}
@@ -139,6 +154,9 @@ func (r *Report) read(data []byte) bool {
 	}
 	if keyForm.MatchString(b.HostKey) {
 		r.HostKey = b.HostKey
+	}
+	if b.Verified != nil && min(b.Verified.Files, b.Verified.Bytes, int64(b.Verified.Bad), int64(b.Verified.Healed)) >= 0 {
+		r.Verified = b.Verified
 	}
 	return true
 }

@@ -54,6 +54,7 @@ type Status struct {
 	// Not in the file, but what `status` adds.
 	Rollout Rollout `json:"rollout,omitzero"` // that the pointer has
 	Follow  *Follow `json:"follow,omitempty"` // of a member that follows
+	Warm    *Warm   `json:"warm,omitempty"`   // of one whose files were read
 }
 
 // Rollout is one that is open, and on which side of it this member is.

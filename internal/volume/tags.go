@@ -28,6 +28,7 @@ const (
 	TagState      = "ebs-release:state"       // StateBooting, StateReady, StateHookFailed, StateLeft
 	TagStore      = "ebs-release:store"       // the store whose releases it holds: on the release volume, its snapshots and members' volumes
 	TagHostKey    = "ebs-release:host-key"    // the member's ssh host key: "ssh-ed25519 AAAA…"
+	TagVerified   = "ebs-release:verified"    // what came of reading all files of a release on a member: report.ParseTag
 )
 
 // Values of TagRole, TagCommitted and TagState.

@@ -3,6 +3,7 @@
 package scratch
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -157,4 +158,53 @@ func PlayGuard() {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// Image makes a file with a file system on it, and mounts it at a new directory: for tests that
+// damage it behind the kernel's back.
+func Image(t testing.TB, size int64, mkfs ...string) (image, point string) {
+	t.Helper()
+	image, point = filepath.Join(t.TempDir(), "image"), t.TempDir()
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, size)); err != nil {
+		t.Fatal(err)
+	}
+	run(t, append(mkfs, image)...)
+	kind := strings.TrimPrefix(filepath.Base(mkfs[0]), "mkfs.")
+	Mount(t, Loop(t, image), point, kind, 0, "")
+	return image, point
+}
+
+// Flip turns a bit of each place in an image that holds some text, as a bad disk does. All that was
+// written is on the disk by then.
+func Flip(t testing.TB, image, text string) {
+	t.Helper()
+	unix.Sync()
+	file, err := os.OpenFile(image, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	part := make([]byte, 1<<20)
+	for at := int64(0); at < info.Size(); at += int64(len(part) - len(text)) {
+		n, _ := file.ReadAt(part, at)
+		for from := 0; ; {
+			i := bytes.Index(part[from:n], []byte(text))
+			if i < 0 {
+				break
+			}
+			from += i + 1
+			found++
+			if _, err := file.WriteAt([]byte{text[0] ^ 1}, at+int64(from-1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if found == 0 {
+		t.Fatalf("%s does not hold %q", image, text)
+	}
 }

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"ebs-release/internal/advice"
+	"ebs-release/internal/boot"
+	"ebs-release/internal/catchup"
+	"ebs-release/internal/config"
+	"ebs-release/internal/doctor"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/flock"
+	"ebs-release/internal/pointer"
+	"ebs-release/internal/release"
+	"ebs-release/internal/report"
+	"ebs-release/internal/status"
+	"ebs-release/internal/warm"
+	"ebs-release/internal/words"
+
+	"github.com/spf13/cobra"
+)
+
+const (
+	warmOff        = "off"
+	warmBackground = "background"
+)
+
+func (p *program) warmCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "warm",
+		Short: "Read all files of the release, and compare them with the manifest",
+		Long: `Read every file of the release that is served here, side by side, from the
+disk and past the page cache, and compare it with its sha256 in the same read.
+EBS loads a volume from its snapshot block by block as they are read: after
+this all of them are there, and what the volume holds is proven. A file that
+the disk has damaged is healed from the packs of the store, where these have
+it; one that somebody has edited is named, and left. When another release
+becomes current, what is new in it is read.
+
+The unit ebs-release-warm.service runs this, at idle priority. With the setting
+warm = "off" it ends at once. "ebs-release-agent status" shows how far it is,
+and what it found. It needs root.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.warm(cmd.Context()) },
+	}
+}
+
+func (p *program) warm(ctx context.Context) error {
+	values, err := p.bootSettings()
+	if err != nil {
+		return err
+	}
+	if values.Get("warm") == warmOff {
+		_, err := fmt.Fprintln(p.stdout, "warm is off")
+		return err
+	}
+	log := p.logger()
+	fetcher, err := newFetcher(values.Get("pointer"), log)
+	if err != nil {
+		return exit.With(exit.Usage, err)
+	}
+	if err := p.runDir.Make(); err != nil {
+		return asRoot(err)
+	}
+	w := warm.Warmer{Member: &warmer{program: p, values: values, fetcher: fetcher, log: log}, Log: log, Timing: warm.DefaultTiming()}
+	w.Run(ctx)
+	return nil
+}
+
+// warmer is warm.Member.
+type warmer struct {
+	*program
+	values  config.Values
+	fetcher *pointer.Fetcher
+	log     *slog.Logger
+	account *account // nil: nothing was reported yet
+}
+
+// Serves goes by files in memory, and by a symlink that the kernel has there as well.
+func (w *warmer) Serves() warm.Place {
+	s, err := w.runDir.Read()
+	if err != nil || s.State != status.Ready || s.Generation == 0 {
+		return warm.Place{}
+	}
+	if locked, err := flock.Held(w.runDir.LockPath()); err != nil || locked {
+		return warm.Place{}
+	}
+	target, err := os.Readlink(filepath.Join(s.MountPoint, "current"))
+	if err != nil {
+		return warm.Place{}
+	}
+	return warm.Place{VolumeID: s.VolumeID, Release: filepath.Base(target)}
+}
+
+func (w *warmer) Volume(ctx context.Context) (*release.Volume, string, error) {
+	return w.readyVolume(ctx)
+}
+
+// healLimit is for all packs that are fetched. A large one may take its time; it is in nobody's
+// way.
+const healLimit = time.Hour
+
+func (w *warmer) Heal(ctx context.Context, v *release.Volume, bad []release.Damage) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, healLimit)
+	defer cancel()
+	got, _, err := w.fetcher.Look(ctx, "")
+	if err != nil {
+		return 0, fmt.Errorf("read pointer %s: %w", w.fetcher.Place(), err)
+	}
+	believed, err := catchup.Believe(v, got.Document, w.values.List("trusted-keys"))
+	if err != nil {
+		return 0, err
+	}
+	const tries = 5
+	return (&catchup.Volume{Volume: v, Packs: w.fetcher.Store, Tries: tries, Served: true}).Heal(ctx, believed, bad)
+}
+
+// Report writes it where this member reports: in the store, or as a tag of the volume. Nobody is
+// told of a release whose programs have not succeeded.
+func (w *warmer) Report(ctx context.Context, verified status.Verified) error {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
+	v, volumeID, err := w.readyVolume(ctx)
+	if err != nil {
+		return err
+	}
+	generation, id, err := v.Fence()
+	done, doneErr := v.ProgramsDone()
+	if err := errors.Join(err, doneErr, v.Close()); err != nil {
+		return err
+	}
+	if !done || id != verified.Release || volumeID != verified.VolumeID {
+		return warm.ErrNotYet
+	}
+	if w.account == nil {
+		a := newAccount(w.values, w.log)
+		if _, err := a.Identify(ctx); err != nil {
+			return err
+		}
+		a.verified, w.account = w.verifiedOf, a
+	}
+	return w.account.reportVerified(ctx, boot.Volume{ID: volumeID}, boot.Report{Ready: true, Generation: generation, Release: id})
+}
+
+func (w *warmer) Tell(now status.Warm) error { return w.runDir.WriteWarm(now) }
+
+// verifiedOf is what was found when all of a release was read, for a report; nil: that was not yet.
+func (p *program) verifiedOf(volumeID, id string) *report.Verified {
+	w, err := p.runDir.ReadWarm()
+	if err != nil || w == nil || w.Verified == nil || w.Verified.VolumeID != volumeID || w.Verified.Release != id {
+		return nil
+	}
+	v := w.Verified
+	return &report.Verified{When: v.When, Files: v.Files, Bytes: v.Bytes, Bad: v.Bad, Healed: v.Healed}
+}
+
+// checkWarm says what came of reading the release.
+func (p *program) checkWarm(values config.Values) doctor.Check {
+	return doctor.Check{Name: "content", Do: func(context.Context) doctor.Finding {
+		w, err := p.runDir.ReadWarm()
+		switch {
+		case err != nil:
+			return doctor.Failed(advice.Try(err, "rm it"))
+		case w != nil && w.Verified != nil && w.Verified.Bad > 0:
+			v := w.Verified
+			return doctor.Failure("replace this instance; ebs-release-agent verify names what is wrong",
+				"%s; the first: %s", v, words.Printable(v.Named[0]))
+		case values.Get("warm") == warmOff:
+			return doctor.Fine("not read: warm is off")
+		case w == nil:
+			return doctor.Warning("systemctl status ebs-release-warm", "nothing was read in this boot")
+		case w.Trouble != "":
+			return doctor.Warned(advice.Parse(w.Trouble))
+		case w.Verified != nil && w.Verified.Release == w.Release:
+			return doctor.Fine("%s", w.Verified)
+		}
+		return doctor.Fine("read so far: %s", w.Says())
+	}}
+}
+
+// warmRows are what `status` shows of it.
+func warmRows(w *status.Warm) (rows [][]string) {
+	if w == nil {
+		return nil
+	}
+	rows = append(rows, []string{"read", w.Says()})
+	if w.Verified != nil {
+		rows = append(rows, []string{"verified", w.Verified.String()})
+		for _, name := range w.Verified.Named {
+			rows = append(rows, []string{"damaged", name})
+		}
+	}
+	if w.Trouble != "" {
+		rows = append(rows, []string{"reading", w.Trouble})
+	}
+	return rows
+}
