@@ -169,7 +169,7 @@ func (a *account) Leave(ctx context.Context, me boot.Identity, v boot.Volume) er
 // behind: that is for the next boot here, which goes by tags.
 func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
 	if r.Ready && pointer.InS3(a.values.Get("pointer")) {
-		return a.reportToStore(ctx, v, r)
+		return a.reportToStore(ctx, v, r, volume.Trouble{})
 	}
 	tags := map[string]string{volume.TagGeneration: strconv.FormatInt(r.Generation, 10), volume.TagState: volume.StateBooting}
 	if r.Ready {
@@ -187,16 +187,25 @@ func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) erro
 	return a.volumes.Tag(ctx, v.ID, tags)
 }
 
-// reportVerified adds to what was reported that all files were read.
-func (a *account) reportVerified(ctx context.Context, v boot.Volume, r boot.Report) error {
+// reportVerified adds to what was reported that all files were read. t is what follow has told.
+func (a *account) reportVerified(ctx context.Context, v boot.Volume, r boot.Report, t volume.Trouble) error {
 	if pointer.InS3(a.values.Get("pointer")) {
-		return a.reportToStore(ctx, v, r)
+		return a.reportToStore(ctx, v, r, t)
 	}
 	said := a.verified(v.ID, r.Release)
 	if said == nil {
 		return nil
 	}
 	return a.volumes.Tag(ctx, v.ID, map[string]string{volume.TagVerified: said.Tag(r.Release)})
+}
+
+// complain says why this member is not where it is to be, beside what it has reported. The tag is a
+// call of its own: a role from before it was there refuses it, and must not refuse a report.
+func (a *account) complain(ctx context.Context, v boot.Volume, r boot.Report, t volume.Trouble) error {
+	if pointer.InS3(a.values.Get("pointer")) {
+		return a.reportToStore(ctx, v, r, t)
+	}
+	return a.volumes.Tag(ctx, v.ID, map[string]string{volume.TagTrouble: t.Tag()})
 }
 
 func (a *account) Newest(ctx context.Context, store string) (generation int64, id string, err error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -122,7 +123,7 @@ func (p *program) runPrograms(ctx context.Context, programs activation.Programs,
 	}
 	err = run(ctx, v, programs)
 	if err != nil {
-		ended.Error = words.OneLine(err)
+		ended.Error, ended.Refused = words.OneLine(err), errors.Is(err, activation.ErrRefused)
 	}
 	if os.Geteuid() == 0 { // for follow, which waits for it
 		if writeErr := p.runDir.WritePrograms(ended); writeErr != nil {

@@ -19,6 +19,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
+	"ebs-release/internal/volume"
 
 	"github.com/spf13/cobra"
 )
@@ -119,6 +120,14 @@ func (p *program) lastSeen() (status.Follow, error) {
 	}, nil
 }
 
+// told is the trouble that follow has told the publisher.
+func (p *program) told() volume.Trouble {
+	if seen, err := p.runDir.ReadFollow(); err == nil && seen != nil {
+		return volume.Trouble(seen.Told)
+	}
+	return volume.Trouble{}
+}
+
 // follower is follow.Member.
 type follower struct {
 	*program
@@ -180,6 +189,9 @@ func (f *follower) startUnit(ctx context.Context, unit string) error {
 		return ctx.Err()
 	}
 	if ended, readErr := f.runDir.ReadPrograms(); stale == nil && readErr == nil && ended != nil && ended.Error != "" {
+		if ended.Refused {
+			return follow.Refusal{Err: advice.Parse(ended.Error)}
+		}
 		return advice.Parse(ended.Error)
 	}
 	answer := strings.Join(strings.Fields(said.String()), " ")
@@ -192,15 +204,36 @@ const reportLimit = time.Minute
 func (f *follower) Report(ctx context.Context, r status.Reported) error {
 	ctx, cancel := context.WithTimeout(ctx, reportLimit)
 	defer cancel()
-	if f.account == nil {
-		a := newAccount(f.values, f.log)
-		if _, err := a.Identify(ctx); err != nil {
-			return err
-		}
-		a.verified, f.account = f.verifiedOf, a
+	if err := f.identify(ctx); err != nil {
+		return err
 	}
-	return f.account.Report(ctx, boot.Volume{ID: r.VolumeID},
-		boot.Report{Ready: true, Pending: !r.Ready, Generation: r.Generation, Release: r.Release})
+	return f.account.Report(ctx, boot.Volume{ID: r.VolumeID}, bootReportOf(r))
+}
+
+// Complain is follow.Member's.
+func (f *follower) Complain(ctx context.Context, r status.Reported, t status.Trouble) error {
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
+	if err := f.identify(ctx); err != nil {
+		return err
+	}
+	return f.account.complain(ctx, boot.Volume{ID: r.VolumeID}, bootReportOf(r), volume.Trouble(t))
+}
+
+func (f *follower) identify(ctx context.Context) error {
+	if f.account != nil {
+		return nil
+	}
+	a := newAccount(f.values, f.log)
+	if _, err := a.Identify(ctx); err != nil {
+		return err
+	}
+	a.verified, f.account = f.verifiedOf, a
+	return nil
+}
+
+func bootReportOf(r status.Reported) boot.Report {
+	return boot.Report{Ready: true, Pending: !r.Ready, Generation: r.Generation, Release: r.Release}
 }
 
 func (f *follower) Tell(s status.Follow) error {

@@ -48,7 +48,7 @@ func openReports(ctx context.Context, place string, cfg aws.Config, instanceID s
 
 // reportToStore is Report where the store is in S3. The object is there until the next generation
 // has one, so the host key is in each.
-func (a *account) reportToStore(ctx context.Context, v boot.Volume, r boot.Report) error {
+func (a *account) reportToStore(ctx context.Context, v boot.Volume, r boot.Report, t volume.Trouble) error {
 	if a.reports == nil {
 		opened, err := openReports(ctx, a.values.Get("pointer"), a.cfg, a.me.InstanceID)
 		if err != nil {
@@ -58,6 +58,7 @@ func (a *account) reportToStore(ctx context.Context, v boot.Volume, r boot.Repor
 	}
 	says := report.Report{
 		Caller: a.reports.caller, Generation: r.Generation, State: volume.StateReady, VolumeID: v.ID, Release: r.Release, HostKey: r.HostKey,
+		Trouble: t,
 	}
 	if a.verified != nil {
 		says.Verified = a.verified(v.ID, r.Release)

@@ -102,7 +102,7 @@ func TestPoliciesAreNarrow(t *testing.T) {
 			t.Errorf("%s has %d characters: too long for a managed policy", file, size)
 		}
 		for _, tag := range regexp.MustCompile(`ebs-release:[a-z-]+`).FindAllString(text, -1) {
-			known := []string{volume.TagRole, volume.TagInstance, volume.TagMountPoint, volume.TagGeneration, volume.TagRelease, volume.TagState, volume.TagHostKey, volume.TagStore, volume.TagVerified}
+			known := []string{volume.TagRole, volume.TagInstance, volume.TagMountPoint, volume.TagGeneration, volume.TagRelease, volume.TagState, volume.TagHostKey, volume.TagStore, volume.TagVerified, volume.TagTrouble}
 			if !slices.Contains(known, tag) {
 				t.Errorf("%s: internal/volume knows no tag %s", file, tag)
 			}
@@ -215,6 +215,7 @@ func TestAgentMayTouchOnlyItsOwn(t *testing.T) {
 		{"detach it", "ec2:DetachVolume", aVolume, from(me, mine), "UseOwnVolume"},
 		{"delete it", "ec2:DeleteVolume", aVolume, from(me, mine), "UseOwnVolume"},
 		{"report", "ec2:CreateTags", aVolume, from(me, mine, giving(volume.TagState, "ready", volume.TagGeneration, "7", volume.TagHostKey, "ssh-ed25519 A")), "ReportOnOwnVolume"},
+		{"say what is wrong", "ec2:CreateTags", aVolume, from(me, mine, giving(volume.TagTrouble, "7 failed: its disk is full")), "ReportOnOwnVolume"},
 
 		{"say that all files were read", "ec2:CreateTags", aVolume, from(me, mine, giving(volume.TagVerified, "all")), "ReportOnOwnVolume"},
 		{"say it of another's", "ec2:CreateTags", aVolume, from(me, hers, giving(volume.TagVerified, "all")), ""},

@@ -206,6 +206,9 @@ func printStatus(out io.Writer, r statusReport) error {
 	for _, warning := range r.Warnings {
 		fmt.Fprintf(out, "warning: %s\n", warning)
 	}
+	for _, line := range r.complaints() {
+		fmt.Fprintln(out, printable(line))
+	}
 	if r.Lock == "" && r.Generation > 0 {
 		for _, line := range r.next() {
 			fmt.Fprintln(out, line)
@@ -249,6 +252,34 @@ func (r statusReport) next() (lines []string) {
 	if damaged > 0 {
 		lines = append(lines, fmt.Sprintf(
 			"%d of them serve damaged files, which no pack has: replace these instances (`ebs-release-agent status` there names them)", damaged))
+	}
+	return lines
+}
+
+// mostComplaints is how many members are named with what they say themselves.
+const mostComplaints = 8
+
+// complaints are what members say of why they are behind, those with the same trouble together.
+func (r statusReport) complaints() (lines []string) {
+	who := map[string][]string{}
+	for _, m := range r.Members {
+		if m.Cause != "" {
+			if who[m.Error] == nil {
+				lines = append(lines, m.Error)
+			}
+			who[m.Error] = append(who[m.Error], m.InstanceID)
+		}
+	}
+	rest := max(len(lines)-mostComplaints, 0)
+	lines = lines[:len(lines)-rest]
+	for i, said := range lines {
+		lines[i] = who[said][0] + ": " + said
+		if n := len(who[said]); n > 1 {
+			lines[i] = fmt.Sprintf("%s and %d more: %s", who[said][0], n-1, said)
+		}
+	}
+	if rest > 0 {
+		lines = append(lines, fmt.Sprintf("and %d other causes, see --output json", rest))
 	}
 	return lines
 }

@@ -30,6 +30,9 @@ type Member struct {
 	Group            string
 	LifecycleState   string // Auto Scaling's word: Pending, InService, Terminating:Wait, …
 	AvailabilityZone string
+	Unhealthy        bool   // Auto Scaling's HealthStatus
+	Machine          string // EC2's state: running, shutting-down, …; "" when EC2 does not know the instance
+	Ended            string // EC2's StateReason, the code: by whom it was ended; "" while it runs
 	Address          string // private IPv4, or IPv6 where there is none; "" when EC2 does not know the instance (yet, or any more)
 
 	// From what it reported. Zero values when it has no volume yet.
@@ -42,6 +45,7 @@ type Member struct {
 	HostKey    string // "ssh-ed25519 AAAA…", or "" as long as the agent has not reported it
 	Caller     string // as what it reports to the store (report.Report); "": it has only tags
 	Reported   string // the name of that object
+	Trouble    volume.Trouble
 
 	Verified *report.Verified // what came of reading all files of Release there; nil: not known
 }
@@ -142,6 +146,7 @@ func membership(ctx context.Context, asg Groups, groups []string) ([]Member, err
 				members = append(members, Member{
 					InstanceID: aws.ToString(i.InstanceId), Group: aws.ToString(g.AutoScalingGroupName), LifecycleState: string(i.LifecycleState),
 					AvailabilityZone: aws.ToString(i.AvailabilityZone), State: StateUnknown,
+					Unhealthy: aws.ToString(i.HealthStatus) == "Unhealthy",
 				})
 			}
 		}
@@ -175,6 +180,12 @@ func addresses(ctx context.Context, machines Machines, ids []string, members map
 					continue
 				}
 				m.Address = cmp.Or(aws.ToString(i.PrivateIpAddress), aws.ToString(i.Ipv6Address)) // a subnet may be IPv6 only
+				if i.State != nil {
+					m.Machine = string(i.State.Name)
+				}
+				if i.StateReason != nil {
+					m.Ended = aws.ToString(i.StateReason.Code)
+				}
 				gone[m.InstanceID] = i.State != nil && i.State.Name == types.InstanceStateNameTerminated
 			}
 		}
@@ -216,6 +227,7 @@ type said struct {
 	instance, volumeID, release, store, state, hostKey, ignored string
 	generation                                                  int64
 	verified                                                    *report.Verified
+	trouble                                                     volume.Trouble
 }
 
 // readReport reads a volume's tags. Only a volume that is attached to the instance that it was made
@@ -229,6 +241,7 @@ func readReport(v types.Volume) (said, bool) {
 		instance: tags[volume.TagInstance], volumeID: aws.ToString(v.VolumeId),
 		release: volume.ParseRelease(tags[volume.TagRelease]), store: volume.ParseStore(tags[volume.TagStore]),
 		state: volume.ParseState(tags[volume.TagState]), hostKey: tags[volume.TagHostKey],
+		trouble: volume.ParseTrouble(tags[volume.TagTrouble]),
 	}
 	if id, verified := report.ParseTag(tags[volume.TagVerified]); id == r.release {
 		r.verified = verified
@@ -255,7 +268,7 @@ func (m *Member) take(r said) {
 		return
 	}
 	m.VolumeID, m.Generation, m.Ignored, m.Release, m.Store, m.HostKey = r.volumeID, r.generation, r.ignored, r.release, r.store, r.hostKey
-	m.Verified = r.verified
+	m.Verified, m.Trouble = r.verified, r.trouble
 	if m.State = r.state; m.State == "" {
 		m.State = StateUnknown
 	}
@@ -270,7 +283,7 @@ func weight(state string) int {
 func (m *Member) takeObject(r report.Report) {
 	m.take(said{
 		instance: r.InstanceID, volumeID: r.VolumeID, generation: r.Generation, release: r.Release,
-		state: r.State, store: m.Store, hostKey: r.HostKey, verified: r.Verified,
+		state: r.State, store: m.Store, hostKey: r.HostKey, verified: r.Verified, trouble: r.Trouble,
 	})
 	m.Caller, m.Reported = r.Caller, r.Key()
 	if r.HostKey != "" {

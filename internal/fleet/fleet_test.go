@@ -172,10 +172,10 @@ func TestListJoinsGroupsInstancesAndReportsOverPages(t *testing.T) {
 	}
 	az := "us-east-1a"
 	want := []fleet.Member{
-		{InstanceID: "i-2", Group: "api", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.2", VolumeID: "vol-2", Generation: 6, State: "booting"},
-		{InstanceID: "i-4", Group: "batch", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.4", VolumeID: "vol-4", Ignored: "not a number", State: "unknown"},
-		{InstanceID: "i-1", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.1", VolumeID: "vol-1", Generation: 7, Release: "20261122T231500Z-9f31c0de77aa", State: "ready", HostKey: "ssh-ed25519 A"},
-		{InstanceID: "i-3", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Address: "10.0.0.3", State: "unknown"},
+		{InstanceID: "i-2", Group: "api", LifecycleState: "InService", AvailabilityZone: az, Machine: "running", Address: "10.0.0.2", VolumeID: "vol-2", Generation: 6, State: "booting"},
+		{InstanceID: "i-4", Group: "batch", LifecycleState: "InService", AvailabilityZone: az, Machine: "running", Address: "10.0.0.4", VolumeID: "vol-4", Ignored: "not a number", State: "unknown"},
+		{InstanceID: "i-1", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Machine: "running", Address: "10.0.0.1", VolumeID: "vol-1", Generation: 7, Release: "20261122T231500Z-9f31c0de77aa", State: "ready", HostKey: "ssh-ed25519 A"},
+		{InstanceID: "i-3", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Machine: "pending", Address: "10.0.0.3", State: "unknown"},
 	}
 	if !slices.Equal(got, want) {
 		t.Fatalf("List:\n got %+v\nwant %+v", got, want)
@@ -340,5 +340,28 @@ func TestGenerationThatIsNoneIsBehindEverything(t *testing.T) {
 		if err != nil || len(members) != 1 || members[0].VolumeID != "vol-1" || members[0].Generation != 0 || members[0].Ignored != tag {
 			t.Errorf("%s: %+v, %v", tag, members, err)
 		}
+	}
+}
+
+// What Auto Scaling thinks of a member's health, and who ended its machine, is there from the same
+// answers.
+func TestHowAMemberEnds(t *testing.T) {
+	g := group("web", "i-1", "i-2")
+	g.Instances[0].HealthStatus, g.Instances[1].HealthStatus = aws.String("Unhealthy"), aws.String("Healthy")
+	ended := instance("i-1", "10.0.0.1", types.InstanceStateNameShuttingDown)
+	ended.StateReason = &types.StateReason{Code: aws.String("Server.SpotInstanceTermination")}
+	a := &account{
+		groups:    []astypes.AutoScalingGroup{g},
+		instances: []types.Instance{ended, instance("i-2", "10.0.0.2", types.InstanceStateNameRunning)},
+	}
+	got, err := fleet.List(t.Context(), a, a, nil, []string{"web"})
+	if err != nil || len(got) != 2 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if m := got[0]; !m.Unhealthy || m.Machine != "shutting-down" || m.Ended != "Server.SpotInstanceTermination" {
+		t.Errorf("%+v", m)
+	}
+	if m := got[1]; m.Unhealthy || m.Machine != "running" || m.Ended != "" {
+		t.Errorf("%+v", m)
 	}
 }

@@ -52,6 +52,8 @@ type Follower struct {
 	unusable base          // nothing could be made of it for this document
 	owed     bool          // programs may have to run for what is current, whatever the pointer says
 	staged   flipTo        // what stage.d let through
+	aim      int64         // the generation that this member is to be on, as far as it knows
+	quiet    time.Time     // until then the publisher is told of no trouble: it could not be, a moment ago
 	drained  flipTo        // what drain.d has run for, since programs ran
 	left     bool          // programs may still run that nobody waits for any more
 	state    status.Follow
@@ -86,7 +88,7 @@ type Member interface {
 	// Volume opens the release volume, and says its id. It fails as long as a boot is under way.
 	Volume(ctx context.Context) (v *release.Volume, id string, err error)
 	// Stage has the programs of stage.d look at a release that is on the volume. An error: it is not
-	// to become current.
+	// to become current; a Refusal is the word of a program.
 	Stage(ctx context.Context, p pointer.Pointer) error
 	// Drain runs those of drain.d, when another release is about to become current. drained says
 	// whether there are any: then RunPrograms has to follow, also after an error.
@@ -97,9 +99,19 @@ type Member interface {
 	RunPrograms(ctx context.Context) error
 	// Report tells the publisher.
 	Report(ctx context.Context, r status.Reported) error
+	// Complain tells the publisher of trouble, beside what it knows from Report.
+	Complain(ctx context.Context, r status.Reported, t status.Trouble) error
 	// Tell keeps what was seen, for people, and for the next start.
 	Tell(s status.Follow) error
 }
+
+// Refusal is the error of a program that does not let a release become current.
+type Refusal struct{ Err error }
+
+func (r Refusal) Error() string { return r.Err.Error() }
+
+// Unwrap returns what the program said.
+func (r Refusal) Unwrap() error { return r.Err }
 
 // Run looks until ctx ends. before is what an earlier run has told.
 func (f *Follower) Run(ctx context.Context, before status.Follow) {
@@ -112,6 +124,7 @@ func (f *Follower) Run(ctx context.Context, before status.Follow) {
 		if ctx.Err() != nil { // told to stop: that is no trouble
 			return
 		}
+		f.complain(ctx, err)
 		f.tell(err)
 		pause -= rand.N(pause/5 + 1)
 	}

@@ -67,6 +67,7 @@ func (f *Follower) ask(ctx context.Context) (moved bool, err error) {
 		moved = !bytes.Equal(got.Document, f.document)
 		f.document, f.version = got.Document, version
 		f.state.Generation, f.state.Release, f.state.Rollout = got.Generation, got.Release, status.Rollout{}
+		f.aim = got.Highest()
 	}
 	f.state.Looked = time.Now().UTC().Truncate(time.Second)
 	return moved, nil
@@ -160,6 +161,7 @@ func (f *Follower) believe(ctx context.Context, v *release.Volume, id string) (t
 // own is what a pointer that is signed says to this member.
 func (f *Follower) own(ctx context.Context, p pointer.Pointer) (target, error) {
 	if p.Rollout == nil {
+		f.aim = p.Generation
 		return target{Pointer: p}, nil
 	}
 	me, err := f.Member.Who(ctx)
@@ -167,6 +169,7 @@ func (f *Follower) own(ctx context.Context, p pointer.Pointer) (target, error) {
 		return target{}, fmt.Errorf("see on which side of the rollout of generation %d this member is: %w", p.Rollout.Generation, err)
 	}
 	to := target{p.For(me), p.Both()}
+	f.aim = to.Generation
 	f.state.Generation, f.state.Release, f.state.Rollout = to.Generation, to.Release, Side(p, me)
 	return to, nil
 }
@@ -231,6 +234,8 @@ func (f *Follower) flip(ctx context.Context, v *release.Volume, p target) error 
 	if err == nil && f.staged != next {
 		if err = f.Member.Stage(ctx, p.Pointer); err == nil {
 			f.staged = next
+		} else if _, refuses := errors.AsType[Refusal](err); refuses {
+			err = refused{err}
 		}
 	}
 	if err := f.still(ctx, err); err != nil {
@@ -353,9 +358,10 @@ func (f *Follower) report(ctx context.Context, v *release.Volume, id string, p p
 		return nil
 	}
 	if err := f.Member.Report(ctx, r); err != nil {
+		f.quiet = time.Now().Add(complainRest)
 		return fmt.Errorf("report: %w", err)
 	}
-	f.state.Reported = r
+	f.state.Reported, f.state.Told = r, status.Trouble{} // in a store it is where the trouble was
 	f.keep()
 	return nil
 }

@@ -58,6 +58,7 @@ type world struct {
 	drains   int
 	reportIt error
 	reports  []status.Reported
+	complain []complaint
 	told     status.Follow
 	log      journal
 }
@@ -251,6 +252,28 @@ func (w *world) Report(_ context.Context, r status.Reported) error {
 	if w.reportIt == nil {
 		w.reports = append(w.reports, r)
 	}
+	return w.reportIt
+}
+
+// complaint is what the publisher is told of trouble, and of whom.
+type complaint struct {
+	status.Reported
+	status.Trouble
+}
+
+// Complain fails the test when it is about a report that was not made.
+func (w *world) Complain(_ context.Context, r status.Reported, t status.Trouble) error {
+	v, err := release.Open(w.member)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = v.Close() }()
+	if err := v.CheckActive(r.Release, r.Generation); err != nil {
+		w.t.Errorf("it complains as %+v: %v", r, err)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.complain = append(w.complain, complaint{r, t})
 	return w.reportIt
 }
 

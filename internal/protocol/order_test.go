@@ -90,6 +90,8 @@ func (r *real) Report(_ context.Context, s status.Reported) error {
 	return nil
 }
 
+func (r *real) Complain(context.Context, status.Reported, status.Trouble) error { return nil }
+
 func (r *real) Tell(s status.Follow) error { r.told = s; return nil }
 
 // newReal has three releases in the store, and none on the member.

@@ -181,7 +181,7 @@ func (d *driver) verdict(m *member, stands Standing, reason string, now time.Tim
 		why = m.why()
 	}
 	switch {
-	case stands == StandsHookFailed:
+	case stands == StandsHookFailed, m.refuses():
 		return why, isBad
 	case reason != "" && d.was[id] && stands == StandsCurrent:
 		if d.strikes[id]++; d.strikes[id] > 1 { // once may be one check that was lost

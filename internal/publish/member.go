@@ -50,6 +50,7 @@ type member struct {
 	told         string    // cause of a failure that was told last
 	tries        int       // that failed in a row
 	again        time.Time // when to try again
+	no           tree      // that stage.d has refused, as it said over ssh
 	hook         error     // of the program that failed after this run has activated on hookFailedOn
 	follows      bool      // nobody dials it
 	seen         time.Time // in a listing, for the first time
@@ -148,6 +149,17 @@ func (m *member) follow(moved bool) {
 	}
 }
 
+// complains is what the member itself says about why it is not on what it is to be on.
+func (m *member) complains() (said volume.Trouble, is bool) {
+	return m.Trouble, m.Trouble.Why != "" && m.Trouble.Generation == m.wanted.generation && !m.elsewhere()
+}
+
+// refuses: a program of stage.d there says no to the release. Another try is not what it needs.
+func (m *member) refuses() bool {
+	said, is := m.complains()
+	return is && said.Refused || m.VolumeID != "" && m.no == tree{m.VolumeID, m.wanted.release}
+}
+
 // why names the member and the reason that it is behind, for a person.
 func (m *member) why() string {
 	if m.err != nil {
@@ -175,6 +187,7 @@ func (m *member) named() error {
 }
 
 func (m *member) reason() string {
+	said, complains := m.complains()
 	switch {
 	case m.elsewhere():
 		return fmt.Sprintf("its volume is of the pointer store %s, and this is %s", m.Store, m.wanted.store)
@@ -185,7 +198,14 @@ func (m *member) reason() string {
 	case m.hook != nil && m.hookFailedHere():
 		return words.OneLine(m.hook)
 	case m.standing() == StandsHookFailed:
+		if complains {
+			return said.Why
+		}
 		return "a program of activate.d has not succeeded there"
+	case complains && said.Refused:
+		return "it refuses the release: " + said.Why
+	case complains:
+		return said.Why
 	case m.Generation == m.wanted.generation:
 		return fmt.Sprintf("on generation %d, but with release %q", m.Generation, m.Release)
 	case m.follows:

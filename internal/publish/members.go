@@ -71,7 +71,11 @@ func (ms *members) list(ctx context.Context, next pointer.Pointer) error {
 	if err != nil {
 		return fmt.Errorf("list the members: %w", err)
 	}
-	for _, f := range ms.take(found, next) {
+	ignored, complain := ms.take(found, next)
+	for _, e := range complain {
+		ms.say(e)
+	}
+	for _, f := range ignored {
 		ms.say(Event{Kind: KindWarning, Member: f.InstanceID,
 			Text: fmt.Sprintf("%s: the tag %s of %s says %.40q, which no publish has made (highest known: %d); it counts as behind",
 				f.InstanceID, volume.TagGeneration, f.VolumeID, f.Ignored, ms.limit-slack)})
@@ -79,8 +83,9 @@ func (ms *members) list(ctx context.Context, next pointer.Pointer) error {
 	return nil
 }
 
-// take makes a listing what is known, and returns the members whose tags are newly ignored.
-func (ms *members) take(found []fleet.Member, next pointer.Pointer) (ignored []fleet.Member) {
+// take makes a listing what is known, and returns the members whose tags are newly ignored, and
+// what others say for the first time about why they are behind.
+func (ms *members) take(found []fleet.Member, next pointer.Pointer) (ignored []fleet.Member, complain []Event) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	for _, m := range ms.all {
@@ -108,9 +113,13 @@ func (ms *members) take(found []fleet.Member, next pointer.Pointer) (ignored []f
 		if ms.Dialer == nil {
 			m.follow(ms.moved)
 		}
+		if said, is := m.complains(); is && m.told != said.Why && slices.Contains(openStandings, m.standing()) {
+			m.told = said.Why
+			complain = append(complain, Event{Kind: KindFailed, Member: m.InstanceID, Cause: said.Why, Text: m.InstanceID + ": " + m.reason()})
+		}
 	}
 	ms.listed = true
-	return ignored
+	return ignored, complain
 }
 
 // total counts the members, also those that leave.

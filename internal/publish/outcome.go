@@ -108,6 +108,9 @@ func (m *member) view() Member {
 		v.Standing == StandsBehind && m.Ignored != "" {
 		v.Error = m.reason()
 	}
+	if said, is := m.complains(); is && slices.Contains(openStandings, v.Standing) {
+		v.Error, v.Cause = m.reason(), said.Why
+	}
 	if m.standing() != StandsCurrent && m.err != nil {
 		v.Error, v.Cause = m.err.Error(), cause(m.err)
 	}

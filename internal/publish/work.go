@@ -48,6 +48,11 @@ func (ms *members) stage(ctx context.Context, m *member, next pointer.Pointer) e
 				return err
 			}
 			fetched, err := s.Stage(ctx, to)
+			ms.mu.Lock()
+			if m.no = (tree{}); errors.Is(err, push.ErrRefused) {
+				m.no = tree{as.VolumeID, to.Release}
+			}
+			ms.mu.Unlock()
 			if _, none := errors.AsType[*push.NoWayError](err); none {
 				noWay = err
 				return nil

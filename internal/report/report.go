@@ -43,6 +43,7 @@ type Report struct {
 	VolumeID string // that it is about
 	Release  string // "": not known
 	HostKey  string // of its sshd: "ssh-ed25519 AAAA…", or ""
+	Trouble  volume.Trouble
 
 	Verified *Verified // nil: not all files of that release were read yet
 }
@@ -64,7 +65,8 @@ type body struct {
 	Release  string `json:"release,omitempty"`
 	HostKey  string `json:"host_key,omitempty"`
 
-	Verified *Verified `json:"verified,omitempty"`
+	Verified *Verified       `json:"verified,omitempty"`
+	Trouble  *volume.Trouble `json:"trouble,omitempty"`
 }
 
 var (
@@ -128,7 +130,12 @@ func Put(ctx context.Context, to Writer, r Report) error {
 	if _, ok := ParseKey(r.Key()); !ok {
 		return fmt.Errorf("%q is no name of a report", r.Key())
 	}
-	data, err := json.Marshal(body{schema, r.VolumeID, r.Release, r.HostKey, r.Verified})
+	says := body{Schema: schema, VolumeID: r.VolumeID, Release: r.Release, HostKey: r.HostKey, Verified: r.Verified}
+	if r.Trouble != (volume.Trouble{}) {
+		trouble := r.Trouble.Bounded()
+		says.Trouble = &trouble
+	}
+	data, err := json.Marshal(says)
 	if err != nil {
 		return err
 	}
@@ -157,6 +164,9 @@ func (r *Report) read(data []byte) bool {
 	}
 	if b.Verified != nil && min(b.Verified.Files, b.Verified.Bytes, int64(b.Verified.Bad), int64(b.Verified.Healed)) >= 0 {
 		r.Verified = b.Verified
+	}
+	if b.Trouble != nil {
+		r.Trouble = b.Trouble.Bounded()
 	}
 	return true
 }

@@ -25,6 +25,14 @@ type Follow struct {
 	Since      time.Time `json:"since,omitzero"`    // since when
 	Reported   Reported  `json:"reported,omitzero"` // what was told to the publisher last
 	Believed   Believed  `json:"believed,omitzero"` // the newest pointer that this volume was to be brought to
+	Told       Trouble   `json:"told,omitzero"`     // the trouble that was told to the publisher last
+}
+
+// Trouble is why a member is not on a generation that it is to be on.
+type Trouble struct {
+	Generation int64  `json:"generation"`        // that it is to be on
+	Refused    bool   `json:"refused,omitempty"` // a program of stage.d says no to the release
+	Why        string `json:"why"`
 }
 
 // Believed is the newest pointer that was believed on a volume, and the volume's fence as last
@@ -53,7 +61,8 @@ func (b Believed) OlderThan(other Believed) bool {
 type Programs struct {
 	Schema     int    `json:"schema"`
 	Generation int64  `json:"generation"`
-	Error      string `json:"error,omitempty"` // "": all have succeeded
+	Error      string `json:"error,omitempty"`   // "": all have succeeded
+	Refused    bool   `json:"refused,omitempty"` // it is the word of a program of stage.d or drain.d
 }
 
 // WriteFollow replaces follow.json.

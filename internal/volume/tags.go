@@ -29,6 +29,7 @@ const (
 	TagStore      = "ebs-release:store"       // the store whose releases it holds: on the release volume, its snapshots and members' volumes
 	TagHostKey    = "ebs-release:host-key"    // the member's ssh host key: "ssh-ed25519 AAAA…"
 	TagVerified   = "ebs-release:verified"    // what came of reading all files of a release on a member: report.ParseTag
+	TagTrouble    = "ebs-release:trouble"     // Trouble of a member that follows
 )
 
 // Values of TagRole, TagCommitted and TagState.

@@ -341,4 +341,6 @@ func (m *followingMember) Report(ctx context.Context, r status.Reported) error {
 	return nil
 }
 
+func (*followingMember) Complain(context.Context, status.Reported, status.Trouble) error { return nil }
+
 func (*followingMember) Tell(status.Follow) error { return nil }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/host"
@@ -166,4 +167,31 @@ func rollouts(t *testing.T, follow, inS3 bool) {
 	if !slices.Contains(strings.Split(r.sh("cat /run/heard"), "\n"), "back 1") {
 		t.Error("rollout.d did not hear of the way back")
 	}
+	r.refusedByStage(members, publish, follow)
+}
+
+// refusedByStage publishes what stage.d refuses: by ssh nobody takes it, and a member that follows
+// says so, which ends the first step long before its time is up.
+func (r *rig) refusedByStage(members []*host.Host, publish func(string, ...string) host.Output, follow bool) {
+	r.Helper()
+	for _, h := range members {
+		r.on(h, `mkdir -p /etc/ebs-release/stage.d && printf '#!/bin/sh\ntest ! -e $EBS_RELEASE_STAGED/broken || { echo it is broken; exit 7; }\n' > \
+/etc/ebs-release/stage.d/10-smoke && chmod 755 /etc/ebs-release/stage.d/10-smoke`)
+	}
+	r.sh("touch /srv/source/broken")
+	defer r.sh("rm /srv/source/broken")
+	const says = "stage.d: 10-smoke ended with exit code 7: it is broken"
+	if !follow {
+		refused(r.T, publish("stage"), 3, "nothing was changed", says)
+		return
+	}
+	began := time.Now()
+	refused(r.T, publish("stage", "--health-timeout", "10m", "--no-rollback"), 8, "refuses the release", says)
+	if took := time.Since(began); took > time.Minute {
+		r.Errorf("it took %v", took)
+	}
+	if said := r.ok("status"); !strings.Contains(said, "it refuses the release: run /etc/ebs-release/"+says) {
+		r.Errorf("status:\n%s", said)
+	}
+	r.ok("rollout", "abort")
 }

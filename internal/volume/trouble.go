@@ -1,0 +1,61 @@
+package volume
+
+import (
+	"fmt"
+	"strings"
+
+	"ebs-release/internal/generation"
+	"ebs-release/internal/words"
+)
+
+// Trouble is why a member is not on the generation that it is to be on, in its own words.
+type Trouble struct {
+	Generation int64  `json:"generation"`        // that it is to be on
+	Refused    bool   `json:"refused,omitempty"` // a program of stage.d says no to the release
+	Why        string `json:"why"`
+}
+
+// mostWhy leaves room in a tag for what stands before it.
+const mostWhy = 220 // characters
+
+// The words before Why in a tag.
+const (
+	troubleRefused = "refused"
+	troubleFailed  = "failed"
+)
+
+// Bounded is what may be shown of what a member wrote: the zero value where that is no trouble.
+func (t Trouble) Bounded() Trouble {
+	t.Why = strings.TrimSpace(words.Printable(strings.ToValidUTF8(t.Why, "")))
+	if generation.Check(t.Generation) != nil || t.Why == "" {
+		return Trouble{}
+	}
+	if runes := []rune(t.Why); len(runes) > mostWhy {
+		t.Why = string(runes[:mostWhy-1]) + "…"
+	}
+	return t
+}
+
+// Tag is the value of TagTrouble.
+func (t Trouble) Tag() string {
+	t = t.Bounded()
+	if t.Why == "" {
+		return ""
+	}
+	kind := troubleFailed
+	if t.Refused {
+		kind = troubleRefused
+	}
+	return fmt.Sprintf("%d %s: %s", t.Generation, kind, t.Why)
+}
+
+// ParseTrouble reads the value of TagTrouble: the zero value where it is none.
+func ParseTrouble(tag string) Trouble {
+	head, why, _ := strings.Cut(tag, ": ")
+	number, kind, _ := strings.Cut(head, " ")
+	n, err := generation.Parse(number)
+	if err != nil || kind != troubleRefused && kind != troubleFailed {
+		return Trouble{}
+	}
+	return Trouble{Generation: n, Refused: kind == troubleRefused, Why: why}.Bounded()
+}
