@@ -43,7 +43,8 @@ func (f *Follower) complain(ctx context.Context, err error) {
 	_, no := errors.AsType[refused](err)
 	why, _ := advice.Of(err)
 	t := status.Trouble{Generation: f.aim, Refused: no, Why: words.OneLine(errors.New(why))}
-	if told := f.state.Told; told.Generation == t.Generation && told.Refused == t.Refused && withoutNumbers(told.Why) == withoutNumbers(t.Why) {
+	told := f.state.Told
+	if told.Generation == t.Generation && told.Refused == t.Refused && withoutNumbers(told.Why) == withoutNumbers(t.Why) {
 		return
 	}
 	r, failed := f.serves(ctx)

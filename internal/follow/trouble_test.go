@@ -59,15 +59,15 @@ func TestThePublisherHearsOfTrouble(t *testing.T) {
 					status.Reported{VolumeID: "vol-1", Generation: tc.on, Release: w.releases[tc.on-1].ID, Ready: tc.ready},
 					status.Trouble{Generation: 2, Refused: tc.refused, Why: tc.why},
 				}
-				if len(heard) != 1 || heard[0].Reported != want.Reported || heard[0].Trouble.Generation != 2 ||
-					heard[0].Refused != tc.refused || len(heard[0].Why) < len(tc.why) || heard[0].Why[:len(tc.why)] != tc.why {
+				if len(heard) != 1 || heard[0].of != want.of || heard[0].trouble.Generation != 2 ||
+					heard[0].trouble.Refused != tc.refused || len(heard[0].trouble.Why) < len(tc.why) || heard[0].trouble.Why[:len(tc.why)] != tc.why {
 					t.Errorf("it heard %+v, want %+v", heard, want)
 				}
 				w.say(w.names(3, 3))
 				w.pass(time.Hour)
 				w.mu.Lock()
 				defer w.mu.Unlock()
-				if n := len(w.complain); n != 2 || w.complain[1].Trouble.Generation != 3 {
+				if n := len(w.complain); n != 2 || w.complain[1].trouble.Generation != 3 {
 					t.Errorf("it heard %+v", w.complain)
 				}
 			})

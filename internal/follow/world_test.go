@@ -257,8 +257,8 @@ func (w *world) Report(_ context.Context, r status.Reported) error {
 
 // complaint is what the publisher is told of trouble, and of whom.
 type complaint struct {
-	status.Reported
-	status.Trouble
+	of      status.Reported
+	trouble status.Trouble
 }
 
 // Complain fails the test when it is about a report that was not made.

@@ -18,6 +18,7 @@ type driver struct {
 	since   map[string]time.Time // from when on a member has the release to be healthy with it
 	was     map[string]bool      // members that were healthy with it
 	strikes map[string]int       // looks in a row in which one of those was not
+	deaths  map[string]*death    // by member
 	looked  time.Time            // when it was last known who is healthy
 	watched time.Time            // when the watch last answered
 	watch   chan error           // the answer that is awaited; nil: none is
@@ -56,6 +57,7 @@ func (r *run) roll(ctx context.Context) error {
 	d := &driver{
 		run: r, stepped: now, moved: now, looked: now,
 		since: map[string]time.Time{}, was: map[string]bool{}, strikes: map[string]int{},
+		deaths: map[string]*death{},
 	}
 	work, end := context.WithCancel(ctx)
 	err := d.drive(work)
@@ -190,7 +192,10 @@ func (d *driver) bake(ctx context.Context) error {
 			if err := d.give(ctx); err != nil {
 				return err
 			}
-			start = time.Now()
+			if s, err = d.look(ctx); err != nil {
+				return err
+			}
+			want, start = d.wants(s), time.Now() // of a fleet that may be smaller now
 		}
 	}
 }

@@ -19,8 +19,9 @@ type scene struct {
 	good    int // of those, on it and healthy
 	pending int // of those, not yet
 	bad     []string
-	away    int  // members of either side that cannot serve now
-	known   bool // who is healthy
+	lost    []string // had it, and were replaced as unhealthy
+	away    int      // members of either side that cannot serve now
+	known   bool     // who is healthy
 }
 
 // wants is how many members have the release at the end of the step.
@@ -64,8 +65,9 @@ func (d *driver) look(ctx context.Context) (s scene, err error) {
 	} else if time.Since(d.looked) > d.patience() {
 		return s, d.stuck(s, 0)
 	}
-	if d.Settings.MaxFailures.tooManyOf(len(s.bad), s.in) {
-		return s, fmt.Errorf("%d of %s with the release failed: %s", len(s.bad), words.Count(s.in, "member"), strings.Join(s.bad, "; "))
+	failed, had := slices.Concat(s.bad, s.lost), s.in+len(s.lost)
+	if d.Settings.MaxFailures.tooManyOf(len(failed), had) {
+		return s, fmt.Errorf("%d of %s with the release failed: %s", len(failed), words.Count(had, "member"), strings.Join(failed, "; "))
 	}
 	return s, d.lookOut(ctx)
 }
@@ -106,6 +108,9 @@ func (d *driver) judge(reasons map[string]string, known bool) (s scene) {
 	defer d.members.mu.Unlock()
 	for id, m := range d.members.all {
 		m.counted = false
+		if why := d.died(m); why != "" {
+			s.lost = append(s.lost, why)
+		}
 		if m.gone || isLeaving(m.LifecycleState) || isStandby(m.LifecycleState) {
 			continue
 		}
@@ -142,6 +147,7 @@ func (d *driver) judge(reasons map[string]string, known bool) (s scene) {
 		}
 	}
 	slices.Sort(s.bad)
+	slices.Sort(s.lost)
 	return s
 }
 

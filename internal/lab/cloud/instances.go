@@ -58,6 +58,7 @@ type machine struct {
 const (
 	reasonUser     = "Client.UserInitiatedShutdown"
 	reasonInternal = "Server.InternalError"
+	reasonSpot     = "Server.SpotInstanceTermination"
 )
 
 // setInstance changes an instance. mu is held.
@@ -332,6 +333,12 @@ func (a *Account) rebootInstance(id string) error {
 // StopInstance, StartInstance and RebootInstance.
 func (a *Account) TerminateInstance(id string) error {
 	return a.direct(id, func(id string) error { a.terminate(id, reasonUser); return nil })
+}
+
+// InterruptInstance is a spot interruption whose two minutes are over ("Spot Instance
+// interruptions", EC2 User Guide): EC2 terminates the instance, and asks nobody.
+func (a *Account) InterruptInstance(id string) error {
+	return a.direct(id, func(id string) error { a.terminate(id, reasonSpot); return nil })
 }
 
 // StopInstance stops an instance.

@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/cloud"
+	"ebs-release/internal/lab/host"
 )
 
 // TestRolloutByTargetGroups: what the load balancer says of a member decides, and a release that it
@@ -54,4 +56,60 @@ func TestRolloutByTargetGroups(t *testing.T) {
 	r.sh("echo three > /srv/source/version && rm /srv/source/health")
 	refused(t, r.publisher("publish", "/srv/source", "--no-snapshot"), 6, "rolled back at step 1 of 2, as generation 4", "Target.ResponseCodeMismatch")
 	r.allHave(members, "two", 4)
+}
+
+// TestRolloutThatKillsMembers: where only the programs decide who is healthy, Auto Scaling replaces
+// the member that has a bad release, and it is gone from the count; that is told apart from a spot
+// interruption.
+func TestRolloutThatKillsMembers(t *testing.T) {
+	r := newRig(t, func(o *lab.Options) {
+		o.PublisherSettings["groups"] = "balanced"
+		o.PublisherSettings["steps"] = "1"
+		o.PublisherSettings["bake"] = "25s"
+		o.Latency.Replace = cloud.Fixed(8 * time.Second)
+	})
+	arn, err := r.lab.Account.CreateTargetGroup(cloud.TargetGroupSpec{Name: "balanced", Port: 8000, HealthPath: "/health",
+		Interval: 200 * time.Millisecond, Timeout: 2 * time.Second, HealthyAfter: 2, DeregistrationDelay: 2 * time.Second})
+	must(t, err)
+	must(t, r.lab.Account.CreateGroup(cloud.GroupSpec{
+		Name: "balanced", Max: 3, Desired: 0, Launch: r.lab.Member(), Traffic: cloud.Traffic{Sources: []string{arn}, ELBHealth: true, Grace: 15 * time.Second},
+	}))
+	r.ok("init", "--size", "1")
+	r.sh("mkdir -p /srv/source && cd /srv/source && echo one > version && echo fine > health")
+	r.ok("publish", "/srv/source")
+	must(t, r.lab.Account.SetDesired("balanced", 3))
+	members, err := r.lab.AllBooted(within(t, time.Minute), "balanced", 3)
+	must(t, err)
+	for _, h := range members {
+		r.on(h, "setsid python3 -m http.server --directory /release/current 8000 > /dev/null 2>&1 &")
+	}
+	must(t, r.lab.Account.Wait(within(t, time.Minute), func() bool {
+		return !slices.ContainsFunc(r.lab.Account.TargetGroups()[0].Targets, func(g cloud.Target) bool { return g.State != "healthy" })
+	}))
+
+	r.sh("echo two > /srv/source/version && rm /srv/source/health")
+	refused(t, r.publisher("publish", "/srv/source", "--no-snapshot"), 6, "rolled back at step 1 of 2, as generation 3",
+		"with the release failed", "it was on the release, and Auto Scaling replaces it as unhealthy")
+
+	// What launches here serves nothing, so from now on the load balancer has no say.
+	must(t, r.lab.Account.SetDesired("balanced", 0))
+	must(t, r.lab.Account.Wait(within(t, time.Minute), func() bool { return len(r.lab.Members("balanced")) == 0 }))
+	members = r.scale(2)
+	r.sh("echo three > /srv/source/version; echo fine > /srv/source/health")
+	ended := make(chan host.Output, 1)
+	go func() {
+		ended <- r.publisher("publish", "/srv/source", "--no-snapshot", "--groups", "web", "--bake", "5s")
+	}()
+	var first *host.Host
+	r.eventually("the first member has it", func() bool {
+		at := slices.IndexFunc(members, func(h *host.Host) bool { return r.version(h) == "three" })
+		if at >= 0 {
+			first = members[at]
+		}
+		return first != nil
+	})
+	must(t, r.lab.Account.InterruptInstance(first.ID))
+	if out := <-ended; out.Code != 0 {
+		t.Errorf("exit %d\n%s", out.Code, out.Stderr)
+	}
 }
