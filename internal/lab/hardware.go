@@ -22,6 +22,8 @@ type machines interface {
 	Stop(ctx context.Context, instanceID string) error
 	Start(ctx context.Context, instanceID string) error
 	Reboot(ctx context.Context, instanceID string) error
+	Hibernate(ctx context.Context, instanceID string) error
+	ReplaceRoot(ctx context.Context, inst cloud.InstanceSpec) error
 	Terminate(ctx context.Context, instanceID string) error
 }
 
@@ -114,6 +116,23 @@ func (hw *hardware) Reboot(ctx context.Context, instanceID string) error {
 	}
 	defer hw.notify()
 	return kind.Reboot(ctx, instanceID)
+}
+
+func (hw *hardware) Hibernate(ctx context.Context, instanceID string) error {
+	kind, err := hw.kind(instanceID)
+	if err != nil {
+		return err
+	}
+	return kind.Hibernate(ctx, instanceID)
+}
+
+func (hw *hardware) ReplaceRoot(ctx context.Context, inst cloud.InstanceSpec) error {
+	kind, err := hw.kind(inst.ID)
+	if err != nil {
+		return err
+	}
+	defer hw.notify()
+	return kind.ReplaceRoot(ctx, inst)
 }
 
 func (hw *hardware) Terminate(ctx context.Context, instanceID string) error {

@@ -142,9 +142,47 @@ func (hs *hosts) Stop(ctx context.Context, instanceID string) error {
 	return h.Shutdown(ctx, shutdownGrace)
 }
 
-func (hs *hosts) Start(_ context.Context, instanceID string) error {
+func (hs *hosts) Start(ctx context.Context, instanceID string) error {
 	h, err := hs.host(instanceID)
 	if err != nil {
+		return err
+	}
+	if !h.On() {
+		return h.PowerOn()
+	}
+	if err := h.Wake(); err != nil { // it sleeps
+		return err
+	}
+	_, err = h.Run(ctx, "sh", "-c", "test ! -e /usr/local/bin/agent-unit || setsid agent-unit wake >/proc/1/fd/2 2>&1 &")
+	return err
+}
+
+// Hibernate does before that what systemd does (ebs-release-sleep.service). A boot that goes on is
+// stopped where it is.
+func (hs *hosts) Hibernate(ctx context.Context, instanceID string) error {
+	h, err := hs.host(instanceID)
+	if err != nil {
+		return err
+	}
+	if _, err := h.Run(ctx, "sh", "-c", "test ! -e /usr/local/bin/agent-unit || agent-unit sleep"); err != nil {
+		return err
+	}
+	return h.Sleep()
+}
+
+func (hs *hosts) ReplaceRoot(ctx context.Context, inst cloud.InstanceSpec) error {
+	h, err := hs.host(inst.ID)
+	if err != nil {
+		return err
+	}
+	spec, err := hs.spec(inst)
+	if err != nil {
+		return err
+	}
+	if err := h.Shutdown(ctx, shutdownGrace); err != nil {
+		return err
+	}
+	if err := h.NewRoot(spec); err != nil {
 		return err
 	}
 	return h.PowerOn()

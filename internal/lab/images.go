@@ -29,7 +29,41 @@ const application = `#!/bin/sh
 set -eu
 cd /release/current/
 [ "$1" = run ] || { readlink /release/current > /run/app.started; exit 0; }
+echo $$ > /run/app.pid
 exec sleep infinity
+`
+
+// unit stands for what systemd does to the agent's unit, and to the application, which requires it.
+const unit = `#!/bin/sh
+# stop: the application ends, if it runs. start: it comes back, behind the agent, if it was stopped.
+# sleep and wake: the same, of ebs-release-sleep.service, but that a boot which goes on is stopped where it is.
+set -eu
+export NOTIFY_SOCKET=/run/systemd/notify
+case "$1" in
+stop)
+	test -e /run/app.pid || exit 0
+	kill "$(cat /run/app.pid)" || true
+	while test -e "/proc/$(cat /run/app.pid)"; do sleep 0.02; done
+	rm -f /run/app.started
+	mv /run/app.pid /run/app.stopped
+	;;
+start)
+	test -e /run/app.stopped || exit 0
+	rm -f /run/app.stopped
+	/usr/bin/ebs-release-agent up && application start && exec application run
+	;;
+sleep)
+	if test -e /run/app.pid; then
+		"$0" stop
+		rm -f /run/ebs-release/status.json
+	fi
+	! pkill -f '^/usr/bin/ebs-release-agent launch' || touch /run/launch.stopped
+	;;
+wake)
+	test ! -e /run/launch.stopped || { rm /run/launch.stopped; /usr/bin/ebs-release-agent launch & }
+	exec "$0" start
+	;;
+esac
 `
 
 // systemctl starts the units that the agent asks systemd for. All else is asked of the machine's
@@ -37,6 +71,7 @@ exec sleep infinity
 const systemctl = `#!/bin/sh
 case "$*" in
 "start ebs-release-activate.service") set -- activate ;;
+"--no-block restart ebs-release-agent.service") agent-unit stop; setsid agent-unit start >/proc/1/fd/2 2>&1 & exit 0 ;;
 "start ebs-release-before@"*.service) set -- before "${2#*@}" && set -- before "${2%.service}" ;;
 *) exec /usr/bin/systemctl "$@" ;;
 esac
@@ -76,6 +111,7 @@ func newImages(ctx context.Context, dir string, opts Options) (*images, error) {
 		im.own(home), im.own(home+"/.ssh"), im.own(home+"/.ssh/authorized_keys"),
 		im.write("member/usr/bin/application", application, 0o755),
 		im.write("member/usr/local/bin/systemctl", systemctl, 0o755),
+		im.write("member/usr/local/bin/agent-unit", unit, 0o755),
 		os.MkdirAll(filepath.Join(dir, "server", PointerStore), 0o755),
 		os.Mkdir(filepath.Join(dir, "member/release"), 0o555), // the bare mount point is part of the agent's package
 		im.memberFiles(),

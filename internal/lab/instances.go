@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/disk"
@@ -94,13 +95,20 @@ func (l *Lab) InService(ctx context.Context, group string, n int) error {
 }
 
 // Members are the members of a group, terminated ones left out.
-func (l *Lab) Members(group string) []cloud.Member {
+func (l *Lab) Members(group string) []cloud.Member { return l.members(group, false) }
+
+// Warmed are the instances of a group's warm pool.
+func (l *Lab) Warmed(group string) []cloud.Member { return l.members(group, true) }
+
+func (l *Lab) members(group string, warmed bool) (found []cloud.Member) {
 	for _, g := range l.Account.Groups() {
-		if g.Name == group {
-			return g.Members
+		for _, m := range g.Members {
+			if g.Name == group && strings.HasPrefix(m.State, "Warmed:") == warmed {
+				found = append(found, m)
+			}
 		}
 	}
-	return nil
+	return found
 }
 
 // Reboot reboots the instance and waits until the new boot is through.

@@ -65,6 +65,7 @@ type Options struct {
 
 	Follow bool // the members follow the pointer by themselves
 	Warm   bool // the members read all of a release after the boot
+	Launch bool // ebs-release-launch.service runs on members, as it does on each real one
 
 	Cold *disk.Cold // how slow first reads of volumes from snapshots are; nil: as fast as later ones
 

@@ -31,6 +31,9 @@ func (l *Lab) hostSpec(inst cloud.InstanceSpec) (host.Spec, error) {
 	switch inst.ImageID {
 	case MemberImage:
 		spec.Layers = []string{"images/member", "images/base"}
+		if l.opts.Launch {
+			spec.Boot = append(spec.Boot, host.Service{Name: "launch", Argv: []string{"/usr/bin/ebs-release-agent", "launch"}, Daemon: true})
+		}
 		spec.Boot = append(spec.Boot,
 			host.Service{Name: "agent", Argv: []string{"/usr/bin/ebs-release-agent", "up"}, Notify: true},
 			host.Service{Name: "application", Argv: []string{"/usr/bin/application", "start"}},

@@ -20,9 +20,10 @@ type Group struct {
 	Tags              map[string]string // all of them propagate to instances at launch
 	Created           time.Time
 	Deleting          bool
-	Members           []Member
+	Members           []Member // those of the warm pool, too
 	Traffic
 	Refreshes []Refresh // in the order of their start
+	Pool      *Pool     // nil: it has no warm pool
 }
 
 // Traffic is how a group and load balancers go together.
@@ -49,6 +50,7 @@ type Member struct {
 	settled    bool      // its hooks of this transition are done
 	replaceAt  time.Time // when Auto Scaling acts on its being unhealthy
 	waitsAt    time.Time // when it will wait for its launch hook; zero: not known yet
+	returning  bool      // from service into the warm pool
 }
 
 // Hook is a lifecycle hook ("Amazon EC2 Auto Scaling lifecycle hooks").
@@ -69,6 +71,7 @@ type GroupSpec struct {
 	Hooks             []Hook
 	Tags              map[string]string
 	Traffic
+	Pool *Pool
 }
 
 // hookLimit: "The maximum amount of time that you can keep an instance in a wait state is 48 hours
@@ -108,7 +111,7 @@ func (a *Account) CreateGroup(spec GroupSpec) error {
 	}
 	g := Group{
 		Name: spec.Name, Zones: slices.Clone(spec.Zones), Min: spec.Min, Max: spec.Max, Desired: spec.Desired, Hooks: hooks,
-		Template: spec.Template, Tags: maps.Clone(spec.Tags), Created: time.Now(), Traffic: spec.Traffic,
+		Template: spec.Template, Tags: maps.Clone(spec.Tags), Created: time.Now(), Traffic: spec.Traffic, Pool: spec.Pool,
 		ARN: fmt.Sprintf("arn:aws:autoscaling:%s:%s:autoScalingGroup:%s:autoScalingGroupName/%s",
 			a.opts.Region, a.opts.AccountID, a.token(16), spec.Name),
 	}

@@ -132,6 +132,8 @@ type groupXML struct {
 	MixedInstancesPolicy                      *mixedXML
 	Tags                                      members[groupTagXML]
 	TerminationPolicies                       members[string]
+	WarmPoolConfiguration                     *poolXML `xml:",omitempty"`
+	WarmPoolSize                              int32
 }
 
 type templateXML struct{ LaunchTemplateId, LaunchTemplateName, Version string }
@@ -179,8 +181,11 @@ func (a *Account) renderGroup(g Group, instances bool) groupXML {
 	for _, key := range sortedKeys(g.Tags) {
 		out.Tags.Items = append(out.Tags.Items, groupTagXML{key, g.Tags[key], g.Name, "auto-scaling-group", true})
 	}
+	out.WarmPoolConfiguration = renderPool(g)
 	for _, m := range g.Members {
-		if instances {
+		if m.warmed() { // they are in DescribeWarmPool: "WarmPoolSize: the current size of the warm pool"
+			out.WarmPoolSize++
+		} else if instances {
 			out.Instances.Items = append(out.Instances.Items, a.renderMember(g, m))
 		}
 	}

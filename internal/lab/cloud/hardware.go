@@ -46,6 +46,10 @@ type Hardware interface {
 	Stop(ctx context.Context, instanceID string) error   // power off; disks stay attached
 	Start(ctx context.Context, instanceID string) error  // power on again: a new boot with the same address and the same disks
 	Reboot(ctx context.Context, instanceID string) error // a new boot with the same disks
+	// Hibernate keeps what is in memory and switches off; after the next Start all goes on where it
+	// was. ReplaceRoot boots the machine from a new root disk; address and disks stay.
+	Hibernate(ctx context.Context, instanceID string) error
+	ReplaceRoot(ctx context.Context, inst InstanceSpec) error
 	// Terminate switches the machine off and forgets it. Its disks have not been detached by then;
 	// they are gone from the machine with it.
 	Terminate(ctx context.Context, instanceID string) error

@@ -347,6 +347,13 @@ func (h *memory) Stop(_ context.Context, id string) error   { return h.set("stop
 func (h *memory) Start(_ context.Context, id string) error  { return h.set("start", id, "off", "on") }
 func (h *memory) Reboot(_ context.Context, id string) error { return h.set("reboot", id, "on", "on") }
 
+func (h *memory) Hibernate(_ context.Context, id string) error {
+	return h.set("hibernate", id, "on", "off")
+}
+func (h *memory) ReplaceRoot(_ context.Context, i InstanceSpec) error {
+	return h.set("replace root", i.ID, "on", "on")
+}
+
 func (h *memory) Terminate(_ context.Context, id string) error {
 	defer h.enter("terminate", id)()
 	h.mu.Lock()

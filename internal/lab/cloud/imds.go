@@ -141,7 +141,12 @@ func (a *Account) metadatum(i Instance, m *machine, path string) (string, bool) 
 		leaves["iam/security-credentials/"+i.Role] = "" // minted below, when it is asked for
 	}
 	if g, member, ok := a.memberOf(i.ID); ok && g.Name != "" {
-		leaves["autoscaling/target-lifecycle-state"] = targetState(member)
+		leaves["autoscaling/target-lifecycle-state"] = targetState(g, member)
+	}
+	if i.MetadataTags { // "By default, instance tags are not accessible" ("View tags for your EC2 instances using instance metadata")
+		for key, value := range i.Tags {
+			leaves["tags/instance/"+key] = value
+		}
 	}
 	name, ok := strings.CutPrefix(path, "/latest/meta-data")
 	if !ok {
@@ -198,9 +203,18 @@ func (a *Account) roleCredentials(i Instance, m *machine) string {
 }
 
 // targetState is the lifecycle state that a member is on its way to ("Retrieve the target lifecycle
-// state through instance metadata").
-func targetState(m Member) string {
+// state through instance metadata": "Warmed:Hibernated, Warmed:Running, Warmed:Stopped, and
+// Warmed:Terminated" with a warm pool).
+func targetState(g Group, m Member) string {
 	switch {
+	case m.leaving() && m.warmed():
+		return "Warmed:Terminated"
+	case m.rests():
+		return m.State
+	case m.warmed() && g.Pool != nil:
+		return "Warmed:" + g.Pool.State
+	case m.warmed():
+		return "Warmed:Terminated"
 	case m.leaving():
 		return "Terminated"
 	case strings.HasSuffix(m.State, "Standby"):

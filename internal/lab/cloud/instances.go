@@ -11,32 +11,36 @@ import (
 
 // Instance is an EC2 instance. Values are never changed: the account puts new ones.
 type Instance struct {
-	ID          string
-	State       string // pending, running, stopping, stopped, shutting-down, terminated
-	Reason      string // why it is not running: a state reason's code, "" while it is
-	Reservation string
-	Zone        string
-	Type        string
-	ImageID     string
-	KeyName     string
-	Role        string
-	Address     netip.Addr // invalid once it is terminated
-	Launched    time.Time
-	Ended       time.Time // when it was terminated
-	Group       string    // Auto Scaling group
-	UserData    []byte
-	Tags        map[string]string
+	ID           string
+	State        string // pending, running, stopping, stopped, shutting-down, terminated
+	Reason       string // why it is not running: a state reason's code, "" while it is
+	Reservation  string
+	Zone         string
+	Type         string
+	ImageID      string
+	KeyName      string
+	Role         string
+	Address      netip.Addr // invalid once it is terminated
+	Launched     time.Time
+	Ended        time.Time // when it was terminated
+	Group        string    // Auto Scaling group
+	UserData     []byte
+	Tags         map[string]string
+	Hibernation  bool // HibernationOptions, Configured
+	MetadataTags bool // MetadataOptions, InstanceMetadataTags
 }
 
 // RunSpec says what to launch.
 type RunSpec struct {
-	ImageID  string // ami-0123456789abcdef0
-	Type     string // m5.large
-	Zone     string // the account's first
-	Role     string // IAM role of the instance profile, "" for none
-	KeyName  string
-	UserData []byte
-	Tags     map[string]string
+	ImageID      string // ami-0123456789abcdef0
+	Type         string // m5.large
+	Zone         string // the account's first
+	Role         string // IAM role of the instance profile, "" for none
+	KeyName      string
+	UserData     []byte
+	Tags         map[string]string
+	Hibernation  bool // HibernationOptions, Configured
+	MetadataTags bool // MetadataOptions, InstanceMetadataTags: enabled. Default: disabled
 
 	Mappings   []Mapping         // EBS volumes that come with it
 	VolumeTags map[string]string // of all its volumes: a TagSpecification has a kind of resource, and names no device
@@ -112,6 +116,7 @@ func (a *Account) launch(spec RunSpec, reservation string) (Instance, error) {
 		ID: a.newID("i-"), State: "pending",
 		Reservation: reservation, Zone: spec.Zone, Type: spec.Type, ImageID: spec.ImageID, KeyName: spec.KeyName,
 		Role: spec.Role, Address: address, Launched: time.Now(), Group: spec.group, UserData: spec.UserData, Tags: maps.Clone(spec.Tags),
+		Hibernation: spec.Hibernation, MetadataTags: spec.MetadataTags,
 	}
 	volumes, err := a.mapped(spec, i)
 	if err != nil {
@@ -276,7 +281,9 @@ func errState(id, asked string) error {
 }
 
 // stopInstance, startInstance and rebootInstance move an instance. mu is held.
-func (a *Account) stopInstance(id string) error {
+func (a *Account) stopInstance(id string) error { return a.halt(id, a.opts.Hardware.Stop) }
+
+func (a *Account) halt(id string, halt func(context.Context, string) error) error {
 	switch i, _ := a.instances.get(id); i.State {
 	case "stopped", "stopping":
 		return nil
@@ -290,7 +297,7 @@ func (a *Account) stopInstance(id string) error {
 		if !pause(m.ctx, latency) {
 			return
 		}
-		if err := m.lane.do(m.ctx, func() error { return a.opts.Hardware.Stop(m.ctx, id) }); err != nil && m.ctx.Err() == nil {
+		if err := m.lane.do(m.ctx, func() error { return halt(m.ctx, id) }); err != nil && m.ctx.Err() == nil {
 			a.hardwareTrouble("stop instance", id, err)
 		}
 		a.mu.Lock()

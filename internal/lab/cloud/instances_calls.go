@@ -22,6 +22,8 @@ func runInstances(c *call) (any, error) {
 	if spec.Type == "" {
 		spec.Type = "m1.small" // "Default: m1.small" (RunInstances, InstanceType)
 	}
+	spec.Hibernation = p.boolean("HibernationOptions.Configured", false)
+	spec.MetadataTags = p.str("MetadataOptions.InstanceMetadataTags") == "enabled"
 	tags := p.tagSpecification("instance", "volume")
 	spec.Tags, spec.VolumeTags, spec.Mappings = tags["instance"], tags["volume"], p.blockDeviceMappings()
 	if low > high {
@@ -135,7 +137,12 @@ func terminateInstances(c *call) (any, error) {
 	return c.move(func(a *Account, id string) error { a.terminate(id, reasonUser); return nil })
 }
 
-func stopInstances(c *call) (any, error) { return c.move((*Account).stopInstance) }
+func stopInstances(c *call) (any, error) {
+	if c.params.boolean("Hibernate", false) {
+		return c.move((*Account).hibernateInstance)
+	}
+	return c.move((*Account).stopInstance)
+}
 
 func startInstances(c *call) (any, error) { return c.move((*Account).startInstance) }
 

@@ -55,14 +55,21 @@ func badMapping(format string, args ...any) error {
 	return fail("InvalidBlockDeviceMapping", format, args...)
 }
 
+// newRoot is a root volume of an instance, made now. mu is held.
+func (a *Account) newRoot(i Instance) Volume {
+	now := time.Now()
+	return Volume{
+		ID: a.newID("vol-"), State: "in-use", Zone: i.Zone, Type: "gp3", SizeGiB: 8, IOPS: gp3IOPS, Throughput: gp3Throughput,
+		Created: now, Root: true, SnapshotID: "snap-00000000000000001",
+		Attachment: &Attachment{InstanceID: i.ID, Device: rootDevice, State: "attached", Time: now, DeleteOnTermination: true},
+	}
+}
+
 // mapped makes the volumes of a launch, without putting them anywhere: nothing happens when one of
 // them cannot be. The first is the root. mu is held.
 func (a *Account) mapped(spec RunSpec, i Instance) ([]Volume, error) {
-	root := Volume{
-		ID: a.newID("vol-"), State: "in-use", Zone: i.Zone, Type: "gp3", SizeGiB: 8, IOPS: gp3IOPS, Throughput: gp3Throughput,
-		Created: i.Launched, Root: true, SnapshotID: "snap-00000000000000001", Tags: maps.Clone(spec.VolumeTags),
-		Attachment: &Attachment{InstanceID: i.ID, Device: rootDevice, State: "attached", Time: i.Launched, DeleteOnTermination: true},
-	}
+	root := a.newRoot(i)
+	root.Tags = maps.Clone(spec.VolumeTags)
 	volumes, names := []Volume{root}, map[string]bool{rootDevice: true, alias(rootDevice): true}
 	for _, m := range spec.Mappings {
 		if m.Device == rootDevice {

@@ -10,6 +10,7 @@ type Refresh struct {
 	ID, Status string
 	Start, End time.Time
 	Bake       time.Duration
+	RootImage  string    // strategy ReplaceRootVolume: the image of the new root volumes
 	Old        []string  // instances that are still to be replaced
 	Total      int       // of them at the start
 	next       time.Time // when it goes on from Pending, or has baked
@@ -35,8 +36,15 @@ func (a *Account) setRefresh(group string, at int, change func(*Refresh)) {
 
 func startRefresh(c *call) (any, error) {
 	p := c.params
-	if s := p.str("Strategy"); s != "" && s != "Rolling" {
-		p.wrong(fail("ValidationError", "The lab knows the strategy Rolling only"))
+	strategy := p.str("Strategy")
+	// "You must start the instance refresh with a desired configuration having a mixed instances
+	// policy containing ImageId overrides" ("Replace root volumes during instance refresh").
+	image := p.str("DesiredConfiguration.MixedInstancesPolicy.LaunchTemplate.Overrides.member.1.ImageId")
+	switch {
+	case strategy != "" && strategy != "Rolling" && strategy != "ReplaceRootVolume":
+		p.wrong(fail("ValidationError", "The lab knows the strategies Rolling and ReplaceRootVolume only"))
+	case (strategy == "ReplaceRootVolume") != (image != ""):
+		p.wrong(fail("ValidationError", "ReplaceRootVolume needs an ImageId in the overrides of a mixed instances policy"))
 	}
 	bake := p.number("Preferences.BakeTime", 0, 0, 172800)
 	return c.withRefresh(func(a *Account, g Group, at int) (string, error) {
@@ -44,12 +52,20 @@ func startRefresh(c *call) (any, error) {
 			return "", fail("InstanceRefreshInProgress",
 				"An Instance Refresh is already in progress and blocks the execution of this Instance Refresh.")
 		}
+		if image != "" && !g.Template.Mixed { // "Your Auto Scaling group must use a mixed instances policy" (the page above)
+			return "", fail("ValidationError", "ReplaceRootVolume needs a group with a mixed instances policy")
+		}
 		now := time.Now()
 		id := a.uuid()
-		r := Refresh{ID: id, Status: "Pending", Start: now, Bake: time.Duration(bake) * time.Second,
+		r := Refresh{ID: id, Status: "Pending", Start: now, Bake: time.Duration(bake) * time.Second, RootImage: image,
 			next: now.Add(a.sample(a.opts.Latency.Scaling))}
 		for _, m := range g.Members {
 			if m.counts() {
+				r.Old = append(r.Old, m.InstanceID)
+			}
+		}
+		for _, m := range g.Members {
+			if m.rests() && image == "" { // "Then it replaces instances in the warm pool" ("Update the instances in a warm pool")
 				r.Old = append(r.Old, m.InstanceID)
 			}
 		}
@@ -94,7 +110,9 @@ func (a *Account) stepRefresh(g Group) time.Time {
 		a.setRefresh(g.Name, at, change)
 		return now
 	}
-	settled := !slices.ContainsFunc(g.Members, func(m Member) bool { return m.State != "InService" && m.State != "Standby" })
+	settled := !slices.ContainsFunc(g.Members, func(m Member) bool {
+		return m.State != "InService" && m.State != "Standby" && !m.rests()
+	})
 	switch {
 	case r.Status == "Pending" && now.Before(r.next), r.Status == "Baking" && now.Before(r.next):
 		return r.next
@@ -111,6 +129,10 @@ func (a *Account) stepRefresh(g Group) time.Time {
 	}
 	old := r.Old[0]
 	if !slices.ContainsFunc(g.Members, func(m Member) bool { return m.InstanceID == old }) { // and its successor is in service
+		return set(func(r *Refresh) { r.Old = r.Old[1:] })
+	}
+	if r.RootImage != "" {
+		a.replaceRoot(g.Name, old, r.RootImage)
 		return set(func(r *Refresh) { r.Old = r.Old[1:] })
 	}
 	a.setMember(g.Name, old, func(m *Member) { m.leave("Terminating") })
@@ -152,6 +174,9 @@ func describeRefreshes(c *call) (any, error) {
 func renderRefresh(group string, r Refresh) refreshXML {
 	x := refreshXML{AutoScalingGroupName: group, InstanceRefreshId: r.ID, Status: r.Status, StartTime: wireTime(r.Start), Strategy: "Rolling",
 		InstancesToUpdate: len(r.Old), PercentageComplete: 100}
+	if r.RootImage != "" {
+		x.Strategy = "ReplaceRootVolume"
+	}
 	if r.Total > 0 {
 		x.PercentageComplete = 100 * (r.Total - len(r.Old)) / r.Total
 	}

@@ -13,14 +13,17 @@ import (
 //
 //	Pending -> [Pending:Wait -> Pending:Proceed ->] InService ->
 //	Terminating -> [Terminating:Wait -> Terminating:Proceed ->] Terminated
-
-// Beside it: InService -> EnteringStandby -> Standby -> Pending -> InService.
+//
+// Beside it: InService -> EnteringStandby -> Standby -> Pending -> InService; a warm pool
+// (pools.go); and a new root volume (roots.go).
 
 // leaving says whether a member is on its way out.
-func (m Member) leaving() bool { return strings.HasPrefix(m.State, "Terminating") }
+func (m Member) leaving() bool { return strings.Contains(m.State, "Terminating") }
 
 // counts says whether a member counts for the capacity.
-func (m Member) counts() bool { return !m.leaving() && !strings.HasSuffix(m.State, "Standby") }
+func (m Member) counts() bool {
+	return !m.leaving() && !m.warmed() && !strings.HasSuffix(m.State, "Standby")
+}
 
 // enter moves a member to a state.
 func (m *Member) enter(state string) { m.State, m.Since = state, time.Now() }
@@ -29,6 +32,9 @@ func (m *Member) enter(state string) { m.State, m.Since = state, time.Now() }
 func (m *Member) leave(state string) {
 	if m.leaving() {
 		return
+	}
+	if m.warmed() {
+		state = "Warmed:Terminating"
 	}
 	m.enter(state)
 	m.Hook, m.HookToken, m.Deadline, m.settled = "", "", time.Time{}, false
@@ -44,7 +50,7 @@ func (m *Member) wait(h Hook, token string) {
 // proceed ends the wait for a hook. An abandoned launch is terminated; a termination goes on either
 // way ("Both ABANDON and CONTINUE let the instance terminate", "How lifecycle hooks work").
 func (m *Member) proceed(abandon bool) {
-	launching := m.State == "Pending:Wait"
+	launching := strings.HasSuffix(m.State, "Pending:Wait") && !m.returning
 	m.Hook, m.HookToken, m.Deadline = "", "", time.Time{}
 	if launching && abandon {
 		m.leave("Terminating")
@@ -124,6 +130,9 @@ func (a *Account) step(name string, s *scaler) time.Time {
 	}
 	if active == g.Desired {
 		s.actAt = time.Time{}
+		if a.stepPool(g, s) {
+			return time.Now() // members have just changed: look again
+		}
 		sooner(a.stepRefresh(g))
 		return wake
 	}
@@ -140,11 +149,13 @@ func (a *Account) step(name string, s *scaler) time.Time {
 	}
 	s.actAt = time.Time{}
 	for ; active < g.Desired; active++ {
-		a.addMember(name, s)
+		if !a.draw(name) {
+			a.addMember(name, s, "Pending")
+		}
 	}
 	for ; active > g.Desired; active-- {
 		g, _ = a.groups.get(name)
-		a.setMember(name, victim(g), func(m *Member) { m.leave("Terminating") })
+		a.giveBack(name, victim(g))
 	}
 	return now // members have just changed: look again
 }
@@ -172,6 +183,13 @@ func (a *Account) stepMember(g Group, m Member, s *scaler) (wake time.Time) {
 		}
 		return g.Hooks[at], true
 	}
+	if m.warmed() && m.Hook == "" {
+		again, change := a.stepWarmed(g, m, i, hook)
+		if wake = again; change != nil {
+			set(change)
+		}
+		return wake
+	}
 	switch {
 	case m.counts() && i.State != "pending" && i.State != "running":
 		// "EC2 status checks: … if the instance is in any state other than running, it is
@@ -193,6 +211,8 @@ func (a *Account) stepMember(g Group, m Member, s *scaler) (wake time.Time) {
 	case m.State == "Pending:Proceed":
 		a.registerMember(g, m.InstanceID)
 		set(func(m *Member) { m.enter("InService"); m.settled = false })
+	case m.State == "RootVolumeReplaced":
+		set(func(m *Member) { m.enter("InService") })
 	case m.State == "InService":
 		return a.stepHealth(g, m)
 	case m.State == "EnteringStandby":
@@ -223,7 +243,7 @@ func (a *Account) stepMember(g Group, m Member, s *scaler) (wake time.Time) {
 
 // addMember launches an instance in the zone with the fewest members ("Availability Zone
 // distribution: balanced best effort"). mu is held.
-func (a *Account) addMember(name string, s *scaler) {
+func (a *Account) addMember(name string, s *scaler, state string) (ok bool) {
 	g, _ := a.groups.get(name)
 	count := zoneCounts(g)
 	zone := slices.MinFunc(g.Zones, func(x, y string) int { return count[x] - count[y] })
@@ -231,7 +251,7 @@ func (a *Account) addMember(name string, s *scaler) {
 	if err != nil {
 		s.failures++
 		a.log.Error("launch for a group failed", "group", name, "error", err)
-		return
+		return false
 	}
 	spec.Zone, spec.group = zone, name
 	spec.Tags = maps.Clone(spec.Tags) // those of a group go to instances only, not to their volumes
@@ -244,13 +264,14 @@ func (a *Account) addMember(name string, s *scaler) {
 	if err != nil {
 		s.failures++
 		a.log.Error("launch for a group failed", "group", name, "error", err)
-		return
+		return false
 	}
 	a.setGroup(name, func(g *Group) {
 		g.Members = append(g.Members, Member{
-			InstanceID: i.ID, Zone: zone, Type: i.Type, State: "Pending", Healthy: true, Since: time.Now(), template: version,
+			InstanceID: i.ID, Zone: zone, Type: i.Type, State: state, Healthy: true, Since: time.Now(), template: version,
 		})
 	})
+	return true
 }
 
 func zoneCounts(g Group) map[string]int {

@@ -30,7 +30,7 @@ func (a *Account) groupTemplate(spec *GroupSpec) error {
 	if err != nil { // of a group of this name that is gone, or somebody's own
 		t, err = a.newTemplate(name+"-"+a.token(8), first, nil)
 	}
-	spec.Template = TemplateRef{ID: t.ID, Version: "$Default"}
+	spec.Template = TemplateRef{ID: t.ID, Version: "$Default", Mixed: spec.Template.Mixed}
 	return err
 }
 
@@ -60,6 +60,8 @@ func runSpecOf(data url.Values) (RunSpec, error) {
 	}
 	tags := p.tagSpecification("instance", "volume")
 	spec.Tags, spec.VolumeTags, spec.Mappings = tags["instance"], tags["volume"], p.blockDeviceMappings()
+	spec.Hibernation = p.boolean("HibernationOptions.Configured", false)
+	spec.MetadataTags = p.str("MetadataOptions.InstanceMetadataTags") == "enabled"
 	return spec, p.state.err
 }
 
@@ -76,6 +78,12 @@ func (s RunSpec) templateData() url.Values {
 	set("KeyName", s.KeyName)
 	set("IamInstanceProfile.Name", s.Role)
 	set("UserData", base64Of(s.UserData))
+	if s.Hibernation {
+		set("HibernationOptions.Configured", "true")
+	}
+	if s.MetadataTags {
+		set("MetadataOptions.InstanceMetadataTags", "enabled")
+	}
 	n := 0
 	for kind, tags := range map[string]map[string]string{"instance": s.Tags, "volume": s.VolumeTags} {
 		if len(tags) == 0 {

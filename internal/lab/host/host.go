@@ -34,6 +34,7 @@ type Host struct {
 	mu      sync.Mutex
 	current *boot // nil when it is off
 	boots   int
+	fresh   bool // it has a new root, and has not booted from it
 }
 
 var errOff = errors.New("the host is switched off")
@@ -88,7 +89,8 @@ func (h *Host) PowerOn() error {
 		return fmt.Errorf("switch %s on: it is on, or destroyed", h.ID)
 	}
 	services := h.spec.Boot
-	if h.boots == 0 {
+	if h.boots == 0 || h.fresh {
+		h.fresh = false
 		services = append(append([]Service{}, h.spec.FirstBoot...), services...)
 	}
 	o := order{Hostname: h.spec.Hostname, Directory: filepath.Join(h.network.dir, "hosts", h.ID),
@@ -137,6 +139,27 @@ func (h *Host) PowerOff() error {
 	<-b.ended
 	mounts.thaw() // frozen in between
 	mounts.close()
+	return nil
+}
+
+// NewRoot forgets all that a host which is off has ever written, and says what it is made of from
+// now on. Its address, its disks and its console stay.
+func (h *Host) NewRoot(spec Spec) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.current != nil {
+		return fmt.Errorf("a new root for %s: it is on", h.ID)
+	}
+	for _, name := range []string{"upper", "work"} {
+		path := filepath.Join(h.directory(), name)
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+		if err := os.Mkdir(path, 0o755); err != nil {
+			return err
+		}
+	}
+	h.spec, h.fresh = spec, true
 	return nil
 }
 

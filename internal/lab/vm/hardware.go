@@ -126,6 +126,35 @@ func (hw *Hardware) Reboot(ctx context.Context, instanceID string) error {
 	return hw.Start(ctx, instanceID)
 }
 
+// Hibernate has a machine suspend to its disk, as the EC2 hibernation agent does when the sleep
+// button is pressed (amazon-ec2-hibinit-agent, packaging/rhel/acpid.sleep.sh).
+func (hw *Hardware) Hibernate(ctx context.Context, instanceID string) error {
+	m, err := hw.machine(instanceID)
+	if err != nil {
+		return err
+	}
+	return m.Hibernate(ctx)
+}
+
+// ReplaceRoot boots a machine from a new disk of its image.
+func (hw *Hardware) ReplaceRoot(ctx context.Context, inst cloud.InstanceSpec) error {
+	m, err := hw.machine(inst.ID)
+	if err != nil {
+		return err
+	}
+	spec, err := hw.spec(inst)
+	if err != nil {
+		return err
+	}
+	if err := hw.Stop(ctx, inst.ID); err != nil {
+		return err
+	}
+	if err := m.newRoot(ctx, spec.Image); err != nil {
+		return err
+	}
+	return m.PowerOn(ctx)
+}
+
 // Terminate destroys a machine; nil when there is none.
 func (hw *Hardware) Terminate(_ context.Context, instanceID string) error {
 	hw.mu.Lock()
