@@ -70,6 +70,11 @@ func loadAWS(ctx context.Context, log *slog.Logger) (aws.Config, instance.Identi
 
 func (a *account) HostKey(context.Context) (string, error) { return instance.HostKey("/etc/ssh") }
 
+// Warmed implements boot.Instance.
+func (a *account) Warmed(ctx context.Context) (bool, error) {
+	return instance.InWarmPool(ctx, instance.NewClient(a.cfg), a.log)
+}
+
 func (a *account) owner(me boot.Identity) volume.Owner {
 	return releaseVolumeOf(me.InstanceID, me.InstanceType, me.Zone, a.values)
 }

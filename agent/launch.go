@@ -14,6 +14,7 @@ import (
 	"ebs-release/internal/boot"
 	"ebs-release/internal/config"
 	"ebs-release/internal/hook"
+	"ebs-release/internal/instance"
 	"ebs-release/internal/launch"
 	"ebs-release/internal/output"
 	"ebs-release/internal/status"
@@ -33,10 +34,16 @@ release is there, when the unit in launch-after is active, and when all programs
 in /etc/ebs-release/ready.d have succeeded; they run again until they do. Until
 then the hook's time-out is started again and again, whatever the boot waits
 for: another instance would wait for it, too. The launch is given up (ABANDON)
-only when no disk comes of the volume, three boots in a row.
+only when no disk comes of the volume, three boots in a row. Without launch-hook
+there is no hook to complete.
 
-The unit ebs-release-launch.service runs this. Without launch-hook it does
-nothing. The programs run as the user who owns the tree.`,
+On the way into a warm pool the hook is completed when the volume is prepared.
+It goes on running as long as a group has this instance: when that takes it
+back into its warm pool, the agent's unit is restarted, and what needs the
+release is stopped until the group takes the instance into service again.
+
+The unit ebs-release-launch.service runs this. The programs run as the user who
+owns the tree.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ready.Path = filepath.Join(folder, activation.ReadyFolder)
@@ -53,18 +60,15 @@ func (p *program) launch(ctx context.Context, ready hook.Dir) error {
 	if err != nil {
 		return err
 	}
-	name := values.Get("launch-hook")
-	if name == "" {
-		_, err := fmt.Fprintln(p.stdout, "no launch hook is set")
-		return err
-	}
 	log := p.logger()
 	cfg, me, err := loadAWS(ctx, log)
 	if err != nil {
 		return err
 	}
+	metadata := instance.NewClient(cfg)
 	return launch.Hook{
-		API: autoscaling.NewFromConfig(cfg), Name: name, InstanceID: me.InstanceID, Boot: p.bootSoFar,
+		API: autoscaling.NewFromConfig(cfg), Name: values.Get("launch-hook"), InstanceID: me.InstanceID, Boot: p.bootSoFar,
+		Target: func(ctx context.Context) (string, error) { return instance.TargetState(ctx, metadata) }, Close: p.closeGate,
 		Serves: func(ctx context.Context) error { return p.serves(ctx, values, ready) },
 		Log:    log, Timing: launch.DefaultTiming(),
 	}.Run(ctx)
@@ -76,7 +80,7 @@ func (p *program) bootSoFar() (launch.Boot, error) {
 	if err != nil {
 		return launch.Boot{}, err
 	}
-	b := launch.Boot{Ready: s.State == status.Ready, Says: s.Error}
+	b := launch.Boot{Ready: s.State == status.Ready, Since: s.Finished, Warmed: s.State == status.Warmed, Says: s.Error}
 	if s.State == status.Failed {
 		// EC2 attached the volume, and the machine sees no disk, whichever name and volume it was.
 		b.Ended, b.Machine = s.Finished, s.Stage == boot.StageFind
@@ -114,12 +118,37 @@ func (p *program) serves(ctx context.Context, values config.Values, ready hook.D
 	return nil
 }
 
-func unitActive(ctx context.Context, unit string) error {
+// closeGate restarts the agent's unit: what requires the release is stopped, and waits for the
+// boot that begins. What the last one left counts for nothing from here on.
+func (p *program) closeGate(ctx context.Context) error {
+	before, err := p.runDir.Read()
+	if err != nil {
+		return err
+	}
+	now := before
+	now.State, now.Stage = status.Booting, ""
+	if err := p.runDir.Write(now); err != nil {
+		return err
+	}
+	if err := systemctl(ctx, "--no-block", "restart", "ebs-release-agent.service"); err != nil {
+		return errors.Join(err, p.runDir.Write(before))
+	}
+	return nil
+}
+
+func systemctl(ctx context.Context, args ...string) error {
 	said := &output.Ends{}
-	cmd := exec.CommandContext(ctx, "systemctl", "is-active", unit)
+	cmd := exec.CommandContext(ctx, "systemctl", args...)
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = said, said, time.Second
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("the unit %s is not active: %s", unit, strings.Join(strings.Fields(said.String()), " "))
+		return fmt.Errorf("systemctl %s: %w: %s", strings.Join(args, " "), err, strings.Join(strings.Fields(said.String()), " "))
+	}
+	return nil
+}
+
+func unitActive(ctx context.Context, unit string) error {
+	if err := systemctl(ctx, "is-active", unit); err != nil {
+		return fmt.Errorf("the unit %s is not active: %w", unit, err)
 	}
 	return nil
 }

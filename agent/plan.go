@@ -119,6 +119,19 @@ func (d *dry) Identify(ctx context.Context) (boot.Identity, error) {
 	return me, err
 }
 
+// Warmed says so, and the plan goes on: a person asks what would be served.
+func (d *dry) Warmed(ctx context.Context) (bool, error) {
+	warmed, err := d.account.Warmed(ctx)
+	switch {
+	case err != nil:
+	case warmed:
+		d.say(boot.StageMayServe, "not now: this instance is in a warm pool, and waits until the group takes it into service")
+	default:
+		d.say(boot.StageMayServe, "yes: this instance is in no warm pool")
+	}
+	return false, err
+}
+
 func (d *dry) HostKey(ctx context.Context) (string, error) { return d.account.HostKey(ctx) }
 
 func (d *dry) Fetch(ctx context.Context) (boot.Pointer, error) {

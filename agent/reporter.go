@@ -108,6 +108,12 @@ func (r *reporter) finish(failure error) error {
 	if failure == nil {
 		return r.dir.Write(r.now) // with the time of the last stage
 	}
+	if errors.Is(failure, boot.ErrWarmed) {
+		r.served = nil
+		r.now.State, r.now.Stage, r.now.Finished = status.Warmed, "", time.Now().UTC()
+		r.save()
+		return nil
+	}
 	if r.served != nil && r.still(*r.served) {
 		r.served.Warning = "the last `up` failed: " + words.OneLine(failure)
 		r.notify("STATUS=" + r.served.Warning)

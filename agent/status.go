@@ -119,6 +119,8 @@ func notReady(s status.Status) error {
 	switch {
 	case s.State == status.Ready:
 		return nil
+	case s.State == status.Warmed:
+		return exit.With(exit.Unchanged, errors.New("not ready: warmed: it waits in the warm pool until its group takes it into service"))
 	case s.Error != "":
 		return exit.With(exit.Unchanged, fmt.Errorf("not ready: %s: %s", s.State, s.Error))
 	case s.Stage != "":

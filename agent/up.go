@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"time"
@@ -33,7 +34,10 @@ start goes on from there.
 When the pointer names an older generation than this machine holds, it fails and
 changes nothing. With --older the volume here is replaced by one that is made
 from the pointer's snapshot. The record of the higher generation is lost with
-the old volume: do that only when the pointer is right.`,
+the old volume: do that only when the pointer is right.
+
+In a warm pool it prepares the volume and serves nothing, until the group takes
+the instance into service: then it begins again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			values, err := p.bootSettings()
@@ -53,20 +57,47 @@ the old volume: do that only when the pointer is right.`,
 
 func (p *program) up(ctx context.Context, values config.Values, older bool) error {
 	log := p.logger()
-	ctx, cancel := context.WithTimeout(ctx, values.Duration("deadline"))
-	defer cancel()
 	if err := p.runDir.Make(); err != nil {
 		return asRoot(err)
 	}
-	lock, err := takeLock(ctx, p.runDir.LockPath())
+	lock, err := p.lockUp(ctx, values)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
 
+	for rested := false; ; rested = true {
+		now, err := p.boot(ctx, values, older, log)
+		switch {
+		case err == nil:
+			if err := p.printUp(now); err != nil { // it is ready all the same, and systemd was told
+				log.Warn("it is ready, and cannot say so on its output", "error", err)
+			}
+			return nil
+		case rested && !errors.Is(err, boot.ErrWarmed) && p.stillWarmed(ctx, log):
+			log.Warn("the release in the warm pool could not be brought up to date: it is tried again", "error", err)
+		case !errors.Is(err, boot.ErrWarmed):
+			return err
+		}
+		if err := p.rest(ctx, values, now, log); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *program) lockUp(ctx context.Context, values config.Values) (io.Closer, error) {
+	ctx, cancel := context.WithTimeout(ctx, values.Duration("deadline"))
+	defer cancel()
+	return takeLock(ctx, p.runDir.LockPath())
+}
+
+// boot is one boot, within the deadline.
+func (p *program) boot(ctx context.Context, values config.Values, older bool, log *slog.Logger) (status.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, values.Duration("deadline"))
+	defer cancel()
 	pointers, err := newPointers(values, log)
 	if err != nil {
-		return exit.With(exit.Usage, err)
+		return status.Status{}, exit.With(exit.Usage, err)
 	}
 	account := newAccount(values, log)
 	account.verified = p.verifiedOf
@@ -76,7 +107,7 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 		Instance: account, Pointers: pointers, Volumes: account, Disks: machine, Mounts: machine, Gate: reporter, Older: older,
 	}
 	if err := reporter.begin(); err != nil {
-		return err
+		return status.Status{}, err
 	}
 	if err = runBoot(ctx, parts, reporter, log); errors.Is(err, errNoEnd) {
 		if now, readErr := p.runDir.Read(); readErr == nil && now.State == status.Booting { // not by the reporter, which the boot may still use
@@ -85,7 +116,7 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 				log.Warn("cannot tell how the boot ended", "error", writeErr)
 			}
 		}
-		return err
+		return status.Status{}, err
 	}
 	if finishErr := reporter.finish(err); err == nil {
 		err = finishErr
@@ -93,13 +124,7 @@ func (p *program) up(ctx context.Context, values config.Values, older bool) erro
 	if failed, ok := errors.AsType[*boot.Error](err); ok && failed.Late {
 		err = advice.Errorf("%w (the deadline is %s)", err, values.Get("deadline"))
 	}
-	if err != nil {
-		return err
-	}
-	if err := p.printUp(reporter.now); err != nil { // it is ready all the same, and systemd was told
-		log.Warn("it is ready, and cannot say so on its output", "error", err)
-	}
-	return nil
+	return reporter.now, err
 }
 
 // errNoEnd: something in the boot waits on after its ctx has ended. No such wait is known; this is

@@ -271,6 +271,7 @@ func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 		{"write to another account's", "s3:PutObject", inS3 + "release.json", from(me, bucketOf("999999999999")), ""},
 		{"list another account's", "s3:ListBucket", "arn:aws:s3:::releases", from(me, bucketOf("999999999999")), ""},
 		{"list groups", "autoscaling:DescribeAutoScalingGroups", theGroup, from(me), "SeeMembers"},
+		{"see a warm pool", "autoscaling:DescribeWarmPool", theGroup, from(me), "SeeMembers"},
 		{"see an instance refresh", "autoscaling:DescribeInstanceRefreshes", theGroup, from(me), "SeeMembers"},
 		{"see who is healthy", "elasticloadbalancing:DescribeTargetHealth", "*", from(me), "SeeMembers"},
 		{"list instances", "ec2:DescribeInstances", "*", from(me), "SeeMembers"},

@@ -25,6 +25,7 @@ var ourUnits = []string{
 	"../systemd/ebs-release-follow.service",
 	"../systemd/ebs-release-launch.service",
 	"../systemd/ebs-release-warm.service",
+	"../systemd/ebs-release-sleep.service",
 	"../systemd/ebs-release-activate.service",
 	"../systemd/ebs-release-before@.service",
 	"units/ebs-release-serve.socket",
@@ -181,7 +182,7 @@ func bootRoot(t *testing.T, distribution string) string {
 			run(t, "cp", "-a", path, system)
 		}
 	}
-	for _, program := range []string{"true", "ebs-release", "ebs-release-agent"} {
+	for _, program := range []string{"true", "rm", "sh", "systemctl", "ebs-release", "ebs-release-agent"} {
 		write(t, filepath.Join(root, "usr/bin", program), "#!/bin/sh\n")
 		if err := os.Chmod(filepath.Join(root, "usr/bin", program), 0o755); err != nil {
 			t.Fatal(err)
@@ -226,7 +227,7 @@ func bootRoot(t *testing.T, distribution string) string {
 // in our units.
 func verify(t *testing.T, root string) string {
 	t.Helper()
-	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-follow.service", "ebs-release-activate.service", "ebs-release-launch.service", "ebs-release-warm.service", "ebs-release-before@.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service", "ebs-release-rollout.timer", "ebs-release-rollout.service"}
+	units := []string{"--root=" + root, "--man=no", "verify", "multi-user.target", "ebs-release-agent.path", "ebs-release.target", "ebs-release-follow.service", "ebs-release-activate.service", "ebs-release-launch.service", "ebs-release-warm.service", "ebs-release-sleep.service", "ebs-release-before@.service", "ebs-release-serve.socket", "ebs-release-serve.service", "ebs-release-gc.timer", "ebs-release-gc.service", "ebs-release-rollout.timer", "ebs-release-rollout.service"}
 	out, err := exec.Command("systemd-analyze", units...).CombinedOutput()
 	if _, failed := errors.AsType[*exec.ExitError](err); err != nil && !failed {
 		t.Fatal(err)

@@ -42,6 +42,14 @@ func (m members) List(ctx context.Context) ([]fleet.Member, error) {
 	return fleet.List(ctx, m.asg, m.ec2, m.objects, m.groups)
 }
 
+// Warmed lists the instances of the groups' warm pools.
+func (m members) Warmed(ctx context.Context) ([]fleet.Member, error) {
+	if m.objects == nil {
+		return fleet.Warmed(ctx, m.asg, m.ec2, nil, m.groups)
+	}
+	return fleet.Warmed(ctx, m.asg, m.ec2, m.objects, m.groups)
+}
+
 // Report writes where a member reports itself: an object in its name, so that the next listing
 // finds one of it near the pointer's generation; else tags.
 func (m members) Report(ctx context.Context, volumeIDs []string, generation int64, release, state string) error {

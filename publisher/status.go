@@ -38,7 +38,7 @@ type statusReport struct {
 	Lock       string            `json:"lock,omitempty"`     // who publishes now
 	Warnings   []string          `json:"warnings,omitempty"` // what stands in the way of a publish, or of a quick boot
 	OnIt       int               `json:"on_it"`
-	Total      int               `json:"total"` // without those that leave their group
+	Total      int               `json:"total"` // without those that leave their group, and those in a warm pool
 	Members    []publish.Member  `json:"members"`
 }
 
@@ -141,20 +141,24 @@ func (s statusSource) look(ctx context.Context) (statusReport, error) {
 			report.Warnings = append(report.Warnings, warning)
 		}
 	}
-	for _, m := range listed {
+	warmed, err := s.members.Warmed(ctx)
+	if err != nil { // they are for people to see
+		report.Warnings = append(report.Warnings, words.OneLine(err))
+	}
+	for _, m := range append(listed, warmed...) {
 		view := publish.View(m, current)
 		report.Members = append(report.Members, view)
 		switch view.Standing {
 		case publish.StandsCurrent:
 			report.OnIt++
 			report.Total++
-		case publish.StandsLeaving:
+		case publish.StandsLeaving, publish.StandsWarmed:
 		default:
 			report.Total++
 		}
 	}
 	slices.SortFunc(report.Members, func(a, b publish.Member) int { // stragglers first
-		if aCurrent, bCurrent := a.Standing == publish.StandsCurrent, b.Standing == publish.StandsCurrent; aCurrent != bCurrent {
+		if aCurrent, bCurrent := isWell(a), isWell(b); aCurrent != bCurrent {
 			if bCurrent {
 				return -1
 			}
@@ -163,6 +167,11 @@ func (s statusSource) look(ctx context.Context) (statusReport, error) {
 		return strings.Compare(a.InstanceID, b.InstanceID)
 	})
 	return report, nil
+}
+
+// isWell: there is nothing to be done about it.
+func isWell(m publish.Member) bool {
+	return m.Standing == publish.StandsCurrent || m.Standing == publish.StandsWarmed
 }
 
 func printStatus(out io.Writer, r statusReport) error {

@@ -2,7 +2,7 @@
 // this order:
 //
 //	identify -> resolve -> adopt -> create -> look for newer -> attach -> protect ->
-//	find device -> check -> mount -> catch up -> verify -> report -> re-read -> ready
+//	find device -> check -> mount -> catch up -> verify -> may serve -> report -> re-read -> ready
 //
 // Here is the order, the time that each stage may take, and what follows from a failure. What the
 // stages do to the world is behind the small interfaces of parts.go; agent/ puts AWS, the kernel
@@ -22,6 +22,10 @@
 // boot fails and leaves that volume and its mount alone (ErrOlder); so it does when the pointer is
 // not signed by a key that the volume trusts (ErrUnsigned). A volume that never served here cannot
 // know: there the snapshots of the store are asked, which nobody takes back.
+//
+// An instance in a warm pool is to serve nothing: there the boot ends at may serve, with a volume
+// that is prepared and mounted nowhere (ErrWarmed). When the group takes the instance into service
+// another boot follows, from the beginning: whatever was read in the pool counts for nothing.
 //
 // A boot may be killed at any point and started again: adopt looks at what is there and goes on
 // from it.
@@ -50,6 +54,7 @@ const (
 	StageMount    = "mount"
 	StageCatchUp  = "catch up"
 	StageVerify   = "verify"
+	StageMayServe = "may serve"
 	StageReport   = "report"
 	StageReread   = "re-read"
 	StageReady    = "ready"
@@ -93,6 +98,7 @@ func (b *boot) stages() []line {
 				{StageVerify, 30 * time.Second, b.verified, b.verify, "publish again"},
 			},
 		},
+		{{{StageMayServe, time.Minute, nil, b.mayServe, "is the instance metadata service switched on, with a hop limit of 1 or more?"}}},
 		{{{StageReport, 30 * time.Second, b.reported, b.report, "allow ec2:CreateTags in the role of this instance"}}},
 		{{{StageReread, time.Minute, nil, b.reread, "fetch the pointer's URL by curl from this instance"}}},
 		{{{StageReady, 30 * time.Second, nil, b.ready, "look at the mount point"}}},
@@ -100,13 +106,17 @@ func (b *boot) stages() []line {
 }
 
 // Run boots: it returns when the wanted release is at the mount point and the gate is open, or with
-// an *Error. ctx carries the deadline of the whole boot. A volume that a failed boot made is
-// removed, unless it is safe to leave to the next one.
+// an *Error, or with ErrWarmed. ctx carries the deadline of the whole boot. A volume that a failed
+// boot made is removed, unless it is safe to leave to the next one.
 func Run(ctx context.Context, parts Parts, progress Progress, log *slog.Logger) (Facts, error) {
 	b := &boot{Parts: parts, progress: progress, log: log, made: map[string]bool{}, removed: map[string]bool{}}
 	work, cancel, tidy := workingTime(ctx)
 	defer cancel()
-	if err := b.run(work); err != nil {
+	err := b.run(work)
+	if errors.Is(err, ErrWarmed) {
+		return b.facts(), b.rest(work)
+	}
+	if err != nil {
 		var failed *Error
 		if errors.As(err, &failed) {
 			failed.Late = errors.Is(work.Err(), context.DeadlineExceeded)

@@ -24,7 +24,7 @@ func TestFirstBootGoesThroughAllStagesInOrder(t *testing.T) {
 	if f != want {
 		t.Errorf("facts = %+v, want %+v", f, want)
 	}
-	stages := "identify resolve adopt create look for newer (skipped) attach protect find device check mount catch up verify report re-read ready"
+	stages := "identify resolve adopt create look for newer (skipped) attach protect find device check mount catch up verify may serve report re-read ready"
 	if got := strings.Join(w.stages, " "); got != stages {
 		t.Errorf("stages = %s", got)
 	}

@@ -20,6 +20,7 @@ type (
 	fakeInstance struct {
 		identify func(context.Context) (boot.Identity, error)
 		hostKey  func() (string, error)
+		warmed   func() (bool, error)
 	}
 	fakePointers struct {
 		fetch func(context.Context) (boot.Pointer, error)
@@ -66,7 +67,13 @@ type (
 
 func (f fakeInstance) Identify(ctx context.Context) (boot.Identity, error) { return f.identify(ctx) }
 func (f fakeInstance) HostKey(context.Context) (string, error)             { return f.hostKey() }
-func (f fakePointers) Fetch(ctx context.Context) (boot.Pointer, error)     { return f.fetch(ctx) }
+func (f fakeInstance) Warmed(context.Context) (bool, error) {
+	if f.warmed == nil {
+		return false, nil
+	}
+	return f.warmed()
+}
+func (f fakePointers) Fetch(ctx context.Context) (boot.Pointer, error) { return f.fetch(ctx) }
 func (f fakeVolumes) Mine(context.Context, boot.Identity) ([]boot.Volume, error) {
 	return f.mine()
 }

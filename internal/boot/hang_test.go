@@ -44,6 +44,13 @@ func (h *hanging) Identify(ctx context.Context) (boot.Identity, error) {
 	return h.instance.Identify(ctx)
 }
 
+func (h *hanging) Warmed(ctx context.Context) (bool, error) {
+	if err := h.here(ctx, "warmed"); err != nil {
+		return false, err
+	}
+	return h.instance.Warmed(ctx)
+}
+
 func (h *hanging) HostKey(ctx context.Context) (string, error) {
 	if err := h.here(ctx, "host key"); err != nil {
 		return "", err

@@ -107,6 +107,8 @@ var (
 	ErrGone = errors.New("a pack that the pointer names is gone")
 	// ErrStore, of CatchUp: it says nothing of the volume.
 	ErrStore = errors.New("the store does not give what the pointer names")
+	// ErrWarmed, of Run: this instance is in a warm pool, and serves nothing.
+	ErrWarmed = errors.New("this instance is in the warm pool of its group")
 	// ErrDisk, of CatchUp, where an error may be one of the network: this one is of the volume.
 	// Another volume may do.
 	ErrDisk = errors.New("the disk fails")
@@ -130,6 +132,8 @@ type Parts struct {
 type Instance interface {
 	Identify(ctx context.Context) (Identity, error)
 	HostKey(ctx context.Context) (string, error)
+	// Warmed says whether it is in a warm pool, or on its way into one.
+	Warmed(ctx context.Context) (bool, error)
 }
 
 // Pointers is where the pointer is fetched from. Fetch tries until it has a valid one, or ctx ends.

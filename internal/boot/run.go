@@ -125,7 +125,7 @@ func (b *boot) stage(ctx context.Context, s stage) error {
 	b.telling.Lock()
 	defer b.telling.Unlock()
 	var back *back
-	if err == nil || errors.As(err, &back) {
+	if err == nil || errors.As(err, &back) || errors.Is(err, ErrWarmed) {
 		b.progress.Ended(s.name, time.Since(started), skip, nil)
 		return err
 	}

@@ -143,6 +143,30 @@ func (b *boot) holds(ctx context.Context, v Volume, tree Tree) error {
 	return nil
 }
 
+func (b *boot) mayServe(ctx context.Context) error {
+	warmed, err := b.Instance.Warmed(ctx)
+	if err == nil && warmed {
+		return ErrWarmed
+	}
+	return err
+}
+
+// rest lets go of the mount. Whoever still uses one that was served before keeps it: nothing is
+// sent to this instance, and the next boot looks at it.
+func (b *boot) rest(ctx context.Context) error {
+	if b.serving {
+		if err := b.Mounts.Unmount(ctx); err != nil {
+			b.log.Warn("the release of the time before stays mounted in the warm pool", "volume", b.volume.ID, "error", err)
+		}
+		return ErrWarmed
+	}
+	if err := b.prepared.Close(ctx); err != nil {
+		return &Error{Stage: StageMayServe, Err: err, hint: "look into the kernel's log (dmesg)"}
+	}
+	b.prepared = nil
+	return ErrWarmed
+}
+
 // toReport is what this member has to tell.
 func (b *boot) toReport() Report {
 	f := b.facts()

@@ -84,9 +84,17 @@ type Reports interface {
 // is an error that names it: a name with a typo must not look like an empty fleet. store is nil
 // where members have nothing but tags to report by.
 func List(ctx context.Context, asg Groups, machines Machines, store Reports, groups []string) ([]Member, error) {
-	members, err := membership(ctx, asg, groups)
-	if err != nil || len(members) == 0 {
+	members, _, err := membership(ctx, asg, groups)
+	if err != nil {
 		return nil, err
+	}
+	return complete(ctx, machines, store, members)
+}
+
+// complete fills in where members are and what they have reported.
+func complete(ctx context.Context, machines Machines, store Reports, members []Member) ([]Member, error) {
+	if len(members) == 0 {
+		return nil, nil
 	}
 	byID := make(map[string]*Member, len(members))
 	ids := make([]string, 0, len(members))
@@ -119,15 +127,14 @@ func List(ctx context.Context, asg Groups, machines Machines, store Reports, gro
 	return members, nil
 }
 
-// membership asks Auto Scaling who belongs to the groups.
-func membership(ctx context.Context, asg Groups, groups []string) ([]Member, error) {
-	var members []Member
+// membership asks Auto Scaling who belongs to the groups, and which of them have a warm pool.
+func membership(ctx context.Context, asg Groups, groups []string) (members []Member, pools []string, err error) {
 	missing := map[string]bool{}
 	for _, name := range groups {
 		missing[name] = true
 	}
 	if len(missing) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	pages := autoscaling.NewDescribeAutoScalingGroupsPaginator(asg, &autoscaling.DescribeAutoScalingGroupsInput{
 		AutoScalingGroupNames: groups, MaxRecords: aws.Int32(groupsPerPage),
@@ -135,29 +142,35 @@ func membership(ctx context.Context, asg Groups, groups []string) ([]Member, err
 	for pages.HasMorePages() {
 		page, err := pages.NextPage(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("ask Auto Scaling for the members of %s: %w", strings.Join(groups, ", "), err)
+			return nil, nil, fmt.Errorf("ask Auto Scaling for the members of %s: %w", strings.Join(groups, ", "), err)
 		}
 		for _, g := range page.AutoScalingGroups {
 			delete(missing, aws.ToString(g.AutoScalingGroupName))
+			if g.WarmPoolConfiguration != nil {
+				pools = append(pools, aws.ToString(g.AutoScalingGroupName))
+			}
 			for _, i := range g.Instances {
-				if i.LifecycleState == astypes.LifecycleStateTerminated {
-					continue
+				if m := memberOf(g.AutoScalingGroupName, i); !m.Warmed() && i.LifecycleState != astypes.LifecycleStateTerminated {
+					members = append(members, m)
 				}
-				members = append(members, Member{
-					InstanceID: aws.ToString(i.InstanceId), Group: aws.ToString(g.AutoScalingGroupName), LifecycleState: string(i.LifecycleState),
-					AvailabilityZone: aws.ToString(i.AvailabilityZone), State: StateUnknown,
-					Unhealthy: aws.ToString(i.HealthStatus) == "Unhealthy",
-				})
 			}
 		}
 	}
 	for _, name := range groups {
 		if missing[name] {
-			return nil, fmt.Errorf("there is no Auto Scaling group %q in this account and Region: "+
+			return nil, nil, fmt.Errorf("there is no Auto Scaling group %q in this account and Region: "+
 				"check --groups ($EBS_RELEASE_GROUPS) and the Region", name)
 		}
 	}
-	return members, nil
+	return members, pools, nil
+}
+
+func memberOf(group *string, i astypes.Instance) Member {
+	return Member{
+		InstanceID: aws.ToString(i.InstanceId), Group: aws.ToString(group), LifecycleState: string(i.LifecycleState),
+		AvailabilityZone: aws.ToString(i.AvailabilityZone), State: StateUnknown,
+		Unhealthy: aws.ToString(i.HealthStatus) == "Unhealthy",
+	}
 }
 
 // addresses asks EC2 where instances are. By filter, not by id: one id that EC2 has forgotten would

@@ -1,5 +1,9 @@
 // Package launch keeps an Auto Scaling group's launch hook: the instance gets traffic when it
-// serves its release, and not before ("Amazon EC2 Auto Scaling lifecycle hooks").
+// serves its release, and not before ("Amazon EC2 Auto Scaling lifecycle hooks"). And it
+// closes the gate of an instance that goes back into the group's warm pool while it runs.
+//
+// The hook waits on the way into a warm pool, too, and again on the way from there into service
+// ("Use lifecycle hooks with a warm pool"): the first time it is told when the volume is prepared.
 //
 // While the boot goes on, or fails for a reason that may go away, the hook is told so (a
 // heartbeat), as often as its time-out wants. A release that no instance can serve is such a
@@ -9,6 +13,7 @@
 package launch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,15 +43,19 @@ type API interface {
 // Boot is where the boot of this instance is.
 type Boot struct {
 	Ready   bool
+	Since   time.Time // it has been ready
+	Warmed  bool      // it is prepared, in a warm pool, and serves nothing
 	Ended   time.Time // when the last boot failed; zero: none has
 	Machine bool      // what failed then is this machine's own
 	Says    string    // for the log
 }
 
-// Hook is one launch.
+// Hook is the launches of one instance.
 type Hook struct {
 	API        API
-	Name       string // of the lifecycle hook
+	Name       string                                          // of the lifecycle hook; "": the group has none that is ours
+	Target     func(context.Context) (state string, err error) // the target lifecycle state; "": in no group
+	Close      func(context.Context) error                     // the gate, and boots anew
 	InstanceID string
 	Boot       func() (Boot, error)
 	Serves     func(ctx context.Context) error // nil: the application can take traffic
@@ -60,11 +69,12 @@ type Timing struct {
 	Beat  time.Duration // between two heartbeats; the shortest time-out of a hook is 30 s (LifecycleHook, HeartbeatTimeout)
 	Call  time.Duration // for one call
 	Known time.Duration // how long a group that does not have the instance is asked again
+	Close time.Duration // from closing a gate to trying that again
 }
 
 // DefaultTiming is for a real instance.
 func DefaultTiming() Timing {
-	return Timing{Poll: time.Second, Beat: 25 * time.Second, Call: 20 * time.Second, Known: 3 * time.Minute}
+	return Timing{Poll: time.Second, Beat: 25 * time.Second, Call: 20 * time.Second, Known: 3 * time.Minute, Close: time.Minute}
 }
 
 // mostFailures of this machine's own, one after the other, are no accident.
@@ -76,25 +86,50 @@ const (
 	giveUp = "ABANDON"
 )
 
-// Run returns when the group knows how this launch ended: by this call, by another one, or long
-// ago. An error means that it does not, and that another try may do better.
+// Run completes each launch of this instance, and watches where it belongs meanwhile. It returns
+// when no group has the instance. An error means that the group does not know how a launch ended,
+// and that another try may do better.
 func (h Hook) Run(ctx context.Context) error {
-	group, state, err := h.where(ctx)
+	w := &watch{Hook: h}
+	for launching := true; ; {
+		w.done = w.target
+		if launching && h.Name != "" {
+			if err := w.launch(ctx); err != nil {
+				return err
+			}
+		}
+		before := w.done
+		if w.untilMoved(ctx) {
+			return nil
+		}
+		// Back into the pool: what waits there is a hook of the termination ("Warm pool example
+		// events and patterns").
+		launching = before == "" || warmed(before) || !warmed(w.target)
+	}
+}
+
+// launch ends when the group knows how this launch ended: by this call, by another one, or long
+// ago.
+func (w *watch) launch(ctx context.Context) error {
+	group, state, err := w.where(ctx)
 	if err != nil {
 		return err
 	}
+	w.done = w.target
 	if !waits(state) {
-		h.Log.Info("no launch to complete", "group", group, "state", state)
+		w.Log.Info("no launch to complete", "group", group, "state", state)
 		return nil
 	}
-	if err := h.untilServes(ctx, group); err != nil {
+	err = w.untilServes(ctx, group)
+	w.done = w.target
+	if err != nil {
 		if abandoned, ok := errors.AsType[machineError](err); ok {
-			h.Log.Error("giving this launch up", "group", group, "error", abandoned)
-			return h.complete(ctx, group, giveUp)
+			w.Log.Error("giving this launch up", "group", group, "error", abandoned)
+			return w.complete(ctx, group, giveUp)
 		}
 		return err
 	}
-	return h.complete(ctx, group, goOn)
+	return w.complete(ctx, group, goOn)
 }
 
 // waits says whether an instance in a lifecycle state waits for its launch, or will. A Warmed: one
@@ -104,24 +139,28 @@ func waits(state string) bool {
 	return state == "Pending" || state == "Pending:Wait"
 }
 
+// late: the listing is from before the group took the instance out of its warm pool.
+func (w *watch) late(state string) bool { return warmed(state) && w.target == "InService" }
+
 // where asks for the group and the lifecycle state. An instance that is not listed may be a new
 // one: listings are late.
-func (h Hook) where(ctx context.Context) (group, state string, err error) {
-	end := time.Now().Add(h.Timing.Known)
+func (w *watch) where(ctx context.Context) (group, state string, err error) {
+	end := time.Now().Add(w.Timing.Known)
 	for {
-		group, state, err = h.ask(ctx)
-		if err == nil && group != "" {
+		w.look(ctx)
+		group, state, err = w.ask(ctx)
+		if err == nil && group != "" && (waits(state) || !w.late(state) || time.Now().After(end)) {
 			return group, state, nil
 		}
-		if err == nil {
-			err = advice.Try(fmt.Errorf("launch hook: no Auto Scaling group has the instance %s", h.InstanceID),
+		if err == nil && group == "" {
+			err = advice.Try(fmt.Errorf("launch hook: no Auto Scaling group has the instance %s", w.InstanceID),
 				"leave launch-hook empty in an image that is started without a group")
 		}
-		if denied(err) || time.Now().After(end) {
+		if denied(err) || err != nil && time.Now().After(end) {
 			return "", "", err
 		}
-		if sleepErr := h.pause(ctx); sleepErr != nil {
-			return "", "", err
+		if sleepErr := w.pause(ctx); sleepErr != nil {
+			return "", "", cmp.Or(err, sleepErr)
 		}
 	}
 }
@@ -148,17 +187,20 @@ func (e machineError) Error() string {
 	return fmt.Sprintf("%d boots in a row failed for what is this machine's own; the last: %s", mostFailures, e.says)
 }
 
-// untilServes waits for the release and the application, and tells the group so.
-func (h Hook) untilServes(ctx context.Context, group string) error {
+// untilServes waits for the release and the application, and in a warm pool for what is prepared
+// there. Meanwhile the group is told that it goes on.
+func (w *watch) untilServes(ctx context.Context, group string) error {
+	h := w.Hook
 	beat := time.Now().Add(h.Timing.Beat)
 	var last time.Time
 	failures, said := 0, ""
 	for {
-		b, err := h.Boot()
-		if err != nil {
-			b.Says = err.Error()
-		}
-		if b.Ready {
+		b := w.look(ctx)
+		switch {
+		case warmed(w.target) && b.Warmed:
+			return nil
+		case warmed(w.target):
+		case b.Ready:
 			serving := h.serves(ctx, min(h.Timing.Beat, time.Until(beat)))
 			if serving == nil {
 				return nil
@@ -212,9 +254,10 @@ func (h Hook) heartbeat(ctx context.Context, group string) {
 // complete tells the group, until it says where the instance is. Before the instance waits for the
 // hook, and after that, the answer is the same: "No active Lifecycle Action"
 // (amazon-ec2-auto-scaling-group-examples #3, #5); what it means, the state says.
-func (h Hook) complete(ctx context.Context, group, result string) error {
+func (w *watch) complete(ctx context.Context, group, result string) error {
+	h := w.Hook
 	end := time.Now().Add(h.Timing.Known)
-	for {
+	for w.look(ctx); warmed(w.target) == warmed(w.done); w.look(ctx) {
 		err := h.tell(ctx, group, result)
 		if err == nil {
 			h.Log.Info("the launch is completed", "group", group, "result", result)
@@ -228,7 +271,7 @@ func (h Hook) complete(ctx context.Context, group, result string) error {
 			switch {
 			case askErr != nil:
 				err = askErr
-			case !waits(state): // "" as well: it has left the group
+			case !waits(state) && (!w.late(state) || time.Now().After(end)): // "" as well: it has left the group
 				h.Log.Info("the launch is over", "group", group, "state", state)
 				return nil
 			case strings.HasSuffix(state, ":Wait") && time.Now().After(end):
@@ -241,6 +284,7 @@ func (h Hook) complete(ctx context.Context, group, result string) error {
 			return err
 		}
 	}
+	return nil // it is on another way by now, whose launch comes next
 }
 
 func (h Hook) tell(ctx context.Context, group, result string) error {

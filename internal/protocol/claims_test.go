@@ -27,7 +27,7 @@ func (w *world) wrong() string {
 			continue
 		}
 		switch {
-		case serves < w.said:
+		case serves < w.said && !b.pooled:
 			say("%s serves generation %d, and a publisher said that all members are on %d", b.id, serves, w.said)
 		case serves < b.top:
 			say("%s serves generation %d, after %d", b.id, serves, b.top)
@@ -121,7 +121,7 @@ func (w *world) returned(name string, o publish.Outcome, err error) {
 	case exit.Done:
 		w.said = max(w.said, o.Generation)
 		for _, b := range w.boxes {
-			if m := w.show(b); b.serves() > 0 && m.Generation < o.Generation && !w.unlocked {
+			if m := w.show(b); b.serves() > 0 && !b.pooled && m.Generation < o.Generation && !w.unlocked {
 				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and the tags of %s say %d", o.Generation, b.id, m.Generation))
 			}
 			want := o.Generation
@@ -129,7 +129,7 @@ func (w *world) returned(name string, o publish.Outcome, err error) {
 				want = w.target(b).generation
 			}
 			switch s := b.serves(); {
-			case s == 0 || w.pointer.Generation != o.Generation: // somebody else has moved it on
+			case s == 0 || b.pooled || w.pointer.Generation != o.Generation: // somebody else has moved it on
 			case s != want:
 				w.bad = append(w.bad, fmt.Sprintf("all members are said to be on generation %d, and %s serves %d", want, b.id, s))
 			case b.mounted.done != s:
@@ -139,7 +139,7 @@ func (w *world) returned(name string, o publish.Outcome, err error) {
 	case exit.NotConverged:
 		for _, b := range w.boxes {
 			named := slices.ContainsFunc(o.Members, func(m publish.Member) bool { return m.InstanceID == b.id && m.Standing != "current" })
-			if s := b.serves(); s > 0 && s < o.Generation && !w.late && !named {
+			if s := b.serves(); s > 0 && s < o.Generation && !w.late && !b.pooled && !named {
 				w.bad = append(w.bad, fmt.Sprintf("%s serves generation %d, and the publisher of %d does not name it: %v", b.id, s, o.Generation, err))
 			}
 		}

@@ -31,7 +31,7 @@ func (w *world) upThen(b *box, after func()) {
 	b.ups++
 	b.running = w.s.spawn(fmt.Sprintf("up %d on %s", b.ups, b.id), false, func(a *actor) {
 		begin := func() string {
-			b.locked, b.ready, b.member = true, false, true
+			b.locked, b.ready, b.member = true, false, !b.pooled
 			if after != nil {
 				after()
 			}
@@ -43,8 +43,14 @@ func (w *world) upThen(b *box, after func()) {
 			}
 			begin = nil
 		}
-		s := &seat{world: w, b: b, a: a, begin: begin}
-		_, err := boot.Run(a.ctx, boot.Parts{Instance: s, Pointers: &pointers{seat: s}, Volumes: &volumes{s}, Disks: disks{s}, Mounts: mounts{s}, Gate: s, Older: w.mutant == takeOlder}, s, slog.New(slog.DiscardHandler))
+		err := boot.ErrWarmed
+		for ; errors.Is(err, boot.ErrWarmed); begin = nil {
+			s := &seat{world: w, b: b, a: a, begin: begin}
+			_, err = boot.Run(a.ctx, boot.Parts{Instance: s, Pointers: &pointers{seat: s}, Volumes: &volumes{s}, Disks: disks{s}, Mounts: mounts{s}, Gate: s, Older: w.mutant == takeOlder}, s, slog.New(slog.DiscardHandler))
+			if errors.Is(err, boot.ErrWarmed) && s.rest() != nil {
+				return
+			}
+		}
 		if err == nil && w.grain >= medium {
 			return
 		}
@@ -88,6 +94,9 @@ func (s *seat) Started(string, boot.Facts)               {}
 func (s *seat) Ended(string, time.Duration, bool, error) {}
 
 func (s *seat) Open(_ context.Context, f boot.Facts) error {
+	if s.mutant == restsLast && s.rest() != nil {
+		return errDead
+	}
 	return s.a.step("open the gate", func() string { s.b.open, s.b.ready, s.b.locked = true, true, s.grain < medium; return "" })
 }
 

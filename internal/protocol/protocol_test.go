@@ -64,7 +64,7 @@ func (w *world) event(name string, do func()) {
 	w.s.spawn(name, false, func(a *actor) { _ = a.step("now", func() string { do(); return "" }) })
 }
 
-var scenarios = slices.Concat(dialed, following, together, rolling)
+var scenarios = slices.Concat(dialed, following, together, rolling, pooled)
 
 // dialed: a publisher dials the members.
 var dialed = []scenario{
@@ -303,6 +303,7 @@ func TestMutants(t *testing.T) {
 		blindCommit, notCaughtUp, followAsksOnce, followReportsFirst, followIgnoresMark, followsBack, followersNotAwaited,
 		noVolumeLock, noVolumeLockNorLook,
 		bootsOnStable, bootsOnAnothersSide, followsStable, rereadByGeneration, raiseIsLost, abortAtTheSame, abortBelow, higherIsOnTarget,
+		servesWarmed, restsLast, nobodyWatches,
 	}
 	t.Run("all", func(t *testing.T) {
 		for _, m := range mutants {
@@ -333,6 +334,8 @@ func against(mutant string) []scenario {
 		return together
 	case bootsOnStable, bootsOnAnothersSide, followsStable, rereadByGeneration, raiseIsLost, abortAtTheSame, abortBelow, higherIsOnTarget:
 		return rolling
+	case servesWarmed, restsLast, nobodyWatches:
+		return pooled
 	}
 	return slices.DeleteFunc(slices.Clone(dialed), func(x scenario) bool { return x.size == huge })
 }

@@ -115,6 +115,8 @@ type box struct {
 	held     bool          // it has the volume open
 	memory   status.Follow // what it has told last
 	told     time.Time     // when it first reported; zero: never
+	pools    bool          // its group has a warm pool
+	pooled   bool          // it is in there: not in service, and not listed
 }
 
 // view is how an exact listing shows a machine, since when. Without an instance id: not at all.
@@ -282,6 +284,9 @@ func (w *world) shared() string {
 		}
 		for _, v := range b.disks {
 			fmt.Fprint(&s, *v)
+		}
+		if b.pools {
+			fmt.Fprint(&s, b.pooled)
 		}
 		if b.follower != nil {
 			fmt.Fprint(&s, b.follows, b.held, b.memory)

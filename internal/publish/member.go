@@ -25,6 +25,7 @@ const (
 	StandsBooting    Standing = "booting"     // its agent has not reported: it is waited for
 	StandsFailed     Standing = "failed"      // behind, and the last try on it failed
 	StandsLeaving    Standing = "leaving"     // not current, and on its way out of the group: worked on, not waited for
+	StandsWarmed     Standing = "warmed"      // in the warm pool of its group: it serves nothing, and is no member
 	StandsGone       Standing = "gone"        // not in the last listing
 )
 
@@ -101,6 +102,8 @@ func (m *member) standing() Standing {
 	switch {
 	case m.gone:
 		return StandsGone
+	case m.Warmed():
+		return StandsWarmed
 	case m.VolumeID != "" && m.active == m.VolumeID, !m.elsewhere() && onIt && m.State == volume.StateReady && !m.hookFailedHere():
 		return StandsCurrent
 	case isLeaving(m.LifecycleState):

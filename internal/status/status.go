@@ -30,6 +30,7 @@ const (
 	Booting    = "booting"
 	Ready      = "ready"
 	Failed     = "failed"
+	Warmed     = "warmed" // in a warm pool: the volume is prepared, and nothing is served
 )
 
 // Status is status.json: where the boot of this instance is.

@@ -256,6 +256,8 @@ func (c *Checks) lastBoot(context.Context) doctor.Finding {
 			return doctor.Warned(advice.Try(warning, "journalctl -u %s", agentUnit))
 		}
 		return doctor.Fine("ready in %s: generation %d", s.Finished.Sub(s.Started).Round(time.Millisecond), s.Generation)
+	case status.Warmed:
+		return doctor.Fine("in the warm pool: generation %d is prepared, and nothing is served", s.Generation)
 	case status.Booting:
 		return doctor.Warning("ebs-release-agent wait", "it goes on, stage %s", s.Stage)
 	}

@@ -46,7 +46,8 @@ var templateNames = regexp.MustCompile(`^[A-Za-z0-9()./_-]{3,128}$`)
 // templateData are the parameters of RequestLaunchTemplateData that the lab has: what a launch
 // needs, and what a version must not lose.
 var templateData = regexp.MustCompile(`^(ImageId|InstanceType|KeyName|UserData|EbsOptimized|IamInstanceProfile\.(Name|Arn)` +
-	`|SecurityGroupId\.\d+|MetadataOptions\.(HttpTokens|HttpEndpoint|HttpPutResponseHopLimit|InstanceMetadataTags)|HibernationOptions\.Configured` +
+	`|SecurityGroupId\.\d+|MetadataOptions\.(HttpTokens|HttpEndpoint|HttpPutResponseHopLimit|InstanceMetadataTags)` +
+	`|HibernationOptions\.Configured` +
 	`|TagSpecification\.\d+\.(ResourceType|Tag\.\d+\.(Key|Value))` +
 	`|BlockDeviceMapping\.\d+\.(DeviceName|NoDevice|VirtualName` +
 	`|Ebs\.(DeleteOnTermination|Encrypted|Iops|KmsKeyId|SnapshotId|Throughput|VolumeInitializationRate|VolumeSize|VolumeType)))$`)

@@ -258,7 +258,7 @@ func TestDryRunTellsThePlanAndChangesNothing(t *testing.T) {
 		}
 	}
 	says(plan(fresh), "identify", fresh.ID, "resolve", "generation 1", "adopt", "no release volume", "create", "allowed", "attach", "/dev/xvdaa", "protect", "find device",
-		"check", "mount", "catch up", "verify", "report", "re-read", "ready")
+		"check", "mount", "catch up", "verify", "may serve", "report", "re-read", "ready")
 	says(plan(h), "adopt", "mounted at /release", "create", "nothing to do", "attach", "nothing to do", "ready", "generation 1")
 	r.ok("publish", "/srv/source", "--groups", r.emptyGroup())
 	says(plan(h), "unmounts /release", "create", "nothing to do", "mounts it where nobody sees it", "catches up by packs", "generation 2")

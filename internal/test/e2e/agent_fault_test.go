@@ -80,7 +80,7 @@ func TestAgentFaultMatrix(t *testing.T) {
 }
 
 // failure is the line that a failed boot ends with.
-var failure = regexp.MustCompile(`^ebs-release-agent: (identify|resolve|adopt|create|look for newer|attach|protect|find device|check|mount|catch up|verify|report|re-read|ready): .+Try: .+$`)
+var failure = regexp.MustCompile(`^ebs-release-agent: (identify|resolve|adopt|create|look for newer|attach|protect|find device|check|mount|catch up|verify|may serve|report|re-read|ready): .+Try: .+$`)
 
 func (r *rig) strike(ctx context.Context, f faultPoint, served func(h *host.Host, readies int) error) error {
 	h, err := r.launch(ctx, r.idle())

@@ -38,7 +38,7 @@ func TestLaunchHook(t *testing.T) {
 chmod 755 /etc/ebs-release/ready.d/10-http`)
 	ended := make(chan string, 1)
 	go func() {
-		out, err := h.Run(within(t, 60*time.Second), "ebs-release-agent", "launch")
+		out, err := h.Run(within(t, 60*time.Second), "timeout", "--preserve-status", "20", "ebs-release-agent", "launch") // it goes on as a watch
 		if err != nil {
 			out.Stderr += err.Error()
 		}
@@ -57,7 +57,7 @@ chmod 755 /etc/ebs-release/ready.d/10-http`)
 	if said := <-ended; !strings.Contains(said, "no socket yet") || !strings.Contains(said, "the launch is completed") {
 		t.Errorf("it says %s", said)
 	}
-	if out, err := h.Run(within(t, 30*time.Second), "ebs-release-agent", "launch"); err != nil || out.Code != 0 || !strings.Contains(out.Stderr, "no launch to complete") {
+	if out, err := h.Run(within(t, 30*time.Second), "timeout", "--preserve-status", "5", "ebs-release-agent", "launch"); err != nil || out.Code != 0 || !strings.Contains(out.Stderr, "no launch to complete") {
 		t.Errorf("after a reboot: %v, exit %d: %s", err, out.Code, out.Stderr)
 	}
 }

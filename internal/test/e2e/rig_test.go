@@ -82,10 +82,16 @@ func shippedPolicies(t *testing.T, without ...string) *policy.Roles {
 func published(t *testing.T, change func(*lab.Options)) *rig {
 	t.Helper()
 	r := newRig(t, change)
+	r.first()
+	return r
+}
+
+// first publishes generation 1.
+func (r *rig) first() {
+	r.Helper()
 	r.ok("init", "--size", "1")
 	r.sh("mkdir -p /srv/source/bin && cd /srv/source && echo one > version && printf '#!/bin/sh\n' > bin/run && chmod 755 bin/run && ln -s bin/run start && seq 1 20000 > data")
 	r.ok("publish", "/srv/source")
-	return r
 }
 
 func must(t testing.TB, err error) {
