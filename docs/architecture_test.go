@@ -71,7 +71,7 @@ func below(path, dir string) bool { return path == dir || strings.HasPrefix(path
 func TestDependenciesGoOneWay(t *testing.T) {
 	trunk := []string{"agent", "publisher", "internal/boot", "internal/boot/checks", "internal/boot/tree", "internal/publish", "internal/publish/checks", "internal/server"}
 	may := map[string][]string{
-		"internal/health": {"internal/fleet", "internal/volume"},
+		"internal/health": {"internal/fleet", "internal/volume"}, "internal/template": {"internal/volume"},
 		"internal/launch": {"internal/volume"}, "internal/fleet": {"internal/volume", "internal/report"}, "internal/report": {"internal/volume", "internal/store"}, "internal/snapshot": {"internal/volume", "internal/freeze"}, "internal/push": {"internal/release", "internal/push/wire", "internal/gc", "internal/pointer"}, "internal/release": {"internal/gc"},
 		"internal/catchup":   {"internal/release", "internal/pack", "internal/pointer", "internal/store", "internal/gc"},
 		"internal/push/wire": {"internal/release", "internal/pointer"}, "internal/receive": {"internal/release", "internal/push/wire", "internal/hook", "internal/gc", "internal/activation", "internal/catchup", "internal/pointer", "internal/store"},

@@ -15,7 +15,7 @@ import (
 
 // programs are the two programs with their package and the policies of the role that they run
 // under.
-var programs = map[string][]string{"agent": {"iam/agent.json", "iam/launch-hook.json"}, "publisher": {"iam/publisher.json"}}
+var programs = map[string][]string{"agent": {"iam/agent.json", "iam/launch-hook.json"}, "publisher": {"iam/publisher.json", "iam/launch-template.json"}}
 
 const (
 	region    = "arn:aws:ec2:us-east-1:123456789012:"
@@ -26,6 +26,7 @@ const (
 	newVolume = region + "volume/*"
 	aSnapshot = snapshots + "snap-0123456789abcdef0"
 	newSnap   = snapshots + "*"
+	aTemplate = region + "launch-template/lt-0123456789abcdef0"
 	theGroup  = "*"
 	account   = "123456789012"
 	inS3      = "arn:aws:s3:::releases/prod/"
@@ -254,6 +255,23 @@ func TestLaunchHookIsTheOwnGroups(t *testing.T) {
 	})
 }
 
+// TestOneLaunchTemplateFollows: the right to change it is root on what its groups launch, so it is
+// for that one, and apart from the others.
+func TestOneLaunchTemplateFollows(t *testing.T) {
+	const template = region + "launch-template/TEMPLATE"
+	holds(t, "iam/launch-template.json", []ask{
+		{"make a version", "ec2:CreateLaunchTemplateVersion", template, from(me), "FollowTheRelease"},
+		{"make it the default", "ec2:ModifyLaunchTemplate", template, from(me), "FollowTheRelease"},
+		{"delete an old one", "ec2:DeleteLaunchTemplateVersions", template, from(me), "FollowTheRelease"},
+		{"make a version of another", "ec2:CreateLaunchTemplateVersion", aTemplate, from(me), ""},
+		{"make it the default there", "ec2:ModifyLaunchTemplate", aTemplate, from(me), ""},
+		{"delete one there", "ec2:DeleteLaunchTemplateVersions", aTemplate, from(me), ""},
+		{"delete the template", "ec2:DeleteLaunchTemplate", template, from(me), ""},
+		{"launch from it", "ec2:RunInstances", template, from(me), ""},
+		{"give a group another", "autoscaling:UpdateAutoScalingGroup", "*", from(me), ""},
+	})
+}
+
 func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 	member, server := existing(volume.TagRole, volume.RoleMember, volume.TagInstance, another), existing(volume.TagRole, volume.RoleServer)
 	asks := []ask{
@@ -276,6 +294,7 @@ func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 		{"see who is healthy", "elasticloadbalancing:DescribeTargetHealth", "*", from(me), "SeeMembers"},
 		{"list instances", "ec2:DescribeInstances", "*", from(me), "SeeMembers"},
 		{"list volumes", "ec2:DescribeVolumes", "*", from(me), "SeeMembers"},
+		{"gc: see what launch templates name", "ec2:DescribeLaunchTemplateVersions", "*", from(me), "SeeMembers"},
 		{"wait for the snapshot", "ec2:DescribeSnapshots", "*", from(me), "SeeMembers"},
 		{"snapshot the release volume", "ec2:CreateSnapshot", aVolume, from(me, server), "SnapshotOfServerVolume"},
 		{"as a release", "ec2:CreateSnapshot", newSnap, from(me, giving(volume.TagRole, volume.RoleRelease, volume.TagGeneration, "7")), "MakeReleaseSnapshot"},
@@ -293,6 +312,8 @@ func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 		{"P0: try to tag", "ec2:CreateTags", aVolume, from(me, server, giving(volume.TagRole, volume.RoleServer)), "MarkServerVolume"},
 		{"report for a member", "ec2:CreateTags", aVolume, from(me, member, giving(volume.TagGeneration, "7", volume.TagRelease, "r")), "ReportOnMemberVolume"},
 
+		{"make a version of a launch template", "ec2:CreateLaunchTemplateVersion", aTemplate, from(me), ""},
+		{"make it the default", "ec2:ModifyLaunchTemplate", aTemplate, from(me), ""},
 		{"snapshot a member's volume", "ec2:CreateSnapshot", aVolume, from(me, member), ""},
 		{"snapshot any volume", "ec2:CreateSnapshot", aVolume, from(me), ""},
 		{"make a snapshot that is no release", "ec2:CreateSnapshot", newSnap, from(me, giving("Name", "copy")), ""},

@@ -45,6 +45,8 @@ func (p *parts) doctorChecks() []doctor.Check {
 		check("release on the volume", []string{checkVolume}, p.lookAtCurrent),
 		check("snapshot of the pointer", []string{checkAccount, "pointer"}, p.lookAtSnapshot),
 		check("right to delete snapshots", []string{checkAccount, "pointer"}, p.tryDeleteSnapshot),
+		check("launch templates", []string{checkAccount, "pointer"}, p.lookAtTemplates),
+		check("what groups launch from", []string{checkAccount, "pointer"}, p.lookAtLaunches),
 		check(checkMembers, []string{checkAccount}, m.list),
 		check("rights on members' volumes", []string{checkAccount, checkMembers}, m.rights),
 		check("health of the members", []string{checkAccount, checkMembers}, m.health),

@@ -24,11 +24,13 @@ import (
 
 // gcReport is what `gc --output json` prints.
 type gcReport struct {
-	Schema int      `json:"schema"`
-	DryRun bool     `json:"dry_run"`
-	Items  []gcItem `json:"items"` // that nobody needs
-	Kept   []gcItem `json:"kept"`
-	Named  string   `json:"named,omitempty"` // the snapshot that the pointer names since then
+	Schema    int      `json:"schema"`
+	DryRun    bool     `json:"dry_run"`
+	Items     []gcItem `json:"items"` // that nobody needs
+	Kept      []gcItem `json:"kept"`
+	Named     string   `json:"named,omitempty"`            // the snapshot that the pointer names since then
+	Templates []string `json:"launch_templates,omitempty"` // what was done about them
+	Warnings  []string `json:"warnings,omitempty"`
 }
 
 func (r *gcReport) fill(plan []gcItem) {
@@ -121,6 +123,7 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 		if found {
 			report.Named = named.ID
 		}
+		report.follow(ctx, parts)
 	}
 	report.fill(s.plan())
 	if !dryRun && len(report.Items) > 0 {
@@ -142,6 +145,19 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 		err = p.printGC(report)
 	}
 	return errors.Join(err, report.err(ctx))
+}
+
+// follow makes the launch templates name what the pointer names.
+func (r *gcReport) follow(ctx context.Context, p *parts) {
+	if err := p.FollowTemplates(ctx, func(wrong bool, text string) {
+		if wrong {
+			r.Warnings = append(r.Warnings, text)
+		} else {
+			r.Templates = append(r.Templates, text)
+		}
+	}); err != nil {
+		r.Warnings = append(r.Warnings, words.OneLine(err))
+	}
 }
 
 // lock keeps publishes out: of the store, and of the release volume, as a store in S3 is never
@@ -254,6 +270,12 @@ func (p *program) printGC(r gcReport) error {
 	removed := 0
 	if r.Named != "" {
 		fmt.Fprintf(p.stdout, "instances that launch start from %s now\n", r.Named)
+	}
+	for _, text := range r.Templates {
+		fmt.Fprintln(p.stdout, text)
+	}
+	for _, text := range r.Warnings {
+		fmt.Fprintf(p.stdout, "warning: %s\n", text)
 	}
 	for _, item := range r.Items {
 		word := "removed"

@@ -38,6 +38,7 @@ type inventory struct {
 	members   []fleet.Member
 	volume    gc.Volume // the release volume
 	snapshots []snapshot.Old
+	templates map[string]string // snapshots that launch templates name, and which version
 	packs     []store.Item
 	orphans   []fleet.Orphan
 	records   []gc.Record
@@ -78,6 +79,9 @@ func (p *parts) look(ctx context.Context, s *inventory) (err error) {
 		return err
 	}
 	s.ownSnapshots()
+	if s.templates, err = p.templates.keeper.Named(ctx); err != nil {
+		return err
+	}
 	if s.packs, err = p.store.Objects().List(ctx, pointer.PackPrefix, "", mostPacks); err != nil {
 		return err
 	}
@@ -99,6 +103,7 @@ func (s *inventory) plan() (items []gcItem) {
 	facts := gc.Inventory{
 		Now: s.now, Grace: s.grace, Keep: keep, Release: s.pointer.Release, Committed: committed,
 		Named: slices.Collect(maps.Values(s.pointer.Snapshots)), Volume: s.volume, Records: s.records,
+		Templates: s.templates,
 	}
 	for _, m := range s.members {
 		facts.Members = append(facts.Members, gc.Member{

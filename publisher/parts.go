@@ -44,15 +44,16 @@ type job struct {
 // parts are the real ones, put together.
 type parts struct {
 	*publish.Publisher
-	values  config.Values
-	checks  preflight
-	store   *pointer.Store
-	volume  *releaseVolume
-	signs   signing
-	maker   *snapshot.Maker
-	ec2     *ec2.Client
-	members members
-	dialer  dialer
+	values    config.Values
+	checks    preflight
+	store     *pointer.Store
+	volume    *releaseVolume
+	signs     signing
+	maker     *snapshot.Maker
+	ec2       *ec2.Client
+	members   members
+	templates templates
+	dialer    dialer
 }
 
 // newParts puts the real parts together.
@@ -90,7 +91,7 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	volumes := volume.New(api, volume.DefaultTiming(), slog.New(slog.DiscardHandler))
 	p := &parts{
 		values: values, store: store, volume: opened, signs: signs, maker: maker, ec2: api,
-		members: newMembers(cfg, values.List("groups"), store),
+		members: newMembers(cfg, values.List("groups"), store), templates: templatesOf(cfg, values),
 		checks: preflight{
 			values: values, verb: j.verb, source: j.source, store: store, volume: opened, signs: signs, ec2: api, volumes: volumes, maker: maker,
 		},
@@ -121,6 +122,9 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 		},
 		Health: healthOf(cfg, values.List("groups")),
 		Asks:   asks{values.Duration("hook-timeout"), rolloutFolder},
+	}
+	if len(p.templates.keeper.Templates) > 0 {
+		p.Templates = p.templates
 	}
 	if !follows(values) {
 		p.Dialer = p.dialer

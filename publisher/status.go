@@ -80,10 +80,11 @@ func (p *program) statusCommand() *cobra.Command {
 
 // statusSource is where status looks.
 type statusSource struct {
-	store   *pointer.Store
-	members members
-	keys    keyPlaces
-	mostLag time.Duration
+	store     *pointer.Store
+	members   members
+	keys      keyPlaces
+	mostLag   time.Duration
+	templates templates
 }
 
 func (p *program) statusSource(ctx context.Context) (statusSource, error) {
@@ -100,7 +101,9 @@ func (p *program) statusSource(ctx context.Context) (statusSource, error) {
 	if err != nil {
 		return statusSource{}, err
 	}
-	return statusSource{store, newMembers(cfg, values.List("groups"), store), placesOf(values), values.Duration("snapshot-lag")}, nil
+	return statusSource{
+		store, newMembers(cfg, values.List("groups"), store), placesOf(values), values.Duration("snapshot-lag"), templatesOf(cfg, values),
+	}, nil
 }
 
 func (s statusSource) look(ctx context.Context) (statusReport, error) {
@@ -141,6 +144,11 @@ func (s statusSource) look(ctx context.Context) (statusReport, error) {
 			report.Warnings = append(report.Warnings, warning)
 		}
 	}
+	behind, err := s.templates.behind(ctx, current)
+	if err != nil { // the members are there all the same
+		behind = append(behind, words.OneLine(err))
+	}
+	report.Warnings = append(report.Warnings, behind...)
 	warmed, err := s.members.Warmed(ctx)
 	if err != nil { // they are for people to see
 		report.Warnings = append(report.Warnings, words.OneLine(err))

@@ -183,6 +183,7 @@ type Snapshots struct {
 	Committed []Generation
 	Named     []string          // by the pointer
 	Booting   map[string]string // releases that members boot from, and who
+	Templates map[string]string // snapshots that versions of launch templates name, and which: without it they launch nothing
 	Keep      int               // releases that a rollback can boot from
 	Young     func(started time.Time) bool
 }
@@ -223,6 +224,8 @@ func (s Snapshots) Decide() []Item {
 		switch newer := has[old.Release]; {
 		case slices.Contains(s.Named, old.ID):
 			item.Why = who + ": the pointer names it"
+		case s.Templates[old.ID] != "":
+			item.Why = who + ": " + s.Templates[old.ID]
 		case old.Failed:
 			item.Keep, item.Why = false, who+": it failed, and nobody can boot from it"
 		case old.Unfit:

@@ -165,6 +165,9 @@ func TestSnapshotsAreKeptForWhatARollbackBootsFrom(t *testing.T) {
 			All: append(all[:2:2], Snapshot{ID: "snap-3", Generation: 3, Release: id(3), Started: at(3), Usable: true, Unfit: true},
 				Snapshot{ID: "snap-4", Generation: 4, Release: id(4), Started: at(4), Usable: true, Unfit: true}),
 			Committed: committed(1, 2, 3, 4), Named: []string{"snap-3"}, Keep: 3, Young: func(t time.Time) bool { return t.Equal(at(4)) }}, "snap-3 snap-2"},
+		"what a launch template names, also where nobody could go on from it": {Snapshots{
+			All:       append(all[:3:3], Snapshot{ID: "snap-4", Generation: 4, Release: id(4), Started: at(4), Usable: true, Unfit: true}),
+			Committed: committed(1, 2, 3, 4), Keep: 1, Young: nobody, Templates: map[string]string{"snap-1": "a version names it", "snap-4": "another"}}, "snap-4 snap-1"},
 		"a history that was lost": {Snapshots{All: all, Committed: back[4:], Named: []string{"snap-1"}, Keep: 3, Young: nobody}, "snap-1 snap-5 snap-4"},
 	} {
 		t.Run(name, func(t *testing.T) {

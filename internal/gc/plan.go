@@ -23,8 +23,9 @@ type Inventory struct {
 	Grace time.Duration // what is younger stays
 	Keep  int
 
-	Release   string   // that the pointer names
-	Named     []string // snapshots that it names
+	Release   string            // that the pointer names
+	Named     []string          // snapshots that it names
+	Templates map[string]string // see Snapshots
 	Committed []Generation
 	Members   []Member
 
@@ -165,7 +166,10 @@ func (v Inventory) trees() (plan []Planned) {
 }
 
 func (v Inventory) snapshots() (plan []Planned) {
-	facts := Snapshots{All: v.Snapshots, Committed: v.Committed, Named: v.Named, Booting: map[string]string{}, Keep: v.Keep, Young: v.young}
+	facts := Snapshots{
+		All: v.Snapshots, Committed: v.Committed, Named: v.Named, Booting: map[string]string{}, Templates: v.Templates,
+		Keep: v.Keep, Young: v.young,
+	}
 	started := map[string]time.Time{}
 	for _, s := range v.Snapshots {
 		started[s.ID] = s.Started

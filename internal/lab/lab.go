@@ -54,6 +54,7 @@ type Options struct {
 	AttachLimits map[string]int // how many volumes an instance type takes, where it is not 27
 
 	Groups            []string          // names of the groups that the publisher feeds; default "web"
+	ServerRole        string            // of the release server; default "ebs-release-publisher"
 	AgentSettings     map[string]string // more lines for agent.toml: deadline -> 30s
 	PublisherSettings map[string]string // more lines for publisher.toml
 	MemberFiles       map[string]string // more programs of members: /etc/ebs-release/drain.d/10-drain -> its text
@@ -201,7 +202,8 @@ func (l *Lab) build(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	spec := cloud.RunSpec{ImageID: ServerImage, Role: "ebs-release-publisher", Tags: map[string]string{"Name": "release-server"}}
+	role := cmp.Or(l.opts.ServerRole, "ebs-release-publisher")
+	spec := cloud.RunSpec{ImageID: ServerImage, Role: role, Tags: map[string]string{"Name": "release-server"}}
 	if l.server, err = l.Account.RunInstance(ctx, spec); err != nil {
 		return err
 	}

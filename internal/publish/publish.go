@@ -39,11 +39,12 @@ type Publisher struct {
 	Keys      []string // who signs the pointer, as the release volume has it
 	Snapshots Snapshots
 	Fleet     Fleet
-	Dialer    Dialer // nil: nobody is dialed, the members follow the pointer by themselves
-	Hooks     Hooks  // nil: none
-	Health    Health // of a rollout's members; nil: who is current is healthy
-	Asks      Asks   // of a rollout; nil: nobody is asked, or told
-	Claim     Claim  // nil: nobody else works on the volume, and its store has no id
+	Dialer    Dialer    // nil: nobody is dialed, the members follow the pointer by themselves
+	Hooks     Hooks     // nil: none
+	Health    Health    // of a rollout's members; nil: who is current is healthy
+	Asks      Asks      // of a rollout; nil: nobody is asked, or told
+	Templates Templates // nil: there are none
+	Claim     Claim     // nil: nobody else works on the volume, and its store has no id
 	Settings  Settings
 	// Insist is closed by the second signal: the operator wants an end at once. The first signal
 	// ends ctx, and with it a publish that has not committed. After the commit the publish goes on
@@ -172,6 +173,13 @@ type Hooks interface {
 	Verify(ctx context.Context, next pointer.Pointer) error
 	// After comes once the generation is committed, whatever came of it. An error is reported.
 	After(ctx context.Context, o Outcome) error
+}
+
+// Templates are launch templates by which EC2 brings a volume of a snapshot to what launches.
+type Templates interface {
+	// Follow makes them name the snapshot that the pointer names, by what now says before and after
+	// each change. say is told what was done, and what is wrong and stops nothing.
+	Follow(ctx context.Context, now func(context.Context) (pointer.Pointer, error), say func(wrong bool, text string)) error
 }
 
 // phase is one of P0 to P7.
@@ -318,6 +326,7 @@ func (r *run) do(outer context.Context, phases []phase) (Outcome, error) {
 		err = exit.With(exit.Code(err), fmt.Errorf("%w; and then: %w", r.ended, err))
 	}
 	r.snapshotAnyway(outer, err)
+	r.followTemplates(outer)
 	interrupted := outer.Err()
 	if r.moved() {
 		interrupted = r.insisted()

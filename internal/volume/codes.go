@@ -57,6 +57,13 @@ const (
 	codeSnapshotsPending = "PendingSnapshotLimitExceeded"
 )
 
+// There is no such launch template, or no such version. It was made a moment ago, perhaps.
+const (
+	codeNoTemplate        = "InvalidLaunchTemplateId.NotFound"
+	codeNoTemplateName    = "InvalidLaunchTemplateName.NotFoundException"
+	codeNoTemplateVersion = "InvalidLaunchTemplateId.VersionNotFound"
+)
+
 // Auto Scaling's code for what is wrong with a request; one thing is a launch that does not wait
 // for this hook (row 37).
 const codeValidation = "ValidationError"
@@ -94,6 +101,12 @@ func IsNotFound(err error) bool { return hasCode(err, codeNoVolume) }
 
 // IsSnapshotNotFound says that there is no such snapshot.
 func IsSnapshotNotFound(err error) bool { return hasCode(err, codeNoSnapshot, codeBadSnapshotID) }
+
+// IsNoTemplate says that there is no such launch template.
+func IsNoTemplate(err error) bool { return hasCode(err, codeNoTemplate, codeNoTemplateName) }
+
+// IsNoTemplateVersion says that a launch template has no such version, or none that is seen yet.
+func IsNoTemplateVersion(err error) bool { return hasCode(err, codeNoTemplateVersion) }
 
 // IsSnapshotLimit says that the volume or the account takes no further snapshot at the moment.
 func IsSnapshotLimit(err error) bool {

@@ -17,6 +17,8 @@ var (
 	bucket string
 	//go:embed launch-hook.json
 	launchHook string
+	//go:embed launch-template.json
+	launchTemplate string
 )
 
 // Bucket is the policy of a bucket whose store is below a prefix, "" for none.
@@ -27,6 +29,10 @@ func Bucket(name, prefix string) string {
 	}
 	return strings.ReplaceAll(strings.ReplaceAll(bucket, "BUCKET/PREFIX", place), "BUCKET", name)
 }
+
+// LaunchTemplate is what the release server's role needs besides, for launch templates that follow
+// the release: by an id.
+func LaunchTemplate(id string) string { return strings.ReplaceAll(launchTemplate, "TEMPLATE", id) }
 
 // LaunchHook is what a member's role needs besides, to complete the launch hook of its group.
 func LaunchHook(group string) string { return strings.ReplaceAll(launchHook, "GROUP", group) }

@@ -49,6 +49,15 @@ resource "aws_iam_role_policy" "hook" {
   policy = replace(replace(file("${path.module}/../iam/launch-hook.json"), "GROUP", var.name), "arn:aws:", "arn:${data.aws_partition.current.partition}:")
 }
 
+# Root on every member that launches, by the template's user data: only where the release server keeps it current (SECURITY.md).
+resource "aws_iam_role_policy" "template" {
+  count = var.brought_size == null ? 0 : 1
+
+  name   = "launch-template"
+  role   = aws_iam_role.server.id
+  policy = replace(replace(file("${path.module}/../iam/launch-template.json"), "TEMPLATE", aws_launch_template.member.id), "arn:aws:", "arn:${data.aws_partition.current.partition}:")
+}
+
 # Volumes of encrypted snapshots: without these rights EC2 accepts the volume, and then it vanishes.
 data "aws_iam_policy_document" "kms" {
   count = var.kms_key_arn == null ? 0 : 1

@@ -25,4 +25,8 @@ locals {
   release_host = "release.${var.zone}"
   s3           = var.store == null ? null : "s3://${var.store.bucket}/${var.store.prefix}"
   pointer      = var.store == null ? "http://${local.release_host}/release.json" : local.s3
+
+  # The name is another one when EC2 brings the volumes: another template, which the group gets.
+  template = var.brought_size == null ? "${var.name}-member" : "${var.name}-member-brought"
+  device   = "/dev/sdf"
 }

@@ -33,7 +33,7 @@ resource "aws_vpc_security_group_egress_rule" "member_api" {
 }
 
 resource "aws_launch_template" "member" {
-  name                   = "${var.name}-member"
+  name                   = local.template
   image_id               = var.member_ami
   instance_type          = var.instance_type
   key_name               = var.key_name
@@ -54,9 +54,31 @@ resource "aws_launch_template" "member" {
   user_data = base64encode(templatefile("${path.module}/member.yaml.tftpl", {
     pointer        = local.pointer
     hook           = local.hook
+    launch_after   = var.application_unit
+    health_url     = var.health_url
     ssh_user       = var.ssh_user
     ssh_public_key = chomp(var.ssh_public_key)
   }))
+
+  # No snapshot: the release server writes a version with it at its first publish. Until then the volume is blank, and the members leave it alone.
+  dynamic "block_device_mappings" {
+    for_each = var.brought_size == null ? [] : [1]
+
+    content {
+      device_name = local.device
+      ebs {
+        volume_size           = var.brought_size
+        volume_type           = "gp3"
+        delete_on_termination = true
+      }
+    }
+  }
+
+  lifecycle {
+    create_before_destroy = true
+    # The release server's. A change of anything else takes over what the newest version has there.
+    ignore_changes = [block_device_mappings, description]
+  }
 }
 
 resource "aws_autoscaling_group" "members" {
@@ -73,7 +95,7 @@ resource "aws_autoscaling_group" "members" {
 
   launch_template {
     id      = aws_launch_template.member.id
-    version = aws_launch_template.member.latest_version
+    version = var.brought_size == null ? aws_launch_template.member.latest_version : "$Default"
   }
 
   # A member has traffic when it serves the current release. The agent starts this time again while its boot goes on; an instance whose agent does not

@@ -63,6 +63,8 @@ resource "aws_instance" "server" {
 
   user_data = templatefile("${path.module}/server.yaml.tftpl", {
     group    = var.name
+    template = var.brought_size == null ? "" : local.template
+    device   = local.device
     ssh_user = var.ssh_user
     store    = var.store == null ? "/var/lib/ebs-release/pointer" : local.s3
   })

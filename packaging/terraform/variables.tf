@@ -82,6 +82,24 @@ variable "size" {
   }
 }
 
+variable "brought_size" {
+  type        = number
+  description = "Size in GiB of a volume that EC2 brings to each member by the launch template, whose snapshot the release server keeps current: as large as the release volume. null: members make their volumes themselves. SECURITY.md says what that right is."
+  default     = null
+}
+
+variable "application_unit" {
+  type        = string
+  description = "Unit of the application, such as server.service: the launch hook waits until it is active. Empty: none."
+  default     = ""
+}
+
+variable "health_url" {
+  type        = string
+  description = "Where the application says that it serves, such as http://localhost:8080/health, for ready.d; the image needs curl. Empty: nobody asks."
+  default     = ""
+}
+
 variable "target_group_arns" {
   type        = list(string)
   description = "Target groups of the load balancer that the members belong to."
