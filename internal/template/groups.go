@@ -90,11 +90,7 @@ func launchesFrom(g astypes.AutoScalingGroup) (all []Group) {
 }
 
 // warnOfGroups names groups that launch from a template and do not see its default.
-func (k Keeper) warnOfGroups(ctx context.Context, name string, say Say) error {
-	t, err := k.look(ctx, name)
-	if err != nil {
-		return err
-	}
+func (k Keeper) warnOfGroups(ctx context.Context, t template, say Say) error {
 	groups, err := k.groups(ctx, k.Names)
 	if err != nil {
 		return err

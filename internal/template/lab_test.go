@@ -253,6 +253,13 @@ func TestFollowGuessesNoMapping(t *testing.T) {
 			}
 		})
 	}
+	// The pointer does not say whose it is: what is of nobody is not of its store.
+	a := newAccount(t, cloud.Options{})
+	a.template("web", mapping("/dev/sdf", a.snapshot("")))
+	err := a.keeper.Follow(t.Context(), func(context.Context) (template.Snapshot, error) { return template.Snapshot{ID: a.snapshot(store)}, nil }, func(bool, string) {})
+	if err == nil || !strings.Contains(err.Error(), "no mapping of its version 1") {
+		t.Errorf("it says %v", err)
+	}
 }
 
 // TestFollowGoesOnFromAnyCall: whoever comes next needs no other version where one is there, and
@@ -346,14 +353,43 @@ func TestFollowBeginsAnewWhenSomebodyElseChanges(t *testing.T) {
 
 // TestFollowWaitsForEC2: what was written a moment ago may not be seen.
 func TestFollowWaitsForEC2(t *testing.T) {
-	a := newAccount(t, cloud.Options{Latency: cloud.LatencyTable{Lag: cloud.Lag{Chance: 0.5, Max: 100 * time.Millisecond}}})
+	a := newAccount(t, cloud.Options{Latency: cloud.LatencyTable{Lag: cloud.Lag{Chance: 0.7, Max: 100 * time.Millisecond}}})
 	first, next := a.snapshot(store), a.snapshot(store)
 	id := a.template("web", mapping("/dev/sdf", first))
 	time.Sleep(200 * time.Millisecond) // the lab's lag, so that all of that is seen
 	a.ok(a.follow(next))
-	if got := a.has(id); !strings.Contains(got, "*: "+next) {
-		t.Errorf("it has %s", got)
+	a.want(id, fmt.Sprintf("1: %s; 2*: %s", first, next))
+	if len(a.wrong) > 0 {
+		t.Errorf("it warns of %q", a.wrong)
 	}
+}
+
+// turns is an EC2 whose default version somebody changes while old ones are looked for.
+type turns struct {
+	*ec2.Client
+	turn func()
+}
+
+func (l turns) DescribeLaunchTemplateVersions(ctx context.Context, in *ec2.DescribeLaunchTemplateVersionsInput, o ...func(*ec2.Options)) (
+	*ec2.DescribeLaunchTemplateVersionsOutput, error) {
+	if len(in.Versions) == 0 {
+		l.turn()
+	}
+	return l.Client.DescribeLaunchTemplateVersions(ctx, in, o...)
+}
+
+func TestPruneAsksForNoDefault(t *testing.T) {
+	a := newAccount(t, cloud.Options{})
+	first, next := a.snapshot(store), a.snapshot(store)
+	id := a.template("web", mapping("/dev/sdf", first))
+	a.keeper.Keep = 1
+	a.ok(a.follow(next)) // 2
+	a.keeper.EC2 = turns{a.ec2, func() { a.makeDefault(id, 2) }}
+	a.ok(a.follow(first)) // 3
+	if len(a.wrong) > 0 {
+		t.Errorf("it warns of %q", a.wrong)
+	}
+	a.want(id, fmt.Sprintf("1: %s; 2*: %s; 3: %s", first, next, first))
 }
 
 func TestPruneSparesWhatSomebodyNames(t *testing.T) {

@@ -83,50 +83,50 @@ func (k Keeper) Follow(ctx context.Context, now func(context.Context) (Snapshot,
 }
 
 func (k Keeper) follow(ctx context.Context, name string, now func(context.Context) (Snapshot, error), say Say) error {
+	var is template
+	done := "" // what it names
 	for range rounds {
 		wanted, err := now(ctx)
-		if err != nil || wanted.ID == "" {
+		switch {
+		case err != nil || wanted.ID == "":
 			return err
+		case wanted.ID == done:
+			return k.warnOfGroups(ctx, is, say)
 		}
-		changed, err := k.set(ctx, name, wanted, say)
+		is, err = k.set(ctx, name, wanted, say)
 		if errors.Is(err, errMoved) {
 			continue
 		}
 		if err != nil {
 			return advice.Errorf("launch template %s goes on without %s: %w", name, wanted.ID, err)
 		}
-		if !changed {
-			return k.warnOfGroups(ctx, name, say)
-		}
-		if err := k.prune(ctx, name, say); err != nil {
-			say(true, advice.Errorf("old versions of launch template %s stay: %w", name, err).Error())
-		}
+		done = wanted.ID
 	}
-	return fmt.Errorf("launch template %s was changed by somebody else %d times meanwhile", name, rounds)
+	return fmt.Errorf("launch template %s was changed by somebody else, or the pointer was, %d times meanwhile", name, rounds)
 }
 
 // errMoved: the default version is another one now.
 var errMoved = errors.New("the template was changed meanwhile")
 
-// set makes one version the default that names the snapshot. changed: it was not so before.
-func (k Keeper) set(ctx context.Context, name string, wanted Snapshot, say Say) (changed bool, err error) {
+// set makes one version the default that names the snapshot, and returns what the template has then.
+func (k Keeper) set(ctx context.Context, name string, wanted Snapshot, say Say) (template, error) {
 	t, err := k.look(ctx, name)
 	if err != nil {
-		return false, err
+		return t, err
 	}
 	data, err := k.with(ctx, t.standard, wanted)
 	if err != nil {
-		return false, err
+		return t, err
 	}
 	// A group on $Latest launches from what a run left that was killed before it came to the default.
 	left := number(t.latest) != number(t.standard) && madeHere(t.latest) && !reflect.DeepEqual(t.latest.LaunchTemplateData, data)
 	if reflect.DeepEqual(t.standard.LaunchTemplateData, data) && !left {
-		return false, nil
+		return t, nil
 	}
 	next := t.latest
 	if left || !madeHere(next) || !reflect.DeepEqual(next.LaunchTemplateData, data) {
 		if next, err = k.make(ctx, name, t.standard, data, wanted); err != nil {
-			return false, err
+			return t, err
 		}
 	}
 	is, err := k.look(ctx, name)
@@ -134,33 +134,18 @@ func (k Keeper) set(ctx context.Context, name string, wanted Snapshot, say Say) 
 		err = errMoved
 	}
 	if err != nil {
-		return false, err
+		return t, err
 	}
 	in := &ec2.ModifyLaunchTemplateInput{DefaultVersion: aws.String(strconv.FormatInt(number(next), 10))}
 	in.LaunchTemplateId, in.LaunchTemplateName = byName(name)
 	if _, err := k.EC2.ModifyLaunchTemplate(ctx, in); err != nil {
-		return false, refused("ModifyLaunchTemplate", fmt.Sprintf("make version %d the default", number(next)), err)
-	}
-	if err := k.seen(ctx, name, next); err != nil {
-		return false, err
+		return t, refused("ModifyLaunchTemplate", fmt.Sprintf("make version %d the default", number(next)), err)
 	}
 	say(false, fmt.Sprintf("launch template %s: version %d is the default, with %s", name, number(next), wanted.ID))
-	return true, nil
-}
-
-// seen waits until EC2 shows a version as the default, so that the next look starts from there.
-func (k Keeper) seen(ctx context.Context, name string, next types.LaunchTemplateVersion) error {
-	ctx, cancel := context.WithTimeout(ctx, seeTime)
-	defer cancel()
-	for {
-		t, err := k.look(ctx, name)
-		if err == nil && number(t.standard) == number(next) {
-			return nil
-		}
-		if sleepErr := smithytime.SleepWithContext(ctx, seePause); sleepErr != nil {
-			return errors.Join(err, fmt.Errorf("EC2 does not show version %d as the default: %w", number(next), sleepErr))
-		}
+	if err := k.prune(ctx, name, say); err != nil {
+		say(true, advice.Errorf("old versions of launch template %s stay: %w", name, err).Error())
 	}
+	return template{next, next}, nil
 }
 
 // make writes a version and reads it back. One that is not what was asked for is deleted again.
