@@ -69,9 +69,10 @@ tree      releases on the release volume. Kept are those of the latest --keep
           current or that a member is on, and those that a mount or a process
           of this machine uses, in any namespace
 snapshot  snapshots of the release volume. Kept are one for each of the --keep
-          releases, those of the pointer, those that EBS is making, and those of
-          members that boot. The ones of publishes that never committed go
-          first; those that failed go at once
+          releases, those of the pointer, those that EBS is making, those of
+          members that boot, and those that a version of a launch template names
+          (of the groups, or of the setting launch-template). The ones of
+          publishes that never committed go first; those that failed go at once
 pack      packs in the pointer store that the pointer does not list and that are
           at least a day old, whatever --grace says
 volume    volumes of members whose instance is gone, attached to nothing, in

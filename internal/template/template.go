@@ -108,7 +108,8 @@ func (k Keeper) follow(ctx context.Context, name string, now func(context.Contex
 // errMoved: the default version is another one now.
 var errMoved = errors.New("the template was changed meanwhile")
 
-// set makes one version the default that names the snapshot, and returns what the template has then.
+// set makes one version the default that names the snapshot, and returns what the template has
+// then.
 func (k Keeper) set(ctx context.Context, name string, wanted Snapshot, say Say) (template, error) {
 	t, err := k.look(ctx, name)
 	if err != nil {
