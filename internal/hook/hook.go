@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -34,6 +35,8 @@ type Dir struct {
 	Inherit []string      // nil: this process's environment
 	Input   []byte        // for the standard input of each program
 	As      *User         // who runs them; nil: the user of this process
+
+	mortal bool // they are killed when this process is gone
 }
 
 // User runs programs in place of root.
@@ -170,6 +173,12 @@ func (d Dir) execute(ctx context.Context, name, program string, args ...string) 
 	if d.As != nil {
 		cmd.Env = append(cmd.Env, d.As.Env...)
 		cmd.SysProcAttr.Credential = d.As.credential()
+	}
+	if d.mortal {
+		// The kernel counts the end of the thread that forked as that of the parent.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = pipeTime
