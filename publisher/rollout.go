@@ -79,7 +79,10 @@ func (p *program) rolloutStatus() *cobra.Command {
 				return err
 			}
 			report := rolloutReport{
-				Schema: status.Schema, Open: current.Rollout != nil, Rollout: current.Rollout, Hold: current.Hold, Says: "no rollout is open",
+				Schema: status.Schema, Open: current.Rollout != nil, Rollout: current.Rollout, Says: "no rollout is open",
+			}
+			if current.Hold.At(time.Now()) {
+				report.Hold = current.Hold
 			}
 			if report.Open {
 				stable := current.Own()
@@ -89,7 +92,11 @@ func (p *program) rolloutStatus() *cobra.Command {
 			if p.output == cli.JSON {
 				return p.printJSON(report)
 			}
-			return printRollout(p.stdout, current, time.Now())
+			if err := printRollout(p.stdout, current, time.Now()); err != nil || report.Hold == nil {
+				return err
+			}
+			_, err = fmt.Fprintln(p.stdout, printable(sayHold(report.Hold, time.Now())))
+			return err
 		},
 	}
 }

@@ -90,7 +90,7 @@ func TestAnotherPointerIsNotKeptWaiting(t *testing.T) {
 		w.say(w.names(3, 3))
 		w.pass(longest)
 		w.broken = nil
-		w.pass(2 * interval)
+		w.pass(3 * interval)
 		w.on(3, 3)
 	})
 }

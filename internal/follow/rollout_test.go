@@ -157,3 +157,28 @@ func TestNobodySaysWhoItIs(t *testing.T) {
 		w.on(2, 2)
 	})
 }
+
+// Who can write to the store plays the pointer of a rollout back that was aborted: whoever has been
+// in its share, or not, does not go there any more.
+func TestAnAbortedRolloutIsNotReplayed(t *testing.T) {
+	for _, side := range []string{zone, "eu-west-1b"} {
+		w := newWorld(t, 2)
+		w.me = pointer.Instance{ID: "i-1", Zone: side}
+		w.follow(t, w.follower(), func() {
+			open := w.rollout(1, zone)
+			w.say(open)
+			w.pass(longest)
+			w.say(w.back(2))
+			w.pass(longest)
+			w.on(3, 1)
+			ran := w.ran
+			open.Rollout.Share = nil
+			open.Rollout.All = true // signed, too: it was the next step
+			w.say(open)
+			w.pass(longest)
+			if is := w.holds(); is.generation != 3 || is.release != w.releases[0].ID || w.ran != ran || w.told.Trouble == "" {
+				t.Errorf("%s: it is %+v, told %+v", side, is, w.told)
+			}
+		})
+	}
+}

@@ -163,6 +163,10 @@ func (d *driver) raise(ctx context.Context, to int, s scene) error {
 	return err
 }
 
+// mostUnseen is how much of the time between two looks counts for a bake. A driver that was
+// suspended has seen nothing of it.
+const mostUnseen = 30 * time.Second
+
 // bake waits until all have been healthy for the time without a break. It does not end while nobody
 // can say who is: look gives that up after a time.
 func (d *driver) bake(ctx context.Context) error {
@@ -171,8 +175,8 @@ func (d *driver) bake(ctx context.Context) error {
 		return err
 	}
 	want := d.wants(s)
-	gap := firstGap
-	for start := time.Now(); ; gap = min(gap*3/2, longestGap) {
+	gap, last := firstGap, time.Now()
+	for start := last; ; gap = min(gap*3/2, longestGap) {
 		left := d.rollout().Terms.Bake - time.Since(start)
 		wait := gap
 		switch {
@@ -187,6 +191,8 @@ func (d *driver) bake(ctx context.Context) error {
 		if s, err = d.look(ctx); err != nil {
 			return err
 		}
+		start = start.Add(max(time.Since(last)-mostUnseen, 0))
+		last = time.Now()
 		if !s.holds(want) {
 			d.moved = time.Now()
 			if err := d.give(ctx); err != nil {
@@ -195,7 +201,7 @@ func (d *driver) bake(ctx context.Context) error {
 			if s, err = d.look(ctx); err != nil {
 				return err
 			}
-			want, start = d.wants(s), time.Now() // of a fleet that may be smaller now
+			want, start, last = d.wants(s), time.Now(), time.Now() // of a fleet that may be smaller now
 		}
 	}
 }

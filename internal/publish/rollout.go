@@ -281,7 +281,8 @@ func (r *run) drives(is pointer.Pointer) {
 
 // sameRollout compares what two pointers give to whom.
 func sameRollout(a, b pointer.Pointer) bool {
-	if a.Generation != b.Generation || (a.Rollout == nil) != (b.Rollout == nil) {
+	// Two that end a rollout write the same generation, and a rollback another release with it.
+	if a.Own() != b.Own() || (a.Rollout == nil) != (b.Rollout == nil) {
 		return false
 	}
 	if a.Rollout == nil {

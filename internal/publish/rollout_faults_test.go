@@ -190,3 +190,58 @@ func TestRolloutRefusesAnOldPack(t *testing.T) {
 		}
 	})
 }
+
+// A driver that was suspended while a step baked has seen nothing of that time.
+func TestASuspendedDriverDoesNotBake(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.terms = pointer.Terms{Bake: 20 * time.Minute, Gate: "gate"}
+	var healthy time.Time
+	var baked time.Duration
+	tr.onEvent = func(e publish.RolloutEvent) {
+		if e.Event == publish.RolloutHealthy && healthy.IsZero() {
+			healthy = time.Now()
+		}
+	}
+	suspended := false
+	tr.onList = func(int) {
+		if !healthy.IsZero() && !suspended && time.Since(healthy) > time.Minute {
+			suspended = true
+			time.Sleep(4 * time.Minute)
+		}
+	}
+	tr.answer = func(string, publish.RolloutEvent) error {
+		if baked == 0 {
+			baked = time.Since(healthy)
+		}
+		return nil
+	}
+	if _, code, err := tr.do(t, source); code != 0 || baked < 23*time.Minute || baked > 25*time.Minute {
+		t.Errorf("code %d, %v: the gate was asked after %v", code, err, baked)
+	}
+}
+
+// Somebody else ends the rollout at the moment in which its driver does, by a rollback to another
+// release: the generation is the same, and what the driver wrote did not come.
+func TestAWayBackThatARollbackOvertakes(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	tr.terms.Gate = "gate"
+	tr.trees["r0"] = "d0"
+	tr.answer = func(string, publish.RolloutEvent) error {
+		tr.hook = func(call string) error {
+			tr.mu.Lock()
+			defer tr.mu.Unlock()
+			if call == "commit" && tr.pointer.Rollout != nil {
+				p := tr.pointer
+				p.Generation, p.Release, p.Digest, p.Rollout, p.By = 3, "r0", "d0", nil, "somebody else"
+				p.Revision++
+				tr.pointer = p
+			}
+			return nil
+		}
+		return errors.New("no")
+	}
+	_, code, err := tr.do(t, source)
+	if code != exit.Conflict || !strings.Contains(err.Error(), "was ended by somebody else, as generation 3") {
+		t.Errorf("code %d, %v", code, err)
+	}
+}

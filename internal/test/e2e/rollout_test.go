@@ -147,6 +147,9 @@ func rollouts(t *testing.T, follow, inS3 bool) {
 	// A hold keeps publishes back, and no rollback.
 	r.ok("hold", "incident 4711")
 	refused(t, publish("seven"), 4, "publishes are on hold", "incident 4711")
+	if said := r.ok("rollout", "status"); !strings.Contains(said, "no rollout is open\npublishes are on hold") || !strings.Contains(said, "incident 4711") {
+		t.Errorf("rollout status says\n%s", said)
+	}
 	r.ok("rollback", "--no-snapshot")
 	r.ok("hold", "--release")
 	if out := publish("seven"); out.Code != 0 {
