@@ -27,9 +27,10 @@ import (
 type account struct {
 	values  config.Values
 	log     *slog.Logger
-	api     *ec2.Client     // from Identify on: the client needs a region
-	volumes *volume.Volumes // over api
-	cfg     aws.Config      // the same
+	load    func(context.Context, *slog.Logger) (aws.Config, instance.Identity, error) // loadAWS
+	api     *ec2.Client                                                                // from Identify on: the client needs a region
+	volumes *volume.Volumes                                                            // over api
+	cfg     aws.Config                                                                 // the same
 	me      instance.Identity
 	reports *inStore // from the first report to a store in S3 on
 
@@ -40,11 +41,11 @@ type account struct {
 }
 
 func newAccount(values config.Values, log *slog.Logger) *account {
-	return &account{values: values, log: log, seen: map[string]volume.Volume{}}
+	return &account{values: values, log: log, load: loadAWS, seen: map[string]volume.Volume{}}
 }
 
 func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
-	cfg, me, err := loadAWS(ctx, a.log)
+	cfg, me, err := a.load(ctx, a.log)
 	if err != nil {
 		return boot.Identity{}, err
 	}
@@ -82,7 +83,7 @@ func (a *account) owner(me boot.Identity) volume.Owner {
 func (a *account) Mine(ctx context.Context, me boot.Identity) ([]boot.Volume, error) {
 	found, err := a.volumes.Mine(ctx, a.owner(me))
 	if err != nil {
-		return nil, err
+		return nil, a.means(err)
 	}
 	var mine []boot.Volume
 	for _, v := range found {
@@ -132,7 +133,7 @@ func (a *account) Create(ctx context.Context, me boot.Identity, want boot.Wanted
 	if errors.Is(err, volume.ErrSnapshot) {
 		err = tree.Means(err, boot.ErrSnapshot)
 	}
-	return a.bootVolume(made), err
+	return a.bootVolume(made), a.means(err)
 }
 
 func (a *account) Attach(ctx context.Context, me boot.Identity, v boot.Volume, skip []string) (boot.Volume, error) {
@@ -141,14 +142,14 @@ func (a *account) Attach(ctx context.Context, me boot.Identity, v boot.Volume, s
 		err = tree.Means(err, boot.ErrVolume)
 	}
 	if err != nil {
-		return v, err
+		return v, a.means(err)
 	}
 	v.Attached, v.Device, v.Protected = true, attached.Attachment.Device, attached.Attachment.DeleteOnTermination
 	return v, nil
 }
 
 func (a *account) Protect(ctx context.Context, me boot.Identity, v boot.Volume) error {
-	return a.volumes.Protect(ctx, volume.Volume{ID: v.ID, Attachment: volume.Attachment{InstanceID: me.InstanceID, Device: v.Device}})
+	return a.means(a.volumes.Protect(ctx, volume.Volume{ID: v.ID, Attachment: volume.Attachment{InstanceID: me.InstanceID, Device: v.Device}}))
 }
 
 func (a *account) Remove(ctx context.Context, me boot.Identity, v boot.Volume) error {
@@ -174,7 +175,7 @@ func (a *account) Leave(ctx context.Context, me boot.Identity, v boot.Volume) er
 // behind: that is for the next boot here, which goes by tags.
 func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
 	if r.Ready && pointer.InS3(a.values.Get("pointer")) {
-		return a.reportToStore(ctx, v, r, volume.Trouble{})
+		return a.means(a.reportToStore(ctx, v, r, volume.Trouble{}))
 	}
 	tags := map[string]string{volume.TagGeneration: strconv.FormatInt(r.Generation, 10), volume.TagState: volume.StateBooting}
 	if r.Ready {
@@ -189,7 +190,15 @@ func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) erro
 	if r.HostKey != "" {
 		tags[volume.TagHostKey] = r.HostKey
 	}
-	return a.volumes.Tag(ctx, v.ID, tags)
+	return a.means(a.volumes.Tag(ctx, v.ID, tags))
+}
+
+// means says of an error that AWS refused calls for a request limit, where it did.
+func (a *account) means(err error) error {
+	if err != nil && (volume.IsThrottled(err) || a.volumes.Crowded()) {
+		return tree.Means(err, boot.ErrThrottled)
+	}
+	return err
 }
 
 // reportVerified adds to what was reported that all files were read. t is what follow has told.

@@ -40,7 +40,7 @@ func settingsTable() []config.Setting {
 			Usage: "name of the group's launch hook, which is completed when this member serves; empty: there is no hook"},
 		{Key: "launch-after", Env: "EBS_RELEASE_LAUNCH_AFTER", Check: checkUnit,
 			Usage: "unit of the application: the launch hook waits until it is active; empty: it waits for no unit"},
-		{Key: "deadline", Env: "EBS_RELEASE_DEADLINE", Default: "4m", Check: config.CheckDuration, Usage: "how long a boot may take"},
+		{Key: "deadline", Env: "EBS_RELEASE_DEADLINE", Default: "6m", Check: config.CheckDuration, Usage: "how long a boot may take"},
 		{Key: "tags", Env: "EBS_RELEASE_TAGS", Check: volume.CheckTags, Usage: "more tags for the volume: KEY=VALUE, separated by commas"},
 		{
 			Key: "volume-type", Env: "EBS_RELEASE_VOLUME_TYPE", Default: "gp3", Check: config.CheckOneOf(volumeTypes()...),

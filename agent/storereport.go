@@ -37,7 +37,8 @@ func openReports(ctx context.Context, place string, cfg aws.Config, instanceID s
 	if !ok {
 		return nil, fmt.Errorf("%s is not in S3", fetcher.Place())
 	}
-	who, err := sts.NewFromConfig(cfg).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
+	asking := sts.NewFromConfig(cfg, func(o *sts.Options) { o.Retryer = volume.MemberRetryer() })
+	who, err := asking.GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
 	if err != nil {
 		return nil, advice.Try(fmt.Errorf("ask STS for the name under which this member reports to %s: %w", fetcher.Place(), err),
 			"a way to STS from here: a NAT, or an interface endpoint for com.amazonaws.%s.sts", cfg.Region)

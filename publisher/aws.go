@@ -11,7 +11,6 @@ import (
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/smithy-go/middleware"
 	smithytime "github.com/aws/smithy-go/time"
@@ -26,13 +25,8 @@ const (
 	slowTime      = 3 * time.Second        // a person is told then what this waits for
 )
 
-// EC2 answers in well under a second. A call that is throttled, fails with 5xx or hangs is made
-// again, with jitter; the SDK's 3 tries are few for an account that is busy.
-const (
-	callTimeout = 15 * time.Second
-	callTries   = 8
-	callPause   = 5 * time.Second // at most
-)
+// callTimeout is for one try of a call: EC2 answers in well under a second.
+const callTimeout = 15 * time.Second
 
 // loadAWS goes through the SDK's own chain for credentials and region; a region that nothing sets
 // is that of the instance. The instance metadata service gets the time that the agent gives it: the
@@ -47,12 +41,7 @@ func loadAWS(ctx context.Context) (aws.Config, error) {
 	cfg, err := instance.LoadConfig(regionCtx,
 		awsconfig.WithHTTPClient(instance.HTTPClient().WithTimeout(callTimeout)),
 		awsconfig.WithAPIOptions([]func(*middleware.Stack) error{volume.SayClock}),
-		awsconfig.WithRetryer(func() aws.Retryer {
-			return retry.NewStandard(func(o *retry.StandardOptions) {
-				o.MaxAttempts, o.MaxBackoff = callTries, callPause
-				o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(volume.RetrySkewed)}, o.Retryables...)
-			})
-		}))
+		awsconfig.WithRetryer(volume.PublisherRetryer))
 	if err != nil {
 		return aws.Config{}, fmt.Errorf("load the AWS configuration: %w", err)
 	}

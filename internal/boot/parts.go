@@ -109,6 +109,9 @@ var (
 	ErrStore = errors.New("the store does not give what the pointer names")
 	// ErrWarmed, of Run: this instance is in a warm pool, and serves nothing.
 	ErrWarmed = errors.New("this instance is in the warm pool of its group")
+	// ErrThrottled, of Volumes, with the error of its ctx: that ended while EC2 refused its calls for
+	// a request limit. The stage is begun again.
+	ErrThrottled = errors.New("EC2 takes no more calls of this account at the moment")
 	// ErrDisk, of CatchUp, where an error may be one of the network: this one is of the volume.
 	// Another volume may do.
 	ErrDisk = errors.New("the disk fails")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +37,12 @@ func NewFetcher(place string, load store.Load, log *slog.Logger) (*Fetcher, erro
 		}
 		return &Fetcher{place: place, key: jsonName, load: load, log: log}, nil
 	}
-	from, err := store.NewHTTP(place, nil)
+	return NewHTTPFetcher(place, nil, log)
+}
+
+// NewHTTPFetcher returns a fetcher of a URL, by a transport; nil: a new one.
+func NewHTTPFetcher(place string, via http.RoundTripper, log *slog.Logger) (*Fetcher, error) {
+	from, err := store.NewHTTP(place, via)
 	if err != nil {
 		return nil, fmt.Errorf("pointer URL: %w", err)
 	}

@@ -61,6 +61,9 @@ func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []st
 			}
 		case isIncorrectState(err), isInstanceNotFound(err):
 			v.log.Debug("EC2 does not call the instance running yet", "volume", vol.ID, "error", err)
+			if v.Crowded() {
+				wait = v.timing.Sure
+			}
 			if ended := pause(ctx, wait); ended != nil {
 				return vol, advice.Errorf("%w (again and again: %w)", err, ended)
 			}
@@ -74,7 +77,7 @@ func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []st
 }
 
 func (v *Volumes) attach(ctx context.Context, vol Volume, owner Owner, name string) (Volume, error) {
-	out, err := v.api.AttachVolume(ctx, attachInput(vol.ID, owner.InstanceID, name))
+	out, err := v.api.AttachVolume(ctx, attachInput(vol.ID, owner.InstanceID, name), v.note)
 	if err != nil {
 		return vol, fmt.Errorf("attach %s to %s as %s: %w", vol.ID, owner.InstanceID, name, explain("AttachVolume", err))
 	}
@@ -135,8 +138,13 @@ func (v *Volumes) Protect(ctx context.Context, vol Volume) error {
 		vol = now
 	}
 	in := protectInput(vol.ID, vol.Attachment.InstanceID, vol.Attachment.Device)
+	if v.Crowded() { // else each tenth call would come before EC2 sees the attachment
+		if err := pause(ctx, v.timing.Mapped); err != nil {
+			return fmt.Errorf("set DeleteOnTermination of %s: %w", vol.ID, err)
+		}
+	}
 	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
-		_, err := v.api.ModifyInstanceAttribute(ctx, in)
+		_, err := v.api.ModifyInstanceAttribute(ctx, in, v.note)
 		if err == nil {
 			return nil
 		}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
 )
 
@@ -94,6 +96,12 @@ func IsDryRun(err error) bool { return hasCode(err, codeDryRun) }
 // IsDenied says that the role lacks a right.
 func IsDenied(err error) bool {
 	return hasCode(err, codeUnauthorized, codeDenied, codeDeniedException, codeClientUnauthorized)
+}
+
+// IsThrottled says that AWS refused a call for a request limit of the account (row 16), by the
+// codes that the SDK knows.
+func IsThrottled(err error) bool {
+	return err != nil && retry.ThrottleErrorCode{Codes: retry.DefaultThrottleErrorCodes}.IsErrorThrottle(err) == aws.TrueTernary
 }
 
 // IsNotFound says that there is no such volume.

@@ -141,7 +141,7 @@ func (r Request) tags() map[string]string {
 
 func (v *Volumes) create(ctx context.Context, r Request, try int) (Volume, error) {
 	asked := time.Now()
-	out, err := v.api.CreateVolume(ctx, createInput(r, try))
+	out, err := v.api.CreateVolume(ctx, createInput(r, try), v.note)
 	if err != nil {
 		return Volume{}, createError(r, err)
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -69,6 +70,8 @@ type Volumes struct {
 	api    EC2
 	log    *slog.Logger
 	timing Timing
+
+	throttled atomic.Bool
 }
 
 // New returns Volumes over an EC2 client (see NewEC2 for one with the right retries).
@@ -85,6 +88,11 @@ type Timing struct {
 	// Poll is the pause between looks after that (twice that before the second); in the end it
 	// grows up to SlowPoll.
 	Poll, SlowPoll time.Duration
+	// Sure is the first look where many machines boot at once: 99 % are available by then.
+	Sure time.Duration
+	// Mapped is how long after an attach the first call about it comes, where many machines boot at
+	// once: EC2's answers may be a second old.
+	Mapped time.Duration
 	// Vanished is how long EC2 may say "not found" of a volume that it made (kubernetes #77389),
 	// before that is believed.
 	Vanished time.Duration
@@ -96,6 +104,8 @@ func DefaultTiming() Timing {
 		FirstLook: 950 * time.Millisecond,
 		Poll:      100 * time.Millisecond,
 		SlowPoll:  2 * time.Second,
+		Sure:      4 * time.Second,
+		Mapped:    time.Second,
 		Vanished:  10 * time.Second,
 	}
 }
@@ -114,7 +124,7 @@ func (v *Volumes) Mine(ctx context.Context, owner Owner) ([]Volume, error) {
 	}}
 	var mine []Volume
 	for pages := ec2.NewDescribeVolumesPaginator(v.api, in); pages.HasMorePages(); {
-		page, err := pages.NextPage(ctx)
+		page, err := pages.NextPage(ctx, v.note)
 		if err != nil {
 			return nil, fmt.Errorf("look for volumes of %s: %w", owner.InstanceID, explain("DescribeVolumes", err))
 		}
@@ -129,7 +139,7 @@ func (v *Volumes) Mine(ctx context.Context, owner Owner) ([]Volume, error) {
 
 // Describe returns one volume as EC2 sees it. IsNotFound tells an error that says there is none.
 func (v *Volumes) Describe(ctx context.Context, id string) (Volume, error) {
-	out, err := v.api.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{VolumeIds: []string{id}})
+	out, err := v.api.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{VolumeIds: []string{id}}, v.note)
 	if err != nil {
 		return Volume{}, fmt.Errorf("describe %s: %w", id, explain("DescribeVolumes", err))
 	}
@@ -143,7 +153,7 @@ func (v *Volumes) Describe(ctx context.Context, id string) (Volume, error) {
 func (v *Volumes) Tag(ctx context.Context, id string, tags map[string]string) error {
 	started := time.Now()
 	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
-		_, err := v.api.CreateTags(ctx, TagInput(id, tags))
+		_, err := v.api.CreateTags(ctx, TagInput(id, tags), v.note)
 		switch {
 		case err == nil:
 			return nil

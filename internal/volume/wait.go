@@ -42,6 +42,9 @@ func (v *Volumes) looksAt(vol Volume) looks {
 		l.delay, l.poll, l.since = min(v.timing.FirstLook, quick), min(l.poll, quick), vol.answered
 	}
 	l.pause = 2 * l.poll
+	if vol.isNew() && v.Crowded() {
+		l.delay = max(l.delay, v.timing.Sure)
+	}
 	return l
 }
 
@@ -60,7 +63,7 @@ func (l *looks) again(ctx context.Context, vol Volume, owner Owner) (Volume, err
 		return vol, err
 	}
 	l.next()
-	if l.attaching--; l.attaching > 0 {
+	if l.attaching--; l.attaching > 0 && !l.volumes.Crowded() {
 		return vol, nil
 	}
 	return l.available(ctx, vol, owner)

@@ -51,7 +51,7 @@ func (s *store[T]) getAsOf(id string, at time.Time) (T, bool) {
 
 // list returns all that was there at a moment, in order of creation.
 func (s *store[T]) list(at time.Time) []entry[T] {
-	var out []entry[T]
+	out := make([]entry[T], 0, len(s.ids))
 	for _, id := range s.ids {
 		r := s.rows[id]
 		if v, ok := r.asOf(at); ok {
