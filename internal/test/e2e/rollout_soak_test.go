@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -10,18 +11,28 @@ import (
 
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/cloud"
-	"ebs-release/internal/pointer"
 )
 
-// rollouts30 is how many the soak begins.
-const rollouts30 = 30
+// TestSoakOfRolloutsThatMembersFollow begins five with a store in S3 and nobody who dials: the
+// fourth loses its publisher, and the last one is bad.
+func TestSoakOfRolloutsThatMembersFollow(t *testing.T) {
+	soakRollouts(t, 5, func(o *lab.Options) {
+		o.Follow, o.S3 = true, true
+		o.AgentSettings["follow-interval"] = "1s"
+		o.PublisherSettings["reach"] = "follow"
+		o.PublisherSettings["ssh-key"] = "/nowhere"
+	})
+}
 
 // TestSoakOfRolloutsUnderScaling begins 30 rollouts behind a load balancer while the group's
 // capacity changes: every fifth is of a bad release, and every seventh loses its publisher. Clients
 // ask all the time, and no request fails. In the end nobody is stale, and nobody is stranded.
-func TestSoakOfRolloutsUnderScaling(t *testing.T) {
+func TestSoakOfRolloutsUnderScaling(t *testing.T) { soakRollouts(t, 30, func(*lab.Options) {}) }
+
+func soakRollouts(t *testing.T, rollouts int, change func(*lab.Options)) {
 	b := newBalanced(t, func(o *lab.Options) {
 		inSteps(o)
+		change(o)
 		o.Latency.Lag = cloud.Lag{Chance: 0.2, Max: 300 * time.Millisecond}
 		o.PublisherSettings["settle"] = "350ms" // above the lag
 		o.PublisherSettings["keep"] = "3"
@@ -34,7 +45,7 @@ func TestSoakOfRolloutsUnderScaling(t *testing.T) {
 	stop, scaling := b.clients(), b.scaleAround(4, 6, 4*time.Second)
 	rng := rand.New(rand.NewPCG(6, 28))
 	good, bad, killed, live := 0, 0, 0, "one"
-	for n := range rollouts30 {
+	for n := range rollouts {
 		version := fmt.Sprintf("soak %d", n)
 		want := 0
 		if n%5 == 4 {
@@ -72,14 +83,14 @@ func TestSoakOfRolloutsUnderScaling(t *testing.T) {
 	b.ok("converge")
 	b.noneStale(b.status().Generation, live)
 	b.noneOrphaned(len(hosts))
-	if good < rollouts30/2 {
+	if good < rollouts/2 {
 		t.Errorf("only %d rollouts came through", good)
 	}
 	if count.Failed > 0 || count.Requests < 1000 {
 		t.Errorf("%d of %d requests failed: %q", count.Failed, count.Requests, count.Why)
 	}
 	t.Logf("%d rollouts in %v: %d came through, %d went back or did not begin, %d lost their publisher; %d requests, %d failed; at least %d members healthy",
-		rollouts30, time.Since(started).Round(time.Second), good, bad, killed, count.Requests, count.Failed, fewest)
+		rollouts, time.Since(started).Round(time.Second), good, bad, killed, count.Requests, count.Failed, fewest)
 }
 
 // finished repeats what went on while members came and went until they are all on it.
@@ -109,9 +120,7 @@ func (b *balanced) killedRollout(after time.Duration) {
 			return
 		case <-time.After(50 * time.Millisecond):
 		}
-		p, err := pointer.Parse([]byte(b.sh("cat " + lab.PointerStore + "/release.json")))
-		must(b, err)
-		open = p.Rollout != nil
+		open = b.published().Rollout != nil
 	}
 	select {
 	case <-ended:
@@ -125,5 +134,17 @@ func (b *balanced) killedRollout(after time.Duration) {
 // publisher was killed.
 func (b *balanced) currentVersion() string {
 	b.Helper()
-	return b.sh("cat /release/releases/" + b.pointerNow().Release + "/version")
+	return b.sh("cat /release/releases/" + b.published().Release + "/version")
+}
+
+// inStore is what the pointer says, wherever it is.
+type inStore struct {
+	Release string
+	Rollout any
+}
+
+func (b *balanced) published() (is inStore) {
+	b.Helper()
+	must(b, json.Unmarshal([]byte(b.ok("status", "--output", "json")), &is))
+	return is
 }
