@@ -219,3 +219,26 @@ func TestWarmIsInNobodysWay(t *testing.T) {
 		t.Errorf("%d damaged:\n%s", bad, r.on(h, "cat /run/warm.log"))
 	}
 }
+
+// TestWarmOnADiskThatHangs: it is said, and when the disk answers again, all is read to its end.
+func TestWarmOnADiskThatHangs(t *testing.T) {
+	r := warmed(t, func(o *lab.Options) { o.Warm, o.Cold = false, &labdisk.Cold{Block: 300 * time.Millisecond, AtOnce: 2} })
+	r.sh("head -c 100000000 /dev/urandom > /srv/source/large")
+	r.ok("publish", "/srv/source")
+	h := r.scale(1)[0]
+	r.on(h, "setsid ebs-release-agent warm > /run/warm.log 2>&1 < /dev/null & true")
+	said := func() string { return r.on(h, "cat /run/ebs-release/warm.json 2>&1 || true") } // status would look at the disk
+	r.eventually("it reads", func() bool { return strings.Contains(said(), `"all_files": 4`) })
+	release := r.lab.Disks().Hold(r.volumeOf(h))
+	r.eventually("the trouble is said", func() bool { return strings.Contains(said(), "the disk does not answer: nothing was read for 30s") })
+	if text := said(); !strings.Contains(text, "aws ec2 describe-volume-status --volume-ids vol-") {
+		t.Error(text)
+	}
+	release()
+	if bad, _ := r.verified(h, 2); bad != 0 {
+		t.Errorf("%d damaged:\n%s", bad, r.on(h, "cat /run/warm.log"))
+	}
+	if w := r.warmth(h); w.Warm.Trouble != "" {
+		t.Error(w.Warm.Trouble)
+	}
+}
