@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"sync"
 	"syscall"
 
 	"ebs-release/internal/lab/child"
@@ -146,8 +147,10 @@ func (f *fuse) close() error { return f.mount.Close() }
 func (f *fuse) serve() {
 	defer close(f.ended)
 	defer unix.Close(f.device)
+	spare := sync.Pool{New: func() any { return new([fuseMaxData + 4096]byte) }}
 	for {
-		request := make([]byte, fuseMaxData+4096) // the answer to one may come long after the next
+		buffer := spare.Get().(*[fuseMaxData + 4096]byte) // the answer to one may come long after the next
+		request := buffer[:]
 		n, err := unix.Read(f.device, request)
 		switch {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOENT): // it was taken back
@@ -155,7 +158,10 @@ func (f *fuse) serve() {
 		case err != nil || n < fuseInHeader: // ENODEV: it is unmounted
 			return
 		}
-		go f.answer(request[:n])
+		go func() {
+			f.answer(request[:n])
+			spare.Put(buffer)
+		}()
 	}
 }
 
