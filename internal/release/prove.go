@@ -72,7 +72,8 @@ func (p *Proof) Progress() Progress {
 // manifest with the tree. It returns what is damaged, the first ones by path, and how many that
 // are. What else is in the tree, Verify finds. An error: it did not come to the end.
 func (v *Volume) Prove(ctx context.Context, id string, p *Proof) (bad []Damage, sum int, err error) {
-	if err := p.begin(v, id); err != nil {
+	parts, err := p.begin(v, id)
+	if err != nil {
 		return nil, 0, fmt.Errorf("read release %s: %w", id, err)
 	}
 	file, err := v.openManifest(id)
@@ -87,13 +88,13 @@ func (v *Volume) Prove(ctx context.Context, id string, p *Proof) (bad []Damage, 
 	defer tree.close()
 	buffers := newBuffers(proofReaders)
 	group, ctx := errgroup.WithContext(ctx)
-	jobs := make(chan manifest.Entry)
+	jobs := make(chan *io.SectionReader)
 	for range proofReaders {
 		group.Go(func() error {
 			r := proofReader{proof: p, tree: tree, dirs: dirs{root: tree.dir}, buffers: buffers}
 			defer r.dirs.close()
-			for e := range jobs {
-				if err := r.prove(ctx, &e); err != nil {
+			for part := range jobs {
+				if err := eachEntry(part, func(e manifest.Entry) error { return r.prove(ctx, &e) }); err != nil {
 					return err
 				}
 			}
@@ -102,14 +103,14 @@ func (v *Volume) Prove(ctx context.Context, id string, p *Proof) (bad []Damage, 
 	}
 	group.Go(func() error {
 		defer close(jobs)
-		return eachEntry(file, func(e manifest.Entry) error {
+		for i := range parts[1:] {
 			select {
-			case jobs <- e:
-				return nil
+			case jobs <- io.NewSectionReader(file, parts[i], parts[i+1]-parts[i]):
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-		})
+		}
+		return nil
 	})
 	if err := group.Wait(); err != nil {
 		return nil, 0, fmt.Errorf("read release %s: %w", id, err)
@@ -118,33 +119,44 @@ func (v *Volume) Prove(ctx context.Context, id string, p *Proof) (bad []Damage, 
 	return p.bad, p.sum, nil
 }
 
-// begin counts what there is to read. The manifest must be that of the id, which has the beginning
-// of its sha256.
-func (p *Proof) begin(v *Volume, id string) error {
+// partFiles is how many lines of a manifest one reader takes at once. Files that are beside each
+// other in it are so on the disk, in one block of EBS: readers that shared them would all wait for
+// that one block.
+const partFiles = 256
+
+// begin counts what there is to read, and returns where the parts of the manifest begin and end, in
+// bytes. The manifest must be that of the id, which has the beginning of its sha256.
+func (p *Proof) begin(v *Volume, id string) (parts []int64, err error) {
 	file, err := v.openManifest(id)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = file.Close() }()
 	h, files, bytes := sha256.New(), int64(0), int64(0)
-	err = eachEntry(io.TeeReader(file, h), func(e manifest.Entry) error {
+	at := int64(0)
+	err = manifest.EachLine(io.TeeReader(file, h), func(number int, line []byte) error {
+		if (number-1)%partFiles == 0 {
+			parts = append(parts, at)
+		}
+		at += int64(len(line)) + 1
+		e, err := manifest.ParseEntry(string(line))
 		if e.Type == 'f' {
 			files, bytes = files+1, bytes+e.Size
 		}
-		return nil
+		return err
 	})
 	if sum := hexSum(h); err == nil && !strings.HasSuffix(id, "-"+sum[:12]) {
 		err = fmt.Errorf("its manifest is damaged: it has the sha256 %s", sum)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p.bad, p.sum = nil, 0
 	p.files.Store(0)
 	p.bytes.Store(0)
 	p.allFiles.Store(files)
 	p.allBytes.Store(bytes)
-	return nil
+	return append(parts, at), nil
 }
 
 // eachEntry reads a manifest line by line.
