@@ -13,7 +13,7 @@ import (
 )
 
 // BenchmarkWarm measures the first read of a whole release by one reader, an application, on a
-// volume from a snapshot with EBS's published cold blocks: after a boot at once, and after the agent
+// volume from a snapshot with EBS's published cold blocks: right after a boot, and after the agent
 // has read all of it. The page cache is dropped before each.
 func BenchmarkWarm(b *testing.B) {
 	for name, script := range map[string]string{
