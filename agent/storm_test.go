@@ -96,7 +96,7 @@ func TestStorm(t *testing.T) {
 				}
 			}
 			for _, action := range []string{"AttachVolume", "CreateVolume", "ModifyInstanceAttribute"} { // 5 a second for all
-				if spent := s.calls[action] - s.over[action]; spent > members*11/10+50 {
+				if spent := s.calls[action] - s.over[action]; spent > members*11/10+150 { // instances that EC2 calls pending spend some
 					t.Errorf("%d calls of %s spent a token of its bucket", spent, action)
 				}
 			}
