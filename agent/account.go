@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strconv"
 
 	"ebs-release/internal/boot"
@@ -172,11 +173,42 @@ func (a *account) Leave(ctx context.Context, me boot.Identity, v boot.Volume) er
 }
 
 // Report writes to the store where that is in S3, but for what it says of a volume that is left
-// behind: that is for the next boot here, which goes by tags.
+// behind: that is for the next boot here, which goes by tags. A volume that EC2 brought is tagged
+// by nobody: its instance is.
 func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
-	if r.Ready && pointer.InS3(a.values.Get("pointer")) {
+	inS3 := pointer.InS3(a.values.Get("pointer"))
+	if inS3 && (r.Ready || v.Brought) {
 		return a.means(a.reportToStore(ctx, v, r, volume.Trouble{}))
 	}
+	tags := reportTags(r)
+	if v.Brought || r.Above > r.Generation {
+		err := a.tagInstance(ctx, v, tags)
+		if v.Brought {
+			return a.means(err)
+		}
+		if err != nil {
+			a.log.Warn("what this instance has reported of a volume before goes on counting", "up_to_generation", r.Above, "error", err)
+		}
+	}
+	return a.means(a.volumes.Tag(ctx, v.ID, tags))
+}
+
+// tagInstance writes a report on this instance, with the volume that it is about: it counts for as
+// long as that is attached.
+func (a *account) tagInstance(ctx context.Context, v boot.Volume, tags map[string]string) error {
+	all := map[string]string{volume.TagVolume: v.ID}
+	if v.Store != "" {
+		all[volume.TagStore] = v.Store
+	}
+	maps.Copy(all, tags)
+	err := a.volumes.Tag(ctx, a.me.InstanceID, all)
+	if volume.IsDenied(err) {
+		err = tree.Means(err, boot.ErrDenied)
+	}
+	return err
+}
+
+func reportTags(r boot.Report) map[string]string {
 	tags := map[string]string{volume.TagGeneration: strconv.FormatInt(r.Generation, 10), volume.TagState: volume.StateBooting}
 	if r.Ready {
 		tags[volume.TagState] = volume.StateReady
@@ -190,7 +222,7 @@ func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) erro
 	if r.HostKey != "" {
 		tags[volume.TagHostKey] = r.HostKey
 	}
-	return a.means(a.volumes.Tag(ctx, v.ID, tags))
+	return tags
 }
 
 // means says of an error that AWS refused calls for a request limit, where it did.
@@ -210,7 +242,7 @@ func (a *account) reportVerified(ctx context.Context, v boot.Volume, r boot.Repo
 	if said == nil {
 		return nil
 	}
-	return a.volumes.Tag(ctx, v.ID, map[string]string{volume.TagVerified: said.Tag(r.Release)})
+	return a.tagMore(ctx, v, map[string]string{volume.TagVerified: said.Tag(r.Release)})
 }
 
 // complain says why this member is not where it is to be, beside what it has reported. The tag is a
@@ -219,7 +251,15 @@ func (a *account) complain(ctx context.Context, v boot.Volume, r boot.Report, t 
 	if pointer.InS3(a.values.Get("pointer")) {
 		return a.reportToStore(ctx, v, r, t)
 	}
-	return a.volumes.Tag(ctx, v.ID, map[string]string{volume.TagTrouble: t.Tag()})
+	return a.tagMore(ctx, v, map[string]string{volume.TagTrouble: t.Tag()})
+}
+
+// tagMore adds to a report by tags, where that is.
+func (a *account) tagMore(ctx context.Context, v boot.Volume, tags map[string]string) error {
+	if v.Brought {
+		return a.tagInstance(ctx, v, tags)
+	}
+	return a.volumes.Tag(ctx, v.ID, tags)
 }
 
 func (a *account) Newest(ctx context.Context, store string) (generation int64, id string, err error) {

@@ -39,6 +39,9 @@ type diskRequest struct {
 	Want   boot.Wanted `json:"want,omitzero"`
 	From   source      `json:"from,omitzero"` // of doCatchUp, and of doCheckTree whose word counts
 
+	Suspects []suspect      `json:"suspects,omitempty"` // of doCame
+	Origin   release.Origin `json:"origin,omitzero"`    // of doPlace: where the prepared volume is from
+
 	Status status.Status `json:"status,omitzero"` // what the boot left, for doObserve
 	Verify verifying     `json:"verify,omitzero"` // for doVerify
 
@@ -49,6 +52,7 @@ type diskRequest struct {
 const (
 	doCheck     = "check"      // the file system on Device
 	doUnused    = "unused"     // whether nothing uses Device
+	doCame      = "came"       // whether one of Suspects holds releases that may become Want
 	doPrepare   = "prepare"    // a detached mount of Device, which lives as long as the child
 	doCatchUp   = "catch up"   // that the prepared mount is brought to Want
 	doInReach   = "in reach"   // that the store has what brings the volume at Point to Want
@@ -73,6 +77,7 @@ type diskAnswer struct {
 
 	Info         filesystem.Info `json:"info,omitzero"`
 	Major, Minor uint32          `json:",omitempty"`
+	Came         []cameAnswer    `json:",omitempty"`
 	Generation   int64           `json:",omitempty"`
 	Release      string          `json:",omitempty"`
 	Done         bool            `json:",omitempty"` // as boot.Tree's Holding has it
@@ -152,6 +157,8 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		a.Info, err = filesystem.Check(ctx, r.Device, w.log)
 	case doUnused:
 		err = patiently(ctx, func() error { return mount.Unused(r.Device) })
+	case doCame:
+		a.Came = w.came(r)
 	case doPrepare:
 		w.shared = mount.Unused(r.Device) != nil
 		if w.prepared, err = mount.Prepare(r.Device, r.Kind); err == nil {
@@ -188,6 +195,7 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		err = observeVolume(&a.Status)
 	case doPlace:
 		w.mark(ctx)
+		w.setOrigin(r.Origin)
 		if err = ctx.Err(); err == nil { // who asked may have given up meanwhile: then nobody wants it to be seen
 			err = w.prepared.MoveTo(r.Point)
 		}

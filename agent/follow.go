@@ -207,7 +207,7 @@ func (f *follower) Report(ctx context.Context, r status.Reported) error {
 	if err := f.identify(ctx); err != nil {
 		return err
 	}
-	return f.account.Report(ctx, boot.Volume{ID: r.VolumeID}, bootReportOf(r))
+	return f.account.Report(ctx, f.volumeOf(r.VolumeID), bootReportOf(r))
 }
 
 // Complain is follow.Member's.
@@ -217,7 +217,7 @@ func (f *follower) Complain(ctx context.Context, r status.Reported, t status.Tro
 	if err := f.identify(ctx); err != nil {
 		return err
 	}
-	return f.account.complain(ctx, boot.Volume{ID: r.VolumeID}, bootReportOf(r), volume.Trouble(t))
+	return f.account.complain(ctx, f.volumeOf(r.VolumeID), bootReportOf(r), volume.Trouble(t))
 }
 
 func (f *follower) identify(ctx context.Context) error {

@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/boot"
 	"ebs-release/internal/device"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 )
 
@@ -123,7 +124,7 @@ func (m *machine) Prepare(ctx context.Context, v boot.Volume, d boot.Disk) (boot
 		}
 		return nil, err
 	}
-	return prepared{w, m.point, m.source}, nil
+	return prepared{w, m.point, m.source, release.Origin{VolumeID: v.ID, Brought: v.Brought}}, nil
 }
 
 func (m *machine) Unmount(ctx context.Context) error {
@@ -140,6 +141,7 @@ type prepared struct {
 	worker *worker
 	point  string
 	source source
+	origin release.Origin
 }
 
 func (p prepared) Check(ctx context.Context, want boot.Wanted) error {
@@ -166,7 +168,7 @@ func (p prepared) CatchUp(ctx context.Context, want boot.Wanted) error {
 }
 
 func (p prepared) Place(ctx context.Context) error {
-	_, err := p.worker.do(ctx, diskRequest{Do: doPlace, Point: p.point})
+	_, err := p.worker.do(ctx, diskRequest{Do: doPlace, Point: p.point, Origin: p.origin})
 	return err
 }
 

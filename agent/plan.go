@@ -203,6 +203,10 @@ func (d *dry) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
 		d.say(boot.StageReport, "writes to %s: generation %d, ready; whether it may cannot be tried", place, r.Generation)
 		return nil
 	}
+	if v.Brought {
+		err := d.tries().Tag(ctx, d.account.me.InstanceID)
+		return d.dryRun(boot.StageReport, "CreateTags", err, true, "tags this instance: generation %d, ready", r.Generation)
+	}
 	err := d.tries().Tag(ctx, v.ID)
 	return d.dryRun(boot.StageReport, "CreateTags", err, v.ID != volume.None, "tags it: generation %d, ready", r.Generation)
 }
@@ -249,6 +253,22 @@ func (d *dry) Check(_ context.Context, disk boot.Disk) (boot.Disk, error) {
 }
 
 func (d *dry) Here(ctx context.Context, v boot.Volume) (bool, error) { return d.machine.Here(ctx, v) }
+
+// Brought looks as a boot does: it writes nothing.
+func (d *dry) Brought(ctx context.Context, want boot.Wanted) ([]boot.Found, error) {
+	found, err := d.machine.Brought(ctx, want)
+	for _, f := range found {
+		if f.Made {
+			continue
+		}
+		does := fmt.Sprintf("%s came with this instance, and has seen generation %d", f.ID, f.Generation)
+		if f.Unfit != nil {
+			does = fmt.Sprintf("%s came with this instance, and is left alone: %v", f.ID, f.Unfit)
+		}
+		d.say(boot.StageAdopt, "%s", does)
+	}
+	return found, err
+}
 
 func (d *dry) Unused(context.Context, boot.Volume) error { return nil }
 

@@ -129,7 +129,7 @@ func (r *reporter) finish(failure error) error {
 func (r *reporter) learn(f boot.Facts) {
 	r.now.InstanceID, r.now.Generation, r.now.Release = f.InstanceID, f.Generation, f.Release
 	r.now.SnapshotID, r.now.VolumeID, r.now.Device = f.SnapshotID, f.VolumeID, f.Device
-	r.now.Pending = f.Pending
+	r.now.Pending, r.now.Brought = f.Pending, f.Brought
 	if r.served != nil && f.VolumeID != "" && f.VolumeID != r.served.VolumeID {
 		r.served = nil
 	}

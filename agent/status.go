@@ -134,13 +134,17 @@ func (p *program) printStatus(s status.Status) error {
 	if p.output == cli.JSON {
 		return cli.PrintJSON(p.stdout, s)
 	}
+	id := s.VolumeID
+	if s.Brought {
+		id += " (came with the instance)"
+	}
 	rows := [][]string{
 		{"state", s.State},
 		{"stage", s.Stage},
 		{"generation", strconv.FormatInt(s.Generation, 10)},
 		{"release", s.Release},
 		{"volume made from", s.SnapshotID},
-		{"volume", s.VolumeID},
+		{"volume", id},
 		{"device", s.Device},
 		{"mount point", s.MountPoint},
 		{"instance", s.InstanceID},

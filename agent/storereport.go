@@ -57,6 +57,14 @@ func (a *account) reportToStore(ctx context.Context, v boot.Volume, r boot.Repor
 		}
 		a.reports = opened
 	}
+	if !r.Ready { // the boot failed after it had reported
+		return report.Withdraw(ctx, a.reports.bucket, a.reports.caller, r.Generation)
+	}
+	for n := r.Above; n > r.Generation && n > r.Above-mostWithdrawn; n-- {
+		if err := report.Withdraw(ctx, a.reports.bucket, a.reports.caller, n); err != nil {
+			return err
+		}
+	}
 	says := report.Report{
 		Caller: a.reports.caller, Generation: r.Generation, State: volume.StateReady, VolumeID: v.ID, Release: r.Release, HostKey: r.HostKey,
 		Trouble: t,
@@ -72,6 +80,9 @@ func (a *account) reportToStore(ctx context.Context, v boot.Volume, r boot.Repor
 	}
 	return report.Put(ctx, a.reports.bucket, says)
 }
+
+// mostWithdrawn is how many generations above the one that is taken up again are withdrawn.
+const mostWithdrawn = 100
 
 // withdraw takes back what this member has reported to a store in S3 of a generation that no
 // publish made: of several reports the highest counts.

@@ -255,6 +255,8 @@ func (stormMachine) Look(context.Context, []boot.Volume) (*boot.Mounted, error) 
 	return nil, nil
 }
 
+func (stormMachine) Brought(context.Context, boot.Wanted) ([]boot.Found, error) { return nil, nil }
+
 func (m stormMachine) Here(_ context.Context, v boot.Volume) (bool, error) {
 	select {
 	case <-m.world.machines.disk(v.ID):

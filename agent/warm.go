@@ -145,7 +145,7 @@ func (w *warmer) Report(ctx context.Context, verified status.Verified) error {
 		}
 		a.verified, w.account = w.verifiedOf, a
 	}
-	return w.account.reportVerified(ctx, boot.Volume{ID: volumeID}, boot.Report{Ready: true, Generation: generation, Release: id}, w.told())
+	return w.account.reportVerified(ctx, w.volumeOf(volumeID), boot.Report{Ready: true, Generation: generation, Release: id}, w.told())
 }
 
 func (w *warmer) Tell(now status.Warm) error { return w.runDir.WriteWarm(now) }

@@ -103,7 +103,7 @@ func TestPoliciesAreNarrow(t *testing.T) {
 			t.Errorf("%s has %d characters: too long for a managed policy", file, size)
 		}
 		for _, tag := range regexp.MustCompile(`ebs-release:[a-z-]+`).FindAllString(text, -1) {
-			known := []string{volume.TagRole, volume.TagInstance, volume.TagMountPoint, volume.TagGeneration, volume.TagRelease, volume.TagState, volume.TagHostKey, volume.TagStore, volume.TagVerified, volume.TagTrouble}
+			known := []string{volume.TagRole, volume.TagInstance, volume.TagMountPoint, volume.TagGeneration, volume.TagRelease, volume.TagState, volume.TagHostKey, volume.TagStore, volume.TagVerified, volume.TagTrouble, volume.TagVolume}
 			if !slices.Contains(known, tag) {
 				t.Errorf("%s: internal/volume knows no tag %s", file, tag)
 			}
@@ -220,6 +220,11 @@ func TestAgentMayTouchOnlyItsOwn(t *testing.T) {
 
 		{"say that all files were read", "ec2:CreateTags", aVolume, from(me, mine, giving(volume.TagVerified, "all")), "ReportOnOwnVolume"},
 		{"say it of another's", "ec2:CreateTags", aVolume, from(me, hers, giving(volume.TagVerified, "all")), ""},
+		{"report of what EC2 brought", "ec2:CreateTags", region + "instance/" + me, from(me, target(me), giving(volume.TagState, "ready", volume.TagGeneration, "7", volume.TagRelease, "r", volume.TagHostKey, "ssh-ed25519 A", volume.TagVolume, "vol-1", volume.TagStore, "s")), "ReportOnOwnInstance"},
+		{"report for another instance", "ec2:CreateTags", region + "instance/" + another, from(me, target(another), giving(volume.TagState, "ready")), ""},
+		{"tag itself with something else", "ec2:CreateTags", region + "instance/" + me, from(me, target(me), giving("Name", "web")), ""},
+		{"from elsewhere", "ec2:CreateTags", region + "instance/" + me, map[string][]string{"ec2:InstanceID": {me}, "aws:TagKeys": {volume.TagState}}, ""},
+		{"claim what EC2 brought", "ec2:CreateTags", aVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, me)), ""},
 		{"make a volume for another", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, another)), ""},
 		{"make one for everyone", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember, volume.TagInstance, "*")), ""},
 		{"make one for nobody", "ec2:CreateVolume", newVolume, from(me, giving(volume.TagRole, volume.RoleMember)), ""},
@@ -314,6 +319,9 @@ func TestPublisherMayTouchOnlyReleases(t *testing.T) {
 
 		{"make a version of a launch template", "ec2:CreateLaunchTemplateVersion", aTemplate, from(me), ""},
 		{"make it the default", "ec2:ModifyLaunchTemplate", aTemplate, from(me), ""},
+		{"report for one whose volume EC2 brought", "ec2:CreateTags", region + "instance/" + another, from(me, target(another), existing(volume.TagVolume, "vol-1"), giving(volume.TagGeneration, "7", volume.TagRelease, "r", volume.TagState, "ready")), "ReportOnMember"},
+		{"report on any instance", "ec2:CreateTags", region + "instance/" + another, from(me, target(another), giving(volume.TagGeneration, "7")), ""},
+		{"replace such a member's host key", "ec2:CreateTags", region + "instance/" + another, from(me, target(another), existing(volume.TagVolume, "vol-1"), giving(volume.TagHostKey, "ssh-ed25519 A")), ""},
 		{"snapshot a member's volume", "ec2:CreateSnapshot", aVolume, from(me, member), ""},
 		{"snapshot any volume", "ec2:CreateSnapshot", aVolume, from(me), ""},
 		{"make a snapshot that is no release", "ec2:CreateSnapshot", newSnap, from(me, giving("Name", "copy")), ""},

@@ -11,15 +11,19 @@ import (
 	"ebs-release/internal/advice"
 )
 
-// adopt looks before anything is done: at the mount point, and at the volumes that earlier runs
-// made for this instance. One that may hold what is wanted is taken on from where it stands; the
-// others go. So a reboot, a stop and start, and a crash at any step end in one volume.
+// adopt looks before anything is done: at the disks that EC2 brought (brought.go), at the mount
+// point, and at the volumes that earlier runs made for this instance. One that may hold what is
+// wanted is taken on from where it stands; the others go. So a reboot, a stop and start, and a
+// crash at any step end in one volume.
 //
 // What a volume holds, the volume itself says, after it is mounted where nobody sees it (verify).
 // Its tags are hints: a push over ssh may have moved it on since.
 func (b *boot) adopt(ctx context.Context) (err error) {
 	b.forget(ctx)
 	if b.want, err = b.wanted(*b.pointer); err != nil {
+		return err
+	}
+	if err := b.adoptBrought(ctx); err != nil || b.volume.ID != "" {
 		return err
 	}
 	mine, mounted, err := b.lookAround(ctx)
@@ -272,6 +276,11 @@ func (b *boot) removeVolume(ctx context.Context, v Volume) error {
 // dispose removes a volume that is not wanted. The boot does not depend on it: one that cannot be
 // removed is left.
 func (b *boot) dispose(ctx context.Context, v Volume) {
+	if v.Brought {
+		b.log.Info("a volume that came with this instance is left alone", "volume", v.ID)
+		b.removed[v.ID] = true
+		return
+	}
 	if err := b.removeVolume(ctx, v); err != nil {
 		b.leaveBehind(ctx, v, err)
 	}
@@ -306,7 +315,7 @@ func (b *boot) forget(ctx context.Context) {
 			b.log.Warn("cannot let go of the mount", "volume", b.volume.ID, "error", err)
 		}
 	}
-	if b.volume.ID != "" {
+	if b.volume.ID != "" && !b.volume.Brought {
 		b.had = append(b.had, b.volume)
 	}
 	b.volume, b.disk, b.prepared, b.asked = Volume{}, Disk{}, nil, false

@@ -39,6 +39,12 @@ func (b *boot) recover(ctx context.Context, err error) error {
 	if !errors.As(err, &failed) || ctx.Err() != nil || b.volume.ID == "" || b.serving {
 		return err
 	}
+	if b.volume.Brought && (!errors.Is(err, ErrGone) || b.gone) {
+		if way := b.notBrought(ctx, failed); way != nil {
+			return way
+		}
+		return err
+	}
 	why := ""
 	switch failed.Stage {
 	case StageAttach, StageFind, StageCheck, StageMount, StageCatchUp, StageVerify:
@@ -177,7 +183,7 @@ func (b *boot) cleanUp(ctx context.Context, tidy time.Duration, failure error) {
 		}
 	}
 	// It is the only one to hold what it holds, or as good as any.
-	kept := b.adopted && (pointerIsWrong(failure) || b.unseenAndNewer(failure) != nil || blameless(failure))
+	kept := b.volume.Brought || b.adopted && (pointerIsWrong(failure) || b.unseenAndNewer(failure) != nil || blameless(failure))
 	if b.serving || kept || b.volume.Attached && b.protected() && !spoiled(failure) {
 		b.log.Info("the volume is left to the next start", "volume", b.volume.ID)
 		return

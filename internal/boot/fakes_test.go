@@ -40,6 +40,8 @@ type (
 		check  func(boot.Disk) (boot.Disk, error)
 		unused func(boot.Volume) error
 		here   func(boot.Volume) (bool, error)
+
+		brought func(boot.Wanted) ([]boot.Found, error)
 	}
 	fakeMounts struct {
 		look    func([]boot.Volume) (*boot.Mounted, error)
@@ -101,7 +103,10 @@ func (f fakeVolumes) Newest(ctx context.Context, store string) (int64, string, e
 func (f fakeDisks) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) { return f.find(ctx, v) }
 func (f fakeDisks) Check(_ context.Context, d boot.Disk) (boot.Disk, error)    { return f.check(d) }
 func (f fakeDisks) Here(_ context.Context, v boot.Volume) (bool, error)        { return f.here(v) }
-func (f fakeDisks) Unused(_ context.Context, v boot.Volume) error              { return f.unused(v) }
+func (f fakeDisks) Brought(_ context.Context, w boot.Wanted) ([]boot.Found, error) {
+	return f.brought(w)
+}
+func (f fakeDisks) Unused(_ context.Context, v boot.Volume) error { return f.unused(v) }
 func (f fakeMounts) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error) {
 	return f.look(mine)
 }
@@ -272,6 +277,7 @@ func (w *world) machine() {
 		d.Kind = "ext4"
 		return d, nil
 	}
+	w.disks.brought = func(boot.Wanted) ([]boot.Found, error) { return nil, nil }
 	w.disks.unused = func(boot.Volume) error { return nil }
 	w.disks.here = func(boot.Volume) (bool, error) { return false, nil }
 	w.mounts.look = func([]boot.Volume) (*boot.Mounted, error) {

@@ -142,6 +142,13 @@ func (h *hanging) Here(ctx context.Context, v boot.Volume) (bool, error) {
 	return h.disks.Here(ctx, v)
 }
 
+func (h *hanging) Brought(ctx context.Context, w boot.Wanted) ([]boot.Found, error) {
+	if err := h.here(ctx, "brought"); err != nil {
+		return nil, err
+	}
+	return h.disks.Brought(ctx, w)
+}
+
 func (h *hanging) Unused(ctx context.Context, v boot.Volume) error {
 	if err := h.here(ctx, "unused"); err != nil {
 		return err

@@ -55,18 +55,24 @@ type Volume struct {
 	Attached   bool   // to this instance
 	Device     string // the name of the attachment: /dev/xvdaa; empty: EC2 has not said
 	Protected  bool   // EC2 deletes it with the instance
+	Brought    bool   // EC2 attached it with the launch: it is not ours to protect, to tag or to remove
 	Leaving    bool   // in error, on its way off, or left behind by an earlier boot: of no use
 	Store      string // whose releases it holds, by its tag; empty: not said
 	Reported   Report // what its tags say: a hint, a push may have moved the volume on
 }
 
-// Report is what a member tells the publisher, by tags on its volume.
+// Report is what a member tells the publisher, by tags on its volume, or on itself where EC2
+// brought that, or in the store.
 type Report struct {
 	Ready      bool
 	Pending    bool // the programs that follow an activation have not succeeded: the application may still serve the release before
 	Generation int64
 	Release    string
 	HostKey    string // of its sshd: "ssh-ed25519 AAAA…"; empty when it has none yet
+
+	// Above, when it is higher than Generation: up to there another volume has reported, which EC2
+	// brought and which stays attached. That must not count any more (up --older).
+	Above int64
 }
 
 // Disk is the block device that a volume became.
@@ -83,6 +89,7 @@ type Facts struct {
 	SnapshotID string
 	VolumeID   string
 	Device     string
+	Brought    bool // as in Volume
 	Pending    bool // as in Report
 }
 
@@ -112,6 +119,8 @@ var (
 	// ErrThrottled, of Volumes, with the error of its ctx: that ended while EC2 refused its calls for
 	// a request limit. The stage is begun again.
 	ErrThrottled = errors.New("EC2 takes no more calls of this account at the moment")
+	// ErrDenied, of Report: the role of this instance has no right to.
+	ErrDenied = errors.New("this member may not report")
 	// ErrDisk, of CatchUp, where an error may be one of the network: this one is of the volume.
 	// Another volume may do.
 	ErrDisk = errors.New("the disk fails")
@@ -169,6 +178,9 @@ type Volumes interface {
 
 // Disks finds and checks block devices.
 type Disks interface {
+	// Brought looks at the EBS disks that nobody uses, and at what is at the mount point, for volumes
+	// that hold releases of the wanted store. It writes nothing to them.
+	Brought(ctx context.Context, want Wanted) ([]Found, error)
 	// Here says whether the volume is a disk of this machine now: one look.
 	Here(ctx context.Context, v Volume) (bool, error)
 	Find(ctx context.Context, v Volume) (Disk, error)

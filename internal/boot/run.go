@@ -41,7 +41,8 @@ type boot struct {
 	adopted  bool            // the volume is from an earlier run
 	made     map[string]bool // volumes that this run made
 	had      []Volume        // volumes that this run had in hand and let go of: EC2 may not list them yet
-	removed  map[string]bool // volumes that this run removed or left behind: EC2 may go on listing them
+	removed  map[string]bool // volumes that this run removed, left behind or left alone: EC2 may go on listing them
+	above    int64           // up to this generation a volume that EC2 brought has served
 	silent   int             // how many disks of this run did not answer
 	badNames []string        // device names under which no disk came
 	lost     int             // how many volumes EC2 made for this run and did not keep
@@ -150,7 +151,7 @@ func (b *boot) within(ctx context.Context, s stage) error {
 func (b *boot) facts() Facts {
 	f := Facts{
 		InstanceID: b.me.InstanceID, Generation: b.want.Generation, Release: b.want.Release, SnapshotID: b.want.SnapshotID,
-		VolumeID: b.volume.ID, Device: b.disk.Path, Pending: b.pending,
+		VolumeID: b.volume.ID, Device: b.disk.Path, Pending: b.pending, Brought: b.volume.Brought,
 	}
 	if b.want.Generation == 0 {
 		f.Generation, f.Release = b.heldGeneration, b.heldRelease

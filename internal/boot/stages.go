@@ -174,6 +174,9 @@ func (b *boot) toReport() Report {
 	if b.hostKey != nil {
 		r.HostKey = *b.hostKey
 	}
+	if !b.volume.Brought && b.above > r.Generation {
+		r.Above = b.above
+	}
 	return r
 }
 

@@ -103,6 +103,17 @@ func (l *look) add(dev Device, err error) {
 // Serial is the NVMe serial number of a volume: its id without the dash.
 func Serial(volumeID string) string { return strings.Replace(volumeID, "-", "", 1) }
 
+var volumeSerial = regexp.MustCompile(`^vol([0-9a-f]{8,32})$`)
+
+// VolumeID is the volume of an NVMe serial number; "": it is no EBS volume's.
+func VolumeID(serial string) string {
+	m := volumeSerial.FindStringSubmatch(serial)
+	if m == nil {
+		return ""
+	}
+	return "vol-" + m[1]
+}
+
 func (f Finder) serial(name string) (string, error) {
 	text, err := f.attribute(name, "device/serial")
 	if err == nil && text == "" {

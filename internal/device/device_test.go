@@ -229,3 +229,19 @@ func TestInstanceStoreOnXenDoesNotHideTheDisk(t *testing.T) {
 		t.Fatalf("found %+v on Nitro", dev)
 	}
 }
+
+func TestAllAreWholeDisksOfEBS(t *testing.T) {
+	m := newMachine(t)
+	m.disk("nvme0n1", "vol0123456789abcdef0", 0) // the root: it has partitions
+	m.set("nvme0n1", "nvme0n1p1/dev", "259:9")
+	m.disk("nvme1n1", "AWS0123456789ABCDEF0", 1) // instance store
+	m.disk("nvme2n1", "vol0123456789abcdef2", 2)
+	m.disk("nvme3n1", "vol../../etc", 3)
+	m.disk("nvme4n1", "vol0123456789abcdef4", 4)
+	m.set("nvme4n1", "size", "0")
+	m.disk("xvdb", "", 5)
+	all, err := m.All()
+	if err != nil || len(all) != 1 || all[0].Name != "nvme2n1" || device.VolumeID(all[0].Serial) != "vol-0123456789abcdef2" {
+		t.Errorf("%+v, %v", all, err)
+	}
+}

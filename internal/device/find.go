@@ -3,6 +3,8 @@ package device
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -33,6 +35,33 @@ func (f Finder) Here(volumeID, attachedAs string) (Device, bool, error) {
 		return Device{}, false, err
 	}
 	return l.found[0], true, nil
+}
+
+// All are the NVMe disks of EBS volumes that can be read and that the kernel has not cut into
+// partitions. Of a disk on Xen nobody here knows which volume it is.
+func (f Finder) All() ([]Device, error) {
+	entries, err := os.ReadDir(f.Sys)
+	if err != nil {
+		return nil, err
+	}
+	var all []Device
+	for _, entry := range entries {
+		if !nvmeDisk.MatchString(entry.Name()) {
+			continue
+		}
+		parts, err := filepath.Glob(filepath.Join(f.Sys, entry.Name(), entry.Name()+"p*"))
+		if err != nil || len(parts) > 0 {
+			continue
+		}
+		serial, err := f.serial(entry.Name())
+		if err != nil || VolumeID(serial) == "" {
+			continue
+		}
+		if dev, err := f.ready(entry.Name(), serial); err == nil {
+			all = append(all, dev)
+		}
+	}
+	return all, nil
 }
 
 func (f Finder) find(ctx context.Context, volumeID, attachedAs string) (Device, error) {

@@ -43,6 +43,9 @@ type Info struct {
 	Newer string
 }
 
+// ReleaseLabel marks a file system that init made. No other is ever looked into for a release.
+const ReleaseLabel = "code_release"
+
 // KernelName is the name to mount by. The ext4 driver mounts all three, and unlike the other two
 // names it is always there.
 func (i Info) KernelName() string {

@@ -2,8 +2,9 @@
 // reported.
 //
 // Who is a member says Auto Scaling; where it is, EC2; what it holds, the tags that its agent put
-// on its volume (internal/volume, tags.go), and with a store in S3 an object there
-// (internal/report). Which of them counts is said here, in take, and nowhere else.
+// on its volume (internal/volume, tags.go), or on the instance where EC2 brought that, and with a
+// store in S3 an object there (internal/report). Which of them counts is said here, in take, and
+// nowhere else.
 package fleet
 
 import (
@@ -48,6 +49,18 @@ type Member struct {
 	Trouble    volume.Trouble
 
 	Verified *report.Verified // what came of reading all files of Release there; nil: not known
+
+	// OnInstance: the tags that say this are the instance's own, as EC2 brought its volume, which
+	// nobody claims by tags.
+	OnInstance bool
+}
+
+// Tagged is what carries the tags of the member's report: its volume, or itself.
+func (m Member) Tagged() string {
+	if m.OnInstance {
+		return m.InstanceID
+	}
+	return m.VolumeID
 }
 
 // StateUnknown is the state of a member without a volume that says more.
@@ -102,14 +115,17 @@ func complete(ctx context.Context, machines Machines, store Reports, members []M
 		byID[members[i].InstanceID] = &members[i]
 		ids = append(ids, members[i].InstanceID)
 	}
-	gone, wanted := map[string]bool{}, map[string]report.Wanted{}
+	gone, wanted, own := map[string]bool{}, map[string]report.Wanted{}, map[string]types.Instance{}
 	for batch := range slices.Chunk(ids, idsPerCall) {
-		if err := addresses(ctx, machines, batch, byID, gone); err != nil {
+		if err := addresses(ctx, machines, batch, byID, gone, own); err != nil {
 			return nil, err
 		}
 		if err := tags(ctx, machines, batch, byID, wanted); err != nil {
 			return nil, err
 		}
+	}
+	for id, i := range own {
+		byID[id].takeOwn(i, wanted)
 	}
 	if store != nil {
 		objects, err := store.Newest(ctx, wanted)
@@ -175,8 +191,10 @@ func memberOf(group *string, i astypes.Instance) Member {
 
 // addresses asks EC2 where instances are. By filter, not by id: one id that EC2 has forgotten would
 // fail the call for all the others. An instance that EC2 says is terminated is gone, even where
-// Auto Scaling has not noticed.
-func addresses(ctx context.Context, machines Machines, ids []string, members map[string]*Member, gone map[string]bool) error {
+// Auto Scaling has not noticed. own gets the others.
+func addresses(
+	ctx context.Context, machines Machines, ids []string, members map[string]*Member, gone map[string]bool, own map[string]types.Instance,
+) error {
 	pages := ec2.NewDescribeInstancesPaginator(machines, &ec2.DescribeInstancesInput{
 		MaxResults: aws.Int32(perPage),
 		Filters:    []types.Filter{{Name: aws.String("instance-id"), Values: ids}},
@@ -200,6 +218,9 @@ func addresses(ctx context.Context, machines Machines, ids []string, members map
 					m.Ended = aws.ToString(i.StateReason.Code)
 				}
 				gone[m.InstanceID] = i.State != nil && i.State.Name == types.InstanceStateNameTerminated
+				if !gone[m.InstanceID] {
+					own[m.InstanceID] = i
+				}
 			}
 		}
 	}
@@ -241,17 +262,26 @@ type said struct {
 	generation                                                  int64
 	verified                                                    *report.Verified
 	trouble                                                     volume.Trouble
+	onInstance                                                  bool
 }
 
 // readReport reads a volume's tags. Only a volume that is attached to the instance that it was made
 // for speaks for it: anybody who may tag a volume could claim another's name.
 func readReport(v types.Volume) (said, bool) {
-	tags := make(map[string]string, len(v.Tags))
-	for _, t := range v.Tags {
+	r := readTags(v.Tags)
+	r.volumeID = aws.ToString(v.VolumeId)
+	attached := slices.ContainsFunc(v.Attachments, func(a types.VolumeAttachment) bool { return aws.ToString(a.InstanceId) == r.instance })
+	return r, attached && r.state != volume.StateLeft
+}
+
+// readTags reads a report on a volume, or on an instance, which names the volume.
+func readTags(list []types.Tag) said {
+	tags := make(map[string]string, len(list))
+	for _, t := range list {
 		tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
 	}
 	r := said{
-		instance: tags[volume.TagInstance], volumeID: aws.ToString(v.VolumeId),
+		instance: tags[volume.TagInstance], volumeID: tags[volume.TagVolume],
 		release: volume.ParseRelease(tags[volume.TagRelease]), store: volume.ParseStore(tags[volume.TagStore]),
 		state: volume.ParseState(tags[volume.TagState]), hostKey: tags[volume.TagHostKey],
 		trouble: volume.ParseTrouble(tags[volume.TagTrouble]),
@@ -259,15 +289,34 @@ func readReport(v types.Volume) (said, bool) {
 	if id, verified := report.ParseTag(tags[volume.TagVerified]); id == r.release {
 		r.verified = verified
 	}
-	attached := slices.ContainsFunc(v.Attachments, func(a types.VolumeAttachment) bool { return aws.ToString(a.InstanceId) == r.instance })
-	if !attached || r.state == volume.StateLeft {
-		return said{}, false
-	}
 	var ok bool
 	if r.generation, ok = volume.ParseGeneration(tags[volume.TagGeneration]); !ok { // 0, which is behind everything
 		r.ignored = tags[volume.TagGeneration]
 	}
-	return r, true
+	return r
+}
+
+// takeOwn takes what an instance says by its own tags, of a volume that EC2 brought, and notes what
+// is attached to it: a report in the store may be about a volume that has no tags. A volume that
+// was made for it and serves says the same or more, and is asked first.
+func (m *Member) takeOwn(i types.Instance, wanted map[string]report.Wanted) {
+	var attached []string
+	for _, b := range i.BlockDeviceMappings {
+		if b.Ebs != nil && b.Ebs.VolumeId != nil && aws.ToString(b.DeviceName) != aws.ToString(i.RootDeviceName) {
+			attached = append(attached, aws.ToString(b.Ebs.VolumeId))
+		}
+	}
+	if r := readTags(i.Tags); slices.Contains(attached, r.volumeID) {
+		r.onInstance = true
+		m.take(r)
+	}
+	w := wanted[m.InstanceID]
+	for _, id := range attached {
+		if !slices.Contains(w.Volumes, id) {
+			w.Volumes = append(w.Volumes, id)
+			wanted[m.InstanceID] = w
+		}
+	}
 }
 
 // take makes a report the member's. Of several the highest generation speaks: of two volumes, while
@@ -282,6 +331,7 @@ func (m *Member) take(r said) {
 	}
 	m.VolumeID, m.Generation, m.Ignored, m.Release, m.Store, m.HostKey = r.volumeID, r.generation, r.ignored, r.release, r.store, r.hostKey
 	m.Verified, m.Trouble = r.verified, r.trouble
+	m.OnInstance = r.onInstance
 	if m.State = r.state; m.State == "" {
 		m.State = StateUnknown
 	}

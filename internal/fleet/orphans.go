@@ -54,7 +54,11 @@ func Orphans(ctx context.Context, machines Machines) ([]Orphan, error) {
 			}
 		}
 	}
-	there, err := existing(ctx, machines, found)
+	var ids []string
+	for _, o := range found {
+		ids = append(ids, o.InstanceID)
+	}
+	there, err := existing(ctx, machines, ids)
 	if err != nil {
 		return nil, err
 	}
@@ -64,14 +68,10 @@ func Orphans(ctx context.Context, machines Machines) ([]Orphan, error) {
 }
 
 // existing tells which of the instances EC2 knows, in any state but terminated.
-func existing(ctx context.Context, machines Machines, orphans []Orphan) (map[string]bool, error) {
-	var ids []string
-	for _, o := range orphans {
-		ids = append(ids, o.InstanceID)
-	}
-	slices.Sort(ids)
+func existing(ctx context.Context, machines ec2.DescribeInstancesAPIClient, instances []string) (map[string]bool, error) {
+	ids := slices.Compact(slices.Sorted(slices.Values(instances)))
 	there := map[string]bool{}
-	for batch := range slices.Chunk(slices.Compact(ids), idsPerCall) {
+	for batch := range slices.Chunk(ids, idsPerCall) {
 		pages := ec2.NewDescribeInstancesPaginator(machines, &ec2.DescribeInstancesInput{
 			MaxResults: aws.Int32(perPage),
 			Filters:    []types.Filter{{Name: aws.String("instance-id"), Values: batch}},

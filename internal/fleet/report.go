@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"ebs-release/internal/volume"
 
@@ -18,6 +19,7 @@ import (
 type Tagger interface {
 	CreateTags(context.Context, *ec2.CreateTagsInput, ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error)
 	DescribeVolumes(context.Context, *ec2.DescribeVolumesInput, ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error)
+	DescribeInstances(context.Context, *ec2.DescribeInstancesInput, ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error)
 }
 
 const (
@@ -25,11 +27,11 @@ const (
 	mostRefused    = 4    // this many volumes refused one by one are no accident: a right is missing
 )
 
-// Report writes onto members' volumes that they are on generation now, and in which state, "": the
-// one that their tags have. The publisher does this after it activated a release, because the ssh
-// user on a member has no rights in EC2. A volume that is gone needs no tags, and keeps no other
-// from its own. The error names the volumes that have none.
-func Report(ctx context.Context, tagger Tagger, volumeIDs []string, generation int64, release, state string) error {
+// Report writes onto members' volumes, or onto them (Tagged), that they are on generation now, and
+// in which state, "": the one that their tags have. The publisher does this after it activated a
+// release, because the ssh user on a member has no rights in EC2. What is gone needs no tags, and
+// keeps no other from its own. The error names those that have none.
+func Report(ctx context.Context, tagger Tagger, tagged []string, generation int64, release, state string) error {
 	r := reporter{tagger: tagger, tags: []types.Tag{
 		{Key: aws.String(volume.TagGeneration), Value: aws.String(strconv.FormatInt(generation, 10))},
 		{Key: aws.String(volume.TagRelease), Value: aws.String(release)},
@@ -37,19 +39,19 @@ func Report(ctx context.Context, tagger Tagger, volumeIDs []string, generation i
 	if state != "" {
 		r.tags = append(r.tags, types.Tag{Key: aws.String(volume.TagState), Value: aws.String(state)})
 	}
-	for batch := range slices.Chunk(volumeIDs, resourcesOfTag) {
+	for batch := range slices.Chunk(tagged, resourcesOfTag) {
 		if err := r.batch(ctx, batch); err != nil {
-			return fmt.Errorf("tag %d members' volumes with generation %d: %w", len(batch), generation, err)
+			return fmt.Errorf("tag %d members with generation %d: %w", len(batch), generation, err)
 		}
 	}
 	return nil
 }
 
-// reporter writes the same tags onto volumes.
+// reporter writes the same tags onto volumes and instances.
 type reporter struct {
 	tagger  Tagger
 	tags    []types.Tag
-	refused []error // of single volumes
+	refused []error // of single ones
 }
 
 // batch tags all at once, if it can. One volume that is gone makes EC2 refuse the whole call, and
@@ -93,8 +95,21 @@ func (r *reporter) tag(ctx context.Context, volumeIDs []string) error {
 	return err
 }
 
-// there returns those of the volumes that EC2 still lists.
-func (r *reporter) there(ctx context.Context, volumeIDs []string) (there []string, err error) {
+// there returns those that EC2 still lists.
+func (r *reporter) there(ctx context.Context, tagged []string) (there []string, err error) {
+	var volumeIDs, instances []string
+	for _, id := range tagged {
+		if strings.HasPrefix(id, "i-") {
+			instances = append(instances, id)
+		} else {
+			volumeIDs = append(volumeIDs, id)
+		}
+	}
+	known, err := existing(ctx, r.tagger, instances)
+	if err != nil {
+		return nil, err
+	}
+	there = slices.DeleteFunc(instances, func(id string) bool { return !known[id] })
 	for batch := range slices.Chunk(volumeIDs, idsPerCall) {
 		pages := ec2.NewDescribeVolumesPaginator(r.tagger, &ec2.DescribeVolumesInput{
 			MaxResults: aws.Int32(perPage),
@@ -117,5 +132,5 @@ func (r *reporter) there(ctx context.Context, volumeIDs []string) (there []strin
 
 // isRefused: EC2 changed nothing, for a reason that may be that of one volume.
 func isRefused(err error) bool {
-	return volume.IsNotFound(err) || volume.IsDenied(err)
+	return volume.IsNotFound(err) || volume.IsInstanceNotFound(err) || volume.IsDenied(err)
 }

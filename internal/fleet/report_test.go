@@ -26,7 +26,7 @@ func TestReportTagsInBatches(t *testing.T) {
 
 func TestReportSaysWhatFailed(t *testing.T) {
 	a := &account{fail: errors.New("RequestLimitExceeded")}
-	if err := fleet.Report(context.Background(), a, []string{"vol-1"}, 7, "r7", ""); err == nil || !strings.Contains(err.Error(), "tag 1 members' volumes with generation 7: RequestLimitExceeded") {
+	if err := fleet.Report(context.Background(), a, []string{"vol-1"}, 7, "r7", ""); err == nil || !strings.Contains(err.Error(), "tag 1 members with generation 7: RequestLimitExceeded") {
 		t.Fatalf("Report: %v", err)
 	}
 	if len(a.tagged) != 1 {

@@ -18,14 +18,24 @@ type Detached struct {
 // kernel calls the file system (ext4, xfs). xfs gets nouuid, because two snapshots of one file
 // system carry the same UUID (docs/failures.md, row 12).
 func Prepare(device, kind string) (*Detached, error) {
-	d, err := prepare(device, kind)
+	return prepareAs(device, kind, 0)
+}
+
+// Peek is Prepare for a look: nothing can be written through it. The kernel plays a journal that
+// holds something, as without that it would show what was there before; and xfs stamps its log.
+func Peek(device, kind string) (*Detached, error) {
+	return prepareAs(device, kind, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOEXEC)
+}
+
+func prepareAs(device, kind string, attributes int) (*Detached, error) {
+	d, err := prepare(device, kind, attributes)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s as %s: %w", device, kind, err)
 	}
 	return d, nil
 }
 
-func prepare(device, kind string) (*Detached, error) {
+func prepare(device, kind string, attributes int) (*Detached, error) {
 	var node unix.Stat_t
 	if err := unix.Stat(device, &node); err != nil {
 		return nil, err
@@ -50,13 +60,17 @@ func prepare(device, kind string) (*Detached, error) {
 	if err == nil && kind == "xfs" {
 		err = unix.FsconfigSetFlag(fsfd, "nouuid")
 	}
+	if err == nil && attributes&unix.MOUNT_ATTR_RDONLY != 0 {
+		err = unix.FsconfigSetFlag(fsfd, "ro")
+	}
 	if err == nil {
 		err = unix.FsconfigCreate(fsfd)
 	}
 	if err != nil {
 		return nil, withReasons(err, contextLog(fsfd), log.read())
 	}
-	fd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOATIME)
+	attributes |= unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOATIME
+	fd, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, attributes)
 	if err != nil {
 		return nil, withReasons(fmt.Errorf("fsmount: %w", err), contextLog(fsfd), nil)
 	}

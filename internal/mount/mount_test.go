@@ -1,6 +1,7 @@
 package mount_test
 
 import (
+	"crypto/sha256"
 	"errors"
 	"os"
 	"os/exec"
@@ -392,4 +393,83 @@ func TestFileSystemWithErrorsIsReadOnly(t *testing.T) {
 	if why := look().ReadOnly(); why != "ro" && why != "emergency_ro" { // the second since Linux 6.14
 		t.Errorf("read-only by %q", why)
 	}
+}
+
+// TestPeekWritesNothing: it sees what a crash has left in the journal, and an ext4 that was
+// unmounted stays as it is.
+func TestPeekWritesNothing(t *testing.T) {
+	for _, kind := range []string{"ext4", "xfs"} {
+		t.Run(kind, func(t *testing.T) {
+			argv := []string{"mkfs.ext4", "-q", "-F"}
+			size := int64(64 << 20)
+			if kind == "xfs" {
+				argv, size = []string{"mkfs.xfs", "-q"}, 300<<20
+			}
+			device := scratch.Disk(t, size, argv...)
+			d := prepare(t, device, kind)
+			if err := os.WriteFile(filepath.Join(d.Root(), "file"), []byte("x"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			sync(t, d.Root())
+			crashed := copied(t, device)
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+			images := map[string]string{"after a crash": crashed}
+			var before [sha256.Size]byte
+			if kind == "ext4" {
+				images["unmounted"] = copied(t, device)
+				before = sum(t, images["unmounted"])
+			}
+			for when, image := range images {
+				peek, err := mount.Peek(scratch.Loop(t, image), kind)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if text, err := os.ReadFile(filepath.Join(peek.Root(), "file")); err != nil || string(text) != "x" {
+					t.Errorf("%s: %q, %v", when, text, err)
+				}
+				if err := os.WriteFile(filepath.Join(peek.Root(), "other"), nil, 0o644); !errors.Is(err, unix.EROFS) {
+					t.Errorf("%s: a write: %v", when, err)
+				}
+				if err := peek.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if when == "unmounted" && sum(t, image) != before {
+					t.Error("the disk changed")
+				}
+			}
+		})
+	}
+}
+
+func sync(t *testing.T, root string) {
+	t.Helper()
+	dir, err := os.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// copied is an image of a disk as it is.
+func copied(t *testing.T, device string) (image string) {
+	t.Helper()
+	image = filepath.Join(t.TempDir(), "copy")
+	if out, err := exec.Command("dd", "if="+device, "of="+image, "bs=1M", "conv=sparse", "status=none").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return image
+}
+
+func sum(t *testing.T, file string) [sha256.Size]byte {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sha256.Sum256(data)
 }

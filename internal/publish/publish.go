@@ -145,8 +145,9 @@ type Snapshot struct {
 // Fleet knows the members.
 type Fleet interface {
 	List(ctx context.Context) ([]fleet.Member, error)
-	// Report tags volumes with what is active there, and with a state; "": the one that they have.
-	Report(ctx context.Context, volumeIDs []string, generation int64, release, state string) error
+	// Report tags members (Tagged) with what is active there, and with a state; "": the one that they
+	// have.
+	Report(ctx context.Context, tagged []string, generation int64, release, state string) error
 }
 
 // Dialer opens the one connection to a member. ctx is for opening it only: the session lasts until

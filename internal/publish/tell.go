@@ -14,7 +14,7 @@ import (
 	"ebs-release/internal/words"
 )
 
-// report writes the new generation to the tags of the volumes that this run has activated it on.
+// report writes the new generation to the tags of the members that this run has activated it on.
 // Where a program failed the tags say so: whoever looks next knows it, and does not take the member
 // for current.
 func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
@@ -41,12 +41,12 @@ func (ms *members) report(ctx context.Context, next pointer.Pointer) error {
 	}
 	var errs []error
 	for says, some := range todo {
-		var volumes []string
+		var tagged []string
 		for _, m := range some {
-			volumes = append(volumes, m.VolumeID)
+			tagged = append(tagged, m.Tagged())
 		}
-		slices.Sort(volumes)
-		if err := ms.Fleet.Report(ctx, volumes, says.generation, says.release, says.state); err != nil {
+		slices.Sort(tagged)
+		if err := ms.Fleet.Report(ctx, tagged, says.generation, says.release, says.state); err != nil {
 			errs = append(errs, err)
 			continue
 		}

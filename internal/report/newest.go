@@ -32,7 +32,7 @@ type Source interface {
 
 // Wanted is a member whose report is looked for.
 type Wanted struct {
-	Volumes []string // that are attached to it, and were made for it: a report about any other one does not count
+	Volumes []string // that are attached to it, the root's left out: a report about any other one does not count
 	Least   int64    // no report of these volumes has a lower generation
 }
 
@@ -41,8 +41,9 @@ type Wanted struct {
 type Reader struct {
 	from Source
 
-	mu   sync.Mutex
-	kept map[string]kept // by key
+	mu       sync.Mutex
+	kept     map[string]kept  // by key
+	searched map[string]int64 // by instance id: it had no report below this generation
 }
 
 type kept struct {
@@ -52,7 +53,9 @@ type kept struct {
 }
 
 // NewReader reads from a store.
-func NewReader(from Source) *Reader { return &Reader{from: from, kept: map[string]kept{}} }
+func NewReader(from Source) *Reader {
+	return &Reader{from: from, kept: map[string]kept{}, searched: map[string]int64{}}
+}
 
 // Newest returns what members have reported last, by instance id: of the reports about one of their
 // volumes the newest (Newer). It looks at the generation from and above, where most are, and then
@@ -62,7 +65,7 @@ func (r *Reader) Newest(ctx context.Context, from int64, members map[string]Want
 	missing := map[string]Wanted{}
 	for id, w := range members {
 		if len(w.Volumes) > 0 {
-			missing[id] = w
+			missing[id] = r.further(id, w)
 		}
 	}
 	found := map[string]Report{}
@@ -80,7 +83,26 @@ func (r *Reader) Newest(ctx context.Context, from int64, members map[string]Want
 			err = r.take(ctx, pages, missing, found)
 		}
 	}
+	if err == nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for id := range missing {
+			r.searched[id] = from
+		}
+	}
 	return found, err
+}
+
+// further is what is looked for when an earlier look has found nothing: a member that boots has
+// not reported yet, and of one whose volume EC2 brought nobody knows how far down to look. What it
+// reports is of the generation of then, or a little below.
+func (r *Reader) further(id string, w Wanted) Wanted {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n, is := r.searched[id]; is {
+		w.Least = max(w.Least, n-atOnce)
+	}
+	return w
 }
 
 func least(members map[string]Wanted) int64 {

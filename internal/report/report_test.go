@@ -215,3 +215,22 @@ func TestTroubleInAReport(t *testing.T) {
 		}
 	}
 }
+
+// A member that has not reported yet is not looked for all the way down again and again.
+func TestWhoHasNotReportedIsLookedForOnce(t *testing.T) {
+	from := &asked{S3: open(t)}
+	reader := report.NewReader(from)
+	members := map[string]report.Wanted{"i-1": {Volumes: []string{"vol-1"}}}
+	for _, want := range []string{"101 lists, 0 reads", "17 lists, 0 reads"} {
+		if _, err := reader.Newest(t.Context(), 100, members); err != nil {
+			t.Fatal(err)
+		}
+		if got := from.counts(); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	must(t, report.Put(t.Context(), from.S3, of(1, 98, volume.StateReady, "vol-1")))
+	if found, err := reader.Newest(t.Context(), 100, members); err != nil || found["i-1"].Generation != 98 {
+		t.Errorf("%+v, %v", found, err)
+	}
+}

@@ -24,9 +24,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// volumeLabel marks a file system that init made.
-const volumeLabel = "code_release"
-
 // diskTime is how long a volume may take from attached to readable. CSI driver and others have seen
 // seconds.
 const diskTime = time.Minute
@@ -200,9 +197,9 @@ func (i *Server) takeMounted(mounted *mount.Mounted) error {
 	if err != nil {
 		return err
 	}
-	if info.Label != volumeLabel {
+	if info.Label != filesystem.ReleaseLabel {
 		return fmt.Errorf("at %s is %s, whose label is %q: init mounts only what it made (label %s); unmount it, or use another --mount-point",
-			i.MountPoint, mounted, info.Label, volumeLabel)
+			i.MountPoint, mounted, info.Label, filesystem.ReleaseLabel)
 	}
 	if (i.Wish.VolumeID != "" && i.Wish.VolumeID != volumeID) || (i.Wish.Device != "" && i.Wish.Device != path) {
 		return fmt.Errorf("at %s is %s (%s) already, not %s%s", i.MountPoint, volumeID, path, i.Wish.VolumeID, i.Wish.Device)
@@ -232,7 +229,7 @@ func (i *Server) bringDisk(ctx context.Context) error {
 			"detach and delete it, then ebs-release init --join")
 	case errors.Is(err, filesystem.ErrBlank):
 		kind := filesystem.Kind(i.Wish.FileSystem)
-		if err := mkfs.Make(ctx, disk.Path, kind, volumeLabel); err != nil {
+		if err := mkfs.Make(ctx, disk.Path, kind, filesystem.ReleaseLabel); err != nil {
 			return err
 		}
 		if info, err = filesystem.ProbeDevice(disk.Path); err != nil {
@@ -241,7 +238,7 @@ func (i *Server) bringDisk(ctx context.Context) error {
 		i.did("made %s on %s", kind, disk.Path)
 	case err != nil:
 		return fmt.Errorf("%s (%s) is not blank, and will not be formatted: %w", disk.Path, volumeID, err)
-	case info.Label != volumeLabel:
+	case info.Label != filesystem.ReleaseLabel:
 		return fmt.Errorf("%s (%s) is not blank, and will not be formatted: it holds %s with the label %q, UUID %s",
 			disk.Path, volumeID, info.Kind, info.Label, info.UUID)
 	}

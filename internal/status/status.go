@@ -43,6 +43,7 @@ type Status struct {
 	SnapshotID string    `json:"snapshot_id"`
 	VolumeID   string    `json:"volume_id"`
 	Device     string    `json:"device"`
+	Brought    bool      `json:"brought,omitempty"` // EC2 attached the volume with the launch
 	Pending    bool      `json:"pending,omitempty"` // a program of activate.d has not succeeded for the release
 	Error      string    `json:"error"`
 	Warning    string    `json:"warning,omitempty"` // of a member that is ready

@@ -59,7 +59,7 @@ func (v *Volumes) Attach(ctx context.Context, vol Volume, owner Owner, skip []st
 			if now.Attachment.InstanceID != "" {
 				return now, nil
 			}
-		case isIncorrectState(err), isInstanceNotFound(err):
+		case isIncorrectState(err), IsInstanceNotFound(err):
 			v.log.Debug("EC2 does not call the instance running yet", "volume", vol.ID, "error", err)
 			if v.Crowded() {
 				wait = v.timing.Sure
@@ -149,7 +149,7 @@ func (v *Volumes) Protect(ctx context.Context, vol Volume) error {
 			return nil
 		}
 		err = fmt.Errorf("set DeleteOnTermination of %s: %w", vol.ID, explain("ModifyInstanceAttribute", err))
-		if !isNotMapped(err) && !isIncorrectState(err) && !isInstanceNotFound(err) {
+		if !isNotMapped(err) && !isIncorrectState(err) && !IsInstanceNotFound(err) {
 			return err
 		}
 		if pause(ctx, wait) != nil {

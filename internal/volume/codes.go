@@ -136,7 +136,8 @@ func isTokenBurned(err error) bool { return hasCode(err, codeTokenBurned) }
 
 func isIncorrectState(err error) bool { return hasCode(err, codeIncorrectState) }
 
-func isInstanceNotFound(err error) bool { return hasCode(err, codeNoInstance) }
+// IsInstanceNotFound says that there is no such instance, or that it is new.
+func IsInstanceNotFound(err error) bool { return hasCode(err, codeNoInstance) }
 
 func isInUse(err error) bool { return hasCode(err, codeVolumeInUse) }
 

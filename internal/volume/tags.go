@@ -12,9 +12,9 @@ import (
 	"ebs-release/internal/manifest"
 )
 
-// The tags through which a volume says whose it is and what it holds. EC2's tags are the shared
-// memory of agent and publisher: the agent writes them in CreateVolume and again when it reports,
-// the publisher after it activated a release on a member.
+// The tags through which a volume (or for one that EC2 brought its instance) says whose it is and
+// what it holds. EC2's tags are the shared memory of agent and publisher: the agent writes them in
+// CreateVolume and again when it reports, the publisher after it activated a release on a member.
 const (
 	TagName       = "Name"
 	TagRole       = "ebs-release:role"        // RoleMember, RoleServer; on a snapshot RoleRelease
@@ -27,6 +27,7 @@ const (
 	TagCommitted  = "ebs-release:committed"   // Committed, on a snapshot that was asked for after the commit of its generation
 	TagState      = "ebs-release:state"       // StateBooting, StateReady, StateHookFailed, StateLeft
 	TagStore      = "ebs-release:store"       // the store whose releases it holds: on the release volume, its snapshots and members' volumes
+	TagVolume     = "ebs-release:volume"      // on an instance whose volume EC2 brought: what the report there is about
 	TagHostKey    = "ebs-release:host-key"    // the member's ssh host key: "ssh-ed25519 AAAA…"
 	TagVerified   = "ebs-release:verified"    // what came of reading all files of a release on a member: report.ParseTag
 	TagTrouble    = "ebs-release:trouble"     // Trouble of a member that follows

@@ -149,7 +149,8 @@ func (v *Volumes) Describe(ctx context.Context, id string) (Volume, error) {
 	return from(out.Volumes[0]), nil
 }
 
-// Tag writes tags on a volume, over those it has. EC2 takes values of up to 256 characters.
+// Tag writes tags on a volume or an instance, over those it has. EC2 takes values of up to 256
+// characters.
 func (v *Volumes) Tag(ctx context.Context, id string, tags map[string]string) error {
 	started := time.Now()
 	for wait := v.timing.Poll; ; wait = min(wait*3/2, v.timing.SlowPoll) {
@@ -157,7 +158,7 @@ func (v *Volumes) Tag(ctx context.Context, id string, tags map[string]string) er
 		switch {
 		case err == nil:
 			return nil
-		case IsNotFound(err) && time.Since(started) < v.timing.Vanished: // it is new, and EC2's answers may go back in time
+		case (IsNotFound(err) || IsInstanceNotFound(err)) && time.Since(started) < v.timing.Vanished: // it is new, and EC2's answers may go back in time
 		default:
 			return fmt.Errorf("tag %s: %w", id, explain("CreateTags", err))
 		}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/tree"
+	"ebs-release/internal/device"
+	"ebs-release/internal/filesystem"
+	"ebs-release/internal/mount"
+	"ebs-release/internal/release"
+	"ebs-release/internal/words"
+)
+
+// suspect is a disk to look at for a release that EC2 brought.
+type suspect struct {
+	VolumeID string `json:"volume"`
+	Device   string `json:"device,omitempty"` // empty: it is at the mount point
+}
+
+// cameAnswer is what was seen on one of them.
+type cameAnswer struct {
+	VolumeID string
+	tree.Came
+	Error   string `json:",omitempty"` // why it cannot become what is wanted
+	Meaning string `json:",omitempty"`
+}
+
+// Brought is of boot.Disks. Most machines have no disk to look at but the root's, which has
+// partitions: then no child is asked.
+func (m *machine) Brought(ctx context.Context, want boot.Wanted) ([]boot.Found, error) {
+	mounted, err := mount.Look(m.point)
+	if err != nil { // nothing to look at yet, or what Look complains of
+		return nil, nil
+	}
+	request := diskRequest{Do: doCame, Want: want, From: m.source}
+	if mounted != nil {
+		_, serial, err := m.finder.Which(mounted.Major, mounted.Minor)
+		id := device.VolumeID(serial)
+		if err != nil || id == "" {
+			return nil, nil
+		}
+		request.Point, request.Suspects = m.point, []suspect{{VolumeID: id}}
+	} else if want.Document != "" && want.Store != "" { // else the pointer names one snapshot, and nothing tells whether it is that
+		disks, err := m.finder.All()
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range disks {
+			request.Suspects = append(request.Suspects, suspect{device.VolumeID(d.Serial), d.Path})
+		}
+	}
+	if len(request.Suspects) == 0 {
+		return nil, nil
+	}
+	a, err := askChild(ctx, m.log, request)
+	if err != nil {
+		return nil, err
+	}
+	var found []boot.Found
+	for _, c := range a.Came {
+		is := c.Origin.VolumeID == c.VolumeID
+		f := boot.Found{
+			Volume: boot.Volume{ID: c.VolumeID, Attached: true, Protected: true, Brought: true, Store: want.Store},
+			Made:   is && !c.Origin.Brought, Served: is && c.Origin.Brought, Generation: c.Generation,
+			Unfit: diskAnswer{Error: c.Error, Meaning: c.Meaning}.err(),
+		}
+		if mounted == nil || f.Served { // an agent that knew nothing of origins placed what says none
+			found = append(found, f)
+		}
+	}
+	return found, nil
+}
+
+// came looks at disks, one after the other. What is not ours is passed over.
+func (w *diskWork) came(r diskRequest) (all []cameAnswer) {
+	for _, s := range r.Suspects {
+		c, err := w.cameOn(s, r)
+		if errors.Is(err, errNotOurs) {
+			continue
+		}
+		a := cameAnswer{VolumeID: s.VolumeID, Came: c}
+		if err != nil {
+			a.Error = words.OneLine(err)
+			if at := slices.IndexFunc(tree.Kinds(), func(m error) bool { return errors.Is(err, m) }); at >= 0 {
+				a.Meaning = tree.Kinds()[at].Error()
+			}
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+var errNotOurs = errors.New("no release volume")
+
+// cameOn looks at one disk: by its label first, which costs one read. Nothing else is ever mounted
+// here, as it may be somebody's data.
+func (w *diskWork) cameOn(s suspect, r diskRequest) (c tree.Came, err error) {
+	if s.Device == "" {
+		v, err := w.open(r.Point, r.From.Trusted)
+		if err != nil {
+			return c, err
+		}
+		defer func() { _ = v.Close() }()
+		return v.Suits(r.Want)
+	}
+	info, err := filesystem.ProbeDevice(s.Device)
+	switch {
+	case errors.Is(err, filesystem.ErrDamaged), errors.Is(err, filesystem.ErrTruncated):
+		return c, err
+	case err != nil || info.Label != filesystem.ReleaseLabel || mount.Unused(s.Device) != nil:
+		return c, errNotOurs
+	}
+	peek, err := mount.Peek(s.Device, info.KernelName())
+	if err != nil {
+		return c, info.WhyNotMounted(err)
+	}
+	defer func() { _ = peek.Close() }()
+	v, err := tree.Open(peek.Root(), r.From.Trusted)
+	if err != nil {
+		return c, err
+	}
+	defer func() { _ = v.Close() }()
+	return v.Suits(r.Want)
+}
+
+// setOrigin says on a volume that is about to be placed where it is from. Without it the next boot
+// takes the volume for one that has served nobody: no reason not to serve.
+func (w *diskWork) setOrigin(o release.Origin) {
+	v, err := release.Open(w.prepared.Root())
+	if err == nil {
+		err = v.SetOrigin(o)
+		_ = v.Close()
+	}
+	if err != nil {
+		w.log.Warn("cannot mark where the volume is from", "error", err)
+	}
+}
+
+// volumeOf is the volume that is served, for a report.
+func (p *program) volumeOf(id string) boot.Volume {
+	s, err := p.runDir.Read()
+	return boot.Volume{ID: id, Brought: err == nil && s.Brought && s.VolumeID == id}
+}
