@@ -260,17 +260,31 @@ func (d *memberChecks) list(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d, all on the current generation", len(d.listed)), nil
 }
 
+// rights are tried on one member of each kind: with a volume that was made for it, and with one
+// that EC2 brought.
 func (d *memberChecks) rights(ctx context.Context) (string, error) {
-	id := ""
+	var tried []string
+	var made, brought bool
 	for _, m := range d.listed {
-		if m.VolumeID != "" {
-			id = m.VolumeID
+		switch {
+		case m.Made != "" && !made:
+			made = true
+			tried = append(tried, m.Made)
+			if err := checks.RightsOnMember(ctx, d.ec2, m.Made, m.Made); err != nil {
+				return "", err
+			}
+		case m.OnInstance && !brought:
+			brought = true
+			tried = append(tried, m.InstanceID)
+			if err := checks.RightsOnMember(ctx, d.ec2, m.InstanceID, ""); err != nil {
+				return "", err
+			}
 		}
 	}
-	if id == "" {
-		return "", warn("cannot be tried: no member has a volume yet")
+	if len(tried) == 0 {
+		return "", warn("cannot be tried: no member has a volume that was made for it, or has tagged itself")
 	}
-	return id, checks.RightsOnMember(ctx, d.ec2, id)
+	return strings.Join(tried, ", "), nil
 }
 
 // ssh logs in to every member that is ready, as P0 does.

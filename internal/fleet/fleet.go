@@ -48,6 +48,8 @@ type Member struct {
 	Reported   string // the name of that object
 	Trouble    volume.Trouble
 
+	Made string // the volume that was made for it, and is attached to it; "": it has none
+
 	Verified *report.Verified // what came of reading all files of Release there; nil: not known
 
 	// OnInstance: the tags that say this are the instance's own, as EC2 brought its volume, which
@@ -243,6 +245,7 @@ func tags(ctx context.Context, machines Machines, ids []string, members map[stri
 			if r, ok := readReport(v); ok {
 				if m := members[r.instance]; m != nil {
 					m.take(r)
+					m.Made = r.volumeID
 					w := wanted[r.instance]
 					if len(w.Volumes) == 0 || r.generation < w.Least {
 						w.Least = r.generation

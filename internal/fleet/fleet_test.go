@@ -172,9 +172,9 @@ func TestListJoinsGroupsInstancesAndReportsOverPages(t *testing.T) {
 	}
 	az := "us-east-1a"
 	want := []fleet.Member{
-		{InstanceID: "i-2", Group: "api", LifecycleState: "InService", AvailabilityZone: az, Machine: "running", Address: "10.0.0.2", VolumeID: "vol-2", Generation: 6, State: "booting"},
-		{InstanceID: "i-4", Group: "batch", LifecycleState: "InService", AvailabilityZone: az, Machine: "running", Address: "10.0.0.4", VolumeID: "vol-4", Ignored: "not a number", State: "unknown"},
-		{InstanceID: "i-1", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Machine: "running", Address: "10.0.0.1", VolumeID: "vol-1", Generation: 7, Release: "20261122T231500Z-9f31c0de77aa", State: "ready", HostKey: "ssh-ed25519 A"},
+		{InstanceID: "i-2", Group: "api", LifecycleState: "InService", AvailabilityZone: az, Machine: "running", Address: "10.0.0.2", VolumeID: "vol-2", Made: "vol-2", Generation: 6, State: "booting"},
+		{InstanceID: "i-4", Group: "batch", LifecycleState: "InService", AvailabilityZone: az, Machine: "running", Address: "10.0.0.4", VolumeID: "vol-4", Made: "vol-4", Ignored: "not a number", State: "unknown"},
+		{InstanceID: "i-1", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Machine: "running", Address: "10.0.0.1", VolumeID: "vol-1", Made: "vol-1", Generation: 7, Release: "20261122T231500Z-9f31c0de77aa", State: "ready", HostKey: "ssh-ed25519 A"},
 		{InstanceID: "i-3", Group: "web", LifecycleState: "InService", AvailabilityZone: az, Machine: "pending", Address: "10.0.0.3", State: "unknown"},
 	}
 	if !slices.Equal(got, want) {

@@ -42,7 +42,8 @@ func (a account) DeleteVolume(_ context.Context, in *ec2.DeleteVolumeInput, _ ..
 func TestRights(t *testing.T) {
 	denied := &smithy.GenericAPIError{Code: "UnauthorizedOperation", Message: "You are not authorized to perform this operation."}
 	server := func(a account) error { return Rights(t.Context(), a, "vol-1", "0000000000000000") }
-	member := func(a account) error { return RightsOnMember(t.Context(), a, "vol-2") }
+	member := func(a account) error { return RightsOnMember(t.Context(), a, "vol-2", "vol-2") }
+	brought := func(a account) error { return RightsOnMember(t.Context(), a, "i-3", "") }
 	for name, tc := range map[string]struct {
 		ask   func(account) error
 		on    account
@@ -55,6 +56,8 @@ func TestRights(t *testing.T) {
 		"done, not tried":      {server, account{"CreateTags": nil}, "carried out a call that had DryRun set", false},
 		"all on a member":      {member, nil, "", false},
 		"no report":            {member, account{"CreateTags": denied}, "ec2:CreateTags on vol-2 is not allowed", false},
+		"brought by EC2":       {brought, account{"DeleteVolume": denied}, "", false},
+		"no report on itself":  {brought, account{"CreateTags": denied}, "ec2:CreateTags on i-3 is not allowed", false},
 		"no removal of a left": {member, account{"DeleteVolume": denied}, "`ebs-release gc` needs it", true},
 	} {
 		err := tc.ask(tc.on)

@@ -43,14 +43,15 @@ func Rights(ctx context.Context, api API, volumeID, store string) error {
 	}))
 }
 
-// RightsOnMember tries what publish and gc do with a member's volume: report, delete.
-func RightsOnMember(ctx context.Context, api API, volumeID string) error {
-	err := tryTag(ctx, api, volumeID, map[string]string{volume.TagGeneration: "1", volume.TagRelease: "x"})
-	if err := allowed("ec2:CreateTags on "+volumeID, err); err != nil {
+// RightsOnMember tries what publish and gc do with a member: report on what carries its tags, and
+// delete the volume that was made for it; "": it has none.
+func RightsOnMember(ctx context.Context, api API, tagged, made string) error {
+	err := tryTag(ctx, api, tagged, map[string]string{volume.TagGeneration: "1", volume.TagRelease: "x"})
+	if err := allowed("ec2:CreateTags on "+tagged, err); err != nil || made == "" {
 		return err
 	}
-	_, err = api.DeleteVolume(ctx, &ec2.DeleteVolumeInput{DryRun: aws.Bool(true), VolumeId: aws.String(volumeID)})
-	if err := allowed("ec2:DeleteVolume on "+volumeID, err); err != nil {
+	_, err = api.DeleteVolume(ctx, &ec2.DeleteVolumeInput{DryRun: aws.Bool(true), VolumeId: aws.String(made)})
+	if err := allowed("ec2:DeleteVolume on "+made, err); err != nil {
 		return doctor.Minorf("%w; `ebs-release gc` needs it", err)
 	}
 	return nil

@@ -84,9 +84,10 @@ func (r rights) policy(_ context.Context, c cloud.Check) bool {
 }
 
 func TestDoctorFindsASoundHostSound(t *testing.T) {
-	r := published(t, nil)
+	r := published(t, func(o *lab.Options) { o.Warm = true })
 	h, err := r.member()
 	must(t, err)
+	r.eventually("its last report", func() bool { return strings.Contains(r.ok("status"), "VERIFIED") })
 	before, calls := r.account(), len(r.lab.Account.CallsBy(h.ID))
 	d, code := r.doctor(h)
 	if code != 0 || d.State != "ok" || d.Schema != 1 || len(d.Checks) < 20 {
@@ -115,7 +116,7 @@ func TestDoctorFindsASoundHostSound(t *testing.T) {
 // TestDoctorNamesWhatIsBroken breaks one thing after the other.
 func TestDoctorNamesWhatIsBroken(t *testing.T) {
 	allowed := newRights()
-	r := published(t, func(o *lab.Options) { o.Policy = allowed.policy })
+	r := published(t, func(o *lab.Options) { o.Policy, o.AgentSettings["warm"] = allowed.policy, "off" })
 	h, err := r.member()
 	must(t, err)
 	fault := func(action string, fail cloud.Failure) func() {

@@ -96,6 +96,11 @@ func TestLaunchTemplateFollowsTheRelease(t *testing.T) {
 	if !slices.Equal(brought, []string{two}) || r.version(hosts[0]) != "two" {
 		t.Errorf("EC2 brought %v, want %s; the member serves %s", brought, two, r.version(hosts[0]))
 	}
+	for _, c := range r.lab.Account.CallsBy(hosts[0].ID) {
+		if c.Action == "CreateVolume" || c.Action == "AttachVolume" {
+			t.Errorf("the member with a volume that EC2 brought asked for %s", c.Action)
+		}
+	}
 
 	r.leaves = true // what is not named is not brought
 	three := r.publishAs("three")
