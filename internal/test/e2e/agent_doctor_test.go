@@ -87,7 +87,10 @@ func TestDoctorFindsASoundHostSound(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.Warm = true })
 	h, err := r.member()
 	must(t, err)
-	r.eventually("its last report", func() bool { return strings.Contains(r.ok("status"), "VERIFIED") })
+	r.eventually("it has reported that it is ready, and that all was read", func() bool {
+		reports := slices.DeleteFunc(r.lab.Account.CallsBy(h.ID), func(c cloud.Call) bool { return c.Action != "CreateTags" })
+		return len(reports) == 2
+	})
 	before, calls := r.account(), len(r.lab.Account.CallsBy(h.ID))
 	d, code := r.doctor(h)
 	if code != 0 || d.State != "ok" || d.Schema != 1 || len(d.Checks) < 20 {
