@@ -158,7 +158,8 @@ func (v *Volumes) Tag(ctx context.Context, id string, tags map[string]string) er
 		switch {
 		case err == nil:
 			return nil
-		case (IsNotFound(err) || IsInstanceNotFound(err)) && time.Since(started) < v.timing.Vanished: // it is new, and EC2's answers may go back in time
+		// It is new, and EC2's answers may go back in time.
+		case (IsNotFound(err) || IsInstanceNotFound(err)) && time.Since(started) < v.timing.Vanished:
 		default:
 			return fmt.Errorf("tag %s: %w", id, explain("CreateTags", err))
 		}
