@@ -51,7 +51,8 @@ type stormWorld struct {
 	snapshot string
 	asked    requests // of server
 	objects  *objects
-	server   http.Handler // the pointer's
+	server   http.Handler      // the pointer's
+	brought  map[string]string // instance -> the volume that EC2 attached with its launch
 }
 
 const (
@@ -184,7 +185,7 @@ func (w *stormWorld) boot(instanceID string, log *slog.Logger) error {
 	}
 	account := newAccount(w.values, log)
 	account.load = load
-	machine := stormMachine{w, reach.fetcher}
+	machine := stormMachine{w, instanceID, reach.fetcher}
 	parts := boot.Parts{Instance: stormInstance{account, w.metadata(instanceID)}, Pointers: reach, Volumes: account, Disks: machine, Mounts: machine, Gate: machine}
 	_, err = boot.Run(ctx, parts, machine, log)
 	return err
@@ -237,6 +238,7 @@ func (m *stormMachines) Terminate(context.Context, string) error                
 // stormMachine is what boot.Run knows of a machine: its kernel, its mounts, systemd.
 type stormMachine struct {
 	world *stormWorld
+	id    string
 	from  *pointer.Fetcher
 }
 
@@ -255,7 +257,15 @@ func (stormMachine) Look(context.Context, []boot.Volume) (*boot.Mounted, error) 
 	return nil, nil
 }
 
-func (stormMachine) Brought(context.Context, boot.Wanted) ([]boot.Found, error) { return nil, nil }
+// Brought is what came with the launch: the snapshot's release, one pack behind.
+func (m stormMachine) Brought(_ context.Context, want boot.Wanted) ([]boot.Found, error) {
+	id, is := m.world.brought[m.id]
+	if !is {
+		return nil, nil
+	}
+	time.Sleep(mountTime)
+	return []boot.Found{{Volume: boot.Volume{ID: id, Attached: true, Protected: true, Brought: true, Store: want.Store}, Generation: 6}}, nil
+}
 
 func (m stormMachine) Here(_ context.Context, v boot.Volume) (bool, error) {
 	select {
@@ -267,6 +277,9 @@ func (m stormMachine) Here(_ context.Context, v boot.Volume) (bool, error) {
 }
 
 func (m stormMachine) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) {
+	if m.world.brought[m.id] == v.ID { // the kernel has shown it before the agent ran
+		return boot.Disk{Path: "/dev/nvme1n1"}, nil
+	}
 	select {
 	case <-m.world.machines.disk(v.ID):
 		time.Sleep(probeTime)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,10 +18,11 @@ import (
 
 // pool is a group with a warm pool, and the machine of one instance, as a script makes them.
 type pool struct {
-	hook    string // that waits
-	state   string // in listings
-	listed  string // what listings say meanwhile; "": state
-	target  string // in the metadata; "-": it does not answer
+	mu      sync.Mutex // the script has it but while it waits
+	hook    string     // that waits
+	state   string     // in listings
+	listed  string     // what listings say meanwhile; "": state
+	target  string     // in the metadata; "-": it does not answer
 	boot    Boot
 	serving error
 	did     []string
@@ -32,6 +34,8 @@ func ready() Boot { return Boot{Ready: true, Since: time.Now()} }
 func (p *pool) say(what string) { p.did = append(p.did, what) }
 
 func (p *pool) DescribeAutoScalingInstances(_ context.Context, in *autoscaling.DescribeAutoScalingInstancesInput, _ ...func(*autoscaling.Options)) (*autoscaling.DescribeAutoScalingInstancesOutput, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	state := p.state
 	if p.listed != "" {
 		state = p.listed
@@ -41,6 +45,8 @@ func (p *pool) DescribeAutoScalingInstances(_ context.Context, in *autoscaling.D
 }
 
 func (p *pool) CompleteLifecycleAction(_ context.Context, in *autoscaling.CompleteLifecycleActionInput, _ ...func(*autoscaling.Options)) (*autoscaling.CompleteLifecycleActionOutput, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if !strings.HasSuffix(p.state, "Pending:Wait") || p.hook != *in.LifecycleHookName {
 		return nil, &smithy.GenericAPIError{Code: "ValidationError", Message: "No active Lifecycle Action found with instance ID i-1"}
 	}
@@ -61,25 +67,41 @@ func watched(t *testing.T, name string, p *pool, script func(p *pool, wait func(
 		ended := make(chan error, 1)
 		p.hook = "ebs-release"
 		h := Hook{API: p, Name: name, InstanceID: "i-1", Log: slog.New(slog.DiscardHandler), Timing: DefaultTiming(),
-			Boot:   func() (Boot, error) { return p.boot, nil },
-			Serves: func(context.Context) error { return p.serving },
+			Boot: func() (Boot, error) {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				return p.boot, nil
+			},
+			Serves: func(context.Context) error {
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				return p.serving
+			},
 			Target: func(context.Context) (string, error) {
+				p.mu.Lock()
+				defer p.mu.Unlock()
 				if p.target == "-" {
 					return "", errors.New("it does not answer")
 				}
 				return p.target, nil
 			},
 			Close: func(context.Context) error {
+				p.mu.Lock()
+				defer p.mu.Unlock()
 				p.say("close in " + p.target)
 				p.boot = Boot{}
 				return nil
 			},
 		}
+		p.mu.Lock()
 		go func() { ended <- h.Run(ctx) }()
 		script(p, func() {
+			p.mu.Unlock()
 			time.Sleep(10 * time.Second)
 			synctest.Wait()
+			p.mu.Lock()
 		})
+		p.mu.Unlock()
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("it ended with %v", err)
@@ -137,8 +159,9 @@ func TestTheWayBackIntoTheWarmPoolClosesTheGate(t *testing.T) {
 				p.boot = was // that did not help: again, but not at once
 				wait()
 				p.want(t, "close in Warmed:Running")
-				time.Sleep(time.Minute)
-				wait()
+				for range 7 {
+					wait()
+				}
 				p.want(t, "close in Warmed:Running", "close in Warmed:Running")
 				p.boot = was // nor did that: it does not come back into service by this gate
 				p.state, p.target, p.hook = "Pending:Wait", "InService", "ebs-release"
