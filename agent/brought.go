@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"ebs-release/internal/boot"
@@ -64,7 +66,10 @@ func (m *machine) Brought(ctx context.Context, want boot.Wanted) ([]boot.Found, 
 		is := c.Origin.VolumeID == c.VolumeID
 		f := boot.Found{
 			Volume: boot.Volume{ID: c.VolumeID, Attached: true, Protected: true, Brought: true, Store: want.Store},
-			Made:   is && !c.Origin.Brought, Served: is && c.Origin.Brought, Generation: c.Generation,
+			// One that says nothing has not served yet: EC2 brought it, or a boot was cut off that had
+			// made it.
+			Made:   is && !c.Origin.Brought || !is && m.made.by(want.Who.InstanceID),
+			Served: is && c.Origin.Brought, Generation: c.Generation,
 			Unfit: diskAnswer{Error: c.Error, Meaning: c.Meaning}.err(),
 		}
 		if mounted == nil || f.Served { // an agent that knew nothing of origins placed what says none
@@ -143,4 +148,42 @@ func (w *diskWork) setOrigin(o release.Origin) {
 func (p *program) volumeOf(id string) boot.Volume {
 	s, err := p.runDir.Read()
 	return boot.Volume{ID: id, Brought: err == nil && s.Brought && s.VolumeID == id}
+}
+
+// made is a directory that keeps, over a reboot, which instance has asked EC2 for a volume of its
+// own: an empty file, by its id, as an image may have been made of another one. What is attached
+// there says nothing of where it is from before it has served.
+type made string
+
+const madeFolder made = "/var/lib/ebs-release"
+
+func (d made) path(instanceID string) string {
+	return filepath.Join(string(d), "volume-of-"+filepath.Base(instanceID))
+}
+
+func (d made) by(instanceID string) bool {
+	_, err := os.Lstat(d.path(instanceID))
+	return err == nil
+}
+
+// note is to be on the disk before EC2 is asked.
+func (d made) note(instanceID string) error {
+	if d.by(instanceID) {
+		return nil
+	}
+	if err := os.MkdirAll(string(d), 0o755); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(d.path(instanceID), os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	dir, err := os.Open(string(d))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }

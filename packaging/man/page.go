@@ -47,6 +47,7 @@ func pages() map[string]about {
 				{"/run/ebs-release/status.json", "how far the boot is, for people; ebs-release-agent status reads it"},
 				{"/run/ebs-release/follow.json, /run/ebs-release/activate.json", "what follow saw last, and how the programs ended; for people"},
 				{"/run/ebs-release/release.env", "the release as variables, for EnvironmentFile="},
+				{"/var/lib/ebs-release/volume-of-INSTANCE", "this instance has asked EC2 for a volume of its own; an image needs none"},
 				{"/usr/share/doc/ebs-release-agent/operations.md", "the manual: what goes wrong, what it says then, what to do"},
 			},
 			env:   aws,

@@ -171,7 +171,7 @@ func TestKeyIsRotatedWithFollowers(t *testing.T) {
 	r.ok("key", "rotate", "--compromised")
 	r.ok("key", "sign", "--yes")
 	r.sh("echo four > /srv/source/version")
-	refused(t, r.publisher("publish", "/srv/source"), 5, "on generation 3")
+	refused(t, r.publisher("publish", "/srv/source"), 5, "the pointer is not signed by a trusted key")
 	var shown struct {
 		Follow struct{ Trouble string }
 	}
