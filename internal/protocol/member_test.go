@@ -268,7 +268,7 @@ func (d disks) Check(_ context.Context, found boot.Disk) (boot.Disk, error) {
 // Here is asked of what EC2 calls unattached: it tells no old story in this model.
 func (d disks) Here(context.Context, boot.Volume) (bool, error) { return false, d.alive() }
 
-// Brought: see broughtDisk.
+// Brought: nothing comes with a launch in this model.
 func (d disks) Brought(context.Context, boot.Wanted) ([]boot.Found, error) { return nil, d.alive() }
 
 // Unused: no container is in this model.
