@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -205,10 +206,10 @@ func TestStepWithoutAHealthyMember(t *testing.T) {
 // A failure that is allowed holds nothing up.
 func TestFailuresThatAreAllowed(t *testing.T) {
 	tr := newTrial("50%", "a", "b", "c", "d")
-	refused := 0
+	var asked atomic.Int32 // two are activated at once
 	for _, b := range tr.boxes {
 		b.activate = func(context.Context) error {
-			if refused++; refused == 1 {
+			if asked.Add(1) == 1 {
 				return &push.HookError{}
 			}
 			return nil
