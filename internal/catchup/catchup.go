@@ -226,13 +226,8 @@ func named(held []string, digest string) string {
 	return ""
 }
 
-// step goes over one edge.
-func (v *Volume) step(ctx context.Context, e pointer.Edge, s release.Step) (err error) {
-	if v.Served { // on a volume that nobody serves there is nothing that could go
-		if err := v.MakeRoom(ctx, e.Bytes, v.Wanted, s.From); err != nil {
-			return fmt.Errorf("keep pack %s: %w", e.Pack, err)
-		}
-	}
+// withPack fetches the pack of an edge, opens it, and lets go of it in the end.
+func (v *Volume) withPack(ctx context.Context, e pointer.Edge, do func(*pack.Opened) error) (err error) {
 	file, err := v.fetch(ctx, e)
 	if err != nil {
 		return err
@@ -249,6 +244,21 @@ func (v *Volume) step(ctx context.Context, e pointer.Edge, s release.Step) (err 
 		return fmt.Errorf("pack %s: %w", e.Pack, err)
 	}
 	defer opened.Close()
+	return do(opened)
+}
+
+// step goes over one edge.
+func (v *Volume) step(ctx context.Context, e pointer.Edge, s release.Step) error {
+	if v.Served { // on a volume that nobody serves there is nothing that could go
+		if err := v.MakeRoom(ctx, e.Bytes, v.Wanted, s.From); err != nil {
+			return fmt.Errorf("keep pack %s: %w", e.Pack, err)
+		}
+	}
+	return v.withPack(ctx, e, func(opened *pack.Opened) error { return v.apply(ctx, e, s, opened) })
+}
+
+// apply brings the volume over an edge by its pack.
+func (v *Volume) apply(ctx context.Context, e pointer.Edge, s release.Step, opened *pack.Opened) (err error) {
 	keys := opened.Keys
 	if got, want := opened.Head, (pack.Head{From: e.From, To: e.To, Release: e.Release, Keys: keys}); got != want {
 		return fmt.Errorf("pack %s leads from %.12q to %s, the pointer says from %.12q to %s",

@@ -48,30 +48,16 @@ func (v *Volume) Heal(ctx context.Context, p pointer.Pointer, bad []release.Dama
 }
 
 // healFrom takes what is wanted out of one pack.
-func (v *Volume) healFrom(ctx context.Context, e pointer.Edge, h *release.Healing) (err error) {
+func (v *Volume) healFrom(ctx context.Context, e pointer.Edge, h *release.Healing) error {
 	if err := v.HasRoom(2 * e.Bytes); err != nil { // and for what is in it
 		return fmt.Errorf("keep pack %s: %w", e.Pack, err)
 	}
-	file, err := v.fetch(ctx, e)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	secret := v.Secret
-	if secret == "" {
-		if secret, err = v.PackKey(); err != nil {
-			return err
+	return v.withPack(ctx, e, func(opened *pack.Opened) error {
+		if err := takeWanted(ctx, opened, h); err != nil {
+			return fmt.Errorf("pack %s: %w", e.Pack, err)
 		}
-	}
-	opened, err := open(file, secret)
-	if err != nil {
-		return fmt.Errorf("pack %s: %w", e.Pack, err)
-	}
-	defer opened.Close()
-	if err := takeWanted(ctx, opened, h); err != nil {
-		return fmt.Errorf("pack %s: %w", e.Pack, err)
-	}
-	return nil
+		return nil
+	})
 }
 
 // takeWanted reads a pack as far as something in it is wanted.
