@@ -36,26 +36,28 @@ func newMembers(cfg aws.Config, groups []string, from *pointer.Store) members {
 }
 
 func (m members) List(ctx context.Context) ([]fleet.Member, error) {
-	if m.objects == nil {
-		return fleet.List(ctx, m.asg, m.ec2, nil, m.groups)
-	}
-	return fleet.List(ctx, m.asg, m.ec2, m.objects, m.groups)
+	return fleet.List(ctx, m.asg, m.ec2, m.reports(), m.groups)
 }
 
 // Warmed lists the instances of the groups' warm pools.
 func (m members) Warmed(ctx context.Context) ([]fleet.Member, error) {
+	return fleet.Warmed(ctx, m.asg, m.ec2, m.reports(), m.groups)
+}
+
+// reports is nil where members report by tags alone.
+func (m members) reports() fleet.Reports {
 	if m.objects == nil {
-		return fleet.Warmed(ctx, m.asg, m.ec2, nil, m.groups)
+		return nil
 	}
-	return fleet.Warmed(ctx, m.asg, m.ec2, m.objects, m.groups)
+	return m.objects
 }
 
 // Report writes where a member reports itself: an object in its name, so that the next listing
 // finds one of it near the pointer's generation; else tags.
-func (m members) Report(ctx context.Context, volumeIDs []string, generation int64, release, state string) error {
-	tagged, err := volumeIDs, error(nil)
+func (m members) Report(ctx context.Context, tagged []string, generation int64, release, state string) error {
+	var err error
 	if m.objects != nil {
-		tagged, err = m.objects.report(ctx, volumeIDs, generation, release, cmp.Or(state, volume.StateReady))
+		tagged, err = m.objects.report(ctx, tagged, generation, release, cmp.Or(state, volume.StateReady))
 	}
 	if len(tagged) == 0 {
 		return err
