@@ -11,6 +11,36 @@ import (
 	"ebs-release/internal/lab/host"
 )
 
+// balanced has a group "balanced" of three members, each with generation 1 and a web server that
+// the load balancer of its only target group finds healthy.
+func (r *rig) balanced(delay time.Duration, traffic cloud.Traffic) []*host.Host {
+	r.Helper()
+	arn, err := r.lab.Account.CreateTargetGroup(cloud.TargetGroupSpec{Name: "balanced", Port: 8000, HealthPath: "/health",
+		Interval: 200 * time.Millisecond, Timeout: 2 * time.Second, HealthyAfter: 2, DeregistrationDelay: delay})
+	must(r, err)
+	traffic.Sources = []string{arn}
+	must(r, r.lab.Account.CreateGroup(cloud.GroupSpec{Name: "balanced", Max: 3, Desired: 0, Launch: r.lab.Member(), Traffic: traffic}))
+	r.ok("init", "--size", "1")
+	r.sh("mkdir -p /srv/source && cd /srv/source && echo one > version && echo fine > health")
+	r.ok("publish", "/srv/source")
+	must(r, r.lab.Account.SetDesired("balanced", 3))
+	members, err := r.lab.AllBooted(within(r, time.Minute), "balanced", 3)
+	must(r, err)
+	for _, h := range members {
+		r.on(h, "setsid python3 -m http.server --directory /release/current 8000 > /dev/null 2>&1 &")
+	}
+	must(r, r.lab.Account.Wait(within(r, time.Minute), func() bool {
+		healthy := 0
+		for _, target := range r.lab.Account.TargetGroups()[0].Targets {
+			if target.State == "healthy" {
+				healthy++
+			}
+		}
+		return healthy == 3
+	}))
+	return members
+}
+
 // TestRolloutByTargetGroups: what the load balancer says of a member decides, and a release that it
 // finds unhealthy is stopped at the first one.
 func TestRolloutByTargetGroups(t *testing.T) {
@@ -22,30 +52,7 @@ func TestRolloutByTargetGroups(t *testing.T) {
 		o.PublisherSettings["at-once"] = "1"
 		o.PublisherSettings["bake"] = "3s"
 	})
-	arn, err := r.lab.Account.CreateTargetGroup(cloud.TargetGroupSpec{Name: "balanced", Port: 8000, HealthPath: "/health",
-		Interval: 200 * time.Millisecond, Timeout: 2 * time.Second, HealthyAfter: 2, DeregistrationDelay: time.Second})
-	must(t, err)
-	must(t, r.lab.Account.CreateGroup(cloud.GroupSpec{
-		Name: "balanced", Max: 3, Desired: 0, Launch: r.lab.Member(), Traffic: cloud.Traffic{Sources: []string{arn}},
-	}))
-	r.ok("init", "--size", "1")
-	r.sh("mkdir -p /srv/source && cd /srv/source && echo one > version && echo fine > health")
-	r.ok("publish", "/srv/source")
-	must(t, r.lab.Account.SetDesired("balanced", 3))
-	members, err := r.lab.AllBooted(within(t, time.Minute), "balanced", 3)
-	must(t, err)
-	for _, h := range members {
-		r.on(h, "setsid python3 -m http.server --directory /release/current 8000 > /dev/null 2>&1 &")
-	}
-	must(t, r.lab.Account.Wait(within(t, time.Minute), func() bool {
-		healthy := 0
-		for _, target := range r.lab.Account.TargetGroups()[0].Targets {
-			if target.State == "healthy" {
-				healthy++
-			}
-		}
-		return healthy == 3
-	}))
+	members := r.balanced(time.Second, cloud.Traffic{})
 	if said := r.ok("doctor"); !strings.Contains(said, "all, by target-groups") {
 		t.Errorf("doctor:\n%s", said)
 	}
@@ -68,24 +75,7 @@ func TestRolloutThatKillsMembers(t *testing.T) {
 		o.PublisherSettings["bake"] = "25s"
 		o.Latency.Replace = cloud.Fixed(8 * time.Second)
 	})
-	arn, err := r.lab.Account.CreateTargetGroup(cloud.TargetGroupSpec{Name: "balanced", Port: 8000, HealthPath: "/health",
-		Interval: 200 * time.Millisecond, Timeout: 2 * time.Second, HealthyAfter: 2, DeregistrationDelay: 2 * time.Second})
-	must(t, err)
-	must(t, r.lab.Account.CreateGroup(cloud.GroupSpec{
-		Name: "balanced", Max: 3, Desired: 0, Launch: r.lab.Member(), Traffic: cloud.Traffic{Sources: []string{arn}, ELBHealth: true, Grace: 15 * time.Second},
-	}))
-	r.ok("init", "--size", "1")
-	r.sh("mkdir -p /srv/source && cd /srv/source && echo one > version && echo fine > health")
-	r.ok("publish", "/srv/source")
-	must(t, r.lab.Account.SetDesired("balanced", 3))
-	members, err := r.lab.AllBooted(within(t, time.Minute), "balanced", 3)
-	must(t, err)
-	for _, h := range members {
-		r.on(h, "setsid python3 -m http.server --directory /release/current 8000 > /dev/null 2>&1 &")
-	}
-	must(t, r.lab.Account.Wait(within(t, time.Minute), func() bool {
-		return !slices.ContainsFunc(r.lab.Account.TargetGroups()[0].Targets, func(g cloud.Target) bool { return g.State != "healthy" })
-	}))
+	members := r.balanced(2*time.Second, cloud.Traffic{ELBHealth: true, Grace: 15 * time.Second})
 
 	r.sh("echo two > /srv/source/version && rm /srv/source/health")
 	refused(t, r.publisher("publish", "/srv/source", "--no-snapshot"), 6, "rolled back at step 1 of 2, as generation 3",
