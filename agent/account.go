@@ -57,6 +57,16 @@ func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
 	return boot.Identity{InstanceID: me.InstanceID, InstanceType: me.InstanceType, Zone: me.AvailabilityZone, Region: me.Region}, nil
 }
 
+// reporting is an account that knows who this is, for reports while a release is served.
+func (p *program) reporting(ctx context.Context, values config.Values, log *slog.Logger) (*account, error) {
+	a := newAccount(values, log)
+	a.verified = p.verifiedOf
+	if _, err := a.Identify(ctx); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
 // loadAWS is the SDK's configuration, with the Region of this instance unless another one is set.
 func loadAWS(ctx context.Context, log *slog.Logger) (aws.Config, instance.Identity, error) {
 	cfg, err := instance.LoadConfig(ctx)

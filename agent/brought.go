@@ -5,14 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"ebs-release/internal/boot"
 	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/device"
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/mount"
-	"ebs-release/internal/release"
 	"ebs-release/internal/words"
 )
 
@@ -88,10 +86,7 @@ func (w *diskWork) came(r diskRequest) (all []cameAnswer) {
 		}
 		a := cameAnswer{VolumeID: s.VolumeID, Came: c}
 		if err != nil {
-			a.Error = words.OneLine(err)
-			if at := slices.IndexFunc(tree.Kinds(), func(m error) bool { return errors.Is(err, m) }); at >= 0 {
-				a.Meaning = tree.Kinds()[at].Error()
-			}
+			a.Error, a.Meaning = words.OneLine(err), meaning(err)
 		}
 		all = append(all, a)
 	}
@@ -129,19 +124,6 @@ func (w *diskWork) cameOn(s suspect, r diskRequest) (c tree.Came, err error) {
 	}
 	defer func() { _ = v.Close() }()
 	return v.Suits(r.Want)
-}
-
-// setOrigin says on a volume that is about to be placed where it is from. Without it the next boot
-// takes the volume for one that has served nobody: no reason not to serve.
-func (w *diskWork) setOrigin(o release.Origin) {
-	v, err := release.Open(w.prepared.Root())
-	if err == nil {
-		err = v.SetOrigin(o)
-		_ = v.Close()
-	}
-	if err != nil {
-		w.log.Warn("cannot mark where the volume is from", "error", err)
-	}
 }
 
 // volumeOf is the volume that is served, for a report.

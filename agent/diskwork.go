@@ -130,11 +130,7 @@ func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
 		answer, err := w.do(ctx, r)
 		if err != nil {
 			answer.Error, answer.Late = words.OneLine(err), errors.Is(err, context.DeadlineExceeded)
-			for _, m := range tree.Kinds() {
-				if errors.Is(err, m) && answer.Meaning == "" {
-					answer.Meaning = m.Error()
-				}
-			}
+			answer.Meaning = meaning(err)
 		}
 		if err := answers.Encode(answer); err != nil {
 			return err
@@ -144,6 +140,16 @@ func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
 		return nil
 	}
 	return w.prepared.Close()
+}
+
+// meaning is the first of tree.Kinds that an error is, by its text; "": none.
+func meaning(err error) string {
+	for _, m := range tree.Kinds() {
+		if errors.Is(err, m) {
+			return m.Error()
+		}
+	}
+	return ""
 }
 
 func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err error) {
@@ -194,8 +200,7 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		a.Status = r.Status
 		err = observeVolume(&a.Status)
 	case doPlace:
-		w.mark(ctx)
-		w.setOrigin(r.Origin)
+		w.mark(ctx, r.Origin)
 		if err = ctx.Err(); err == nil { // who asked may have given up meanwhile: then nobody wants it to be seen
 			err = w.prepared.MoveTo(r.Point)
 		}
@@ -213,29 +218,35 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 	return a, err
 }
 
-// mark leaves the mark of an activation that is done on what is about to be placed: whatever starts
-// from here on reads this release, so nothing is left for activate.d to tell anybody, unless
-// drain.d had told somebody (a load balancer) before the machine went down. Without the mark the
-// next `up` says that programs are still to run, and a converge runs them: no reason not to serve.
-func (w *diskWork) mark(ctx context.Context) {
-	err := func() error {
-		v, err := release.Open(w.prepared.Root())
-		if err != nil {
-			return err
-		}
-		defer func() { _ = v.Close() }()
-		if drained, err := v.Drained(); err != nil || drained {
-			return err
-		}
-		n, id, err := v.Fence()
-		if err != nil || n == 0 {
-			return err
-		}
-		return v.MarkDone(ctx, id, n)
-	}()
+// mark leaves two marks on what is about to be placed. Neither is a reason not to serve.
+func (w *diskWork) mark(ctx context.Context, from release.Origin) {
+	v, err := release.Open(w.prepared.Root())
 	if err != nil {
+		w.log.Warn("cannot mark what is placed", "error", err)
+		return
+	}
+	defer func() { _ = v.Close() }()
+	if err := markDone(ctx, v); err != nil {
 		w.log.Warn("cannot mark the release as activated", "error", err)
 	}
+	if err := v.SetOrigin(from); err != nil { // the next boot takes the volume for one that has served nobody
+		w.log.Warn("cannot mark where the volume is from", "error", err)
+	}
+}
+
+// markDone says that an activation is done: whatever starts from here on reads this release, so
+// nothing is left for activate.d to tell anybody, unless drain.d had told somebody (a load
+// balancer) before the machine went down. Without the mark the next `up` says that programs are
+// still to run, and a converge runs them.
+func markDone(ctx context.Context, v *release.Volume) error {
+	if drained, err := v.Drained(); err != nil || drained {
+		return err
+	}
+	n, id, err := v.Fence()
+	if err != nil || n == 0 {
+		return err
+	}
+	return v.MarkDone(ctx, id, n)
 }
 
 // pushUnderWay is a process that takes a push; 0: there is none. (Nobody is told to stop it.)

@@ -224,12 +224,9 @@ func (f *follower) identify(ctx context.Context) error {
 	if f.account != nil {
 		return nil
 	}
-	a := newAccount(f.values, f.log)
-	if _, err := a.Identify(ctx); err != nil {
-		return err
-	}
-	a.verified, f.account = f.verifiedOf, a
-	return nil
+	var err error
+	f.account, err = f.reporting(ctx, f.values, f.log)
+	return err
 }
 
 func bootReportOf(r status.Reported) boot.Report {

@@ -139,11 +139,9 @@ func (w *warmer) Report(ctx context.Context, verified status.Verified) error {
 		return warm.ErrNotYet
 	}
 	if w.account == nil {
-		a := newAccount(w.values, w.log)
-		if _, err := a.Identify(ctx); err != nil {
+		if w.account, err = w.reporting(ctx, w.values, w.log); err != nil {
 			return err
 		}
-		a.verified, w.account = w.verifiedOf, a
 	}
 	return w.account.reportVerified(ctx, w.volumeOf(volumeID), boot.Report{Ready: true, Generation: generation, Release: id}, w.told())
 }
