@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"ebs-release/internal/cli"
+	"ebs-release/internal/hook"
 	"ebs-release/internal/words"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,7 @@ import (
 var version string
 
 func main() {
+	hook.KeepIfAsked()
 	ctx, insist := cli.Signals()
 	os.Exit(run(ctx, insist, os.Args[1:], os.Stdout, os.Stderr, os.Getenv))
 }

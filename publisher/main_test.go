@@ -13,6 +13,7 @@ import (
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/freeze"
+	"ebs-release/internal/hook"
 	"ebs-release/internal/test/scratch"
 	"ebs-release/internal/test/script"
 
@@ -21,6 +22,7 @@ import (
 
 // The test binary plays the program: started with one of its verbs, it is the program.
 func TestMain(m *testing.M) {
+	hook.KeepIfAsked()
 	if len(os.Args) > 1 && slices.Contains([]string{freezeGuardVerb, "serve"}, os.Args[1]) {
 		main()
 	}

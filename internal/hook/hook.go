@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -36,7 +35,7 @@ type Dir struct {
 	Input   []byte        // for the standard input of each program
 	As      *User         // who runs them; nil: the user of this process
 
-	mortal bool // they are killed when this process is gone
+	kept bool // all that a program has started ends with it, and with this process
 }
 
 // User runs programs in place of root.
@@ -164,6 +163,19 @@ func (d Dir) execute(ctx context.Context, name, program string, args ...string) 
 	limited, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(limited, program, args...)
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = pipeTime
+	if d.kept {
+		cmd = exec.CommandContext(limited, "/proc/self/exe", append([]string{keepVerb, program}, args...)...)
+		wanted, hold, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		defer func() { _, _ = wanted.Close(), hold.Close() }()
+		cmd.ExtraFiles = []*os.File{wanted} // keeperFile
+		cmd.Cancel = hold.Close
+		cmd.WaitDelay = keptTime + pipeTime
+	}
 	cmd.Dir = "/"
 	cmd.Env = slices.Concat(d.Inherit, d.Env)
 	if d.Inherit == nil {
@@ -174,14 +186,6 @@ func (d Dir) execute(ctx context.Context, name, program string, args ...string) 
 		cmd.Env = append(cmd.Env, d.As.Env...)
 		cmd.SysProcAttr.Credential = d.As.credential()
 	}
-	if d.mortal {
-		// The kernel counts the end of the thread that forked as that of the parent.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = pipeTime
 	cmd.Stdin = bytes.NewReader(d.Input)
 	said := &output.Ends{}
 	cmd.Stdout, cmd.Stderr = said, said

@@ -72,14 +72,28 @@ const tick = 10 * time.Millisecond
 // State is what it does ("D": waits for a disk and cannot be killed), and when after the boot of
 // this machine it began (proc_pid_stat(5)).
 func (p Process) State() (state string, began time.Duration, ok bool) {
-	stat := p.Read("stat")
-	_, after, _ := strings.Cut(stat[strings.LastIndexByte(stat, ')')+1:], " ") // behind the name, which may hold anything
-	fields := strings.Fields(after)                                            // from the third one on
+	fields := p.stat()
 	if len(fields) < 20 {
 		return "", 0, false
 	}
 	since, err := strconv.ParseInt(fields[22-3], 10, 64)
 	return fields[0], time.Duration(since) * tick, err == nil
+}
+
+// Parent is the number of the process whose child it is; 0: there is none, or it is gone.
+func (p Process) Parent() int {
+	fields := p.stat()
+	if len(fields) < 2 {
+		return 0
+	}
+	pid, _ := strconv.Atoi(fields[4-3])
+	return pid
+}
+
+// stat has the fields of that file from the third one on: the name before them may hold anything.
+func (p Process) stat() []string {
+	stat := p.Read("stat")
+	return strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 }
 
 // Links are the paths in /proc of what it has open: its working directory and root, and its files.
