@@ -309,7 +309,7 @@ func (f *Follower) runPrograms(ctx context.Context, v *release.Volume) error {
 		left := f.left
 		err = f.whileItStays(ctx, f.Member.RunPrograms)
 		if err != nil && (!left || ctx.Err() != nil || errors.Is(err, errMoved)) {
-			return fmt.Errorf("programs: %w", err)
+			return badPrograms{fmt.Errorf("programs: %w", err)}
 		}
 	}
 	if done, err := v.ProgramsDone(); err != nil || done {

@@ -29,8 +29,14 @@ type refused struct{ error }
 
 func (r refused) Unwrap() error { return r.error }
 
+// badPrograms: the release is current, and its programs have failed.
+type badPrograms struct{ error }
+
+func (b badPrograms) Unwrap() error { return b.error }
+
 // complain tells the publisher why this member is not where it is to be, once for each cause: what
-// else it knows is only that the member is behind.
+// else it knows is only that the member is behind. What programs say of a release is told again for
+// each write of the pointer that they were asked for: whoever carries a rollout on waits for that.
 func (f *Follower) complain(ctx context.Context, err error) {
 	_, waits := errors.AsType[waiting](err)
 	switch {
@@ -42,9 +48,11 @@ func (f *Follower) complain(ctx context.Context, err error) {
 	}
 	_, no := errors.AsType[refused](err)
 	why, _ := advice.Of(err)
-	t := status.Trouble{Generation: f.aim, Refused: no, Why: words.OneLine(errors.New(why))}
+	_, bad := errors.AsType[badPrograms](err)
+	t := status.Trouble{Generation: f.aim, Revision: f.state.Believed.Revision, Refused: no, Why: words.OneLine(errors.New(why))}
 	told := f.state.Told
-	if told.Generation == t.Generation && told.Refused == t.Refused && withoutNumbers(told.Why) == withoutNumbers(t.Why) {
+	same := told.Generation == t.Generation && told.Refused == t.Refused && withoutNumbers(told.Why) == withoutNumbers(t.Why)
+	if same && (told.Revision == t.Revision || !no && !bad) {
 		return
 	}
 	r, failed := f.serves(ctx)

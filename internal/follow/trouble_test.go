@@ -63,11 +63,22 @@ func TestThePublisherHearsOfTrouble(t *testing.T) {
 					heard[0].trouble.Refused != tc.refused || len(heard[0].trouble.Why) < len(tc.why) || heard[0].trouble.Why[:len(tc.why)] != tc.why {
 					t.Errorf("it heard %+v, want %+v", heard, want)
 				}
+				// The same pointer is written again: what programs say of the release is said again.
+				before, again := 1, w.names(2, 2)
+				again.Revision = 3
+				w.say(again)
+				w.pass(time.Hour)
+				if tc.refused || !tc.ready {
+					before = 2
+				}
 				w.say(w.names(3, 3))
 				w.pass(time.Hour)
 				w.mu.Lock()
 				defer w.mu.Unlock()
-				if n := len(w.complain); n != 2 || w.complain[1].trouble.Generation != 3 {
+				if before == 2 && w.complain[1].trouble.Revision != 3 {
+					t.Errorf("it heard %+v", w.complain)
+				}
+				if n := len(w.complain); n != before+1 || w.complain[before].trouble.Generation != 3 {
 					t.Errorf("it heard %+v", w.complain)
 				}
 			})

@@ -30,13 +30,16 @@ func (d *driver) ask(ctx context.Context, what, event, command string) error {
 	}
 	asking, end := context.WithCancel(ctx) // not for the looks: a watch that they begin goes on after this
 	defer end()
-	answer := make(chan error, 1)
-	about := d.about(event, d.next)
-	go func() { answer <- d.Asks.Ask(asking, command, about) }()
+	q, doubts := d.startAsking(asking, event, command), 0
 	for gap := firstGap; ; gap = min(gap*3/2, longestGap) {
 		select {
-		case err := <-answer:
-			if err != nil && ctx.Err() == nil {
+		case err := <-q.answer:
+			switch {
+			case err != nil && ctx.Err() == nil && d.doubts(q, doubts):
+				doubts++
+				q = d.startAsking(asking, event, command)
+				continue
+			case err != nil && ctx.Err() == nil:
 				return fmt.Errorf("the %s is red: %w", what, err)
 			}
 			return err
@@ -44,10 +47,32 @@ func (d *driver) ask(ctx context.Context, what, event, command string) error {
 		}
 		if _, err := d.look(ctx); err != nil {
 			end()
-			<-answer //nolint:errcheck // it was ended
+			<-q.answer //nolint:errcheck // it was ended
 			return err
 		}
 	}
+}
+
+// question is a command that runs.
+type question struct {
+	answer chan error
+	slept  time.Duration // of the driver, when it was asked
+}
+
+func (d *driver) startAsking(ctx context.Context, event, command string) *question {
+	q := &question{answer: make(chan error, 1), slept: d.clock.asleep()}
+	about := d.about(event, d.next)
+	go func() { q.answer <- d.Asks.Ask(ctx, command, about) }() // ends with ctx
+	return q
+}
+
+// mostDoubts is how often in a row a red answer is not believed.
+const mostDoubts = 2
+
+// doubts: this process was stopped while the command ran, or its whole machine was. Its time may be
+// up for that alone.
+func (d *driver) doubts(q *question, before int) bool {
+	return before < mostDoubts && d.clock.asleep() > q.slept
 }
 
 func (d *driver) red(ctx context.Context, err error) error {
@@ -66,15 +91,23 @@ func (d *driver) lookOut(ctx context.Context) error {
 	if command == "" || d.Asks == nil {
 		return nil
 	}
-	if d.watch == nil && time.Since(d.watched) >= watchEvery {
-		d.watch = make(chan error, 1)
-		about := d.about(RolloutWatch, d.next)
-		go func(answer chan<- error) { answer <- d.Asks.Ask(ctx, command, about) }(d.watch) // ends with ctx
+	if d.watch == nil && d.clock.since(d.watched) >= watchEvery {
+		d.watch = d.startAsking(ctx, RolloutWatch, command)
 	}
+	if d.watch == nil {
+		return nil
+	}
+	q := d.watch
 	select {
-	case err := <-d.watch: // never, where it is nil
-		d.watch, d.watched = nil, time.Now()
-		if err != nil {
+	case err := <-q.answer:
+		d.watch, d.watched = nil, d.clock.now()
+		switch {
+		case err == nil:
+			d.doubted = 0
+		case ctx.Err() == nil && d.doubts(q, d.doubted):
+			d.doubted++
+			d.watched = time.Time{}
+		default:
 			return d.red(ctx, err)
 		}
 	default:

@@ -13,6 +13,7 @@ import (
 // that counts is in the pointer.
 type driver struct {
 	*run
+	clock   *awake               // of the times below, but for stepped
 	stepped time.Time            // when the step began here
 	moved   time.Time            // when something last went forward
 	since   map[string]time.Time // from when on a member has the release to be healthy with it
@@ -21,7 +22,8 @@ type driver struct {
 	deaths  map[string]*death    // by member
 	looked  time.Time            // when it was last known who is healthy
 	watched time.Time            // when the watch last answered
-	watch   chan error           // the answer that is awaited; nil: none is
+	watch   *question            // whose answer is awaited; nil: none is
+	doubted int                  // answers of the watch in a row that were not believed
 }
 
 // drive is the whole of a rollout, for each step.
@@ -53,17 +55,21 @@ func (r *run) roll(ctx context.Context) error {
 	if !r.begun {
 		return nil
 	}
-	now := time.Now()
+	clock := newAwake()
+	now := clock.now()
 	d := &driver{
-		run: r, stepped: now, moved: now, looked: now,
+		run: r, clock: clock, stepped: time.Now(), moved: now, looked: now,
 		since: map[string]time.Time{}, was: map[string]bool{}, strikes: map[string]int{},
 		deaths: map[string]*death{},
 	}
 	work, end := context.WithCancel(ctx)
+	beats := make(chan struct{})
+	go func() { clock.run(work); close(beats) }()
 	err := d.drive(work)
 	end()
+	<-beats
 	if d.watch != nil {
-		<-d.watch //nolint:errcheck // it was ended
+		<-d.watch.answer //nolint:errcheck // it was ended
 	}
 	r.members.mu.Lock()
 	r.members.drives = false
@@ -116,7 +122,7 @@ func (d *driver) give(ctx context.Context) error {
 				continue
 			}
 		}
-		if quiet := time.Since(d.moved); quiet > d.patience() && s.pending == 0 {
+		if quiet := d.clock.since(d.moved); quiet > d.patience() && s.pending == 0 {
 			return d.stuck(s, want)
 		}
 	}
@@ -159,12 +165,12 @@ func (d *driver) raise(ctx context.Context, to int, s scene) error {
 		ro.Until = lease(time.Now())
 		p.Rollout = &ro
 	})
-	d.moved = time.Now()
+	d.moved = d.clock.now()
 	return err
 }
 
-// mostUnseen is how much of the time between two looks counts for a bake. A driver that was
-// suspended has seen nothing of it.
+// mostUnseen is how much of the time between two looks counts for a bake: nobody has seen anything
+// of it.
 const mostUnseen = 30 * time.Second
 
 // bake waits until all have been healthy for the time without a break. It does not end while nobody
@@ -175,9 +181,9 @@ func (d *driver) bake(ctx context.Context) error {
 		return err
 	}
 	want := d.wants(s)
-	gap, last := firstGap, time.Now()
+	gap, last := firstGap, d.clock.now()
 	for start := last; ; gap = min(gap*3/2, longestGap) {
-		left := d.rollout().Terms.Bake - time.Since(start)
+		left := d.rollout().Terms.Bake - d.clock.since(start)
 		wait := gap
 		switch {
 		case left > 0:
@@ -191,17 +197,17 @@ func (d *driver) bake(ctx context.Context) error {
 		if s, err = d.look(ctx); err != nil {
 			return err
 		}
-		start = start.Add(max(time.Since(last)-mostUnseen, 0))
-		last = time.Now()
+		start = start.Add(max(d.clock.since(last)-mostUnseen, 0))
+		last = d.clock.now()
 		if !s.holds(want) {
-			d.moved = time.Now()
+			d.moved = d.clock.now()
 			if err := d.give(ctx); err != nil {
 				return err
 			}
 			if s, err = d.look(ctx); err != nil {
 				return err
 			}
-			want, start, last = d.wants(s), time.Now(), time.Now() // of a fleet that may be smaller now
+			want, start, last = d.wants(s), d.clock.now(), d.clock.now() // of a fleet that may be smaller now
 		}
 	}
 }
@@ -211,6 +217,6 @@ func (d *driver) nextStep(ctx context.Context) error {
 		p.Rollout.Step++
 		p.Rollout.Until = lease(time.Now())
 	})
-	d.stepped, d.moved = time.Now(), time.Now()
+	d.stepped, d.moved = time.Now(), d.clock.now()
 	return err
 }

@@ -61,8 +61,8 @@ func (d *driver) look(ctx context.Context) (s scene, err error) {
 	}
 	s = d.judge(reasons, listed && known)
 	if s.known {
-		d.looked = time.Now()
-	} else if time.Since(d.looked) > d.patience() {
+		d.looked = d.clock.now()
+	} else if d.clock.since(d.looked) > d.patience() {
 		return s, d.stuck(s, 0)
 	}
 	failed, had := slices.Concat(s.bad, s.lost), s.in+len(s.lost)
@@ -103,7 +103,7 @@ func (m MaxFailures) tooManyOf(failed, of int) bool {
 // judge counts what the look has shown.
 func (d *driver) judge(reasons map[string]string, known bool) (s scene) {
 	s.known = known
-	now, ro := time.Now(), d.rollout()
+	now, ro := d.clock.now(), d.rollout()
 	d.members.mu.Lock()
 	defer d.members.mu.Unlock()
 	for id, m := range d.members.all {
@@ -129,7 +129,7 @@ func (d *driver) judge(reasons map[string]string, known bool) (s scene) {
 			continue
 		}
 		why, verdict := d.verdict(m, stands, reason, now)
-		if verdict != isGood && stands != StandsHookFailed && d.launched(m) {
+		if verdict != isGood && !m.fails() && d.launched(m) {
 			continue // it counts when it is there
 		}
 		m.counted, m.met = true, true
@@ -187,7 +187,7 @@ func (d *driver) verdict(m *member, stands Standing, reason string, now time.Tim
 		why = m.why()
 	}
 	switch {
-	case stands == StandsHookFailed, m.refuses():
+	case m.fails(), m.refuses():
 		return why, isBad
 	case reason != "" && d.was[id] && stands == StandsCurrent:
 		if d.strikes[id]++; d.strikes[id] > 1 { // once may be one check that was lost

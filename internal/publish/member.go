@@ -54,6 +54,7 @@ type member struct {
 	no           tree      // that stage.d has refused, as it said over ssh
 	hook         error     // of the program that failed after this run has activated on hookFailedOn
 	follows      bool      // nobody dials it
+	from         int64     // what its programs said by an earlier revision of the pointer is over
 	seen         time.Time // in a listing, for the first time
 	unhealthy    bool      // as last asked, during a rollout
 	counted      bool      // it counts for the step, as last looked at
@@ -147,7 +148,8 @@ func (m *member) hookFailedHere() bool { return m.VolumeID != "" && m.hookFailed
 // generation that this run has published, the run is over for it, as if it had activated itself.
 func (m *member) follow(moved bool) {
 	m.follows, m.hookFailedOn = true, ""
-	if moved && m.standing() == StandsHookFailed {
+	said, _ := m.complains()
+	if moved && m.standing() == StandsHookFailed && said.Revision >= m.from {
 		m.hookFailedOn = m.VolumeID
 	}
 }
@@ -157,10 +159,15 @@ func (m *member) complains() (said volume.Trouble, is bool) {
 	return m.Trouble, m.Trouble.Why != "" && m.Trouble.Generation == m.wanted.generation && !m.elsewhere()
 }
 
+// fails: its programs have failed on the release, as far as this run has asked for them.
+func (m *member) fails() bool {
+	return m.standing() == StandsHookFailed && (m.from == 0 || m.hookFailedHere())
+}
+
 // refuses: a program of stage.d there says no to the release. Another try is not what it needs.
 func (m *member) refuses() bool {
 	said, is := m.complains()
-	return is && said.Refused || m.VolumeID != "" && m.no == tree{m.VolumeID, m.wanted.release}
+	return is && said.Refused && said.Revision >= m.from || m.VolumeID != "" && m.no == tree{m.VolumeID, m.wanted.release}
 }
 
 // why names the member and the reason that it is behind, for a person.

@@ -28,6 +28,7 @@ type members struct {
 	listed  bool
 	moved   bool      // this run has moved the pointer: what is reported of its generation is new
 	drives  bool      // this run drives the rollout of the pointer
+	from    int64     // the revision with which it took that over from another one; 0: it did not
 	limit   int64     // no true report is above it
 	wanted  gc.Wanted // what members are to keep
 	percent string    // of the snapshot
@@ -107,7 +108,7 @@ func (ms *members) take(found []fleet.Member, next pointer.Pointer) (ignored []f
 		if f.Ignored != "" && f.Ignored != m.Ignored {
 			ignored = append(ignored, f)
 		}
-		m.Member, m.gone = f, false
+		m.Member, m.gone, m.from = f, false, ms.from
 		m.want(targetOf(next, f))
 		m.compare()
 		if ms.Dialer == nil {

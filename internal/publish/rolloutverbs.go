@@ -123,6 +123,7 @@ func (r *run) takeOver(ctx context.Context, force bool) error {
 	if err != nil {
 		return err
 	}
+	r.members.from = is.Revision // before anybody lists them
 	r.drives(is)
 	if err := r.members.list(ctx, is); err != nil { // the driver looks again; and what it has, it gives back
 		r.say(Event{Kind: KindWarning, Text: err.Error()})

@@ -30,8 +30,9 @@ type Follow struct {
 
 // Trouble is why a member is not on a generation that it is to be on.
 type Trouble struct {
-	Generation int64  `json:"generation"`        // that it is to be on
-	Refused    bool   `json:"refused,omitempty"` // a program of stage.d says no to the release
+	Generation int64  `json:"generation"`         // that it is to be on
+	Revision   int64  `json:"revision,omitempty"` // of the pointer by which that is so
+	Refused    bool   `json:"refused,omitempty"`  // a program of stage.d says no to the release
 	Why        string `json:"why"`
 }
 

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"ebs-release/internal/generation"
@@ -10,13 +11,14 @@ import (
 
 // Trouble is why a member is not on the generation that it is to be on, in its own words.
 type Trouble struct {
-	Generation int64  `json:"generation"`        // that it is to be on
-	Refused    bool   `json:"refused,omitempty"` // a program of stage.d says no to the release
+	Generation int64  `json:"generation"`         // that it is to be on
+	Revision   int64  `json:"revision,omitempty"` // of the pointer by which that is so; 0: not known
+	Refused    bool   `json:"refused,omitempty"`  // a program of stage.d says no to the release
 	Why        string `json:"why"`
 }
 
 // mostWhy leaves room in a tag for what stands before it.
-const mostWhy = 220 // characters
+const mostWhy = 200 // characters
 
 // The words before Why in a tag.
 const (
@@ -30,6 +32,7 @@ func (t Trouble) Bounded() Trouble {
 	if generation.Check(t.Generation) != nil || t.Why == "" {
 		return Trouble{}
 	}
+	t.Revision = max(t.Revision, 0)
 	if runes := []rune(t.Why); len(runes) > mostWhy {
 		t.Why = string(runes[:mostWhy-1]) + "…"
 	}
@@ -46,16 +49,18 @@ func (t Trouble) Tag() string {
 	if t.Refused {
 		kind = troubleRefused
 	}
-	return fmt.Sprintf("%d %s: %s", t.Generation, kind, t.Why)
+	return fmt.Sprintf("%d/%d %s: %s", t.Generation, t.Revision, kind, t.Why)
 }
 
 // ParseTrouble reads the value of TagTrouble: the zero value where it is none.
 func ParseTrouble(tag string) Trouble {
 	head, why, _ := strings.Cut(tag, ": ")
 	number, kind, _ := strings.Cut(head, " ")
+	number, revision, _ := strings.Cut(number, "/")
 	n, err := generation.Parse(number)
+	at, _ := strconv.ParseInt(revision, 10, 64)
 	if err != nil || kind != troubleRefused && kind != troubleFailed {
 		return Trouble{}
 	}
-	return Trouble{Generation: n, Refused: kind == troubleRefused, Why: why}.Bounded()
+	return Trouble{Generation: n, Revision: at, Refused: kind == troubleRefused, Why: why}.Bounded()
 }

@@ -1,6 +1,7 @@
 package volume_test
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -11,6 +12,7 @@ import (
 func TestTroubleInATag(t *testing.T) {
 	for _, trouble := range []volume.Trouble{
 		{Generation: 7, Why: "its disk is full"},
+		{Generation: 7, Revision: 12, Refused: true, Why: "its disk is full"},
 		{Generation: 9007199254740000, Refused: true, Why: "run stage.d: 10-smoke ended with exit code 3: no index.html"},
 		{Generation: 1, Refused: true, Why: "refused: failed: Größe"},
 	} {
@@ -30,7 +32,7 @@ func TestTroubleIsHostileUntilChecked(t *testing.T) {
 			t.Errorf("%q is read as %+v", tag, got)
 		}
 	}
-	long := volume.Trouble{Generation: 9007199254740000, Refused: true, Why: "\x1b[2J\u202e" + strings.Repeat("ö\n", 5000) + "\xff"}
+	long := volume.Trouble{Generation: 9007199254740000, Revision: math.MaxInt64, Refused: true, Why: "\x1b[2J\u202e" + strings.Repeat("ö\n", 5000) + "\xff"}
 	tag := long.Tag()
 	got := volume.ParseTrouble(tag)
 	if n := utf8.RuneCountInString(tag); n > 256 || !utf8.ValidString(tag) || strings.ContainsAny(tag, "\x1b\n\u202e") || got.Why == "" {
