@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -126,6 +127,7 @@ func printRollout(out io.Writer, current pointer.Pointer, now time.Time) error {
 		{"bake", duration(ro.Terms.Bake)},
 		{"gate", printable(ro.Terms.Gate)},
 		{"watch", printable(ro.Terms.Watch)},
+		{"lost", printable(strings.Join(slices.Sorted(maps.Values(ro.Lost)), "; "))},
 	}
 	if ro.Terms.NoRollback {
 		rows = append(rows, [2]string{"on failure", "it pauses"})

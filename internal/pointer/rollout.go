@@ -32,7 +32,15 @@ type Rollout struct {
 	Message string    `json:"message,omitempty"`
 	Paused  string    `json:"paused,omitempty"` // why it does not go on by itself; "": it does
 	Terms   Terms     `json:"terms"`
+
+	Lost map[string]string `json:"lost,omitempty"` // members that the release has cost, and how: they are in no listing any more
 }
+
+// MostLost is how many members a pointer names as lost: a rollout is rarely one that may lose more.
+const MostLost = 100
+
+// mostLoss is for what is said of one of them.
+const mostLoss = 512 // bytes
 
 // Terms are on what a rollout goes on, for whoever drives it next.
 type Terms struct {
@@ -198,12 +206,19 @@ func (r Rollout) validate(stable Pointer) error {
 		return errors.New("a rollout that does not say of which release it is")
 	case len(r.Steps) == 0, len(r.Steps) > MostSteps, r.Step < 0, r.Step >= len(r.Steps):
 		return fmt.Errorf("a rollout at step %d of %d, want 1 to %d steps", r.Step+1, len(r.Steps), MostSteps)
+	case len(r.Lost) > MostLost:
+		return fmt.Errorf("a rollout that has lost %d members, want at most %d by name", len(r.Lost), MostLost)
 	case len(r.Share) > mostZones:
 		return fmt.Errorf("a rollout over %d zones, want at most %d", len(r.Share), mostZones)
 	case max(len(r.By), len(r.Message), len(r.Paused), len(r.Terms.Gate), len(r.Terms.Watch), len(r.Terms.Healthy)) > mostText:
 		return fmt.Errorf("a rollout with a text above %d bytes", mostText)
 	case r.Terms.AtOnce < 0, r.Terms.Bake < 0, r.Terms.HealthTimeout < 0:
 		return errors.New("a rollout with a negative number in its terms")
+	}
+	for id, how := range r.Lost {
+		if max(len(id), len(how)) > mostLoss {
+			return fmt.Errorf("a rollout with a text above %d bytes about a member that it has lost", mostLoss)
+		}
 	}
 	for zone, most := range r.Share {
 		if zone != "" && !zoneName.MatchString(zone) || !place.MatchString(most) {

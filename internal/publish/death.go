@@ -1,6 +1,12 @@
 package publish
 
-import "strings"
+import (
+	"context"
+	"maps"
+	"strings"
+
+	"ebs-release/internal/pointer"
+)
 
 // death is what is known of whether a member dies of the release.
 type death struct {
@@ -17,12 +23,38 @@ const (
 	endedByItself = "Client.InstanceInitiatedShutdown"
 )
 
-// died says why a member that had the release counts as failed although it leaves, or is gone; "":
-// it does not. A group loses members all the time: by scale-in, rebalancing, a refresh (Auto
+// remembered are those that whoever drove the rollout before has seen.
+func remembered(ro pointer.Rollout) map[string]*death {
+	deaths := map[string]*death{}
+	for id, how := range ro.Lost {
+		deaths[id] = &death{verdict: how}
+	}
+	return deaths
+}
+
+// remember has the pointer name those that are new, for whoever drives the rollout next: no listing
+// shows them any more.
+func (d *driver) remember(ctx context.Context) error {
+	lost := maps.Clone(d.rollout().Lost)
+	if lost == nil {
+		lost = map[string]string{}
+	}
+	for id, has := range d.deaths {
+		if has.verdict != "" && len(lost) < pointer.MostLost {
+			lost[id] = has.verdict
+		}
+	}
+	if len(lost) == len(d.rollout().Lost) {
+		return nil
+	}
+	return d.write(ctx, func(p *pointer.Pointer) { p.Rollout.Lost = lost })
+}
+
+// died notes whether a member that had the release counts as failed although it leaves, or is gone. A group loses members all the time: by scale-in, rebalancing, a refresh (Auto
 // Scaling has those as healthy to their end), by a spot interruption or an operator who terminates
 // them (unhealthy only when they run no more). A release that kills them shows otherwise: Auto
 // Scaling finds a machine unhealthy that runs, and replaces it; or the machine ends by itself.
-func (d *driver) died(m *member) (why string) {
+func (d *driver) died(m *member) {
 	id := m.InstanceID
 	has := d.deaths[id]
 	if has == nil {
@@ -44,7 +76,6 @@ func (d *driver) died(m *member) (why string) {
 	case m.Unhealthy && m.Machine == running: // by two looks, as two lists are never of the same moment
 		has.sick = true
 	}
-	return has.verdict
 }
 
 const running = "running" // of EC2

@@ -148,3 +148,73 @@ func TestAFleetThatShrinksWhileItBakes(t *testing.T) {
 		t.Errorf("code %d, %v, %+v", code, err, o)
 	}
 }
+
+// A driver that died has written whom the release has cost, so the next one counts them, though no
+// listing shows them; a person who resumes a rollout that is paused has seen them.
+func TestDeathsAreKnownToWhoDrivesNext(t *testing.T) {
+	for name, tc := range map[string]struct {
+		paused bool
+		want   int
+	}{"its driver is gone": {false, exit.RolledBack}, "it is paused": {true, 0}} {
+		t.Run(name, func(t *testing.T) {
+			tr := newTrial("2", "a", "b", "c", "d", "e", "f")
+			tr.terms = pointer.Terms{Bake: 20 * time.Minute}
+			var given []string
+			var began time.Time
+			for _, b := range tr.boxes {
+				b.Machine = "running"
+			}
+			tr.onEvent = func(e publish.RolloutEvent) {
+				if e.Event == publish.RolloutHealthy && e.Step == 1 && given == nil {
+					given, began = e.Instances, time.Now()
+				}
+			}
+			dies := func(id string, since time.Duration) {
+				switch b := tr.boxes[id]; {
+				case b == nil || since < 0:
+				case since < time.Minute:
+					b.Unhealthy = true
+				case since < 2*time.Minute:
+					b.LifecycleState = "Terminating"
+				default:
+					delete(tr.boxes, id)
+				}
+			}
+			second := false
+			tr.onList = func(int) {
+				tr.mu.Lock()
+				defer tr.mu.Unlock()
+				if given == nil {
+					return
+				}
+				since := time.Since(began)
+				dies(given[0], since-time.Minute)
+				if second {
+					dies(given[1], since-time.Minute)
+				} else if since > 6*time.Minute {
+					tr.interrupt()
+				}
+			}
+			most := func(do func(context.Context, *publish.Publisher) (publish.Outcome, error)) func(context.Context, *publish.Publisher) (publish.Outcome, error) {
+				return func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+					p.Settings.MaxFailures, _ = publish.ParseMaxFailures("1")
+					return do(ctx, p)
+				}
+			}
+			if _, code, err := tr.do(t, most(source)); code != exit.Interrupted || len(tr.pointer.Rollout.Lost) != 1 {
+				t.Fatalf("code %d, %v, %+v", code, err, tr.pointer.Rollout)
+			}
+			if tc.paused {
+				tr.pointer.Rollout.Paused = "to look at it"
+			}
+			second = true
+			_, code, err := tr.do(t, most(func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+				began = time.Now().Add(2 * time.Minute)
+				return p.Resume(ctx, true)
+			}))
+			if code != tc.want || tc.want != 0 && !strings.Contains(err.Error(), "2 of") {
+				t.Errorf("code %d, %v", code, err)
+			}
+		})
+	}
+}

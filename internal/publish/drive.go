@@ -60,7 +60,7 @@ func (r *run) roll(ctx context.Context) error {
 	d := &driver{
 		run: r, clock: clock, stepped: time.Now(), moved: now, looked: now,
 		since: map[string]time.Time{}, was: map[string]bool{}, strikes: map[string]int{},
-		deaths: map[string]*death{},
+		deaths: remembered(*r.next.Rollout),
 	}
 	work, end := context.WithCancel(ctx)
 	beats := make(chan struct{})

@@ -60,6 +60,9 @@ func (d *driver) look(ctx context.Context) (s scene, err error) {
 		return s, err
 	}
 	s = d.judge(reasons, listed && known)
+	if err := d.remember(ctx); err != nil {
+		return s, err
+	}
 	if s.known {
 		d.looked = d.clock.now()
 	} else if d.clock.since(d.looked) > d.patience() {
@@ -108,9 +111,7 @@ func (d *driver) judge(reasons map[string]string, known bool) (s scene) {
 	defer d.members.mu.Unlock()
 	for id, m := range d.members.all {
 		m.counted = false
-		if why := d.died(m); why != "" {
-			s.lost = append(s.lost, why)
-		}
+		d.died(m)
 		if m.gone || isLeaving(m.LifecycleState) || isStandby(m.LifecycleState) {
 			continue
 		}
@@ -144,6 +145,11 @@ func (d *driver) judge(reasons map[string]string, known bool) (s scene) {
 		default:
 			s.pending++
 			s.away++
+		}
+	}
+	for _, has := range d.deaths {
+		if has.verdict != "" {
+			s.lost = append(s.lost, has.verdict)
 		}
 	}
 	slices.Sort(s.bad)

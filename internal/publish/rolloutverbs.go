@@ -112,6 +112,9 @@ func (r *run) takeOver(ctx context.Context, force bool) error {
 				ro.Until.Format(time.RFC3339)))
 		default:
 			next := *ro
+			if next.Paused != "" { // a person has seen whom it has cost, and goes on
+				next.Lost = nil
+			}
 			next.Paused, next.By, next.Until = "", r.Settings.Who, lease(now)
 			if next.Until.Equal(ro.Until) { // each driver has its own
 				next.Until = next.Until.Add(time.Second)
