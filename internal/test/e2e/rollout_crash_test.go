@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/lab/bucket"
+	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/host"
 )
 
@@ -18,7 +20,8 @@ import (
 const rolloutCrashMost = 22
 
 // TestRolloutCrashMatrix kills the publisher with SIGKILL before effects of a rollout, from its
-// first write of the pointer on: in one that comes through, and in one that goes back. After each,
+// first write of the pointer on: in one that comes through, and in one that goes back; by ssh and
+// by follow; and with a store in S3 before and after each write of the pointer there. After each,
 // what ebs-release-rollout.service runs ends it: no rollout is open, and every member is on the
 // pointer's generation and release.
 func TestRolloutCrashMatrix(t *testing.T) {
@@ -26,25 +29,36 @@ func TestRolloutCrashMatrix(t *testing.T) {
 	var mu sync.Mutex
 	points, missed := 0, 0
 	t.Run("labs", func(t *testing.T) {
-		for _, bad := range []bool{false, true} {
-			t.Run(fmt.Sprintf("bad %v", bad), func(t *testing.T) {
-				r, members := fleetOf(t, 2, false, false)
+		for _, x := range []struct{ bad, follow, inS3 bool }{{}, {bad: true}, {follow: true}, {bad: true, follow: true}, {follow: true, inS3: true}, {true, true, true}} {
+			t.Run(fmt.Sprintf("bad %v, follow %v, S3 %v", x.bad, x.follow, x.inS3), func(t *testing.T) {
+				r, members := fleetOf(t, 2, x.follow, x.inS3)
 				r.leaves = true
-				if bad {
+				if x.bad {
 					r.sh("touch /srv/source/bad")
 				}
-				chosen := sampleRollout(r.recordRollout(), bad)
-				for i, effect := range chosen {
-					reached := r.crashRollout(members, effect, fmt.Sprintf("%v-%d", bad, i))
+				var chosen []rolloutCrash
+				if x.inS3 {
+					chosen = writesInS3()
+				} else {
+					chosen = sampleRollout(r.recordRollout(), x.bad, x.follow)
+				}
+				for i, c := range chosen {
+					reached := r.crashRollout(members, c, fmt.Sprintf("%v-%d", x, i))
+					if t.Failed() {
+						return
+					}
+					if x.inS3 && !reached {
+						if i < 8 { // begin, the first raise, and two more
+							t.Errorf("only %d crash points were reached", i)
+						}
+						return
+					}
 					mu.Lock()
 					points++
 					if !reached {
 						missed++
 					}
 					mu.Unlock()
-					if t.Failed() {
-						return
-					}
 				}
 			})
 		}
@@ -55,6 +69,16 @@ func TestRolloutCrashMatrix(t *testing.T) {
 	fmt.Printf("rollout crash matrix: %d crash points\n", points)
 }
 
+// writesInS3 are all that a rollout may have: the first that is not reached is the end of them.
+func writesInS3() (all []rolloutCrash) {
+	for n := range 12 {
+		for _, after := range []bool{false, true} {
+			all = append(all, rolloutCrash{kind: fmt.Sprintf("write %d of the pointer in S3, after it %v", n+1, after), writes: n, after: after})
+		}
+	}
+	return all
+}
+
 // rolloutArgs are a rollout of two steps.
 var rolloutArgs = []string{"ebs-release", "publish", "/srv/source", "--no-snapshot", "--steps", "1", "--gate", "true"}
 
@@ -62,6 +86,9 @@ var rolloutArgs = []string{"ebs-release", "publish", "/srv/source", "--no-snapsh
 type rolloutCrash struct {
 	effect int
 	kind   string // with how many pointer writes were before it
+
+	writes int  // without an effect: so many writes of the pointer in S3 come first
+	after  bool // it is killed when the write is there
 }
 
 // recordRollout finds the points by recording a rollout.
@@ -81,7 +108,7 @@ func (r *rig) recordRollout() (points []rolloutCrash) {
 			kind = "the pointer is written"
 		}
 		if moves || writes > 0 {
-			points = append(points, rolloutCrash{i + 1, fmt.Sprintf("%s, after %d writes of the pointer", kind, writes)})
+			points = append(points, rolloutCrash{effect: i + 1, kind: fmt.Sprintf("%s, after %d writes of the pointer", kind, writes)})
 		}
 		if moves {
 			writes++
@@ -93,7 +120,7 @@ func (r *rig) recordRollout() (points []rolloutCrash) {
 	return points
 }
 
-func sampleRollout(all []rolloutCrash, bad bool) (chosen []rolloutCrash) {
+func sampleRollout(all []rolloutCrash, bad, follow bool) (chosen []rolloutCrash) {
 	seen := map[string]bool{}
 	var first, rest []rolloutCrash
 	for _, c := range all {
@@ -111,11 +138,16 @@ func sampleRollout(all []rolloutCrash, bad bool) (chosen []rolloutCrash) {
 	if bad {
 		seed = 2
 	}
+	most := rolloutCrashMost
+	if follow { // as long as its members look
+		seed += 2
+		most /= 2
+	}
 	rng := rand.New(rand.NewPCG(publisherCrashSeed, seed))
 	rng.Shuffle(len(first), func(i, j int) { first[i], first[j] = first[j], first[i] })
 	rng.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
 	chosen = slices.Concat(chosen, first, rest)
-	return chosen[:min(len(chosen), rolloutCrashMost)]
+	return chosen[:min(len(chosen), most)]
 }
 
 func (r *rig) tracedRollout(trace *tracer) host.Output {
@@ -126,12 +158,28 @@ func (r *rig) tracedRollout(trace *tracer) host.Output {
 	return out.Output
 }
 
+// rolloutInS3 runs one that is killed at a write of the pointer.
+func (r *rig) rolloutInS3(c rolloutCrash) host.Output {
+	r.Helper()
+	defer r.lab.Account.Fault(cloud.Fault{
+		Action: "PutObject", Principal: r.server.ID, Resource: bucket.Prefix + "/release.json", Skip: c.writes, Times: 1,
+		Effect: cloud.Effect{Do: func(cloud.Call) { r.signalPublisher("KILL") }, Fail: cloud.Reset, After: c.after},
+	})()
+	command := "echo $$ > /run/publisher.pid; exec " + strings.Join(rolloutArgs, " ")
+	out, _ := r.server.Run(within(r, 90*time.Second), "sh", "-c", "sh -c '"+command+"'; exit $?")
+	return out
+}
+
 // crashRollout kills one, has the service's verb end it, and looks at all members.
 func (r *rig) crashRollout(members []*host.Host, c rolloutCrash, version string) (reached bool) {
 	r.Helper()
 	r.sh("echo '" + version + "' > /srv/source/version")
-	trace := publisherTracer(c.effect)
-	out := r.tracedRollout(trace)
+	var out host.Output
+	if c.effect > 0 {
+		out = r.tracedRollout(publisherTracer(c.effect))
+	} else {
+		out = r.rolloutInS3(c)
+	}
 	reached = out.Code == 128+9 || out.Code == -1
 	if !reached && out.Code != 0 && out.Code != 6 {
 		r.Errorf("killed before effect %d, %s: it ended with exit %d: %s", c.effect, c.kind, out.Code, out.Stderr)
