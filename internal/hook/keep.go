@@ -81,7 +81,8 @@ func keep(program string, args ...string) (code int, err error) {
 	return 0, err
 }
 
-// killChildren kills them until there are none: those of one that is killed are this process's next.
+// killChildren kills them until there are none: those of one that is killed are this process's
+// next.
 func killChildren() error {
 	for end := time.Now().Add(keptTime); ; time.Sleep(time.Millisecond) {
 		for {

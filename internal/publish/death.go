@@ -50,10 +50,11 @@ func (d *driver) remember(ctx context.Context) error {
 	return d.write(ctx, func(p *pointer.Pointer) { p.Rollout.Lost = lost })
 }
 
-// died notes whether a member that had the release counts as failed although it leaves, or is gone. A group loses members all the time: by scale-in, rebalancing, a refresh (Auto
-// Scaling has those as healthy to their end), by a spot interruption or an operator who terminates
-// them (unhealthy only when they run no more). A release that kills them shows otherwise: Auto
-// Scaling finds a machine unhealthy that runs, and replaces it; or the machine ends by itself.
+// died notes whether a member that had the release counts as failed although it leaves, or is gone.
+// A group loses members all the time: by scale-in, rebalancing, a refresh (Auto Scaling has those
+// as healthy to their end), by a spot interruption or an operator who terminates them (unhealthy
+// only when they run no more). A release that kills them shows otherwise: Auto Scaling finds a
+// machine unhealthy that runs, and replaces it; or the machine ends by itself.
 func (d *driver) died(m *member) {
 	id := m.InstanceID
 	has := d.deaths[id]

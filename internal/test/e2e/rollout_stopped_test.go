@@ -13,7 +13,7 @@ import (
 // killed takes its gate with it, and all that the gate has started.
 func TestRolloutWhoseDriverIsStopped(t *testing.T) {
 	const patience, most = 15 * time.Second, 6 * time.Second
-	r, members := fleetOf(t, 2, false, false)
+	r, members := fleetOf(t, 2, true, false) // by ssh a driver waits for a member's answer, and looks at nothing
 	for _, h := range members {
 		r.on(h, `mkdir -p /etc/ebs-release/ready.d && printf '#!/bin/sh\ntest ! -e /run/waits\n' > /etc/ebs-release/ready.d/10-waits && \
 chmod 755 /etc/ebs-release/ready.d/10-waits && touch /run/waits`)
@@ -49,10 +49,11 @@ chmod 755 /etc/ebs-release/ready.d/10-waits && touch /run/waits`)
 	}
 	r.allHave(members, "two", 2)
 
-	// Its gate ends well meanwhile, but after its time.
-	ended = start("three", `--gate "echo >> /run/asked; sleep 4"`)
+	// The gate's time is up when it goes on.
+	ended = start("three", `--gate "echo >> /run/asked; until test -e /run/go; do sleep 0.1; done"`)
 	await("the gate runs", "test -e /run/asked")
 	stopped(most + 4*time.Second)
+	r.sh("sleep 1; touch /run/go")
 	if out := <-ended; out.Code != 0 {
 		t.Fatalf("exit %d\n%s", out.Code, out.Stderr)
 	}
