@@ -100,17 +100,22 @@ var metadataIPv6 = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.Must
 type patient struct{ imds.HTTPClient }
 
 // Identify asks who this instance is, until it is told or ctx ends. The error says whether the
-// token or the document could not be had.
+// token or the document could not be had, by the last try that came to its own end: one that ctx
+// cuts off says nothing of the service.
 func Identify(ctx context.Context, client *imds.Client, log *slog.Logger) (Identity, error) {
+	var last error
 	pause := firstPause
 	for {
 		identity, err := try(ctx, client)
 		if err == nil {
 			return identity, nil
 		}
+		if last == nil || ctx.Err() == nil {
+			last = err
+		}
 		log.Debug("the metadata service did not answer, trying again", "error", err, "pause", pause)
 		if smithytime.SleepWithContext(ctx, pause/2+rand.N(pause/2)) != nil {
-			return Identity{}, advice.Try(fmt.Errorf("ask the instance metadata service who this is: %w: %w", context.Cause(ctx), err),
+			return Identity{}, advice.Try(fmt.Errorf("ask the instance metadata service who this is: %w: %w", context.Cause(ctx), last),
 				"is this an EC2 instance, with IMDS switched on?")
 		}
 		pause = min(2*pause, lastPause)

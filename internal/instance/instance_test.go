@@ -97,6 +97,8 @@ func TestIdentifyBearsWithASlowService(t *testing.T) {
 	}
 }
 
+// The time is up when a first try has failed, and a second one hangs: what the first one said
+// counts.
 func TestErrorTellsTokenFromDocument(t *testing.T) {
 	refuse := func(code int) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no", code) }
@@ -112,10 +114,37 @@ func TestErrorTellsTokenFromDocument(t *testing.T) {
 		{"document without an id", nil, func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "{}") }, "lacks the instance id"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := identify(t, service(t, tc.token, tc.get), 300*time.Millisecond)
-			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), tc.want) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var failed atomic.Bool // a try has come to its end
+			cut := func(h http.HandlerFunc) http.HandlerFunc {
+				if h == nil {
+					return nil
+				}
+				return func(w http.ResponseWriter, r *http.Request) {
+					if failed.Load() {
+						cancel()
+						<-r.Context().Done()
+						return
+					}
+					h(w, r)
+				}
+			}
+			client := service(t, cut(tc.token), cut(tc.get))
+			_, err := instance.Identify(ctx, client, slog.New(onLog{slog.DiscardHandler, func() { failed.Store(true) }}))
+			if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("error = %v, want %q in it", err, tc.want)
 			}
 		})
 	}
 }
+
+// onLog calls said for each line of a log.
+type onLog struct {
+	slog.Handler
+	said func()
+}
+
+func (onLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h onLog) Handle(context.Context, slog.Record) error { h.said(); return nil }
