@@ -43,7 +43,6 @@ var faultKinds = []faultKind{
 const (
 	faultOnce   = 20 * time.Second
 	faultAlways = 4 * time.Second
-	faultSlack  = 1500 * time.Millisecond // of a busy machine
 )
 
 // TestAgentFaultMatrix makes each request of a recorded boot go wrong in each way, once and for
@@ -97,7 +96,7 @@ func (r *rig) strike(ctx context.Context, f faultPoint, served func(h *host.Host
 	disarm()
 	readies := 0
 	switch {
-	case out.took > deadline+faultSlack:
+	case out.took > deadline+busy:
 		return fmt.Errorf("it took %s: %s", out.took.Round(time.Millisecond), out.last())
 	case out.Code == 0:
 		readies = 1

@@ -201,7 +201,7 @@ func TestWarmIsInNobodysWay(t *testing.T) {
 	began := time.Now()
 	r.on(h, "kill $(pgrep -f '[e]bs-release-agent warm')")
 	r.eventually("it is gone", gone)
-	if took := time.Since(began); took > 3*time.Second { // a second, and a busy machine
+	if took := time.Since(began); took > time.Second+busy {
 		t.Errorf("it took %s to end", took)
 	}
 	start()
