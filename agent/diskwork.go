@@ -45,6 +45,8 @@ type diskRequest struct {
 	Status status.Status `json:"status,omitzero"` // what the boot left, for doObserve
 	Verify verifying     `json:"verify,omitzero"` // for doVerify
 
+	Receive receiving `json:"receive,omitzero"` // for doReceive
+
 	Limit time.Duration `json:"limit,omitempty"` // for what can be given up in order: e2fsck, a wait for a lock; 0: none
 }
 
@@ -61,6 +63,7 @@ const (
 	doSide      = "side"       // on which side of a rollout the volume's instance is, by the document of Want
 	doPlace     = "place"      // the prepared mount at Point
 	doUnmount   = "unmount"    // what is at Point
+	doReceive   = "receive"    // a request of the publisher, on the volume at Point
 	doVerify    = "verify"     // every file of a release of the volume at Point
 	doObserve   = "look at"    // what the volume at Point says now: Status, brought up to date
 )
@@ -83,6 +86,8 @@ type diskAnswer struct {
 	Done         bool            `json:",omitempty"` // as boot.Tree's Holding has it
 	Status       status.Status   `json:",omitzero"`
 	Verified     wire.Verified   `json:",omitzero"`
+	Received     json.RawMessage `json:",omitempty"` // what the publisher is answered, or
+	Failure      *wire.Failure   `json:",omitempty"`
 }
 
 func (p *program) diskWorkCommand() *cobra.Command {
@@ -106,8 +111,8 @@ type diskWork struct {
 
 // workOnDisks does what it is asked, one thing after the other, until its input ends: then `up` is
 // done, or gone.
-func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
-	ctx, cancel := context.WithCancel(ctx)
+func workOnDisks(whole context.Context, in io.Reader, out io.Writer) error {
+	asked, cancel := context.WithCancel(whole)
 	defer cancel()
 	requests := make(chan diskRequest)
 	go func() {
@@ -127,6 +132,10 @@ func workOnDisks(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	w := &diskWork{log: slog.New(talk{level: slog.LevelInfo, where: &whereabouts{}, write: tell})}
 	for r := range requests {
+		ctx := asked
+		if r.outlives() {
+			ctx = whole
+		}
 		answer, err := w.do(ctx, r)
 		if err != nil {
 			answer.Error, answer.Late = words.OneLine(err), errors.Is(err, context.DeadlineExceeded)
@@ -153,7 +162,7 @@ func meaning(err error) string {
 }
 
 func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err error) {
-	if r.Limit > 0 {
+	if r.Limit > 0 && !r.outlives() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, r.Limit)
 		defer cancel()
@@ -194,6 +203,8 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 			drained, err := volume.Drained()
 			a.Done = err == nil && !drained
 		}
+	case doReceive:
+		return w.receive(ctx, r.Point, r.Receive)
 	case doVerify:
 		a.Verified, err = r.Verify.all(ctx, r.Point)
 	case doObserve:

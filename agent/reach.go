@@ -1,19 +1,14 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"slices"
 	"strings"
 
-	"ebs-release/internal/advice"
-	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/config"
 	"ebs-release/internal/status"
-	"ebs-release/internal/store"
 )
 
 const pointerEnv = "EBS_RELEASE_POINTER"
@@ -36,22 +31,6 @@ func reachOf(values config.Values, getenv func(string) string) status.Reach {
 		}
 	}
 	return reach
-}
-
-// packs opens, once, the store that the boot has read from; where no boot has left it, that of the
-// settings.
-func (p *program) packs() func(context.Context) (store.Reader, error) {
-	var open tree.Packs
-	return func(ctx context.Context) (store.Reader, error) {
-		if open == nil {
-			place, err := p.reached()
-			if err != nil {
-				return nil, advice.Try(fmt.Errorf("find the store of this member: %w", err), "ebs-release-agent up")
-			}
-			open = source{Pointer: place}.packs(p.logger())
-		}
-		return open(ctx)
-	}
 }
 
 // reached returns the place of the pointer, and gives this process the environment in which it was

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"os"
 
+	"ebs-release/internal/activation"
 	"ebs-release/internal/advice"
 	"ebs-release/internal/cli"
-	"ebs-release/internal/pointer"
 	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
@@ -18,7 +18,7 @@ import (
 )
 
 func (p *program) receiveCommand() *cobra.Command {
-	r := &receive.Receiver{Version: cli.Version(version)}
+	var programs activation.Programs
 	cmd := &cobra.Command{
 		Use:   "receive",
 		Short: "Take releases from the publisher, which calls this over ssh",
@@ -52,21 +52,12 @@ twice.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		r.Programs.Ready = p.readyTimeout()
-		r.Keep = p.keep()
-		r.Programs.Inherit = os.Environ() // before packs adds what only the store needs
-		r.Log = p.logger()
-		r.Packs = p.packs()
-		r.Who = func(ctx context.Context) (pointer.Instance, error) {
-			if _, err := p.reached(); err != nil { // the metadata service may be where the boot was told
-				return pointer.Instance{}, err
-			}
-			return p.whoSoon(ctx)
-		}
-		r.Ready = func() (*release.Volume, error) { return p.writableVolume(cmd.Context()) }
-		return r.Run(cmd.Context(), p.stdin, p.stdout)
+		programs.Ready = p.readyTimeout()
+		programs.Inherit = os.Environ() // before reached adds what only the store needs
+		talks := receive.Conversation{Worker: receiveWorker{p, programs, p.keep()}, Version: cli.Version(version), Log: p.logger()}
+		return talks.Run(cmd.Context(), p.stdin, p.stdout)
 	}
-	addProgramFlags(cmd, &r.Programs)
+	addProgramFlags(cmd, &programs)
 	return cmd
 }
 
@@ -104,7 +95,15 @@ func (p *program) readyVolume(ctx context.Context) (*release.Volume, string, err
 // writableVolume is readyVolume for someone who may write to it. A user who has another id here
 // than on the release server finds the tree to be somebody else's: only numbers are on the volume.
 func (p *program) writableVolume(ctx context.Context) (*release.Volume, error) {
-	v, _, err := p.readyVolume(ctx)
+	now, err := p.ready(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return openWritable(now.MountPoint)
+}
+
+func openWritable(point string) (*release.Volume, error) {
+	v, err := release.Open(point)
 	if err != nil {
 		return nil, err
 	}

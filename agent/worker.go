@@ -20,9 +20,9 @@ import (
 
 // worker is a child process that touches a disk: opens, checks, mounts, reads, unmounts. A disk
 // that stops answering holds whoever does one of these, and the kernel does not even let it be
-// killed. So `up`, `status`, `wait` and `verify` do none of them themselves: they give the child up
-// when the time is over, and can go on, or end. The child inherits no lock, and lets go of what it
-// has when the disk answers again.
+// killed. So `up`, `status`, `wait`, `verify` and `receive` do none of them themselves: they give
+// the child up when the time is over, and can go on, or end. The child inherits no lock, and lets
+// go of what it has when the disk answers again.
 type worker struct {
 	log      *slog.Logger
 	process  *os.Process

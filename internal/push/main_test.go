@@ -46,7 +46,7 @@ func farAgent(root string, args []string) error {
 	}
 	fmt.Println("talk of a shell")
 	programs := activation.Programs{Folder: os.Getenv("PUSH_TEST_PROGRAMS"), Timeout: 10 * time.Second, Ready: 2 * time.Second}
-	r := &receive.Receiver{Keep: 3, Programs: programs, Version: "test", Log: slog.New(slog.DiscardHandler)}
+	r := &receive.Receiver{Keep: 3, Programs: programs}
 	r.Packs = func(ctx context.Context) (store.Reader, error) {
 		if os.Getenv("PUSH_TEST_AWAY") != "" {
 			<-ctx.Done()
@@ -69,7 +69,8 @@ func farAgent(root string, args []string) error {
 		}
 		return release.Open(root)
 	}
-	return r.Run(context.Background(), os.Stdin, os.Stdout)
+	talks := receive.Conversation{Worker: r, Version: "test", Log: slog.New(slog.DiscardHandler)}
+	return talks.Run(context.Background(), os.Stdin, os.Stdout)
 }
 
 // far is a member: an sshd of its own on 127.0.0.1, a release volume, an agent.

@@ -155,9 +155,6 @@ func (s *Session) Stage(ctx context.Context, to Desired) (Fetched, error) {
 		return Fetched{}, err
 	}
 	q.Edges = to.Edges
-	if end, bounded := ctx.Deadline(); bounded {
-		q.Within = (time.Until(end) * 9 / 10).Milliseconds()
-	}
 	var answer wire.Staged
 	if err = s.ask(ctx, q, &answer); err == nil {
 		switch answer.State {

@@ -244,6 +244,9 @@ func (s *Session) hello() error {
 // use any more.
 func (s *Session) ask(ctx context.Context, q wire.Request, answer any) error {
 	defer context.AfterFunc(ctx, func() { s.finish(context.Cause(ctx)) })()
+	if end, bounded := ctx.Deadline(); bounded {
+		q.Within = (time.Until(end) * 9 / 10).Milliseconds()
+	}
 	sent := make(chan error, 1)
 	go func() {
 		err := wire.Write(s.stdin, q)

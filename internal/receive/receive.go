@@ -7,11 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"slices"
-	"strings"
-	"time"
 
 	"ebs-release/internal/activation"
 	"ebs-release/internal/advice"
@@ -27,11 +23,7 @@ import (
 	"ebs-release/internal/words"
 )
 
-// betweenRequests is how long the publisher may say nothing: it waits for other members, and for a
-// snapshot.
-const betweenRequests = 2 * time.Hour
-
-// Receiver serves one connection.
+// Receiver is the Worker of a release volume.
 type Receiver struct {
 	// Ready opens the release volume, or fails while a boot is under way: the boot may be looking
 	// at the volume. It is called for each request, as an `up` may start between two of them; the
@@ -41,42 +33,10 @@ type Receiver struct {
 	Who      func(context.Context) (pointer.Instance, error) // this member, while a rollout is open
 	Keep     int                                             // releases on the volume, when the publisher says nothing of it
 	Programs activation.Programs                             // the operator's
-	Version  string                                          // of the agent
-	Log      *slog.Logger
 }
 
-// Run answers requests until the end of in.
-func (r *Receiver) Run(ctx context.Context, in io.Reader, out io.Writer) error {
-	heard, stop := listen(ctx, in)
-	defer stop()
-	if err := wire.Write(out, wire.Hello{Schema: wire.Schema, State: wire.StateListening, Agent: r.Version}); err != nil {
-		return err
-	}
-	for {
-		request, err := heard.next(betweenRequests)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read a request: %w", err)
-		}
-		answer, err := r.serve(ctx, request, heard)
-		if err != nil {
-			answer = wire.Failure{
-				Schema: wire.Schema, Error: strings.Join(strings.Fields(err.Error()), " "), Code: exit.Code(err),
-				Refused: errors.Is(err, activation.ErrRefused),
-			}
-		}
-		if err := wire.Write(out, answer); err != nil {
-			return fmt.Errorf("write the answer: %w", err)
-		}
-		if err == nil && request.Do == wire.Activate {
-			r.prune(ctx, request) // now that nobody waits for it
-		}
-	}
-}
-
-func (r *Receiver) serve(ctx context.Context, q wire.Request, heard *requests) (answer any, err error) {
+// Do is Worker's.
+func (r *Receiver) Do(ctx context.Context, q wire.Request) (answer any, err error) {
 	v, err := r.Ready()
 	if err != nil {
 		return nil, err
@@ -84,13 +44,6 @@ func (r *Receiver) serve(ctx context.Context, q wire.Request, heard *requests) (
 	defer func() { _ = v.Close() }()
 	switch q.Do {
 	case wire.Stage:
-		ctx, stop := heard.whileThere(ctx) // then nobody waits for the release any more
-		defer stop()
-		if q.Within > 0 {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, time.Duration(q.Within)*time.Millisecond)
-			defer cancel()
-		}
 		return r.stage(ctx, v, q)
 	case wire.Activate:
 		return r.activate(ctx, v, q)
@@ -202,21 +155,18 @@ func (r *Receiver) checkSide(ctx context.Context, v *release.Volume, q wire.Requ
 	return nil
 }
 
-// prune removes the releases that are not wanted any more. The release is active all the same when
-// it cannot.
-func (r *Receiver) prune(ctx context.Context, q wire.Request) {
+// Prune is Worker's.
+func (r *Receiver) Prune(ctx context.Context, q wire.Request) error {
 	v, err := r.Ready()
-	var wanted gc.Wanted
-	if err == nil {
-		defer func() { _ = v.Close() }()
-		wanted, err = r.wanted(q)
+	if err != nil {
+		return err
 	}
+	defer func() { _ = v.Close() }()
+	wanted, err := r.wanted(q)
 	if err == nil {
 		_, err = v.Prune(ctx, wanted)
 	}
-	if err != nil {
-		r.Log.Warn("cannot remove old releases", "error", err)
-	}
+	return err
 }
 
 // Verify reads every file of a release, whose manifest has to have a digest; "": any. With a

@@ -24,9 +24,14 @@ import (
 // receiver is one whose store is not to be asked.
 func receiver(tree *release.Volume) *Receiver {
 	return &Receiver{
-		Ready: func() (*release.Volume, error) { return release.Open(tree.Root()) }, Keep: 3, Log: slog.New(slog.DiscardHandler),
+		Ready: func() (*release.Volume, error) { return release.Open(tree.Root()) }, Keep: 3,
 		Packs: func(context.Context) (store.Reader, error) { return nil, errors.New("nobody needs the store") },
 	}
+}
+
+// talks is the conversation of a receiver.
+func talks(r *Receiver) Conversation {
+	return Conversation{Worker: r, Log: slog.New(slog.DiscardHandler)}
 }
 
 // start runs a receiver of an empty volume on what the test writes. All that it said is in out once
@@ -36,7 +41,7 @@ func start(t *testing.T, tree *release.Volume) (say io.WriteCloser, out *bytes.B
 	in, say := io.Pipe()
 	out = &bytes.Buffer{}
 	done := make(chan error, 1)
-	go func() { done <- receiver(tree).Run(t.Context(), in, out) }()
+	go func() { done <- talks(receiver(tree)).Run(t.Context(), in, out) }()
 	return say, out, done
 }
 
@@ -106,7 +111,7 @@ func TestAPublisherThatIsGoneEndsWhatIsFetched(t *testing.T) {
 	}
 	in, say := io.Pipe()
 	ended := make(chan error, 1)
-	go func() { ended <- r.Run(t.Context(), in, io.Discard) }()
+	go func() { ended <- talks(r).Run(t.Context(), in, io.Discard) }()
 	if _, err := io.WriteString(say, stageRequest(t, func(*pointer.Edge) {})); err != nil {
 		t.Fatal(err)
 	}

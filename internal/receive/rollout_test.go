@@ -95,7 +95,7 @@ func (m *member) told(generation int64, n int, document string) (ok wire.Activat
 		m.t.Fatal(err)
 	}
 	var out bytes.Buffer
-	if err := m.receiver.Run(m.t.Context(), bytes.NewReader(append(line, '\n')), &out); err != nil {
+	if err := talks(m.receiver).Run(m.t.Context(), bytes.NewReader(append(line, '\n')), &out); err != nil {
 		m.t.Fatal(err)
 	}
 	_, answer, _ := strings.Cut(out.String(), "\n") // after the greeting

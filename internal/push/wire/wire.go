@@ -60,8 +60,9 @@ type Request struct {
 	// is what the pointer gives it; "": no rollout is open.
 	Pointer string `json:"pointer,omitempty"`
 
-	Edges  []pointer.Edge `json:"edges,omitempty"`  // of stage: packs that may lead there
-	Within int64          `json:"within,omitempty"` // of stage: milliseconds for it, so that the member can say what it waits for; 0: no bound
+	Edges []pointer.Edge `json:"edges,omitempty"` // of stage: packs that may lead there
+
+	Within int64 `json:"within,omitempty"` // milliseconds for all of it, so that the member can say what it waits for; 0: no bound
 
 	// Of stage and activate: what signs the pointer, and what opens the packs. A volume from before
 	// there were keys, or from before they were changed, takes them with the activation. Who writes
