@@ -37,13 +37,13 @@ type account struct {
 
 	verified func(volumeID, release string) *report.Verified // goes into what is reported there; nil: nothing does
 
-	made    made
+	notes   notes
 	seen    map[string]volume.Volume // what EC2 said of a volume, by id
 	removed []string                 // ids
 }
 
 func newAccount(values config.Values, log *slog.Logger) *account {
-	return &account{values: values, log: log, load: loadAWS, made: madeFolder, seen: map[string]volume.Volume{}}
+	return &account{values: values, log: log, load: loadAWS, notes: notesFolder, seen: map[string]volume.Volume{}}
 }
 
 func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
@@ -141,7 +141,7 @@ func requestOf(owner volume.Owner, snapshot string, values config.Values) volume
 }
 
 func (a *account) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
-	if err := a.made.note(me.InstanceID); err != nil { // a root that is read only: it boots all the same
+	if err := a.notes.keep(noteMade, me.InstanceID); err != nil { // a root that is read only: it boots all the same
 		a.log.Warn("cannot note that this instance makes a volume of its own: "+
 			"should this boot be cut off, the next one may take it for one that came with the launch", "error", err)
 	}
@@ -217,7 +217,7 @@ func (a *account) tagInstance(ctx context.Context, v boot.Volume, tags map[strin
 	}
 	maps.Copy(all, tags)
 	err := a.volumes.Tag(ctx, a.me.InstanceID, all)
-	if volume.IsDenied(err) {
+	if volume.IsDenied(err) || volume.IsTagLimit(err) {
 		err = tree.Means(err, boot.ErrDenied)
 	}
 	return err

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 
 	"ebs-release/internal/boot"
 	"ebs-release/internal/boot/tree"
@@ -43,7 +41,7 @@ func (m *machine) Brought(ctx context.Context, want boot.Wanted) ([]boot.Found, 
 			return nil, nil
 		}
 		request.Point, request.Suspects = m.point, []suspect{{VolumeID: id}}
-	} else if want.Document != "" && want.Store != "" { // else the pointer names one snapshot, and nothing tells whether it is that
+	} else { // whatever the pointer is: one that is not signed is not for a volume that has served
 		disks, err := m.finder.All()
 		if err != nil {
 			return nil, err
@@ -62,12 +60,13 @@ func (m *machine) Brought(ctx context.Context, want boot.Wanted) ([]boot.Found, 
 	var found []boot.Found
 	for _, c := range a.Came {
 		is := c.Origin.VolumeID == c.VolumeID
+		noted := !is && m.notes.has(noteServed, c.VolumeID)
 		f := boot.Found{
 			Volume: boot.Volume{ID: c.VolumeID, Attached: true, Protected: true, Brought: true, Store: want.Store},
 			// One that says nothing has not served yet: EC2 brought it, or a boot was cut off that had
 			// made it.
-			Made:   is && !c.Origin.Brought || !is && m.made.by(want.Who.InstanceID),
-			Served: is && c.Origin.Brought, Generation: c.Generation,
+			Made:   is && !c.Origin.Brought || !is && !noted && m.notes.has(noteMade, want.Who.InstanceID),
+			Served: is && c.Origin.Brought || noted, Generation: c.Generation,
 			Unfit: diskAnswer{Error: c.Error, Meaning: c.Meaning}.err(),
 		}
 		if mounted == nil || f.Served { // an agent that knew nothing of origins placed what says none
@@ -130,42 +129,4 @@ func (w *diskWork) cameOn(s suspect, r diskRequest) (c tree.Came, err error) {
 func (p *program) volumeOf(id string) boot.Volume {
 	s, err := p.runDir.Read()
 	return boot.Volume{ID: id, Brought: err == nil && s.Brought && s.VolumeID == id}
-}
-
-// made is a directory that keeps, over a reboot, which instance has asked EC2 for a volume of its
-// own: an empty file, by its id, as an image may have been made of another one. What is attached
-// there says nothing of where it is from before it has served.
-type made string
-
-const madeFolder made = "/var/lib/ebs-release"
-
-func (d made) path(instanceID string) string {
-	return filepath.Join(string(d), "volume-of-"+filepath.Base(instanceID))
-}
-
-func (d made) by(instanceID string) bool {
-	_, err := os.Lstat(d.path(instanceID))
-	return err == nil
-}
-
-// note is to be on the disk before EC2 is asked.
-func (d made) note(instanceID string) error {
-	if d.by(instanceID) {
-		return nil
-	}
-	if err := os.MkdirAll(string(d), 0o755); err != nil {
-		return err
-	}
-	file, err := os.OpenFile(d.path(instanceID), os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	if err := file.Close(); err != nil {
-		return err
-	}
-	dir, err := os.Open(string(d))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -240,7 +240,11 @@ func (w *diskWork) mark(ctx context.Context, from release.Origin) {
 	if err := markDone(ctx, v); err != nil {
 		w.log.Warn("cannot mark the release as activated", "error", err)
 	}
-	if err := v.SetOrigin(from); err != nil { // the next boot takes the volume for one that has served nobody
+	err = v.SetOrigin(from)
+	if err != nil && from.Brought { // it is full, perhaps: without a mark it is one that has served nobody
+		err = notesFolder.keep(noteServed, from.VolumeID)
+	}
+	if err != nil {
 		w.log.Warn("cannot mark where the volume is from", "error", err)
 	}
 }

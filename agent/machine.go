@@ -20,13 +20,13 @@ type machine struct {
 	point  string
 	source source
 	finder device.Finder
-	made   made
+	notes  notes
 	log    *slog.Logger
 	disk   device.Device // the one that Find or Look found last
 }
 
 func newMachine(point string, from source, log *slog.Logger) *machine {
-	return &machine{point: point, source: from, finder: device.New(log), made: madeFolder, log: log}
+	return &machine{point: point, source: from, finder: device.New(log), notes: notesFolder, log: log}
 }
 
 func (m *machine) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) {

@@ -52,7 +52,7 @@ type stormWorld struct {
 	asked    requests // of server
 	objects  *objects
 	server   http.Handler // the pointer's
-	made     made
+	notes    notes
 	brought  map[string]string // instance -> the volume that EC2 attached with its launch
 }
 
@@ -70,7 +70,7 @@ func newStorm(t *testing.T, inS3 bool) *stormWorld {
 	account, err := cloud.New(cloud.Options{Latency: latency, Hardware: machines, Seed: 7})
 	must(t, err)
 	t.Cleanup(account.Close)
-	w := &stormWorld{T: t, account: account, machines: machines, made: made(t.TempDir())}
+	w := &stormWorld{T: t, account: account, machines: machines, notes: notes(t.TempDir())}
 	env := map[string]string{pointerEnv: stormURL}
 	if inS3 {
 		env[pointerEnv] = stormPlace
@@ -185,7 +185,7 @@ func (w *stormWorld) boot(instanceID string, log *slog.Logger) error {
 		return err
 	}
 	account := newAccount(w.values, log)
-	account.load, account.made = load, w.made
+	account.load, account.notes = load, w.notes
 	machine := stormMachine{w, instanceID, reach.fetcher}
 	parts := boot.Parts{Instance: stormInstance{account, w.metadata(instanceID)}, Pointers: reach, Volumes: account, Disks: machine, Mounts: machine, Gate: machine}
 	_, err = boot.Run(ctx, parts, machine, log)

@@ -119,7 +119,8 @@ var (
 	// ErrThrottled, of Volumes, with the error of its ctx: that ended while EC2 refused its calls for
 	// a request limit. The stage is begun again.
 	ErrThrottled = errors.New("EC2 takes no more calls of this account at the moment")
-	// ErrDenied, of Report: the role of this instance has no right to.
+	// ErrDenied, of Report: the role of this instance has no right to, or the instance has no room
+	// for more tags. A volume of its own may be reported.
 	ErrDenied = errors.New("this member may not report")
 	// ErrDisk, of CatchUp, where an error may be one of the network: this one is of the volume.
 	// Another volume may do.

@@ -47,6 +47,8 @@ const (
 	// ModifyInstanceAttribute does not see the attachment yet.
 	codeBadAttribute = "InvalidInstanceAttributeValue"
 
+	// The resource has all the tags that it can have: 50 (row 101).
+	codeTagLimit = "TagLimitExceeded"
 	// The instance takes no more volumes. Tried again, it looks like a stuck attach (row 17).
 	codeAttachmentLimit = "AttachmentLimitExceeded"
 	// The account takes no more instances. Final, too.
@@ -97,6 +99,9 @@ func IsDryRun(err error) bool { return hasCode(err, codeDryRun) }
 func IsDenied(err error) bool {
 	return hasCode(err, codeUnauthorized, codeDenied, codeDeniedException, codeClientUnauthorized)
 }
+
+// IsTagLimit says that the resource takes no more tags.
+func IsTagLimit(err error) bool { return hasCode(err, codeTagLimit) }
 
 // IsThrottled says that AWS refused a call for a request limit of the account (row 16), by the
 // codes that the SDK knows.

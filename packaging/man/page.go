@@ -48,6 +48,7 @@ func pages() map[string]about {
 				{"/run/ebs-release/follow.json, /run/ebs-release/activate.json", "what follow saw last, and how the programs ended; for people"},
 				{"/run/ebs-release/release.env", "the release as variables, for EnvironmentFile="},
 				{"/var/lib/ebs-release/volume-of-INSTANCE", "this instance has asked EC2 for a volume of its own; an image needs none"},
+				{"/var/lib/ebs-release/served-VOLUME", "this volume came with the instance and has served, and was too full for a mark of that"},
 				{"/usr/share/doc/ebs-release-agent/operations.md", "the manual: what goes wrong, what it says then, what to do"},
 			},
 			env:   aws,

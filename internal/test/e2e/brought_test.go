@@ -14,6 +14,8 @@ import (
 	"ebs-release/internal/lab/host"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
@@ -248,6 +250,48 @@ func TestBroughtVolumeWithoutTheRight(t *testing.T) {
 	if err := r.served(h, r.pointerNow(), "one", 1); err != nil {
 		t.Error(err)
 	}
+}
+
+// An instance takes 50 tags (EC2 User Guide, "Tag restrictions"), and its owner has used them up:
+// the member cannot report on itself, and goes the other way.
+func TestBroughtVolumeOfAnInstanceThatTakesNoTags(t *testing.T) {
+	r := published(t, nil)
+	ctx := within(t, 60*time.Second)
+	h, err := r.launch(ctx, bringing(r.idle(), r.releaseSnapshot(1)))
+	must(t, err)
+	var tags []types.Tag
+	for n := range 44 {
+		tags = append(tags, types.Tag{Key: aws.String(fmt.Sprintf("cost-%d", n)), Value: aws.String("x")})
+	}
+	_, err = r.ec2.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{h.ID}, Tags: tags})
+	must(t, err)
+	must(t, failed(agent(ctx, h)))
+	if err := r.served(h, r.pointerNow(), "one", 1); err != nil {
+		t.Error(err)
+	}
+}
+
+// A volume without a free block takes no mark that it has served. It goes on serving all the same.
+func TestBroughtVolumeThatIsFull(t *testing.T) {
+	r := published(t, nil)
+	full := r.snapshotFrom(r.releaseSnapshot(1), `mkdir -p /mnt/b; mount $dev /mnt/b; cat /dev/zero >/mnt/b/zeros 2>/dev/null || true
+		for n in $(seq 2000); do echo x >/mnt/b/zeros.$n 2>/dev/null || break; done; umount /mnt/b`, "")
+	ctx := within(t, 60*time.Second)
+	h, err := r.launch(ctx, bringing(r.idle(), full))
+	must(t, err)
+	o := agent(ctx, h)
+	must(t, failed(o))
+	if !strings.Contains(o.Stderr, "no space left") {
+		t.Errorf("it is not full:\n%s", o.Stderr)
+	}
+	r.servesBrought(h, "one", 0, 1)
+	must(t, failed(agent(ctx, h))) // once more on what is served
+	r.servesBrought(h, "one", 1, 1)
+	r.reboot(h)
+	must(t, failed(agent(ctx, h)))
+	r.servesBrought(h, "one", 2, 1)
+	must(t, failed(agent(ctx, h)))
+	r.servesBrought(h, "one", 3, 1)
 }
 
 // What has served has a fence: an older pointer is refused, and `up --older` goes on with an own
