@@ -80,7 +80,10 @@ func (p *program) bootSoFar() (launch.Boot, error) {
 	if err != nil {
 		return launch.Boot{}, err
 	}
-	b := launch.Boot{Ready: s.State == status.Ready, Since: s.Finished, Warmed: s.State == status.Warmed, Says: s.Error}
+	b := launch.Boot{
+		Ready: s.State == status.Ready, Since: s.Finished, Warmed: s.State == status.Warmed, Says: s.Error,
+		Closing: s.State == status.Booting && s.Stage == stageClosing,
+	}
 	if s.State == status.Failed {
 		// EC2 attached the volume, and the machine sees no disk, whichever name and volume it was.
 		b.Ended, b.Machine = s.Finished, s.Stage == boot.StageFind
@@ -118,6 +121,9 @@ func (p *program) serves(ctx context.Context, values config.Values, ready hook.D
 	return nil
 }
 
+// stageClosing is in status.json until the boot that closeGate asks for begins.
+const stageClosing = "close the gate"
+
 // closeGate restarts the agent's unit: what requires the release is stopped, and waits for the
 // boot that begins. What the last one left counts for nothing from here on.
 func (p *program) closeGate(ctx context.Context) error {
@@ -126,7 +132,7 @@ func (p *program) closeGate(ctx context.Context) error {
 		return err
 	}
 	now := before
-	now.State, now.Stage = status.Booting, ""
+	now.State, now.Stage = status.Booting, stageClosing
 	if err := p.runDir.Write(now); err != nil {
 		return err
 	}

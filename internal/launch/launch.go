@@ -44,6 +44,7 @@ type API interface {
 type Boot struct {
 	Ready   bool
 	Since   time.Time // it has been ready
+	Closing bool      // its gate was to be closed, and no boot has begun since: who closed it may have been killed
 	Warmed  bool      // it is prepared, in a warm pool, and serves nothing
 	Ended   time.Time // when the last boot failed; zero: none has
 	Machine bool      // what failed then is this machine's own

@@ -206,3 +206,31 @@ func TestNothingIsWatchedOutsideOfAGroup(t *testing.T) {
 		}
 	})
 }
+
+// A metadata service that does not answer (any local user can use up what it takes, 1,024 packets a
+// second) is no word that no group has the instance.
+func TestAMetadataServiceThatIsSilentEndsNoWatch(t *testing.T) {
+	p := &pool{state: "InService", target: "-"}
+	watched(t, "", p, func(p *pool, wait func()) {
+		p.boot = ready()
+		for range 30 { // longer than a new instance may be unknown
+			wait()
+		}
+		p.state, p.target = "Warmed:Running", "Warmed:Running"
+		wait()
+		p.want(t, "close in Warmed:Running")
+	})
+}
+
+// Who closed a gate was killed before systemd was told: the next one does it, wherever the instance
+// belongs by then.
+func TestAGateThatWasToBeClosedIsClosed(t *testing.T) {
+	for _, target := range []string{"Warmed:Running", "InService"} {
+		p := &pool{state: target, target: target}
+		watched(t, "", p, func(p *pool, wait func()) {
+			p.boot = Boot{Closing: true, Since: time.Now()}
+			wait()
+			p.want(t, "close in "+target)
+		})
+	}
+}

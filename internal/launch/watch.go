@@ -11,6 +11,7 @@ type watch struct {
 	Hook
 	target string    // the target lifecycle state, as last told; "": not yet
 	done   string    // the target of the launch that is over
+	alone  time.Time // since when the metadata service says that no group has the instance; zero: it does not
 	pooled time.Time // when the instance was in the warm pool last
 	closed time.Time // when a gate was closed last
 	shut   time.Time // which one: since when it had been open
@@ -34,15 +35,20 @@ func (w *watch) look(ctx context.Context) Boot {
 		w.pooled = asked
 	}
 	switch state, err := w.Target(ctx); {
-	case err != nil:
+	case err != nil: // which is no word that there is no group
+		w.alone = time.Time{}
 		w.Log.Debug("the metadata service does not say where this instance belongs", "error", err)
-	case state != "":
-		w.target = state
+	case state == "":
+		if w.alone.IsZero() {
+			w.alone = time.Now()
+		}
+	default:
+		w.target, w.alone = state, time.Time{}
 		if warmed(state) {
 			w.pooled = asked
 		}
 	}
-	if !b.Ready || !b.Since.Before(w.pooled) {
+	if !b.Closing && (!b.Ready || !b.Since.Before(w.pooled)) {
 		return b
 	}
 	if !b.Since.Equal(w.shut) || time.Since(w.closed) > w.Timing.Close {
@@ -59,9 +65,8 @@ func (w *watch) look(ctx context.Context) Boot {
 // untilMoved returns when the instance is on its way to another lifecycle state. over: no group has
 // it, or ctx has ended: then nobody waits for an answer.
 func (w *watch) untilMoved(ctx context.Context) (over bool) {
-	end := time.Now().Add(w.Timing.Known)
 	for w.look(ctx); w.target == w.done; w.look(ctx) {
-		if w.target == "" && time.Now().After(end) {
+		if w.target == "" && !w.alone.IsZero() && time.Since(w.alone) > w.Timing.Known {
 			w.Log.Info("no Auto Scaling group has this instance: nothing is to be watched")
 			return true
 		}

@@ -128,6 +128,28 @@ func TestWarmPool(t *testing.T) {
 	}
 }
 
+// TestWhoClosesAGateIsKilled: between its note that the gate is closed and the word to systemd that
+// closes it. systemd starts it again.
+func TestWhoClosesAGateIsKilled(t *testing.T) {
+	r := pooled(t, cloud.Pool{State: "Running", Prepared: 1, Reuse: true}, nil)
+	h := r.rests("Running")
+	must(t, r.lab.Account.SetDesired("app", 1))
+	must(t, r.lab.InService(within(t, 60*time.Second), "app", 1))
+	must(t, r.served(h, r.pointerNow(), "one", 1))
+	r.on(h, `mv /usr/local/bin/systemctl /usr/local/bin/systemctl.real
+		printf '%s\n' '#!/bin/sh' 'mv /usr/local/bin/systemctl.real /usr/local/bin/systemctl' 'kill -KILL $PPID' \
+			'setsid /usr/bin/ebs-release-agent launch >/proc/1/fd/2 2>&1 &' >/usr/local/bin/systemctl; chmod 755 /usr/local/bin/systemctl`)
+	must(t, r.lab.Account.SetDesired("app", 0))
+	r.rests("Running")
+	r.eventually("the gate is closed", func() bool {
+		return len(mounts(h)) == 0 && strings.Contains(r.on(h, "cat /run/ebs-release/status.json"), `"warmed"`)
+	})
+	r.publishes("two")
+	must(t, r.lab.Account.SetDesired("app", 1))
+	must(t, r.lab.InService(within(t, 60*time.Second), "app", 1))
+	must(t, r.served(h, r.pointerNow(), "two", 2))
+}
+
 // scaling is a client of Auto Scaling with the rights of the account's owner.
 func (r *rig) scaling() *autoscaling.Client {
 	admin := r.lab.Account.Admin()
