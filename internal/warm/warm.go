@@ -163,12 +163,17 @@ func (p *pass) read(ctx context.Context, member Member, v *release.Volume, log *
 	}
 	p.healing.Store(true)
 	defer p.healing.Store(false)
-	if f.healed, f.heal = member.Heal(ctx, v, f.bad); f.healed > 0 {
-		before := f.sum
+	for more := true; more; { // Prove keeps so many, and there may be more
+		var healed int
+		if healed, f.heal = member.Heal(ctx, v, f.bad); healed == 0 {
+			return f
+		}
+		before, kept := f.sum, len(f.bad)
 		f.bad, f.sum, f.err = v.Prove(ctx, p.release, p.proof) // only what is new, and what is damaged
-		f.healed = max(before-f.sum, 0)
-		log.Info(fmt.Sprintf("healed %s from the packs of the store", words.Count(f.healed, "file")), "release", p.release)
+		f.healed += max(before-f.sum, 0)
+		more = f.err == nil && 0 < f.sum && f.sum < before && before > kept
 	}
+	log.Info(fmt.Sprintf("healed %s from the packs of the store", words.Count(f.healed, "file")), "release", p.release)
 	return f
 }
 

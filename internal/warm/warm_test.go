@@ -25,6 +25,7 @@ type world struct {
 	t      *testing.T
 	volume *release.Volume
 	ids    []string
+	gets   func(bad []release.Damage) // what is to be healed; nil: nobody wants to know
 
 	mu       sync.Mutex
 	serves   Place
@@ -84,10 +85,13 @@ func (w *world) Volume(context.Context) (*release.Volume, string, error) {
 	return v, volumeID, err
 }
 
-func (w *world) Heal(context.Context, *release.Volume, []release.Damage) (int, error) {
+func (w *world) Heal(_ context.Context, _ *release.Volume, bad []release.Damage) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.heals++
+	if w.gets != nil {
+		w.gets(bad)
+	}
 	return w.heal()
 }
 
@@ -223,6 +227,44 @@ func TestHealingIsTriedAgainWhereThatMayHelp(t *testing.T) {
 	w.run(func() bool { return len(w.reports) > 0 && w.looks > 200 })
 	if w.heals != 1 || w.reports[0].Bad != 1 || len(w.reports[0].Named) != 1 {
 		t.Errorf("%d, %+v", w.heals, w.reports)
+	}
+}
+
+// A volume lost more files than one reading keeps.
+func TestAllOfAGreatDamageIsHealed(t *testing.T) {
+	const files = 1100
+	w := &world{t: t, volume: blank.Volume(t)}
+	write := func(dir, text string) {
+		for n := range files {
+			if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(n)), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	dir := t.TempDir()
+	write(dir, "good")
+	made, err := w.volume.Ingest(t.Context(), dir, time.Now(), gc.Wanted{Keep: 10})
+	if err == nil {
+		err = w.volume.Activate(t.Context(), made.ID, made.Digest, 1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(w.volume.Path(made.ID), "evil")
+	w.serves = Place{volumeID, made.ID}
+	healed := 0
+	w.gets = func(bad []release.Damage) {
+		healed = len(bad)
+		for _, d := range bad {
+			if err := os.WriteFile(filepath.Join(w.volume.Path(made.ID), d.Path), []byte("good"), 0o644); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	w.heal = func() (int, error) { return healed, nil }
+	w.run(w.reported(1))
+	if r := w.reports[0]; r.Bad != 0 || r.Healed != files || w.heals != 2 || len(w.troubles) > 0 {
+		t.Errorf("%+v after %d, %q", r, w.heals, w.troubles)
 	}
 }
 
