@@ -33,7 +33,8 @@ type account struct {
 	volumes *volume.Volumes                                                            // over api
 	cfg     aws.Config                                                                 // the same
 	me      instance.Identity
-	reports *inStore // from the first report to a store in S3 on
+	opening chan *inStore // from Identify on, of a store in S3
+	reports *inStore      // from the first report to a store in S3 on
 
 	verified func(volumeID, release string) *report.Verified // goes into what is reported there; nil: nothing does
 
@@ -53,6 +54,7 @@ func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
 	}
 	a.cfg, a.me, a.api = cfg, me, volume.NewEC2(cfg)
 	a.volumes = volume.New(a.api, volume.DefaultTiming(), a.log)
+	a.openAhead(ctx)
 	a.log.Info("this instance", "instance", me.InstanceID, "zone", me.AvailabilityZone, "account", me.AccountID)
 	return boot.Identity{InstanceID: me.InstanceID, InstanceType: me.InstanceType, Zone: me.AvailabilityZone, Region: me.Region}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
@@ -47,15 +48,52 @@ func openReports(ctx context.Context, place string, cfg aws.Config, instanceID s
 	return &inStore{bucket, caller}, report.CallerOf(caller, instanceID)
 }
 
+// openingTime is well below the time of a report, which then asks once more, and says why not.
+const openingTime = 10 * time.Second
+
+// openAhead begins openReports: it takes as long as the pointer does, and a boot waits for that
+// anyway.
+func (a *account) openAhead(ctx context.Context) {
+	place, cfg, id := a.values.Get("pointer"), a.cfg, a.me.InstanceID
+	if !pointer.InS3(place) {
+		return
+	}
+	opened := make(chan *inStore, 1)
+	a.opening = opened
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), openingTime) // the stage ends before
+	go func() {
+		defer cancel()
+		in, err := openReports(ctx, place, cfg, id)
+		if err != nil {
+			in = nil
+		}
+		opened <- in
+	}()
+}
+
+// opened is what openAhead has begun, or what is asked for now.
+func (a *account) opened(ctx context.Context) (*inStore, error) {
+	if a.opening != nil {
+		select {
+		case in := <-a.opening:
+			a.opening = nil
+			if in != nil {
+				return in, nil
+			}
+		case <-ctx.Done():
+		}
+	}
+	return openReports(ctx, a.values.Get("pointer"), a.cfg, a.me.InstanceID)
+}
+
 // reportToStore is Report where the store is in S3. The object is there until the next generation
 // has one, so the host key is in each.
 func (a *account) reportToStore(ctx context.Context, v boot.Volume, r boot.Report, t volume.Trouble) error {
 	if a.reports == nil {
-		opened, err := openReports(ctx, a.values.Get("pointer"), a.cfg, a.me.InstanceID)
-		if err != nil {
+		var err error
+		if a.reports, err = a.opened(ctx); err != nil {
 			return err
 		}
-		a.reports = opened
 	}
 	if !r.Ready { // the boot failed after it had reported
 		return report.Withdraw(ctx, a.reports.bucket, a.reports.caller, r.Generation)

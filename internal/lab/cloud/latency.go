@@ -29,6 +29,7 @@ type LatencyTable struct {
 	Read  Dist // until a Describe call is answered
 	Write Dist // until a call that changes something is answered; it takes effect half way
 	IMDS  Dist
+	S3    Dist // until a request of S3 is answered
 
 	Volume       Dist // CreateVolume -> available
 	Device       Dist // AttachVolume -> the disk is in the instance's kernel
@@ -77,6 +78,9 @@ func Realistic() LatencyTable {
 		Read:  Dist{200 * time.Millisecond, 500 * time.Millisecond}, // DescribeVolumes 0.2 s
 		Write: Dist{300 * time.Millisecond, 800 * time.Millisecond}, // AttachVolume answers in about 0.3 s
 		IMDS:  Fixed(time.Millisecond),
+		// "small object latencies … of roughly 100-200 milliseconds" (S3 User Guide, "Best practices
+		// design patterns: optimizing Amazon S3 performance").
+		S3: Dist{150 * time.Millisecond, 200 * time.Millisecond},
 
 		Volume:       Dist{1500 * time.Millisecond, 4 * time.Second}, // CSI: median 1.5 s, p99 4 s
 		Device:       Dist{1200 * time.Millisecond, 3 * time.Second}, // below the next line: the kernel sees it first (NVMe probe about 0.1 s)

@@ -45,6 +45,7 @@ func (a *Account) S3Handler(to Objects) http.Handler {
 			body, err = payload(r, body)
 		}
 		rec = a.arrive(rec)
+		pause(a.ctx, a.sample(a.opts.Latency.S3))
 		answered := &statusOf{ResponseWriter: w}
 		defer func() { rec.Status = answered.status; a.finish(rec) }()
 		if err == nil && operation.name == "" {

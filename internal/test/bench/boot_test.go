@@ -19,33 +19,42 @@ import (
 type boots struct {
 	*testing.B
 	lab    *lab.Lab
-	server string // its address
+	server string        // its address
+	spec   cloud.RunSpec // of the instances
 	spare  []*host.Host
 }
 
-func newBoots(b *testing.B, latency cloud.LatencyTable) *boots {
+func newBoots(b *testing.B, latency cloud.LatencyTable, inS3 bool) *boots {
 	b.Helper()
 	l, err := lab.Start(within(b, time.Minute), lab.Options{
-		Agent: programs.agent, Publisher: programs.publisher, Dir: b.TempDir(), Seed: 1, Latency: latency,
+		Agent: programs.agent, Publisher: programs.publisher, Dir: b.TempDir(), Seed: 1, Latency: latency, S3: inS3,
 	})
 	must(b, err)
 	b.Cleanup(func() { must(b, l.Close()) })
 	server, err := l.ReleaseServer(within(b, time.Minute))
 	must(b, err)
 	must(b, l.Group("web", 0, 1))
-	r := &boots{B: b, lab: l}
+	r := &boots{B: b, lab: l, spec: l.Member()}
+	r.spec.ImageID = lab.IdleImage
 	for _, i := range l.Account.Instances() {
 		if i.ID == server.ID {
 			r.server = i.Address.String()
 		}
 	}
 	must(b, l.Account.Wait(within(b, time.Minute), func() bool { return r.running(server.ID) })) // init attaches a volume
-	out, err := server.Run(within(b, 5*time.Minute), "sh", "-euc",
-		"ebs-release init --size 1; mkdir -p /srv/source; cd /srv/source; seq 1 20000 > data; ebs-release publish /srv/source")
-	if err != nil {
-		b.Fatalf("publish: %v\n%s%s", err, out.Stdout, out.Stderr)
-	}
+	r.publisher("ebs-release init --size 1; mkdir -p /srv/source; cd /srv/source; seq 1 20000 > data; ebs-release publish /srv/source")
 	return r
+}
+
+// publisher runs a shell script on the release server.
+func (r *boots) publisher(script string) {
+	r.Helper()
+	server, err := r.lab.ReleaseServer(within(r.B, time.Minute))
+	must(r.B, err)
+	out, err := server.Run(within(r.B, 5*time.Minute), "sh", "-euc", script)
+	if err != nil {
+		r.Fatalf("%s: %v\n%s%s", script, err, out.Stdout, out.Stderr)
+	}
 }
 
 func (r *boots) running(id string) bool {
@@ -61,11 +70,9 @@ const batch = 5
 func (r *boots) host() *host.Host {
 	r.Helper()
 	if len(r.spare) == 0 {
-		spec := r.lab.Member()
-		spec.ImageID = lab.IdleImage
 		var ids []string
 		for range batch {
-			id, err := r.lab.Account.RunInstance(r.Context(), spec)
+			id, err := r.lab.Account.RunInstance(r.Context(), r.spec)
 			must(r.B, err)
 			ids = append(ids, id)
 		}
@@ -154,7 +161,7 @@ func (r *boots) terminate(h *host.Host) {
 func BenchmarkBoot(b *testing.B) {
 	for name, latency := range map[string]cloud.LatencyTable{"zero": {}, "realistic": cloud.Realistic()} {
 		b.Run(name, func(b *testing.B) {
-			r := newBoots(b, latency)
+			r := newBoots(b, latency, false)
 			var wall, own, share, cpu, peak, calls []float64
 			for b.Loop() {
 				h := r.host()
@@ -184,7 +191,7 @@ func BenchmarkBoot(b *testing.B) {
 // BenchmarkBesideTheScript runs the agent and the shell script in pairs, in turns, with an EC2 that
 // takes no time.
 func BenchmarkBesideTheScript(b *testing.B) {
-	r := newBoots(b, cloud.LatencyTable{})
+	r := newBoots(b, cloud.LatencyTable{}, false)
 	var agent, script, ratio, agentCPU, scriptCPU []float64
 	for n := 0; b.Loop(); n++ {
 		one, other := r.host(), r.host()
