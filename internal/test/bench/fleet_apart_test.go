@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"ebs-release/internal/lab/cloud"
 )
 
 // BenchmarkFleetApart shows what 50 members cost when they have processors of their own, which they
@@ -16,7 +18,7 @@ func BenchmarkFleetApart(b *testing.B) {
 		const changed = 200
 		var lone time.Duration
 		b.Run(fmt.Sprintf("lone/files=%d", files), func(b *testing.B) {
-			f := newFleet(b, 1, files, changed)
+			f := newFleet(b, cloud.LatencyTable{}, 1, files, changed)
 			var all []time.Duration
 			for b.Loop() {
 				all = append(all, converging.run(f).converged)
@@ -26,7 +28,7 @@ func BenchmarkFleetApart(b *testing.B) {
 			fmt.Printf("\na push to a lone member: %s (median of %d)\n", lone.Round(time.Millisecond), len(all))
 		})
 		b.Run(fmt.Sprintf("members=50/files=%d", files), func(b *testing.B) {
-			f := newFleet(b, 50, files, changed)
+			f := newFleet(b, cloud.LatencyTable{}, 50, files, changed)
 			f.standIn(lone)
 			var rounds []figures
 			load := loadAverage(b)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ebs-release/internal/lab"
+	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/host"
 )
 
@@ -50,11 +51,11 @@ type fleet struct {
 }
 
 // newFleet starts it.
-func newFleet(tb testing.TB, members, files, changed int) *fleet {
+func newFleet(tb testing.TB, latency cloud.LatencyTable, members, files, changed int) *fleet {
 	tb.Helper()
 	ctx := within(tb, 10*time.Minute)
 	l, err := lab.Start(ctx, lab.Options{
-		Agent: programs.agent, Publisher: programs.publisher, Dir: memory, Seed: 1,
+		Agent: programs.agent, Publisher: programs.publisher, Dir: memory, Seed: 1, Latency: latency,
 		// Two listings of the members this far apart end a publish. It is a wait that nobody works
 		// in; the default is 5 s.
 		PublisherSettings: map[string]string{"settle": "100ms"},
@@ -177,9 +178,12 @@ func (f *fleet) same(directory, source string) {
 
 // outcome is what `ebs-release publish --output json` says.
 type outcome struct {
-	OnIt   int `json:"on_it"`
-	Total  int
-	Phases []struct {
+	OnIt  int `json:"on_it"`
+	Total int
+	Live  int64 `json:"live_milliseconds"`
+
+	Milliseconds int64
+	Phases       []struct {
 		Name         string
 		Milliseconds int64
 	}

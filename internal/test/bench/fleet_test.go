@@ -7,12 +7,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ebs-release/internal/lab/cloud"
 )
 
 // TestFleetSmoke runs each way once, small, and checks that each has brought the change to every
 // member: else its figures mean nothing.
 func TestFleetSmoke(t *testing.T) {
-	f := newFleet(t, 8, 500, 5)
+	f := newFleet(t, cloud.LatencyTable{}, 8, 500, 5)
 	for _, m := range []method{publishing, converging} {
 		if got := m.run(f); got.wall <= 0 || got.pusher <= 0 || got.members <= 0 || got.bytes <= 0 || got.converged <= 0 {
 			t.Errorf("%s: %+v", m.name, got)
@@ -44,7 +46,7 @@ func BenchmarkFleet(b *testing.B) {
 		{8, 200_000, 2_000, few},
 	} {
 		b.Run(fmt.Sprintf("members=%d/files=%d/changed=%d", size.members, size.files, size.changed), func(b *testing.B) {
-			f := newFleet(b, size.members, size.files, size.changed)
+			f := newFleet(b, cloud.LatencyTable{}, size.members, size.files, size.changed)
 			rounds := make([][]figures, len(size.methods))
 			load := loadAverage(b)
 			b.ResetTimer()
