@@ -54,7 +54,8 @@ fuzz: ## everything that reads what others wrote, a minute each (FUZZTIME=10s)
 
 bench: build ## boots and publishes beside the shell scripts that this replaces; docs/performance.md has the figures (root)
 	@packaging/dev/deps bench
-	$(GO) test -run '^$$' -bench 'Boot|BesideTheScript|Size' -benchtime 15x -timeout 30m ./internal/test/bench
+	$(GO) test -run '^$$' -bench 'Boot$$|BesideTheScript|Size' -benchtime 15x -timeout 30m ./internal/test/bench
+	$(GO) test -run '^$$' -bench 'Live|BootBehind' -benchtime 3x -timeout 30m ./internal/test/bench
 	$(GO) test -run '^$$' -bench Fleet -benchtime 3x -timeout 2h ./internal/test/bench
 	$(GO) test -run '^$$' -bench Warm -benchtime 3x -timeout 30m ./internal/test/bench
 	$(GO) test -run '^$$' -bench Followers -benchtime 3x -timeout 1h ./internal/test/bench
