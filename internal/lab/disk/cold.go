@@ -103,14 +103,12 @@ func (d *coldDisk) wait() *os.File {
 	return file
 }
 
-// ReadAt waits for the blocks that it touches, side by side as the volume asks for them.
+// ReadAt waits for the blocks that it touches, one after the other.
 func (d *coldDisk) ReadAt(p []byte, at int64) (int, error) {
 	file := d.wait()
-	var all sync.WaitGroup
 	for block := at / coldBlock; block*coldBlock < at+int64(len(p)); block++ {
-		all.Go(func() { d.load(block) })
+		d.load(block)
 	}
-	all.Wait()
 	return file.ReadAt(p, at)
 }
 

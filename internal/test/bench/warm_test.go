@@ -17,7 +17,7 @@ import (
 // has read all of it. The page cache is dropped before each.
 func BenchmarkWarm(b *testing.B) {
 	for name, script := range map[string]string{
-		"128 MiB in 32 files":  `for i in $(seq 32); do head -c 4194304 /dev/urandom > $i; done`,
+		"1 GiB in 256 files":   `for i in $(seq 256); do head -c 4194304 /dev/urandom > $i; done`,
 		"20000 files of 4 KiB": `for d in $(seq 20); do mkdir $d; (cd $d; head -c 4096000 /dev/urandom | split -b 4096 -a 4 -d - part-); done`,
 	} {
 		b.Run(name, func(b *testing.B) { measureWarm(b, script) })
@@ -43,7 +43,7 @@ func measureWarm(b *testing.B, script string) {
 		return out.Stdout, time.Since(began)
 	}
 	sh(server, "mkdir -p /srv/source/tree; cd /srv/source/tree; "+script)
-	sh(server, "ebs-release init --size 2; ebs-release publish /srv/source --wait-snapshot")
+	sh(server, "ebs-release init --size 4; ebs-release publish /srv/source --wait-snapshot")
 	const drop, read = "sync; echo 3 > /proc/sys/vm/drop_caches", "cd /release/current/; find . -type f -print0 | sort -z | xargs -0 cat > /dev/null"
 	member := func() (h *host.Host, boot time.Duration) {
 		id, err := l.Account.RunInstance(within(b, 30*time.Second), l.Member())
