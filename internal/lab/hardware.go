@@ -54,6 +54,8 @@ func (hw *hardware) CreateVolume(_ context.Context, volumeID string, sizeGiB int
 	return nil
 }
 
+func (hw *hardware) Initialized(volumeID string) int { return hw.store.Loaded(volumeID) }
+
 func (hw *hardware) DeleteVolume(_ context.Context, volumeID string) error {
 	return hw.store.DeleteVolume(volumeID)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
 func TestFaults(t *testing.T) {
@@ -188,7 +189,7 @@ func TestVanishingVolumeAndErrors(t *testing.T) {
 func TestRequestLimits(t *testing.T) {
 	inLab(t, Options{Latency: LatencyTable{Limits: AWSLimits()}}, func(l *lab) {
 		burst := func(call func() error) (good int) {
-			for range 150 {
+			for range 700 {
 				switch err := call(); codeOf(err) {
 				case "":
 					good++
@@ -217,12 +218,16 @@ func TestRequestLimits(t *testing.T) {
 			_, err := l.asg.DescribeAutoScalingGroups(l.ctx, &autoscaling.DescribeAutoScalingGroupsInput{})
 			return err
 		}
+		identity := func() error {
+			_, err := l.sts.GetCallerIdentity(l.ctx, &sts.GetCallerIdentityInput{})
+			return err
+		}
 		for _, c := range []struct {
 			name string
 			call func() error
 			want int
 		}{
-			{"filtered", filtered, 100}, {"unfiltered", plain, 50}, {"mutating", attach, 50}, {"auto scaling", groups, 100},
+			{"identities", identity, 600}, {"filtered", filtered, 100}, {"unfiltered", plain, 50}, {"mutating", attach, 50}, {"auto scaling", groups, 100},
 		} {
 			if got := burst(c.call); got != c.want {
 				t.Errorf("%s: %d calls went through, want %d", c.name, got, c.want)

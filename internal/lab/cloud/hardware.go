@@ -23,6 +23,8 @@ type Hardware interface {
 	// "". It returns when the disk can be attached.
 	CreateVolume(ctx context.Context, volumeID string, sizeGiB int32, snapshotID string) error
 	DeleteVolume(ctx context.Context, volumeID string) error
+	// Initialized is how much of a volume was loaded from its snapshot, in percent.
+	Initialized(volumeID string) int
 
 	// CreateSnapshot takes a point in time: the bytes as they are when it returns. It is called
 	// inside the CreateSnapshot request, before the answer ("pending"), because EBS snapshots

@@ -197,6 +197,7 @@ type memory struct {
 	machines map[string]string // id -> on, off
 	busy     map[string]bool
 	mounted  map[string]int // volume -> how many detaches still find it mounted
+	loaded   map[string]int // volume -> percent
 	events   []string
 	problems []string
 	fail     error
@@ -222,6 +223,19 @@ func (h *memory) enter(event string, ids ...string) (leave func()) {
 			delete(h.busy, id)
 		}
 	}
+}
+
+// loads makes a volume be loaded so far.
+func (h *memory) loads(id string, percent int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.loaded = map[string]int{id: percent}
+}
+
+func (h *memory) Initialized(id string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.loaded[id]
 }
 
 func (h *memory) must(ok bool, format string, args ...any) {

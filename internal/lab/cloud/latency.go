@@ -38,6 +38,8 @@ type LatencyTable struct {
 	DeleteVolume Dist // DeleteVolume -> not found
 	Snapshot     Dist // CreateSnapshot -> completed
 
+	Initialized time.Duration // EBS has loaded blocks -> DescribeVolumeStatus says so, at most
+
 	Power    Dist // RunInstances, StartInstances -> the machine has power
 	Running  Dist // RunInstances, StartInstances -> the API says running
 	Shutdown Dist // Stop- or TerminateInstances -> stopped, terminated
@@ -67,6 +69,7 @@ type Limits struct {
 	Read, Unfiltered, Write Bucket
 	Actions                 map[string]Bucket // by action, before the three above
 	AutoScaling, Balancing  Bucket
+	STS                     Bucket // all its actions take from one
 }
 
 // Bucket is a token bucket: this many calls at once, then this many a second.
@@ -88,6 +91,8 @@ func Realistic() LatencyTable {
 		Detach:       Dist{2 * time.Second, 6 * time.Second},         // no figure published
 		DeleteVolume: Dist{time.Second, 4 * time.Second},             // no figure published
 		Snapshot:     Dist{15 * time.Second, 60 * time.Second},       // no figure published: by the number of blocks changed
+
+		Initialized: 5 * time.Minute, // VolumeStatusItem, "up to 5 minutes"
 
 		Power:    Dist{2 * time.Second, 5 * time.Second},   // no figure published
 		Running:  Dist{8 * time.Second, 20 * time.Second},  // no figure published; longer than Power and the agent's start together (row 1)
@@ -122,7 +127,8 @@ func AWSLimits() Limits {
 			"StartInstances":     {5, 2},
 			"TerminateInstances": {100, 5},
 		},
-		AutoScaling: Bucket{100, 10}, // Auto Scaling publishes none ("API request rate": throttled per account); ours
-		Balancing:   Bucket{40, 10},  // nor does Elastic Load Balancing; ours
+		AutoScaling: Bucket{100, 10},  // Auto Scaling publishes none ("API request rate": throttled per account); ours
+		Balancing:   Bucket{40, 10},   // nor does Elastic Load Balancing; ours
+		STS:         Bucket{600, 600}, // "600 requests per second, per account, per Region" (IAM User Guide, "IAM and AWS STS quotas")
 	}
 }

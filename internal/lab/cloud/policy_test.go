@@ -75,6 +75,10 @@ func TestDryRunOfEveryCall(t *testing.T) {
 				return err
 			},
 			"DescribeVolumes": func() error { _, err := l.ec2.DescribeVolumes(ctx, &ec2.DescribeVolumesInput{DryRun: yes}); return err },
+			"DescribeVolumeStatus": func() error {
+				_, err := l.ec2.DescribeVolumeStatus(ctx, &ec2.DescribeVolumeStatusInput{DryRun: yes})
+				return err
+			},
 			"DeleteVolume": func() error {
 				_, err := l.ec2.DeleteVolume(ctx, &ec2.DeleteVolumeInput{DryRun: yes, VolumeId: v})
 				return err

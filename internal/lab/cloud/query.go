@@ -36,6 +36,7 @@ func actions() map[string]action {
 	return map[string]action{
 		"ec2:CreateVolume":              {mutates: true, do: createVolume},
 		"ec2:DescribeVolumes":           {pages: true, do: describeVolumes},
+		"ec2:DescribeVolumeStatus":      {do: describeVolumeStatus},
 		"ec2:DeleteVolume":              {mutates: true, do: deleteVolume},
 		"ec2:AttachVolume":              {mutates: true, do: attachVolume},
 		"ec2:DetachVolume":              {mutates: true, do: detachVolume},

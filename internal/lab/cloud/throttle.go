@@ -21,7 +21,7 @@ func (a *Account) admit(service, name string, mutates, unfiltered bool) error {
 	key := service + "/" + name
 	switch {
 	case service == "sts":
-		return nil
+		limit, key = limits.STS, service
 	case service == "autoscaling":
 		limit = limits.AutoScaling
 	case service == "elasticloadbalancing":
@@ -56,7 +56,8 @@ func (a *Account) admit(service, name string, mutates, unfiltered bool) error {
 
 // throttled is the answer to a call too many: EC2's API reference ("Common client error codes":
 // RequestLimitExceeded, answered with 503), and the "Common errors" of Auto Scaling and of Elastic
-// Load Balancing (Throttling, 400).
+// Load Balancing (Throttling, 400), which STS says, too (AWS re:Post, "How do I resolve API
+// throttling or Rate exceeded errors for IAM and AWS STS?").
 func throttled(service string) *apiError {
 	if service == "ec2" {
 		return &apiError{"RequestLimitExceeded", "Request limit exceeded.", http.StatusServiceUnavailable}

@@ -39,6 +39,7 @@ type Attachment struct {
 // disk is what goes on with a volume.
 type disk struct {
 	lane   lane
+	loaded []loaded   // what DescribeVolumeStatus has seen of late, and the beginning
 	attach *attaching // the attach that goes on, or the last one
 	unmade bool       // a volume of a launch that Hardware does not know yet; only touched in the lane
 }

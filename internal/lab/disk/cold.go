@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"fmt"
+	"math/bits"
 	"os"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ func PublishedCold() Cold { return Cold{Block: 100 * time.Millisecond, AtOnce: 2
 // coldDisk is a volume that is loaded from its snapshot. It outlives attachments.
 type coldDisk struct {
 	cold    Cold
+	blocks  int64
 	loading chan struct{} // has room for AtOnce
 
 	mu    sync.Mutex
@@ -41,7 +43,7 @@ type coldDisk struct {
 
 func newColdDisk(c Cold, size int64) *coldDisk {
 	blocks := (size + coldBlock - 1) / coldBlock
-	return &coldDisk{cold: c, loading: make(chan struct{}, c.AtOnce), there: make([]uint64, (blocks+63)/64), on: map[int64]chan struct{}{}}
+	return &coldDisk{cold: c, blocks: blocks, loading: make(chan struct{}, c.AtOnce), there: make([]uint64, (blocks+63)/64), on: map[int64]chan struct{}{}}
 }
 
 func (d *coldDisk) has(block int64) bool { return d.there[block/64]&(1<<(block%64)) != 0 }
@@ -76,10 +78,10 @@ func (d *coldDisk) load(block int64) {
 
 // initialize is EBS's own loading, at a rate in MiB/s (CreateVolume, VolumeInitializationRate). It
 // ends with ctx.
-func (d *coldDisk) initialize(ctx context.Context, rate int32, blocks int64) {
+func (d *coldDisk) initialize(ctx context.Context, rate int32) {
 	tick := time.NewTicker(time.Second / time.Duration(2*rate))
 	defer tick.Stop()
-	for block := range blocks {
+	for block := range d.blocks {
 		select {
 		case <-ctx.Done():
 			return
@@ -165,8 +167,23 @@ func (s *Store) Cool(c Cold) {
 // Initialize loads the blocks of a cold volume at a rate in MiB/s, until ctx ends.
 func (s *Store) Initialize(ctx context.Context, volumeID string, rate int32) {
 	if d := s.coldOf(volumeID); d != nil && rate > 0 {
-		d.initialize(ctx, rate, int64(len(d.there))*64)
+		d.initialize(ctx, rate)
 	}
+}
+
+// Loaded is how much of a volume is there, in percent.
+func (s *Store) Loaded(volumeID string) int {
+	d := s.coldOf(volumeID)
+	if d == nil {
+		return 100
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	there := int64(0)
+	for _, part := range d.there {
+		there += int64(bits.OnesCount64(part))
+	}
+	return int(min(100, there*100/d.blocks))
 }
 
 // Loads is how many blocks of a cold volume were loaded for somebody who waited for them.

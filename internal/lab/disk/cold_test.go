@@ -142,6 +142,12 @@ func TestWritesAndInitializationWarm(t *testing.T) {
 		_, err = file.ReadAt(page, at)
 		do(t, err)
 	}
+	for s.Loaded("vol-cold") < 100 && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	if n := s.Loaded("vol-cold"); n != 100 {
+		t.Errorf("%d percent were loaded", n)
+	}
 	if n := s.Loads("vol-cold"); n > 1 { // the kernel reads the first one, for a partition table
 		t.Errorf("%d blocks were waited for", n)
 	}
