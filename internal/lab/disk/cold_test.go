@@ -31,8 +31,8 @@ func coldVolume(t *testing.T, s *Store, content []byte) *Device {
 	return attachTo(t, s, "vol-cold")
 }
 
-// readAll reads the device by some readers, past the page cache, each of them a part of it, and says
-// how long that took.
+// readAll reads the device by some readers, past the page cache, each of them a part of it, and
+// says how long that took.
 func readAll(t *testing.T, d *Device, size int64, readers int) (content []byte, took time.Duration) {
 	t.Helper()
 	began := time.Now()
