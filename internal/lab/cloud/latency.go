@@ -129,6 +129,6 @@ func AWSLimits() Limits {
 		},
 		AutoScaling: Bucket{100, 10},  // Auto Scaling publishes none ("API request rate": throttled per account); ours
 		Balancing:   Bucket{40, 10},   // nor does Elastic Load Balancing; ours
-		STS:         Bucket{600, 600}, // "600 requests per second, per account, per Region" (IAM User Guide, "IAM and AWS STS quotas")
+		STS:         Bucket{600, 600}, // 600 a second, per account and Region (IAM User Guide, "IAM and AWS STS quotas")
 	}
 }

@@ -28,8 +28,9 @@ func TestVolumeStatus(t *testing.T) {
 			t.Helper()
 			l.hw.loads(rate, percent)
 			got := status(rate).InitializationStatusDetails
-			if got.InitializationType != types.InitializationTypeProvisionedRate || *got.Progress != int64(want) || *got.EstimatedTimeToCompleteInSeconds != left {
-				t.Errorf("%d percent: %s, %d, %d s", percent, got.InitializationType, *got.Progress, *got.EstimatedTimeToCompleteInSeconds)
+			kind, seconds := got.InitializationType, *got.EstimatedTimeToCompleteInSeconds
+			if kind != types.InitializationTypeProvisionedRate || *got.Progress != int64(want) || seconds != left {
+				t.Errorf("%d percent: %s, %d, %d s", percent, kind, *got.Progress, seconds)
 			}
 		}
 		progress(50, 0, 20)
@@ -45,7 +46,8 @@ func TestVolumeStatus(t *testing.T) {
 		if s := status(rate).VolumeStatus.Status; s != types.VolumeStatusInfoStatusOk {
 			t.Errorf("it is %s", s)
 		}
-		if got := status(lazy).InitializationStatusDetails; got.InitializationType != types.InitializationTypeDefault || got.EstimatedTimeToCompleteInSeconds != nil {
+		got := status(lazy).InitializationStatusDetails
+		if got.InitializationType != types.InitializationTypeDefault || got.EstimatedTimeToCompleteInSeconds != nil {
 			t.Errorf("%+v", got)
 		}
 		if got := status(blank).InitializationStatusDetails; got != nil {
