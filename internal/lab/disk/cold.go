@@ -43,7 +43,9 @@ type coldDisk struct {
 
 func newColdDisk(c Cold, size int64) *coldDisk {
 	blocks := (size + coldBlock - 1) / coldBlock
-	return &coldDisk{cold: c, blocks: blocks, loading: make(chan struct{}, c.AtOnce), there: make([]uint64, (blocks+63)/64), on: map[int64]chan struct{}{}}
+	return &coldDisk{
+		cold: c, blocks: blocks, loading: make(chan struct{}, c.AtOnce), there: make([]uint64, (blocks+63)/64), on: map[int64]chan struct{}{},
+	}
 }
 
 func (d *coldDisk) has(block int64) bool { return d.there[block/64]&(1<<(block%64)) != 0 }
