@@ -121,7 +121,7 @@ func (p *parts) lookAtRollout(ctx context.Context) (string, error) {
 	switch {
 	case ro == nil:
 		return "none is open, and no hold is on", nil
-	case ro.Paused != "" || now.After(ro.Until):
+	case !publish.Driven(*ro, now):
 		return "", advice.Try(warn("%s", publish.SayRollout(current, now)), "ebs-release rollout resume, finish or abort")
 	}
 	return publish.SayRollout(current, now), nil

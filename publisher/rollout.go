@@ -139,7 +139,7 @@ func printRollout(out io.Writer, current pointer.Pointer, now time.Time) error {
 		}
 	}
 	switch {
-	case ro.Paused != "", now.After(ro.Until):
+	case !publish.Driven(*ro, now):
 		fmt.Fprintln(out, "`ebs-release rollout resume` goes on, `rollout abort` goes back, `rollout finish` gives it to all at once")
 	default:
 		fmt.Fprintf(out, "its driver writes again until %s; `ebs-release rollout pause` stops it, `rollout abort` goes back\n",
@@ -345,7 +345,7 @@ func (p *program) carryOn(ctx context.Context, j job) error {
 		return err
 	case ro == nil:
 		says = "no rollout is open, and nothing was left undone"
-	case ro.Paused != "", !j.force && time.Now().Before(ro.Until):
+	case ro.Paused != "", !j.force && publish.Driven(*ro, time.Now()):
 		says = publish.SayRollout(current, time.Now())
 	default:
 		err := p.runJob(ctx, j, resuming(&j))

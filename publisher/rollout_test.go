@@ -31,7 +31,7 @@ func rolling(t *testing.T) *keyed {
 	next := current
 	next.Rollout = &pointer.Rollout{
 		Held: pointer.Held{Generation: 2, Release: k.in.ID, Digest: k.in.Digest}, Steps: []pointer.Step{{Members: 1}, {Percent: 100}},
-		By: "bob@server", Began: dayOf(2), Until: time.Now().Add(time.Hour).UTC(), Terms: pointer.Terms{Gate: "smoke \x1b[31m", Healthy: "programs"},
+		By: "bob@server", Began: dayOf(2), Until: time.Now().Add(5 * time.Minute).UTC(), Terms: pointer.Terms{Gate: "smoke \x1b[31m", Healthy: "programs"},
 	}
 	must(t, k.store.CompareAndSwap(t.Context(), current, next))
 	k.env["EBS_RELEASE_MOUNT_POINT"] = filepath.Join(t.TempDir(), "nothing")

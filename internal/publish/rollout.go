@@ -101,6 +101,8 @@ func SayRollout(p pointer.Pointer, now time.Time) string {
 		return text + ", and paused: " + ro.Paused
 	case now.After(ro.Until):
 		return text + ", who has not been heard of since " + ro.Until.UTC().Format(time.RFC3339)
+	case !Driven(*ro, now):
+		return text + ", whose clock is wrong: it was to write again by " + ro.Until.UTC().Format(time.RFC3339)
 	}
 	return text
 }
@@ -147,15 +149,6 @@ func (r *run) mayRoll(ctx context.Context) error {
 	}
 	return nil
 }
-
-// leaseTime is how long a driver may be silent before another may take its place. It writes again
-// when less than leaseLeft of that is left: in between come a look at all members and EC2's worst.
-const (
-	leaseTime = 5 * time.Minute
-	leaseLeft = 3 * time.Minute
-)
-
-func lease(now time.Time) (until time.Time) { return second(now).Add(leaseTime) }
 
 // second is a time as the pointer has it.
 func second(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }

@@ -141,6 +141,33 @@ func TestLease(t *testing.T) {
 	tr.everybodyIsOn(t, 2, "r2")
 }
 
+// The clock of who began a rollout was a day ahead when it was killed. That keeps nobody off.
+func TestLeaseByAWrongClock(t *testing.T) {
+	tr := newTrial("1", "a", "b", "c")
+	if _, code, err := tr.do(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
+		tr.onEvent = func(e publish.RolloutEvent) {
+			if e.Event == publish.RolloutStep {
+				panic("killed")
+			}
+		}
+		func() {
+			defer func() { _ = recover() }()
+			_, _ = source(ctx, p)
+		}()
+		tr.onEvent, tr.locked, tr.claimed = nil, false, false
+		ro := *tr.pointer.Rollout
+		ro.Until = ro.Until.Add(24 * time.Hour)
+		tr.pointer.Rollout = &ro
+		if said := publish.SayRollout(tr.pointer, time.Now()); !strings.Contains(said, "whose clock is wrong") {
+			t.Error(said)
+		}
+		return resume(ctx, tr.publisher())
+	}); code != 0 {
+		t.Fatal(err)
+	}
+	tr.everybodyIsOn(t, 2, "r2")
+}
+
 // What is away already counts: one sick member with the old release, and only one may be away.
 func TestAtOnceCountsWhoIsAwayAlready(t *testing.T) {
 	tr := newTrial("all", "a", "b", "c", "d")

@@ -343,7 +343,7 @@ func TestRolloutDoesNotBegin(t *testing.T) {
 		}, exit.Unchanged, "no member is ready"},
 		"another one is open": {func(tr *trial) {
 			tr.pointer.Rollout = &pointer.Rollout{Held: pointer.Held{Generation: 2, Release: "r9", Digest: "d9"},
-				Steps: []pointer.Step{{Members: 1}, {Percent: 100}}, By: "somebody", Until: time.Now().Add(time.Hour)}
+				Steps: []pointer.Step{{Members: 1}, {Percent: 100}}, By: "somebody", Until: time.Now().Add(time.Minute)}
 		}, exit.Conflict, "a rollout of generation 2 is at step 1 of 2 (1), by somebody"},
 		"a hold": {func(tr *trial) {
 			tr.pointer.Hold = &pointer.Hold{Why: "incident 7", By: "eve"}

@@ -106,7 +106,7 @@ func (r *run) takeOver(ctx context.Context, force bool) error {
 		switch ro := p.Rollout; {
 		case ro == nil || ro.Generation != r.before.Rollout.Generation:
 			return taken(*p, r.before)
-		case ro.Paused == "" && now.Before(ro.Until) && !force:
+		case Driven(*ro, now) && !force:
 			return exit.With(exit.Conflict, advice.Try(fmt.Errorf("%s, and %s drives it; nothing was changed", SayRollout(*p, now), ro.By),
 				"once more after %s; or ebs-release rollout pause, then resume; or --force, when that one is surely gone",
 				ro.Until.Format(time.RFC3339)))
