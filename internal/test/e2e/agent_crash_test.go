@@ -35,7 +35,7 @@ func TestAgentCrashMatrix(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		crashed, err := r.crash(ctx, h, points[i], func(readies int) error { return r.served(h, p, "one", readies) })
+		crashed, err := r.crash(ctx, h, "one", points[i], func(readies int) error { return r.served(h, p, "one", readies) })
 		if err != nil {
 			return fmt.Errorf("killed at %d, %s: %w", i+1, points[i].name, err)
 		}
@@ -111,7 +111,7 @@ func requestPoints(requests []cloud.Call, name string, armed cloud.Fault) (point
 
 // crash kills the agent at a point and checks all that must hold from then on; crashed: it did not
 // end before.
-func (r *rig) crash(ctx context.Context, h *host.Host, point crashPoint, served func(readies int) error) (crashed bool, err error) {
+func (r *rig) crash(ctx context.Context, h *host.Host, version string, point crashPoint, served func(readies int) error) (crashed bool, err error) {
 	s := &supervised{host: h}
 	disarm := point.setup(r, s)
 	out := s.up(ctx)
@@ -125,7 +125,7 @@ func (r *rig) crash(ctx context.Context, h *host.Host, point crashPoint, served 
 		return crashed, fmt.Errorf("READY=1 was said %d times (%v)", said, err)
 	}
 	// Whatever was said or mounted by then was right.
-	if got, err := visible(h); err != nil || got != "" && got != "one" || said > 0 && got == "" {
+	if got, err := visible(h); err != nil || got != "" && got != version || said > 0 && got == "" {
 		return crashed, fmt.Errorf("right after the crash, READY=1 said %d times, /release shows %q (%v)", said, got, err)
 	}
 	again := agent(ctx, h)
