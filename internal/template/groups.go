@@ -89,6 +89,38 @@ func launchesFrom(g astypes.AutoScalingGroup) (all []Group) {
 	return all
 }
 
+// refreshes returns what instance refreshes launch from, of those of some groups that the pointer
+// feeds, or that launch from the template of a version. Their groups name that only after the
+// refresh has succeeded (StartInstanceRefresh, DesiredConfiguration).
+func (k Keeper) refreshes(ctx context.Context, groups []Group, of types.LaunchTemplateVersion) (all []Group, err error) {
+	over := []astypes.InstanceRefreshStatus{ // a state that is not known counts as going on
+		astypes.InstanceRefreshStatusSuccessful, astypes.InstanceRefreshStatusFailed, astypes.InstanceRefreshStatusCancelled,
+		astypes.InstanceRefreshStatusRollbackFailed, astypes.InstanceRefreshStatusRollbackSuccessful,
+	}
+	var names []string
+	for _, g := range groups {
+		if g.is(of) || slices.Contains(k.Names, g.Name) {
+			names = append(names, g.Name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		// The first page has the newest, and only that can be going on (StartInstanceRefresh, error
+		// InstanceRefreshInProgress).
+		out, err := k.Groups.DescribeInstanceRefreshes(ctx, &autoscaling.DescribeInstanceRefreshesInput{AutoScalingGroupName: aws.String(name)})
+		if err != nil {
+			return nil, refused("DescribeInstanceRefreshes", "ask Auto Scaling what an instance refresh of "+name+" launches from", err)
+		}
+		for _, r := range out.InstanceRefreshes {
+			if d := r.DesiredConfiguration; d != nil && !slices.Contains(over, r.Status) {
+				all = append(all, launchesFrom(astypes.AutoScalingGroup{
+					AutoScalingGroupName: &name, LaunchTemplate: d.LaunchTemplate, MixedInstancesPolicy: d.MixedInstancesPolicy})...)
+			}
+		}
+	}
+	return all, nil
+}
+
 // warnOfGroups names groups that launch from a template and do not see its default.
 func (k Keeper) warnOfGroups(ctx context.Context, t template, say Say) error {
 	groups, err := k.groups(ctx, k.Names)

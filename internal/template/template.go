@@ -37,7 +37,10 @@ type EC2 interface {
 }
 
 // AutoScaling is what a Keeper needs of Auto Scaling.
-type AutoScaling = autoscaling.DescribeAutoScalingGroupsAPIClient
+type AutoScaling interface {
+	autoscaling.DescribeAutoScalingGroupsAPIClient
+	autoscaling.DescribeInstanceRefreshesAPIClient
+}
 
 // Keeper looks after some templates.
 type Keeper struct {
@@ -196,7 +199,7 @@ func (k Keeper) readBack(ctx context.Context, name string, made int64) (types.La
 }
 
 // prune deletes old versions of ours: never the default, the latest, one that somebody else made,
-// or one that a group of this account names by its number.
+// or one that a group of this account names by its number, or its instance refresh does.
 func (k Keeper) prune(ctx context.Context, name string, say Say) error {
 	all, err := k.versions(ctx, name)
 	if err != nil {
@@ -218,6 +221,11 @@ func (k Keeper) prune(ctx context.Context, name string, say Say) error {
 	if err != nil {
 		return err
 	}
+	refreshed, err := k.refreshes(ctx, groups, all[0])
+	if err != nil {
+		return err
+	}
+	groups = append(groups, refreshed...)
 	old := slices.DeleteFunc(ours, func(n int64) bool {
 		return slices.ContainsFunc(groups, func(g Group) bool { return g.is(all[0]) && g.Version == strconv.FormatInt(n, 10) })
 	})

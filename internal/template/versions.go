@@ -214,7 +214,7 @@ func foreign(text string) string { return words.Printable(fmt.Sprintf("%.200s", 
 func refused(action, tried string, err error) error {
 	if volume.IsDenied(err) {
 		service := "ec2:"
-		if action == "DescribeAutoScalingGroups" {
+		if action == "DescribeAutoScalingGroups" || action == "DescribeInstanceRefreshes" {
 			service = "autoscaling:"
 		}
 		return advice.Errorf("%s: %w", tried, volume.Denied(err, service+action))

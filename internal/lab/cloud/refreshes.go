@@ -10,10 +10,11 @@ type Refresh struct {
 	ID, Status string
 	Start, End time.Time
 	Bake       time.Duration
-	RootImage  string    // strategy ReplaceRootVolume: the image of the new root volumes
-	Old        []string  // instances that are still to be replaced
-	Total      int       // of them at the start
-	next       time.Time // when it goes on from Pending, or has baked
+	RootImage  string      // strategy ReplaceRootVolume: the image of the new root volumes
+	Desired    TemplateRef // what it launches from, and the group after it; without an ID: what the group does
+	Old        []string    // instances that are still to be replaced
+	Total      int         // of them at the start
+	next       time.Time   // when it goes on from Pending, or has baked
 }
 
 // active: there is one at a time, in one of these states (StartInstanceRefresh, error
@@ -47,6 +48,8 @@ func startRefresh(c *call) (any, error) {
 		p.wrong(fail("ValidationError", "ReplaceRootVolume needs an ImageId in the overrides of a mixed instances policy"))
 	}
 	bake := p.number("Preferences.BakeTime", 0, 0, 172800)
+	wanted := "DesiredConfiguration.LaunchTemplate."
+	desired := TemplateRef{ID: p.str(wanted + "LaunchTemplateId"), Version: p.str(wanted + "Version")}
 	return c.withRefresh(func(a *Account, g Group, at int) (string, error) {
 		if at >= 0 {
 			return "", fail("InstanceRefreshInProgress",
@@ -56,8 +59,13 @@ func startRefresh(c *call) (any, error) {
 			return "", fail("ValidationError", "ReplaceRootVolume needs a group with a mixed instances policy")
 		}
 		now := time.Now()
+		if t, ok := a.templates.get(desired.ID); desired.ID != "" {
+			if _, there := t.version(desired.Version); !ok || !there {
+				return "", fail("ValidationError", "You must use a valid fully-formed launch template. The specified launch template does not exist.")
+			}
+		}
 		id := a.uuid()
-		r := Refresh{ID: id, Status: "Pending", Start: now, Bake: time.Duration(bake) * time.Second, RootImage: image,
+		r := Refresh{Desired: desired, ID: id, Status: "Pending", Start: now, Bake: time.Duration(bake) * time.Second, RootImage: image,
 			next: now.Add(a.sample(a.opts.Latency.Scaling))}
 		for _, m := range g.Members {
 			if m.counts() {
@@ -123,6 +131,9 @@ func (a *Account) stepRefresh(g Group) time.Time {
 	case r.Status == "Cancelling":
 		return set(func(r *Refresh) { r.Status, r.End = "Cancelled", now })
 	case r.Status == "Baking":
+		if r.Desired.ID != "" { // "When the instance refresh succeeds, the group is updated" (DesiredConfiguration)
+			a.setGroup(g.Name, func(g *Group) { g.Template = r.Desired })
+		}
 		return set(func(r *Refresh) { r.Status, r.End = "Successful", now })
 	case len(r.Old) == 0:
 		return set(func(r *Refresh) { r.Status, r.next = "Baking", now.Add(r.Bake) })
@@ -143,13 +154,16 @@ type refreshXML struct {
 	AutoScalingGroupName, InstanceRefreshId, Status, StartTime, Strategy string
 	EndTime                                                              string `xml:",omitempty"`
 	InstancesToUpdate, PercentageComplete                                int
+	DesiredConfiguration                                                 *desiredXML
 }
+
+type desiredXML struct{ LaunchTemplate templateXML }
 
 func describeRefreshes(c *call) (any, error) {
 	p := c.params
 	name, ids := p.need("AutoScalingGroupName"), p.list("InstanceRefreshIds.member")
 	max, token := p.number("MaxRecords", 50, 1, 100), p.str("NextToken") // "the default value is 50 and the maximum value is 100"
-	return c.ofGroup(name, func(_ *Account, g Group) (any, error) {
+	return c.ofGroup(name, func(a *Account, g Group) (any, error) {
 		var list []entry[Refresh]
 		for n, r := range slices.Backward(g.Refreshes) { // "sorted by creation timestamp in descending order"
 			if len(ids) == 0 || slices.Contains(ids, r.ID) {
@@ -165,7 +179,12 @@ func describeRefreshes(c *call) (any, error) {
 			NextToken         string `xml:",omitempty"`
 		}{NextToken: next}
 		for _, e := range list {
-			out.InstanceRefreshes.Items = append(out.InstanceRefreshes.Items, renderRefresh(name, e.value))
+			x := renderRefresh(name, e.value)
+			if d := e.value.Desired; d.ID != "" {
+				t, _ := a.templates.get(d.ID)
+				x.DesiredConfiguration = &desiredXML{templateXML{d.ID, t.Name, d.Version}}
+			}
+			out.InstanceRefreshes.Items = append(out.InstanceRefreshes.Items, x)
 		}
 		return out, nil
 	})

@@ -36,13 +36,17 @@ func (a *Account) groupTemplate(spec *GroupSpec) error {
 
 // launchSpec is what a group launches from now, and the version that it is by. mu is held.
 func (a *Account) launchSpec(g Group) (RunSpec, int64, error) {
-	t, err := a.templateOf(g.Template.ID, "", time.Now())
+	from := g.Template
+	if at := g.activeRefresh(); at >= 0 && g.Refreshes[at].Desired.ID != "" {
+		from = g.Refreshes[at].Desired
+	}
+	t, err := a.templateOf(from.ID, "", time.Now())
 	if err != nil {
 		return RunSpec{}, 0, err
 	}
-	v, ok := t.version(g.Template.Version)
+	v, ok := t.version(from.Version)
 	if !ok {
-		return RunSpec{}, 0, t.noVersion(g.Template.Version)
+		return RunSpec{}, 0, t.noVersion(from.Version)
 	}
 	spec, err := runSpecOf(v.Data)
 	return spec, v.Number, err
