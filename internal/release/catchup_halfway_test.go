@@ -358,6 +358,7 @@ func allLinks(t *testing.T, file, dir string) {
 
 // TestPowerMayFailAgain: what ends a catch-up that was cut off is itself cut off at every step.
 func TestPowerMayFailAgain(t *testing.T) {
+	t.Parallel()
 	server, far, before, next := history(t)
 	old, err := far.Releases()
 	if err != nil {

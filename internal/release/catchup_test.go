@@ -319,6 +319,7 @@ func TestCatchUpOnAFullVolume(t *testing.T) {
 // see powerCuts. What is found after the next boot is one whole release or
 // the other, and catching up once more ends with the next.
 func TestPowerMayFailAtEveryStepOfCatchingUp(t *testing.T) {
+	t.Parallel()
 	server, far, before, next := history(t)
 	old, err := far.Releases()
 	if err != nil {
@@ -328,6 +329,7 @@ func TestPowerMayFailAtEveryStepOfCatchingUp(t *testing.T) {
 	one := call{Op: "catch up", ID: next.ID, Digest: next.Digest, Base: before.ID, BaseDigest: before.Digest, Generation: 3}
 	for name, synced := range map[string]bool{"all on disk": true, "only what was waited for": false} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			finished := 0
 			points, looked := powerCuts(t, far, one, text, synced, func(v *Volume, when string) {
 				if bootAfter(t, v, when, old[0], before, next, text) {

@@ -2,14 +2,12 @@ package release
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"hash/maphash"
 	"io/fs"
-	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -31,6 +29,7 @@ import (
 // after its next boot is the release that was served, each that has a name whole, and the same pack
 // ends with the next one. Once beside all that is there, once out of the oldest tree.
 func TestPowerMayFailAtEveryStepOfCatchingUpBeside(t *testing.T) {
+	t.Parallel()
 	for how, volumes := range map[string]func(t *testing.T) (server, far *Volume, before, next Ingested, keep int){
 		"a new tree": func(t *testing.T) (*Volume, *Volume, Ingested, Ingested, int) {
 			server, far, before, next := history(t)
@@ -56,6 +55,7 @@ func TestPowerMayFailAtEveryStepOfCatchingUpBeside(t *testing.T) {
 		}
 		for name, synced := range map[string]bool{"all on disk": true, "only what was waited for": false} {
 			t.Run(how+", "+name, func(t *testing.T) {
+				t.Parallel()
 				points, looked := powerCuts(t, far, one, text, synced, func(v *Volume, when string) {
 					bootBeside(t, v, when, one, stay, text)
 				}, func(v *Volume) {
@@ -91,22 +91,20 @@ func powerCuts(
 	copyTo(t, of, disk.volume)
 	disk.sync(t)
 	one.Root = disk.mount
-	seen := map[[sha256.Size]byte]bool{}
+	seen, seed := map[uint64]bool{}, maphash.MakeSeed()
 	traced(t, one, stdin, func(what string) {
 		points++
 		if synced {
 			disk.sync(t)
 		}
 		image := disk.read(t)
-		sum := sha256.Sum256(image)
+		sum := maphash.Bytes(seed, image)
 		if seen[sum] {
 			return
 		}
 		seen[sum] = true
 		looked++
-		if err := os.WriteFile(afterwards.loop, image, 0); err != nil {
-			t.Fatal(err)
-		}
+		afterwards.become(t, image)
 		afterwards.attach(t)
 		look(afterwards.volume, fmt.Sprintf("point %d, before %s", points, what))
 		afterwards.detach(t)
@@ -159,6 +157,8 @@ type disk struct {
 	image       *os.File // which has no name any more, so that nothing is left of a test that is killed
 	loop, mount string
 	volume      *Volume // while it is attached
+
+	now, before []byte // of read
 }
 
 func newDisk(t *testing.T) *disk { return diskOf(t, 5<<20, "-b", "1024", "-J", "size=1") }
@@ -169,7 +169,7 @@ func diskOf(t testing.TB, bytes int64, options ...string) *disk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &disk{image: file, mount: t.TempDir()}
+	d := &disk{image: file, mount: t.TempDir(), now: make([]byte, bytes), before: make([]byte, bytes)}
 	t.Cleanup(func() { _ = file.Close() })
 	t.Cleanup(func() { _ = os.Remove(file.Name()) }) // where it did not get to the end of this
 	if err := file.Truncate(bytes); err != nil {
@@ -199,6 +199,9 @@ func (d *disk) attach(t testing.TB) {
 
 func (d *disk) detach(t testing.TB) {
 	t.Helper()
+	// From its fork to its exec a child of a test beside this one has copies of all open files.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := errors.Join(d.volume.Close(), unix.Unmount(d.mount, 0)); err != nil {
 		t.Errorf("unmount %s: %v", d.mount, err)
 	}
@@ -215,19 +218,37 @@ func (d *disk) sync(t testing.TB) {
 	}
 }
 
-// read returns what is on the disk, at one moment: the kernel may write to it meanwhile.
+// read returns what is on the disk, at one moment: the kernel may write to it meanwhile. It is valid
+// until the next read.
 func (d *disk) read(t *testing.T) []byte {
 	t.Helper()
-	var before []byte
-	for {
-		image, err := io.ReadAll(io.NewSectionReader(d.image, 0, math.MaxInt64))
-		if err != nil {
+	for again := false; ; again = true {
+		if _, err := d.image.ReadAt(d.now, 0); err != nil {
 			t.Fatal(err)
 		}
-		if bytes.Equal(image, before) {
-			return image
+		if again && bytes.Equal(d.now, d.before) {
+			return d.now
 		}
-		before = image
+		d.now, d.before = d.before, d.now
+	}
+}
+
+// become makes the disk, which is attached nowhere, the same as an image. Few of its blocks differ.
+func (d *disk) become(t *testing.T, image []byte) {
+	t.Helper()
+	loop, err := os.OpenFile(d.loop, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = loop.Close() }()
+	const block = 4096
+	has := d.read(t)
+	for at := 0; at < len(image); at += block {
+		if want := image[at : at+block]; !bytes.Equal(has[at:at+block], want) {
+			if _, err := loop.WriteAt(want, int64(at)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 }
 
@@ -264,7 +285,7 @@ func traced(t *testing.T, c call, stdin []byte, stop func(what string)) {
 	threads := map[int]bool{}
 	var ws unix.WaitStatus
 	for {
-		tid, err := unix.Wait4(-1, &ws, unix.WALL, nil)
+		tid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD, nil)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

@@ -98,9 +98,11 @@ func TestIngestRecyclesOnlyWhatNobodyNeeds(t *testing.T) {
 // TestPowerMayFailAtEveryStepOfIngest: as on a member, when a release server takes a release in and
 // makes it out of the oldest tree.
 func TestPowerMayFailAtEveryStepOfIngest(t *testing.T) {
+	t.Parallel()
 	v, dir, held := threeOf(t)
 	one := call{Op: "ingest", Source: dir, Keep: 3}
-	look := func(v *Volume, when string) {
+	look := func(t *testing.T, v *Volume, when string) {
+		t.Helper()
 		if current, err := v.Current(); err != nil || current != held[2].ID {
 			t.Fatalf("%s: current is %q, %v", when, current, err)
 		}
@@ -128,7 +130,10 @@ func TestPowerMayFailAtEveryStepOfIngest(t *testing.T) {
 	}
 	for name, synced := range map[string]bool{"all on disk": true, "only what was waited for": false} {
 		t.Run(name, func(t *testing.T) {
-			points, looked := powerCuts(t, v, one, nil, synced, look, func(v *Volume) { look(v, "undisturbed") })
+			t.Parallel()
+			points, looked := powerCuts(t, v, one, nil, synced, func(v *Volume, when string) {
+				look(t, v, when)
+			}, func(v *Volume) { look(t, v, "undisturbed") })
 			t.Logf("ingest, crash matrix: %d points, %d different disks", points, looked)
 			if points < 40 || synced && looked < 25 || looked < 3 {
 				t.Error("test bug: the ingest was hardly seen")
