@@ -218,8 +218,8 @@ func (d *disk) sync(t testing.TB) {
 	}
 }
 
-// read returns what is on the disk, at one moment: the kernel may write to it meanwhile. It is valid
-// until the next read.
+// read returns what is on the disk, at one moment: the kernel may write to it meanwhile. The next
+// read may overwrite it.
 func (d *disk) read(t *testing.T) []byte {
 	t.Helper()
 	for again := false; ; again = true {
@@ -233,7 +233,7 @@ func (d *disk) read(t *testing.T) []byte {
 	}
 }
 
-// become makes the disk, which is attached nowhere, the same as an image. Few of its blocks differ.
+// become makes the disk, which is attached nowhere, equal to an image. Few of its blocks differ.
 func (d *disk) become(t *testing.T, image []byte) {
 	t.Helper()
 	loop, err := os.OpenFile(d.loop, os.O_WRONLY, 0)
