@@ -35,6 +35,9 @@ func (p *program) statusCommand() *cobra.Command {
 			if now.Warm, err = p.runDir.ReadWarm(); err != nil { // as well
 				now.Warm = &status.Warm{Trouble: words.OneLine(err)}
 			}
+			if l, err := p.runDir.ReadLoading(); err == nil && l != nil && l.VolumeID == now.VolumeID { // as well
+				now.Loading = l
+			}
 			if now.Follow != nil {
 				now.Rollout = now.Follow.Rollout
 			} else if now.State == status.Ready {
@@ -160,6 +163,9 @@ func (p *program) printStatus(s status.Status) error {
 	}
 	if s.Warning != "" {
 		rows = append(rows, []string{"warning", s.Warning})
+	}
+	if s.Loading != nil {
+		rows = append(rows, []string{"EBS has loaded", s.Loading.Says()})
 	}
 	return cli.PrintTable(p.stdout, append(append(rows, followRows(s.Follow)...), warmRows(s.Warm)...))
 }

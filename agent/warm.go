@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"ebs-release/internal/advice"
@@ -41,7 +42,8 @@ EBS loads a volume from its snapshot block by block as they are read: after
 this all of them are there, and what the volume holds is proven. A file that
 the disk has damaged is healed from the packs of the store, where these have
 it; one that somebody has edited is named, and left. When another release
-becomes current, what is new in it is read.
+becomes current, what is new in it is read. Where EBS loads the volume by
+itself (initialization-rate), EC2 is asked about once a minute how far it is.
 
 The unit ebs-release-warm.service runs this, at idle priority. With the setting
 warm = "off" it ends at once. "ebs-release-agent status" shows how far it is,
@@ -68,8 +70,12 @@ func (p *program) warm(ctx context.Context) error {
 	if err := p.runDir.Make(); err != nil {
 		return asRoot(err)
 	}
-	w := warm.Warmer{Member: &warmer{program: p, values: values, fetcher: fetcher, log: log}, Log: log, Timing: warm.DefaultTiming()}
+	member := &warmer{program: p, values: values, fetcher: fetcher, log: log}
+	w := warm.Warmer{Member: member, Log: log, Timing: warm.DefaultTiming()}
+	var watch sync.WaitGroup
+	watch.Go(func() { warm.Watch(ctx, &loader{warmer: member}, log) })
 	w.Run(ctx)
+	watch.Wait()
 	return nil
 }
 

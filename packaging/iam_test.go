@@ -180,6 +180,7 @@ func TestAgentMayTouchOnlyItsOwn(t *testing.T) {
 	server := existing(volume.TagRole, volume.RoleServer, volume.TagInstance, me)
 	asks := []ask{
 		{"look", "ec2:DescribeVolumes", "*", from(me), "SeeVolumes"},
+		{"look how far EBS has loaded it", "ec2:DescribeVolumeStatus", "*", from(me), "SeeVolumes"},
 		{"look whether all is encrypted", "ec2:GetEbsEncryptionByDefault", "*", from(me), "SeeVolumes"},
 		{"look with which key", "ec2:GetEbsDefaultKmsKeyId", "*", from(me), "SeeVolumes"},
 		{"make a volume", "ec2:CreateVolume", newVolume, from(me, like("gp3", aSnapshot), giving(volume.TagRole, volume.RoleMember, volume.TagInstance, me, volume.TagState, "booting")), "MakeOwnVolume"},

@@ -54,9 +54,10 @@ type Status struct {
 	Stages     []Stage   `json:"stages"`
 
 	// Not in the file, but what `status` adds.
-	Rollout Rollout `json:"rollout,omitzero"` // that the pointer has
-	Follow  *Follow `json:"follow,omitempty"` // of a member that follows
-	Warm    *Warm   `json:"warm,omitempty"`   // of one whose files were read
+	Rollout Rollout  `json:"rollout,omitzero"`  // that the pointer has
+	Follow  *Follow  `json:"follow,omitempty"`  // of a member that follows
+	Loading *Loading `json:"loading,omitempty"` // of a volume that EBS loads by itself
+	Warm    *Warm    `json:"warm,omitempty"`    // of one whose files were read
 }
 
 // Rollout is one that is open, and on which side of it this member is.

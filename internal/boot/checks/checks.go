@@ -74,6 +74,7 @@ func (c *Checks) List() []doctor.Check {
 		{Name: "ec2:CreateTags", Do: c.createTags},
 		{Name: "reports", Do: c.reports},
 		{Name: "brought volume", Do: c.broughtVolume},
+		{Name: "initialization", Do: c.loading},
 		{Name: "ec2:DetachVolume", Do: c.detachVolume},
 		{Name: "ec2:DeleteVolume", Do: c.deleteVolume},
 		{Name: "device names", Do: c.deviceNames},

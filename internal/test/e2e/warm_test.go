@@ -242,3 +242,28 @@ func TestWarmOnADiskThatHangs(t *testing.T) {
 		t.Error(w.Warm.Trouble)
 	}
 }
+
+// TestEBSLoadsAhead: what EC2 says of a volume that EBS loads by itself is in doctor and status, and
+// a role without that right misses nothing else.
+func TestEBSLoadsAhead(t *testing.T) {
+	allowed := newRights()
+	r := warmed(t, func(o *lab.Options) { o.Policy, o.AgentSettings["initialization-rate"] = allowed.policy, "100" })
+	h := r.scale(1)[0]
+	r.diagnosed(h, "ok", "initialization", []string{"EBS ha", " loaded ", r.volumeOf(h)})
+	allowed.deny("ec2:DescribeVolumeStatus")
+	r.diagnosed(h, "warn", "initialization", []string{"allow ec2:DescribeVolumeStatus in the role"})
+	if bad, _ := r.verified(h, 1); bad != 0 {
+		t.Errorf("%d damaged", bad)
+	}
+	allowed.deny()
+	// The volume of 1 GiB is loaded in some 10 s, and EC2 is asked after 30 to 90 s.
+	said := func() string { return r.on(h, "ebs-release-agent status") }
+	for end := time.Now().Add(2 * time.Minute); !strings.Contains(said(), "EBS has loaded"); time.Sleep(time.Second) {
+		if time.Now().After(end) {
+			t.Fatalf("status does not say it:\n%s%s", said(), r.on(h, "cat /run/ebs-release/*.json"))
+		}
+	}
+	if text := said(); !strings.Contains(text, "all of the volume") {
+		t.Errorf("status:\n%s", text)
+	}
+}
