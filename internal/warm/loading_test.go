@@ -5,6 +5,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,6 +17,7 @@ import (
 
 // slowly is EBS that loads 40 percent between two questions; the first is not answered.
 type slowly struct {
+	mu      sync.Mutex
 	id      string
 	lazy    bool
 	percent int
@@ -21,9 +25,29 @@ type slowly struct {
 	kept    []int
 }
 
-func (e *slowly) VolumeID() string { return e.id }
+func (e *slowly) VolumeID() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.id
+}
+
+// has puts another volume in the place of the one before.
+func (e *slowly) has(id string, lazy bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.id, e.lazy = id, lazy
+}
+
+// came says what came of it.
+func (e *slowly) came() (kept []int, asked map[string]int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.kept), maps.Clone(e.asked)
+}
 
 func (e *slowly) Loading(_ context.Context, id string) (*status.Loading, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.asked[id]++; e.asked[id] == 1 {
 		return nil, errors.New("no answer")
 	}
@@ -35,6 +59,8 @@ func (e *slowly) Loading(_ context.Context, id string) (*status.Loading, error) 
 }
 
 func (e *slowly) Keep(l status.Loading) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.kept = append(e.kept, l.Percent)
 	return nil
 }
@@ -47,15 +73,15 @@ func TestEC2IsAskedUntilAllIsLoaded(t *testing.T) {
 		e := &slowly{asked: map[string]int{}}
 		go Watch(ctx, e, slog.New(slog.NewTextHandler(io.Discard, nil)))
 		time.Sleep(10 * time.Minute)
-		e.id = "vol-1"
+		e.has("vol-1", false)
 		time.Sleep(20 * time.Minute)
-		if len(e.kept) != 3 || e.kept[0] != 40 || e.kept[2] != 100 || e.asked["vol-1"] != 4 || len(e.asked) != 1 {
-			t.Errorf("kept %v, asked %v", e.kept, e.asked)
+		if kept, asked := e.came(); !slices.Equal(kept, []int{40, 80, 100}) || asked["vol-1"] != 4 || len(asked) != 1 {
+			t.Errorf("kept %v, asked %v", kept, asked)
 		}
-		e.id, e.lazy = "vol-2", true
+		e.has("vol-2", true)
 		time.Sleep(20 * time.Minute)
-		if len(e.kept) != 3 || e.asked["vol-2"] != 2 {
-			t.Errorf("kept %v, asked %v", e.kept, e.asked)
+		if kept, asked := e.came(); len(kept) != 3 || asked["vol-2"] != 2 {
+			t.Errorf("kept %v, asked %v", kept, asked)
 		}
 	})
 }

@@ -243,8 +243,8 @@ func TestWarmOnADiskThatHangs(t *testing.T) {
 	}
 }
 
-// TestEBSLoadsAhead: what EC2 says of a volume that EBS loads by itself is in doctor and status, and
-// a role without that right misses nothing else.
+// TestEBSLoadsAhead: what EC2 says of a volume that EBS loads by itself is in doctor and status,
+// and a role without that right misses nothing else.
 func TestEBSLoadsAhead(t *testing.T) {
 	allowed := newRights()
 	r := warmed(t, func(o *lab.Options) { o.Policy, o.AgentSettings["initialization-rate"] = allowed.policy, "100" })
