@@ -41,7 +41,7 @@ func (s scene) holds(want int) bool {
 // look is one look at everything: whose rollout it is, where the members are (and they are brought
 // to their sides), who is healthy, what the watch says. An error ends the step.
 func (d *driver) look(ctx context.Context) (s scene, err error) {
-	if left := time.Until(d.rollout().Until); left < leaseLeft || left > leaseTime { // or the clock was set back
+	if left := time.Until(d.rollout().Until); left < leaseLeft || left > leaseTime+mostAhead { // the clock was set back
 		if err := d.write(ctx, func(p *pointer.Pointer) {
 			p.Rollout.Until = lease(time.Now())
 		}); err != nil {
