@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/config"
@@ -155,10 +156,13 @@ func (c preflight) serverVolume(ctx context.Context) error {
 	return err
 }
 
-// dryRuns asks EC2 for each right that has not been used by then. What only reads is simply done.
+// dryRuns asks EC2 for each right that has not been used by then, side by side. What only reads is
+// simply done.
 func (c preflight) dryRuns(ctx context.Context) error {
-	if err := c.maker.Check(ctx); err != nil {
-		return err
-	}
-	return checks.Rights(ctx, c.ec2, c.maker.VolumeID, c.maker.Store)
+	var toMake error
+	var asked sync.WaitGroup
+	asked.Go(func() { toMake = c.maker.Check(ctx) })
+	others := checks.Rights(ctx, c.ec2, c.maker.VolumeID, c.maker.Store)
+	asked.Wait()
+	return cmp.Or(toMake, others)
 }

@@ -23,6 +23,7 @@ import (
 	astypes "github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"golang.org/x/sync/errgroup"
 )
 
 // Member is an instance of the groups, in any lifecycle state but terminated.
@@ -119,10 +120,10 @@ func complete(ctx context.Context, machines Machines, store Reports, members []M
 	}
 	gone, wanted, own := map[string]bool{}, map[string]report.Wanted{}, map[string]types.Instance{}
 	for batch := range slices.Chunk(ids, idsPerCall) {
-		if err := addresses(ctx, machines, batch, byID, gone, own); err != nil {
-			return nil, err
-		}
-		if err := tags(ctx, machines, batch, byID, wanted); err != nil {
+		both, ctx := errgroup.WithContext(ctx) // neither writes what the other does
+		both.Go(func() error { return addresses(ctx, machines, batch, byID, gone, own) })
+		both.Go(func() error { return tags(ctx, machines, batch, byID, wanted) })
+		if err := both.Wait(); err != nil {
 			return nil, err
 		}
 	}

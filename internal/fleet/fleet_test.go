@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"ebs-release/internal/fleet"
@@ -25,6 +26,7 @@ type account struct {
 	groups    []astypes.AutoScalingGroup
 	instances []types.Instance
 	volumes   []types.Volume
+	mu        sync.Mutex // of calls: two lists are asked for side by side
 	calls     []string
 	tagged    [][]string
 	done      []string // volumes that have their tags
@@ -33,8 +35,14 @@ type account struct {
 	code      string   // the error's
 }
 
+func (a *account) note(call string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.calls = append(a.calls, call)
+}
+
 func (a *account) DescribeAutoScalingGroups(_ context.Context, in *autoscaling.DescribeAutoScalingGroupsInput, _ ...func(*autoscaling.Options)) (*autoscaling.DescribeAutoScalingGroupsOutput, error) {
-	a.calls = append(a.calls, "groups")
+	a.note("groups")
 	if a.fail != nil {
 		return nil, a.fail
 	}
@@ -49,7 +57,7 @@ func (a *account) DescribeAutoScalingGroups(_ context.Context, in *autoscaling.D
 }
 
 func (a *account) DescribeInstances(_ context.Context, in *ec2.DescribeInstancesInput, _ ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error) {
-	a.calls = append(a.calls, "instances")
+	a.note("instances")
 	if err := accepted(in.Filters, in.MaxResults); err != nil {
 		return nil, err
 	}
@@ -65,7 +73,7 @@ func (a *account) DescribeInstances(_ context.Context, in *ec2.DescribeInstances
 }
 
 func (a *account) DescribeVolumes(_ context.Context, in *ec2.DescribeVolumesInput, _ ...func(*ec2.Options)) (*ec2.DescribeVolumesOutput, error) {
-	a.calls = append(a.calls, "volumes")
+	a.note("volumes")
 	if err := accepted(in.Filters, in.MaxResults); err != nil {
 		return nil, err
 	}
@@ -180,7 +188,7 @@ func TestListJoinsGroupsInstancesAndReportsOverPages(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Fatalf("List:\n got %+v\nwant %+v", got, want)
 	}
-	if !slices.Equal(a.calls, []string{"groups", "groups", "instances", "instances", "volumes", "volumes"}) {
+	if !slices.Equal(slices.Sorted(slices.Values(a.calls)), []string{"groups", "groups", "instances", "instances", "volumes", "volumes"}) {
 		t.Errorf("calls = %v: each list has two pages", a.calls)
 	}
 }

@@ -1,8 +1,10 @@
 package checks
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"ebs-release/internal/advice"
@@ -33,14 +35,16 @@ func OfServer(v volume.Volume) error {
 }
 
 // Rights asks EC2 for each right on the release volume of a store that no other check has used by
-// then.
+// then, side by side.
 func Rights(ctx context.Context, api API, volumeID, store string) error {
-	if err := allowed("ec2:DescribeSnapshots", tryList(ctx, api)); err != nil {
-		return err
-	}
-	return allowed("ec2:CreateTags", tryTag(ctx, api, volumeID, map[string]string{
+	var toList error
+	var asked sync.WaitGroup
+	asked.Go(func() { toList = allowed("ec2:DescribeSnapshots", tryList(ctx, api)) })
+	toTag := allowed("ec2:CreateTags", tryTag(ctx, api, volumeID, map[string]string{
 		volume.TagRole: volume.RoleServer, volume.TagStore: store,
 	}))
+	asked.Wait()
+	return cmp.Or(toList, toTag)
 }
 
 // RightsOnMember tries what publish and gc do with a member: report on what carries its tags, and
