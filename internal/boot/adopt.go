@@ -71,8 +71,11 @@ func (b *boot) lookAround(ctx context.Context) (mine []Volume, mounted *Mounted,
 		}
 		mounted, err = b.Mounts.Look(ctx, mine)
 		known := mounted == nil || mounted.VolumeID != "" || !mounted.OfEBS
-		if err != nil || known || time.Since(began) >= listingLag {
+		if err != nil || known {
 			return mine, mounted, err
+		}
+		if time.Since(began) >= listingLag {
+			return b.byItsOwnWord(ctx, mine, mounted)
 		}
 		b.log.Info("EC2 does not list the volume that is mounted: it is asked again", "mounted", mounted.What)
 		select {
@@ -81,6 +84,19 @@ func (b *boot) lookAround(ctx context.Context) (mine []Volume, mounted *Mounted,
 		case <-time.After(listingPause):
 		}
 	}
+}
+
+// byItsOwnWord takes the mounted volume for one of this instance's where its disk says so: that it
+// is the very volume which an agent has made and served from. EC2 is not needed to go on serving it.
+// It is removed only when EC2 lists it, too.
+func (b *boot) byItsOwnWord(ctx context.Context, mine []Volume, mounted *Mounted) ([]Volume, *Mounted, error) {
+	says, err := b.Mounts.Look(ctx, b.proven)
+	if err != nil || says == nil || says.VolumeID == "" {
+		return mine, mounted, err
+	}
+	b.log.Warn("EC2 does not list the volume that is mounted, but its disk says whose it is", "volume", says.VolumeID)
+	at := slices.IndexFunc(b.proven, func(v Volume) bool { return v.ID == says.VolumeID })
+	return append(mine, b.proven[at]), says, nil
 }
 
 // mine is the volumes of this instance, as EC2, this run and the kernel know them.
@@ -276,8 +292,8 @@ func (b *boot) removeVolume(ctx context.Context, v Volume) error {
 // dispose removes a volume that is not wanted. The boot does not depend on it: one that cannot be
 // removed is left.
 func (b *boot) dispose(ctx context.Context, v Volume) {
-	if v.Brought {
-		b.log.Info("a volume that came with this instance is left alone", "volume", v.ID)
+	if v.Brought || v.Unlisted {
+		b.log.Info("a volume that came with this instance, or that EC2 does not list, is left alone", "volume", v.ID)
 		b.removed[v.ID] = true
 		return
 	}

@@ -42,7 +42,13 @@ func (b *boot) adoptBrought(ctx context.Context) error {
 	if err != nil {
 		b.log.Warn("cannot look for a volume that came with this instance", "error", err)
 	}
-	if slices.ContainsFunc(found, func(f Found) bool { return f.Made }) {
+	b.proven = nil
+	for _, f := range found {
+		if f.Made {
+			b.proven = append(b.proven, Volume{ID: f.ID, Attached: true, Protected: true, Unlisted: true, Store: f.Store})
+		}
+	}
+	if len(b.proven) > 0 {
 		return nil
 	}
 	for _, f := range found {

@@ -15,12 +15,14 @@ func TestAnOldListingDoesNotHideWhatIsMounted(t *testing.T) {
 	for name, tc := range map[string]struct {
 		old  int // listings
 		ebs  bool
+		says bool // the disk, whose it is
 		took time.Duration
 		err  string
 	}{
-		"of an EBS volume":  {3, true, 3 * time.Second, ""},
-		"for good":          {1000, true, 10 * time.Second, "which is no release volume of this instance"},
-		"of something else": {3, false, 0, "which is no release volume of this instance"},
+		"of an EBS volume": {3, true, true, 3 * time.Second, ""},
+		"for good":         {1000, true, false, 10 * time.Second, "which is no release volume of this instance"},
+		"for good, and the disk says whose it is": {1000, true, true, 10 * time.Second, ""},
+		"of something else":                       {3, false, false, 0, "which is no release volume of this instance"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(7)
@@ -32,6 +34,12 @@ func TestAnOldListingDoesNotHideWhatIsMounted(t *testing.T) {
 					return nil, nil
 				}
 				return mine()
+			}
+			w.disks.brought = func(boot.Wanted) ([]boot.Found, error) {
+				if !tc.says {
+					return nil, nil
+				}
+				return []boot.Found{{Volume: boot.Volume{ID: "vol-1", Attached: true, Protected: true, Brought: true}, Made: true}}, nil
 			}
 			w.mounts.look = func(listed []boot.Volume) (*boot.Mounted, error) {
 				m, err := look(listed)

@@ -56,6 +56,7 @@ type Volume struct {
 	Device     string // the name of the attachment: /dev/xvdaa; empty: EC2 has not said
 	Protected  bool   // EC2 deletes it with the instance
 	Brought    bool   // EC2 attached it with the launch: it is not ours to protect, to tag or to remove
+	Unlisted   bool   // EC2 does not list it: its disk says whose it is. Nothing is removed for that
 	Leaving    bool   // in error, on its way off, or left behind by an earlier boot: of no use
 	Store      string // whose releases it holds, by its tag; empty: not said
 	Reported   Report // what its tags say: a hint, a push may have moved the volume on

@@ -185,5 +185,22 @@ func TestAgentWaitsForAListingThatIsOld(t *testing.T) {
 		t.Errorf("it says %s", out.Stderr)
 	}
 	must(t, r.served(h, r.pointerNow(), "one", 2))
+
+	// For longer than `up` asks again: the volume itself says whose it is.
+	_, err = r.ec2.DeleteTags(ctx, &ec2.DeleteTagsInput{Resources: []string{volume.ID}, Tags: role})
+	must(t, err)
+	defer r.lab.Account.Fault(cloud.Fault{Action: "CreateTags", Principal: h.ID, Times: 1, Effect: cloud.Effect{
+		Do: func(cloud.Call) { // it has gone by the disk's word: the policies know the tag again
+			if _, err := r.ec2.CreateTags(ctx, &ec2.CreateTagsInput{Resources: []string{volume.ID}, Tags: role}); err != nil {
+				t.Error(err)
+			}
+		},
+	}})()
+	out = agent(ctx, h)
+	must(t, failed(out))
+	if !strings.Contains(out.Stderr, "its disk says whose it is") {
+		t.Errorf("it says %s", out.Stderr)
+	}
+	must(t, r.served(h, r.pointerNow(), "one", 3))
 	must(t, stop())
 }
