@@ -87,8 +87,8 @@ func (b *boot) lookAround(ctx context.Context) (mine []Volume, mounted *Mounted,
 }
 
 // byItsOwnWord takes the mounted volume for one of this instance's where its disk says so: that it
-// is the very volume which an agent has made and served from. EC2 is not needed to go on serving it.
-// It is removed only when EC2 lists it, too.
+// is the very volume which an agent has made and served from. EC2 is not needed to go on serving
+// it. It is removed only when EC2 lists it, too.
 func (b *boot) byItsOwnWord(ctx context.Context, mine []Volume, mounted *Mounted) ([]Volume, *Mounted, error) {
 	says, err := b.Mounts.Look(ctx, b.proven)
 	if err != nil || says == nil || says.VolumeID == "" {

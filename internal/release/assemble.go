@@ -45,9 +45,11 @@ type assembly struct {
 	hand                          func(job) error
 	mu                            sync.Mutex
 	again                         []place // of jobs that could not be done; guarded by mu
+	shared                        []int64 // see share; guarded by mu
 	// After it:
 	pendingModes []pendingMode
-	hides        bool // an edit of somebody else may have lost its trace here: no noteSpan
+	settled      unix.Timespec // see settle
+	hides        bool          // an edit of somebody else may have lost its trace here: no noteSpan
 }
 
 // planned is an entry of the manifest, and how it comes to be.

@@ -93,7 +93,16 @@ func (b *beside) catchUp(ctx context.Context, step Step, pack PackReader, wanted
 	if err := b.receive(ctx, pack); err != nil {
 		return err
 	}
-	if err := errors.Join(pack.End(), b.assembly.seal(b.partial)); err != nil {
+	if err := pack.End(); err != nil {
+		return err
+	}
+	if err := b.assembly.settle(ctx, b.partial); err != nil {
+		if step.From != "" && errors.Is(err, errOrigin) {
+			err = fmt.Errorf("%w: %w", ErrBase, err)
+		}
+		return err
+	}
+	if err := b.assembly.seal(b.partial); err != nil {
 		return err
 	}
 	return b.name()

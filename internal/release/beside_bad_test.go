@@ -231,30 +231,71 @@ func TestReceivedFilesAreNewOnes(t *testing.T) {
 }
 
 // TestAFileThatIsWrittenInPlaceWhileOthersTravelIsFound: the manifest gets its name when all files
-// have come. What was edited before that is no part of the release all the same.
+// have come. What was copied and edited before that is no part of the release all the same.
 func TestAFileThatIsWrittenInPlaceWhileOthersTravelIsFound(t *testing.T) {
-	for name, path := range map[string]string{"linked": "etc/same", "copied": "mode"} {
+	server, far, one, two := pair(t)
+	if err := catchUpMeanwhile(t, far, one, two, packOf(t, server, one, two), func() {
+		file := far.PartialPath(two.ID) + "/mode"
+		content, err := os.ReadFile(file)
+		if err = errors.Join(err, os.WriteFile(file, bytes.ToUpper(content), 0o600)); err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	dir := source(t, first)
+	second2(t, dir)
+	put(t, dir, "yet another", "")
+	three := publish(t, server, dir, 3)
+	err := catchUpBeside(t.Context(), far, two, three, bytes.NewReader(packOf(t, server, two, three)), 0)
+	if wantError(t, err, "mode"); !errors.Is(err, ErrBase) {
+		t.Fatal(err)
+	}
+}
+
+// TestAnEditWhileLinksAreMadeIsFound: what is linked already, and edited before the tree has its
+// name, would have its ctime in a span of ours. It is no part of the release, and its trace stays.
+func TestAnEditWhileLinksAreMadeIsFound(t *testing.T) {
+	for name, edit := range map[string]func(t *testing.T, file string){
+		"with its time set back": secretly,
+		"with a new time": func(t *testing.T, file string) {
+			if err := os.WriteFile(file, []byte("SAME\n"), 0o600); err != nil {
+				t.Error(err)
+			}
+		},
+		"of its mode": func(t *testing.T, file string) {
+			if err := os.Chmod(file, 0o666); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
 		t.Run(name, func(t *testing.T) {
 			server, far, one, two := pair(t)
-			if err := catchUpMeanwhile(t, far, one, two, packOf(t, server, one, two), func() {
-				file := far.PartialPath(two.ID) + "/" + path
-				content, err := os.ReadFile(file)
-				if err = errors.Join(err, os.WriteFile(file, bytes.ToUpper(content), 0o600)); err != nil {
-					t.Error(err)
-				}
-			}); err != nil {
+			if err := far.Untouched(t.Context(), one.ID); err != nil {
 				t.Fatal(err)
 			}
-			dir := source(t, first)
-			second2(t, dir)
-			put(t, dir, "yet another", "")
-			three := publish(t, server, dir, 3)
-			err := catchUpBeside(t.Context(), far, two, three, bytes.NewReader(packOf(t, server, two, three)), 0)
-			if wantError(t, err, path); !errors.Is(err, ErrBase) {
+			err := catchUpMeanwhile(t, far, one, two, packOf(t, server, one, two), func() { edit(t, far.Path(one.ID)+"/etc/same") })
+			if wantError(t, err, "etc/same"); !errors.Is(err, ErrBase) {
+				t.Errorf("%v", err)
+			}
+			wantError(t, far.Untouched(t.Context(), one.ID), "etc/same")
+			if err := catchUpBeside(t.Context(), far, Ingested{}, two, bytes.NewReader(packOf(t, server, Ingested{}, two)), 0); err != nil {
 				t.Fatal(err)
+			}
+			if err := errors.Join(far.Verify(t.Context(), two.ID), far.Untouched(t.Context(), two.ID)); err != nil {
+				t.Error(err)
 			}
 		})
 	}
+	t.Run("that changes nothing", func(t *testing.T) {
+		server, far, one, two := pair(t)
+		if err := catchUpMeanwhile(t, far, one, two, packOf(t, server, one, two), func() {
+			secretly(t, far.Path(one.ID)+"/etc/same")
+			secretly(t, far.Path(one.ID)+"/etc/same") // and back
+		}); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestCatchUpBesideNeverFollowsASymlinkOutOfTheVolume: what an application that runs as the owner

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"ebs-release/internal/advice"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
 
@@ -201,6 +202,12 @@ func (v *Volume) take(ctx context.Context, result Ingested, text []byte, a *asse
 		return err
 	}
 	if err := check(); err != nil {
+		return err
+	}
+	if err := a.settle(ctx, b.partial); err != nil {
+		if errors.Is(err, errOrigin) {
+			err = advice.Try(err, "publish again")
+		}
 		return err
 	}
 	if err := a.seal(b.partial); err != nil {

@@ -46,11 +46,18 @@ func (a *assembly) link(p *place) (bool, error) {
 		return a.linkLater(p, from, old, path, &st)
 	}
 	if p.is != nil {
+		a.share(p.index, st.Ctim)
 		return true, nil
 	}
 	err := unix.Linkat(from, old, p.dir, p.name, 0)
 	if cannotLink(err) {
 		return false, nil
+	}
+	if err == nil {
+		err = unix.Fstatat(p.dir, p.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	}
+	if err == nil {
+		a.share(p.index, st.Ctim)
 	}
 	return err == nil, err
 }
@@ -86,6 +93,10 @@ func (a *assembly) linkLater(p *place, from int, old, path string, st *unix.Stat
 // linkIfRight hashes a file of the base before it gives it a name in the tree, so that one which is
 // wrong keeps its ctime.
 func (a *assembly) linkIfRight(h *hasher, j job) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(j.from.Fd()), &st); err != nil { // an edit while it is read is one after it
+		return false, err
+	}
 	sum, size, err := h.sum(j.from, nil)
 	if err != nil {
 		return false, err
@@ -94,11 +105,18 @@ func (a *assembly) linkIfRight(h *hasher, j job) (bool, error) {
 		return false, nil
 	}
 	if j.is != nil { // it has that name already
+		a.share(j.index, st.Ctim)
 		return true, nil
 	}
 	err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", j.from.Fd()), j.dir, j.name, unix.AT_SYMLINK_FOLLOW)
 	if cannotLink(err) {
 		return false, nil
+	}
+	if err == nil {
+		err = unix.Fstat(int(j.from.Fd()), &st)
+	}
+	if err == nil {
+		a.share(j.index, st.Ctim)
 	}
 	return err == nil, err
 }

@@ -30,7 +30,7 @@ func (v *Volume) publish(id string, a *assembly, text []byte) error {
 // giveName is the end of publish.
 func (v *Volume) giveName(id string, a *assembly) error {
 	if !a.hides {
-		if err := v.noteSpan(a.began); err != nil {
+		if err := v.noteSpanUntil(a.began, a.settled); err != nil {
 			return err
 		}
 	}

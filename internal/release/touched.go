@@ -68,7 +68,12 @@ func (v *Volume) noteSpan(began unix.Timespec) error {
 	if _, err := stepAfter(now); err != nil { // what is changed from here on is after it
 		return err
 	}
-	all := append(v.spans(), span{began.Nano(), now.Nano()})
+	return v.noteSpanUntil(began, now)
+}
+
+// noteSpanUntil is noteSpan for who has looked, at a time after which every change is later.
+func (v *Volume) noteSpanUntil(began, until unix.Timespec) error {
+	all := append(v.spans(), span{began.Nano(), until.Nano()})
 	all = all[max(0, len(all)-mostSpans):]
 	return v.replaceFile(spansName, stateMode, func(file *os.File) error {
 		w := bufio.NewWriter(file)
