@@ -63,6 +63,7 @@ bench: build ## boots and publishes beside the shell scripts that this replaces;
 	$(GO) test -run '^$$' -bench 'Live|BootBehind' -benchtime 3x -timeout 30m ./internal/test/bench
 	$(GO) test -run '^$$' -bench Fleet -benchtime 3x -timeout 2h ./internal/test/bench
 	$(GO) test -run '^$$' -bench Warm -benchtime 3x -timeout 1h ./internal/test/bench
+	$(GO) test -run '^$$' -bench StormOfBoots -benchtime 3x ./internal/test/bench
 	$(GO) test -run '^$$' -bench Followers -benchtime 3x -timeout 1h ./internal/test/bench
 
 packages: ## .deb and .rpm of both programs for amd64 and arm64, into dist/

@@ -141,7 +141,8 @@ func (m *members) boot(t *testing.T) (calls int, own, took time.Duration) {
 
 // noHardware does nothing at once.
 type noHardware struct {
-	cloud.Hardware // what is not below is not called
+	cloud.Hardware               // what is not below is not called
+	started        chan struct{} // nil, or told of each launch
 	mu             sync.Mutex
 	disks          map[string]chan struct{} // closed when the disk is there
 }
@@ -172,5 +173,11 @@ func (h *noHardware) Attach(_ context.Context, a cloud.AttachSpec) error {
 func (h *noHardware) CreateVolume(context.Context, string, int32, string) error { return nil }
 func (h *noHardware) DeleteVolume(context.Context, string) error                { return nil }
 func (h *noHardware) CreateSnapshot(context.Context, string, string) error      { return nil }
-func (h *noHardware) Launch(context.Context, cloud.InstanceSpec) error          { return nil }
 func (h *noHardware) Terminate(context.Context, string) error                   { return nil }
+
+func (h *noHardware) Launch(context.Context, cloud.InstanceSpec) error {
+	if h.started != nil {
+		h.started <- struct{}{}
+	}
+	return nil
+}
