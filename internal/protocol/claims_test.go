@@ -34,6 +34,9 @@ func (w *world) wrong() string {
 		case serves > w.pointer.Highest() && !slices.Contains(w.commits, serves):
 			say("%s serves generation %d, which is not committed", b.id, serves)
 		}
+		if b.mounted.unfit {
+			say("%s serves %s, which is of another store", b.id, b.mounted.id)
+		}
 		if of := w.named(serves); of != b.mounted.release {
 			say("%s serves release %s at generation %d, and the pointer named %q", b.id, b.mounted.release, serves, of)
 		}
@@ -97,8 +100,8 @@ func (w *world) over() (end, wrong string) {
 		if b.serves() == 0 && !(w.back && kept) {
 			wrong = b.id + " does not serve in the end"
 		}
-		if len(b.disks) != 1 {
-			wrong = fmt.Sprintf("%s has %d volumes in the end", b.id, len(b.disks))
+		if made := b.made(); made != b.needs() {
+			wrong = fmt.Sprintf("%s has made %d volumes in the end", b.id, made)
 		}
 		if behind := cmp.Or(w.behind(b), w.stranded(b)); behind != "" {
 			wrong = behind

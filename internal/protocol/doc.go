@@ -45,6 +45,13 @@
 // is as it was when a driver saw all on their targets, no machine that serves is off its own; and
 // in the end nobody is above what is given to it, as no fence would let it back.
 //
+// # Volumes that EC2 brings
+//
+// A disk that was there from the launch on is adopted by what is on it, and is in no answer of EC2
+// to an agent. Beside publishes, boots, reboots and a pointer that goes back: nobody claims or
+// removes it, one of another store is never served, nothing is mounted beside it, and one that has
+// served has a fence like any other; where the agent has made a volume, that one goes on.
+//
 // # Two verbs on one release volume
 //
 // A store in S3 has no lock, so a converge may start while a publish makes the snapshot that its

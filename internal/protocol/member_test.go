@@ -162,11 +162,11 @@ func (v *volumes) disk(id string) *disk {
 }
 
 func (v *volumes) Mine(context.Context, boot.Identity) (mine []boot.Volume, err error) {
-	if len(v.b.disks) == 0 {
+	if len(v.tagged()) == 0 {
 		return nil, v.alive()
 	}
 	err = v.a.step("mine", func() string {
-		for _, d := range v.b.disks {
+		for _, d := range v.tagged() {
 			mine = append(mine, known(d))
 		}
 		return fmt.Sprint(mine)
@@ -225,6 +225,9 @@ func (v *volumes) Remove(_ context.Context, _ boot.Identity, volume boot.Volume)
 		if v.b.mounted != nil && v.b.mounted.id == volume.ID {
 			v.bad = append(v.bad, volume.ID+" is removed while it is mounted")
 		}
+		if v.disk(volume.ID).came {
+			v.bad = append(v.bad, volume.ID+" came with the instance, and is removed")
+		}
 		v.b.disks = slices.DeleteFunc(v.b.disks, func(d *disk) bool { return d.id == volume.ID })
 		return volume.ID
 	})
@@ -268,9 +271,6 @@ func (d disks) Check(_ context.Context, found boot.Disk) (boot.Disk, error) {
 // Here is asked of what EC2 calls unattached: it tells no old story in this model.
 func (d disks) Here(context.Context, boot.Volume) (bool, error) { return false, d.alive() }
 
-// Brought: nothing comes with a launch in this model.
-func (d disks) Brought(context.Context, boot.Wanted) ([]boot.Found, error) { return nil, d.alive() }
-
 // Unused: no container is in this model.
 func (d disks) Unused(context.Context, boot.Volume) error { return d.alive() }
 
@@ -278,7 +278,7 @@ type mounts struct{ *seat }
 
 func (m mounts) Look(context.Context, []boot.Volume) (*boot.Mounted, error) {
 	at := m.b.mounted
-	if at == nil {
+	if at == nil || m.mutant == looksNowhere {
 		return nil, m.alive()
 	}
 	return &boot.Mounted{VolumeID: at.id, Disk: boot.Disk{Path: "/dev/disk", Kind: "ext4"}, What: at.id, Tree: content{m.seat, at}}, m.alive()
@@ -383,10 +383,17 @@ func (p *prepared) Holding(context.Context) (int64, string, bool) {
 }
 
 func (p *prepared) Place(context.Context) error {
-	if p.b.ups > 1 || p.b.open { // else no push ever got in, and none can be under way
-		return p.a.step("place", func() string { p.b.mounted, p.d.done = p.d, p.d.generation; return "" })
+	place := func() string {
+		if p.b.mounted != nil {
+			p.bad = append(p.bad, fmt.Sprintf("%s is mounted, and %s, too", p.b.mounted.id, p.d.id))
+		}
+		p.b.mounted, p.d.done, p.d.served = p.d, p.d.generation, true
+		return ""
 	}
-	p.b.mounted, p.d.done = p.d, p.d.generation
+	if p.b.ups > 1 || p.b.open { // else no push ever got in, and none can be under way
+		return p.a.step("place", place)
+	}
+	place()
 	return p.alive()
 }
 

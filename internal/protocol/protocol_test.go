@@ -64,7 +64,7 @@ func (w *world) event(name string, do func()) {
 	w.s.spawn(name, false, func(a *actor) { _ = a.step("now", func() string { do(); return "" }) })
 }
 
-var scenarios = slices.Concat(dialed, following, together, rolling, pooled)
+var scenarios = slices.Concat(dialed, following, together, rolling, pooled, bringing)
 
 // dialed: a publisher dials the members.
 var dialed = []scenario{
@@ -304,6 +304,7 @@ func TestMutants(t *testing.T) {
 		noVolumeLock, noVolumeLockNorLook,
 		bootsOnStable, bootsOnAnothersSide, followsStable, rereadByGeneration, raiseIsLost, abortAtTheSame, abortBelow, higherIsOnTarget,
 		servesWarmed, restsLast, nobodyWatches,
+		claimsBrought, looksNowhere, forgetsServed, ownIsNotFirst,
 	}
 	t.Run("all", func(t *testing.T) {
 		for _, m := range mutants {
@@ -336,6 +337,8 @@ func against(mutant string) []scenario {
 		return rolling
 	case servesWarmed, restsLast, nobodyWatches:
 		return pooled
+	case claimsBrought, looksNowhere, forgetsServed, ownIsNotFirst:
+		return bringing
 	}
 	return slices.DeleteFunc(slices.Clone(dialed), func(x scenario) bool { return x.size == huge })
 }

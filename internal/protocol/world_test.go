@@ -93,6 +93,7 @@ type disk struct {
 	done                int64 // the generation whose programs have succeeded on it
 	fence               int64 // the highest generation it ever had
 	attached, protected bool
+	came, served, unfit bool // EC2 attached it with the launch; an agent has placed it; it is of another store
 	tags                boot.Report
 }
 
@@ -182,7 +183,7 @@ func (w *world) show(b *box) fleet.Member {
 	}
 	m := fleet.Member{InstanceID: b.id, Group: "web", LifecycleState: "InService", Address: "address of " + b.id, State: fleet.StateUnknown}
 	for _, v := range b.disks {
-		if !v.attached || w.grain >= medium && !v.tags.Ready || m.VolumeID != "" && m.Generation >= v.tags.Generation {
+		if !v.attached || (w.grain >= medium || v.came) && !v.tags.Ready || m.VolumeID != "" && m.Generation >= v.tags.Generation {
 			continue
 		}
 		m.VolumeID, m.Generation, m.Release, m.HostKey, m.State = v.id, v.tags.Generation, v.tags.Release, v.tags.HostKey, volume.StateBooting
