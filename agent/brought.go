@@ -30,7 +30,7 @@ type cameAnswer struct {
 // partitions: then no child is asked.
 func (m *machine) Brought(ctx context.Context, want boot.Wanted) ([]boot.Found, error) {
 	mounted, err := mount.Look(m.point)
-	if err != nil { // nothing to look at yet, or what Look complains of
+	if err != nil && !errors.Is(err, mount.ErrNoPoint) { // what boot.Mounts.Look complains of; a first boot may have no mount point yet
 		return nil, nil
 	}
 	request := diskRequest{Do: doCame, Want: want, From: m.source}

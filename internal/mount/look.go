@@ -75,13 +75,16 @@ func Open(point string) (*os.File, error) {
 	return dir, nil
 }
 
+// ErrNoPoint is of Look and Open.
+var ErrNoPoint = errors.New("there is no such directory")
+
 func openPoint(point string) (*os.File, error) {
 	if err := CheckPath(point); err != nil {
 		return nil, err
 	}
 	dir, err := openDirectory(point, unix.O_RDONLY)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, advice.Try(errors.New("there is no such directory"), "install -d -m 0555 %s", point)
+		return nil, advice.Try(ErrNoPoint, "install -d -m 0555 %s", point)
 	}
 	return dir, err
 }
