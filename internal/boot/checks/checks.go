@@ -30,6 +30,7 @@ type Settings struct {
 	ConfigFile string         // where it can be set
 	Volume     volume.Request // the release volume, but for which instance and of which snapshot
 	RunDir     status.Dir
+	LaunchHook string // its name; may be empty
 }
 
 // Checks is what the checks share: later ones use what earlier ones found.
@@ -75,6 +76,7 @@ func (c *Checks) List() []doctor.Check {
 		{Name: "reports", Do: c.reports},
 		{Name: "brought volume", Do: c.broughtVolume},
 		{Name: "initialization", Do: c.loading},
+		{Name: "launch hook", Do: c.launchHook},
 		{Name: "ec2:DetachVolume", Do: c.detachVolume},
 		{Name: "ec2:DeleteVolume", Do: c.deleteVolume},
 		{Name: "device names", Do: c.deviceNames},

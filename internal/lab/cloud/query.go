@@ -73,6 +73,7 @@ func actions() map[string]action {
 		"autoscaling:DeleteAutoScalingGroup":              {mutates: true, do: deleteGroup},
 		"autoscaling:CompleteLifecycleAction":             {mutates: true, do: completeLifecycleAction},
 		"autoscaling:RecordLifecycleActionHeartbeat":      {mutates: true, do: recordHeartbeat},
+		"autoscaling:DescribeLifecycleHooks":              {do: describeHooks},
 		"autoscaling:DescribeTrafficSources":              {do: describeTrafficSources},
 		"autoscaling:SetInstanceHealth":                   {mutates: true, do: setInstanceHealth},
 		"autoscaling:EnterStandby":                        {mutates: true, do: enterStandby},

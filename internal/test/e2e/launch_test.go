@@ -52,6 +52,23 @@ chmod 755 /etc/ebs-release/ready.d/10-http`)
 		t.Fatalf("it has ended before the application serves: %s", said)
 	default:
 	}
+	doctor := func() (line string) {
+		out, _ := h.Run(within(t, 60*time.Second), "ebs-release-agent", "doctor")
+		for line = range strings.Lines(out.Stdout) {
+			if strings.Contains(line, "launch hook") {
+				return line
+			}
+		}
+		return ""
+	}
+	if line := doctor(); !strings.Contains(line, "ok") || !strings.Contains(line, "ebs-release of app, 1m0s") || state() != "Pending:Wait" {
+		t.Errorf("doctor: %q, and the instance is %s", line, state())
+	}
+	r.on(h, "sed -i 's/^launch-hook = .*/launch-hook = \"other\"/' /etc/ebs-release/agent.toml")
+	if line := doctor(); !strings.Contains(line, "FAIL") || !strings.Contains(line, "has no hook other") {
+		t.Errorf("doctor: %q", line)
+	}
+	r.on(h, "sed -i 's/^launch-hook = .*/launch-hook = \"ebs-release\"/' /etc/ebs-release/agent.toml")
 	r.on(h, "touch /tmp/serves")
 	r.eventually("it is in service", func() bool { return state() == "InService" })
 	if said := <-ended; !strings.Contains(said, "no socket yet") || !strings.Contains(said, "the launch is completed") {
