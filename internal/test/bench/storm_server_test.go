@@ -32,7 +32,8 @@ func BenchmarkStormOfBoots(b *testing.B) {
 	secret, err := pointer.NewKey()
 	must(b, err)
 	p := pointer.Pointer{
-		Schema: pointer.Signed, Store: benchStore, Generation: 7, Revision: 9, Release: "20261122T231500Z-" + digest("b")[:12], Digest: digest("b"),
+		Schema: pointer.Signed, Store: benchStore, Generation: 7, Revision: 9,
+		Release: "20261122T231500Z-" + digest("b")[:12], Digest: digest("b"),
 		Snapshots:  map[string]string{"us-east-1": "snap-0123456789abcdef0"},
 		SnapshotOf: &pointer.Held{Generation: 6, Release: "20261121T231500Z-" + digest("a")[:12], Digest: digest("a")},
 		Created:    time.Now(), By: "alice", Keys: []string{secret.Public().String()},
