@@ -23,12 +23,13 @@ func (e *Error) Unwrap() error { return e.Err }
 
 const before = ". Try: "
 
-// Text is the line of words with advice; without any, the words.
+// Text is the line of words with advice; without any, the words. What others answered may end with
+// a full stop of its own.
 func Text(words, try string) string {
 	if try == "" {
 		return words
 	}
-	return words + before + try
+	return strings.TrimSuffix(words, ".") + before + try
 }
 
 // Try adds to err what to do about it. An error whose words have advice keeps that, as who saw the

@@ -33,6 +33,7 @@ func TestAdvice(t *testing.T) {
 	}{
 		{"none", errors.New("late"), "late", "late", ""},
 		{"own", refused, "refused. Try: ssh b", "refused", "ssh b"},
+		{"of somebody who ends sentences", advice.Try(errors.New("EC2: you may not."), "the policy"), "EC2: you may not. Try: the policy", "EC2: you may not", "the policy"},
 		{"wrapped", exit.With(3, fmt.Errorf("P0: %w", full)), "P0: no room: invalid argument. Try: df", "P0: no room: invalid argument", "df"},
 		{"twice", advice.Try(fmt.Errorf("P0: %w", refused), "again"), "P0: refused. Try: ssh b", "P0: refused", "ssh b"},
 		{"words behind it", advice.Errorf("%w (%d times)", refused, 2), "refused (2 times). Try: ssh b", "refused (2 times)", "ssh b"},
