@@ -133,6 +133,28 @@ func (b *boot) unplug(ctx context.Context, d *Disk) error {
 	}
 }
 
+// Hang has a plugged disk answer nothing any more, or answer again: qemu serves it a byte a second,
+// so that no request comes to its end while a test looks. It holds until the machine is off.
+func (m *Machine) Hang(ctx context.Context, name string, hang bool) error {
+	m.mu.Lock()
+	slot, b := m.slot(name), m.boot
+	m.mu.Unlock()
+	if slot < 0 || b == nil {
+		return fmt.Errorf("hang %s of %s: it is not there", name, m.ID)
+	}
+	limits := map[string]any{"id": (&Disk{Name: name}).node()}
+	for _, limit := range []string{"bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"} {
+		limits[limit] = 0 // none
+	}
+	if hang {
+		limits["bps"] = 1
+	}
+	if err := b.qmp.do(ctx, "block_set_io_throttle", limits); err != nil {
+		return fmt.Errorf("hang %s of %s: %w", name, m.ID, err)
+	}
+	return nil
+}
+
 // Disks are the names of the plugged disks, in the order of their slots.
 func (m *Machine) Disks() []string {
 	m.mu.Lock()
