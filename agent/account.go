@@ -1,10 +1,8 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"strconv"
@@ -13,6 +11,7 @@ import (
 	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/config"
 	"ebs-release/internal/instance"
+	"ebs-release/internal/notes"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/report"
 	"ebs-release/internal/snapshot"
@@ -28,7 +27,7 @@ import (
 type account struct {
 	values  config.Values
 	log     *slog.Logger
-	load    func(context.Context, *slog.Logger) (aws.Config, instance.Identity, error) // loadAWS
+	load    func(context.Context, *slog.Logger) (aws.Config, instance.Identity, error) // instance.Load
 	api     *ec2.Client                                                                // from Identify on: the client needs a region
 	volumes *volume.Volumes                                                            // over api
 	cfg     aws.Config                                                                 // the same
@@ -38,13 +37,13 @@ type account struct {
 
 	verified func(volumeID, release string) *report.Verified // goes into what is reported there; nil: nothing does
 
-	notes   notes
+	notes   notes.Dir
 	seen    map[string]volume.Volume // what EC2 said of a volume, by id
 	removed []string                 // ids
 }
 
 func newAccount(values config.Values, log *slog.Logger) *account {
-	return &account{values: values, log: log, load: loadAWS, notes: notesFolder, seen: map[string]volume.Volume{}}
+	return &account{values: values, log: log, load: instance.Load, notes: notes.Folder, seen: map[string]volume.Volume{}}
 }
 
 func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
@@ -67,20 +66,6 @@ func (p *program) reporting(ctx context.Context, values config.Values, log *slog
 		return nil, err
 	}
 	return a, nil
-}
-
-// loadAWS is the SDK's configuration, with the Region of this instance unless another one is set.
-func loadAWS(ctx context.Context, log *slog.Logger) (aws.Config, instance.Identity, error) {
-	cfg, err := instance.LoadConfig(ctx)
-	if err != nil {
-		return aws.Config{}, instance.Identity{}, fmt.Errorf("read the AWS configuration: %w", err)
-	}
-	me, err := instance.Identify(ctx, instance.NewClient(cfg), log)
-	if err != nil {
-		return aws.Config{}, instance.Identity{}, err
-	}
-	cfg.Region = cmp.Or(cfg.Region, me.Region)
-	return cfg, me, nil
 }
 
 func (a *account) HostKey(context.Context) (string, error) { return instance.HostKey("/etc/ssh") }
@@ -143,7 +128,7 @@ func requestOf(owner volume.Owner, snapshot string, values config.Values) volume
 }
 
 func (a *account) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
-	if err := a.notes.keep(noteMade, me.InstanceID); err != nil { // a root that is read only: it boots all the same
+	if err := a.notes.Keep(notes.Made, me.InstanceID); err != nil { // a root that is read only: it boots all the same
 		a.log.Warn("cannot note that this instance makes a volume of its own: "+
 			"should this boot be cut off, the next one may take it for one that came with the launch", "error", err)
 	}

@@ -23,6 +23,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/flock"
 	"ebs-release/internal/gc"
+	"ebs-release/internal/logging"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/push/wire"
@@ -307,7 +308,7 @@ func TestReporterTellsSystemdAndWritesTheFilesFirst(t *testing.T) {
 	}
 	defer conn.Close()
 	t.Setenv("NOTIFY_SOCKET", socket)
-	r := newReporter(dir, "/release", nil, &whereabouts{}, nil, slog.New(slog.DiscardHandler))
+	r := newReporter(dir, "/release", nil, &logging.Where{}, nil, slog.New(slog.DiscardHandler))
 	facts := boot.Facts{InstanceID: "i-1", Generation: 7, Release: "r7", SnapshotID: "snap-7", VolumeID: "vol-1", Device: "/dev/nvme1n1", Pending: true}
 	heard := func() string {
 		t.Helper()
@@ -368,7 +369,7 @@ func TestARunThatFailsLeavesAServedVolumeReady(t *testing.T) {
 				t.Fatal(err)
 			}
 			still := true
-			r := newReporter(dir, "/release", nil, &whereabouts{}, func(s status.Status) bool { return still && s.VolumeID == "vol-6" }, slog.New(slog.DiscardHandler))
+			r := newReporter(dir, "/release", nil, &logging.Where{}, func(s status.Status) bool { return still && s.VolumeID == "vol-6" }, slog.New(slog.DiscardHandler))
 			if err := r.begin(); err != nil {
 				t.Fatal(err)
 			}
@@ -385,5 +386,41 @@ func TestARunThatFailsLeavesAServedVolumeReady(t *testing.T) {
 				t.Errorf("status = %+v, %v", s, err)
 			}
 		})
+	}
+}
+
+func TestASystemdThatDoesNotReadHoldsNobody(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", socket)
+	r := newReporter(status.Dir(t.TempDir()), "/release", nil, &logging.Where{}, nil, slog.New(slog.DiscardHandler))
+	began := time.Now()
+	for range 2000 { // more than a socket holds: net.unix.max_dgram_qlen
+		r.notify("STATUS=attach")
+	}
+	if !r.unheard || time.Since(began) > 10*notifyPatience {
+		t.Errorf("after %v, given up: %t", time.Since(began), r.unheard)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := r.Open(ctx, boot.Facts{}); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "say ready to systemd: nobody reads") {
+		t.Errorf("ready: %v", err)
+	}
+	if err := os.Remove(socket); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Open(t.Context(), boot.Facts{}); err == nil {
+		t.Error("ready was said to nobody")
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"ebs-release/internal/boot/disks"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/exit"
@@ -17,7 +18,7 @@ import (
 
 // The test binary plays the children that the agent starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == freeze.TryWriteVerb || os.Args[1] == diskWorkVerb) {
+	if len(os.Args) > 1 && (os.Args[1] == freeze.TryWriteVerb || os.Args[1] == disks.Verb) {
 		main()
 	}
 	testscript.Main(m, map[string]func(){"ebs-release-agent": main})

@@ -12,9 +12,11 @@ import (
 	"ebs-release/internal/activation"
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/source"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/follow"
+	"ebs-release/internal/logging"
 	"ebs-release/internal/output"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
@@ -58,7 +60,7 @@ func (p *program) follow(ctx context.Context) error {
 		return err
 	}
 	log := p.logger()
-	fetcher, err := newFetcher(values.Get("pointer"), log)
+	fetcher, err := source.NewFetcher(values.Get("pointer"), log)
 	if err != nil {
 		return exit.With(exit.Usage, err)
 	}
@@ -73,7 +75,7 @@ func (p *program) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := tellSystemd(ctx, "READY=1"); err != nil {
+	if err := logging.TellSystemd(ctx, "READY=1"); err != nil {
 		log.Debug("cannot tell systemd", "error", err)
 	}
 	f.Run(ctx, before)
@@ -241,7 +243,7 @@ func (f *follower) Tell(s status.Follow) error {
 	if said != f.said {
 		ctx, cancel := context.WithTimeout(context.Background(), notifyPatience)
 		defer cancel()
-		if err := tellSystemd(ctx, said); err != nil {
+		if err := logging.TellSystemd(ctx, said); err != nil {
 			f.log.Debug("cannot tell systemd", "error", err)
 		}
 		f.said = said

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -68,6 +69,20 @@ func TestJournalGetsAllAndTheConsoleTheFailureAlone(t *testing.T) {
 		if !hasEntry(all, want) {
 			t.Errorf("no entry has %q in %q", want, all)
 		}
+	}
+}
+
+// TestJournalIsRecognised: JOURNAL_STREAM alone is no proof, a child that writes to a pipe inherits
+// it, too.
+func TestJournalIsRecognised(t *testing.T) {
+	a := newAgent(t, map[string]string{"JOURNAL_STREAM": "1:2"})
+	t.Setenv("JOURNAL_STREAM", "1:2")
+	if a.inJournal() {
+		t.Error("stderr is no journal stream")
+	}
+	a.lastLine(errors.New("attach: no\nroom"))
+	if got := a.err.String(); got != "ebs-release-agent: attach: no; room\n" {
+		t.Errorf("the last line is %q", got)
 	}
 }
 

@@ -61,7 +61,7 @@ func (p *program) launch(ctx context.Context, ready hook.Dir) error {
 		return err
 	}
 	log := p.logger()
-	cfg, me, err := loadAWS(ctx, log)
+	cfg, me, err := instance.Load(ctx, log)
 	if err != nil {
 		return err
 	}

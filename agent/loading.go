@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"ebs-release/internal/instance"
 	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
 )
@@ -27,7 +28,7 @@ func (l *loader) Loading(ctx context.Context, id string) (*status.Loading, error
 	ctx, cancel := context.WithTimeout(ctx, reportLimit)
 	defer cancel()
 	if l.ec2 == nil {
-		cfg, _, err := loadAWS(ctx, l.log)
+		cfg, _, err := instance.Load(ctx, l.log)
 		if err != nil {
 			return nil, err
 		}

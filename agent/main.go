@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"ebs-release/internal/cli"
+	"ebs-release/internal/logging"
 	"ebs-release/internal/status"
 
 	"github.com/coreos/go-systemd/v22/journal"
@@ -21,12 +22,12 @@ var version string
 
 func main() {
 	ctx, _ := cli.Signals()
-	stderr := newPatientWriter(os.Stderr)
-	toJournal := newOutlet(func(text string) { _ = journal.Send(text, journal.PriWarning, nil) })
+	stderr := logging.NewPatientWriter(os.Stderr)
+	toJournal := logging.NewOutlet(func(text string) { _ = journal.Send(text, journal.PriWarning, nil) })
 	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: stderr, journal: toJournal, getenv: os.Getenv, runDir: status.Run}
 	code := p.execute(ctx, os.Args[1:])
-	toJournal.flush() // before stderr, which is its way out
-	stderr.flush()
+	toJournal.Flush() // before stderr, which is its way out
+	stderr.Flush()
 	os.Exit(code)
 }
 
@@ -35,14 +36,14 @@ func main() {
 type program struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	journal        *outlet // nil: lines wait for the journal
+	journal        *logging.Outlet // nil: lines wait for the journal
 	getenv         func(string) string
 	runDir         status.Dir // /run/ebs-release
 	root           *cobra.Command
 	configFile     string // --config
 	output         string // --output
 	verbose        bool   // --verbose
-	where          whereabouts
+	where          logging.Where
 }
 
 // execute is main without the process: it returns the exit code.

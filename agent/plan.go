@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/disks"
+	"ebs-release/internal/boot/source"
 	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
@@ -36,7 +38,7 @@ func (p *program) plan(ctx context.Context, values config.Values, older bool) er
 	}
 	log := slog.New(slog.DiscardHandler) // it would tell of things that are not done
 	account := newAccount(values, log)
-	d := &dry{account: account, machine: newMachine(values.Get("mount-point"), sourceOf(values), log), pointers: pointers}
+	d := &dry{account: account, machine: disks.New(values.Get("mount-point"), sourceOf(values), log), pointers: pointers}
 	_, err = boot.Run(ctx, boot.Parts{Instance: d, Pointers: d, Volumes: d, Disks: d, Mounts: d, Gate: d, Older: older}, d, log)
 	if printErr := p.printPlan(d.plan()); printErr != nil {
 		return printErr
@@ -67,8 +69,8 @@ type step struct {
 // dry is all parts of a boot that changes nothing. A stage tells by say what it would do.
 type dry struct {
 	account  *account
-	machine  *machine
-	pointers pointers
+	machine  *disks.Machine
+	pointers source.Pointers
 
 	mu     sync.Mutex
 	stages []string // in the order in which they started
@@ -154,11 +156,11 @@ func (d *dry) Mine(ctx context.Context, me boot.Identity) ([]boot.Volume, error)
 }
 
 func (d *dry) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error) {
-	if _, err := os.Lstat(d.machine.point); errors.Is(err, fs.ErrNotExist) {
-		d.say(boot.StageAdopt, "makes the directory %s", d.machine.point)
+	if _, err := os.Lstat(d.machine.Point); errors.Is(err, fs.ErrNotExist) {
+		d.say(boot.StageAdopt, "makes the directory %s", d.machine.Point)
 		return nil, nil
 	}
-	mounted, err := d.machine.look(mine)
+	mounted, err := d.machine.Mounted(mine)
 	if mounted != nil {
 		mounted.Tree = looked{d.machine}
 		d.say(boot.StageAdopt, "mounted at %s", mounted.What)
@@ -225,7 +227,7 @@ func (d *dry) Find(ctx context.Context, v boot.Volume) (boot.Disk, error) {
 		d.say(boot.StageFind, "waits for the disk with its serial number")
 		return boot.Disk{Path: "the disk"}, nil
 	}
-	found, err := d.machine.finder.Find(ctx, v.ID, v.Device)
+	found, err := d.machine.Finder.Find(ctx, v.ID, v.Device)
 	if err == nil {
 		d.say(boot.StageFind, "%s is %s", v.ID, found.Path)
 	}
@@ -279,7 +281,7 @@ func (d *dry) Prepare(context.Context, boot.Volume, boot.Disk) (boot.Prepared, e
 }
 
 func (d *dry) Unmount(context.Context) error {
-	d.say(boot.StageAdopt, "unmounts %s", d.machine.point)
+	d.say(boot.StageAdopt, "unmounts %s", d.machine.Point)
 	return nil
 }
 
@@ -287,7 +289,7 @@ func (d *dry) Visible(context.Context, boot.Volume, boot.Disk) error { return ni
 
 // Open is of boot.Gate.
 func (d *dry) Open(_ context.Context, f boot.Facts) error {
-	d.say(boot.StageReady, "says ready: generation %d, release %s at %s", f.Generation, f.Release, d.machine.point)
+	d.say(boot.StageReady, "says ready: generation %d, release %s at %s", f.Generation, f.Release, d.machine.Point)
 	return nil
 }
 
@@ -309,10 +311,10 @@ func (d *dry) Ended(stage string, _ time.Duration, skipped bool, _ error) {
 }
 
 // looked is a mount point whose release volume is only looked at: no fence is raised.
-type looked struct{ m *machine }
+type looked struct{ m *disks.Machine }
 
 func (l looked) Check(_ context.Context, want boot.Wanted) error {
-	v, err := tree.Open(l.m.point, l.m.source.Trusted)
+	v, err := tree.Open(l.m.Point, l.m.Source.Trusted)
 	if err != nil {
 		return err
 	}
@@ -321,16 +323,16 @@ func (l looked) Check(_ context.Context, want boot.Wanted) error {
 }
 
 func (l looked) InReach(ctx context.Context, want boot.Wanted) error {
-	v, err := tree.Open(l.m.point, l.m.source.Trusted)
+	v, err := tree.Open(l.m.Point, l.m.Source.Trusted)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = v.Close() }()
-	return v.InReach(ctx, want, l.m.source.packs(l.m.log))
+	return v.InReach(ctx, want, l.m.Source.Packs(l.m.Log))
 }
 
 func (l looked) Holding(context.Context) (generation int64, release string, done bool) {
-	v, err := tree.Open(l.m.point, nil)
+	v, err := tree.Open(l.m.Point, nil)
 	if err != nil {
 		return 0, "", true
 	}
@@ -356,7 +358,7 @@ func (u unseen) CatchUp(context.Context, boot.Wanted) error {
 }
 
 func (u unseen) Place(context.Context) error {
-	u.d.say(boot.StageReady, "moves the mount to %s", u.d.machine.point)
+	u.d.say(boot.StageReady, "moves the mount to %s", u.d.machine.Point)
 	return nil
 }
 

@@ -2,19 +2,16 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 
 	"ebs-release/internal/activation"
-	"ebs-release/internal/advice"
+	"ebs-release/internal/boot/disks"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 )
 
 func (p *program) receiveCommand() *cobra.Command {
@@ -54,7 +51,9 @@ twice.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		programs.Ready = p.readyTimeout()
 		programs.Inherit = os.Environ() // before reached adds what only the store needs
-		talks := receive.Conversation{Worker: receiveWorker{p, programs, p.keep()}, Version: cli.Version(version), Log: p.logger()}
+		talks := receive.Conversation{Worker: disks.Receive{
+			Ready: p.ready, Reached: p.reached, Who: p.whoSoon, Programs: programs, Keep: p.keep(), Log: p.logger(),
+		}, Version: cli.Version(version), Log: p.logger()}
 		return talks.Run(cmd.Context(), p.stdin, p.stdout)
 	}
 	addProgramFlags(cmd, &programs)
@@ -99,29 +98,5 @@ func (p *program) writableVolume(ctx context.Context) (*release.Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openWritable(now.MountPoint)
-}
-
-func openWritable(point string) (*release.Volume, error) {
-	v, err := release.Open(point)
-	if err != nil {
-		return nil, err
-	}
-	if err := writable(v.Root()); err != nil {
-		return nil, errors.Join(err, v.Close())
-	}
-	return v, nil
-}
-
-func writable(point string) error {
-	var root unix.Stat_t
-	if err := unix.Stat(point, &root); err != nil {
-		return fmt.Errorf("release volume %s: %w", point, err)
-	}
-	if err := unix.Access(point, unix.W_OK); errors.Is(err, unix.EACCES) {
-		return advice.Try(fmt.Errorf("the release volume at %s belongs to user id %d, and the user of this login has the id %d: "+
-			"the ssh-user needs the same id on the release server and on the members", point, root.Uid, unix.Geteuid()),
-			"usermod --uid %d", root.Uid)
-	}
-	return nil
+	return disks.OpenWritable(now.MountPoint)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/logging"
 	"ebs-release/internal/status"
 	"ebs-release/internal/words"
 
@@ -19,7 +20,7 @@ import (
 type reporter struct {
 	dir   status.Dir
 	log   *slog.Logger
-	where *whereabouts
+	where *logging.Where
 	now   status.Status
 
 	unheard bool // systemd did not read what goes on
@@ -31,7 +32,7 @@ type reporter struct {
 }
 
 func newReporter(
-	dir status.Dir, point string, reach status.Reach, where *whereabouts, still func(status.Status) bool, log *slog.Logger,
+	dir status.Dir, point string, reach status.Reach, where *logging.Where, still func(status.Status) bool, log *slog.Logger,
 ) *reporter {
 	return &reporter{dir: dir, log: log, where: where, reach: reach, still: still, now: status.Status{
 		Schema: status.Schema, State: status.Booting, MountPoint: point, Started: time.Now().UTC(), Stages: []status.Stage{},
@@ -53,10 +54,25 @@ func (r *reporter) begin() error {
 func (r *reporter) Started(stage string, f boot.Facts) {
 	r.learn(f)
 	r.now.Stage = stage
-	r.where.set(stage, f)
+	r.where.Set(whereabouts(stage, f))
 	r.save()
 	r.log.Info(stage+" started", "stage", stage)
 	r.notify("STATUS=" + stage + r.about())
+}
+
+// whereabouts is where the boot is, for the lines in the journal.
+func whereabouts(stage string, f boot.Facts) map[string]string {
+	fields := map[string]string{logging.FieldStage: stage}
+	if f.SnapshotID != "" {
+		fields[logging.FieldSnapshot] = f.SnapshotID
+	}
+	if f.Generation > 0 {
+		fields[logging.FieldGeneration] = fmt.Sprint(f.Generation)
+	}
+	if f.VolumeID != "" {
+		fields[logging.FieldVolume] = f.VolumeID
+	}
+	return fields
 }
 
 // Ended is of boot.Progress.
@@ -88,7 +104,7 @@ func (r *reporter) Open(ctx context.Context, f boot.Facts) error {
 	if err := r.dir.Write(r.now); err != nil {
 		return err
 	}
-	if err := tellSystemd(ctx, fmt.Sprintf("READY=1\nSTATUS=ready%s", r.about())); err != nil {
+	if err := logging.TellSystemd(ctx, fmt.Sprintf("READY=1\nSTATUS=ready%s", r.about())); err != nil {
 		return fmt.Errorf("say ready to systemd: %w", err)
 	}
 	return nil
@@ -164,7 +180,7 @@ func (r *reporter) notify(state string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), notifyPatience)
 	defer cancel()
-	if err := tellSystemd(ctx, state); err != nil {
+	if err := logging.TellSystemd(ctx, state); err != nil {
 		r.unheard = true
 		r.log.Debug("cannot tell systemd", "error", err)
 	}

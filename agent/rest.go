@@ -9,6 +9,7 @@ import (
 
 	"ebs-release/internal/config"
 	"ebs-release/internal/instance"
+	"ebs-release/internal/logging"
 	"ebs-release/internal/status"
 
 	smithytime "github.com/aws/smithy-go/time"
@@ -75,7 +76,7 @@ func (p *program) stillWarmed(ctx context.Context, log *slog.Logger) bool {
 func (p *program) keepUnit(ctx context.Context, d time.Duration, says string, log *slog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, notifyPatience)
 	defer cancel()
-	if err := tellSystemd(ctx, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s", d.Microseconds(), says)); err != nil {
+	if err := logging.TellSystemd(ctx, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s", d.Microseconds(), says)); err != nil {
 		log.Debug("cannot tell systemd", "error", err)
 	}
 }

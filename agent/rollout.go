@@ -2,22 +2,20 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"ebs-release/internal/boot"
-	"ebs-release/internal/boot/tree"
-	"ebs-release/internal/catchup"
+	"ebs-release/internal/boot/disks"
+	"ebs-release/internal/boot/source"
 	"ebs-release/internal/config"
-	"ebs-release/internal/follow"
+	"ebs-release/internal/instance"
 	"ebs-release/internal/pointer"
-	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 )
 
 // who is this instance, to a rollout.
 func (p *program) who(ctx context.Context) (pointer.Instance, error) {
-	_, me, err := loadAWS(ctx, p.logger())
+	_, me, err := instance.Load(ctx, p.logger())
 	return pointer.Instance{ID: me.InstanceID, Zone: me.AvailabilityZone}, err
 }
 
@@ -51,7 +49,7 @@ func (p *program) askSide(ctx context.Context, s status.Status) (status.Rollout,
 	if err != nil {
 		return status.Rollout{}, err
 	}
-	fetcher, err := newFetcher(place, p.logger())
+	fetcher, err := source.NewFetcher(place, p.logger())
 	if err != nil {
 		return status.Rollout{}, err
 	}
@@ -67,21 +65,7 @@ func (p *program) askSide(ctx context.Context, s status.Status) (status.Rollout,
 	if trusted, err = p.settings(); err != nil {
 		return status.Rollout{}, err
 	}
-	a, err := askChild(ctx, p.logger(), diskRequest{
-		Do: doSide, Point: s.MountPoint, From: source{Trusted: trusted.List("trusted-keys")},
-		Want: boot.Wanted{Document: string(got.Document), Who: boot.Identity{InstanceID: me.ID, Zone: me.Zone}},
+	return disks.Side(ctx, p.logger(), s.MountPoint, trusted.List("trusted-keys"), boot.Wanted{
+		Document: string(got.Document), Who: boot.Identity{InstanceID: me.ID, Zone: me.Zone},
 	})
-	return a.Status.Rollout, err
-}
-
-// sideOn is what a document says of a rollout to the instance of a volume.
-func sideOn(v *release.Volume, want boot.Wanted, trusted []string) (status.Rollout, error) {
-	p, err := catchup.Believe(v, []byte(want.Document), trusted)
-	if err == nil {
-		err = v.CheckStore(p.Store)
-	}
-	if err != nil {
-		return status.Rollout{}, fmt.Errorf("the pointer is not believed: %w", err)
-	}
-	return follow.Side(p, tree.InstanceOf(want.Who)), nil
 }

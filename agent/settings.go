@@ -10,6 +10,7 @@ import (
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/generation"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/volume"
@@ -140,4 +141,25 @@ func (p *program) bootSettings() (config.Values, error) {
 			"set --pointer, EBS_RELEASE_POINTER, or pointer in %s", p.configFile))
 	}
 	return values, err
+}
+
+// checkTrustedKeys checks the setting trusted-keys.
+func checkTrustedKeys(value string) error {
+	for _, item := range (config.Values{{Key: "", Value: value}}).List("") {
+		if err := pointer.CheckTrusted(item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkLeast checks the setting min-generation.
+func checkLeast(value string) error {
+	if value == "0" {
+		return nil
+	}
+	if _, err := generation.Parse(value); err != nil {
+		return errors.New("want 0 (none), or a generation")
+	}
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
+	"ebs-release/internal/instance"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/report"
 	"ebs-release/internal/store"
@@ -129,7 +130,7 @@ func (p *program) withdraw(ctx context.Context, generation int64) error {
 	if err != nil || !pointer.InS3(place) {
 		return err
 	}
-	cfg, me, err := loadAWS(ctx, p.logger())
+	cfg, me, err := instance.Load(ctx, p.logger())
 	if err != nil {
 		return err
 	}

@@ -17,9 +17,11 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/source"
 	"ebs-release/internal/config"
 	"ebs-release/internal/instance"
 	"ebs-release/internal/lab/cloud"
+	"ebs-release/internal/notes"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/serve"
 	"ebs-release/internal/store"
@@ -52,7 +54,7 @@ type stormWorld struct {
 	asked    requests // of server
 	objects  *objects
 	server   http.Handler // the pointer's
-	notes    notes
+	notes    notes.Dir
 	brought  map[string]string // instance -> the volume that EC2 attached with its launch
 }
 
@@ -70,7 +72,7 @@ func newStorm(t *testing.T, inS3 bool) *stormWorld {
 	account, err := cloud.New(cloud.Options{Latency: latency, Hardware: machines, Seed: 7})
 	must(t, err)
 	t.Cleanup(account.Close)
-	w := &stormWorld{T: t, account: account, machines: machines, notes: notes(t.TempDir())}
+	w := &stormWorld{T: t, account: account, machines: machines, notes: notes.Dir(t.TempDir())}
 	env := map[string]string{pointerEnv: stormURL}
 	if inS3 {
 		env[pointerEnv] = stormPlace
@@ -156,7 +158,7 @@ func (w *stormWorld) metadata(instanceID string) *imds.Client {
 	})
 }
 
-// load is loadAWS without sockets.
+// load is instance.Load without sockets.
 func (w *stormWorld) load(instanceID string) func(context.Context, *slog.Logger) (aws.Config, instance.Identity, error) {
 	return func(ctx context.Context, log *slog.Logger) (aws.Config, instance.Identity, error) {
 		client := w.metadata(instanceID)
@@ -171,22 +173,22 @@ func (w *stormWorld) boot(instanceID string, log *slog.Logger) error {
 	ctx, cancel := context.WithTimeout(w.Context(), w.values.Duration("deadline"))
 	defer cancel()
 	load := w.load(instanceID)
-	reach := pointers{log: log}
+	reach := source.Pointers{Log: log}
 	var err error
 	if w.objects != nil {
-		reach.fetcher, err = pointer.NewFetcher(stormPlace, func(ctx context.Context) (aws.Config, error) {
+		reach.Fetcher, err = pointer.NewFetcher(stormPlace, func(ctx context.Context) (aws.Config, error) {
 			cfg, _, err := load(ctx, log)
 			return cfg, err
 		}, log)
 	} else {
-		reach.fetcher, err = pointer.NewHTTPFetcher(stormURL, w.web(), log)
+		reach.Fetcher, err = pointer.NewHTTPFetcher(stormURL, w.web(), log)
 	}
 	if err != nil {
 		return err
 	}
 	account := newAccount(w.values, log)
 	account.load, account.notes = load, w.notes
-	machine := stormMachine{w, instanceID, reach.fetcher}
+	machine := stormMachine{w, instanceID, reach.Fetcher}
 	parts := boot.Parts{Instance: stormInstance{account, w.metadata(instanceID)}, Pointers: reach, Volumes: account, Disks: machine, Mounts: machine, Gate: machine}
 	_, err = boot.Run(ctx, parts, machine, log)
 	return err

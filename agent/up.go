@@ -12,9 +12,12 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/disks"
+	"ebs-release/internal/boot/source"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
+	"ebs-release/internal/logging"
 	"ebs-release/internal/status"
 	"ebs-release/internal/words"
 
@@ -101,8 +104,8 @@ func (p *program) boot(ctx context.Context, values config.Values, older bool, lo
 	}
 	account := newAccount(values, log)
 	account.verified = p.verifiedOf
-	machine := newMachine(values.Get("mount-point"), sourceOf(values), log)
-	reporter := newReporter(p.runDir, values.Get("mount-point"), reachOf(values, p.getenv), &p.where, machine.serves, log)
+	machine := disks.New(values.Get("mount-point"), sourceOf(values), log)
+	reporter := newReporter(p.runDir, values.Get("mount-point"), reachOf(values, p.getenv), &p.where, machine.Serves, log)
 	parts := boot.Parts{
 		Instance: account, Pointers: pointers, Volumes: account, Disks: machine, Mounts: machine, Gate: reporter, Older: older,
 	}
@@ -152,7 +155,7 @@ func runBoot(ctx context.Context, parts boot.Parts, r *reporter, log *slog.Logge
 	case err := <-ended:
 		return err
 	case <-time.After(patience):
-		return advice.Try(fmt.Errorf("%s: %w: %w", r.where.get()[fieldStage], errNoEnd, ctx.Err()),
+		return advice.Try(fmt.Errorf("%s: %w: %w", r.where.Get()[logging.FieldStage], errNoEnd, ctx.Err()),
 			"dmesg, and where the process hangs: cat /proc/%d/task/*/stack", os.Getpid())
 	}
 }
@@ -170,5 +173,23 @@ func (p *program) printUp(s status.Status) error {
 		fmt.Fprintf(&text, "ready: generation %d, release %s at %s (%s) in %s\n",
 			s.Generation, s.Release, s.MountPoint, s.VolumeID, s.Finished.Sub(s.Started).Round(time.Millisecond))
 	}
-	return writeWithin(outletGrace, p.stdout, text.Bytes())
+	return logging.WriteWithin(logging.Grace, p.stdout, text.Bytes())
+}
+
+// newPointers is boot.Pointers, as the settings have it.
+func newPointers(values config.Values, log *slog.Logger) (source.Pointers, error) {
+	fetcher, err := source.NewFetcher(values.Get("pointer"), log)
+	return source.Pointers{
+		Fetcher: fetcher, Trusted: values.List("trusted-keys"), Least: int64(values.Int("min-generation")), Log: log,
+	}, err
+}
+
+func sourceOf(values config.Values) source.Source {
+	return source.Source{Pointer: values.Get("pointer"), Trusted: values.List("trusted-keys")}
+}
+
+// volumeOf is the volume that is served, for a report.
+func (p *program) volumeOf(id string) boot.Volume {
+	s, err := p.runDir.Read()
+	return boot.Volume{ID: id, Brought: err == nil && s.Brought && s.VolumeID == id}
 }

@@ -7,18 +7,17 @@ import (
 	"time"
 
 	"ebs-release/internal/advice"
+	"ebs-release/internal/boot/disks"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/push/wire"
-	"ebs-release/internal/receive"
-	"ebs-release/internal/release"
 
 	"github.com/spf13/cobra"
 )
 
 func (p *program) verifyCommand() *cobra.Command {
-	var what verifying
+	var what disks.Verifying
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "verify [--release ID] [--digest HEX]",
@@ -60,14 +59,14 @@ of this member is not over.`,
 
 // verify has a child read the files: who waits for a disk that stops answering cannot even be
 // interrupted.
-func (p *program) verify(ctx context.Context, what verifying, timeout time.Duration) (wire.Verified, error) {
+func (p *program) verify(ctx context.Context, what disks.Verifying, timeout time.Duration) (wire.Verified, error) {
 	now, err := p.ready(ctx)
 	if err != nil {
 		return wire.Verified{}, err
 	}
 	limit, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	a, err := askChild(limit, p.logger(), diskRequest{Do: doVerify, Point: now.MountPoint, Verify: what})
+	verified, err := disks.Verify(limit, p.logger(), now.MountPoint, what)
 	switch {
 	case ctx.Err() != nil:
 		err = ctx.Err()
@@ -75,29 +74,5 @@ func (p *program) verify(ctx context.Context, what verifying, timeout time.Durat
 		err = advice.Try(fmt.Errorf("not done in %s: %w", timeout, err),
 			"aws ec2 describe-volume-status --volume-ids %s; or a longer --timeout", now.VolumeID)
 	}
-	return a.Verified, err
-}
-
-// verifying is a release to verify.
-type verifying struct {
-	Release string // "": what the fence names, which `current` has to agree with
-	Digest  string // "": any
-}
-
-func (w verifying) all(ctx context.Context, point string) (wire.Verified, error) {
-	v, err := release.Open(point)
-	if err != nil {
-		return wire.Verified{}, err
-	}
-	defer func() { _ = v.Close() }()
-	generation, id := int64(0), w.Release
-	if id == "" {
-		if generation, id, err = v.Fence(); err == nil && id == "" {
-			err = advice.Try(errors.New("no release is active on this volume"), "ebs-release converge, on the release server")
-		}
-		if err != nil {
-			return wire.Verified{}, err
-		}
-	}
-	return receive.Verify(ctx, v, id, w.Digest, generation)
+	return verified, err
 }

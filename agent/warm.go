@@ -12,6 +12,7 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/source"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/config"
 	"ebs-release/internal/doctor"
@@ -63,7 +64,7 @@ func (p *program) warm(ctx context.Context) error {
 		return err
 	}
 	log := p.logger()
-	fetcher, err := newFetcher(values.Get("pointer"), log)
+	fetcher, err := source.NewFetcher(values.Get("pointer"), log)
 	if err != nil {
 		return exit.With(exit.Usage, err)
 	}

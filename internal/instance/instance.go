@@ -2,6 +2,7 @@
 package instance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,6 +73,21 @@ func LoadConfig(ctx context.Context, more ...func(*config.LoadOptions) error) (a
 	}
 	role := func(o *ec2rolecreds.Options) { o.Client = NewClient(loaded) }
 	return config.LoadDefaultConfig(ctx, append(options, config.WithEC2RoleCredentialOptions(role))...)
+}
+
+// Load is the SDK's configuration, with the Region of this instance unless another one is set, and
+// who this instance is.
+func Load(ctx context.Context, log *slog.Logger) (aws.Config, Identity, error) {
+	cfg, err := LoadConfig(ctx)
+	if err != nil {
+		return aws.Config{}, Identity{}, fmt.Errorf("read the AWS configuration: %w", err)
+	}
+	me, err := Identify(ctx, NewClient(cfg), log)
+	if err != nil {
+		return aws.Config{}, Identity{}, err
+	}
+	cfg.Region = cmp.Or(cfg.Region, me.Region)
+	return cfg, me, nil
 }
 
 // HTTPClient is the SDK's own, but for what a proxy is asked for.

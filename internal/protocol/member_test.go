@@ -319,8 +319,8 @@ func (c content) Check(_ context.Context, want boot.Wanted) (err error) {
 	return errors.Join(dead, err)
 }
 
-// check does what agent/diskwork.go does: it compares, and raises the fence. With an older pointer
-// it is not the volume that is wrong.
+// check does what boot/disks does: it compares, and raises the fence. With an older pointer it is
+// not the volume that is wrong.
 func (c content) check(want boot.Wanted) error {
 	if c.d.generation > want.Generation {
 		return fmt.Errorf("%s has generation %d, want %d: %w", c.d.id, c.d.generation, want.Generation, boot.ErrOlder)

@@ -1,4 +1,4 @@
-package main
+package disks
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/source"
 	"ebs-release/internal/device"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/manifest"
@@ -25,7 +26,7 @@ var ours = boot.Volume{ID: "vol-0123456789abcdef0", Attached: true, Device: "/de
 
 // nvme is a machine on which a loop device looks like the NVMe disk of our volume, with a free
 // mount point.
-func nvme(t *testing.T, mkfs ...string) *machine {
+func nvme(t *testing.T, mkfs ...string) *Machine {
 	t.Helper()
 	var node unix.Stat_t
 	if err := unix.Stat(scratch.Disk(t, 32<<20, mkfs...), &node); err != nil {
@@ -54,13 +55,13 @@ func nvme(t *testing.T, mkfs ...string) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount(point, unix.UMOUNT_NOFOLLOW) })
-	m := newMachine(point, source{}, slog.New(slog.DiscardHandler))
-	m.finder.Sys, m.finder.Dev = filepath.Join(dir, "sys"), filepath.Join(dir, "dev")
+	m := New(point, source.Source{}, slog.New(slog.DiscardHandler))
+	m.Finder.Sys, m.Finder.Dev = filepath.Join(dir, "sys"), filepath.Join(dir, "dev")
 	return m
 }
 
 // toPrepared takes the disk from find to a detached mount.
-func toPrepared(t *testing.T, ctx context.Context, m *machine) (boot.Prepared, boot.Disk) {
+func toPrepared(t *testing.T, ctx context.Context, m *Machine) (boot.Prepared, boot.Disk) {
 	t.Helper()
 	d, err := m.Find(ctx, ours)
 	if err != nil {
@@ -181,7 +182,7 @@ func TestMachineFromDiskToMountPoint(t *testing.T) {
 
 func TestForeignMountIsNoneOfMine(t *testing.T) {
 	m := nvme(t, "mkfs.ext4", "-q", "-F")
-	if err := unix.Mount("tmpfs", m.point, "tmpfs", 0, ""); err != nil {
+	if err := unix.Mount("tmpfs", m.Point, "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	mounted, err := m.Look(t.Context(), []boot.Volume{ours})
@@ -192,13 +193,13 @@ func TestForeignMountIsNoneOfMine(t *testing.T) {
 
 func TestMissingMountPointIsMade(t *testing.T) {
 	m := nvme(t, "mkfs.ext4", "-q", "-F")
-	if err := os.Remove(m.point); err != nil {
+	if err := os.Remove(m.Point); err != nil {
 		t.Fatal(err)
 	}
 	if mounted, err := m.Look(t.Context(), nil); err != nil || mounted != nil {
 		t.Fatalf("%+v, %v", mounted, err)
 	}
-	if info, err := os.Stat(m.point); err != nil || info.Mode().Perm() != 0o555 {
+	if info, err := os.Stat(m.Point); err != nil || info.Mode().Perm() != 0o555 {
 		t.Fatalf("%v, %v, want a directory of mode 0555", info, err)
 	}
 }
@@ -262,7 +263,7 @@ func TestWhatTheChildFindsKeepsItsMeaning(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := boot.Wanted{Generation: 3, Release: made.ID, Digest: made.Digest}
-	lock, err := os.Open(filepath.Join(m.point, ".ebs-release/lock"))
+	lock, err := os.Open(filepath.Join(m.Point, ".ebs-release/lock"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package main
+package disks
 
 import (
 	"context"
@@ -54,7 +54,7 @@ func TestADiskThatStopsAnsweringHoldsNobody(t *testing.T) {
 		}
 	}
 	t.Cleanup(thaw)
-	w, err := startWorker(m.log)
+	w, err := startWorker(m.Log)
 	if err != nil {
 		t.Fatal(err)
 	}

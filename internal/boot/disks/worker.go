@@ -1,4 +1,4 @@
-package main
+package disks
 
 import (
 	"cmp"
@@ -42,7 +42,7 @@ func startWorker(log *slog.Logger) (*worker, error) {
 		return nil, errors.Join(err, stdin.Close(), requests.Close())
 	}
 	w := &worker{log: log, requests: requests, answers: make(chan diskAnswer), ended: make(chan struct{}), said: &output.Ends{}}
-	cmd := exec.Command("/proc/self/exe", diskWorkVerb) // not CommandContext: nobody must have to wait for it
+	cmd := exec.Command("/proc/self/exe", Verb) // not CommandContext: nobody must have to wait for it
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = "/", stdin, stdout, w.said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's Ctrl-C is for `up`, which ends the work in order
 	err = cmd.Start()

@@ -1,4 +1,4 @@
-package main
+package disks
 
 import (
 	"context"
@@ -13,10 +13,12 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/source"
 	"ebs-release/internal/boot/tree"
-	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
+	"ebs-release/internal/logging"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/notes"
 	"ebs-release/internal/process"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/release"
@@ -24,26 +26,25 @@ import (
 	"ebs-release/internal/words"
 
 	smithytime "github.com/aws/smithy-go/time"
-	"github.com/spf13/cobra"
 )
 
-// diskWorkVerb is the verb of the child process that touches disks (worker).
-const diskWorkVerb = "disk-work"
+// Verb is the verb of the child process that touches disks (worker).
+const Verb = "disk-work"
 
 // diskRequest is one line on the child's standard input.
 type diskRequest struct {
-	Do     string      `json:"do"`
-	Device string      `json:"device,omitempty"` // /dev/nvme1n1
-	Kind   string      `json:"kind,omitempty"`   // ext4
-	Point  string      `json:"point,omitempty"`  // the mount point; of doCheckTree, doInReach, doHolding, doSide: look there
-	Want   boot.Wanted `json:"want,omitzero"`
-	From   source      `json:"from,omitzero"` // of doCatchUp, and of doCheckTree whose word counts
+	Do     string        `json:"do"`
+	Device string        `json:"device,omitempty"` // /dev/nvme1n1
+	Kind   string        `json:"kind,omitempty"`   // ext4
+	Point  string        `json:"point,omitempty"`  // the mount point; of doCheckTree, doInReach, doHolding, doSide: look there
+	Want   boot.Wanted   `json:"want,omitzero"`
+	From   source.Source `json:"from,omitzero"` // of doCatchUp, and of doCheckTree whose word counts
 
 	Suspects []suspect      `json:"suspects,omitempty"` // of doCame
 	Origin   release.Origin `json:"origin,omitzero"`    // of doPlace: where the prepared volume is from
 
 	Status status.Status `json:"status,omitzero"` // what the boot left, for doObserve
-	Verify verifying     `json:"verify,omitzero"` // for doVerify
+	Verify Verifying     `json:"verify,omitzero"` // for doVerify
 
 	Receive receiving `json:"receive,omitzero"` // for doReceive
 
@@ -90,18 +91,6 @@ type diskAnswer struct {
 	Failure      *wire.Failure   `json:",omitempty"`
 }
 
-func (p *program) diskWorkCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:    diskWorkVerb,
-		Short:  "Touch disks for the other verbs, which must not hang with them",
-		Hidden: true,
-		Args:   cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return exit.With(exit.Failed, workOnDisks(cmd.Context(), p.stdin, p.stdout))
-		},
-	}
-}
-
 // diskWork is what the child has in hand.
 type diskWork struct {
 	prepared *mount.Detached
@@ -109,9 +98,9 @@ type diskWork struct {
 	log      *slog.Logger
 }
 
-// workOnDisks does what it is asked, one thing after the other, until its input ends: then `up` is
+// Work does what it is asked, one thing after the other, until its input ends: then `up` is
 // done, or gone.
-func workOnDisks(whole context.Context, in io.Reader, out io.Writer) error {
+func Work(whole context.Context, in io.Reader, out io.Writer) error {
 	asked, cancel := context.WithCancel(whole)
 	defer cancel()
 	requests := make(chan diskRequest)
@@ -130,7 +119,7 @@ func workOnDisks(whole context.Context, in io.Reader, out io.Writer) error {
 	tell := func(level slog.Level, text string, _ map[string]string) error {
 		return answers.Encode(diskAnswer{Log: text, Level: level})
 	}
-	w := &diskWork{log: slog.New(talk{level: slog.LevelInfo, where: &whereabouts{}, write: tell})}
+	w := &diskWork{log: slog.New(logging.Handler{Level: slog.LevelInfo, Where: &logging.Where{}, Write: tell})}
 	for r := range requests {
 		ctx := asked
 		if r.outlives() {
@@ -193,7 +182,7 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 		case doCheckTree:
 			return a, volume.Check(ctx, r.Want)
 		case doInReach:
-			return a, volume.InReach(ctx, r.Want, r.From.packs(w.log))
+			return a, volume.InReach(ctx, r.Want, r.From.Packs(w.log))
 		case doSide:
 			a.Status.Rollout, err = sideOn(volume.Volume, r.Want, r.From.Trusted)
 			return a, err
@@ -229,6 +218,16 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 	return a, err
 }
 
+// catchUp brings the prepared volume to what is wanted.
+func (w *diskWork) catchUp(ctx context.Context, want boot.Wanted, from source.Source) error {
+	v, err := tree.Open(w.prepared.Root(), from.Trusted)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = v.Close() }()
+	return v.CatchUp(ctx, want, from.Packs(w.log), w.shared, w.log)
+}
+
 // mark leaves two marks on what is about to be placed. Neither is a reason not to serve.
 func (w *diskWork) mark(ctx context.Context, from release.Origin) {
 	v, err := release.Open(w.prepared.Root())
@@ -242,7 +241,7 @@ func (w *diskWork) mark(ctx context.Context, from release.Origin) {
 	}
 	err = v.SetOrigin(from)
 	if err != nil && from.Brought { // it is full, perhaps: without a mark it is one that has served nobody
-		err = notesFolder.keep(noteServed, from.VolumeID)
+		err = notes.Folder.Keep(notes.Served, from.VolumeID)
 	}
 	if err != nil {
 		w.log.Warn("cannot mark where the volume is from", "error", err)

@@ -1,4 +1,4 @@
-package main
+package disks
 
 import (
 	"errors"
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/source"
 	"ebs-release/internal/boot/tree"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/gc"
@@ -25,7 +26,7 @@ import (
 // signed is a disk with two releases, of which it has only the first any more, a store with the
 // pack from there to the second, and the signed pointer.
 type signed struct {
-	machine *machine
+	machine *Machine
 	secret  pointer.SecretKey
 	pointer pointer.Pointer
 	first   string
@@ -65,7 +66,7 @@ func newSigned(t *testing.T) *signed {
 	must(t, v.Remove(ctx, made[1].ID))
 	web := httptest.NewServer(http.FileServer(http.Dir(dir)))
 	t.Cleanup(web.Close)
-	s.machine.source.Pointer = web.URL + "/release.json"
+	s.machine.Source.Pointer = web.URL + "/release.json"
 	s.first = made[0].ID
 	s.pointer = pointer.Pointer{
 		Generation: 2, Release: made[1].ID, Digest: made[1].Digest, Created: time.Now(), Store: "0123456789abcdef",
@@ -138,7 +139,7 @@ func TestTheChildKnowsItsSide(t *testing.T) {
 	must(t, err)
 	whole, err := pointer.Parse(document)
 	must(t, err)
-	read := readAs(pointer.Fetched{Pointer: whole, Document: document})
+	read := source.ReadAs(pointer.Fetched{Pointer: whole, Document: document})
 	for _, zone := range []string{"eu-west-1b", "eu-west-1a"} {
 		me := boot.Identity{InstanceID: "i-1", Zone: zone}
 		own := read.For(me)
@@ -223,77 +224,8 @@ func TestWhatIsServedAsksForItsPacksFirst(t *testing.T) {
 		"another key": {s.wants(t, s.pointer, other), boot.ErrUnsigned},
 		"gone":        {s.wants(t, gone, s.secret), boot.ErrGone},
 	} {
-		if err := v.InReach(t.Context(), tc.want, s.machine.source.packs(slog.New(slog.DiscardHandler))); !errors.Is(err, tc.end) {
+		if err := v.InReach(t.Context(), tc.want, s.machine.Source.Packs(slog.New(slog.DiscardHandler))); !errors.Is(err, tc.end) {
 			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-// TestWhatIsRefusedBeforeAnyVolumeIsAsked: trusted-keys and min-generation.
-func TestWhatIsRefusedBeforeAnyVolumeIsAsked(t *testing.T) {
-	secret, err := pointer.NewKey()
-	must(t, err)
-	other, err := pointer.NewKey()
-	must(t, err)
-	const id = "0123456789abcdef"
-	digest := strings.Repeat("ab", 32)
-	p := pointer.Pointer{
-		Generation: 7, Release: "20261122T231500Z-" + digest[:12], Digest: digest, Created: time.Now(), Store: id,
-		Snapshots: map[string]string{"eu-west-1": "snap-0123456789abcdef0"},
-	}
-	document, err := p.Sign(secret)
-	must(t, err)
-	unsigned, plain := string(p.Render()), "snap-0123456789abcdef0\n"
-	of := func(store string, k pointer.SecretKey) string { return store + ":" + k.Public().String() }
-	for _, tc := range []struct {
-		name     string
-		document string
-		trusted  []string
-		least    int64
-		end      error
-	}{
-		{"nothing is set", unsigned, nil, 0, nil},
-		{"nothing is set, a line", plain, nil, 0, nil},
-		{"signed", string(document), nil, 7, nil},
-		{"signed by one of several", string(document), []string{of(id, other), of(id, secret)}, 0, nil},
-		{"signed by another", string(document), []string{of(id, other)}, 0, boot.ErrUnsigned},
-		{"trusted for another store", string(document), []string{of("fedcba9876543210", secret)}, 0, boot.ErrUnsigned},
-		{"unsigned", unsigned, []string{of(id, secret)}, 0, boot.ErrUnsigned},
-		{"a line", plain, []string{of(id, secret)}, 0, boot.ErrUnsigned},
-		{"below the least", string(document), nil, 8, boot.ErrOlder},
-		{"a line, and there is a least", plain, nil, 1, boot.ErrOlder},
-	} {
-		web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, tc.document) }))
-		fetcher, err := newFetcher(web.URL, slog.New(slog.DiscardHandler))
-		must(t, err)
-		got, err := pointers{fetcher, tc.trusted, tc.least, slog.New(slog.DiscardHandler)}.Fetch(t.Context())
-		web.Close()
-		if !errors.Is(err, tc.end) || tc.end != nil && strings.Count(err.Error(), "Try: ") != 1 {
-			t.Errorf("%s: %v", tc.name, err)
-		}
-		if want := tc.document == string(document) && err == nil; (got.Document == tc.document) != want {
-			t.Errorf("%s: the document is %q", tc.name, got.Document)
-		}
-	}
-}
-
-func TestSettingsOfTrustAreChecked(t *testing.T) {
-	secret, err := pointer.NewKey()
-	must(t, err)
-	good := "0123456789abcdef:" + secret.Public().String()
-	for value, fine := range map[string]bool{
-		"": true, good: true, good + ", " + good: true,
-		good + ",x": false, "0123:" + secret.Public().String(): false, "0123456789abcdef:" + strings.TrimSpace(secret.Text()): false,
-	} {
-		if err := checkTrustedKeys(value); (err == nil) != fine {
-			t.Errorf("trusted-keys %.30q…: %v", value, err)
-		} else if err != nil && strings.Contains(err.Error(), strings.TrimSpace(secret.Text())) {
-			t.Error("the error shows a secret key")
-		}
-	}
-	for value, fine := range map[string]bool{"0": true, "1": true, "42": true, "-1": false, "": false, "9007199254740992": false} {
-		if err := checkLeast(value); (err == nil) != fine {
-			t.Errorf("min-generation %q: %v", value, err)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package disks
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"ebs-release/internal/device"
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/mount"
+	"ebs-release/internal/notes"
 	"ebs-release/internal/words"
 )
 
@@ -28,21 +29,21 @@ type cameAnswer struct {
 
 // Brought is of boot.Disks. Most machines have no disk to look at but the root's, which has
 // partitions: then no child is asked.
-func (m *machine) Brought(ctx context.Context, want boot.Wanted) ([]boot.Found, error) {
-	mounted, err := mount.Look(m.point)
+func (m *Machine) Brought(ctx context.Context, want boot.Wanted) ([]boot.Found, error) {
+	mounted, err := mount.Look(m.Point)
 	if err != nil && !errors.Is(err, mount.ErrNoPoint) { // what boot.Mounts.Look complains of; a first boot may have no mount point yet
 		return nil, nil
 	}
-	request := diskRequest{Do: doCame, Want: want, From: m.source}
+	request := diskRequest{Do: doCame, Want: want, From: m.Source}
 	if mounted != nil {
-		_, serial, err := m.finder.Which(mounted.Major, mounted.Minor)
+		_, serial, err := m.Finder.Which(mounted.Major, mounted.Minor)
 		id := device.VolumeID(serial)
 		if err != nil || id == "" {
 			return nil, nil
 		}
-		request.Point, request.Suspects = m.point, []suspect{{VolumeID: id}}
+		request.Point, request.Suspects = m.Point, []suspect{{VolumeID: id}}
 	} else { // whatever the pointer is: one that is not signed is not for a volume that has served
-		disks, err := m.finder.All()
+		disks, err := m.Finder.All()
 		if err != nil {
 			return nil, err
 		}
@@ -53,19 +54,19 @@ func (m *machine) Brought(ctx context.Context, want boot.Wanted) ([]boot.Found, 
 	if len(request.Suspects) == 0 {
 		return nil, nil
 	}
-	a, err := askChild(ctx, m.log, request)
+	a, err := askChild(ctx, m.Log, request)
 	if err != nil {
 		return nil, err
 	}
 	var found []boot.Found
 	for _, c := range a.Came {
 		is := c.Origin.VolumeID == c.VolumeID
-		noted := !is && m.notes.has(noteServed, c.VolumeID)
+		noted := !is && m.notes.Has(notes.Served, c.VolumeID)
 		f := boot.Found{
 			Volume: boot.Volume{ID: c.VolumeID, Attached: true, Protected: true, Brought: true, Store: want.Store},
 			// One that says nothing has not served yet: EC2 brought it, or a boot was cut off that had
 			// made it.
-			Made:   is && !c.Origin.Brought || !is && !noted && m.notes.has(noteMade, want.Who.InstanceID),
+			Made:   is && !c.Origin.Brought || !is && !noted && m.notes.Has(notes.Made, want.Who.InstanceID),
 			Served: is && c.Origin.Brought || noted, Generation: c.Generation,
 			Unfit: diskAnswer{Error: c.Error, Meaning: c.Meaning}.err(),
 		}
@@ -123,10 +124,4 @@ func (w *diskWork) cameOn(s suspect, r diskRequest) (c tree.Came, err error) {
 	}
 	defer func() { _ = v.Close() }()
 	return v.Suits(r.Want)
-}
-
-// volumeOf is the volume that is served, for a report.
-func (p *program) volumeOf(id string) boot.Volume {
-	s, err := p.runDir.Read()
-	return boot.Volume{ID: id, Brought: err == nil && s.Brought && s.VolumeID == id}
 }

@@ -1,4 +1,4 @@
-package main
+package logging
 
 import (
 	"context"
@@ -11,22 +11,24 @@ import (
 	"time"
 )
 
-// outlet is a queue of lines for a reader that may not read: a journal that hangs, a terminal that
+// Outlet is a queue of lines for a reader that may not read: a journal that hangs, a terminal that
 // is stopped, a pipe that nobody reads. Who puts a line in never waits. When the queue is full,
 // lines are lost; how many is said as soon as the reader reads again.
-type outlet struct {
+type Outlet struct {
 	queue chan func()
 	lost  atomic.Int64
 	note  func(text string) // says how much was lost, in the queue's turn
 }
 
 const (
-	outletRoom  = 1000            // lines; a boot says about a hundred
-	outletGrace = 2 * time.Second // for what is still in the queue when the program ends
+	outletRoom = 1000 // lines; a boot says about a hundred
+	// Grace is how long the end of the program waits for what is still in a queue.
+	Grace = 2 * time.Second
 )
 
-func newOutlet(note func(text string)) *outlet {
-	o := &outlet{queue: make(chan func(), outletRoom), note: note}
+// NewOutlet begins one. It ends with the program.
+func NewOutlet(note func(text string)) *Outlet {
+	o := &Outlet{queue: make(chan func(), outletRoom), note: note}
 	go func() { // ends with the program: the other side may never take what it writes
 		for say := range o.queue {
 			say()
@@ -39,7 +41,7 @@ func newOutlet(note func(text string)) *outlet {
 }
 
 // say queues; without an outlet it is done at once.
-func (o *outlet) say(do func()) {
+func (o *Outlet) say(do func()) {
 	if o == nil {
 		do()
 		return
@@ -51,10 +53,10 @@ func (o *outlet) say(do func()) {
 	}
 }
 
-// flush waits until all that was said is taken, but not for long.
-func (o *outlet) flush() {
+// Flush waits until all that was said is taken, but not for long.
+func (o *Outlet) Flush() {
 	taken := make(chan struct{})
-	clock := time.NewTimer(outletGrace)
+	clock := time.NewTimer(Grace)
 	defer clock.Stop()
 	select {
 	case o.queue <- func() { close(taken) }:
@@ -67,24 +69,25 @@ func (o *outlet) flush() {
 	}
 }
 
-// patientWriter is a stream behind an outlet: no write fails or waits.
-type patientWriter struct {
-	*outlet
+// PatientWriter is a stream behind an outlet: no write fails or waits.
+type PatientWriter struct {
+	*Outlet
 	to io.Writer
 }
 
-func newPatientWriter(to io.Writer) patientWriter {
-	return patientWriter{newOutlet(func(text string) { fmt.Fprintf(to, "ebs-release-agent: %s\n", text) }), to}
+// NewPatientWriter has lines for people go to a stream.
+func NewPatientWriter(to io.Writer) PatientWriter {
+	return PatientWriter{NewOutlet(func(text string) { fmt.Fprintf(to, "ebs-release-agent: %s\n", text) }), to}
 }
 
-func (w patientWriter) Write(p []byte) (int, error) {
+func (w PatientWriter) Write(p []byte) (int, error) {
 	text := append([]byte(nil), p...)
 	w.say(func() { _, _ = w.to.Write(text) }) // there is nobody left to tell of an error
 	return len(p), nil
 }
 
-// writeWithin writes, and does not wait for the end of it any longer than that.
-func writeWithin(limit time.Duration, to io.Writer, data []byte) error {
+// WriteWithin writes, and does not wait for the end of it any longer than that.
+func WriteWithin(limit time.Duration, to io.Writer, data []byte) error {
 	done := make(chan error, 1)
 	go func() {
 		_, err := to.Write(data)
@@ -98,9 +101,9 @@ func writeWithin(limit time.Duration, to io.Writer, data []byte) error {
 	}
 }
 
-// tellSystemd sends a state to systemd (sd_notify(3)), which may not read it: it ends with ctx.
+// TellSystemd sends a state to systemd (sd_notify(3)), which may not read it: it ends with ctx.
 // Without NOTIFY_SOCKET nobody asks.
-func tellSystemd(ctx context.Context, state string) error {
+func TellSystemd(ctx context.Context, state string) error {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {
 		return nil

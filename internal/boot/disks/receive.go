@@ -1,4 +1,4 @@
-package main
+package disks
 
 import (
 	"context"
@@ -10,10 +10,12 @@ import (
 
 	"ebs-release/internal/activation"
 	"ebs-release/internal/advice"
+	"ebs-release/internal/boot/source"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/push/wire"
 	"ebs-release/internal/receive"
 	"ebs-release/internal/release"
+	"ebs-release/internal/status"
 	"ebs-release/internal/store"
 	"ebs-release/internal/words"
 )
@@ -25,7 +27,7 @@ type receiving struct {
 	Programs activation.Programs
 	Keep     int
 
-	Store source           // whose packs it has
+	Store source.Source    // whose packs it has
 	Me    pointer.Instance // while a rollout is open
 	// What kept the two above from being known: errors of whoever needs them.
 	StoreTrouble, MeTrouble string
@@ -37,27 +39,30 @@ func (r diskRequest) outlives() bool {
 	return r.Do == doReceive && r.Receive.Request.Do == wire.Activate && !r.Receive.Prune
 }
 
-// receiveWorker is receive.Worker: it has a child touch the volume for each request, and can say so
+// Receive is receive.Worker: it has a child touch the volume for each request, and can say so
 // when that does not come back.
-type receiveWorker struct {
-	*program
-
-	programs activation.Programs
-	keep     int
+type Receive struct {
+	Ready    func(context.Context) (status.Status, error)    // the member whose boot is over
+	Reached  func() (string, error)                          // the place of the store; also gives this process the environment of it
+	Who      func(context.Context) (pointer.Instance, error) // while a rollout is open
+	Programs activation.Programs
+	Keep     int
+	Log      *slog.Logger
 }
 
-func (w receiveWorker) Do(ctx context.Context, q wire.Request) (any, error) {
-	r := receiving{Request: q, Programs: w.programs, Keep: w.keep}
+// Do is of receive.Worker.
+func (w Receive) Do(ctx context.Context, q wire.Request) (any, error) {
+	r := receiving{Request: q, Programs: w.Programs, Keep: w.Keep}
 	if q.Do == wire.Stage {
 		var err error
-		if r.Store.Pointer, err = w.reached(); err != nil {
+		if r.Store.Pointer, err = w.Reached(); err != nil {
 			r.StoreTrouble = words.OneLine(advice.Try(fmt.Errorf("find the store of this member: %w", err), "ebs-release-agent up"))
 		}
 	}
 	if q.Do == wire.Activate && q.Pointer != "" {
-		_, err := w.reached() // the metadata service may be where the boot was told
+		_, err := w.Reached() // the metadata service may be where the boot was told
 		if err == nil {
-			r.Me, err = w.whoSoon(ctx)
+			r.Me, err = w.Who(ctx)
 		}
 		if err != nil {
 			r.MeTrouble = words.OneLine(err)
@@ -73,18 +78,19 @@ func (w receiveWorker) Do(ctx context.Context, q wire.Request) (any, error) {
 	return a.Received, nil
 }
 
-func (w receiveWorker) Prune(ctx context.Context, q wire.Request) error {
-	_, err := w.work(ctx, receiving{Request: q, Prune: true, Keep: w.keep})
+// Prune is of receive.Worker.
+func (w Receive) Prune(ctx context.Context, q wire.Request) error {
+	_, err := w.work(ctx, receiving{Request: q, Prune: true, Keep: w.Keep})
 	return err
 }
 
 // work has a child do it.
-func (w receiveWorker) work(ctx context.Context, r receiving) (diskAnswer, error) {
-	now, err := w.ready(ctx)
+func (w Receive) work(ctx context.Context, r receiving) (diskAnswer, error) {
+	now, err := w.Ready(ctx)
 	if err != nil {
 		return diskAnswer{}, err
 	}
-	a, err := askToEnd(ctx, w.logger(), diskRequest{Do: doReceive, Point: now.MountPoint, Receive: r})
+	a, err := askToEnd(ctx, w.Log, diskRequest{Do: doReceive, Point: now.MountPoint, Receive: r})
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = advice.Try(fmt.Errorf("the volume does not answer: %w", err), "aws ec2 describe-volume-status --volume-ids %s", now.VolumeID)
 	}
@@ -117,14 +123,14 @@ func askToEnd(ctx context.Context, log *slog.Logger, r diskRequest) (diskAnswer,
 func (w *diskWork) receive(ctx context.Context, point string, r receiving) (a diskAnswer, err error) {
 	to := receive.Receiver{
 		Keep: r.Keep, Programs: r.Programs,
-		Ready: func() (*release.Volume, error) { return openWritable(point) },
+		Ready: func() (*release.Volume, error) { return OpenWritable(point) },
 		Who: func(context.Context) (pointer.Instance, error) {
 			if r.MeTrouble != "" {
 				return pointer.Instance{}, advice.Parse(r.MeTrouble)
 			}
 			return r.Me, nil
 		},
-		Packs: r.Store.packs(w.log),
+		Packs: r.Store.Packs(w.log),
 	}
 	if r.StoreTrouble != "" {
 		to.Packs = func(context.Context) (store.Reader, error) { return nil, advice.Parse(r.StoreTrouble) }

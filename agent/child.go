@@ -1,0 +1,20 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"ebs-release/internal/boot/disks"
+	"ebs-release/internal/exit"
+)
+
+func (p *program) diskWorkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    disks.Verb,
+		Short:  "Touch disks for the other verbs, which must not hang with them",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return exit.With(exit.Failed, disks.Work(cmd.Context(), p.stdin, p.stdout))
+		},
+	}
+}
