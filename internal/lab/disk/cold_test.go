@@ -205,7 +205,7 @@ func TestKilledWhileItReads(t *testing.T) {
 		return
 	}
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestKilledWhileItReads$")
-	cmd.Env = append(os.Environ(), killedWhile+"=yes")
+	cmd.Env = append(os.Environ(), killedWhile+"=yes", "TMPDIR="+t.TempDir()) // a killed test leaves its directory
 	out, err := cmd.StdoutPipe()
 	do(t, err)
 	do(t, cmd.Start())
