@@ -116,7 +116,7 @@ func (k *keyed) signs(verb string) (noted string, err error) {
 	defer func() { _ = opened.close() }()
 	store, err := pointer.Open(k.t.Context(), k.env["EBS_RELEASE_POINTER_STORE"], nil)
 	must(k.t, err)
-	c := preflight{verb: verb, store: store, volume: opened, note: func(text string) { noted = text }}
+	c := p0Checks{verb: verb, store: store, volume: opened, note: func(text string) { noted = text }}
 	c.signs = sign(store, opened, k.env["EBS_RELEASE_SIGNING_KEY"])
 	return noted, c.signingKey(k.t.Context())
 }

@@ -45,7 +45,7 @@ type job struct {
 type parts struct {
 	*publish.Publisher
 	values    config.Values
-	checks    preflight
+	checks    p0Checks
 	store     *pointer.Store
 	volume    *releaseVolume
 	signs     signing
@@ -92,7 +92,7 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	p := &parts{
 		values: values, store: store, volume: opened, signs: signs, maker: maker, ec2: api,
 		members: newMembers(cfg, values.List("groups"), store), templates: templatesOf(cfg, values),
-		checks: preflight{
+		checks: p0Checks{
 			values: values, verb: j.verb, source: j.source, store: store, volume: opened, signs: signs, ec2: api, volumes: volumes, maker: maker,
 		},
 		dialer: dialer{

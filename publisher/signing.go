@@ -63,7 +63,7 @@ func (s signing) settle(ctx context.Context, v *release.Volume, did func(format 
 const tryKeyInit = "ebs-release key init, when all agents can read a signed pointer (ebs-release key --help)"
 
 // signingKey is P0's: what is written has to be signed, when who reads it wants that.
-func (c preflight) signingKey(ctx context.Context) error {
+func (c p0Checks) signingKey(ctx context.Context) error {
 	known := len(c.signs.Trusted) > 0
 	switch {
 	case c.signs.err != nil && known && c.verb == verbConverge: // it reads only

@@ -33,7 +33,7 @@ func later(ctx context.Context) func() (aws.Config, error) {
 }
 
 // ownership looks at the pointer store and at the volume, whose tag the caller has seen.
-func (c preflight) ownership(ctx context.Context, tag string) (o server.Ownership, err error) {
+func (c p0Checks) ownership(ctx context.Context, tag string) (o server.Ownership, err error) {
 	o = server.Ownership{Directory: c.values.Get("pointer-store"), VolumeID: c.maker.VolumeID, Tag: tag}
 	if o.Own, err = c.store.ID(ctx); err != nil {
 		return o, err
@@ -43,7 +43,7 @@ func (c preflight) ownership(ctx context.Context, tag string) (o server.Ownershi
 }
 
 // storeOf says which store the volume is of, or refuses it. It changes nothing.
-func (c preflight) storeOf(ctx context.Context, tag string) (string, error) {
+func (c p0Checks) storeOf(ctx context.Context, tag string) (string, error) {
 	o, err := c.ownership(ctx, tag)
 	if err != nil {
 		return "", err
@@ -61,7 +61,7 @@ func (c preflight) storeOf(ctx context.Context, tag string) (string, error) {
 }
 
 // sameStore is storeOf without EC2.
-func (c preflight) sameStore(ctx context.Context) error {
+func (c p0Checks) sameStore(ctx context.Context) error {
 	o, err := c.ownership(ctx, "")
 	if err == nil {
 		_, err = o.Decide()

@@ -21,9 +21,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 )
 
-// preflight is what P0 tries: everything that would otherwise fail half way. Nothing here changes
+// p0Checks is what P0 tries: everything that would otherwise fail half way. Nothing here changes
 // anything.
-type preflight struct {
+type p0Checks struct {
 	values  config.Values
 	verb    string
 	source  string // of a publish
@@ -44,7 +44,7 @@ const (
 	checkSigns  = "signing key"
 )
 
-func (c preflight) list() []publish.Check {
+func (c p0Checks) list() []publish.Check {
 	all := c.all()
 	if follows(c.values) { // nobody logs in
 		all = slices.DeleteFunc(all, func(check publish.Check) bool { return check.Name == checkKey })
@@ -52,7 +52,7 @@ func (c preflight) list() []publish.Check {
 	return all
 }
 
-func (c preflight) all() []publish.Check {
+func (c p0Checks) all() []publish.Check {
 	if c.verb == verbConverge {
 		return []publish.Check{{Name: "programs", Do: c.programs}, {Name: checkKey, Do: c.sshKey}, {Name: checkTree, Do: c.releaseTree},
 			{Name: "store", Do: c.sameStore}, {Name: checkSigns, Do: c.signingKey}}
@@ -66,7 +66,7 @@ func (c preflight) all() []publish.Check {
 	return c.publishChecks()
 }
 
-func (c preflight) publishChecks() []publish.Check {
+func (c p0Checks) publishChecks() []publish.Check {
 	all := []publish.Check{{Name: "root", Do: c.root}}
 	if c.verb == verbPublish {
 		all = append(all, publish.Check{Name: "source", Do: c.sourceThere})
@@ -85,26 +85,26 @@ func (c preflight) publishChecks() []publish.Check {
 }
 
 // snapshotChecks are those without which no snapshot can be made, or named.
-func (c preflight) snapshotChecks() []publish.Check {
+func (c p0Checks) snapshotChecks() []publish.Check {
 	others := []string{"source", "programs", checkKey, "disk space"}
 	return slices.DeleteFunc(c.publishChecks(), func(check publish.Check) bool { return slices.Contains(others, check.Name) })
 }
 
 // beforeSnapshot is for P6 of a converge.
-func (c preflight) beforeSnapshot(ctx context.Context) error {
+func (c p0Checks) beforeSnapshot(ctx context.Context) error {
 	return publish.TryAll(ctx, c.snapshotChecks())
 }
 
-func (c preflight) root(context.Context) error { return checks.Root() }
+func (c p0Checks) root(context.Context) error { return checks.Root() }
 
-func (c preflight) sourceThere(context.Context) error { return checks.Source(c.source) }
+func (c p0Checks) sourceThere(context.Context) error { return checks.Source(c.source) }
 
-func (c preflight) programs(context.Context) error {
+func (c p0Checks) programs(context.Context) error {
 	return checks.Programs(!follows(c.values), c.source)
 }
 
 // sshKey loads the key before any member is dialed: each of them would only say that it refuses.
-func (c preflight) sshKey(ctx context.Context) error {
+func (c p0Checks) sshKey(ctx context.Context) error {
 	key := c.values.Get("ssh-key")
 	if key == "" {
 		return nil // ssh's own: agent, ~/.ssh
@@ -120,7 +120,7 @@ func (c preflight) sshKey(ctx context.Context) error {
 }
 
 // releaseVolume finds out which EBS volume is mounted, and whether it can be written to.
-func (c preflight) releaseVolume(ctx context.Context) error {
+func (c p0Checks) releaseVolume(ctx context.Context) error {
 	point := c.values.Get("mount-point")
 	mounted, err := checks.Mounted(point)
 	if err != nil {
@@ -132,18 +132,18 @@ func (c preflight) releaseVolume(ctx context.Context) error {
 	return checks.Writable(ctx, mounted, point)
 }
 
-func (c preflight) releaseTree(context.Context) error {
+func (c p0Checks) releaseTree(context.Context) error {
 	if _, err := with(c.volume, (*release.Volume).Releases); err != nil {
 		return advice.Try(err, "ebs-release init")
 	}
 	return nil
 }
 
-func (c preflight) space(context.Context) error { return checks.Space(c.volume.point) }
+func (c p0Checks) space(context.Context) error { return checks.Space(c.volume.point) }
 
 // serverVolume makes sure that what is mounted is the release server's volume, not one that an
 // agent made from a snapshot, and of this store.
-func (c preflight) serverVolume(ctx context.Context) error {
+func (c p0Checks) serverVolume(ctx context.Context) error {
 	v, err := c.volumes.Describe(ctx, c.maker.VolumeID)
 	if err != nil {
 		return err
@@ -158,7 +158,7 @@ func (c preflight) serverVolume(ctx context.Context) error {
 
 // dryRuns asks EC2 for each right that has not been used by then, side by side. What only reads is
 // simply done.
-func (c preflight) dryRuns(ctx context.Context) error {
+func (c p0Checks) dryRuns(ctx context.Context) error {
 	var toMake error
 	var asked sync.WaitGroup
 	asked.Go(func() { toMake = c.maker.Check(ctx) })
