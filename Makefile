@@ -43,7 +43,8 @@ test: build ## every test (root)
 	$(GO) test -v -count=1 -p 1 -parallel 4 -timeout 60m ./... 2>&1 | grep --line-buffered -vE '^=== |^ +--- PASS|no test files'
 
 test-fast: build ## the inner loop: everything but the end-to-end scenarios, the virtual machines and the packages
-	$(IN_MEMORY) $(GO) test -short -parallel 4 $$($(GO) list ./... | grep -vE '/internal/(test/|lab/vm$$)|ebs-release/packaging$$')
+	@# -p 4: most of these tests wait, for children and for deadlines.
+	$(IN_MEMORY) $(GO) test -short -p 4 -parallel 4 $$($(GO) list ./... | grep -vE '/internal/(test/|lab/vm$$)|ebs-release/packaging$$')
 
 race: ## the tests that need no built programs and no virtual machine, under the race detector (root)
 	@packaging/dev/deps test

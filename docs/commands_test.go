@@ -100,7 +100,7 @@ func build(t *testing.T) map[string]string {
 	programs := map[string]string{}
 	for name, directory := range map[string]string{"ebs-release": "../publisher", "ebs-release-agent": "../agent"} {
 		programs[name] = filepath.Join(t.TempDir(), name)
-		if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", programs[name], directory).CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", programs[name], directory).CombinedOutput(); err != nil {
 			t.Fatalf("build %s: %v\n%s", name, err, out)
 		}
 	}

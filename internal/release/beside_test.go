@@ -233,43 +233,6 @@ func TestNobodyElseChangesTheVolumeMeanwhile(t *testing.T) {
 	}
 }
 
-// TestAFileWithAllItsLinksIsCopiedBeside: ext4 gives a file 65,000 names, and a tree may well have
-// more empty files than that.
-func TestAFileWithAllItsLinksIsCopiedBeside(t *testing.T) {
-	server, far, before, next := history(t)
-	text := packOf(t, server, before, next)
-	for name, ours := range map[string]bool{"one that nobody touched": true, "one that is hashed first": false} {
-		t.Run(name, func(t *testing.T) {
-			d := diskOf(t, 16<<20, "-b", "4096", "-N", "500", "-O", "^has_journal")
-			d.attach(t)
-			defer d.detach(t)
-			copyTo(t, far, d.volume)
-			began, err := justNow()
-			if err != nil {
-				t.Fatal(err)
-			}
-			file := d.volume.Path(before.ID) + "/same"
-			allLinks(t, file, d.mount+"/names")
-			if ours {
-				if err := d.volume.noteSpan(began); err != nil {
-					t.Fatal(err)
-				}
-			}
-			was := inode(t, file)
-			if err := catchUpBeside(t.Context(), d.volume, before, next, bytes.NewReader(text), 0); err != nil {
-				t.Fatal(err)
-			}
-			same(t, server.Path(next.ID), d.volume.Path(next.ID))
-			if err := d.volume.Verify(t.Context(), before.ID); err != nil {
-				t.Error(err)
-			}
-			if inode(t, d.volume.Path(next.ID)+"/same") == was {
-				t.Error("test bug: it was linked")
-			}
-		})
-	}
-}
-
 // TestCatchUpBesideKeepsNothingForEachFile: what it holds in memory does not grow with the release.
 func TestCatchUpBesideKeepsNothingForEachFile(t *testing.T) {
 	const files, limit = 8_000, 800 << 10 // bytes, most of them buffers; the entries alone would be twice that

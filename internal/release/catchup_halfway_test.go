@@ -319,43 +319,6 @@ func TestADirectoryIsRemovedAsItIsRead(t *testing.T) {
 	}
 }
 
-// TestAFileWithAllItsLinksIsCopied: ext4 gives a file 65,000 names.
-func TestAFileWithAllItsLinksIsCopied(t *testing.T) {
-	server, far, before, next := history(t)
-	old, err := far.Releases()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := packOf(t, server, before, next)
-	d := diskOf(t, 16<<20, "-b", "4096", "-N", "500", "-O", "^has_journal")
-	d.attach(t)
-	defer d.detach(t)
-	copyTo(t, far, d.volume)
-	file := d.volume.Path(before.ID) + "/moves"
-	allLinks(t, file, d.mount+"/names")
-	was := inode(t, file)
-	if err := catchUp(t.Context(), d.volume, before, next, bytes.NewReader(text)); err != nil {
-		t.Fatal(err)
-	}
-	whole(t, d.volume, "after it", old[0], next.ID)
-	if inode(t, d.volume.Path(next.ID)+"/moved/to/here") == was {
-		t.Error("test bug: it was linked")
-	}
-}
-
-// allLinks gives a file all the names that it can have, in a new directory.
-func allLinks(t *testing.T, file, dir string) {
-	t.Helper()
-	err := os.Mkdir(dir, 0o755)
-	names := 0
-	for ; err == nil; names++ {
-		err = os.Link(file, fmt.Sprint(dir, "/", names))
-	}
-	if !errors.Is(err, unix.EMLINK) || names < 60_000 {
-		t.Fatalf("test bug: %d names, %v", names, err)
-	}
-}
-
 // TestPowerMayFailAgain: what ends a catch-up that was cut off is itself cut off at every step.
 func TestPowerMayFailAgain(t *testing.T) {
 	t.Parallel()
