@@ -20,10 +20,10 @@ FUZZERS  := pointer:FuzzParse manifest:FuzzManifest manifest:FuzzChange pack:Fuz
             filesystem:FuzzExt filesystem:FuzzXFS
 FUZZTIME ?= 1m
 
-# Where make test-fast and make race put what tests write: memory, where it has room. A disk takes milliseconds for each fsync. make test
-# runs the same tests on the disk.
-MEMORY := $(shell if [ "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 2000000 ] 2>/dev/null; then echo /dev/shm; else echo $${TMPDIR:-/tmp}; fi)
-IN_MEMORY := GOTMPDIR=$${TMPDIR:-/tmp} TMPDIR=$(MEMORY)
+# Where make test-fast and make race put what tests write and Go links: memory, where it has room. A disk takes milliseconds for each
+# fsync. make test runs the same tests on the disk.
+MEMORY := $(shell if [ "$$(df --output=avail -k /dev/shm 2>/dev/null | tail -1)" -gt 3000000 ] 2>/dev/null; then echo /dev/shm; else echo $${TMPDIR:-/tmp}; fi)
+IN_MEMORY := TMPDIR=$(MEMORY)
 
 .PHONY: build demo test test-fast race check bench fuzz packages clean deps help
 

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"ebs-release/internal/gc"
@@ -199,10 +200,13 @@ func (d *disk) attach(t testing.TB) {
 
 func (d *disk) detach(t testing.TB) {
 	t.Helper()
-	// From its fork to its exec a child of a test beside this one has copies of all open files.
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	if err := errors.Join(d.volume.Close(), unix.Unmount(d.mount, 0)); err != nil {
+	err := errors.Join(d.volume.Close(), unix.Unmount(d.mount, 0))
+	// From its fork until its exec is through, a child of a test beside this one has all open files.
+	for end := time.Now().Add(10 * time.Second); errors.Is(err, unix.EBUSY) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+		err = unix.Unmount(d.mount, 0)
+	}
+	if err != nil {
 		t.Errorf("unmount %s: %v", d.mount, err)
 	}
 }
