@@ -12,9 +12,7 @@ import (
 	"ebs-release/internal/activation"
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
-	"ebs-release/internal/boot/source"
 	"ebs-release/internal/config"
-	"ebs-release/internal/exit"
 	"ebs-release/internal/follow"
 	"ebs-release/internal/logging"
 	"ebs-release/internal/output"
@@ -60,12 +58,9 @@ func (p *program) follow(ctx context.Context) error {
 		return err
 	}
 	log := p.logger()
-	fetcher, err := source.NewFetcher(values.Get("pointer"), log)
+	fetcher, err := p.afterBoot(values, log)
 	if err != nil {
-		return exit.With(exit.Usage, err)
-	}
-	if err := p.runDir.Make(); err != nil {
-		return asRoot(err)
+		return err
 	}
 	f := follow.Follower{
 		Store: fetcher, Member: &follower{program: p, values: values, log: log, programs: programsFolder}, Trusted: values.List("trusted-keys"),

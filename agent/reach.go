@@ -3,11 +3,15 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
 
+	"ebs-release/internal/boot/source"
 	"ebs-release/internal/config"
+	"ebs-release/internal/exit"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
 )
 
@@ -59,4 +63,13 @@ func (p *program) reached() (place string, err error) {
 		err = errors.New("no setting pointer, and no boot that has left its own")
 	}
 	return values.Get("pointer"), err
+}
+
+// afterBoot is how follow and warm begin, which go on beside what is served.
+func (p *program) afterBoot(values config.Values, log *slog.Logger) (*pointer.Fetcher, error) {
+	fetcher, err := source.NewFetcher(values.Get("pointer"), log)
+	if err != nil {
+		return nil, exit.With(exit.Usage, err)
+	}
+	return fetcher, asRoot(p.runDir.Make())
 }

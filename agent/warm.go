@@ -12,11 +12,9 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
-	"ebs-release/internal/boot/source"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/config"
 	"ebs-release/internal/doctor"
-	"ebs-release/internal/exit"
 	"ebs-release/internal/flock"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
@@ -64,12 +62,9 @@ func (p *program) warm(ctx context.Context) error {
 		return err
 	}
 	log := p.logger()
-	fetcher, err := source.NewFetcher(values.Get("pointer"), log)
+	fetcher, err := p.afterBoot(values, log)
 	if err != nil {
-		return exit.With(exit.Usage, err)
-	}
-	if err := p.runDir.Make(); err != nil {
-		return asRoot(err)
+		return err
 	}
 	member := &warmer{program: p, values: values, fetcher: fetcher, log: log}
 	w := warm.Warmer{Member: member, Log: log, Timing: warm.DefaultTiming()}

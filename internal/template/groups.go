@@ -198,6 +198,7 @@ func (k Keeper) Launches(ctx context.Context) (all []Launch, err error) {
 	if err != nil {
 		return nil, err
 	}
+	seen := map[string]template{} // by name: several groups may have one
 	for _, g := range groups {
 		l := Launch{Group: g}
 		found, err := k.versions(ctx, g.Template, g.Version)
@@ -221,9 +222,12 @@ func (k Keeper) Launches(ctx context.Context) (all []Launch, err error) {
 				l.Device, l.Names, l.Store, l.Deletes = aws.ToString(m.DeviceName), id, of[id], aws.ToBool(m.Ebs.DeleteOnTermination)
 			}
 		}
-		t, err := k.look(ctx, g.Template)
-		if err != nil {
-			return nil, err
+		t, is := seen[g.Template]
+		if !is {
+			if t, err = k.look(ctx, g.Template); err != nil {
+				return nil, err
+			}
+			seen[g.Template] = t
 		}
 		l.Misses = g.misses(t)
 		all = append(all, l)
