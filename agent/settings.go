@@ -32,7 +32,7 @@ func settingsTable() []config.Setting {
 		{Key: "mount-point", Env: "EBS_RELEASE_MOUNT_POINT", Default: "/release",
 			Check: mount.CheckPath, Usage: "where to mount the release volume"},
 		{Key: "follow-interval", Env: "EBS_RELEASE_FOLLOW_INTERVAL", Check: checkFollowInterval,
-			Usage: "how often `follow` looks at the pointer (default: 10s, 30s in S3)"},
+			Usage: "how often follow looks at the pointer (default: 10s, 30s in S3)"},
 		{Key: "keep", Env: "EBS_RELEASE_KEEP", Default: "5", Check: config.CheckInt(1, 1000),
 			Usage: "releases that a member that follows keeps on its volume, by committed generations"},
 		{Key: "ready-timeout", Env: "EBS_RELEASE_READY_TIMEOUT", Default: "60s", Check: config.CheckDuration,

@@ -22,7 +22,23 @@ func (p *program) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show what is served here; exit 3 when this member is not ready",
-		Args:  cobra.NoArgs,
+		Long: `Show what is served here; exit 3 when this member is not ready. It changes
+nothing. The state is one of:
+
+ready    the release is served
+booting  the boot is at the stage that is shown
+warmed   it waits in its group's warm pool, and serves nothing
+failed   the boot failed, or the volume does not answer: "error" says why
+
+Other lines, where there is something to say:
+
+warning         the release is served, but something has to be done
+wrong           why a member that follows is not on the pointer's release
+EBS has loaded  how much of the volume EBS has loaded ahead of reads
+read            how many files were read after the boot
+verified        what came of that; damaged: a file that is not as it should be
+reading         what keeps it from reading on`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			now, err := p.observe(cmd.Context())
 			if err != nil {

@@ -46,7 +46,8 @@ itself (initialization-rate), EC2 is asked about once a minute how far it is.
 
 The unit ebs-release-warm.service runs this, at idle priority. With the setting
 warm = "off" it ends at once. "ebs-release-agent status" shows how far it is,
-and what it found. It needs root.`,
+and what it found. It needs root. It has nothing to do with Auto Scaling's warm
+pools.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.warm(cmd.Context()) },
 	}

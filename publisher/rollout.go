@@ -69,7 +69,19 @@ func (p *program) rolloutStatus() *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Say at which step a rollout is, who drives it, on what terms",
-		Args:  cobra.NoArgs,
+		Long: `Say at which step a rollout is, who drives it, and on what terms. It changes
+nothing. When it does not go on, and this says
+
+"and paused":
+  it waits for you: rollout resume, rollout finish or rollout abort
+"who has not been heard of since":
+  its driver has died: ebs-release-rollout.timer takes it up, or rollout resume
+neither of these two:
+  it waits for a member ("ebs-release status" shows which), for the end of
+  --bake, or for its gate
+
+When in doubt: rollout abort, and everybody is on the stable release again.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, err := p.store(cmd.Context())
 			if err != nil {

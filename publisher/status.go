@@ -48,7 +48,23 @@ func (p *program) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show which member is on which generation, those behind first",
-		Args:  cobra.NoArgs,
+		Long: `Show which member is on which generation, those behind first, what members say
+is wrong with them, and what to do. It changes nothing.
+
+STATE is what the member reported last. STANDING compares that with the pointer:
+
+current      on the pointer's release, and its programs have succeeded
+behind       on an older generation or another release
+hook failed  on the release, but one of its programs has not succeeded
+booting      its agent has not reported yet
+ahead        on a higher generation than the pointer: the pointer is old
+other store  its agent reads the pointer of another store
+leaving      on its way out of the group; not counted
+warmed       in the group's warm pool: it serves nothing; not counted
+
+SIDE, while a rollout is open: whether it is given the new release or the stable
+one. VERIFIED, once a member has said so: what reading all its files found.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case watch && p.output == cli.JSON:
