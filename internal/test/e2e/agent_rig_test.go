@@ -197,9 +197,18 @@ func visible(h *host.Host) (string, error) {
 // pointerNow is what is published.
 func (r *rig) pointerNow() pointer.Pointer {
 	r.Helper()
-	p, err := pointer.Parse([]byte(r.sh("cat " + lab.PointerStore + "/release.json")))
+	p, err := pointer.Parse([]byte(r.stored("release.json")))
 	must(r, err)
 	return p
+}
+
+// stored is a document of the pointer store, wherever that is.
+func (r *rig) stored(key string) string {
+	r.Helper()
+	if r.inS3 {
+		return r.inStore(key)
+	}
+	return r.sh("cat " + lab.PointerStore + "/" + key)
 }
 
 // signed is a pointer as the release server writes it, without packs: it names its snapshot alone.

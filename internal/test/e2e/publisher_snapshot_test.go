@@ -15,10 +15,10 @@ import (
 // named is what the pointer names, and the generation that it holds.
 func (r *rig) named() (string, int64) {
 	r.Helper()
-	p, err := pointer.Parse([]byte(r.sh("cat " + lab.PointerStore + "/release.json")))
+	p, err := pointer.Parse([]byte(r.stored("release.json")))
 	must(r, err)
 	id := p.Snapshots[r.lab.Account.Region()]
-	if plain := r.sh("cat " + lab.PointerStore + "/snap.txt"); plain != id {
+	if plain := r.stored("snap.txt"); plain != id {
 		r.Errorf("snap.txt says %s, release.json %s", plain, id)
 	}
 	return id, p.Holds().Generation

@@ -20,9 +20,12 @@ import (
 
 // templated has nothing published yet, and a group "app" that launches from the default version of
 // a launch template with a blank volume where the release is to come.
-func templated(t *testing.T, role string) (*rig, string) {
+func templated(t *testing.T, role string, more ...func(*lab.Options)) (*rig, string) {
 	t.Helper()
 	r := newRig(t, func(o *lab.Options) {
+		for _, change := range more {
+			change(o)
+		}
 		o.ServerRole, o.Groups = role, []string{"web", "app"}
 		o.PublisherSettings["launch-template"], o.PublisherSettings["launch-template-device"] = "members", "/dev/sdf"
 		o.PublisherSettings["keep"] = "2"
@@ -78,6 +81,28 @@ func (r *rig) launched(n int32) (hosts []*host.Host, brought []string) {
 		}
 	}
 	return hosts, brought
+}
+
+// TestLaunchTemplateOfMembersThatFollowS3: who is on a volume that the template brings asks EC2 for
+// nothing, in its boot and later.
+func TestLaunchTemplateOfMembersThatFollowS3(t *testing.T) {
+	r, id := templated(t, policy.TemplatesRole, func(o *lab.Options) {
+		o.S3, o.Follow = true, true
+		o.AgentSettings["follow-interval"], o.PublisherSettings["reach"] = "1s", "follow"
+	})
+	r.publishAs("one")
+	r.follows(id, "the first publish")
+	hosts, _ := r.launched(1)
+	r.servesBrought(hosts[0], "one", 0, 0)
+	r.publishAs("two")
+	r.follows(id, "a publish")
+	r.servesBrought(hosts[0], "two", 0, 0)
+	two, _ := r.named()
+	hosts, brought := r.launched(2)
+	if !slices.Contains(brought, two) {
+		t.Errorf("EC2 brought %v, want %s", brought, two)
+	}
+	r.servesBrought(hosts[1], "two", 0, 0)
 }
 
 func TestLaunchTemplateFollowsTheRelease(t *testing.T) {

@@ -83,48 +83,63 @@ func (r *rig) standings() (of map[string]string, total int) {
 // It enters service on that, and so it does when it comes back from service.
 func TestWarmPool(t *testing.T) {
 	for _, state := range []string{"Stopped", "Running", "Hibernated"} {
-		t.Run(state, func(t *testing.T) {
-			r := pooled(t, cloud.Pool{State: state, Prepared: 1, Reuse: true}, nil)
-			h := r.rests(state)
-			volumes := r.lab.VolumesFor(h.ID)
-			if len(volumes) != 1 || volumes[0].Attachment == nil || !volumes[0].Attachment.DeleteOnTermination {
-				t.Fatalf("in the pool it has %s", show(volumes))
-			}
-			if state == "Running" {
-				if now := mounts(h); len(now) > 0 || ready(h) > 0 || r.on(h, "ls /run | grep app || true") != "" {
-					t.Errorf("in the pool it serves: %q", now)
-				}
-				out, _ := h.Run(within(t, 30*time.Second), "ebs-release-agent", "status")
-				refused(t, out, 3, "not ready: warmed")
-			}
-			r.publishes("two")
-			if of, total := r.standings(); of[h.ID] != "warmed" || total != 0 {
-				t.Errorf("status says %v of %d members", of, total)
-			}
-			must(t, r.lab.Account.SetDesired("app", 1))
-			must(t, r.lab.InService(within(t, 60*time.Second), "app", 1))
-			must(t, r.served(h, r.pointerNow(), "two", 1))
+		t.Run(state, func(t *testing.T) { warmPool(t, state, nil) })
+	}
+}
 
-			must(t, r.lab.Account.SetDesired("app", 0)) // "returned to the warm pool on scale in"
-			if again := r.rests(state); again != h {
-				t.Fatalf("%s rests there, and %s was in service", again.ID, h.ID)
-			}
-			if state == "Running" {
-				r.eventually("the gate is closed", func() bool {
-					return len(mounts(h)) == 0 && strings.Contains(r.on(h, "cat /run/ebs-release/status.json"), `"warmed"`)
-				})
-			}
-			r.publishes("three")
-			must(t, r.lab.Account.SetDesired("app", 1))
-			must(t, r.lab.InService(within(t, 60*time.Second), "app", 1))
-			must(t, r.served(h, r.pointerNow(), "three", map[string]int{"Stopped": 1, "Running": 2, "Hibernated": 2}[state]))
-			if now := r.lab.VolumesFor(h.ID); len(now) != 1 || now[0].ID != volumes[0].ID {
-				t.Errorf("it had %s, and has %s", show(volumes), show(now))
-			}
-			if of, total := r.standings(); of[h.ID] != "current" || total != 1 {
-				t.Errorf("status says %v of %d members", of, total)
-			}
+// TestWarmPoolThatFollowsS3: the same, where nobody is dialed, and reports are objects.
+func TestWarmPoolThatFollowsS3(t *testing.T) {
+	for _, state := range []string{"Stopped", "Running", "Hibernated"} {
+		t.Run(state, func(t *testing.T) {
+			warmPool(t, state, func(o *lab.Options) {
+				o.S3, o.Follow = true, true
+				o.AgentSettings["follow-interval"], o.PublisherSettings["reach"] = "1s", "follow"
+			})
 		})
+	}
+}
+
+func warmPool(t *testing.T, state string, change func(*lab.Options)) {
+	t.Helper()
+	r := pooled(t, cloud.Pool{State: state, Prepared: 1, Reuse: true}, change)
+	h := r.rests(state)
+	volumes := r.lab.VolumesFor(h.ID)
+	if len(volumes) != 1 || volumes[0].Attachment == nil || !volumes[0].Attachment.DeleteOnTermination {
+		t.Fatalf("in the pool it has %s", show(volumes))
+	}
+	if state == "Running" {
+		if now := mounts(h); len(now) > 0 || ready(h) > 0 || r.on(h, "ls /run | grep app || true") != "" {
+			t.Errorf("in the pool it serves: %q", now)
+		}
+		out, _ := h.Run(within(t, 30*time.Second), "ebs-release-agent", "status")
+		refused(t, out, 3, "not ready: warmed")
+	}
+	r.publishes("two")
+	if of, total := r.standings(); of[h.ID] != "warmed" || total != 0 {
+		t.Errorf("status says %v of %d members", of, total)
+	}
+	must(t, r.lab.Account.SetDesired("app", 1))
+	must(t, r.lab.InService(within(t, 60*time.Second), "app", 1))
+	must(t, r.served(h, r.pointerNow(), "two", 1))
+
+	must(t, r.lab.Account.SetDesired("app", 0)) // "returned to the warm pool on scale in"
+	if again := r.rests(state); again != h {
+		t.Fatalf("%s rests there, and %s was in service", again.ID, h.ID)
+	}
+	if state == "Running" {
+		r.eventually("the gate is closed", func() bool {
+			return len(mounts(h)) == 0 && strings.Contains(r.on(h, "cat /run/ebs-release/status.json"), `"warmed"`)
+		})
+	}
+	r.publishes("three")
+	must(t, r.lab.Account.SetDesired("app", 1))
+	must(t, r.lab.InService(within(t, 60*time.Second), "app", 1))
+	must(t, r.served(h, r.pointerNow(), "three", map[string]int{"Stopped": 1, "Running": 2, "Hibernated": 2}[state]))
+	if now := r.lab.VolumesFor(h.ID); len(now) != 1 || now[0].ID != volumes[0].ID {
+		t.Errorf("it had %s, and has %s", show(volumes), show(now))
+	}
+	if of, total := r.standings(); of[h.ID] != "current" || total != 1 {
+		t.Errorf("status says %v of %d members", of, total)
 	}
 }
 
