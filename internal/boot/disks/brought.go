@@ -70,7 +70,7 @@ func (m *Machine) Brought(ctx context.Context, want boot.Wanted) ([]boot.Found, 
 			Served: is && c.Origin.Brought || noted, Generation: c.Generation,
 			Unfit: diskAnswer{Error: c.Error, Meaning: c.Meaning}.err(),
 		}
-		if mounted == nil || is { // an agent that knew nothing of origins placed what says none
+		if mounted == nil || is || noted { // an agent that knew nothing of origins placed what says none
 			found = append(found, f)
 		}
 	}
