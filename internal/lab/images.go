@@ -113,7 +113,6 @@ func newImages(ctx context.Context, dir string, opts Options) (*images, error) {
 		im.write("member/usr/local/bin/systemctl", systemctl, 0o755),
 		im.write("member/usr/local/bin/agent-unit", unit, 0o755),
 		os.MkdirAll(filepath.Join(dir, "server", PointerStore), 0o755),
-		os.Mkdir(filepath.Join(dir, "member/release"), 0o555), // the bare mount point is part of the agent's package
 		im.memberFiles(),
 	)
 }
