@@ -13,7 +13,7 @@ import (
 func TestAgentFileSystems(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.Policy = nil })
 	const (
-		fill  = ` $dev; mkdir -p /mnt/f; mount $dev /mnt/f; cp -a /release/. /mnt/f/; sync; cd /mnt/f; m=$(echo .ebs-release/*.manifest); `
+		fill  = ` $dev; mkdir -p /mnt/f; mount $dev /mnt/f; cp -a /release/. /mnt/f/; sync -f /mnt/f; cd /mnt/f; m=$(echo .ebs-release/*.manifest); `
 		done  = `cd /; umount /mnt/f; `
 		write = `seq 1 200000 > releases/new; mkdir releases/d; rm -r releases/d; `
 		crash = `xfs_io -x -c "shutdown -f" .; cd /; umount /mnt/f; ` // the journal is written, what it speaks of is not
@@ -102,7 +102,7 @@ func TestAgentFileSystemsInMidWrite(t *testing.T) {
 			r := r.in(t)
 			// As a push does: a tree beside the current one, file by file, some of it on its way
 			// out again. Each file is synced.
-			snapshot := r.snapshotOf(c.mkfs+` $dev; mkdir -p /mnt/f; mount $dev /mnt/f; cp -a /release/. /mnt/f/; sync; mkdir /mnt/f/releases/new.partial
+			snapshot := r.snapshotOf(c.mkfs+` $dev; mkdir -p /mnt/f; mount $dev /mnt/f; cp -a /release/. /mnt/f/; sync -f /mnt/f; mkdir /mnt/f/releases/new.partial
 				cat > /run/writer <<'EOF'
 				cd /mnt/f/releases/new.partial
 				while :; do

@@ -158,7 +158,7 @@ func (r *rig) snapshotOf(script, after string) (snapshot string) {
 // snapshotFrom is snapshotOf on a volume made from a snapshot; "": a blank one.
 func (r *rig) snapshotFrom(of, script, after string) (snapshot string) {
 	r.Helper()
-	r.onVolume(of, script+"; sync; blockdev --flushbufs $dev", func(id string) {
+	r.onVolume(of, script+"; sync $dev; blockdev --flushbufs $dev", func(id string) {
 		ctx := within(r, 60*time.Second)
 		snap, err := r.ec2.CreateSnapshot(ctx, &ec2.CreateSnapshotInput{VolumeId: &id, TagSpecifications: []types.TagSpecification{{
 			ResourceType: types.ResourceTypeSnapshot, Tags: []types.Tag{{Key: aws.String(volume.TagRole), Value: aws.String(volume.RoleRelease)}},
@@ -218,6 +218,7 @@ func TestBadMountPointStopsTheBoot(t *testing.T) {
 	r.pointer(`{"schema": 1}`)
 	h := r.strandedMember()
 	r.pointer(good)
+	r.on(h, "install -d -m 0555 /release")
 	before := r.account()
 	for _, tc := range []struct{ name, make, undo, want string }{
 		{"symlink", "rmdir /release; mkdir /elsewhere; ln -s /elsewhere /release", "rm /release; rmdir /elsewhere; install -d -m 0555 /release", "symbolic link"},

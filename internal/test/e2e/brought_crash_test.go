@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/host"
 )
 
@@ -13,7 +14,8 @@ import (
 // the release before. Whatever is left of it, that volume is caught up and served in the end, and
 // no other is made.
 func TestBroughtCrashMatrix(t *testing.T) {
-	r := published(t, nil)
+	// A disk of this machine may be slow for half a minute, beside tests that hang theirs.
+	r := published(t, func(o *lab.Options) { o.AgentSettings["deadline"] = "90s" })
 	spec := bringing(r.idle(), r.releaseSnapshot(1))
 	r.sh("echo two > /srv/source/version")
 	r.ok("publish", "/srv/source", "--groups", r.emptyGroup())

@@ -116,7 +116,7 @@ func TestWarm(t *testing.T) {
 // flip damages a file on the disk of a member behind the kernel's back.
 func (r *rig) flip(h *host.Host, text string) {
 	r.Helper()
-	r.on(h, "sync")
+	r.on(h, "sync -f /release") // not all disks of the machine: another test's may hang
 	volume, err := r.lab.Disks().OpenRaw(r.volumeOf(h))
 	must(r, err)
 	defer volume.Close()
