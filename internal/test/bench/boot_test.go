@@ -34,8 +34,7 @@ func newBoots(b *testing.B, latency cloud.LatencyTable, inS3 bool) *boots {
 	server, err := l.ReleaseServer(within(b, time.Minute))
 	must(b, err)
 	must(b, l.Group("web", 0, 1))
-	r := &boots{B: b, lab: l, spec: l.Member()}
-	r.spec.ImageID = lab.IdleImage
+	r := bootsIn(b, l)
 	for _, i := range l.Account.Instances() {
 		if i.ID == server.ID {
 			r.server = i.Address.String()
@@ -43,6 +42,13 @@ func newBoots(b *testing.B, latency cloud.LatencyTable, inS3 bool) *boots {
 	}
 	must(b, l.Account.Wait(within(b, time.Minute), func() bool { return r.running(server.ID) })) // init attaches a volume
 	r.publisher("ebs-release init --size 1; mkdir -p /srv/source; cd /srv/source; seq 1 20000 > data; ebs-release publish /srv/source")
+	return r
+}
+
+// bootsIn measures in a lab that is there.
+func bootsIn(b *testing.B, l *lab.Lab) *boots {
+	r := &boots{B: b, lab: l, spec: l.Member()}
+	r.spec.ImageID = lab.IdleImage
 	return r
 }
 

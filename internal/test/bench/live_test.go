@@ -48,7 +48,7 @@ func BenchmarkBootBehind(b *testing.B) {
 	for _, files := range []int{20_000, 200_000} {
 		b.Run(fmt.Sprintf("files=%d", files), func(b *testing.B) {
 			f := newFleet(b, cloud.LatencyTable{}, 0, files, 200)
-			r := &boots{B: b, lab: f.lab}
+			r := bootsIn(b, f.lab)
 			boot := func(flags string) float64 {
 				f.change(ourSource)
 				f.sh("ebs-release publish " + flags + " " + ourSource + " 2>&1")
