@@ -52,12 +52,7 @@ func describeVolumes(c *call) (any, error) {
 	a := c.account
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, id := range ids {
-		if _, ok := a.volumes.getAsOf(id, c.at); !ok {
-			return nil, notFound("volume", id)
-		}
-	}
-	list, next, err := page(a.volumes.list(c.at), max, token)
+	list, next, err := c.volumes(ids, max, token)
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +67,16 @@ func describeVolumes(c *call) (any, error) {
 		}
 	}
 	return &out, nil
+}
+
+// volumes is a page of all volumes, each of ids being one of them. mu is held.
+func (c *call) volumes(ids []string, max int32, token string) (list []entry[Volume], next string, err error) {
+	for _, id := range ids {
+		if _, ok := c.account.volumes.getAsOf(id, c.at); !ok {
+			return nil, "", notFound("volume", id)
+		}
+	}
+	return page(c.account.volumes.list(c.at), max, token)
 }
 
 type volumeXML struct {

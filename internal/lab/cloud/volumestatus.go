@@ -47,12 +47,7 @@ func describeVolumeStatus(c *call) (any, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, id := range ids {
-		if _, ok := a.volumes.getAsOf(id, c.at); !ok {
-			return nil, notFound("volume", id)
-		}
-	}
-	list, next, err := page(a.volumes.list(c.at), max, token)
+	list, next, err := c.volumes(ids, max, token)
 	if err != nil {
 		return nil, err
 	}
