@@ -116,20 +116,25 @@ func TestInterruptedResume(t *testing.T) {
 	tr.everybodyIsOn(t, 2, "r2")
 }
 
+// killedAtAStep is a rollout whose driver dies at its first step.
+func (tr *trial) killedAtAStep(ctx context.Context, p *publish.Publisher) {
+	tr.onEvent = func(e publish.RolloutEvent) {
+		if e.Event == publish.RolloutStep {
+			panic("killed")
+		}
+	}
+	func() {
+		defer func() { _ = recover() }()
+		_, _ = source(ctx, p)
+	}()
+	tr.onEvent, tr.locked, tr.claimed = nil, false, false
+}
+
 // While a driver has written in time nobody takes its place by mistake; when it has not, anybody.
 func TestLease(t *testing.T) {
 	tr := newTrial("1", "a", "b", "c")
 	if _, code, err := tr.do(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
-		tr.onEvent = func(e publish.RolloutEvent) {
-			if e.Event == publish.RolloutStep {
-				panic("killed")
-			}
-		}
-		func() {
-			defer func() { _ = recover() }()
-			_, _ = source(ctx, p)
-		}()
-		tr.onEvent, tr.locked, tr.claimed = nil, false, false
+		tr.killedAtAStep(ctx, p)
 		if _, err := resume(ctx, tr.publisher()); exit.Code(err) != exit.Conflict || !strings.Contains(err.Error(), "drives it") {
 			t.Errorf("%v", err)
 		}
@@ -145,16 +150,7 @@ func TestLease(t *testing.T) {
 func TestLeaseByAWrongClock(t *testing.T) {
 	tr := newTrial("1", "a", "b", "c")
 	if _, code, err := tr.do(t, func(ctx context.Context, p *publish.Publisher) (publish.Outcome, error) {
-		tr.onEvent = func(e publish.RolloutEvent) {
-			if e.Event == publish.RolloutStep {
-				panic("killed")
-			}
-		}
-		func() {
-			defer func() { _ = recover() }()
-			_, _ = source(ctx, p)
-		}()
-		tr.onEvent, tr.locked, tr.claimed = nil, false, false
+		tr.killedAtAStep(ctx, p)
 		ro := *tr.pointer.Rollout
 		ro.Until = ro.Until.Add(24 * time.Hour)
 		tr.pointer.Rollout = &ro
