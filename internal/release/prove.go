@@ -121,8 +121,12 @@ func (v *Volume) Prove(ctx context.Context, id string, p *Proof) (bad []Damage, 
 
 // partFiles is how many lines of a manifest one reader takes at once. Files that are beside each
 // other in it are so on the disk, in one block of EBS: readers that shared them would all wait for
-// that one block.
-const partFiles = 256
+// that one block. But large ones are more than that block: where one reader had many of them, it
+// would wait for each in turn.
+const (
+	partFiles = 256
+	partBytes = 4 << 20
+)
 
 // begin counts what there is to read, and returns where the parts of the manifest begin and end, in
 // bytes. The manifest must be that of the id, which has the beginning of its sha256.
@@ -133,15 +137,16 @@ func (p *Proof) begin(v *Volume, id string) (parts []int64, err error) {
 	}
 	defer func() { _ = file.Close() }()
 	h, files, bytes := sha256.New(), int64(0), int64(0)
-	at := int64(0)
+	at, lines, size := int64(0), 0, int64(0) // the last two of the part that ends at at
 	err = manifest.EachLine(io.TeeReader(file, h), func(number int, line []byte) error {
-		if (number-1)%partFiles == 0 {
-			parts = append(parts, at)
+		if number == 1 || lines == partFiles || size >= partBytes {
+			parts, lines, size = append(parts, at), 0, 0
 		}
 		at += int64(len(line)) + 1
 		e, err := manifest.ParseEntry(string(line))
+		lines++
 		if e.Type == 'f' {
-			files, bytes = files+1, bytes+e.Size
+			files, bytes, size = files+1, bytes+e.Size, size+e.Size
 		}
 		return err
 	})

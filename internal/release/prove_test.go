@@ -62,6 +62,26 @@ func TestProveReadsAllOfARelease(t *testing.T) {
 	}
 }
 
+// Few files and large ones, too, are spread over the readers.
+func TestProveGivesEachReaderAPart(t *testing.T) {
+	for name, tt := range map[string]struct{ files, size, parts int }{
+		"small": {2 * partFiles, 1, 3}, "large": {9, partBytes / 2, 5}, // beside them is the line of the directory
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := small(t, 64<<10)
+			files := map[string]string{"dir/": ""}
+			for n := range tt.files {
+				files[fmt.Sprintf("dir/%03d", n)] = strings.Repeat("x", tt.size)
+			}
+			one := publish(t, v, source(t, files), 1)
+			parts, err := NewProof().begin(v, one.ID)
+			if err != nil || len(parts) != tt.parts+1 {
+				t.Errorf("%d files of %d bytes are in the parts %v (%v), want %d", tt.files, tt.size, parts, err, tt.parts)
+			}
+		})
+	}
+}
+
 func TestProveNamesEachDamage(t *testing.T) {
 	v, image := onDisk(t, "mkfs.ext4", "-q")
 	src := source(t, map[string]string{
