@@ -70,12 +70,15 @@ type Timing struct {
 	Beat  time.Duration // between two heartbeats; the shortest time-out of a hook is 30 s (LifecycleHook, HeartbeatTimeout)
 	Call  time.Duration // for one call
 	Known time.Duration // how long a group that does not have the instance is asked again
+	Round time.Duration // for all programs that say whether the application serves
 	Close time.Duration // from closing a gate to trying that again
 }
 
 // DefaultTiming is for a real instance.
 func DefaultTiming() Timing {
-	return Timing{Poll: time.Second, Beat: 25 * time.Second, Call: 20 * time.Second, Known: 3 * time.Minute, Close: time.Minute}
+	return Timing{
+		Poll: time.Second, Beat: 25 * time.Second, Call: 20 * time.Second, Known: 3 * time.Minute, Round: 10 * time.Minute, Close: time.Minute,
+	}
 }
 
 // mostFailures of this machine's own, one after the other, are no accident.
@@ -189,24 +192,24 @@ func (e machineError) Error() string {
 }
 
 // untilServes waits for the release and the application, and in a warm pool for what is prepared
-// there. Meanwhile the group is told that it goes on.
+// there. Meanwhile the group is told that it goes on, also while the programs run.
 func (w *watch) untilServes(ctx context.Context, group string) error {
 	h := w.Hook
 	beat := time.Now().Add(h.Timing.Beat)
 	var last time.Time
-	failures, said := 0, ""
+	failures, said, why := 0, "", ""
+	var asked round
+	defer func() { asked.end() }()
 	for {
 		b := w.look(ctx)
-		switch {
+		switch serves := b.Ready && !warmed(w.target); {
 		case warmed(w.target) && b.Warmed:
 			return nil
-		case warmed(w.target):
-		case b.Ready:
-			serving := h.serves(ctx, min(h.Timing.Beat, time.Until(beat)))
-			if serving == nil {
-				return nil
-			}
-			b.Says = serving.Error()
+		case serves:
+			asked.begin(ctx, h)
+			b.Says = why
+		default: // the gate may have been closed meanwhile
+			asked.end()
 		}
 		if !b.Ended.Equal(last) {
 			last = b.Ended
@@ -222,21 +225,22 @@ func (w *watch) untilServes(ctx context.Context, group string) error {
 			said = b.Says
 			h.Log.Info("the launch waits", "group", group, "for", said)
 		}
-		if !time.Now().Before(beat) {
+		if !time.Now().Before(beat) && !asked.stuck() {
 			h.heartbeat(ctx, group)
 			beat = time.Now().Add(h.Timing.Beat - rand.N(h.Timing.Beat/5+1)) // those of a fleet are spread
 		}
-		if err := h.pause(ctx); err != nil {
+		answered, err := asked.wait(ctx, h)
+		if answered && err == nil {
+			return nil
+		}
+		if answered {
+			why = err.Error()
+			err = h.pause(ctx)
+		}
+		if err != nil {
 			return fmt.Errorf("launch hook: %w while it waited for: %s", err, said)
 		}
 	}
-}
-
-// serves asks the programs, but for no longer than the next heartbeat may wait.
-func (h Hook) serves(ctx context.Context, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, max(limit, h.Timing.Poll))
-	defer cancel()
-	return h.Serves(ctx)
 }
 
 // heartbeat starts the hook's time-out again. One that fails is no reason to end: the next one
@@ -301,8 +305,10 @@ func (h Hook) tell(ctx context.Context, group, result string) error {
 }
 
 func (h Hook) pause(ctx context.Context) error {
-	return smithytime.SleepWithContext(ctx, h.Timing.Poll+rand.N(h.Timing.Poll/2+1))
+	return smithytime.SleepWithContext(ctx, h.Timing.step())
 }
+
+func (t Timing) step() time.Duration { return t.Poll + rand.N(t.Poll/2+1) }
 
 // failed says what was asked, and what to do where a right is missing.
 func (h Hook) failed(call string, err error) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling"
 	"github.com/aws/aws-sdk-go-v2/service/autoscaling/types"
 	"github.com/aws/smithy-go"
+	smithytime "github.com/aws/smithy-go/time"
 )
 
 // group is an Auto Scaling group with this instance, as time makes it. The hook waits from waits
@@ -84,6 +85,8 @@ type machine struct {
 	start   time.Time
 	ready   time.Duration
 	serves  time.Duration
+	takes   time.Duration // a round of its programs
+	hangs   bool          // and nobody can end it
 	machine bool
 }
 
@@ -99,7 +102,13 @@ func (m machine) boot() (Boot, error) {
 	return b, nil
 }
 
-func (m machine) serving(context.Context) error {
+func (m machine) serving(ctx context.Context) error {
+	if m.hangs {
+		ctx = context.WithoutCancel(ctx)
+	}
+	if err := smithytime.SleepWithContext(ctx, m.takes); err != nil {
+		return err
+	}
 	if time.Since(m.start) < m.serves {
 		return errors.New("not yet")
 	}
@@ -132,6 +141,8 @@ func TestALaunchIsCompletedWhenTheInstanceServes(t *testing.T) {
 		"at once":                          {group{}, machine{}, 5 * time.Second},
 		"when the release is there":        {group{}, machine{ready: 40 * time.Second}, 45 * time.Second},
 		"when the programs succeed":        {group{}, machine{ready: time.Second, serves: 50 * time.Second}, 55 * time.Second},
+		"programs that take long":          {group{}, machine{takes: 2 * time.Minute}, 125 * time.Second},
+		"and more than once":               {group{}, machine{takes: 40 * time.Second, serves: 50 * time.Second}, 90 * time.Second},
 		"faster than the group (row 37)":   {group{waits: 2 * time.Minute}, machine{}, 125 * time.Second},
 		"before it is listed":              {group{listed: time.Minute, waits: time.Minute}, machine{}, 65 * time.Second},
 		"after hours without any release":  {group{}, machine{ready: 10 * time.Hour}, 10*time.Hour + 5*time.Second},
@@ -158,6 +169,18 @@ func TestALaunchIsCompletedWhenTheInstanceServes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Then the group decides, when the time-out of its hook is over.
+func TestALaunchWhoseProgramsCannotBeEndedHasNoHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, m := group{}, machine{takes: time.Hour, hangs: true}
+		_, err := launched(t, &g, m, 30*time.Minute)
+		if last := g.beats[len(g.beats)-1]; err == nil || g.result != "" || last < 9*time.Minute || last > 10*time.Minute {
+			t.Errorf("%q, %v; heartbeats until %v", g.result, err, last)
+		}
+		time.Sleep(time.Hour) // for the program
+	})
 }
 
 func TestALaunchThatAnotherMachineMayDoBetterIsGivenUp(t *testing.T) {

@@ -25,6 +25,7 @@ type pool struct {
 	target  string     // in the metadata; "-": it does not answer
 	boot    Boot
 	serving error
+	runs    bool // its programs run, until they are told to end
 	did     []string
 }
 
@@ -72,9 +73,15 @@ func watched(t *testing.T, name string, p *pool, script func(p *pool, wait func(
 				defer p.mu.Unlock()
 				return p.boot, nil
 			},
-			Serves: func(context.Context) error {
+			Serves: func(ctx context.Context) error {
 				p.mu.Lock()
 				defer p.mu.Unlock()
+				if p.runs {
+					p.mu.Unlock()
+					<-ctx.Done()
+					p.mu.Lock()
+					p.say("its programs end")
+				}
 				return p.serving
 			},
 			Target: func(context.Context) (string, error) {
@@ -233,4 +240,23 @@ func TestAGateThatWasToBeClosedIsClosed(t *testing.T) {
 			p.want(t, "close in "+target)
 		})
 	}
+}
+
+// Programs that run for minutes keep no gate open.
+func TestAGateIsClosedWhileTheProgramsRun(t *testing.T) {
+	p := &pool{state: "Pending:Wait", target: "InService", runs: true}
+	watched(t, "ebs-release", p, func(p *pool, wait func()) {
+		p.boot = ready()
+		wait()
+		p.state, p.target = "Warmed:Pending:Wait", "Warmed:Running"
+		wait()
+		if got := strings.Join(p.did, ", "); got != "close in Warmed:Running, its programs end" {
+			t.Errorf("within 10 s: %s", got)
+		}
+		p.boot = Boot{Warmed: true}
+		wait()
+		if got := p.did[len(p.did)-1]; got != "complete in Warmed:Pending:Wait" {
+			t.Errorf("in the pool: %s", got)
+		}
+	})
 }
