@@ -53,7 +53,7 @@ func benchmarkBeside(b *testing.B, keep int) {
 	push := func() {
 		b.StopTimer()
 		generation++
-		next, text := another(b, before, held, generation)
+		next, text := another(b, before, held, generation, 100)
 		b.StartTimer()
 		began := cpuTime(b)
 		if err := errors.Join(
@@ -78,15 +78,15 @@ func benchmarkBeside(b *testing.B, keep int) {
 	b.ReportMetric(float64(cpu.Milliseconds())/float64(b.N), "CPU-ms/op")
 }
 
-// another is a release in which 1 % of the files that a manifest has are new, and the pack for it.
-// It changes the manifest.
-func another(b *testing.B, before Ingested, held manifest.Manifest, generation int64) (Ingested, io.Reader) {
+// another is a release in which one of so many files that a manifest has is new, and the pack for
+// it. It changes the manifest.
+func another(b *testing.B, before Ingested, held manifest.Manifest, generation, one int64) (Ingested, io.Reader) {
 	b.Helper()
 	var changes []manifest.Change
 	contents := map[string]string{}
 	for i := range held {
 		e := &held[i]
-		if e.Type != 'f' || i%100 != int(generation)%100 {
+		if e.Type != 'f' || int64(i)%one != generation%one {
 			continue
 		}
 		content := fmt.Sprint("content ", generation, " ", i)

@@ -247,6 +247,35 @@ func TestAnEditedFileIsNotMovedOn(t *testing.T) {
 	}
 }
 
+// TestADamagedBaseIsNotThePacksFault: the manifest that is held is not the one of its digest.
+func TestADamagedBaseIsNotThePacksFault(t *testing.T) {
+	server, far, before, next := history(t)
+	good := packOf(t, server, before, next)
+	text := filepath.Join(far.Root(), stateDir, before.ID+manifestExt)
+	data, err := os.ReadFile(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, damaged := range map[string][]byte{
+		"a byte":      bytes.Replace(data, []byte(" same\n"), []byte(" sane\n"), 1),
+		"what goes":   bytes.Replace(data, []byte(" gone\n"), []byte(" gonf\n"), 1),
+		"not a line":  append([]byte("\n"), data...),
+		"half of all": data[:len(data)/2],
+	} {
+		if err := os.WriteFile(text, damaged, 0); err != nil {
+			t.Fatal(err)
+		}
+		ours := listing(t, far)
+		err := catchUp(t.Context(), far, before, next, bytes.NewReader(good))
+		if wantError(t, err, "release "+before.ID, "has digest"); bytes.Equal(damaged, data) {
+			t.Errorf("%s: nothing was damaged", name)
+		}
+		if now := listing(t, far); now != ours {
+			t.Errorf("%s: the volume was changed:\n%s\nbefore:\n%s", name, now, ours)
+		}
+	}
+}
+
 // TestAnEditKeepsItsTrace: a file that goes from this tree, and that somebody edited in an older
 // one that shares it, is still found there.
 func TestAnEditKeepsItsTrace(t *testing.T) {

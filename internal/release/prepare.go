@@ -3,6 +3,7 @@ package release
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -20,9 +21,6 @@ import (
 
 // prepare is the first part. hides: see assembly.
 func (v *Volume) prepare(ctx context.Context, s Step, pack PackReader, began unix.Timespec) (hides bool, err error) {
-	if err := v.checkRelease(s.From, s.FromDigest); err != nil {
-		return false, err
-	}
 	// What would stand in the way of a rename later.
 	if _, err := v.sweep(); err != nil {
 		return false, err
@@ -34,8 +32,8 @@ func (v *Volume) prepare(ctx context.Context, s Step, pack PackReader, began uni
 		return false, err
 	}
 	need, err := v.merge(ctx, catchUpDir, s, pack)
-	if err != nil {
-		return false, err
+	if err != nil { // is it the pack, or what it was for? To ask first would read the manifest once more
+		return false, cmp.Or(v.checkRelease(s.From, s.FromDigest), err)
 	}
 	free, err := v.free()
 	if err != nil {
@@ -49,16 +47,20 @@ func (v *Volume) prepare(ctx context.Context, s Step, pack PackReader, began uni
 	if hides, err = v.bring(ctx, s, pack, began); err != nil {
 		return false, err
 	}
-	if err := errors.Join(pack.End(), v.syncAll()); err != nil {
+	if err := pack.End(); err != nil {
 		return false, err
 	}
 	return hides, v.writeJournal(journal{From: s.From, To: s.To})
 }
 
-// writeJournal gives the journal its name when it is whole. finish brings the name to disk.
+// writeJournal gives the journal its name when it is on disk, and all that was prepared. finish
+// brings the name to disk.
 func (v *Volume) writeJournal(j journal) error {
 	const unnamed = catchUpDir + "/journal"
 	if err := v.writeNew(unnamed, func(w io.Writer) error { return json.NewEncoder(w).Encode(j) }); err != nil {
+		return err
+	}
+	if err := v.syncAll(); err != nil {
 		return err
 	}
 	return v.root.Rename(unnamed, journalPath)
@@ -204,7 +206,7 @@ func (v *Volume) setAside(name string, bytes int64) error {
 	return errors.Join(err, file.Close())
 }
 
-// writeNew makes a file, and brings it to disk.
+// writeNew makes a file. The caller brings it to disk, with all else that is new.
 func (v *Volume) writeNew(name string, write func(io.Writer) error) error {
 	file, err := v.openRegular(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o600, 0)
 	if err != nil {
@@ -213,9 +215,6 @@ func (v *Volume) writeNew(name string, write func(io.Writer) error) error {
 	w := bufio.NewWriterSize(file, 64<<10)
 	if err = write(w); err == nil {
 		err = w.Flush()
-	}
-	if err == nil {
-		err = file.Sync()
 	}
 	return errors.Join(err, file.Close())
 }
