@@ -1,10 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
@@ -13,47 +13,22 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/publish/sweep"
 	"ebs-release/internal/status"
-	"ebs-release/internal/volume"
 	"ebs-release/internal/words"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/spf13/cobra"
 )
 
 // gcReport is what `gc --output json` prints.
 type gcReport struct {
-	Schema    int      `json:"schema"`
-	DryRun    bool     `json:"dry_run"`
-	Items     []gcItem `json:"items"` // that nobody needs
-	Kept      []gcItem `json:"kept"`
-	Named     string   `json:"named,omitempty"`            // the snapshot that the pointer names since then
-	Templates []string `json:"launch_templates,omitempty"` // what was done about them
-	Warnings  []string `json:"warnings,omitempty"`
-}
-
-func (r *gcReport) fill(plan []gcItem) {
-	r.Items, r.Kept = []gcItem{}, []gcItem{}
-	for _, item := range plan {
-		if item.Kept {
-			r.Kept = append(r.Kept, item)
-		} else {
-			r.Items = append(r.Items, item)
-		}
-	}
-}
-
-// gcItem is something that nobody needs, or that somebody does.
-type gcItem struct {
-	Kind    string    `json:"kind"`
-	ID      string    `json:"id"`
-	Created time.Time `json:"created"`
-	Why     string    `json:"why"`
-	Kept    bool      `json:"-"`
-	keys    []string  // of the objects that it stands for
-	Removed bool      `json:"removed"`
-	Error   string    `json:"error,omitempty"`
+	Schema    int          `json:"schema"`
+	DryRun    bool         `json:"dry_run"`
+	Items     []sweep.Item `json:"items"` // that nobody needs
+	Kept      []sweep.Item `json:"kept"`
+	Named     string       `json:"named,omitempty"`            // the snapshot that the pointer names since then
+	Templates []string     `json:"launch_templates,omitempty"` // what was done about them
+	Warnings  []string     `json:"warnings,omitempty"`
 }
 
 func (p *program) gcCommand() *cobra.Command {
@@ -111,9 +86,13 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 		return before(ctx, err)
 	}
 	defer func() { _ = parts.volume.close() }()
-	s := inventory{grace: grace, now: time.Now()}
+	if err := parts.signs.believes(); err != nil {
+		return before(ctx, err)
+	}
+	s := parts.sweeper(grace)
 	report := gcReport{Schema: status.Schema, DryRun: dryRun}
-	if err := parts.look(ctx, &s); err != nil {
+	plan, err := s.Plan(ctx)
+	if err != nil {
 		return before(ctx, err)
 	}
 	if !dryRun {
@@ -126,26 +105,37 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 		}
 		report.follow(ctx, parts)
 	}
-	report.fill(s.plan())
-	if !dryRun && len(report.Items) > 0 {
-		unlock, lockErr := parts.lock(ctx, parts.Settings.Who+" (gc)")
+	if !dryRun && len(plan.Items) > 0 {
+		unlock, lockErr := s.Lock(ctx, parts.Settings.Who+" (gc)")
 		if lockErr != nil {
 			return before(ctx, lockErr)
 		}
 		defer func() { err = errors.Join(err, unlock()) }()
-		if err := parts.look(ctx, &s); err != nil { // once more: a publish may just have ended
+		if plan, err = s.Plan(ctx); err != nil { // once more: a publish may just have ended
 			return before(ctx, err)
 		}
-		report.fill(s.plan())
-		parts.remove(ctx, report.Items)
-		p.record(ctx, parts.store, report.entry(ctx, s))
+		s.Remove(ctx, plan.Items)
+		p.record(ctx, parts.store, entryOfGC(ctx, plan, s.Began))
 	}
+	report.Items, report.Kept = plan.Items, plan.Kept
 	if p.output == cli.JSON {
 		err = p.printJSON(report)
 	} else {
 		err = p.printGC(report)
 	}
-	return errors.Join(err, report.err(ctx))
+	return errors.Join(err, failedGC(ctx, plan.Items))
+}
+
+// sweeper is what gc works with.
+func (p *parts) sweeper(grace time.Duration) sweep.Sweeper {
+	s := sweep.Sweeper{
+		Store: p.store, Volume: p.volume, Snapshots: p.maker, EC2: p.ec2, Members: p.members.List, Templates: p.templates.keeper.Named,
+		Owner: p.checks.owner, Keep: p.Settings.Keep, Grace: grace, Since: p.signs.Since, Began: time.Now(),
+	}
+	if p.members.objects != nil {
+		s.Reports = p.members.objects
+	}
+	return s
 }
 
 // follow makes the launch templates name what the pointer names.
@@ -161,62 +151,17 @@ func (r *gcReport) follow(ctx context.Context, p *parts) {
 	}
 }
 
-// lock keeps publishes out: of the store, and of the release volume, as a store in S3 is never
-// locked.
-func (p *parts) lock(ctx context.Context, who string) (unlock func() error, err error) {
-	store, err := p.store.Lock(ctx, who)
-	if errors.Is(err, pointer.ErrLocked) {
-		err = exit.With(exit.Conflict, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	volume, err := p.volume.LockPublish()
-	if err != nil {
-		return nil, errors.Join(err, store())
-	}
-	return func() error { return errors.Join(volume(), store()) }, nil
-}
-
-// remove goes on after an error: the rest may be removed all the same.
-func (p *parts) remove(ctx context.Context, items []gcItem) {
-	for i := range items {
-		item := &items[i]
-		var err error
-		switch item.Kind {
-		case gc.KindTree:
-			err = p.volume.Remove(ctx, item.ID)
-		case gc.KindSnapshot:
-			err = p.maker.Delete(ctx, item.ID)
-		case gc.KindVolume:
-			_, err = p.ec2.DeleteVolume(ctx, &ec2.DeleteVolumeInput{VolumeId: aws.String(item.ID)})
-			if volume.IsNotFound(err) {
-				err = nil
-			}
-		case gc.KindPack:
-			err = p.store.Objects().Delete(ctx, item.ID)
-		case gc.KindReports:
-			err = p.members.objects.remove(ctx, item.keys)
-		case gc.KindRecord:
-			err = os.RemoveAll(item.ID)
-		}
-		if item.Removed = err == nil; err != nil {
-			item.Error = words.OneLine(err)
-		}
-	}
-}
-
-// entry is the line of the history.
-func (r gcReport) entry(ctx context.Context, s inventory) pointer.Entry {
-	err := r.err(ctx)
+// entryOfGC is the line of the history.
+func entryOfGC(ctx context.Context, plan sweep.Plan, began time.Time) pointer.Entry {
+	err := failedGC(ctx, plan.Items)
 	e := pointer.Entry{
-		Verb: verbGC, Message: "removed " + r.removed(), Result: ended(err),
-		Generation: s.pointer.Generation, Took: time.Since(s.now).Milliseconds(),
+		Verb: verbGC, Message: "removed " + removed(plan.Items), Result: ended(err),
+		Generation: plan.Generation, Took: time.Since(began).Milliseconds(),
 	}
 	if err != nil {
 		e.Error = words.OneLine(err)
 	}
-	for _, item := range r.Items {
+	for _, item := range plan.Items {
 		if item.Removed {
 			e.Removed = append(e.Removed, item.Kind+" "+item.ID)
 		}
@@ -224,47 +169,30 @@ func (r gcReport) entry(ctx context.Context, s inventory) pointer.Entry {
 	return e
 }
 
-// removed counts: "2 trees, 1 volume".
-func (r gcReport) removed() string {
-	count := map[string]int{}
-	for _, item := range r.Items {
-		if item.Removed {
-			count[item.Kind] += max(1, len(item.keys))
-		}
-	}
-	var words []string
-	for _, kind := range []string{gc.KindTree, gc.KindSnapshot, gc.KindPack, gc.KindVolume, gc.KindRecord, gc.KindReports} {
-		switch n := count[kind]; n {
-		case 0:
-		case 1:
-			words = append(words, "1 "+strings.TrimSuffix(kind, "s"))
-		default:
-			words = append(words, fmt.Sprintf("%d %ss", n, strings.TrimSuffix(kind, "s")))
-		}
-	}
-	if len(words) == 0 {
-		return "nothing"
-	}
-	return strings.Join(words, ", ")
-}
-
-func (r gcReport) err(ctx context.Context) error {
-	failed, first := 0, ""
-	for _, item := range r.Items {
-		if item.Error != "" {
-			failed++
-			if first == "" {
-				first = fmt.Sprintf("%s %s: %s", item.Kind, item.ID, item.Error)
-			}
-		}
-	}
-	switch {
-	case failed == 0:
-		return nil
-	case ctx.Err() != nil:
+// failedGC is ctx's error where that is why.
+func failedGC(ctx context.Context, items []sweep.Item) error {
+	err := sweep.Failed(items)
+	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("%d of %d things could not be removed, such as %s", failed, len(r.Items), first)
+	return err
+}
+
+// removed counts: "2 trees, 1 volume".
+func removed(items []sweep.Item) string {
+	count := map[string]int{}
+	for _, item := range items {
+		if item.Removed {
+			count[item.Kind] += item.Things()
+		}
+	}
+	var counts []string
+	for _, kind := range []string{gc.KindTree, gc.KindSnapshot, gc.KindPack, gc.KindVolume, gc.KindRecord, gc.KindReports} {
+		if n := count[kind]; n > 0 {
+			counts = append(counts, words.Count(n, strings.TrimSuffix(kind, "s")))
+		}
+	}
+	return cmp.Or(strings.Join(counts, ", "), "nothing")
 }
 
 func (p *program) printGC(r gcReport) error {

@@ -112,8 +112,11 @@ func (o *objects) report(ctx context.Context, volumeIDs []string, generation int
 	return others, group.Wait()
 }
 
-// remove deletes reports.
-func (o *objects) remove(ctx context.Context, keys []string) error {
+// All is sweep.Reports's.
+func (o *objects) All(ctx context.Context) ([]store.Item, error) { return report.All(ctx, o.bucket) }
+
+// Remove is sweep.Reports's.
+func (o *objects) Remove(ctx context.Context, keys []string) error {
 	group := errgroup.Group{}
 	group.SetLimit(reportsAtOnce)
 	for _, key := range keys {

@@ -141,6 +141,19 @@ func (c p0Checks) releaseTree(context.Context) error {
 
 func (c p0Checks) space(context.Context) error { return checks.Space(c.volume.point) }
 
+// owner is which store the release volume is of; "": it has none yet.
+func (c p0Checks) owner(ctx context.Context) (string, error) {
+	if err := c.releaseVolume(ctx); err != nil {
+		return "", err
+	}
+	v, err := c.volumes.Describe(ctx, c.maker.VolumeID)
+	if err != nil {
+		return "", err
+	}
+	c.maker.Store, err = c.storeOf(ctx, v.Tags[volume.TagStore])
+	return c.maker.Store, err
+}
+
 // serverVolume makes sure that what is mounted is the release server's volume, not one that an
 // agent made from a snapshot, and of this store.
 func (c p0Checks) serverVolume(ctx context.Context) error {

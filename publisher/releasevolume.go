@@ -109,7 +109,12 @@ func (r *releaseVolume) CatchUp(ctx context.Context, to pointer.Pointer, wanted 
 	return with(r, func(v *release.Volume) (catchup.Way, error) { return catchup.OnServer(v, r.packs, wanted).To(ctx, to) })
 }
 
-// Remove is for gc.
+// Inventory is sweep.Volume's.
+func (r *releaseVolume) Inventory() (gc.Volume, error) {
+	return with(r, (*release.Volume).Inventory)
+}
+
+// Remove is sweep.Volume's.
 func (r *releaseVolume) Remove(ctx context.Context, id string) error {
 	return r.do(func(v *release.Volume) error { return v.Remove(ctx, id) })
 }

@@ -1,4 +1,4 @@
-package main
+package sweep
 
 import (
 	"context"
@@ -14,7 +14,6 @@ import (
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
-	"ebs-release/internal/release"
 	"ebs-release/internal/report"
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/store"
@@ -23,7 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// inventory is what gc looks at. What it removes by was all taken while no publish worked on the
+// inventory is what there is. What is removed by it was all seen while no publish worked on the
 // release volume. One by another server to the same store in S3 may be running: it works on another
 // volume, and its packs are younger than a day.
 type inventory struct {
@@ -31,7 +30,7 @@ type inventory struct {
 	grace time.Duration
 	keep  int
 
-	since     time.Time // see server.Ring
+	since     time.Time // see Sweeper
 	store     string    // its id; "": it has none yet
 	pointer   pointer.Pointer
 	history   []pointer.Entry
@@ -45,60 +44,47 @@ type inventory struct {
 	reports   []store.Item
 }
 
-// look fills the inventory. Without all of it nothing is removed.
-func (p *parts) look(ctx context.Context, s *inventory) (err error) {
-	s.keep = p.Settings.Keep
-	if err = p.signs.believes(); err != nil {
-		return err
+func (s Sweeper) look(ctx context.Context) (_ *inventory, err error) {
+	i := &inventory{now: s.Began, grace: s.Grace, keep: s.Keep, since: s.Since}
+	if i.pointer, err = s.Store.Read(ctx); err != nil {
+		return nil, err
 	}
-	s.since = p.signs.Since
-	if s.pointer, err = p.store.Read(ctx); err != nil {
-		return err
+	if i.history, err = s.Store.History(ctx); err != nil {
+		return nil, err
 	}
-	if s.history, err = p.store.History(ctx); err != nil {
-		return err
+	if i.members, err = s.Members(ctx); err != nil {
+		return nil, fmt.Errorf("list the members: %w", err)
 	}
-	if s.members, err = p.members.List(ctx); err != nil {
-		return fmt.Errorf("list the members: %w", err)
+	if i.store, err = s.Owner(ctx); err != nil {
+		return nil, err
 	}
-	if err = p.checks.releaseVolume(ctx); err != nil {
-		return err
+	if i.volume, err = s.Volume.Inventory(); err != nil {
+		return nil, err
 	}
-	v, err := p.checks.volumes.Describe(ctx, p.maker.VolumeID)
-	if err != nil {
-		return err
+	if i.snapshots, err = s.Snapshots.List(ctx); err != nil {
+		return nil, err
 	}
-	if s.store, err = p.checks.storeOf(ctx, v.Tags[volume.TagStore]); err != nil {
-		return err
+	i.ownSnapshots()
+	if i.templates, err = s.Templates(ctx); err != nil {
+		return nil, err
 	}
-	p.maker.Store = s.store
-	if s.volume, err = with(p.volume, (*release.Volume).Inventory); err != nil {
-		return err
+	if i.packs, err = s.Store.Objects().List(ctx, pointer.PackPrefix, "", mostPacks); err != nil {
+		return nil, err
 	}
-	if s.snapshots, err = p.maker.List(ctx); err != nil {
-		return err
+	if i.orphans, err = fleet.Orphans(ctx, s.EC2); err != nil {
+		return nil, err
 	}
-	s.ownSnapshots()
-	if s.templates, err = p.templates.keeper.Named(ctx); err != nil {
-		return err
-	}
-	if s.packs, err = p.store.Objects().List(ctx, pointer.PackPrefix, "", mostPacks); err != nil {
-		return err
-	}
-	if s.orphans, err = fleet.Orphans(ctx, p.ec2); err != nil {
-		return err
-	}
-	if p.members.objects != nil {
-		if s.reports, err = report.All(ctx, p.members.objects.bucket); err != nil {
-			return err
+	if s.Reports != nil {
+		if i.reports, err = s.Reports.All(ctx); err != nil {
+			return nil, err
 		}
 	}
-	s.records, err = records(os.TempDir())
-	return err
+	i.records, err = records(os.TempDir())
+	return i, err
 }
 
 // plan says what is kept and what nobody needs, and why. It decides from the inventory alone.
-func (s *inventory) plan() (items []gcItem) {
+func (s *inventory) plan() []gc.Planned {
 	keep, committed := publish.Kept(s.keep, publish.Committed(s.history), s.pointer)
 	facts := gc.Inventory{
 		Now: s.now, Grace: s.grace, Keep: keep, Release: s.pointer.Release, Committed: committed,
@@ -127,10 +113,7 @@ func (s *inventory) plan() (items []gcItem) {
 		of, _ := report.ParseKey(o.Key) // what is no report is nobody's
 		facts.Reports = append(facts.Reports, gc.Report{Key: o.Key, InstanceID: of.InstanceID, Made: o.Modified})
 	}
-	for _, i := range facts.Plan() {
-		items = append(items, gcItem{Kind: i.Kind, ID: i.ID, Created: i.Created, Why: i.Why, Kept: i.Keep, keys: i.Keys})
-	}
-	return items
+	return facts.Plan()
 }
 
 // mostPacks that are looked at: more are nobody's but a program's that went wrong.
