@@ -43,7 +43,7 @@ type statusReport struct {
 }
 
 func (p *program) statusCommand() *cobra.Command {
-	var watch bool
+	var live bool
 	interval := 2 * time.Second
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -67,8 +67,8 @@ one. VERIFIED, once a member has said so: what reading all its files found.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
-			case watch && p.output == cli.JSON:
-				return exit.With(exit.Usage, errors.New("--watch is for people; a program asks again: --output json without --watch"))
+			case live && p.output == cli.JSON:
+				return exit.With(exit.Usage, errors.New("--live is for people; a program asks again: --output json without --live"))
 			case interval < time.Second:
 				return exit.With(exit.Usage, errors.New("--interval: want a second or more"))
 			}
@@ -76,7 +76,7 @@ one. VERIFIED, once a member has said so: what reading all its files found.`,
 			if err != nil {
 				return err
 			}
-			if watch {
+			if live {
 				return p.watch(cmd.Context(), source, interval)
 			}
 			report, err := source.look(cmd.Context())
@@ -89,8 +89,8 @@ one. VERIFIED, once a member has said so: what reading all its files found.`,
 			return printStatus(p.stdout, report)
 		},
 	}
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again and again, until Ctrl-C")
-	cmd.Flags().DurationVar(&interval, "interval", interval, "how often, with --watch")
+	cmd.Flags().BoolVarP(&live, "live", "l", false, "show it again and again, until Ctrl-C")
+	cmd.Flags().DurationVar(&interval, "interval", interval, "how often, with --live")
 	return cmd
 }
 

@@ -535,7 +535,7 @@ func TestStatusWatchShowsWhatChanges(t *testing.T) {
 	r.scale(1)
 	out := make(chan host.Output, 1)
 	go func() {
-		o, _ := r.server.Run(within(t, 60*time.Second), "sh", "-c", "echo $$ > /run/watch.pid; exec ebs-release status --watch --interval 1s > /run/watch")
+		o, _ := r.server.Run(within(t, 60*time.Second), "sh", "-c", "echo $$ > /run/watch.pid; exec ebs-release status --live --interval 1s > /run/watch")
 		out <- o
 	}()
 	shows := func(r *rig, what string) {
