@@ -2,22 +2,18 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/user"
-	"strconv"
 	"strings"
 	"time"
 
 	"ebs-release/internal/activation"
+	"ebs-release/internal/boot/disks"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/generation"
-	"ebs-release/internal/hook"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/pointer"
-	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 	"ebs-release/internal/words"
 
@@ -26,6 +22,7 @@ import (
 
 func (p *program) activateCommand() *cobra.Command {
 	var programs activation.Programs
+	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "activate",
 		Short: "Run the programs of activate.d that have not succeeded yet",
@@ -39,16 +36,18 @@ environment they get PATH and LANG only. After a failure the next call runs all
 of them again. It does not report: follow does, or "ebs-release converge".`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return p.runPrograms(cmd.Context(), programs, activation.Pending)
+			return p.runPrograms(cmd.Context(), timeout, disks.Running{Programs: programs})
 		},
 	}
 	addProgramFlags(cmd, &programs)
+	addProgramsTimeout(cmd, &timeout)
 	return cmd
 }
 
 // beforeCommand is for follow, which has systemd run it: the programs before a flip.
 func (p *program) beforeCommand() *cobra.Command {
 	var programs activation.Programs
+	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:    beforeVerb + " " + activation.StageFolder + "|" + activation.DrainFolder + ":GENERATION:RELEASE",
 		Short:  "Run the programs of stage.d or drain.d for a release that is here",
@@ -59,18 +58,11 @@ func (p *program) beforeCommand() *cobra.Command {
 			if err != nil {
 				return exit.With(exit.Usage, err)
 			}
-			return p.runPrograms(cmd.Context(), programs, func(ctx context.Context, v *release.Volume, programs activation.Programs) (err error) {
-				if to.Digest, err = v.ManifestDigest(to.Release); err != nil {
-					return err
-				}
-				if folder == activation.StageFolder {
-					return activation.Stage(ctx, v, programs, to)
-				}
-				return activation.Drain(ctx, v, programs, to)
-			})
+			return p.runPrograms(cmd.Context(), timeout, disks.Running{Programs: programs, Before: folder, To: to})
 		},
 	}
 	addProgramFlags(cmd, &programs)
+	addProgramsTimeout(cmd, &timeout)
 	return cmd
 }
 
@@ -103,27 +95,26 @@ func addProgramFlags(cmd *cobra.Command, programs *activation.Programs) {
 	cmd.Flags().DurationVar(&programs.Timeout, "hook-timeout", time.Minute, "for each program in them")
 }
 
-// runPrograms runs some, and tells follow how they ended.
-func (p *program) runPrograms(ctx context.Context, programs activation.Programs,
-	run func(context.Context, *release.Volume, activation.Programs) error,
-) error {
-	programs.Ready = p.readyTimeout()
-	v, err := p.writableVolume(ctx)
+// programsTimeout is below the TimeoutStartSec= of the units: this says more.
+const programsTimeout = 55 * time.Minute
+
+func addProgramsTimeout(cmd *cobra.Command, timeout *time.Duration) {
+	cmd.Flags().DurationVar(timeout, "timeout", programsTimeout, "how long all of it may take")
+}
+
+// runPrograms has a child run some, and tells follow how they ended.
+func (p *program) runPrograms(ctx context.Context, timeout time.Duration, what disks.Running) error {
+	what.Programs.Ready = p.readyTimeout()
+	now, err := p.ready(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = v.Close() }()
-	if programs.As, err = programsUser(v); err != nil {
-		return err
-	}
-	programs.Inherit = plainEnvironment(programs.As != nil)
-	ended := status.Programs{Schema: status.Schema}
-	if ended.Generation, err = v.Generation(); err != nil {
-		return err
-	}
-	err = run(ctx, v, programs)
-	if err != nil {
-		ended.Error, ended.Refused = words.OneLine(err), errors.Is(err, activation.ErrRefused)
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	ended, err := disks.RunPrograms(limited, p.logger(), now.MountPoint, what)
+	err = late(ctx, err, timeout, now.VolumeID)
+	if err != nil && ended.Error == "" {
+		ended.Schema, ended.Error = status.Schema, words.OneLine(err)
 	}
 	if os.Geteuid() == 0 { // for follow, which waits for it
 		if writeErr := p.runDir.WritePrograms(ended); writeErr != nil {
@@ -138,47 +129,4 @@ func (p *program) runPrograms(ctx context.Context, programs activation.Programs,
 	}
 	_, err = fmt.Fprintf(p.stdout, "all programs have succeeded for generation %d\n", ended.Generation)
 	return err
-}
-
-// plainEnvironment is what programs inherit here: nothing that only the agent needs, or may know,
-// such as a proxy or keys of AWS. Another user has names of his own.
-func plainEnvironment(another bool) []string {
-	names := []string{"PATH", "LANG"}
-	if !another {
-		names = append(names, "HOME", "USER", "LOGNAME")
-	}
-	inherit := []string{}
-	for _, name := range names {
-		if value, is := os.LookupEnv(name); is {
-			inherit = append(inherit, name+"="+value)
-		}
-	}
-	return inherit
-}
-
-// programsUser is the owner of the tree, for root; nil: the programs run as who runs this.
-func programsUser(v *release.Volume) (*hook.User, error) {
-	uid, gid, err := v.Owner()
-	if err != nil || os.Geteuid() != 0 || uid == 0 {
-		return nil, err
-	}
-	u := &hook.User{UID: uid, GID: gid}
-	known, err := user.LookupId(strconv.Itoa(uid))
-	if err != nil { // it has a number only
-		return u, nil
-	}
-	u.Env = []string{"HOME=" + known.HomeDir, "USER=" + known.Username, "LOGNAME=" + known.Username}
-	groups, err := known.GroupIds()
-	if err != nil {
-		return nil, fmt.Errorf("groups of user %s: %w", known.Username, err)
-	}
-	for _, id := range groups {
-		if n, err := strconv.Atoi(id); err == nil {
-			u.Groups = append(u.Groups, n)
-		}
-	}
-	if n, err := strconv.Atoi(known.Gid); err == nil {
-		u.GID = n
-	}
-	return u, nil
 }

@@ -5,11 +5,10 @@ import (
 	"fmt"
 
 	"ebs-release/internal/advice"
+	"ebs-release/internal/boot/disks"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/generation"
-	"ebs-release/internal/mount"
-	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
@@ -51,45 +50,37 @@ func (p *program) fence(ctx context.Context, lowerTo string) error {
 		return err
 	}
 	point := values.Get("mount-point")
-	mounted, err := mount.Look(point)
-	if err == nil && mounted == nil {
-		err = exit.With(exit.Unchanged, advice.Try(fmt.Errorf("nothing is mounted at %s", point), "systemctl status ebs-release-agent"))
+	var f disks.Fence
+	if lowerTo == "" {
+		f, err = disks.ReadFence(ctx, p.logger(), point)
+	} else {
+		f, err = p.lowerFence(ctx, point, lowerTo)
 	}
 	if err != nil {
 		return err
 	}
-	v, err := release.Open(point)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = v.Close() }()
-	if lowerTo != "" {
-		n, err := generation.Parse(lowerTo)
-		if err != nil {
-			return exit.With(exit.Usage, fmt.Errorf("--lower-to: %w", err))
-		}
-		was, err := v.Generation()
-		if lowerErr := v.LowerFence(ctx, n); lowerErr != nil {
-			return lowerErr
-		}
-		if err == nil { // else there was none that could be read, or reported
-			err = p.withdraw(ctx, was)
-		}
-		if err != nil && was > 0 {
-			return advice.Errorf("the fence is at %d now, but the report of the generation before stays and goes on counting: %w", n, err)
-		}
-	}
-	report := fenceReport{Schema: status.Schema}
-	if report.Generation, report.Release, err = v.Fence(); err != nil {
-		return err
-	}
-	if report.ProgramsDone, err = v.ProgramsDone(); err != nil {
-		return err
-	}
+	report := fenceReport{Schema: status.Schema, Generation: f.Generation, Release: f.Release, ProgramsDone: f.ProgramsDone}
 	if p.output == cli.JSON {
 		return cli.PrintJSON(p.stdout, report)
 	}
 	_, err = fmt.Fprintf(p.stdout,
 		"generation %d, release %s; programs of activate.d done: %v\n", report.Generation, report.Release, report.ProgramsDone)
 	return err
+}
+
+func (p *program) lowerFence(ctx context.Context, point, to string) (f disks.Fence, err error) {
+	n, err := generation.Parse(to)
+	if err != nil {
+		return f, exit.With(exit.Usage, fmt.Errorf("--lower-to: %w", err))
+	}
+	f, err = disks.LowerFence(ctx, p.logger(), point, n)
+	if err != nil || f.Was == 0 { // there was none that could be read, or reported
+		return f, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	defer cancel()
+	if err := p.withdraw(ctx, f.Was); err != nil {
+		return f, advice.Errorf("the fence is at %d now, but the report of the generation before stays and goes on counting: %w", n, err)
+	}
+	return f, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"ebs-release/internal/activation"
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/disks"
 	"ebs-release/internal/config"
 	"ebs-release/internal/hook"
 	"ebs-release/internal/instance"
@@ -96,25 +97,26 @@ func (p *program) bootSoFar() (launch.Boot, error) {
 
 // serves is nil when volume, unit and programs say that the application can take traffic.
 func (p *program) serves(ctx context.Context, values config.Values, ready hook.Dir) error {
-	v, _, err := p.readyVolume(ctx)
+	now, err := p.ready(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = v.Close() }()
+	fence, err := disks.ReadFence(ctx, p.logger(), now.MountPoint)
+	if err != nil {
+		return err
+	}
 	if unit := values.Get("launch-after"); unit != "" {
 		if err := unitActive(ctx, unit); err != nil {
 			return err
 		}
 	}
-	if ready.As, err = programsUser(v); err != nil {
+	if ready.As, err = hook.Owner(fence.UID, fence.GID); err != nil {
 		return err
 	}
-	n, id, err := v.Fence()
-	if err != nil {
-		return err
+	ready.Inherit = hook.PlainEnvironment(ready.As)
+	ready.Env = []string{
+		fmt.Sprintf("EBS_RELEASE_GENERATION=%d", fence.Generation), "EBS_RELEASE_ID=" + fence.Release, "EBS_RELEASE_PATH=" + now.MountPoint + "/current",
 	}
-	ready.Inherit = plainEnvironment(ready.As != nil)
-	ready.Env = []string{fmt.Sprintf("EBS_RELEASE_GENERATION=%d", n), "EBS_RELEASE_ID=" + id, "EBS_RELEASE_PATH=" + v.Root() + "/current"}
 	if err := ready.Run(ctx); err != nil {
 		return fmt.Errorf("run %s: %w", ready.Path, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ebs-release/internal/activation"
+	"ebs-release/internal/boot/disks"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/hook"
 	"ebs-release/internal/words"
@@ -27,10 +28,9 @@ func (p *program) readyTimeout() time.Duration {
 func (p *program) checkPrograms(folder string) doctor.Check {
 	return doctor.Check{Name: "programs", Do: func(ctx context.Context) doctor.Finding {
 		user := hook.AnyUser
-		if v, _, err := p.readyVolume(ctx); err == nil {
-			defer func() { _ = v.Close() }()
-			if uid, _, err := v.Owner(); err == nil {
-				user = uid
+		if now, err := p.ready(ctx); err == nil {
+			if f, err := disks.ReadFence(ctx, p.logger(), now.MountPoint); err == nil {
+				user = f.UID
 			}
 		}
 		var directories []string

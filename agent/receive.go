@@ -90,13 +90,3 @@ func (p *program) readyVolume(ctx context.Context) (*release.Volume, string, err
 	v, err := release.Open(now.MountPoint)
 	return v, now.VolumeID, err
 }
-
-// writableVolume is readyVolume for someone who may write to it. A user who has another id here
-// than on the release server finds the tree to be somebody else's: only numbers are on the volume.
-func (p *program) writableVolume(ctx context.Context) (*release.Volume, error) {
-	now, err := p.ready(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return disks.OpenWritable(now.MountPoint)
-}

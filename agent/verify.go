@@ -67,12 +67,17 @@ func (p *program) verify(ctx context.Context, what disks.Verifying, timeout time
 	limit, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	verified, err := disks.Verify(limit, p.logger(), now.MountPoint, what)
+	return verified, late(ctx, err, timeout, now.VolumeID)
+}
+
+// late is the error of what a child did with a volume within a time, or did not.
+func late(ctx context.Context, err error, timeout time.Duration, volumeID string) error {
 	switch {
 	case ctx.Err() != nil:
-		err = ctx.Err()
+		return ctx.Err()
 	case errors.Is(err, context.DeadlineExceeded):
-		err = advice.Try(fmt.Errorf("not done in %s: %w", timeout, err),
-			"aws ec2 describe-volume-status --volume-ids %s; or a longer --timeout", now.VolumeID)
+		return advice.Try(fmt.Errorf("not done in %s: %w", timeout, err),
+			"aws ec2 describe-volume-status --volume-ids %s; or a longer --timeout", volumeID)
 	}
-	return verified, err
+	return err
 }

@@ -15,6 +15,7 @@ import (
 	"ebs-release/internal/boot"
 	"ebs-release/internal/boot/source"
 	"ebs-release/internal/boot/tree"
+	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
 	"ebs-release/internal/logging"
 	"ebs-release/internal/mount"
@@ -48,6 +49,9 @@ type diskRequest struct {
 
 	Receive receiving `json:"receive,omitzero"` // for doReceive
 
+	LowerTo int64   `json:"lower_to,omitempty"` // of doFence: to this generation first; 0: it stays
+	Running Running `json:"running,omitzero"`   // for doPrograms
+
 	Limit time.Duration `json:"limit,omitempty"` // for what can be given up in order: e2fsck, a wait for a lock; 0: none
 }
 
@@ -67,6 +71,8 @@ const (
 	doReceive   = "receive"    // a request of the publisher, on the volume at Point
 	doVerify    = "verify"     // every file of a release of the volume at Point
 	doObserve   = "look at"    // what the volume at Point says now: Status, brought up to date
+	doFence     = "fence"      // the fence of the volume at Point
+	doPrograms  = "programs"   // that the operator's programs run for a release of the volume at Point
 )
 
 // diskAnswer is one line on the child's standard output: something to be logged, as often as there
@@ -78,6 +84,7 @@ type diskAnswer struct {
 	Error   string `json:"error,omitempty"`
 	Meaning string `json:"meaning,omitempty"` // of the error, by the text of one of tree.Kinds
 	Late    bool   `json:"late,omitempty"`    // it is a context.DeadlineExceeded
+	Code    int    `json:"code,omitempty"`    // its exit code, of doFence and doPrograms
 
 	Info         filesystem.Info `json:"info,omitzero"`
 	Major, Minor uint32          `json:",omitempty"`
@@ -89,6 +96,8 @@ type diskAnswer struct {
 	Verified     wire.Verified   `json:",omitzero"`
 	Received     json.RawMessage `json:",omitempty"` // what the publisher is answered, or
 	Failure      *wire.Failure   `json:",omitempty"`
+	Fence        Fence           `json:",omitzero"`
+	Programs     status.Programs `json:",omitzero"`
 }
 
 // diskWork is what the child has in hand.
@@ -199,6 +208,12 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 	case doObserve:
 		a.Status = r.Status
 		err = observeVolume(&a.Status)
+	case doFence:
+		a.Fence, err = fenceOf(ctx, r.Point, r.LowerTo)
+		a.Code = exit.Code(err)
+	case doPrograms:
+		a.Programs, err = r.Running.on(ctx, r.Point)
+		a.Code = exit.Code(err)
 	case doPlace:
 		w.mark(ctx, r.Origin)
 		if err = ctx.Err(); err == nil { // who asked may have given up meanwhile: then nobody wants it to be seen

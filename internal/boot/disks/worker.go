@@ -15,14 +15,15 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot/tree"
+	"ebs-release/internal/exit"
 	"ebs-release/internal/output"
 )
 
 // worker is a child process that touches a disk: opens, checks, mounts, reads, unmounts. A disk
 // that stops answering holds whoever does one of these, and the kernel does not even let it be
-// killed. So `up`, `status`, `wait`, `verify` and `receive` do none of them themselves: they give
-// the child up when the time is over, and can go on, or end. The child inherits no lock, and lets
-// go of what it has when the disk answers again.
+// killed. So `up` does none of them itself, nor does a verb that looks at the volume once: they
+// give the child up when the time is over, and can go on, or end. The child inherits no lock, and
+// lets go of what it has when the disk answers again.
 type worker struct {
 	log      *slog.Logger
 	process  *os.Process
@@ -124,6 +125,9 @@ func (a diskAnswer) err() error {
 		return nil
 	}
 	err := advice.Parse(a.Error)
+	if a.Code != 0 {
+		err = exit.With(a.Code, err)
+	}
 	for _, m := range tree.Kinds() {
 		if a.Meaning == m.Error() {
 			return tree.Means(err, m)
