@@ -115,7 +115,8 @@ func (p *program) serves(ctx context.Context, values config.Values, ready hook.D
 	}
 	ready.Inherit = hook.PlainEnvironment(ready.As)
 	ready.Env = []string{
-		fmt.Sprintf("EBS_RELEASE_GENERATION=%d", fence.Generation), "EBS_RELEASE_ID=" + fence.Release, "EBS_RELEASE_PATH=" + now.MountPoint + "/current",
+		fmt.Sprintf("EBS_RELEASE_GENERATION=%d", fence.Generation), "EBS_RELEASE_ID=" + fence.Release,
+		"EBS_RELEASE_PATH=" + now.MountPoint + "/current",
 	}
 	if err := ready.Run(ctx); err != nil {
 		return fmt.Errorf("run %s: %w", ready.Path, err)

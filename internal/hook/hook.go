@@ -189,8 +189,12 @@ func (d Dir) execute(ctx context.Context, name, program string, args ...string) 
 	cmd.Stdin = bytes.NewReader(d.Input)
 	said := &output.Ends{}
 	cmd.Stdout, cmd.Stderr = said, said
-	err := cmd.Run()
+	err, over := runBounded(limited, cmd)
 	switch {
+	case !over && ctx.Err() != nil:
+		return fmt.Errorf("%s cannot be ended: %w", name, ctx.Err())
+	case !over:
+		return &Failure{name, -1, fmt.Sprintf("it took longer than %v, and cannot be killed (process %d)", d.Timeout, cmd.Process.Pid)}
 	case err == nil || errors.Is(err, exec.ErrWaitDelay): // it started something that stays, and ended well itself
 		return nil
 	case ctx.Err() != nil:
@@ -203,6 +207,32 @@ func (d Dir) execute(ctx context.Context, name, program string, args ...string) 
 		return &Failure{name, -1, strings.TrimSpace(fmt.Sprintf("%v %s", err, lastLine(said)))}
 	}
 	return &Failure{name, cmd.ProcessState.ExitCode(), lastLine(said)}
+}
+
+// killTime is how long a program that was killed may take to be gone, on a busy machine.
+const killTime = 2 * time.Second
+
+// runBounded runs a command, and waits no longer for its end than ctx allows: the kernel does not
+// let one be killed that waits for a disk which does not answer. Not over: it is still there.
+func runBounded(ctx context.Context, cmd *exec.Cmd) (err error, over bool) {
+	if err := cmd.Start(); err != nil {
+		return err, true
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }() // it ends with the command
+	select {
+	case err = <-ended:
+		return err, true
+	case <-ctx.Done():
+	}
+	clock := time.NewTimer(cmd.WaitDelay + killTime)
+	defer clock.Stop()
+	select {
+	case err = <-ended:
+		return err, true
+	case <-clock.C:
+		return nil, false
+	}
 }
 
 func (u User) credential() *syscall.Credential {

@@ -1,6 +1,7 @@
 package hook_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -8,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"ebs-release/internal/freeze"
 	"ebs-release/internal/hook"
+	"ebs-release/internal/test/scratch"
 )
 
 // directory is a directory with programs, by name; a name that ends in ! is not executable.
@@ -71,6 +74,35 @@ func TestProgramThatHangsIsKilled(t *testing.T) {
 	f, ok := errors.AsType[*hook.Failure](err)
 	if !ok || f.Code != -1 || !strings.Contains(f.Line, "longer than 3s") || !strings.Contains(f.Line, "waiting") || time.Since(start) > 50*time.Second {
 		t.Errorf("%v after %v", err, time.Since(start))
+	}
+}
+
+// Row 80: a program that waits for a disk which does not answer cannot be killed.
+func TestProgramThatTheKernelHoldsHoldsNobody(t *testing.T) {
+	frozen := t.TempDir()
+	scratch.Mount(t, scratch.Disk(t, 32<<20, "mkfs.ext4", "-q", "-F"), frozen, "ext4", 0, "")
+	if err := freeze.Freeze(frozen); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := freeze.Thaw(frozen); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := directory(t, map[string]string{"10-write": "exec touch " + frozen + "/file"})
+	for name, ended := range map[string]func(context.Context) error{
+		"the time is over": (hook.Dir{Path: dir, Timeout: time.Second}).Run,
+		"a signal": func(ctx context.Context) error {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(time.Second, cancel)
+			return hook.Dir{Path: dir, Timeout: time.Minute}.Run(ctx)
+		},
+	} {
+		start := time.Now()
+		err := ended(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "10-write") || !strings.Contains(err.Error(), "cannot be ") || time.Since(start) > 40*time.Second {
+			t.Errorf("%s: %v after %v", name, err, time.Since(start))
+		}
 	}
 }
 
