@@ -31,10 +31,20 @@ type Target struct {
 // of drain.d failed: then the release is not active, and what was current is in service again, or
 // the error says why not.
 func Run(ctx context.Context, v *release.Volume, p Programs, to Target) error {
-	if drains, err := p.drains(v, to); err != nil {
+	for {
+		err := p.run(ctx, v, to)
+		// Another verb has flipped since: no release goes out of service without its drain.d.
+		if !errors.Is(err, release.ErrNotCurrent) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (p Programs) run(ctx context.Context, v *release.Volume, to Target) error {
+	if from, err := p.from(v, to); err != nil {
 		return err
-	} else if !drains {
-		if err := flip(ctx, v, to); err != nil {
+	} else if !from.Drained {
+		if err := flip(ctx, v, from, to); err != nil {
 			return err
 		}
 		return locked(ctx, v, func() error { return p.complete(ctx, v, to.Release, to.Generation) })
@@ -44,9 +54,9 @@ func Run(ctx context.Context, v *release.Volume, p Programs, to Target) error {
 		if err := v.MayActivate(to.Release, to.Digest, to.Generation); err != nil {
 			return Fenced(err)
 		}
-		err := p.drain(ctx, v, to)
+		from, err := p.drain(ctx, v, to)
 		if err == nil {
-			err = flip(ctx, v, to)
+			err = flip(ctx, v, from, to)
 		}
 		if err == nil {
 			return p.complete(ctx, v, to.Release, to.Generation)
@@ -60,14 +70,11 @@ func Run(ctx context.Context, v *release.Volume, p Programs, to Target) error {
 	})
 }
 
-func flip(ctx context.Context, v *release.Volume, to Target) error {
-	activate := v.Activate
-	if current, err := v.Current(); err != nil {
-		return err
-	} else if current == to.Release {
-		activate = v.Raise
+func flip(ctx context.Context, v *release.Volume, from release.From, to Target) error {
+	if from.Release == to.Release {
+		return Fenced(v.Raise(ctx, to.Release, to.Digest, to.Generation))
 	}
-	return Fenced(activate(ctx, to.Release, to.Digest, to.Generation))
+	return Fenced(v.ActivateFrom(ctx, from, to.Release, to.Digest, to.Generation))
 }
 
 // Drain is the first part of Run, for who flips by itself: with an error, too, it has to see to it
@@ -77,7 +84,8 @@ func Drain(ctx context.Context, v *release.Volume, p Programs, to Target) error 
 		if err := v.MayActivate(to.Release, to.Digest, to.Generation); err != nil {
 			return Fenced(err)
 		}
-		return p.drain(ctx, v, to)
+		_, err := p.drain(ctx, v, to)
+		return err
 	})
 }
 

@@ -66,20 +66,22 @@ func Stage(ctx context.Context, v *release.Volume, p Programs, to Target) error 
 	return p.ask(ctx, v, StageFolder, to)
 }
 
-// drains says whether an activation of this takes the application out of service.
-func (p Programs) drains(v *release.Volume, to Target) (bool, error) {
+// from is what an activation of this has to be decided on: where it takes the application out of
+// service, it is to be drained.
+func (p Programs) from(v *release.Volume, to Target) (release.From, error) {
 	current, err := v.Current()
-	return current != "" && current != to.Release && p.Has(DrainFolder), err
+	return release.From{Release: current, Drained: current != "" && current != to.Release && p.Has(DrainFolder)}, err
 }
 
-func (p Programs) drain(ctx context.Context, v *release.Volume, to Target) error {
-	if drains, err := p.drains(v, to); err != nil || !drains { // it may have become current meanwhile
-		return err
+func (p Programs) drain(ctx context.Context, v *release.Volume, to Target) (release.From, error) {
+	from, err := p.from(v, to)
+	if err != nil || !from.Drained { // it may have become current meanwhile
+		return from, err
 	}
 	if err := v.MarkDrained(ctx); err != nil {
-		return err
+		return from, err
 	}
-	return p.ask(ctx, v, DrainFolder, to)
+	return from, p.ask(ctx, v, DrainFolder, to)
 }
 
 // ask runs the programs of a directory that may refuse a release.

@@ -23,8 +23,8 @@ const (
 	mostMoves = 10            // of the pointer while one look brings the member to it
 )
 
-// errMoved: the pointer names something else by now.
-var errMoved = fmt.Errorf("the pointer moved more than %d times while this member caught up", mostMoves)
+// errMoved: the pointer names something else by now, or something else is current here.
+var errMoved = fmt.Errorf("the pointer, or what is current here, moved more than %d times while this member caught up", mostMoves)
 
 // look is one look. pause is how long the next one may wait.
 func (f *Follower) look(ctx context.Context) (pause time.Duration, err error) {
@@ -190,9 +190,13 @@ func (f *Follower) bring(ctx context.Context, v *release.Volume, id string, p ta
 		return err
 	}
 	if current != p.Release {
-		err = f.flip(ctx, v, p)
+		err = f.flip(ctx, v, current, p)
 	} else if fence, of, fenceErr := v.Fence(); fenceErr != nil || fence != p.Generation || of != p.Release {
 		err = v.Raise(ctx, p.Release, p.Digest, p.Generation) // nothing changes for the application
+	}
+	if errors.Is(err, release.ErrNotCurrent) { // another verb was faster, and has put that into service
+		f.drained = flipTo{}
+		return errMoved
 	}
 	if err != nil {
 		return err
@@ -226,7 +230,7 @@ func (f *Follower) wanted(p target) gc.Wanted {
 }
 
 // flip catches up beside what is served, asks once more, and flips.
-func (f *Follower) flip(ctx context.Context, v *release.Volume, p target) error {
+func (f *Follower) flip(ctx context.Context, v *release.Volume, current string, p target) error {
 	began := time.Now()
 	to := catchup.Volume{Volume: v, Packs: f.Store.Store, Tries: packTries, Served: true, Wanted: f.wanted(p)}
 	way, err := to.To(ctx, p.Pointer)
@@ -256,7 +260,8 @@ func (f *Follower) flip(ctx context.Context, v *release.Volume, p target) error 
 			return err
 		}
 	}
-	if err := v.Activate(ctx, p.Release, p.Digest, p.Generation); err != nil {
+	from := release.From{Release: current, Drained: current != "" && f.drained == next}
+	if err := v.ActivateFrom(ctx, from, p.Release, p.Digest, p.Generation); err != nil {
 		return err
 	}
 	f.Log.Info(fmt.Sprintf("generation %d is current: release %s, by %s, %s, in %s", p.Generation, p.Release,

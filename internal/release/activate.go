@@ -19,9 +19,47 @@ import (
 // release. Nothing was changed.
 var ErrFenced = errors.New("a newer generation is active")
 
+// ErrNotCurrent says that another release is current than the one that a change was decided on. The
+// caller decides anew. Nothing was changed.
+var ErrNotCurrent = errors.New("another release has become current meanwhile")
+
+// From is what was seen when a flip was decided on.
+type From struct {
+	Release string // what is current; "": nothing
+	Drained bool   // and drain.d has taken it out of service
+}
+
 // Activate makes `current` point to a release that is here, and raises the generation: a lower one
-// is refused from then on. Once more the same changes nothing.
+// is refused from then on. Once more the same changes nothing. It is for a volume on which no
+// application is in service; else see ActivateFrom.
 func (v *Volume) Activate(ctx context.Context, id, digest string, number int64) error {
+	return v.activateIf(ctx, id, digest, number, func() error { return nil })
+}
+
+// ActivateFrom is Activate where that is still so: between drain.d and the flip another verb may
+// have made something else current, which is in service. Else it is ErrNotCurrent.
+func (v *Volume) ActivateFrom(ctx context.Context, from From, id, digest string, number int64) error {
+	return v.activateIf(ctx, id, digest, number, func() error {
+		if err := v.checkCurrent(from.Release); err != nil || !from.Drained {
+			return err
+		}
+		drained, err := v.Drained()
+		if err == nil && !drained {
+			err = fmt.Errorf("%w: release %s is in service again", ErrNotCurrent, from.Release)
+		}
+		return err
+	})
+}
+
+func (v *Volume) checkCurrent(id string) error {
+	current, err := v.Current()
+	if err == nil && current != id {
+		err = fmt.Errorf("%w: %s/%s leads to release %q, not to %q", ErrNotCurrent, v.path, currentName, current, id)
+	}
+	return err
+}
+
+func (v *Volume) activateIf(ctx context.Context, id, digest string, number int64, still func() error) error {
 	if err := manifest.CheckID(id); err != nil {
 		return err
 	}
@@ -29,6 +67,9 @@ func (v *Volume) Activate(ctx context.Context, id, digest string, number int64) 
 		return fmt.Errorf("activate %s: %w", id, err)
 	}
 	err := v.locked(ctx, func() error {
+		if err := still(); err != nil {
+			return err
+		}
 		// A rollback takes nothing in, which would sweep this away, and may make a snapshot.
 		_ = v.removeFetched()
 		return v.activate(id, digest, number)

@@ -195,6 +195,7 @@ func (v *Volume) openLock(name string) (*os.File, error) {
 
 // Raise raises the fence for a release that is current here already. Nothing changes for the
 // application, so programs that have succeeded need not run again: the mark goes with the fence.
+// ErrNotCurrent: it is current no more.
 func (v *Volume) Raise(ctx context.Context, id, digest string, n int64) error {
 	if err := errors.Join(manifest.CheckID(id), generation.Check(n)); err != nil {
 		return fmt.Errorf("raise the fence: %w", err)
@@ -206,6 +207,9 @@ func (v *Volume) Raise(ctx context.Context, id, digest string, n int64) error {
 		}
 		done, err := v.marked(have, active)
 		if err != nil {
+			return err
+		}
+		if err := v.checkCurrent(id); err != nil {
 			return err
 		}
 		if err := v.activate(id, digest, n); err != nil || !done || active != id {

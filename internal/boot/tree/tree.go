@@ -42,6 +42,9 @@ func (v Volume) Check(ctx context.Context, want boot.Wanted) error {
 		return err
 	}
 	err := v.Raise(ctx, want.Release, want.Digest, want.Generation)
+	if errors.Is(err, release.ErrNotCurrent) || errors.Is(err, release.ErrFenced) {
+		return v.Check(ctx, want) // a push was faster
+	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = advice.Try(err, "wait for the push to this member, then ebs-release-agent up")
 	}
