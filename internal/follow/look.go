@@ -96,11 +96,21 @@ func (f *Follower) reach(ctx context.Context) error {
 			err = f.bring(ctx, v, id, to)
 		}
 	}
+	if _, ran := errors.AsType[badPrograms](err); err != nil && !ran {
+		f.owed = f.owed || isDrained(v)
+	}
 	if errors.Is(err, release.ErrBase) {
 		f.unusable = base{id, on, time.Now().Add(baseRest)}
 		err = advice.Try(err, "ebs-release-agent up, which makes another volume")
 	}
 	return err
+}
+
+// isDrained also finds what nobody here knows of: drain.d may have begun after the follower that
+// asked for it was killed.
+func isDrained(v *release.Volume) bool {
+	drained, err := v.Drained()
+	return err == nil && drained
 }
 
 // target is the pointer as it counts for this member, and what the volume keeps for a rollout.
@@ -284,7 +294,7 @@ func (f *Follower) still(ctx context.Context, err error) error {
 // settle is for a look that failed: what is served goes on being served, so what drain.d has taken
 // out of service is put into service again. err stays the error of the look.
 func (f *Follower) settle(ctx context.Context, err error) error {
-	if err == nil || !f.owed || ctx.Err() != nil {
+	if err == nil || !f.owed && f.unread == 0 || ctx.Err() != nil {
 		return err
 	}
 	v, _, openErr := f.Member.Volume(ctx)
@@ -292,6 +302,9 @@ func (f *Follower) settle(ctx context.Context, err error) error {
 		return err
 	}
 	defer func() { _ = v.Close() }()
+	if !f.owed && !isDrained(v) {
+		return err
+	}
 	if failed := f.runPrograms(ctx, v); failed != nil {
 		f.owed = true
 		if errors.Is(failed, errMoved) { // the next look goes there

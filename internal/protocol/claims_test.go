@@ -50,8 +50,11 @@ func (w *world) wrong() string {
 			}
 			d.fence = d.generation
 		}
-		if d := b.mounted; d != nil && d.tags.Ready && !d.tags.Pending && d.tags.Generation > d.done {
-			say("%s reports generation %d, and its programs have succeeded for %d", b.id, d.tags.Generation, d.done)
+		if d := b.mounted; d != nil {
+			d.well = max(d.well, d.done)
+			if d.tags.Ready && !d.tags.Pending && d.tags.Generation > d.well {
+				say("%s reports generation %d, and its programs have succeeded for %d", b.id, d.tags.Generation, d.well)
+			}
 		}
 	}
 	for _, l := range w.listed {
@@ -102,6 +105,9 @@ func (w *world) over() (end, wrong string) {
 		}
 		if made := b.made(); made != b.needs() {
 			wrong = fmt.Sprintf("%s has made %d volumes in the end", b.id, made)
+		}
+		if b.serves() > 0 && b.mounted.out {
+			wrong = b.id + " is out of service in the end"
 		}
 		if behind := cmp.Or(w.behind(b), w.stranded(b)); behind != "" {
 			wrong = behind

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/push"
 	"ebs-release/internal/status"
 )
 
@@ -16,6 +17,8 @@ type follower struct {
 	a       *actor
 	read    pointer.Pointer // last; what it says to this member is own
 	refused bool            // what was read last
+	drained image           // for which drain.d has run, since programs ran
+	owed    bool            // programs may have to run for what is current
 	fetched int64           // the generation that the pointer named for it when all was fetched
 }
 
@@ -36,6 +39,7 @@ func (w *world) follow(b *box) {
 
 func (f *follower) start() {
 	f.b.follows++
+	f.owed = f.mutant != owesNothing
 	f.b.follower = f.s.spawn(fmt.Sprintf("follow %d on %s", f.b.follows, f.b.id), false, func(a *actor) {
 		f.a = a
 		for f.look() == nil {
@@ -60,7 +64,7 @@ func (f *follower) due() int {
 		return 0
 	case !same(f.read, f.pointer):
 		return 1
-	case f.refused:
+	case f.refused && !(d.drained && f.mutant != looksAtNoMark && f.mutant != owesNothing):
 		return 0
 	case d.image != f.own(f.read), d.done != d.generation, f.b.memory.Reported != f.toReport(d):
 		return 1
@@ -101,9 +105,13 @@ func (f *follower) look() error {
 	}
 	for err = errMoved; errors.Is(err, errMoved); {
 		if f.refused = !f.believe(d); f.refused {
+			err = errRefused
 			break
 		}
 		err = f.bring(d)
+	}
+	if err != nil {
+		_ = f.settle(d)
 	}
 	f.s.mu.Lock()
 	defer f.s.mu.Unlock()
@@ -112,6 +120,18 @@ func (f *follower) look() error {
 	}
 	f.b.held = false
 	return nil
+}
+
+// settle is for a look that failed: what drain.d has taken out of service is put into service
+// again.
+func (f *follower) settle(d *disk) error {
+	f.s.mu.Lock()
+	owed := f.drains && (f.owed || d.drained && f.mutant != looksAtNoMark && f.mutant != owesNothing)
+	f.s.mu.Unlock()
+	if !owed {
+		return nil
+	}
+	return f.runPrograms(d)
 }
 
 func (f *follower) believe(d *disk) bool {
@@ -157,6 +177,7 @@ func (f *follower) bring(d *disk) error {
 
 // flip catches up beside what is served, asks once more, and flips.
 func (f *follower) flip(d *disk, p image) error {
+	from := d.release
 	if err := f.on("catch up", func() error {
 		f.fetched = f.own(f.pointer).generation
 		d.trees[p.release] = true
@@ -174,20 +195,75 @@ func (f *follower) flip(d *disk, p image) error {
 			return err
 		}
 	}
-	return f.on(fmt.Sprintf("flip to %d", p.generation), func() error {
+	if f.drains && f.drained != p {
+		if err := f.drain(d, p); err != nil {
+			return err
+		}
+	}
+	err := f.on(fmt.Sprintf("flip to %d", p.generation), func() error {
 		if p.generation < f.fetched {
 			f.bad = append(f.bad, fmt.Sprintf("%s flips to generation %d, and the pointer was at %d when it had fetched all",
 				f.b.id, p.generation, f.fetched))
 		}
-		return d.activate(p.release, p.generation, f.mutant == followsBack)
+		if !f.drains {
+			return d.activate(p.release, p.generation, f.mutant == followsBack)
+		}
+		if err := d.still(flipFrom{from, f.drained == p}); err != nil && f.mutant != countsForAll {
+			return err
+		}
+		return f.becomes(f.b, d, p)
 	})
+	if errors.Is(err, errNotCurrent) {
+		f.drained = image{}
+		return errMoved
+	}
+	return err
+}
+
+// drain has another process run drain.d, which goes on when the follower dies.
+func (f *follower) drain(d *disk, p image) error {
+	f.owed = true
+	life := f.b.life
+	err := f.programsStep("drain", func() error {
+		switch is := d.image; {
+		case f.b.life != life:
+			return errLost
+		case is.activate(p.release, p.generation, false) != nil:
+			return push.ErrFenced
+		}
+		if d.from(p).drained {
+			d.drain()
+		}
+		return nil
+	})
+	if err == nil {
+		f.drained = p
+	}
+	return errors.Join(f.on("ask once more", func() error {
+		if f.ask() {
+			return errMoved
+		}
+		return nil
+	}), err)
+}
+
+// programsStep is a step of another process, which waits for the lock of the programs.
+func (f *follower) programsStep(what string, do func() error) (err error) {
+	dead := f.a.choice(what, true, func() int {
+		if f.b.programs != nil {
+			return 0
+		}
+		return 1
+	}, func(int) string { err = do(); return fmt.Sprint(err) })
+	return errors.Join(dead, err)
 }
 
 // runPrograms has another process run them, which goes on when the follower dies.
 func (f *follower) runPrograms(d *disk) error {
 	life := f.b.life
+	f.owed, f.drained = false, image{}
 	for d.done != d.generation {
-		if err := f.choice("programs", true, func() error {
+		if err := f.programsStep("programs", func() error {
 			switch {
 			case f.b.life != life:
 				return errLost
@@ -195,7 +271,7 @@ func (f *follower) runPrograms(d *disk) error {
 				f.failing--
 				return errProgram
 			}
-			d.done = d.generation
+			d.serveAgain()
 			return nil
 		}); err != nil {
 			return err

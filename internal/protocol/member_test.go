@@ -71,6 +71,10 @@ func (w *world) reboot(b *box) {
 	}
 	b.life++
 	b.locked, b.ready, b.open, b.mounted, b.held = false, false, false, nil, false
+	for _, v := range b.verbs {
+		w.s.kill(v.a)
+	}
+	b.verbs, b.programs = nil, nil
 	w.up(b)
 	if b.follower != nil {
 		w.s.kill(b.follower)
@@ -288,10 +292,10 @@ func (m mounts) Prepare(_ context.Context, v boot.Volume, _ boot.Disk) (boot.Pre
 	return &prepared{content: content{m.seat, (&volumes{m.seat}).disk(v.ID)}}, m.alive()
 }
 
-// Unmount waits while a follower has the volume open.
+// Unmount waits while a follower or a push has the volume open.
 func (m mounts) Unmount(context.Context) error {
 	free := func() int {
-		if m.b.held {
+		if m.b.held || len(m.b.verbs) > 0 {
 			return 0
 		}
 		return 1
@@ -315,6 +319,9 @@ func (c content) Check(_ context.Context, want boot.Wanted) (err error) {
 		}
 		return c.check(want)
 	}
+	if c.drains {
+		return c.checkDraining(want)
+	}
 	dead := c.a.step("check what is mounted", func() string { err = c.check(want); return fmt.Sprint(err) })
 	return errors.Join(dead, err)
 }
@@ -322,6 +329,17 @@ func (c content) Check(_ context.Context, want boot.Wanted) (err error) {
 // check does what boot/disks does: it compares, and raises the fence. With an older pointer it is
 // not the volume that is wrong.
 func (c content) check(want boot.Wanted) error {
+	if err := c.compare(want); err != nil {
+		return err
+	}
+	if c.d.done == c.d.generation {
+		c.d.done = want.Generation
+	}
+	c.d.generation = want.Generation
+	return nil
+}
+
+func (c content) compare(want boot.Wanted) error {
 	if c.d.generation > want.Generation {
 		return fmt.Errorf("%s has generation %d, want %d: %w", c.d.id, c.d.generation, want.Generation, boot.ErrOlder)
 	}
@@ -329,10 +347,6 @@ func (c content) check(want boot.Wanted) error {
 		return fmt.Errorf("%w: %s has generation %d, release %s; want %d, %s",
 			boot.ErrMismatch, c.d.id, c.d.generation, c.d.release, want.Generation, want.Release)
 	}
-	if c.d.done == c.d.generation {
-		c.d.done = want.Generation
-	}
-	c.d.generation = want.Generation
 	return nil
 }
 
@@ -377,9 +391,9 @@ func (p *prepared) Check(ctx context.Context, want boot.Wanted) error {
 	return p.content.Check(ctx, want)
 }
 
-// Holding: no program of this model takes an application out of service.
+// Holding: what starts after the boot reads the new release, but drain.d has told a load balancer.
 func (p *prepared) Holding(context.Context) (int64, string, bool) {
-	return p.d.generation, p.d.release, true
+	return p.d.generation, p.d.release, !p.d.drained
 }
 
 func (p *prepared) Place(context.Context) error {
@@ -387,7 +401,10 @@ func (p *prepared) Place(context.Context) error {
 		if p.b.mounted != nil {
 			p.bad = append(p.bad, fmt.Sprintf("%s is mounted, and %s, too", p.b.mounted.id, p.d.id))
 		}
-		p.b.mounted, p.d.done, p.d.served = p.d, p.d.generation, true
+		p.b.mounted, p.d.served = p.d, true
+		if !p.d.drained || p.mutant == bootMarks {
+			p.d.done, p.d.drained = p.d.generation, false
+		}
 		return ""
 	}
 	if p.b.ups > 1 || p.b.open { // else no push ever got in, and none can be under way

@@ -64,7 +64,7 @@ func (w *world) event(name string, do func()) {
 	w.s.spawn(name, false, func(a *actor) { _ = a.step("now", func() string { do(); return "" }) })
 }
 
-var scenarios = slices.Concat(dialed, following, together, rolling, pooled, bringing)
+var scenarios = slices.Concat(dialed, following, together, rolling, draining, pooled, bringing)
 
 // dialed: a publisher dials the members.
 var dialed = []scenario{
@@ -303,6 +303,7 @@ func TestMutants(t *testing.T) {
 		blindCommit, notCaughtUp, followAsksOnce, followReportsFirst, followIgnoresMark, followsBack, followersNotAwaited,
 		noVolumeLock, noVolumeLockNorLook,
 		bootsOnStable, bootsOnAnothersSide, followsStable, rereadByGeneration, raiseIsLost, abortAtTheSame, abortBelow, higherIsOnTarget,
+		flipsBlindly, bootFlips, countsForAll, leavesDrained, owesNothing, looksAtNoMark, bootMarks,
 		servesWarmed, restsLast, nobodyWatches,
 		claimsBrought, looksNowhere, forgetsServed, ownIsNotFirst,
 	}
@@ -335,6 +336,8 @@ func against(mutant string) []scenario {
 		return together
 	case bootsOnStable, bootsOnAnothersSide, followsStable, rereadByGeneration, raiseIsLost, abortAtTheSame, abortBelow, higherIsOnTarget:
 		return rolling
+	case flipsBlindly, bootFlips, countsForAll, leavesDrained, owesNothing, looksAtNoMark, bootMarks:
+		return draining
 	case servesWarmed, restsLast, nobodyWatches:
 		return pooled
 	case claimsBrought, looksNowhere, forgetsServed, ownIsNotFirst:

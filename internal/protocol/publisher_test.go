@@ -331,6 +331,9 @@ func (s *session) Stage(_ context.Context, to push.Desired) (push.Fetched, error
 // Activate looks, then flips: an `up` may start in between. Once it is under way on the member, it
 // goes on without the publisher.
 func (s *session) Activate(_ context.Context, to push.Desired) error {
+	if s.drains {
+		return s.activateDraining(to)
+	}
 	if s.grain < coarse {
 		if err := s.on("activate, look", false, s.look); err != nil {
 			return err

@@ -42,6 +42,7 @@ type world struct {
 	nobodyDials bool // members follow the pointer
 	together    bool // two verbs work on one release volume: what they do there are steps
 	rolls       bool // there are rollouts
+	drains      bool // there is a drain.d on members
 	grain       grain
 
 	pointer   pointer.Pointer
@@ -93,7 +94,9 @@ type disk struct {
 	done                int64 // the generation whose programs have succeeded on it
 	fence               int64 // the highest generation it ever had
 	attached, protected bool
-	came, served, unfit bool // EC2 attached it with the launch; an agent has placed it; it is of another store
+	well                int64 // the highest generation of those
+	drained, out        bool  // by its mark, drain.d has run since the programs did; and by what was done to it
+	came, served, unfit bool  // EC2 attached it with the launch; an agent has placed it; it is of another store
 	tags                boot.Report
 }
 
@@ -114,6 +117,9 @@ type box struct {
 	follower *actor
 	follows  int           // counts runs of it
 	held     bool          // it has the volume open
+	verbs    []*verb       // that have it open, too
+	begun    int           // counts those
+	programs *verb         // has the lock of the programs
 	memory   status.Follow // what it has told last
 	told     time.Time     // when it first reported; zero: never
 	pools    bool          // its group has a warm pool
@@ -288,6 +294,12 @@ func (w *world) shared() string {
 		}
 		if b.pools {
 			fmt.Fprint(&s, b.pooled)
+		}
+		if w.drains {
+			fmt.Fprint(&s, b.begun, len(b.verbs), b.programs != nil)
+			if b.programs != nil {
+				fmt.Fprint(&s, b.programs.a.name)
+			}
 		}
 		if b.follower != nil {
 			fmt.Fprint(&s, b.follows, b.held, b.memory)
