@@ -45,6 +45,16 @@
 // is as it was when a driver saw all on their targets, no machine that serves is off its own; and
 // in the end nobody is above what is given to it, as no fence would let it back.
 //
+// # drain.d
+//
+// Before a flip, drain.d takes the application out of service, and the programs after it put it
+// back. Two verbs may activate on one member, and a boot raise its fence, at the same moment. So a
+// flip looks, in one step with itself, whether what it was decided on is still so. Beside two
+// drivers, boots, reboots, a follower, its end and a pointer that goes back: no release goes out of
+// service without its drain.d, and in the end none is out of service. A driver is needed for that
+// where the machine was rebooted meanwhile, and nobody follows. TestActivationOrder lets the real
+// activation and the one here do the same, and compares.
+//
 // # Volumes that EC2 brings
 //
 // A disk that was there from the launch on is adopted by what is on it, and is in no answer of EC2

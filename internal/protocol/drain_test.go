@@ -135,7 +135,7 @@ func (d *disk) drain() { d.out, d.drained, d.done = true, true, 0 }
 // serveAgain is what programs do that succeed.
 func (d *disk) serveAgain() { d.out, d.drained, d.done = false, false, d.generation }
 
-// raise is of a boot, as release.Volume.Raise is.
+// raise is that of a boot: see release.Volume.Raise.
 func (w *world) raise(b *box, d *disk, to image) error {
 	if d.release != to.release && w.mutant != flipsBlindly && w.mutant != bootFlips {
 		return errNotCurrent
@@ -200,7 +200,7 @@ func (w *world) activates(b *box, to image) *verb {
 
 func (v *verb) on(what string, do func() error) error { return v.when(what, nil, do) }
 
-// locked waits for the lock of the programs. do keeps it by b.running.
+// locked waits for the lock of the programs. do keeps it by b.programs.
 func (v *verb) locked(what string, do func() error) error {
 	return v.when(what, func() bool { return v.b.programs == nil }, do)
 }
