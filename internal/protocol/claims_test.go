@@ -127,7 +127,7 @@ func (w *world) returned(name string, o publish.Outcome, err error) {
 	code := exit.Code(err)
 	w.ends = append(w.ends, fmt.Sprintf("%s=%d", name, code))
 	switch code {
-	case exit.Done:
+	case exit.Done, exit.RolledBack:
 		w.said = max(w.said, o.Generation)
 		for _, b := range w.boxes {
 			if m := w.show(b); b.serves() > 0 && !b.pooled && m.Generation < o.Generation && !w.unlocked {
@@ -152,7 +152,7 @@ func (w *world) returned(name string, o publish.Outcome, err error) {
 				w.bad = append(w.bad, fmt.Sprintf("%s serves generation %d, and the publisher of %d does not name it: %v", b.id, s, o.Generation, err))
 			}
 		}
-	case exit.Conflict:
+	case exit.Conflict, exit.Paused, exit.Unchanged: // somebody else was faster
 	default:
 		if !w.mayFail && !errors.Is(err, release.ErrPublishing) {
 			w.bad = append(w.bad, fmt.Sprintf("publisher %s: %v", name, err))

@@ -64,7 +64,7 @@ func (w *world) event(name string, do func()) {
 	w.s.spawn(name, false, func(a *actor) { _ = a.step("now", func() string { do(); return "" }) })
 }
 
-var scenarios = slices.Concat(dialed, following, together, rolling, draining, pooled, bringing)
+var scenarios = slices.Concat(dialed, following, together, rolling, draining, driving, pooled, bringing)
 
 // dialed: a publisher dials the members.
 var dialed = []scenario{
@@ -304,6 +304,7 @@ func TestMutants(t *testing.T) {
 		noVolumeLock, noVolumeLockNorLook,
 		bootsOnStable, bootsOnAnothersSide, followsStable, rereadByGeneration, raiseIsLost, abortAtTheSame, abortBelow, higherIsOnTarget,
 		flipsBlindly, bootFlips, countsForAll, leavesDrained, owesNothing, looksAtNoMark, bootMarks,
+		seesNoneLate,
 		servesWarmed, restsLast, nobodyWatches,
 		claimsBrought, looksNowhere, forgetsServed, ownIsNotFirst,
 	}
@@ -338,6 +339,8 @@ func against(mutant string) []scenario {
 		return rolling
 	case flipsBlindly, bootFlips, countsForAll, leavesDrained, owesNothing, looksAtNoMark, bootMarks:
 		return draining
+	case seesNoneLate:
+		return driving
 	case servesWarmed, restsLast, nobodyWatches:
 		return pooled
 	case claimsBrought, looksNowhere, forgetsServed, ownIsNotFirst:

@@ -33,6 +33,8 @@ type desk struct {
 	name  string
 	first []fleet.Member // what a mutant lists again and again
 	late  func() error   // the commit that a mutant puts off
+	began time.Time      // the step of the rollout that it drives
+	knows int64          // the revision of the pointer that it has read or written last
 }
 
 func (w *world) server() *server {
@@ -63,6 +65,7 @@ func (s *server) run(name string, do func(context.Context, *publish.Publisher) (
 			Jitter: jitter(s.seed),
 			Talk: func(e publish.Event) {
 				a.waits.Store(e.Phase == "P5" && s.grain < medium)
+				d.hears(e)
 			},
 		}
 		if s.nobodyDials {
@@ -129,7 +132,7 @@ func (d *desk) Lock(context.Context, string) (unlock func() error, err error) {
 }
 
 func (d *desk) Read(context.Context) (p pointer.Pointer, err error) {
-	err = d.among("read", func() string { p = d.pointer; return fmt.Sprint(p.Generation) })
+	err = d.among("read", func() string { p = d.pointer; d.knows = p.Revision; return fmt.Sprint(p.Generation) })
 	return p, err
 }
 
@@ -169,6 +172,7 @@ func (d *desk) commit(from, to pointer.Pointer) (err error) {
 			return "conflict"
 		}
 		d.write(to)
+		d.knows = d.pointer.Revision
 		return fmt.Sprint(to.Generation, to.Snapshots[region])
 	})
 	return errors.Join(dead, err)
@@ -236,6 +240,10 @@ func (d *desk) List(context.Context) (members []fleet.Member, err error) {
 	err = d.a.choice("list", false, d.listings, func(way int) string {
 		members = d.listing(way)
 		for i, m := range members {
+			if d.mutant == seesNoneLate {
+				to := d.pointer.For(pointer.Instance{ID: m.InstanceID})
+				members[i].Generation, members[i].Release = to.Generation, to.Release
+			}
 			if d.mutant == higherIsCurrent && m.Generation > d.pointer.Generation || d.mutant == followersNotAwaited {
 				members[i].Generation, members[i].Release = d.pointer.Generation, d.pointer.Release
 			}

@@ -52,7 +52,7 @@ func (w *world) sides(b *box, say func(string, ...any)) {
 	if w.rolls && !slices.Contains(w.given[b.id], is) {
 		say("%s serves %v, which the pointer never gave it: %v", b.id, is, w.given[b.id])
 	}
-	if w.passed > 0 && w.passed == w.pointer.Revision && is != w.target(b) {
+	if seen := max(w.passed, b.sure); seen > 0 && seen == w.pointer.Revision && is != w.target(b) {
 		say("%s serves %v, its target is %v, and a driver has seen all members on theirs", b.id, is, w.target(b))
 	}
 }

@@ -121,6 +121,7 @@ type box struct {
 	begun    int           // counts those
 	programs *verb         // has the lock of the programs
 	memory   status.Follow // what it has told last
+	sure     int64         // the revision at which the real driver has said that a step is over that had it
 	told     time.Time     // when it first reported; zero: never
 	pools    bool          // its group has a warm pool
 	pooled   bool          // it is in there: not in service, and not listed
@@ -283,6 +284,9 @@ func (w *world) shared() string {
 	}
 	if w.rolls {
 		fmt.Fprint(&s, w.pointer.Revision, share(w.pointer), w.passed)
+		for _, b := range w.boxes {
+			fmt.Fprint(&s, b.sure)
+		}
 	}
 	for _, b := range w.boxes {
 		fmt.Fprint(&s, "\n", b.id, b.member, b.life, b.ups, b.locked, b.ready, b.open, b.top, b.mounted != nil)
