@@ -43,7 +43,10 @@
 // until all who have reported are on their targets. Beside boots, reboots, followers, a second
 // driver and its own end: no machine is on a side that the pointer never gave it; while the pointer
 // is as it was when a driver saw all on their targets, no machine that serves is off its own; and
-// in the end nobody is above what is given to it, as no fence would let it back.
+// in the end nobody is above what is given to it, as no fence would let it back. The real driver
+// (publish.Resume) is there, too, beside fewer others: when it says that a step is over, that is
+// its claim for those that served as the step began. Who launches meanwhile takes its own side by
+// the re-read.
 //
 // # drain.d
 //
