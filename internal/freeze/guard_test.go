@@ -114,6 +114,20 @@ func TestHolderThawsForAGuardThatWasKilled(t *testing.T) {
 	}
 }
 
+// A thaw writes to the disk, which may be busy: the freeze was good all the same.
+func TestHolderWaitsForASlowThaw(t *testing.T) {
+	path := disk(t, "ext4")
+	slow := freeze.Holder{Path: path, Limit: 10 * time.Second,
+		Command: []string{"/bin/sh", "-c", `echo synced; echo frozen; read asked; /bin/sleep 2.5; echo "thawed: asked to"`}}
+	hold, err := slow.Freeze(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hold.Release(); err != nil {
+		t.Errorf("Release() = %v, want none", err)
+	}
+}
+
 func TestGuardThawsOnSignals(t *testing.T) {
 	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1} {
 		t.Run(s.String(), func(t *testing.T) {

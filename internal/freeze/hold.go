@@ -88,7 +88,9 @@ func (h *Hold) Release() error {
 	if err != nil {
 		err = fmt.Errorf("ask the freeze guard to thaw: %w", err)
 	}
-	said, nextErr := h.next(context.Background(), 2*grace)
+	// A disk under load takes its time for what a thaw writes; a guard that was stopped must not take
+	// more than the limit.
+	said, nextErr := h.next(context.Background(), max(2*grace, h.holder.Limit-h.For()+grace))
 	if said == thawedAsAsked {
 		if h.reap() != nil { // slow to exit; it has nothing left to do, and the freeze was good
 			_ = h.guard.Process.Kill()
