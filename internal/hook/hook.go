@@ -210,7 +210,7 @@ func (d Dir) execute(ctx context.Context, name, program string, args ...string) 
 }
 
 // killTime is how long a program that was killed may take to be gone, on a busy machine.
-const killTime = 2 * time.Second
+const killTime = 5 * time.Second
 
 // runBounded runs a command, and waits no longer for its end than ctx allows: the kernel does not
 // let one be killed that waits for a disk which does not answer. Not over: it is still there.

@@ -89,18 +89,29 @@ func TestProgramThatTheKernelHoldsHoldsNobody(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	dir := directory(t, map[string]string{"10-write": "exec touch " + frozen + "/file"})
+	begun := t.TempDir() + "/begun"
+	dir := directory(t, map[string]string{"10-write": "touch " + begun + "; exec touch " + frozen + "/file"})
 	for name, ended := range map[string]func(context.Context) error{
-		"the time is over": (hook.Dir{Path: dir, Timeout: time.Second}).Run,
+		"the time is over": (hook.Dir{Path: dir, Timeout: 5 * time.Second}).Run,
 		"a signal": func(ctx context.Context) error {
 			ctx, cancel := context.WithCancel(ctx)
-			time.AfterFunc(time.Second, cancel)
+			defer cancel()
+			go func() {
+				for ctx.Err() == nil {
+					if _, err := os.Stat(begun); err == nil {
+						time.AfterFunc(2*time.Second, cancel) // it has to come to its write
+						return
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+			}()
 			return hook.Dir{Path: dir, Timeout: time.Minute}.Run(ctx)
 		},
 	} {
+		_ = os.Remove(begun)
 		start := time.Now()
 		err := ended(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "10-write") || !strings.Contains(err.Error(), "cannot be ") || time.Since(start) > 40*time.Second {
+		if err == nil || !strings.Contains(err.Error(), "10-write") || !strings.Contains(err.Error(), "cannot be ") || time.Since(start) > 50*time.Second {
 			t.Errorf("%s: %v after %v", name, err, time.Since(start))
 		}
 	}
