@@ -2,17 +2,18 @@ package main
 
 import (
 	"context"
+	"io"
+	"path/filepath"
 	"time"
 
 	"ebs-release/internal/cli"
 	"ebs-release/internal/doctor"
+	"ebs-release/internal/fleet"
+	"ebs-release/internal/publish/checks"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/spf13/cobra"
 )
-
-// warn is an error that a publish can live with.
-func warn(format string, args ...any) error { return doctor.Minorf(format, args...) }
 
 // checkTime is for one check: a doctor that hangs helps nobody.
 const checkTime = time.Minute
@@ -45,8 +46,7 @@ func (p *program) doctor(ctx context.Context) error {
 	}
 	defer func() { _ = parts.volume.close() }()
 	write := doctor.Printer(p.stdout, p.getenv)
-	account := check(checkAccount, nil, func(context.Context) (string, error) { return "Region " + cfg.Region, awsErr })
-	report, err := doctor.Run(ctx, append([]doctor.Check{account}, parts.doctorChecks()...), checkTime, func(f doctor.Finding) {
+	report, err := doctor.Run(ctx, parts.doctor(awsErr).List(), checkTime, func(f doctor.Finding) {
 		if p.output != cli.JSON {
 			_ = write(f) // a reader that is gone: the exit code still tells
 		}
@@ -62,9 +62,16 @@ func (p *program) doctor(ctx context.Context) error {
 	return report.Err()
 }
 
-// check makes a check of a function that says what it found, or what is wrong.
-func check(name string, needs []string, do func(context.Context) (string, error)) doctor.Check {
-	return doctor.Check{Name: name, Needs: needs, Do: func(ctx context.Context) doctor.Finding {
-		return doctor.Found(do(ctx))
-	}}
+// doctor is what the checks look at. account is why nothing can be asked of AWS.
+func (p *parts) doctor(account error) *checks.Doctor {
+	return &checks.Doctor{
+		Checks: p.checks, Region: p.Settings.Region, Account: account, Parallel: p.Settings.Parallel, MostLag: p.values.Duration("snapshot-lag"),
+		Healthy: p.values.Get("healthy"), Rolls: p.values.Get("steps") != "", FollowedTemplates: p.templates.keeper.Templates,
+		PublishPrograms: []string{
+			filepath.Join(hooksFolder, hookBefore), filepath.Join(hooksFolder, hookVerify), filepath.Join(hooksFolder, hookAfter),
+		},
+		RolloutPrograms: rolloutFolder,
+		Members:         p.members.List, Health: p.Health, Templates: p.templates,
+		Dial: func(ctx context.Context, m fleet.Member) (io.Closer, error) { return p.dialer.Dial(ctx, m) },
+	}
 }

@@ -86,7 +86,7 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 		return before(ctx, err)
 	}
 	defer func() { _ = parts.volume.close() }()
-	if err := parts.signs.believes(); err != nil {
+	if err := parts.signs.Believes(); err != nil {
 		return before(ctx, err)
 	}
 	s := parts.sweeper(grace)
@@ -130,7 +130,7 @@ func (p *program) gc(ctx context.Context, grace time.Duration, dryRun bool) (err
 func (p *parts) sweeper(grace time.Duration) sweep.Sweeper {
 	s := sweep.Sweeper{
 		Store: p.store, Volume: p.volume, Snapshots: p.maker, EC2: p.ec2, Members: p.members.List, Templates: p.templates.keeper.Named,
-		Owner: p.checks.owner, Keep: p.Settings.Keep, Grace: grace, Since: p.signs.Since, Began: time.Now(),
+		Owner: p.checks.Owner, Keep: p.Settings.Keep, Grace: grace, Since: p.signs.Since, Began: time.Now(),
 	}
 	if p.members.objects != nil {
 		s.Reports = p.members.objects

@@ -48,7 +48,7 @@ is open goes on: ` + "`ebs-release rollout pause`" + ` stops that.`,
 			}
 			return p.changePointer(cmd.Context(), verbHold, args[0], func(ctx context.Context, store *pointer.Store, who string) (changed, error) {
 				is, err := publish.Hold(ctx, store, &pointer.Hold{Why: args[0], By: who, Since: now.UTC().Truncate(time.Second), Until: ends})
-				return changed{is, sayHold(is.Hold, now)}, err
+				return changed{is, publish.SayHold(is.Hold, now)}, err
 			})
 		},
 	}
@@ -76,16 +76,4 @@ func parseUntil(text string, now time.Time) (t time.Time, err error) {
 		return t, fmt.Errorf("--until %s is over", text)
 	}
 	return t.UTC().Truncate(time.Second), nil
-}
-
-// sayHold is one line; "" when publishes may go on.
-func sayHold(h *pointer.Hold, now time.Time) string {
-	if !h.At(now) {
-		return ""
-	}
-	ends := ""
-	if !h.Until.IsZero() {
-		ends = " until " + h.Until.UTC().Format(time.RFC3339)
-	}
-	return fmt.Sprintf("publishes are on hold%s, by %s since %s: %s", ends, h.By, h.Since.UTC().Format(time.RFC3339), h.Why)
 }

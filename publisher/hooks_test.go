@@ -11,6 +11,7 @@ import (
 
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/publish/checks"
 )
 
 // publishD is a directory publish.d with one program for each time, which keeps what it is told.
@@ -73,7 +74,7 @@ echo "$EBS_RELEASE_GENERATION $EBS_RELEASE_ID $EBS_RELEASE_DIGEST $EBS_RELEASE_S
 
 func TestDoctorLooksAtPrograms(t *testing.T) {
 	h := publishD(t, "exit 1")
-	look := lookAtPrograms(filepath.Join(h.directory, hookBefore), filepath.Join(h.directory, hookVerify), filepath.Join(h.directory, hookAfter))
+	look := checks.LookAtPrograms(filepath.Join(h.directory, hookBefore), filepath.Join(h.directory, hookVerify), filepath.Join(h.directory, hookAfter))
 	if says, err := look(t.Context()); says != "before: 10-keep; verify: 10-keep; after: 10-keep" || err != nil {
 		t.Errorf("%q, %v", says, err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -183,16 +184,16 @@ func (p *program) keyShow(ctx context.Context, k keyring) error {
 	if p.output == cli.JSON {
 		return p.printJSON(report)
 	}
-	rows := [][]string{{"store", orDash(report.Store)}}
+	rows := [][]string{{"store", cmp.Or(report.Store, "-")}}
 	for _, key := range report.Keys {
 		where := ""
 		if key.ID == report.Signs {
 			where = ", in " + report.File
 		}
-		rows = append(rows, []string{"key", key.ID + where}, []string{"public", key.Public}, []string{"trusted-keys", orDash(key.Trusted)})
+		rows = append(rows, []string{"key", key.ID + where}, []string{"public", key.Public}, []string{"trusted-keys", cmp.Or(key.Trusted, "-")})
 	}
 	if len(report.Keys) == 0 {
-		rows = append(rows, []string{"key", advice.Text("none: the pointer is not signed", tryKeyInit)})
+		rows = append(rows, []string{"key", advice.Text("none: the pointer is not signed", server.TryKeyInit)})
 	}
 	rows = append(rows, []string{"pointer", report.Pointer.says()})
 	if report.Problem != "" {
@@ -257,7 +258,7 @@ func (p *program) keySign(ctx context.Context, k keyring, in io.Reader, yes bool
 	defer func() { err = errors.Join(err, unlock()) }()
 	ring, err := k.keys.Open()
 	if err == nil && len(ring.Signing) == 0 {
-		err = advice.Try(fmt.Errorf("the release volume %s has no keys", k.volume.Root()), tryKeyInit)
+		err = advice.Try(fmt.Errorf("the release volume %s has no keys", k.volume.Root()), server.TryKeyInit)
 	}
 	if err != nil {
 		return before(ctx, err)
@@ -301,8 +302,8 @@ func (p *program) confirm(ctx context.Context, k keyring, found pointer.Found, i
 	}
 	rows := [][]string{
 		{"generation", fmt.Sprint(found.Generation)}, {"release", found.Release}, {"", known}, {"digest", found.Digest},
-		{"made", fmt.Sprintf("%s by %s", found.Created.UTC().Format(time.RFC3339), orDash(printable(found.By)))},
-		{"message", orDash(printable(found.Message))},
+		{"made", fmt.Sprintf("%s by %s", found.Created.UTC().Format(time.RFC3339), cmp.Or(printable(found.By), "-"))},
+		{"message", cmp.Or(printable(found.Message), "-")},
 	}
 	for region, id := range found.Snapshots {
 		of := ""
@@ -316,7 +317,7 @@ func (p *program) confirm(ctx context.Context, k keyring, found pointer.Found, i
 		rows = append(rows, []string{"packs", fmt.Sprintf("%d, the last to release %s of %s", len(found.Edges), last.Release,
 			last.Made.UTC().Format(time.RFC3339))})
 	}
-	rows = append(rows, []string{"signed by", orDash(strings.Join(found.SignedBy(), ", "))})
+	rows = append(rows, []string{"signed by", cmp.Or(strings.Join(found.SignedBy(), ", "), "-")})
 	if err := cli.PrintTable(p.stderr, rows); err != nil || yes {
 		return err
 	}
@@ -357,7 +358,7 @@ func (k keyring) known(p pointer.Pointer) (string, error) {
 			p.Generation, fence, id),
 			"put the newer release.json back; or remove it from the store, and publish again")
 	case p.Store != "" && p.Store != k.id:
-		return "", fmt.Errorf("the pointer is of store %s, and the release volume of store %s", orDash(p.Store), orDash(k.id))
+		return "", fmt.Errorf("the pointer is of store %s, and the release volume of store %s", cmp.Or(p.Store, "-"), cmp.Or(k.id, "-"))
 	}
 	digest, err := k.volume.ManifestDigest(p.Release)
 	switch {

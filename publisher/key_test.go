@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +17,7 @@ import (
 	"ebs-release/internal/gc"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/publish/checks"
 	"ebs-release/internal/release"
 	"ebs-release/internal/server"
 	"ebs-release/internal/test/scratch"
@@ -109,16 +111,16 @@ func (k *keyed) keys() server.Keys {
 	return server.Keys{Path: k.env["EBS_RELEASE_SIGNING_KEY"], On: k.volume}
 }
 
-// signs is P0's check, as a verb sees it.
-func (k *keyed) signs(verb string) (noted string, err error) {
+// signs is P0's check of the signing key, as a verb sees it.
+func (k *keyed) signs(verb string) error {
 	k.t.Helper()
 	opened := &releaseVolume{point: k.volume.Root()}
 	defer func() { _ = opened.close() }()
 	store, err := pointer.Open(k.t.Context(), k.env["EBS_RELEASE_POINTER_STORE"], nil)
 	must(k.t, err)
-	c := p0Checks{verb: verb, store: store, volume: opened, note: func(text string) { noted = text }}
-	c.signs = sign(store, opened, k.env["EBS_RELEASE_SIGNING_KEY"])
-	return noted, c.signingKey(k.t.Context())
+	c := checks.Checks{Store: store, Volume: opened, Signs: sign(store, opened, k.env["EBS_RELEASE_SIGNING_KEY"])}
+	all := p0(c, verb)
+	return all[slices.IndexFunc(all, func(c publish.Check) bool { return c.Name == "signing key" })].Do(k.t.Context())
 }
 
 func TestStoreFromBeforeKeysGetsThem(t *testing.T) {
@@ -130,11 +132,11 @@ func TestStoreFromBeforeKeysGetsThem(t *testing.T) {
 		t.Errorf("history before: %q", stderr)
 	}
 	for _, verb := range []string{verbPublish, verbDoctor} {
-		if _, err := k.signs(verb); err == nil || !strings.Contains(err.Error(), "the release volume has no keys") || !strings.Contains(err.Error(), "Try: ebs-release key init") {
+		if err := k.signs(verb); err == nil || !strings.Contains(err.Error(), "the release volume has no keys") || !strings.Contains(err.Error(), "Try: ebs-release key init") {
 			t.Errorf("%s: %v", verb, err)
 		}
 	}
-	if _, err := k.signs(verbConverge); err != nil {
+	if err := k.signs(verbConverge); err != nil {
 		t.Errorf("converge: %v", err)
 	}
 	k.refused(exit.Unchanged, []string{"key", "sign", "--yes"}, "has no keys", "key init")
@@ -168,8 +170,8 @@ func TestStoreFromBeforeKeysGetsThem(t *testing.T) {
 	if p, err := pointer.Parse([]byte(k.document())); err != nil || p.Generation != 1 || p.Revision != 2 || p.Release != k.in.ID || p.Store != someStore {
 		t.Errorf("%+v, %v", p, err)
 	}
-	if noted, err := k.signs(verbPublish); err != nil || noted != "" {
-		t.Errorf("publish: %q, %v", noted, err)
+	if err := k.signs(verbPublish); err != nil {
+		t.Errorf("publish: %v", err)
 	}
 	if stdout, stderr := k.ok("history"); stderr != "" || !strings.Contains(stdout, "key sign") || !strings.Contains(stdout, "key init") {
 		t.Errorf("history after: %q, %q", stdout, stderr)
@@ -238,11 +240,11 @@ func TestPublishFailsClosedWithoutItsKey(t *testing.T) {
 			change(k)
 			before := k.document()
 			for _, verb := range []string{verbPublish, verbRollback, verbDoctor} {
-				if _, err := k.signs(verb); err == nil || errors.As(err, new(doctor.Minor)) || !strings.Contains(err.Error(), "Try: put the key file") {
+				if err := k.signs(verb); err == nil || errors.As(err, new(doctor.Minor)) || !strings.Contains(err.Error(), "Try: put the key file") {
 					t.Errorf("%s: %v", verb, err)
 				}
 			}
-			if _, err := k.signs(verbConverge); err != nil {
+			if err := k.signs(verbConverge); err != nil {
 				t.Errorf("converge only reads: %v", err)
 			}
 			opened := &releaseVolume{point: k.volume.Root()}
@@ -271,8 +273,8 @@ func TestPublishFailsClosedWithoutItsKey(t *testing.T) {
 				t.Errorf("%q", stdout)
 			}
 			k.ok("key", "sign", "--yes")
-			if noted, err := k.signs(verbPublish); err != nil || noted != "" {
-				t.Errorf("publish with the new one: %q, %v", noted, err)
+			if err := k.signs(verbPublish); err != nil {
+				t.Errorf("publish with the new one: %v", err)
 			}
 			k.refused(exit.Unchanged, []string{"key", "init", "--lost"}, "is not lost")
 		})
@@ -387,12 +389,12 @@ func TestPublishNoticesNewKeys(t *testing.T) {
 	defer func() { _ = opened.close() }()
 	did := func(format string, args ...any) { t.Errorf("it did "+format, args...) }
 	began := sign(k.store, opened, k.env["EBS_RELEASE_SIGNING_KEY"])
-	must(t, began.settle(t.Context(), k.volume, did))
+	must(t, began.Settle(t.Context(), k.volume, did))
 	k.ok("key", "init")
-	if err := began.settle(t.Context(), k.volume, did); exit.Code(err) != exit.Conflict {
+	if err := began.Settle(t.Context(), k.volume, did); exit.Code(err) != exit.Conflict {
 		t.Errorf("%v", err)
 	}
-	must(t, sign(k.store, opened, k.env["EBS_RELEASE_SIGNING_KEY"]).settle(t.Context(), k.volume, did))
+	must(t, sign(k.store, opened, k.env["EBS_RELEASE_SIGNING_KEY"]).Settle(t.Context(), k.volume, did))
 }
 
 // Another release server has rotated the key: with the older one this server would hand that on.
@@ -410,7 +412,7 @@ func TestPublishNoticesANewerKey(t *testing.T) {
 		document, err := p.Sign(newer, ring.Signing[0])
 		must(t, err)
 		k.say(document)
-		if _, err := k.signs(verbPublish); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		if err := k.signs(verbPublish); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", want, err)
 		}
 	}
@@ -425,7 +427,7 @@ func TestPublishDoesNotGoBackToUnsigned(t *testing.T) {
 	now, err := k.store.Read(t.Context())
 	must(t, err)
 	must(t, k.store.CompareAndSwap(t.Context(), now, k.pointer(2)))
-	if _, err := k.signs(verbPublish); err == nil || !strings.Contains(err.Error(), secret.Public().ID()) {
+	if err := k.signs(verbPublish); err == nil || !strings.Contains(err.Error(), secret.Public().ID()) {
 		t.Errorf("%v", err)
 	}
 }

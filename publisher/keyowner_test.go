@@ -61,7 +61,7 @@ func TestTheOwnerOfTheTreeIsNotBelieved(t *testing.T) {
 				must(t, os.Remove(filepath.Join(k.volume.Root(), ".ebs-release/keys")))
 			}
 			signs := sign(k.store, opened, path)
-			must(t, signs.believes())
+			must(t, signs.Believes())
 			if p, err := k.store.Read(t.Context()); err == nil {
 				t.Errorf("it believes %+v", p)
 			}
@@ -74,7 +74,7 @@ func TestTheOwnerOfTheTreeIsNotBelieved(t *testing.T) {
 			// A server without the secret key reads by what it believed before.
 			must(t, os.Rename(path, path+".away"))
 			defer func() { must(t, os.Rename(path+".away", path)) }()
-			if signs := sign(k.store, opened, path); len(signs.Trusted) != 1 || signs.err == nil {
+			if signs := sign(k.store, opened, path); len(signs.Trusted) != 1 || signs.Err == nil {
 				t.Errorf("without its key: %+v", signs)
 			}
 			if p, err := k.store.Read(t.Context()); err == nil {
@@ -96,7 +96,7 @@ func TestTheOwnerOfTheTreeHandsOnNoKey(t *testing.T) {
 		t.Errorf("a snapshot with a planted key: %v", err)
 	}
 	var said []string
-	must(t, signs.settle(t.Context(), k.volume, func(format string, _ ...any) { said = append(said, format) }))
+	must(t, signs.Settle(t.Context(), k.volume, func(format string, _ ...any) { said = append(said, format) }))
 	if lines, err := k.volume.Keys(); err != nil || !slices.Equal(lines, signs.Public()) || len(said) != 1 {
 		t.Errorf("the volume has %v, %v; it said %q", lines, err, said)
 	}
@@ -106,7 +106,7 @@ func TestTheOwnerOfTheTreeHandsOnNoKey(t *testing.T) {
 		if err := opened.CheckActive(k.in.ID, 1); err == nil {
 			t.Errorf("a snapshot with %.20q for keys", text)
 		}
-		must(t, signs.settle(t.Context(), k.volume, func(string, ...any) {}))
+		must(t, signs.Settle(t.Context(), k.volume, func(string, ...any) {}))
 		must(t, opened.CheckActive(k.in.ID, 1))
 	}
 }
@@ -119,12 +119,12 @@ func TestAServerThatKnowsNoKeyBelievesNothing(t *testing.T) {
 	must(t, os.Chown(path+".pub", 1234, 1234))
 	for _, want := range []string{"belongs to user id 1234", "there is no key in " + path} {
 		for _, verb := range []string{verbPublish, verbConverge, verbDoctor} {
-			if _, err := k.signs(verb); err == nil || !strings.Contains(err.Error(), want) {
+			if err := k.signs(verb); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %v, want %q", verb, err, want)
 			}
 		}
 		opened := &releaseVolume{point: k.volume.Root()}
-		if err := sign(k.store, opened, path).believes(); err == nil {
+		if err := sign(k.store, opened, path).Believes(); err == nil {
 			t.Error("gc goes on")
 		}
 		must(t, opened.close())

@@ -17,8 +17,10 @@ import (
 	"ebs-release/internal/freeze"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/publish/checks"
 	"ebs-release/internal/push"
 	"ebs-release/internal/release"
+	"ebs-release/internal/server"
 	"ebs-release/internal/snapshot"
 	"ebs-release/internal/volume"
 
@@ -45,10 +47,10 @@ type job struct {
 type parts struct {
 	*publish.Publisher
 	values    config.Values
-	checks    p0Checks
+	checks    checks.Checks
 	store     *pointer.Store
 	volume    *releaseVolume
-	signs     signing
+	signs     server.Signing
 	maker     *snapshot.Maker
 	ec2       *ec2.Client
 	members   members
@@ -92,8 +94,9 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	p := &parts{
 		values: values, store: store, volume: opened, signs: signs, maker: maker, ec2: api,
 		members: newMembers(cfg, values.List("groups"), store), templates: templatesOf(cfg, values),
-		checks: p0Checks{
-			values: values, verb: j.verb, source: j.source, store: store, volume: opened, signs: signs, ec2: api, volumes: volumes, maker: maker,
+		checks: checks.Checks{
+			Source: j.source, MountPoint: mountPoint, PointerStore: values.Get("pointer-store"), SSHKey: values.Get("ssh-key"),
+			Follows: follows(values), Store: store, Volume: opened, Signs: signs, EC2: api, Volumes: volumes, Maker: maker,
 		},
 		dialer: dialer{
 			push.Options{User: user, KeyFile: values.Get("ssh-key"), AgentPath: values.Get("agent-path")},
@@ -108,9 +111,8 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	if err != nil {
 		return nil, exit.With(exit.Usage, err)
 	}
-	p.checks.note = func(text string) { p.warn("P0", text) }
 	p.Publisher = &publish.Publisher{
-		Checks: p.checks.list(), Store: store, Tree: opened, Fleet: p.members,
+		Checks: p0(p.checks, j.verb), Store: store, Tree: opened, Fleet: p.members,
 		Snapshots: &snapshots{maker: maker, volume: opened, since: signs.Since},
 		Hooks:     hooks{hooksFolder, values.Duration("hook-timeout"), mountPoint},
 		Settings: publish.Settings{
@@ -133,9 +135,26 @@ func assemble(ctx context.Context, values config.Values, configFile string, j jo
 	p.Keys = p.signs.Public()
 	p.Claim = p.claim
 	if j.verb == verbConverge {
-		p.Snapshots = &snapshots{maker: maker, volume: opened, since: signs.Since, check: p.checks.beforeSnapshot}
+		p.Snapshots = &snapshots{maker: maker, volume: opened, since: signs.Since, check: func(ctx context.Context) error {
+			return publish.TryAll(ctx, p.checks.ForSnapshot())
+		}}
 	}
 	return p, nil
+}
+
+// p0 are the checks of a verb.
+func p0(c checks.Checks, verb string) []publish.Check {
+	switch {
+	case verb == verbPublish:
+		return c.ForPublish()
+	case verb == verbConverge:
+		return c.ForConverge()
+	case verb == verbSnapshot:
+		return c.ForSnapshot()
+	case isRolloutVerb(verb):
+		return c.ForRollout()
+	}
+	return c.ForRollback()
 }
 
 // warn tells the one who waits for a publish something that does not stop it.

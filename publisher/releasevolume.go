@@ -58,7 +58,11 @@ func (r *releaseVolume) do(something func(*release.Volume) error) error {
 	return something(v)
 }
 
-func (r *releaseVolume) Current() (string, error)   { return with(r, (*release.Volume).Current) }
+func (r *releaseVolume) Current() (string, error) { return with(r, (*release.Volume).Current) }
+func (r *releaseVolume) StoreID() (string, error) { return with(r, (*release.Volume).StoreID) }
+func (r *releaseVolume) Releases() ([]string, error) {
+	return with(r, (*release.Volume).Releases)
+}
 func (r *releaseVolume) Generation() (int64, error) { return with(r, (*release.Volume).Generation) }
 
 func (r *releaseVolume) ManifestDigest(id string) (string, error) {

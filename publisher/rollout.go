@@ -108,7 +108,7 @@ When in doubt: rollout abort, and everybody is on the stable release again.`,
 			if err := printRollout(p.stdout, current, time.Now()); err != nil || report.Hold == nil {
 				return err
 			}
-			_, err = fmt.Fprintln(p.stdout, printable(sayHold(report.Hold, time.Now())))
+			_, err = fmt.Fprintln(p.stdout, printable(publish.SayHold(report.Hold, time.Now())))
 			return err
 		},
 	}
@@ -240,8 +240,8 @@ func (p *program) changePointer(ctx context.Context, verb, why string,
 	}
 	volume := &releaseVolume{point: values.Get("mount-point")}
 	defer func() { _ = volume.close() }()
-	if signs := sign(store, volume, values.Get("signing-key")); signs.err != nil {
-		return exit.With(exit.Unchanged, signs.err)
+	if signs := sign(store, volume, values.Get("signing-key")); signs.Err != nil {
+		return exit.With(exit.Unchanged, signs.Err)
 	}
 	who, err := whoAmI()
 	if err != nil {

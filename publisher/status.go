@@ -160,7 +160,7 @@ func (s statusSource) look(ctx context.Context) (statusReport, error) {
 			report.Warnings = append(report.Warnings, warning)
 		}
 	}
-	behind, err := s.templates.behind(ctx, current)
+	behind, err := s.templates.Behind(ctx, current)
 	if err != nil { // the members are there all the same
 		behind = append(behind, words.OneLine(err))
 	}
@@ -230,7 +230,7 @@ func printStatus(out io.Writer, r statusReport) error {
 		}
 		fmt.Fprintln(out)
 	}
-	if said := sayHold(r.Hold, time.Now()); said != "" {
+	if said := publish.SayHold(r.Hold, time.Now()); said != "" {
 		fmt.Fprintln(out, printable(said))
 	}
 	if r.Lock != "" {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"regexp"
 	"strings"
 
@@ -48,8 +47,16 @@ func (t templates) named(p pointer.Pointer) template.Snapshot {
 	return template.Snapshot{ID: p.Snapshots[t.region], Store: p.Store, Generation: p.Holds().Generation}
 }
 
-// behind warns of templates that do not name the pointer's snapshot.
-func (t templates) behind(ctx context.Context, p pointer.Pointer) (warnings []string, err error) {
+// Rights is checks.Templates's.
+func (t templates) Rights(ctx context.Context) error { return t.keeper.Rights(ctx) }
+
+// Launches is checks.Templates's.
+func (t templates) Launches(ctx context.Context) ([]template.Launch, error) {
+	return t.keeper.Launches(ctx)
+}
+
+// Behind warns of templates that do not name the pointer's snapshot.
+func (t templates) Behind(ctx context.Context, p pointer.Pointer) (warnings []string, err error) {
 	wanted := t.named(p)
 	if wanted.ID == "" {
 		return nil, nil
@@ -72,64 +79,4 @@ func checkTemplates(value string) error {
 		}
 	}
 	return nil
-}
-
-// lookAtTemplates tries the rights, and compares what the templates name with the pointer.
-func (p *parts) lookAtTemplates(ctx context.Context) (string, error) {
-	if p.Templates == nil {
-		return "no launch-template is set: none is changed", nil
-	}
-	if err := p.templates.keeper.Rights(ctx); err != nil {
-		return "", warn("a publish leaves them as they are: %w", err)
-	}
-	current, err := p.store.Read(ctx)
-	if err != nil {
-		return "", err
-	}
-	warnings, err := p.templates.behind(ctx, current)
-	switch {
-	case err != nil:
-		return "", err
-	case len(warnings) > 0:
-		return "", warn("%w", advice.Parse(warnings[0]))
-	}
-	return fmt.Sprintf("%s: the snapshot of the pointer", strings.Join(p.templates.keeper.Templates, ", ")), nil
-}
-
-// lookAtLaunches says what volume of the release EC2 brings to what the groups launch.
-func (p *parts) lookAtLaunches(ctx context.Context) (string, error) {
-	current, err := p.store.Read(ctx)
-	if err != nil {
-		return "", err
-	}
-	launches, err := p.templates.keeper.Launches(ctx)
-	if err != nil {
-		return "", warn("not known: %w", err)
-	}
-	var says []string
-	for _, l := range launches {
-		version := fmt.Sprintf("group %s launches from version %d (%s) of launch template %s", l.Name, l.Number, l.Version, l.Template)
-		switch {
-		case l.Device == "":
-			says = append(says, l.Name+" brings no volume of a release: members make their own")
-			continue
-		case l.Store != current.Store:
-			return "", advice.Try(warn("%s, which brings %s at %s: no release of this store, and members make volumes of their own",
-				version, orDash(l.Names), l.Device), "set launch-template, or take the mapping out of the template")
-		case !l.Deletes:
-			return "", advice.Try(warn("%s, whose volume at %s stays when its instance is terminated, and costs money", version, l.Device),
-				"set DeleteOnTermination in its block device mapping")
-		case l.Misses != "" && p.Templates != nil:
-			return "", warn("%w", advice.Parse(l.Misses))
-		}
-		text := fmt.Sprintf("%s brings %s at %s by version %d", l.Name, l.Names, l.Device, l.Number)
-		if !l.Fixed() {
-			text += " (" + l.Version + ": its instance refreshes cannot have AutoRollback)"
-		}
-		says = append(says, text)
-	}
-	if len(says) == 0 {
-		return "no group has a launch template", nil
-	}
-	return strings.Join(says, "; "), nil
 }

@@ -78,7 +78,7 @@ func (p *program) verify(ctx context.Context, names []string) error {
 	if err != nil {
 		return exit.With(exit.Usage, err)
 	}
-	if err := parts.checks.sshKey(ctx); err != nil {
+	if err := parts.checks.CheckSSHKey(ctx); err != nil {
 		return before(ctx, err)
 	}
 	report := verifyReport{Schema: status.Schema, Members: parts.verifyAll(ctx, current, chosen)}

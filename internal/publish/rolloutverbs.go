@@ -213,3 +213,15 @@ func IsLeft(p pointer.Pointer, past []pointer.Entry, now time.Time, force bool) 
 	}
 	return left
 }
+
+// SayHold is one line; "" when publishes may go on.
+func SayHold(h *pointer.Hold, now time.Time) string {
+	if !h.At(now) {
+		return ""
+	}
+	ends := ""
+	if !h.Until.IsZero() {
+		ends = " until " + h.Until.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("publishes are on hold%s, by %s since %s: %s", ends, h.By, h.Since.UTC().Format(time.RFC3339), h.Why)
+}

@@ -1,4 +1,4 @@
-package main
+package checks
 
 import (
 	"context"
@@ -19,7 +19,7 @@ func TestTheAdviceOfAnErrorIsTheFindingsOwn(t *testing.T) {
 		{"nothing wrong", nil, doctor.Finding{State: doctor.OK, Says: "seen"}},
 		{"without advice", errors.New("no room"), doctor.Finding{State: doctor.Fail, Says: "no room"}},
 		{"with advice", advice.Try(errors.New("no room"), "df"), doctor.Finding{State: doctor.Fail, Says: "no room", Try: "df"}},
-		{"a warning", advice.Try(warn("no release"), "publish"), doctor.Finding{State: doctor.Warn, Says: "no release", Try: "publish"}},
+		{"a warning", advice.Try(doctor.Minorf("no release"), "publish"), doctor.Finding{State: doctor.Warn, Says: "no release", Try: "publish"}},
 		{"of several", several, doctor.Finding{State: doctor.Fail, Says: "a: no room. Try: df; b: refused. Try: ssh b"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -1,4 +1,4 @@
-package main
+package checks
 
 import (
 	"context"
@@ -6,10 +6,8 @@ import (
 	"testing"
 
 	"ebs-release/internal/advice"
-	"ebs-release/internal/config"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/fleet"
-	"ebs-release/internal/publish"
 )
 
 // saying is a publish.Health that says the same each time.
@@ -48,10 +46,7 @@ func TestDoctorAsksWhoIsHealthy(t *testing.T) {
 			doctor.Finding{State: doctor.Warn, Says: "no rollout could begin: not allowed", Try: "allow it"},
 			doctor.Finding{State: doctor.Warn, Says: "no rollout could begin: not allowed", Try: "allow it"}},
 	} {
-		d := &memberChecks{listed: tt.listed, parts: &parts{
-			Publisher: &publish.Publisher{Health: tt.says},
-			values:    config.Values{{Key: "healthy", Value: tt.by}, {Key: "steps", Value: tt.steps}},
-		}}
+		d := &Doctor{listed: tt.listed, Health: tt.says, Healthy: tt.by, Rolls: tt.steps != ""}
 		if got := check("", nil, d.health).Do(t.Context()); got != tt.health {
 			t.Errorf("%s: %+v, want %+v", name, got, tt.health)
 		}
