@@ -39,8 +39,8 @@ func (b *boot) adoptBrought(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil {
-		b.log.Warn("cannot look for a volume that came with this instance", "error", err)
+	if b.unsure = err != nil; b.unsure { // which may have served: see noneNewer
+		b.log.Warn("a disk does not say whether it is a release volume that came with this instance", "error", err)
 	}
 	b.proven = nil
 	for _, f := range found {

@@ -194,6 +194,30 @@ func TestNoFailureOfABroughtVolumeEndsTheBoot(t *testing.T) {
 	}
 }
 
+// A disk that does not answer hides none that does. It may have served: so EC2 is asked what the
+// fence of that disk would say.
+func TestBroughtVolumeBesideADiskThatDoesNotAnswer(t *testing.T) {
+	for name, newest := range map[string]int64{"the pointer is the newest": 7, "the pointer is an old one": 8} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(7)
+			w.brings(found("vol-b", 7))
+			look := w.disks.brought
+			w.disks.brought = func(want boot.Wanted) ([]boot.Found, error) {
+				all, _ := look(want)
+				return all, errors.New("vol-a does not answer")
+			}
+			w.volumes.newest = func(context.Context, string) (int64, string, error) { return newest, "snap-8", nil }
+			if newest == 7 {
+				w.bootsOn(t, "vol-b")
+				return
+			}
+			if _, _, err := w.boot(t); !errors.Is(err, boot.ErrOlder) || w.mounted != "" {
+				t.Errorf("got %v, and %q is mounted", err, w.mounted)
+			}
+		})
+	}
+}
+
 func TestStoreThatIsAwayIsNoFaultOfABroughtVolume(t *testing.T) {
 	w := newWorld(7)
 	w.brings(found("vol-b", 6))

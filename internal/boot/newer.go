@@ -9,10 +9,12 @@ import (
 // newerPatience is how long EC2 may take to list the snapshots: as long as most attachments.
 const newerPatience = 5 * time.Second
 
-// noneNewer: what serves, or has served, has a fence of its own, and so has what EC2 brought; and a
-// pointer that is not signed names exactly one snapshot.
+// noneNewer: what serves, or has served, has a fence of its own, and so has what EC2 brought, but
+// not where another disk does not answer, which may have served; and a pointer that is not signed
+// names exactly one snapshot.
 func (b *boot) noneNewer() bool {
-	return b.asked || b.serving || b.volume.Brought || b.Older || b.want.Document == "" || b.want.Store == "" || b.volume.Reported.Ready
+	knows := b.serving || b.volume.Brought && !b.unsure || b.volume.Reported.Ready
+	return b.asked || knows || b.Older || b.want.Document == "" || b.want.Store == ""
 }
 
 // lookForNewer is against a pointer that was valid once: a volume that is made from its snapshot

@@ -43,6 +43,7 @@ type boot struct {
 	had      []Volume        // volumes that this run had in hand and let go of: EC2 may not list them yet
 	proven   []Volume        // volumes of which the disk says that an agent made them, and has served from them
 	removed  map[string]bool // volumes that this run removed, left behind or left alone: EC2 may go on listing them
+	unsure   bool            // a disk did not say what it is
 	above    int64           // up to this generation a volume that EC2 brought has served
 	silent   int             // how many disks of this run did not answer
 	badNames []string        // device names under which no disk came

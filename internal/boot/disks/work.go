@@ -37,12 +37,11 @@ type diskRequest struct {
 	Do     string        `json:"do"`
 	Device string        `json:"device,omitempty"` // /dev/nvme1n1
 	Kind   string        `json:"kind,omitempty"`   // ext4
-	Point  string        `json:"point,omitempty"`  // the mount point; of doCheckTree, doInReach, doHolding, doSide: look there
+	Point  string        `json:"point,omitempty"`  // the mount point; of doCame, doCheckTree, doInReach, doHolding, doSide: look there
 	Want   boot.Wanted   `json:"want,omitzero"`
 	From   source.Source `json:"from,omitzero"` // of doCatchUp, and of doCheckTree whose word counts
 
-	Suspects []suspect      `json:"suspects,omitempty"` // of doCame
-	Origin   release.Origin `json:"origin,omitzero"`    // of doPlace: where the prepared volume is from
+	Origin release.Origin `json:"origin,omitzero"` // of doPlace: where the prepared volume is from
 
 	Status status.Status `json:"status,omitzero"` // what the boot left, for doObserve
 	Verify Verifying     `json:"verify,omitzero"` // for doVerify
@@ -59,7 +58,7 @@ type diskRequest struct {
 const (
 	doCheck     = "check"      // the file system on Device
 	doUnused    = "unused"     // whether nothing uses Device
-	doCame      = "came"       // whether one of Suspects holds releases that may become Want
+	doCame      = "came"       // whether Device, or what is at Point, holds releases that may become Want
 	doPrepare   = "prepare"    // a detached mount of Device, which lives as long as the child
 	doCatchUp   = "catch up"   // that the prepared mount is brought to Want
 	doInReach   = "in reach"   // that the store has what brings the volume at Point to Want
@@ -88,7 +87,7 @@ type diskAnswer struct {
 
 	Info         filesystem.Info `json:"info,omitzero"`
 	Major, Minor uint32          `json:",omitempty"`
-	Came         []cameAnswer    `json:",omitempty"`
+	Came         *tree.Came      `json:",omitempty"` // with an error: why it cannot become what is wanted
 	Generation   int64           `json:",omitempty"`
 	Release      string          `json:",omitempty"`
 	Done         bool            `json:",omitempty"` // as boot.Tree's Holding has it
@@ -171,7 +170,7 @@ func (w *diskWork) do(ctx context.Context, r diskRequest) (a diskAnswer, err err
 	case doUnused:
 		err = patiently(ctx, func() error { return mount.Unused(r.Device) })
 	case doCame:
-		a.Came = w.came(r)
+		a.Came, err = w.came(r)
 	case doPrepare:
 		w.shared = mount.Unused(r.Device) != nil
 		if w.prepared, err = mount.Prepare(r.Device, r.Kind); err == nil {
