@@ -135,6 +135,23 @@ func TestExamplesAreClosed(t *testing.T) {
 	}
 }
 
+// TestExamplesBringVolumes: whichever way EC2 brings one, it goes with the instance, as nobody else
+// removes it; and it is no part of an example where members make their own.
+func TestExamplesBringVolumes(t *testing.T) {
+	for path, needs := range map[string][]string{
+		"packer/member.pkr.hcl": {`dynamic "ami_block_device_mappings"`, "var.release_snapshot == null ? [] : [1]", "= var.release_snapshot\n"},
+		"terraform/members.tf":  {`dynamic "block_device_mappings"`, "var.brought_size == null ? [] : [1]", "= var.brought_size\n"},
+	} {
+		_, mapping, _ := strings.Cut(read(t, path), needs[0])
+		mapping, _, _ = strings.Cut(mapping, "\n  }\n")
+		for _, need := range append(needs[1:], "delete_on_termination = true") {
+			if !strings.Contains(mapping, need) {
+				t.Errorf("%s: the mapping has no %q", path, need)
+			}
+		}
+	}
+}
+
 // parseExample reads all files of a directory with the given end.
 func parseExample(t *testing.T, directory, end string) example {
 	t.Helper()

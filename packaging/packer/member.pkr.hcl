@@ -50,6 +50,12 @@ variable "source_ami" {
   }
 }
 
+variable "release_snapshot" {
+  type        = string
+  description = "Snapshot of a release, for EC2 to bring a volume of it with each launch from this image; null: members make their volumes, or the launch template brings them (../terraform)."
+  default     = null
+}
+
 locals {
   # The file keeps its name: apt and dnf go by its end.
   uploaded = "/tmp/${basename(var.package)}"
@@ -69,6 +75,18 @@ source "amazon-ebs" "member" {
   ami_name      = "ebs-release-member-${formatdate("YYYYMMDD-hhmmss", timestamp())}"
 
   ssh_clear_authorized_keys = true # the builder's key does not stay
+
+  # For instances that launch from the image: the builder has no such disk. One that is encrypted (encrypt_boot) holds a copy of the snapshot.
+  dynamic "ami_block_device_mappings" {
+    for_each = var.release_snapshot == null ? [] : [1]
+
+    content {
+      device_name           = "/dev/sdf"
+      snapshot_id           = var.release_snapshot
+      volume_type           = "gp3"
+      delete_on_termination = true
+    }
+  }
 
   source_ami_filter {
     filters = {
