@@ -11,6 +11,7 @@ import (
 	"ebs-release/internal/lab"
 	"ebs-release/internal/lab/bucket"
 	"ebs-release/internal/lab/cloud"
+	labdisk "ebs-release/internal/lab/disk"
 	"ebs-release/internal/lab/host"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -227,6 +228,44 @@ func TestBroughtVolumeOfNoUse(t *testing.T) {
 				t.Errorf("what came is %s now, it was %s", after, before)
 			}
 			must(t, r.lab.Account.TerminateInstance(h.ID))
+		})
+	}
+}
+
+// TestBroughtVolumeBesideADiskThatHangs: row 80, of one of two volumes that came with the launch.
+// The other one is served, whichever comes first.
+func TestBroughtVolumeBesideADiskThatHangs(t *testing.T) {
+	r := published(t, func(o *lab.Options) { o.Cold = &labdisk.Cold{Block: time.Millisecond, AtOnce: 20} })
+	for hung := range 2 {
+		t.Run(fmt.Sprint(hung), func(t *testing.T) {
+			r := r.in(t)
+			ctx := within(t, 2*time.Minute)
+			h, err := r.launch(ctx, bringing(r.idle(), r.releaseSnapshot(1), r.releaseSnapshot(1)))
+			must(t, err)
+			came := r.broughtTo(h.ID)
+			if len(came) != 2 {
+				t.Fatalf("there came %s", show(came))
+			}
+			t.Cleanup(r.lab.Disks().Hold(came[hung].ID))
+			out := agent(ctx, h)
+			must(t, failed(out))
+			if out.took < 10*time.Second { // the patience that it has with a disk
+				t.Errorf("it took %v: the disk answers", out.took)
+			}
+			if s := r.agentStatus(h); s.VolumeID != came[1-hung].ID || len(r.lab.VolumesFor(h.ID)) > 0 || out.took > 12*time.Second+hangSlack {
+				t.Errorf("it serves %s after %v, and there came %s", s.VolumeID, out.took, show(came))
+			}
+			if got, err := visible(h); err != nil || got != "one" || len(mounts(h)) != 1 {
+				t.Errorf("it serves %q in %d mounts (%v)", got, len(mounts(h)), err)
+			}
+			if !strings.Contains(out.Stderr, came[hung].ID) {
+				t.Errorf("it does not say which disk hangs:\n%s", out.Stderr)
+			}
+			// The hung one may have served a later release than an old pointer has.
+			calls := r.ofEC2(h)
+			if !slices.ContainsFunc(calls, func(c cloud.Call) bool { return c.Action == "DescribeSnapshots" }) {
+				t.Errorf("calls of EC2: %+v", calls)
+			}
 		})
 	}
 }

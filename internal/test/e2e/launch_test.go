@@ -78,3 +78,24 @@ chmod 755 /etc/ebs-release/ready.d/10-http`)
 		t.Errorf("after a reboot: %v, exit %d: %s", err, out.Code, out.Stderr)
 	}
 }
+
+// TestDoctorOfALaunchHookWithoutARight: a right of packaging/iam/launch-hook.json that is missing
+// is named before a launch needs it.
+func TestDoctorOfALaunchHookWithoutARight(t *testing.T) {
+	allowed := newRights()
+	r := published(t, func(o *lab.Options) { o.Policy, o.AgentSettings["launch-hook"] = allowed.policy, "ebs-release" })
+	must(t, r.lab.Account.CreateGroup(cloud.GroupSpec{
+		Name: "app", Desired: 1, Launch: r.lab.Member(), Hooks: []cloud.Hook{{Name: "ebs-release", Launch: true, Timeout: time.Hour, Abandon: true}},
+	}))
+	r.eventually("the group launches", func() bool { return len(r.lab.Members("app")) > 0 })
+	h, err := r.lab.Booted(within(t, 2*time.Minute), r.lab.Members("app")[0].InstanceID)
+	must(t, err)
+	for action, state := range map[string]string{
+		"CompleteLifecycleAction": "FAIL", "RecordLifecycleActionHeartbeat": "FAIL", "DescribeLifecycleHooks": "warn", "DescribeAutoScalingInstances": "FAIL",
+	} {
+		allowed.deny("autoscaling:" + action)
+		r.diagnosed(h, state, "launch hook", []string{"allow autoscaling:" + action})
+	}
+	allowed.deny()
+	r.diagnosed(h, "ok", "launch hook", []string{"ebs-release of app"})
+}
