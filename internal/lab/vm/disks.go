@@ -58,12 +58,7 @@ func (m *Machine) Plug(ctx context.Context, d Disk) error {
 	if b == nil {
 		return nil
 	}
-	err := b.qmp.do(ctx, "blockdev-add", d.blockdev())
-	if err == nil {
-		if err = b.qmp.do(ctx, "device_add", d.device(slot)); err != nil && !errors.Is(err, errNoPower) {
-			err = errors.Join(err, b.qmp.do(ctx, "blockdev-del", map[string]any{"node-name": d.node()}))
-		}
-	}
+	err := b.plug(ctx, &d, slot)
 	if err == nil || errors.Is(err, errNoPower) {
 		return nil // the next power on gives it
 	}
@@ -71,6 +66,16 @@ func (m *Machine) Plug(ctx context.Context, d Disk) error {
 	m.slots[slot] = nil
 	m.mu.Unlock()
 	return fmt.Errorf("plug %s into %s: %w", d.Name, m.ID, err)
+}
+
+func (b *boot) plug(ctx context.Context, d *Disk, slot int) error {
+	err := b.qmp.do(ctx, "blockdev-add", d.blockdev())
+	if err == nil {
+		if err = b.qmp.do(ctx, "device_add", d.device(slot)); err != nil && !errors.Is(err, errNoPower) {
+			err = errors.Join(err, b.qmp.do(ctx, "blockdev-del", map[string]any{"node-name": d.node()}))
+		}
+	}
+	return err
 }
 
 // Unplug takes the disk out of the machine, mounted or not, and closes its file; the guest sees its

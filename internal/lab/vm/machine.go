@@ -74,6 +74,10 @@ type Machine struct {
 	boot  *boot   // the last one; nil before the first and after a power cut
 	slots []*Disk // what is plugged, over power cuts
 	login *login  // the open ssh connection, nil without one
+
+	asleep bool    // its memory is in a file of its root (Hibernate)
+	resume string  // where the kernel finds that, once there was one
+	first  []*Disk // what the firmware found when it booted, by slot
 }
 
 // boot is one run of a machine, from power on to power off.
@@ -143,62 +147,6 @@ func Start(ctx context.Context, spec Spec) (*Machine, error) {
 	return m, nil
 }
 
-// PowerOn starts the machine, with all disks that are plugged. It returns when the processor runs;
-// Booted and Run wait for more.
-func (m *Machine) PowerOn(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.boot != nil && m.boot.process.Running() {
-		return fmt.Errorf("switch %s on: it is on", m.ID)
-	}
-	m.cut() // it switched itself off
-	m.console.clear()
-	m.marks.clear()
-	b, err := m.start()
-	if err == nil {
-		if err = b.qmp.do(ctx, "qmp_capabilities", nil); err != nil { // the monitor's first word, before any other
-			b.off()
-			err = fmt.Errorf("qemu: %w: %s", err, b.talk.String())
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("switch %s on: %w", m.ID, err)
-	}
-	m.boot = b
-	go m.watch(b, m.patience)
-	return nil
-}
-
-// watch resets a machine that has nothing to say. Once in some hundred boots on a busy machine an
-// emulated kernel gets so far behind its timer interrupts before its first word that it does
-// nothing else any more; nothing of a boot has happened then. Each time it has twice as long.
-func (m *Machine) watch(b *boot, patience time.Duration) {
-	for resets := 0; ; patience *= 2 {
-		text, changed := m.console.read()
-		if text != "" {
-			if resets > 0 {
-				_ = b.qmp.onReset("shutdown") // as it was started: see Reboot
-			}
-			return
-		}
-		var over <-chan time.Time
-		if resets < 3 { // who waits for this boot says what did not come
-			over = time.After(patience)
-		}
-		select {
-		case <-changed:
-		case <-b.process.Done:
-			return
-		case <-over:
-			resets++
-			if err := b.qmp.onReset("reset"); err != nil { // the firmware makes another one of it
-				return
-			}
-			_ = b.qmp.tell("system_reset", nil)
-		}
-	}
-}
-
 func (m *Machine) start() (*boot, error) {
 	arguments, err := m.arguments()
 	if err != nil {
@@ -263,69 +211,6 @@ func (b *boot) off() {
 // Booted waits until systemd has reached multi-user.target.
 func (m *Machine) Booted(ctx context.Context) error {
 	return m.WaitMark(ctx, bootedMark)
-}
-
-// PowerCut switches the machine off without a word to it. What its programs had written but not
-// synced is lost as on a real power cut; what its kernel had handed to a disk is not (see Disk).
-// The machine keeps its disks.
-func (m *Machine) PowerCut() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.cut()
-}
-
-func (m *Machine) cut() {
-	if m.login != nil {
-		m.login.close()
-		m.login = nil
-	}
-	if m.boot != nil {
-		m.boot.off()
-		m.boot = nil
-	}
-}
-
-// Shutdown presses the power button (ACPI), and cuts the power when the machine is not off after
-// the grace time.
-func (m *Machine) Shutdown(ctx context.Context, grace time.Duration) error {
-	defer m.PowerCut()
-	m.mu.Lock()
-	b := m.boot
-	m.mu.Unlock()
-	if b == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, grace, fmt.Errorf("%s did not switch itself off within %s", m.ID, grace))
-	defer cancel()
-	for {
-		if err := b.qmp.do(ctx, "system_powerdown", nil); err != nil && !errors.Is(err, errNoPower) {
-			return fmt.Errorf("shut %s down: %w", m.ID, err)
-		}
-		select {
-		case <-b.process.Done:
-			return nil
-		case <-ctx.Done():
-			return fmt.Errorf("shut %s down: %w", m.ID, context.Cause(ctx))
-		case <-time.After(2 * time.Second): // a machine that still boots does not hear the button: press it again
-		}
-	}
-}
-
-// Reboot runs "systemctl reboot" in the machine and returns when its processor starts anew. A
-// machine that reboots without this goes off, and PowerOn is the way on: qemu ends at each reset,
-// since an emulated machine that is reset in place boots three times as slowly as a new one.
-func (m *Machine) Reboot(ctx context.Context) error {
-	off := m.Off()
-	out, err := m.Run(ctx, "systemctl", "reboot")
-	if err != nil && out.Code != 255 && !errors.Is(err, errNoPower) { // 255: the connection went first
-		return err
-	}
-	select {
-	case <-off:
-		return m.PowerOn(ctx)
-	case <-ctx.Done():
-		return fmt.Errorf("reboot %s: it still runs: %w", m.ID, context.Cause(ctx))
-	}
 }
 
 // Bake makes an image of the disk of a machine that was shut down, as Packer makes an AMI of an

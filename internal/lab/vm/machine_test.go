@@ -15,7 +15,7 @@ import (
 
 // bootTime is long for a boot, which takes seconds: what it ends is a test that would wait for
 // ever, on a machine however busy.
-const bootTime = 5 * time.Minute
+const bootTime = 10 * time.Minute
 
 // One machine goes through its life, since each boot of an emulated machine takes many seconds.
 func TestMachineKeepsDisksOverPowerCutAndShutdown(t *testing.T) {

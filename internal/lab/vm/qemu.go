@@ -47,8 +47,8 @@ func (m *Machine) arguments() ([]string, error) {
 	for slot := range m.spec.Slots {
 		arguments = append(arguments, "-device", fmt.Sprintf("pcie-root-port,id=%s,chassis=%d,slot=%d", port(slot), slot+1, slot+1))
 	}
-	for slot, d := range m.slots {
-		if d == nil {
+	for slot, d := range m.first {
+		if d == nil || d != m.slots[slot] { // taken out since
 			continue
 		}
 		blockdev, err := json.Marshal(d.blockdev())
@@ -83,6 +83,9 @@ func (m *Machine) commandLine() string {
 	}
 	for _, e := range m.spec.Environment {
 		words = append(words, "systemd.setenv="+e)
+	}
+	if m.resume != "" {
+		words = append(words, m.resume)
 	}
 	return strings.Join(append(words, m.spec.KernelArgs...), " ")
 }
