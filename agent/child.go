@@ -1,10 +1,10 @@
 package main
 
 import (
-	"github.com/spf13/cobra"
-
 	"ebs-release/internal/boot/disks"
 	"ebs-release/internal/exit"
+
+	"github.com/spf13/cobra"
 )
 
 func (p *program) diskWorkCommand() *cobra.Command {

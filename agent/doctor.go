@@ -30,7 +30,7 @@ and it works before a release exists. Exit 1: a check failed.`,
 			list := checks.New(checks.Settings{
 				Pointer: values.Get("pointer"), Trusted: values.List("trusted-keys"), Least: int64(values.Int("min-generation")),
 				ConfigFile: defaultConfigFile, RunDir: p.runDir, LaunchHook: values.Get("launch-hook"),
-				Volume: requestOf(releaseVolumeOf("", "", "", values), "", values),
+				Volume: volumeRequest(values),
 			}).List()
 			return p.diagnose(cmd.Context(), append(list, p.checkPrograms(programsFolder), p.checkWarm(values)))
 		},

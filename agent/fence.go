@@ -5,10 +5,12 @@ import (
 	"fmt"
 
 	"ebs-release/internal/advice"
+	"ebs-release/internal/boot/account"
 	"ebs-release/internal/boot/disks"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/generation"
+	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
 
 	"github.com/spf13/cobra"
@@ -77,10 +79,17 @@ func (p *program) lowerFence(ctx context.Context, point, to string) (f disks.Fen
 	if err != nil || f.Was == 0 { // there was none that could be read, or reported
 		return f, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, reportLimit)
-	defer cancel()
 	if err := p.withdraw(ctx, f.Was); err != nil {
 		return f, advice.Errorf("the fence is at %d now, but the report of the generation before stays and goes on counting: %w", n, err)
 	}
 	return f, nil
+}
+
+// withdraw is for a generation that no publish made.
+func (p *program) withdraw(ctx context.Context, generation int64) error {
+	place, err := p.reached()
+	if err != nil || !pointer.InS3(place) {
+		return err
+	}
+	return account.Withdraw(ctx, place, generation, p.logger())
 }

@@ -11,7 +11,7 @@ import (
 
 	"ebs-release/internal/activation"
 	"ebs-release/internal/advice"
-	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/account"
 	"ebs-release/internal/config"
 	"ebs-release/internal/follow"
 	"ebs-release/internal/logging"
@@ -19,7 +19,6 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
-	"ebs-release/internal/volume"
 
 	"github.com/spf13/cobra"
 )
@@ -63,8 +62,9 @@ func (p *program) follow(ctx context.Context) error {
 		return err
 	}
 	f := follow.Follower{
-		Store: fetcher, Member: &follower{program: p, values: values, log: log, programs: programsFolder}, Trusted: values.List("trusted-keys"),
-		Least: int64(values.Int("min-generation")), Keep: values.Int("keep"), Interval: followInterval(values), Log: log,
+		Store: fetcher, Trusted: values.List("trusted-keys"),
+		Member: &follower{program: p, Served: account.NewServed(p.accountSettings(values), log), log: log, programs: programsFolder},
+		Least:  int64(values.Int("min-generation")), Keep: values.Int("keep"), Interval: followInterval(values), Log: log,
 	}
 	before, err := p.lastSeen()
 	if err != nil {
@@ -117,21 +117,13 @@ func (p *program) lastSeen() (status.Follow, error) {
 	}, nil
 }
 
-// told is the trouble that follow has told the publisher.
-func (p *program) told() volume.Trouble {
-	if seen, err := p.runDir.ReadFollow(); err == nil && seen != nil {
-		return volume.Trouble(seen.Told)
-	}
-	return volume.Trouble{}
-}
-
 // follower is follow.Member.
 type follower struct {
 	*program
-	values   config.Values
+	*account.Served
+
 	log      *slog.Logger
 	programs string           // the directory that holds theirs
-	account  *account         // nil: nothing was reported yet
 	me       pointer.Instance // once asked: an instance stays where it is
 	said     string           // to systemd
 }
@@ -193,41 +185,6 @@ func (f *follower) startUnit(ctx context.Context, unit string) error {
 	}
 	answer := strings.Join(strings.Fields(said.String()), " ")
 	return advice.Try(fmt.Errorf("systemctl start %s: %w: %s", unit, err, answer), "journalctl -u %s", unit)
-}
-
-// reportLimit is for one report; a later look tries again.
-const reportLimit = time.Minute
-
-func (f *follower) Report(ctx context.Context, r status.Reported) error {
-	ctx, cancel := context.WithTimeout(ctx, reportLimit)
-	defer cancel()
-	if err := f.identify(ctx); err != nil {
-		return err
-	}
-	return f.account.Report(ctx, f.volumeOf(r.VolumeID), bootReportOf(r))
-}
-
-// Complain is follow.Member's.
-func (f *follower) Complain(ctx context.Context, r status.Reported, t status.Trouble) error {
-	ctx, cancel := context.WithTimeout(ctx, reportLimit)
-	defer cancel()
-	if err := f.identify(ctx); err != nil {
-		return err
-	}
-	return f.account.complain(ctx, f.volumeOf(r.VolumeID), bootReportOf(r), volume.Trouble(t))
-}
-
-func (f *follower) identify(ctx context.Context) error {
-	if f.account != nil {
-		return nil
-	}
-	var err error
-	f.account, err = f.reporting(ctx, f.values, f.log)
-	return err
-}
-
-func bootReportOf(r status.Reported) boot.Report {
-	return boot.Report{Ready: true, Pending: !r.Ready, Generation: r.Generation, Release: r.Release}
 }
 
 func (f *follower) Tell(s status.Follow) error {

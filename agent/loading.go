@@ -24,8 +24,11 @@ func (l *loader) VolumeID() string {
 	return at.VolumeID
 }
 
+// askLimit is for one question; a later one asks again.
+const askLimit = time.Minute
+
 func (l *loader) Loading(ctx context.Context, id string) (*status.Loading, error) {
-	ctx, cancel := context.WithTimeout(ctx, reportLimit)
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
 	defer cancel()
 	if l.ec2 == nil {
 		cfg, _, err := instance.Load(ctx, l.log)

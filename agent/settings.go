@@ -163,3 +163,14 @@ func checkLeast(value string) error {
 	}
 	return nil
 }
+
+// volumeRequest is a release volume as the settings want it, but for which instance and of which
+// snapshot.
+func volumeRequest(values config.Values) volume.Request {
+	own, _ := volume.ParseTags(values.Get("tags")) // the table's Check has refused anything else
+	return volume.Request{
+		Owner: volume.Owner{Role: volume.RoleMember, MountPoint: values.Get("mount-point")}, OwnTags: own,
+		Type: values.Get("volume-type"), IOPS: int32(values.Int("volume-iops")), Throughput: int32(values.Int("volume-throughput")),
+		Rate: int32(values.Int("initialization-rate")),
+	}
+}

@@ -1,9 +1,10 @@
 package main
 
 import (
-	"ebs-release/internal/pointer"
 	"strings"
 	"testing"
+
+	"ebs-release/internal/pointer"
 )
 
 func TestSettingsOfTrustAreChecked(t *testing.T) {

@@ -12,7 +12,9 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/account"
 	"ebs-release/internal/boot/disks"
+	"ebs-release/internal/boot/plan"
 	"ebs-release/internal/boot/source"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
@@ -102,8 +104,7 @@ func (p *program) boot(ctx context.Context, values config.Values, older bool, lo
 	if err != nil {
 		return status.Status{}, exit.With(exit.Usage, err)
 	}
-	account := newAccount(values, log)
-	account.verified = p.verifiedOf
+	account := account.New(p.accountSettings(values), log)
 	machine := disks.New(values.Get("mount-point"), sourceOf(values), log)
 	reporter := newReporter(p.runDir, values.Get("mount-point"), reachOf(values, p.getenv), &p.where, machine.Serves, log)
 	parts := boot.Parts{
@@ -188,8 +189,37 @@ func sourceOf(values config.Values) source.Source {
 	return source.Source{Pointer: values.Get("pointer"), Trusted: values.List("trusted-keys")}
 }
 
-// volumeOf is the volume that is served, for a report.
-func (p *program) volumeOf(id string) boot.Volume {
-	s, err := p.runDir.Read()
-	return boot.Volume{ID: id, Brought: err == nil && s.Brought && s.VolumeID == id}
+func (p *program) accountSettings(values config.Values) account.Settings {
+	return account.Settings{Pointer: values.Get("pointer"), Volume: volumeRequest(values), RunDir: p.runDir}
+}
+
+// plan is `up --dry-run`.
+func (p *program) plan(ctx context.Context, values config.Values, older bool) error {
+	ctx, cancel := context.WithTimeout(ctx, min(plan.Limit, values.Duration("deadline")))
+	defer cancel()
+	pointers, err := newPointers(values, p.logger())
+	if err != nil {
+		return exit.With(exit.Usage, err)
+	}
+	log := slog.New(slog.DiscardHandler) // it would tell of things that are not done
+	machine := disks.New(values.Get("mount-point"), sourceOf(values), log)
+	steps, err := plan.Of(ctx, account.New(p.accountSettings(values), log), machine, pointers, older)
+	if printErr := p.printPlan(steps); printErr != nil {
+		return printErr
+	}
+	return err
+}
+
+func (p *program) printPlan(steps []plan.Step) error {
+	if p.output == cli.JSON {
+		return cli.PrintJSON(p.stdout, struct {
+			Schema int         `json:"schema"`
+			Plan   []plan.Step `json:"plan"`
+		}{status.Schema, steps})
+	}
+	var rows [][]string
+	for _, s := range steps {
+		rows = append(rows, []string{s.Stage, s.Does})
+	}
+	return cli.PrintTable(p.stdout, rows)
 }

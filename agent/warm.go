@@ -11,14 +11,13 @@ import (
 	"time"
 
 	"ebs-release/internal/advice"
-	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/account"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/config"
 	"ebs-release/internal/doctor"
 	"ebs-release/internal/flock"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/release"
-	"ebs-release/internal/report"
 	"ebs-release/internal/status"
 	"ebs-release/internal/warm"
 	"ebs-release/internal/words"
@@ -67,7 +66,7 @@ func (p *program) warm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	member := &warmer{program: p, values: values, fetcher: fetcher, log: log}
+	member := &warmer{program: p, values: values, fetcher: fetcher, log: log, reports: account.NewServed(p.accountSettings(values), log)}
 	w := warm.Warmer{Member: member, Log: log, Timing: warm.DefaultTiming()}
 	var watch sync.WaitGroup
 	watch.Go(func() { warm.Watch(ctx, &loader{warmer: member}, log) })
@@ -82,7 +81,7 @@ type warmer struct {
 	values  config.Values
 	fetcher *pointer.Fetcher
 	log     *slog.Logger
-	account *account // nil: nothing was reported yet
+	reports *account.Served
 }
 
 // Serves goes by files in memory, and by a symlink that the kernel has there as well.
@@ -127,8 +126,6 @@ func (w *warmer) Heal(ctx context.Context, v *release.Volume, bad []release.Dama
 // Report writes it where this member reports: in the store, or as a tag of the volume. Nobody is
 // told of a release whose programs have not succeeded.
 func (w *warmer) Report(ctx context.Context, verified status.Verified) error {
-	ctx, cancel := context.WithTimeout(ctx, reportLimit)
-	defer cancel()
 	v, volumeID, err := w.readyVolume(ctx)
 	if err != nil {
 		return err
@@ -141,25 +138,10 @@ func (w *warmer) Report(ctx context.Context, verified status.Verified) error {
 	if !done || id != verified.Release || volumeID != verified.VolumeID {
 		return warm.ErrNotYet
 	}
-	if w.account == nil {
-		if w.account, err = w.reporting(ctx, w.values, w.log); err != nil {
-			return err
-		}
-	}
-	return w.account.reportVerified(ctx, w.volumeOf(volumeID), boot.Report{Ready: true, Generation: generation, Release: id}, w.told())
+	return w.reports.Verified(ctx, status.Reported{VolumeID: volumeID, Generation: generation, Release: id, Ready: true})
 }
 
 func (w *warmer) Tell(now status.Warm) error { return w.runDir.WriteWarm(now) }
-
-// verifiedOf is what was found when all of a release was read, for a report; nil: that was not yet.
-func (p *program) verifiedOf(volumeID, id string) *report.Verified {
-	w, err := p.runDir.ReadWarm()
-	if err != nil || w == nil || w.Verified == nil || w.Verified.VolumeID != volumeID || w.Verified.Release != id {
-		return nil
-	}
-	v := w.Verified
-	return &report.Verified{When: v.When, Files: v.Files, Bytes: v.Bytes, Bad: v.Bad, Healed: v.Healed}
-}
 
 // checkWarm says what came of reading the release.
 func (p *program) checkWarm(values config.Values) doctor.Check {

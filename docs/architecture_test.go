@@ -69,10 +69,12 @@ func below(path, dir string) bool { return path == dir || strings.HasPrefix(path
 
 // TestDependenciesGoOneWay holds the paragraph below the map.
 func TestDependenciesGoOneWay(t *testing.T) {
-	trunk := []string{"agent", "publisher", "internal/boot", "internal/boot/checks", "internal/boot/tree", "internal/boot/source", "internal/boot/disks", "internal/publish", "internal/publish/checks", "internal/publish/sweep", "internal/server"}
+	trunk := []string{"agent", "publisher", "internal/boot", "internal/boot/checks", "internal/boot/tree", "internal/boot/source", "internal/boot/disks", "internal/boot/account", "internal/boot/plan", "internal/publish", "internal/publish/checks", "internal/publish/sweep", "internal/server"}
 	parts := map[string][]string{ // of a boot and of a publish, which know its types and its kinds of errors
 		"internal/boot/tree": {"internal/boot"}, "internal/boot/source": {"internal/boot", "internal/boot/tree"},
 		"internal/boot/disks":    {"internal/boot", "internal/boot/tree", "internal/boot/source"},
+		"internal/boot/account":  {"internal/boot", "internal/boot/tree"},
+		"internal/boot/plan":     {"internal/boot", "internal/boot/tree", "internal/boot/disks", "internal/boot/account"},
 		"internal/publish/sweep": {"internal/publish"}, "internal/publish/checks": {"internal/publish", "internal/server"},
 	}
 	may := map[string][]string{
@@ -96,7 +98,7 @@ func TestDependenciesGoOneWay(t *testing.T) {
 			case !ours, to == "internal/advice":
 			case from == "internal/boot":
 				t.Errorf("the boot sentence has types of its own, and imports %s", to)
-			case to == "internal/exit", to == "internal/flock", to == "internal/generation", to == "internal/manifest", to == "internal/output", to == "internal/process", to == "internal/words":
+			case to == "internal/exit", to == "internal/flock", to == "internal/generation", to == "internal/manifest", to == "internal/output", to == "internal/process", to == "internal/trouble", to == "internal/words":
 			case below(to, "internal/lab"), below(to, "internal/test"):
 				t.Errorf("%s knows the lab or its tests", from)
 			case slices.Contains(parts[from], to):

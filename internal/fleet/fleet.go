@@ -16,6 +16,7 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/report"
+	"ebs-release/internal/trouble"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -47,7 +48,7 @@ type Member struct {
 	HostKey    string // "ssh-ed25519 AAAA…", or "" as long as the agent has not reported it
 	Caller     string // as what it reports to the store (report.Report); "": it has only tags
 	Reported   string // the name of that object
-	Trouble    volume.Trouble
+	Trouble    trouble.Trouble
 
 	Made string // the volume that was made for it, and is attached to it; "": it has none
 
@@ -265,7 +266,7 @@ type said struct {
 	instance, volumeID, release, store, state, hostKey, ignored string
 	generation                                                  int64
 	verified                                                    *report.Verified
-	trouble                                                     volume.Trouble
+	trouble                                                     trouble.Trouble
 	onInstance                                                  bool
 }
 
@@ -288,7 +289,7 @@ func readTags(list []types.Tag) said {
 		instance: tags[volume.TagInstance], volumeID: tags[volume.TagVolume],
 		release: volume.ParseRelease(tags[volume.TagRelease]), store: volume.ParseStore(tags[volume.TagStore]),
 		state: volume.ParseState(tags[volume.TagState]), hostKey: tags[volume.TagHostKey],
-		trouble: volume.ParseTrouble(tags[volume.TagTrouble]),
+		trouble: trouble.Parse(tags[volume.TagTrouble]),
 	}
 	if id, verified := report.ParseTag(tags[volume.TagVerified]); id == r.release {
 		r.verified = verified

@@ -16,6 +16,7 @@ import (
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 	"ebs-release/internal/store"
+	"ebs-release/internal/trouble"
 
 	smithytime "github.com/aws/smithy-go/time"
 )
@@ -100,7 +101,7 @@ type Member interface {
 	// Report tells the publisher.
 	Report(ctx context.Context, r status.Reported) error
 	// Complain tells the publisher of trouble, beside what it knows from Report.
-	Complain(ctx context.Context, r status.Reported, t status.Trouble) error
+	Complain(ctx context.Context, r status.Reported, t trouble.Trouble) error
 	// Tell keeps what was seen, for people, and for the next start.
 	Tell(s status.Follow) error
 }

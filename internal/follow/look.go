@@ -14,6 +14,7 @@ import (
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 	"ebs-release/internal/store"
+	"ebs-release/internal/trouble"
 	"ebs-release/internal/words"
 )
 
@@ -379,7 +380,7 @@ func (f *Follower) report(ctx context.Context, v *release.Volume, id string, p p
 		f.quiet = time.Now().Add(complainRest)
 		return fmt.Errorf("report: %w", err)
 	}
-	f.state.Reported, f.state.Told = r, status.Trouble{} // in a store it is where the trouble was
+	f.state.Reported, f.state.Told = r, trouble.Trouble{} // in a store it is where the trouble was
 	f.keep()
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"ebs-release/internal/advice"
 	"ebs-release/internal/status"
+	"ebs-release/internal/trouble"
 	"ebs-release/internal/words"
 )
 
@@ -41,7 +42,7 @@ func (f *Follower) complain(ctx context.Context, err error) {
 	_, waits := errors.AsType[waiting](err)
 	switch {
 	case err == nil:
-		f.state.Told = status.Trouble{}
+		f.state.Told = trouble.Trouble{}
 		return
 	case f.unread > 0, waits, errors.Is(err, errMoved), time.Now().Before(f.quiet):
 		return
@@ -49,7 +50,7 @@ func (f *Follower) complain(ctx context.Context, err error) {
 	_, no := errors.AsType[refused](err)
 	why, _ := advice.Of(err)
 	_, bad := errors.AsType[badPrograms](err)
-	t := status.Trouble{Generation: f.aim, Revision: f.state.Believed.Revision, Refused: no, Why: words.OneLine(errors.New(why))}
+	t := trouble.Trouble{Generation: f.aim, Revision: f.state.Believed.Revision, Refused: no, Why: words.OneLine(errors.New(why))}
 	told := f.state.Told
 	same := told.Generation == t.Generation && told.Refused == t.Refused && withoutNumbers(told.Why) == withoutNumbers(t.Why)
 	if same && (told.Revision == t.Revision || !no && !bad) {

@@ -9,6 +9,7 @@ import (
 
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/status"
+	"ebs-release/internal/trouble"
 )
 
 // The publisher hears once why a member is not on a generation, whatever numbers are in the words,
@@ -57,7 +58,7 @@ func TestThePublisherHearsOfTrouble(t *testing.T) {
 				}
 				want := complaint{
 					status.Reported{VolumeID: "vol-1", Generation: tc.on, Release: w.releases[tc.on-1].ID, Ready: tc.ready},
-					status.Trouble{Generation: 2, Refused: tc.refused, Why: tc.why},
+					trouble.Trouble{Generation: 2, Refused: tc.refused, Why: tc.why},
 				}
 				if len(heard) != 1 || heard[0].of != want.of || heard[0].trouble.Generation != 2 ||
 					heard[0].trouble.Refused != tc.refused || len(heard[0].trouble.Why) < len(tc.why) || heard[0].trouble.Why[:len(tc.why)] != tc.why {

@@ -21,6 +21,7 @@ import (
 	"ebs-release/internal/status"
 	"ebs-release/internal/store"
 	"ebs-release/internal/test/blank"
+	"ebs-release/internal/trouble"
 )
 
 const (
@@ -258,11 +259,11 @@ func (w *world) Report(_ context.Context, r status.Reported) error {
 // complaint is what the publisher is told of trouble, and of whom.
 type complaint struct {
 	of      status.Reported
-	trouble status.Trouble
+	trouble trouble.Trouble
 }
 
 // Complain fails the test when it is about a report that was not made.
-func (w *world) Complain(_ context.Context, r status.Reported, t status.Trouble) error {
+func (w *world) Complain(_ context.Context, r status.Reported, t trouble.Trouble) error {
 	v, err := release.Open(w.member)
 	if err != nil {
 		return err

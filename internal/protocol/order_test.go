@@ -20,6 +20,7 @@ import (
 	"ebs-release/internal/release"
 	"ebs-release/internal/status"
 	"ebs-release/internal/store"
+	"ebs-release/internal/trouble"
 )
 
 // real is what a real follower works with. It writes down what is asked of it.
@@ -90,7 +91,7 @@ func (r *real) Report(_ context.Context, s status.Reported) error {
 	return nil
 }
 
-func (r *real) Complain(context.Context, status.Reported, status.Trouble) error { return nil }
+func (r *real) Complain(context.Context, status.Reported, trouble.Trouble) error { return nil }
 
 func (r *real) Tell(s status.Follow) error { r.told = s; return nil }
 

@@ -8,6 +8,7 @@ import (
 
 	"ebs-release/internal/fleet"
 	"ebs-release/internal/pointer"
+	"ebs-release/internal/trouble"
 	"ebs-release/internal/volume"
 	"ebs-release/internal/words"
 )
@@ -155,7 +156,7 @@ func (m *member) follow(moved bool) {
 }
 
 // complains is what the member itself says about why it is not on what it is to be on.
-func (m *member) complains() (said volume.Trouble, is bool) {
+func (m *member) complains() (said trouble.Trouble, is bool) {
 	return m.Trouble, m.Trouble.Why != "" && m.Trouble.Generation == m.wanted.generation && !m.elsewhere()
 }
 

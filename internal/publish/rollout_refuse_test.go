@@ -12,6 +12,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
 	"ebs-release/internal/push"
+	"ebs-release/internal/trouble"
 	"ebs-release/internal/volume"
 )
 
@@ -32,7 +33,7 @@ func (tr *trial) follows(goes func(b *box, to pointer.Pointer)) {
 
 // flip is what a member does that follows.
 func (b *box) flip(to pointer.Pointer) {
-	b.Generation, b.Release, b.State, b.fence, b.Trouble = to.Generation, to.Release, volume.StateReady, to.Generation, volume.Trouble{}
+	b.Generation, b.Release, b.State, b.fence, b.Trouble = to.Generation, to.Release, volume.StateReady, to.Generation, trouble.Trouble{}
 }
 
 // What stage.d says of a release is the word of the member, and the step does not wait for another
@@ -55,7 +56,7 @@ func TestAMemberRefusesTheRelease(t *testing.T) {
 				switch {
 				case !tc.follow:
 				case to.Release == "r2":
-					b.Trouble = volume.Trouble{Generation: to.Generation, Refused: tc.refused, Why: why}
+					b.Trouble = trouble.Trouble{Generation: to.Generation, Refused: tc.refused, Why: why}
 				default:
 					b.flip(to)
 				}
@@ -106,7 +107,7 @@ func TestWhatAMemberSaysInAReport(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newWorld().launch("a", tc.generation)
-			b.State, b.Trouble = tc.state, volume.Trouble{Generation: tc.about, Refused: true, Why: "no"}
+			b.State, b.Trouble = tc.state, trouble.Trouble{Generation: tc.about, Refused: true, Why: "no"}
 			if view := publish.View(b.Member, p); view.Error != tc.says || (view.Cause == "no") != (tc.says != "") {
 				t.Errorf("%+v", view)
 			}

@@ -9,6 +9,7 @@ import (
 	"ebs-release/internal/exit"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/publish"
+	"ebs-release/internal/trouble"
 	"ebs-release/internal/volume"
 )
 
@@ -43,9 +44,9 @@ func TestAResumeTellsOldWordsFromNew(t *testing.T) {
 					switch {
 					case bad && tc.current:
 						b.flip(to)
-						b.State, b.Trouble = volume.StateHookFailed, volume.Trouble{Generation: to.Generation, Revision: revision, Why: "it is bad"}
+						b.State, b.Trouble = volume.StateHookFailed, trouble.Trouble{Generation: to.Generation, Revision: revision, Why: "it is bad"}
 					case bad:
-						b.Trouble = volume.Trouble{Generation: to.Generation, Revision: revision, Refused: true, Why: "it is bad"}
+						b.Trouble = trouble.Trouble{Generation: to.Generation, Revision: revision, Refused: true, Why: "it is bad"}
 					default:
 						b.flip(to)
 					}

@@ -22,6 +22,7 @@ import (
 	"ebs-release/internal/generation"
 	"ebs-release/internal/manifest"
 	"ebs-release/internal/store"
+	"ebs-release/internal/trouble"
 	"ebs-release/internal/volume"
 )
 
@@ -43,7 +44,7 @@ type Report struct {
 	VolumeID string // that it is about
 	Release  string // "": not known
 	HostKey  string // of its sshd: "ssh-ed25519 AAAA…", or ""
-	Trouble  volume.Trouble
+	Trouble  trouble.Trouble
 
 	Verified *Verified // nil: not all files of that release were read yet
 }
@@ -65,8 +66,8 @@ type body struct {
 	Release  string `json:"release,omitempty"`
 	HostKey  string `json:"host_key,omitempty"`
 
-	Verified *Verified       `json:"verified,omitempty"`
-	Trouble  *volume.Trouble `json:"trouble,omitempty"`
+	Verified *Verified        `json:"verified,omitempty"`
+	Trouble  *trouble.Trouble `json:"trouble,omitempty"`
 }
 
 var (
@@ -131,9 +132,9 @@ func Put(ctx context.Context, to Writer, r Report) error {
 		return fmt.Errorf("%q is no name of a report", r.Key())
 	}
 	says := body{Schema: schema, VolumeID: r.VolumeID, Release: r.Release, HostKey: r.HostKey, Verified: r.Verified}
-	if r.Trouble != (volume.Trouble{}) {
-		trouble := r.Trouble.Bounded()
-		says.Trouble = &trouble
+	if r.Trouble != (trouble.Trouble{}) {
+		said := r.Trouble.Bounded()
+		says.Trouble = &said
 	}
 	data, err := json.Marshal(says)
 	if err != nil {

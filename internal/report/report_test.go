@@ -12,6 +12,7 @@ import (
 	"ebs-release/internal/report"
 	"ebs-release/internal/store"
 	"ebs-release/internal/test/s3"
+	"ebs-release/internal/trouble"
 	"ebs-release/internal/volume"
 )
 
@@ -198,20 +199,20 @@ func TestTroubleInAReport(t *testing.T) {
 		return map[string]report.Wanted{fmt.Sprintf("i-%d", n): {Volumes: []string{"vol-1"}}}
 	}
 	r := of(1, 41, volume.StateReady, "vol-1")
-	r.Trouble = volume.Trouble{Generation: 42, Refused: true, Why: strings.Repeat("stage.d says no\n", 1000)}
+	r.Trouble = trouble.Trouble{Generation: 42, Refused: true, Why: strings.Repeat("stage.d says no\n", 1000)}
 	must(t, report.Put(t.Context(), s, r))
 	found, err := report.NewReader(s).Newest(t.Context(), 41, at(1))
 	must(t, err)
 	if got := found["i-1"].Trouble; got.Generation != 42 || !got.Refused || !strings.HasPrefix(got.Why, "stage.d says no stage.d") || len(got.Why) > 250 {
 		t.Errorf("%+v", got)
 	}
-	for n, trouble := range []string{`{"generation":-1,"why":"x"}`, `{"generation":42,"why":"\u001b\n"}`, `{"generation":42}`, `null`} {
+	for n, said := range []string{`{"generation":-1,"why":"x"}`, `{"generation":42,"why":"\u001b\n"}`, `{"generation":42}`, `null`} {
 		r := of(n+2, 41, volume.StateReady, "vol-1")
-		must(t, s.PutDocument(t.Context(), r.Key(), fmt.Appendf(nil, `{"schema":1,"volume_id":"vol-1","trouble":%s}`, trouble)))
+		must(t, s.PutDocument(t.Context(), r.Key(), fmt.Appendf(nil, `{"schema":1,"volume_id":"vol-1","trouble":%s}`, said)))
 		found, err := report.NewReader(s).Newest(t.Context(), 41, at(n+2))
 		must(t, err)
-		if got, is := found[r.InstanceID]; !is || got.Trouble != (volume.Trouble{}) {
-			t.Errorf("%s: %+v", trouble, found)
+		if got, is := found[r.InstanceID]; !is || got.Trouble != (trouble.Trouble{}) {
+			t.Errorf("%s: %+v", said, found)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"ebs-release/internal/trouble"
 )
 
 const (
@@ -17,23 +19,15 @@ const (
 
 // Follow is follow.json: what a member that follows the pointer saw last.
 type Follow struct {
-	Looked     time.Time `json:"looked,omitzero"`   // when the store answered last
-	Generation int64     `json:"generation"`        // that the pointer named then for this member
-	Release    string    `json:"release"`           // the same
-	Rollout    Rollout   `json:"rollout,omitzero"`  // that was open then
-	Trouble    string    `json:"trouble,omitempty"` // what is wrong; "": nothing, as last seen
-	Since      time.Time `json:"since,omitzero"`    // since when
-	Reported   Reported  `json:"reported,omitzero"` // what was told to the publisher last
-	Believed   Believed  `json:"believed,omitzero"` // the newest pointer that this volume was to be brought to
-	Told       Trouble   `json:"told,omitzero"`     // the trouble that was told to the publisher last
-}
-
-// Trouble is why a member is not on a generation that it is to be on.
-type Trouble struct {
-	Generation int64  `json:"generation"`         // that it is to be on
-	Revision   int64  `json:"revision,omitempty"` // of the pointer by which that is so
-	Refused    bool   `json:"refused,omitempty"`  // a program of stage.d says no to the release
-	Why        string `json:"why"`
+	Looked     time.Time       `json:"looked,omitzero"`   // when the store answered last
+	Generation int64           `json:"generation"`        // that the pointer named then for this member
+	Release    string          `json:"release"`           // the same
+	Rollout    Rollout         `json:"rollout,omitzero"`  // that was open then
+	Trouble    string          `json:"trouble,omitempty"` // what is wrong; "": nothing, as last seen
+	Since      time.Time       `json:"since,omitzero"`    // since when
+	Reported   Reported        `json:"reported,omitzero"` // what was told to the publisher last
+	Believed   Believed        `json:"believed,omitzero"` // the newest pointer that this volume was to be brought to
+	Told       trouble.Trouble `json:"told,omitzero"`     // the trouble that was told to the publisher last
 }
 
 // Believed is the newest pointer that was believed on a volume, and the volume's fence as last

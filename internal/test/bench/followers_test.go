@@ -25,6 +25,7 @@ import (
 	"ebs-release/internal/status"
 	"ebs-release/internal/store"
 	"ebs-release/internal/test/s3"
+	"ebs-release/internal/trouble"
 	"ebs-release/internal/volume"
 
 	"filippo.io/age"
@@ -341,6 +342,6 @@ func (m *followingMember) Report(ctx context.Context, r status.Reported) error {
 	return nil
 }
 
-func (*followingMember) Complain(context.Context, status.Reported, status.Trouble) error { return nil }
+func (*followingMember) Complain(context.Context, status.Reported, trouble.Trouble) error { return nil }
 
 func (*followingMember) Tell(status.Follow) error { return nil }

@@ -1,4 +1,6 @@
-package volume
+// Package trouble is why a member is not on the generation that it is to be on: as a value, and as
+// a tag. Follow, reports, and who lists members mean the same by it.
+package trouble
 
 import (
 	"fmt"
@@ -22,8 +24,8 @@ const mostWhy = 200 // characters
 
 // The words before Why in a tag.
 const (
-	troubleRefused = "refused"
-	troubleFailed  = "failed"
+	kindRefused = "refused"
+	kindFailed  = "failed"
 )
 
 // Bounded is what may be shown of what a member wrote: the zero value where that is no trouble.
@@ -39,28 +41,28 @@ func (t Trouble) Bounded() Trouble {
 	return t
 }
 
-// Tag is the value of TagTrouble.
+// Tag is the value of the tag ebs-release:trouble.
 func (t Trouble) Tag() string {
 	t = t.Bounded()
 	if t.Why == "" {
 		return ""
 	}
-	kind := troubleFailed
+	kind := kindFailed
 	if t.Refused {
-		kind = troubleRefused
+		kind = kindRefused
 	}
 	return fmt.Sprintf("%d/%d %s: %s", t.Generation, t.Revision, kind, t.Why)
 }
 
-// ParseTrouble reads the value of TagTrouble: the zero value where it is none.
-func ParseTrouble(tag string) Trouble {
+// Parse reads the value of the tag ebs-release:trouble: the zero value where it is none.
+func Parse(tag string) Trouble {
 	head, why, _ := strings.Cut(tag, ": ")
 	number, kind, _ := strings.Cut(head, " ")
 	number, revision, _ := strings.Cut(number, "/")
 	n, err := generation.Parse(number)
 	at, _ := strconv.ParseInt(revision, 10, 64)
-	if err != nil || kind != troubleRefused && kind != troubleFailed {
+	if err != nil || kind != kindRefused && kind != kindFailed {
 		return Trouble{}
 	}
-	return Trouble{Generation: n, Revision: at, Refused: kind == troubleRefused, Why: why}.Bounded()
+	return Trouble{Generation: n, Revision: at, Refused: kind == kindRefused, Why: why}.Bounded()
 }

@@ -1,4 +1,4 @@
-package volume_test
+package trouble_test
 
 import (
 	"math"
@@ -6,18 +6,18 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"ebs-release/internal/volume"
+	"ebs-release/internal/trouble"
 )
 
 func TestTroubleInATag(t *testing.T) {
-	for _, trouble := range []volume.Trouble{
+	for _, said := range []trouble.Trouble{
 		{Generation: 7, Why: "its disk is full"},
 		{Generation: 7, Revision: 12, Refused: true, Why: "its disk is full"},
 		{Generation: 9007199254740000, Refused: true, Why: "run stage.d: 10-smoke ended with exit code 3: no index.html"},
 		{Generation: 1, Refused: true, Why: "refused: failed: Größe"},
 	} {
-		if got := volume.ParseTrouble(trouble.Tag()); got != trouble {
-			t.Errorf("%+v is read as %+v", trouble, got)
+		if got := trouble.Parse(said.Tag()); got != said {
+			t.Errorf("%+v is read as %+v", said, got)
 		}
 	}
 }
@@ -28,13 +28,13 @@ func TestTroubleIsHostileUntilChecked(t *testing.T) {
 		"", "7", "7 failed", "7 failed: ", "7 failed: \x1b \n", "-1 failed: x", "0 failed: x", "9223372036854775807 failed: x",
 		"7 ready: x", "failed: x", "7  failed: x",
 	} {
-		if got := volume.ParseTrouble(tag); got != (volume.Trouble{}) {
+		if got := trouble.Parse(tag); got != (trouble.Trouble{}) {
 			t.Errorf("%q is read as %+v", tag, got)
 		}
 	}
-	long := volume.Trouble{Generation: 9007199254740000, Revision: math.MaxInt64, Refused: true, Why: "\x1b[2J\u202e" + strings.Repeat("ö\n", 5000) + "\xff"}
+	long := trouble.Trouble{Generation: 9007199254740000, Revision: math.MaxInt64, Refused: true, Why: "\x1b[2J\u202e" + strings.Repeat("ö\n", 5000) + "\xff"}
 	tag := long.Tag()
-	got := volume.ParseTrouble(tag)
+	got := trouble.Parse(tag)
 	if n := utf8.RuneCountInString(tag); n > 256 || !utf8.ValidString(tag) || strings.ContainsAny(tag, "\x1b\n\u202e") || got.Why == "" {
 		t.Errorf("%d characters: %q", n, tag)
 	}

@@ -1,4 +1,6 @@
-package main
+// Package account is what EC2 and its metadata service say to a boot, and what is asked of them:
+// who this is, its volumes, and where it reports.
+package account
 
 import (
 	"context"
@@ -9,12 +11,12 @@ import (
 
 	"ebs-release/internal/boot"
 	"ebs-release/internal/boot/tree"
-	"ebs-release/internal/config"
 	"ebs-release/internal/instance"
 	"ebs-release/internal/notes"
 	"ebs-release/internal/pointer"
-	"ebs-release/internal/report"
 	"ebs-release/internal/snapshot"
+	"ebs-release/internal/status"
+	"ebs-release/internal/trouble"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -22,31 +24,37 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 )
 
-// account is boot.Instance and boot.Volumes: what EC2 and its metadata service say, and what is
-// asked of them.
-type account struct {
-	values  config.Values
-	log     *slog.Logger
-	load    func(context.Context, *slog.Logger) (aws.Config, instance.Identity, error) // instance.Load
-	api     *ec2.Client                                                                // from Identify on: the client needs a region
-	volumes *volume.Volumes                                                            // over api
-	cfg     aws.Config                                                                 // the same
-	me      instance.Identity
-	opening chan *inStore // from Identify on, of a store in S3
-	reports *inStore      // from the first report to a store in S3 on
+// Settings are those of a boot, as far as EC2 has to do with them.
+type Settings struct {
+	Pointer string         // its URL: in S3 the store takes reports, too
+	Volume  volume.Request // the release volume, but for which instance and of which snapshot
+	RunDir  status.Dir     // what boot, follow and warm have left there goes into reports
+}
 
-	verified func(volumeID, release string) *report.Verified // goes into what is reported there; nil: nothing does
+// Account is boot.Instance and boot.Volumes.
+type Account struct {
+	settings Settings
+	log      *slog.Logger
+	load     func(context.Context, *slog.Logger) (aws.Config, instance.Identity, error) // instance.Load
+	api      *ec2.Client                                                                // from Identify on: the client needs a region
+	volumes  *volume.Volumes                                                            // over api
+	cfg      aws.Config                                                                 // the same
+	me       instance.Identity
+	opening  chan *inStore // from Identify on, of a store in S3
+	reports  *inStore      // from the first report to a store in S3 on
 
 	notes   notes.Dir
 	seen    map[string]volume.Volume // what EC2 said of a volume, by id
 	removed []string                 // ids
 }
 
-func newAccount(values config.Values, log *slog.Logger) *account {
-	return &account{values: values, log: log, load: instance.Load, notes: notes.Folder, seen: map[string]volume.Volume{}}
+// New returns one that asks nobody before Identify.
+func New(s Settings, log *slog.Logger) *Account {
+	return &Account{settings: s, log: log, load: instance.Load, notes: notes.Folder, seen: map[string]volume.Volume{}}
 }
 
-func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
+// Identify implements boot.Instance. All else needs it first.
+func (a *Account) Identify(ctx context.Context) (boot.Identity, error) {
 	cfg, me, err := a.load(ctx, a.log)
 	if err != nil {
 		return boot.Identity{}, err
@@ -58,28 +66,22 @@ func (a *account) Identify(ctx context.Context) (boot.Identity, error) {
 	return boot.Identity{InstanceID: me.InstanceID, InstanceType: me.InstanceType, Zone: me.AvailabilityZone, Region: me.Region}, nil
 }
 
-// reporting is an account that knows who this is, for reports while a release is served.
-func (p *program) reporting(ctx context.Context, values config.Values, log *slog.Logger) (*account, error) {
-	a := newAccount(values, log)
-	a.verified = p.verifiedOf
-	if _, err := a.Identify(ctx); err != nil {
-		return nil, err
-	}
-	return a, nil
-}
-
-func (a *account) HostKey(context.Context) (string, error) { return instance.HostKey("/etc/ssh") }
+// HostKey implements boot.Instance.
+func (a *Account) HostKey(context.Context) (string, error) { return instance.HostKey("/etc/ssh") }
 
 // Warmed implements boot.Instance.
-func (a *account) Warmed(ctx context.Context) (bool, error) {
+func (a *Account) Warmed(ctx context.Context) (bool, error) {
 	return instance.InWarmPool(ctx, instance.NewClient(a.cfg), a.log)
 }
 
-func (a *account) owner(me boot.Identity) volume.Owner {
-	return releaseVolumeOf(me.InstanceID, me.InstanceType, me.Zone, a.values)
+func (a *Account) owner(me boot.Identity) volume.Owner {
+	o := a.settings.Volume.Owner
+	o.InstanceID, o.InstanceType, o.Zone = me.InstanceID, me.InstanceType, me.Zone
+	return o
 }
 
-func (a *account) Mine(ctx context.Context, me boot.Identity) ([]boot.Volume, error) {
+// Mine implements boot.Volumes.
+func (a *Account) Mine(ctx context.Context, me boot.Identity) ([]boot.Volume, error) {
 	found, err := a.volumes.Mine(ctx, a.owner(me))
 	if err != nil {
 		return nil, a.means(err)
@@ -98,7 +100,8 @@ func (a *account) Mine(ctx context.Context, me boot.Identity) ([]boot.Volume, er
 	return mine, nil
 }
 
-func (a *account) request(me boot.Identity, want boot.Wanted) volume.Request {
+// Request is what Create asks for.
+func (a *Account) Request(me boot.Identity, want boot.Wanted) volume.Request {
 	tags := map[string]string{volume.TagGeneration: strconv.FormatInt(want.Generation, 10), volume.TagState: volume.StateBooting}
 	if want.Release != "" {
 		tags[volume.TagRelease] = want.Release
@@ -106,40 +109,29 @@ func (a *account) request(me boot.Identity, want boot.Wanted) volume.Request {
 	if want.Store != "" {
 		tags[volume.TagStore] = want.Store
 	}
-	r := requestOf(a.owner(me), want.SnapshotID, a.values)
-	r.Tags, r.Not = tags, a.removed
+	r := a.settings.Volume
+	r.Owner, r.SnapshotID, r.Tags, r.Not = a.owner(me), want.SnapshotID, tags, a.removed
 	return r
 }
 
-// releaseVolumeOf is whom the release volume of an instance is for.
-func releaseVolumeOf(instanceID, instanceType, zone string, values config.Values) volume.Owner {
-	return volume.Owner{Role: volume.RoleMember, InstanceID: instanceID,
-		InstanceType: instanceType, Zone: zone, MountPoint: values.Get("mount-point")}
-}
+// DryRuns are the calls of a boot, with which EC2 does nothing.
+func (a *Account) DryRuns() volume.DryRuns { return volume.DryRuns{EC2: a.api} }
 
-// requestOf is a volume as the settings want it.
-func requestOf(owner volume.Owner, snapshot string, values config.Values) volume.Request {
-	own, _ := volume.ParseTags(values.Get("tags")) // the table's Check has refused anything else
-	return volume.Request{
-		Owner: owner, SnapshotID: snapshot, OwnTags: own,
-		Type: values.Get("volume-type"), IOPS: int32(values.Int("volume-iops")), Throughput: int32(values.Int("volume-throughput")),
-		Rate: int32(values.Int("initialization-rate")),
-	}
-}
-
-func (a *account) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
+// Create implements boot.Volumes.
+func (a *Account) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
 	if err := a.notes.Keep(notes.Made, me.InstanceID); err != nil { // a root that is read only: it boots all the same
 		a.log.Warn("cannot note that this instance makes a volume of its own: "+
 			"should this boot be cut off, the next one may take it for one that came with the launch", "error", err)
 	}
-	made, err := a.volumes.Create(ctx, a.request(me, want))
+	made, err := a.volumes.Create(ctx, a.Request(me, want))
 	if errors.Is(err, volume.ErrSnapshot) {
 		err = tree.Means(err, boot.ErrSnapshot)
 	}
 	return a.bootVolume(made), a.means(err)
 }
 
-func (a *account) Attach(ctx context.Context, me boot.Identity, v boot.Volume, skip []string) (boot.Volume, error) {
+// Attach implements boot.Volumes.
+func (a *Account) Attach(ctx context.Context, me boot.Identity, v boot.Volume, skip []string) (boot.Volume, error) {
 	attached, err := a.volumes.Attach(ctx, a.seen[v.ID], a.owner(me), skip)
 	if errors.Is(err, volume.ErrFailed) {
 		err = tree.Means(err, boot.ErrVolume)
@@ -151,11 +143,13 @@ func (a *account) Attach(ctx context.Context, me boot.Identity, v boot.Volume, s
 	return v, nil
 }
 
-func (a *account) Protect(ctx context.Context, me boot.Identity, v boot.Volume) error {
+// Protect implements boot.Volumes.
+func (a *Account) Protect(ctx context.Context, me boot.Identity, v boot.Volume) error {
 	return a.means(a.volumes.Protect(ctx, volume.Volume{ID: v.ID, Attachment: volume.Attachment{InstanceID: me.InstanceID, Device: v.Device}}))
 }
 
-func (a *account) Remove(ctx context.Context, me boot.Identity, v boot.Volume) error {
+// Remove implements boot.Volumes.
+func (a *Account) Remove(ctx context.Context, me boot.Identity, v boot.Volume) error {
 	err := a.volumes.Remove(ctx, a.seen[v.ID], me.InstanceID)
 	if err == nil {
 		a.removed = append(a.removed, v.ID)
@@ -165,7 +159,7 @@ func (a *account) Remove(ctx context.Context, me boot.Identity, v boot.Volume) e
 
 // Leave tags the volume, and has EC2 delete it with the instance, if it is attached. The tag first:
 // a volume that is being detached can keep the other call busy until ctx ends.
-func (a *account) Leave(ctx context.Context, me boot.Identity, v boot.Volume) error {
+func (a *Account) Leave(ctx context.Context, me boot.Identity, v boot.Volume) error {
 	a.removed = append(a.removed, v.ID)
 	err := a.volumes.Tag(ctx, v.ID, map[string]string{volume.TagState: volume.StateLeft})
 	if v.Attached && !v.Protected {
@@ -177,10 +171,10 @@ func (a *account) Leave(ctx context.Context, me boot.Identity, v boot.Volume) er
 // Report writes to the store where that is in S3, but for what it says of a volume that is left
 // behind: that is for the next boot here, which goes by tags. A volume that EC2 brought is tagged
 // by nobody: its instance is.
-func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
-	inS3 := pointer.InS3(a.values.Get("pointer"))
+func (a *Account) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
+	inS3 := a.InS3()
 	if inS3 && (r.Ready || v.Brought) {
-		return a.means(a.reportToStore(ctx, v, r, volume.Trouble{}))
+		return a.means(a.reportToStore(ctx, v, r, trouble.Trouble{}))
 	}
 	tags := reportTags(r)
 	if v.Brought || r.Above > r.Generation {
@@ -197,7 +191,7 @@ func (a *account) Report(ctx context.Context, v boot.Volume, r boot.Report) erro
 
 // tagInstance writes a report on this instance, with the volume that it is about: it counts for as
 // long as that is attached.
-func (a *account) tagInstance(ctx context.Context, v boot.Volume, tags map[string]string) error {
+func (a *Account) tagInstance(ctx context.Context, v boot.Volume, tags map[string]string) error {
 	all := map[string]string{volume.TagVolume: v.ID}
 	if v.Store != "" {
 		all[volume.TagStore] = v.Store
@@ -227,49 +221,24 @@ func reportTags(r boot.Report) map[string]string {
 	return tags
 }
 
+// InS3 says whether reports are objects of the store; else they are tags.
+func (a *Account) InS3() bool { return pointer.InS3(a.settings.Pointer) }
+
 // means says of an error that AWS refused calls for a request limit, where it did.
-func (a *account) means(err error) error {
+func (a *Account) means(err error) error {
 	if err != nil && (volume.IsThrottled(err) || a.volumes.Crowded()) {
 		return tree.Means(err, boot.ErrThrottled)
 	}
 	return err
 }
 
-// reportVerified adds to what was reported that all files were read. t is what follow has told.
-func (a *account) reportVerified(ctx context.Context, v boot.Volume, r boot.Report, t volume.Trouble) error {
-	if pointer.InS3(a.values.Get("pointer")) {
-		return a.reportToStore(ctx, v, r, t)
-	}
-	said := a.verified(v.ID, r.Release)
-	if said == nil {
-		return nil
-	}
-	return a.tagMore(ctx, v, map[string]string{volume.TagVerified: said.Tag(r.Release)})
-}
-
-// complain says why this member is not where it is to be, beside what it has reported. The tag is a
-// call of its own: a role from before it was there refuses it, and must not refuse a report.
-func (a *account) complain(ctx context.Context, v boot.Volume, r boot.Report, t volume.Trouble) error {
-	if pointer.InS3(a.values.Get("pointer")) {
-		return a.reportToStore(ctx, v, r, t)
-	}
-	return a.tagMore(ctx, v, map[string]string{volume.TagTrouble: t.Tag()})
-}
-
-// tagMore adds to a report by tags, where that is.
-func (a *account) tagMore(ctx context.Context, v boot.Volume, tags map[string]string) error {
-	if v.Brought {
-		return a.tagInstance(ctx, v, tags)
-	}
-	return a.volumes.Tag(ctx, v.ID, tags)
-}
-
-func (a *account) Newest(ctx context.Context, store string) (generation int64, id string, err error) {
+// Newest implements boot.Volumes.
+func (a *Account) Newest(ctx context.Context, store string) (generation int64, id string, err error) {
 	newest, err := snapshot.NewestCommitted(ctx, a.api, store)
 	return newest.Generation, newest.ID, err
 }
 
-func (a *account) bootVolume(v volume.Volume) boot.Volume {
+func (a *Account) bootVolume(v volume.Volume) boot.Volume {
 	a.seen[v.ID] = v
 	attaching := v.Attachment.State == types.VolumeAttachmentStateAttaching || v.Attachment.State == types.VolumeAttachmentStateAttached
 	elsewhere := v.Attachment.InstanceID != "" && !attaching

@@ -1,4 +1,4 @@
-package main
+package account
 
 import (
 	"bytes"
@@ -18,12 +18,12 @@ import (
 
 	"ebs-release/internal/boot"
 	"ebs-release/internal/boot/source"
-	"ebs-release/internal/config"
 	"ebs-release/internal/instance"
 	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/notes"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/serve"
+	"ebs-release/internal/status"
 	"ebs-release/internal/store"
 	"ebs-release/internal/volume"
 
@@ -49,12 +49,13 @@ type stormWorld struct {
 	*testing.T
 	account  *cloud.Account
 	machines *stormMachines
-	values   config.Values
+	place    string // the setting pointer
 	snapshot string
 	asked    requests // of server
 	objects  *objects
 	server   http.Handler // the pointer's
 	notes    notes.Dir
+	run      status.Dir        // empty
 	brought  map[string]string // instance -> the volume that EC2 attached with its launch
 }
 
@@ -62,6 +63,7 @@ const (
 	stormStore = "0123456789abcdef"
 	stormURL   = "http://releases.internal/release.json"
 	stormPlace = "s3://releases/prod"
+	deadline   = 6 * time.Minute // of a boot: the setting's default
 )
 
 // newStorm makes one. latency has the request limits; how long a machine takes to have power is
@@ -72,15 +74,12 @@ func newStorm(t *testing.T, inS3 bool) *stormWorld {
 	account, err := cloud.New(cloud.Options{Latency: latency, Hardware: machines, Seed: 7})
 	must(t, err)
 	t.Cleanup(account.Close)
-	w := &stormWorld{T: t, account: account, machines: machines, notes: notes.Dir(t.TempDir())}
-	env := map[string]string{pointerEnv: stormURL}
+	w := &stormWorld{T: t, account: account, machines: machines, notes: notes.Dir(t.TempDir()), run: status.Dir(t.TempDir()), place: stormURL}
 	if inS3 {
-		env[pointerEnv] = stormPlace
+		w.place = stormPlace
 		w.objects = newObjects()
 		w.server = w.asked.counted(objectTime, w.objects)
 	}
-	w.values, err = config.Load(settingsTable(), "", nil, func(key string) string { return env[key] })
-	must(t, err)
 	w.publish()
 	return w
 }
@@ -170,7 +169,7 @@ func (w *stormWorld) load(instanceID string) func(context.Context, *slog.Logger)
 
 // boot is what `up` does, within its deadline, on a machine that takes no longer than it must.
 func (w *stormWorld) boot(instanceID string, log *slog.Logger) error {
-	ctx, cancel := context.WithTimeout(w.Context(), w.values.Duration("deadline"))
+	ctx, cancel := context.WithTimeout(w.Context(), deadline)
 	defer cancel()
 	load := w.load(instanceID)
 	reach := source.Pointers{Log: log}
@@ -186,7 +185,9 @@ func (w *stormWorld) boot(instanceID string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	account := newAccount(w.values, log)
+	account := New(Settings{Pointer: w.place, Volume: volume.Request{
+		Owner: volume.Owner{Role: volume.RoleMember, MountPoint: "/release"}, Type: "gp3",
+	}, RunDir: w.run}, log)
 	account.load, account.notes = load, w.notes
 	machine := stormMachine{w, instanceID, reach.Fetcher}
 	parts := boot.Parts{Instance: stormInstance{account, w.metadata(instanceID)}, Pointers: reach, Volumes: account, Disks: machine, Mounts: machine, Gate: machine}
@@ -196,7 +197,7 @@ func (w *stormWorld) boot(instanceID string, log *slog.Logger) error {
 
 // stormInstance is the account, whose metadata service has no socket.
 type stormInstance struct {
-	*account
+	*Account
 
 	client *imds.Client
 }
@@ -326,5 +327,12 @@ func (t stormTree) CatchUp(ctx context.Context, want boot.Wanted) error {
 			return err
 		}
 		time.Sleep(store.Backoff(try, 0))
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,4 +1,6 @@
-package main
+// Package plan is a boot that changes nothing: the very boot, over parts that look as the real ones
+// do, and instead of changing the world say what they would do.
+package plan
 
 import (
 	"context"
@@ -12,82 +14,51 @@ import (
 	"time"
 
 	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/account"
 	"ebs-release/internal/boot/disks"
-	"ebs-release/internal/boot/source"
 	"ebs-release/internal/boot/tree"
-	"ebs-release/internal/cli"
-	"ebs-release/internal/config"
-	"ebs-release/internal/exit"
 	"ebs-release/internal/filesystem"
-	"ebs-release/internal/pointer"
-	"ebs-release/internal/status"
 	"ebs-release/internal/volume"
 )
 
-// planTime is for a plan: a person waits for it, and what does not answer by then is the answer.
-const planTime = 20 * time.Second
+// Limit is for a plan: a person waits for it, and what does not answer by then is the answer.
+const Limit = 20 * time.Second
 
-// plan is `up --dry-run`: the very boot, over parts that look as the real ones do, and instead of
-// changing the world say what they would do.
-func (p *program) plan(ctx context.Context, values config.Values, older bool) error {
-	ctx, cancel := context.WithTimeout(ctx, min(planTime, values.Duration("deadline")))
-	defer cancel()
-	pointers, err := newPointers(values, p.logger())
-	if err != nil {
-		return exit.With(exit.Usage, err)
-	}
-	log := slog.New(slog.DiscardHandler) // it would tell of things that are not done
-	account := newAccount(values, log)
-	d := &dry{account: account, machine: disks.New(values.Get("mount-point"), sourceOf(values), log), pointers: pointers}
-	_, err = boot.Run(ctx, boot.Parts{Instance: d, Pointers: d, Volumes: d, Disks: d, Mounts: d, Gate: d, Older: older}, d, log)
-	if printErr := p.printPlan(d.plan()); printErr != nil {
-		return printErr
-	}
-	return err
-}
-
-func (p *program) printPlan(steps []step) error {
-	if p.output == cli.JSON {
-		return cli.PrintJSON(p.stdout, struct {
-			Schema int    `json:"schema"`
-			Plan   []step `json:"plan"`
-		}{status.Schema, steps})
-	}
-	var rows [][]string
-	for _, s := range steps {
-		rows = append(rows, []string{s.Stage, s.Does})
-	}
-	return cli.PrintTable(p.stdout, rows)
-}
-
-// step is one stage of the plan.
-type step struct {
+// Step is what a stage would do.
+type Step struct {
 	Stage string `json:"stage"`
 	Does  string `json:"does"`
 }
 
+// Of is the plan of a boot, as far as it came before err.
+func Of(ctx context.Context, a *account.Account, m *disks.Machine, pointers boot.Pointers, older bool) (steps []Step, err error) {
+	d := &dry{account: a, machine: m, pointers: pointers}
+	log := slog.New(slog.DiscardHandler) // it would tell of things that are not done
+	_, err = boot.Run(ctx, boot.Parts{Instance: d, Pointers: d, Volumes: d, Disks: d, Mounts: d, Gate: d, Older: older}, d, log)
+	return d.plan(), err
+}
+
 // dry is all parts of a boot that changes nothing. A stage tells by say what it would do.
 type dry struct {
-	account  *account
+	account  *account.Account
 	machine  *disks.Machine
-	pointers source.Pointers
+	pointers boot.Pointers
+	me       boot.Identity
 
 	mu     sync.Mutex
 	stages []string // in the order in which they started
-	steps  []step
+	steps  []Step
 }
-
-func (d *dry) tries() volume.DryRuns { return volume.DryRuns{EC2: d.account.api} }
 
 func (d *dry) say(stage, format string, args ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.steps = append(d.steps, step{stage, fmt.Sprintf(format, args...)})
+	d.steps = append(d.steps, Step{stage, fmt.Sprintf(format, args...)})
 }
 
 // plan is what was said, in the order of the stages.
-func (d *dry) plan() []step {
-	slices.SortStableFunc(d.steps, func(a, b step) int {
+func (d *dry) plan() []Step {
+	slices.SortStableFunc(d.steps, func(a, b Step) int {
 		return slices.Index(d.stages, a.Stage) - slices.Index(d.stages, b.Stage)
 	})
 	return d.steps
@@ -114,11 +85,11 @@ func (d *dry) dryRun(stage, action string, err error, real bool, format string, 
 }
 
 func (d *dry) Identify(ctx context.Context) (boot.Identity, error) {
-	me, err := d.account.Identify(ctx)
-	if err == nil {
-		d.say(boot.StageIdentify, "this is %s, a %s in %s", me.InstanceID, me.InstanceType, me.Zone)
+	var err error
+	if d.me, err = d.account.Identify(ctx); err == nil {
+		d.say(boot.StageIdentify, "this is %s, a %s in %s", d.me.InstanceID, d.me.InstanceType, d.me.Zone)
 	}
-	return me, err
+	return d.me, err
 }
 
 // Warmed says so, and the plan goes on: a person asks what would be served.
@@ -169,22 +140,22 @@ func (d *dry) Look(_ context.Context, mine []boot.Volume) (*boot.Mounted, error)
 }
 
 func (d *dry) Create(ctx context.Context, me boot.Identity, want boot.Wanted) (boot.Volume, error) {
-	r := d.account.request(me, want)
-	err := d.dryRun(boot.StageCreate, "CreateVolume", d.tries().Create(ctx, r), true,
+	r := d.account.Request(me, want)
+	err := d.dryRun(boot.StageCreate, "CreateVolume", d.account.DryRuns().Create(ctx, r), true,
 		"makes a %s volume from %s in %s", r.Type, want.SnapshotID, me.Zone)
 	return boot.Volume{ID: volume.None, SnapshotID: want.SnapshotID}, err
 }
 
 func (d *dry) Attach(ctx context.Context, me boot.Identity, v boot.Volume, skip []string) (boot.Volume, error) {
 	name := volume.DeviceNames(skip)[0]
-	err := d.tries().Attach(ctx, v.ID, me.InstanceID, name)
+	err := d.account.DryRuns().Attach(ctx, v.ID, me.InstanceID, name)
 	v.Attached, v.Device = true, name
 	return v, d.dryRun(boot.StageAttach, "AttachVolume", err, v.ID != volume.None,
 		"attaches it as %s, or under the next name that is free", name)
 }
 
 func (d *dry) Protect(ctx context.Context, me boot.Identity, v boot.Volume) error {
-	err := d.tries().Protect(ctx, v.ID, me.InstanceID, v.Device)
+	err := d.account.DryRuns().Protect(ctx, v.ID, me.InstanceID, v.Device)
 	return d.dryRun(boot.StageProtect, "ModifyInstanceAttribute", err, v.ID != volume.None, "has EC2 delete it with the instance")
 }
 
@@ -201,15 +172,15 @@ func (d *dry) Report(ctx context.Context, v boot.Volume, r boot.Report) error {
 	if !r.Ready {
 		return nil // after a failure
 	}
-	if place := d.account.values.Get("pointer"); pointer.InS3(place) {
-		d.say(boot.StageReport, "writes to %s: generation %d, ready; whether it may cannot be tried", place, r.Generation)
+	if d.account.InS3() {
+		d.say(boot.StageReport, "writes to %s: generation %d, ready; whether it may cannot be tried", d.machine.Source.Pointer, r.Generation)
 		return nil
 	}
 	if v.Brought {
-		err := d.tries().Tag(ctx, d.account.me.InstanceID)
+		err := d.account.DryRuns().Tag(ctx, d.me.InstanceID)
 		return d.dryRun(boot.StageReport, "CreateTags", err, true, "tags this instance: generation %d, ready", r.Generation)
 	}
-	err := d.tries().Tag(ctx, v.ID)
+	err := d.account.DryRuns().Tag(ctx, v.ID)
 	return d.dryRun(boot.StageReport, "CreateTags", err, v.ID != volume.None, "tags it: generation %d, ready", r.Generation)
 }
 

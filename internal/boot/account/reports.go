@@ -1,4 +1,4 @@
-package main
+package account
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/report"
 	"ebs-release/internal/store"
+	"ebs-release/internal/trouble"
 	"ebs-release/internal/volume"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -54,9 +55,9 @@ const openingTime = 10 * time.Second
 
 // openAhead begins openReports: it takes as long as the pointer does, and a boot waits for that
 // anyway.
-func (a *account) openAhead(ctx context.Context) {
-	place, cfg, id := a.values.Get("pointer"), a.cfg, a.me.InstanceID
-	if !pointer.InS3(place) {
+func (a *Account) openAhead(ctx context.Context) {
+	place, cfg, id := a.settings.Pointer, a.cfg, a.me.InstanceID
+	if !a.InS3() {
 		return
 	}
 	opened := make(chan *inStore, 1)
@@ -73,7 +74,7 @@ func (a *account) openAhead(ctx context.Context) {
 }
 
 // opened is what openAhead has begun, or what is asked for now.
-func (a *account) opened(ctx context.Context) (*inStore, error) {
+func (a *Account) opened(ctx context.Context) (*inStore, error) {
 	if a.opening != nil {
 		select {
 		case in := <-a.opening:
@@ -84,12 +85,12 @@ func (a *account) opened(ctx context.Context) (*inStore, error) {
 		case <-ctx.Done():
 		}
 	}
-	return openReports(ctx, a.values.Get("pointer"), a.cfg, a.me.InstanceID)
+	return openReports(ctx, a.settings.Pointer, a.cfg, a.me.InstanceID)
 }
 
 // reportToStore is Report where the store is in S3. The object is there until the next generation
 // has one, so the host key is in each.
-func (a *account) reportToStore(ctx context.Context, v boot.Volume, r boot.Report, t volume.Trouble) error {
+func (a *Account) reportToStore(ctx context.Context, v boot.Volume, r boot.Report, t trouble.Trouble) error {
 	if a.reports == nil {
 		var err error
 		if a.reports, err = a.opened(ctx); err != nil {
@@ -106,10 +107,7 @@ func (a *account) reportToStore(ctx context.Context, v boot.Volume, r boot.Repor
 	}
 	says := report.Report{
 		Caller: a.reports.caller, Generation: r.Generation, State: volume.StateReady, VolumeID: v.ID, Release: r.Release, HostKey: r.HostKey,
-		Trouble: t,
-	}
-	if a.verified != nil {
-		says.Verified = a.verified(v.ID, r.Release)
+		Trouble: t, Verified: a.verified(v.ID, r.Release),
 	}
 	if r.Pending {
 		says.State = volume.StateHookFailed
@@ -123,14 +121,12 @@ func (a *account) reportToStore(ctx context.Context, v boot.Volume, r boot.Repor
 // mostWithdrawn is how many generations above the one that is taken up again are withdrawn.
 const mostWithdrawn = 100
 
-// withdraw takes back what this member has reported to a store in S3 of a generation that no
+// Withdraw takes back what this member has reported to a store in S3 of a generation that no
 // publish made: of several reports the highest counts.
-func (p *program) withdraw(ctx context.Context, generation int64) error {
-	place, err := p.reached()
-	if err != nil || !pointer.InS3(place) {
-		return err
-	}
-	cfg, me, err := instance.Load(ctx, p.logger())
+func Withdraw(ctx context.Context, place string, generation int64, log *slog.Logger) error {
+	ctx, cancel := context.WithTimeout(ctx, servedLimit)
+	defer cancel()
+	cfg, me, err := instance.Load(ctx, log)
 	if err != nil {
 		return err
 	}
