@@ -6,9 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,12 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"ebs-release/internal/boot"
+	"ebs-release/internal/boot/up"
 	"ebs-release/internal/catchup"
 	"ebs-release/internal/exit"
-	"ebs-release/internal/flock"
 	"ebs-release/internal/gc"
-	"ebs-release/internal/logging"
 	"ebs-release/internal/mount"
 	"ebs-release/internal/pointer"
 	"ebs-release/internal/push/wire"
@@ -210,55 +205,9 @@ func TestReceiveStagesAndActivates(t *testing.T) {
 	}
 }
 
-// TestTheLockIsItsOwnersAlone: whoever may open a file may hold a flock on it, and so stop boots.
-func TestTheLockIsItsOwnersAlone(t *testing.T) {
-	for name, make := range map[string]func(path string) error{
-		"new":                  func(string) error { return nil },
-		"of an older version":  func(path string) error { return os.WriteFile(path, nil, 0o644) },
-		"of a generous person": func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, 0o666)) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := status.Dir(filepath.Join(t.TempDir(), "run"))
-			if err := errors.Join(os.Mkdir(string(dir), 0o777), os.Chmod(string(dir), 0o777), make(dir.LockPath()), dir.Make()); err != nil {
-				t.Fatal(err)
-			}
-			lock, err := takeLock(t.Context(), dir.LockPath())
-			if err != nil {
-				t.Fatal(err)
-			}
-			for path, want := range map[string]fs.FileMode{string(dir): 0o755, dir.LockPath(): 0o600} {
-				if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != want {
-					t.Errorf("%s: %v, %v, want %v", path, info.Mode(), err, want)
-				}
-			}
-			if held, err := flock.Held(dir.LockPath()); !held || err != nil {
-				t.Errorf("while it is held: %v, %v", held, err)
-			}
-			lock.Close()
-			if held, err := flock.Held(dir.LockPath()); held || err != nil {
-				t.Errorf("when it is free: %v, %v", held, err)
-			}
-		})
-	}
-	for name, make := range map[string]func(path string) error{
-		"a fifo":    func(path string) error { return unix.Mkfifo(path, 0o600) },
-		"a symlink": func(path string) error { return os.Symlink("/etc/hostname", path) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "lock")
-			if err := make(path); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := takeLock(t.Context(), path); err == nil {
-				t.Error("it was taken for a lock")
-			}
-		})
-	}
-}
-
 func TestNothingIsStagedWhileTheBootGoesOn(t *testing.T) {
 	a, _ := member(t)
-	lock, err := takeLock(t.Context(), a.runDir.LockPath())
+	lock, err := up.Lock(t.Context(), a.runDir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +225,7 @@ func TestNothingIsStagedWhileTheBootGoesOn(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 150*time.Millisecond)
 	defer cancel()
-	if _, err := takeLock(ctx, a.runDir.LockPath()); exit.Code(err) != exit.Conflict {
+	if _, err := up.Lock(ctx, a.runDir); exit.Code(err) != exit.Conflict {
 		t.Errorf("a second `up`: %v", err)
 	}
 	lock.Close()
@@ -296,125 +245,6 @@ func TestStatusSeesThatTheMountIsGone(t *testing.T) {
 	code, stdout, stderr := a.do(t, "status")
 	if code != exit.Unchanged || !strings.Contains(stderr, "nothing is mounted") || !strings.Contains(stdout, "failed") {
 		t.Fatalf("exit %d, %q, %q", code, stdout, stderr)
-	}
-}
-
-func TestReporterTellsSystemdAndWritesTheFilesFirst(t *testing.T) {
-	dir := status.Dir(t.TempDir())
-	socket := filepath.Join(t.TempDir(), "notify")
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	t.Setenv("NOTIFY_SOCKET", socket)
-	r := newReporter(dir, "/release", nil, &logging.Where{}, nil, slog.New(slog.DiscardHandler))
-	facts := boot.Facts{InstanceID: "i-1", Generation: 7, Release: "r7", SnapshotID: "snap-7", VolumeID: "vol-1", Device: "/dev/nvme1n1", Pending: true}
-	heard := func() string {
-		t.Helper()
-		buf := make([]byte, 4096)
-		conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-		n, err := conn.Read(buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(buf[:n])
-	}
-	r.Started(boot.StageAttach, facts)
-	if got := heard(); got != "STATUS=attach, generation 7, snap-7, vol-1" {
-		t.Errorf("systemd was told %q", got)
-	}
-	if s, err := dir.Read(); err != nil || s.State != status.Booting || s.Stage != "attach" || s.VolumeID != "vol-1" {
-		t.Errorf("status = %+v, %v", s, err)
-	}
-	r.Ended(boot.StageAttach, 12*time.Millisecond, false, nil)
-	if err := r.Open(t.Context(), facts); err != nil {
-		t.Fatal(err)
-	}
-	if got := heard(); !strings.HasPrefix(got, "READY=1\n") {
-		t.Errorf("systemd was told %q", got)
-	}
-	if s, err := dir.Read(); err != nil || s.State != status.Ready || !s.Pending || s.Finished.IsZero() || len(s.Stages) != 1 {
-		t.Errorf("status = %+v, %v", s, err)
-	}
-	if _, err := os.Stat(filepath.Join(string(dir), "release.env")); err != nil {
-		t.Error(err)
-	}
-	if err := r.finish(errors.New("attach: no\nroom")); err != nil {
-		t.Fatal(err)
-	}
-	if got := heard(); got != "STATUS=failed: attach: no; room" {
-		t.Errorf("systemd was told %q", got)
-	}
-	if s, err := dir.Read(); err != nil || s.State != status.Failed || s.Error != "attach: no; room" {
-		t.Errorf("status = %+v, %v", s, err)
-	}
-}
-
-func TestARunThatFailsLeavesAServedVolumeReady(t *testing.T) {
-	served := status.Status{State: status.Ready, Generation: 6, MountPoint: "/release", VolumeID: "vol-6"}
-	for name, tc := range map[string]struct {
-		still bool   // vol-6 is mounted in the end
-		next  string // the volume that the run came to
-		want  string
-	}{
-		"before anything was done":  {true, "", status.Ready},
-		"with the same volume":      {true, "vol-6", status.Ready},
-		"it was unmounted":          {false, "", status.Failed},
-		"another volume was chosen": {true, "vol-7", status.Failed},
-	} {
-		t.Run(name, func(t *testing.T) {
-			dir := status.Dir(t.TempDir())
-			if err := dir.Write(served); err != nil {
-				t.Fatal(err)
-			}
-			still := true
-			r := newReporter(dir, "/release", nil, &logging.Where{}, func(s status.Status) bool { return still && s.VolumeID == "vol-6" }, slog.New(slog.DiscardHandler))
-			if err := r.begin(); err != nil {
-				t.Fatal(err)
-			}
-			r.Started(boot.StageAdopt, boot.Facts{VolumeID: tc.next})
-			if s, err := dir.Read(); err != nil || (s.State == status.Ready) != (tc.next != "vol-7") { // what a kill would leave
-				t.Errorf("on the way: %+v, %v", s, err)
-			}
-			still = tc.still
-			if err := r.finish(errors.New("no pointer")); err != nil {
-				t.Fatal(err)
-			}
-			s, err := dir.Read()
-			if err != nil || s.State != tc.want || s.State == status.Ready && (!strings.Contains(s.Warning, "no pointer") || s.Generation != 6) {
-				t.Errorf("status = %+v, %v", s, err)
-			}
-		})
-	}
-}
-
-func TestASystemdThatDoesNotReadHoldsNobody(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "notify")
-	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	t.Setenv("NOTIFY_SOCKET", socket)
-	r := newReporter(status.Dir(t.TempDir()), "/release", nil, &logging.Where{}, nil, slog.New(slog.DiscardHandler))
-	began := time.Now()
-	for range 2000 { // more than a socket holds: net.unix.max_dgram_qlen
-		r.notify("STATUS=attach")
-	}
-	if !r.unheard || time.Since(began) > 10*notifyPatience {
-		t.Errorf("after %v, given up: %t", time.Since(began), r.unheard)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if err := r.Open(ctx, boot.Facts{}); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "say ready to systemd: nobody reads") {
-		t.Errorf("ready: %v", err)
-	}
-	if err := os.Remove(socket); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Open(t.Context(), boot.Facts{}); err == nil {
-		t.Error("ready was said to nobody")
 	}
 }
 

@@ -193,9 +193,7 @@ func (f *follower) Tell(s status.Follow) error {
 		said = "STATUS=" + s.Trouble
 	}
 	if said != f.said {
-		ctx, cancel := context.WithTimeout(context.Background(), notifyPatience)
-		defer cancel()
-		if err := logging.TellSystemd(ctx, said); err != nil {
+		if err := logging.MentionToSystemd(context.Background(), said); err != nil {
 			f.log.Debug("cannot tell systemd", "error", err)
 		}
 		f.said = said

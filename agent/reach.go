@@ -71,5 +71,5 @@ func (p *program) afterBoot(values config.Values, log *slog.Logger) (*pointer.Fe
 	if err != nil {
 		return nil, exit.With(exit.Usage, err)
 	}
-	return fetcher, asRoot(p.runDir.Make())
+	return fetcher, p.runDir.Make()
 }

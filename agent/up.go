@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"time"
 
 	"ebs-release/internal/advice"
@@ -16,12 +14,12 @@ import (
 	"ebs-release/internal/boot/disks"
 	"ebs-release/internal/boot/plan"
 	"ebs-release/internal/boot/source"
+	"ebs-release/internal/boot/up"
 	"ebs-release/internal/cli"
 	"ebs-release/internal/config"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/logging"
 	"ebs-release/internal/status"
-	"ebs-release/internal/words"
 
 	"github.com/spf13/cobra"
 )
@@ -62,107 +60,30 @@ the instance into service: then it begins again.`,
 
 func (p *program) up(ctx context.Context, values config.Values, older bool) error {
 	log := p.logger()
-	if err := p.runDir.Make(); err != nil {
-		return asRoot(err)
-	}
-	lock, err := p.lockUp(ctx, values)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = lock.Close() }()
-
-	for rested := false; ; rested = true {
-		now, err := p.boot(ctx, values, older, log)
-		switch {
-		case err == nil:
-			if err := p.printUp(now); err != nil { // it is ready all the same, and systemd was told
-				log.Warn("it is ready, and cannot say so on its output", "error", err)
-			}
-			return nil
-		case rested && !errors.Is(err, boot.ErrWarmed) && p.stillWarmed(ctx, log):
-			log.Warn("the release in the warm pool could not be brought up to date: it is tried again", "error", err)
-		case !errors.Is(err, boot.ErrWarmed):
-			return err
-		}
-		if err := p.rest(ctx, values, now, log); err != nil {
-			return err
-		}
-	}
-}
-
-func (p *program) lockUp(ctx context.Context, values config.Values) (io.Closer, error) {
-	ctx, cancel := context.WithTimeout(ctx, values.Duration("deadline"))
-	defer cancel()
-	return takeLock(ctx, p.runDir.LockPath())
-}
-
-// boot is one boot, within the deadline.
-func (p *program) boot(ctx context.Context, values config.Values, older bool, log *slog.Logger) (status.Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, values.Duration("deadline"))
-	defer cancel()
-	pointers, err := newPointers(values, log)
-	if err != nil {
-		return status.Status{}, exit.With(exit.Usage, err)
-	}
-	account := account.New(p.accountSettings(values), log)
-	machine := disks.New(values.Get("mount-point"), sourceOf(values), log)
-	reporter := newReporter(p.runDir, values.Get("mount-point"), reachOf(values, p.getenv), &p.where, machine.Serves, log)
-	parts := boot.Parts{
-		Instance: account, Pointers: pointers, Volumes: account, Disks: machine, Mounts: machine, Gate: reporter, Older: older,
-	}
-	if err := reporter.begin(); err != nil {
-		return status.Status{}, err
-	}
-	if err = runBoot(ctx, parts, reporter, log); errors.Is(err, errNoEnd) {
-		if now, readErr := p.runDir.Read(); readErr == nil && now.State == status.Booting { // not by the reporter, which the boot may still use
-			now.State, now.Finished, now.Error = status.Failed, time.Now().UTC(), words.OneLine(err)
-			if writeErr := p.runDir.Write(now); writeErr != nil {
-				log.Warn("cannot tell how the boot ended", "error", writeErr)
-			}
-		}
-		return status.Status{}, err
-	}
-	if finishErr := reporter.finish(err); err == nil {
-		err = finishErr
-	}
+	serves := disks.New(values.Get("mount-point"), sourceOf(values), log).Serves
+	now, err := up.Up{
+		Dir: p.runDir, Point: values.Get("mount-point"), Reach: reachOf(values, p.getenv), Deadline: values.Duration("deadline"),
+		Where: &p.where, Log: log, Serves: serves,
+		Parts: func() (boot.Parts, error) {
+			pointers, err := newPointers(values, log)
+			account := account.New(p.accountSettings(values), log)
+			machine := disks.New(values.Get("mount-point"), sourceOf(values), log)
+			return boot.Parts{
+				Instance: account, Pointers: pointers, Volumes: account, Disks: machine, Mounts: machine, Older: older,
+			}, exit.With(exit.Usage, err)
+		},
+	}.Run(ctx)
 	if failed, ok := errors.AsType[*boot.Error](err); ok && failed.Late {
 		err = advice.Errorf("%w (the deadline is %s)", err, values.Get("deadline"))
 	}
-	return reporter.now, err
-}
-
-// errNoEnd: something in the boot waits on after its ctx has ended. No such wait is known; this is
-// the last resort, which frees the lock.
-var errNoEnd = errors.New("the boot does not come to an end")
-
-// runBoot is boot.Run with a limit: when that has not returned some time after its deadline,
-// runBoot returns errNoEnd.
-func runBoot(ctx context.Context, parts boot.Parts, r *reporter, log *slog.Logger) error {
-	ended := make(chan error, 1)
-	go func() {
-		_, err := boot.Run(ctx, parts, r, log)
-		ended <- err
-	}()
-	select {
-	case err := <-ended:
+	if err != nil {
 		return err
-	case <-ctx.Done():
 	}
-	patience := lateness // a boot with a deadline has put things in order by then
-	if errors.Is(ctx.Err(), context.Canceled) {
-		patience += boot.CleanUp
+	if err := p.printUp(now); err != nil { // it is ready all the same, and systemd was told
+		log.Warn("it is ready, and cannot say so on its output", "error", err)
 	}
-	select {
-	case err := <-ended:
-		return err
-	case <-time.After(patience):
-		return advice.Try(fmt.Errorf("%s: %w: %w", r.where.Get()[logging.FieldStage], errNoEnd, ctx.Err()),
-			"dmesg, and where the process hangs: cat /proc/%d/task/*/stack", os.Getpid())
-	}
+	return nil
 }
-
-// lateness is how much later than its deadline a boot may end on a busy machine.
-const lateness = 10 * time.Second
 
 func (p *program) printUp(s status.Status) error {
 	var text bytes.Buffer

@@ -69,12 +69,13 @@ func below(path, dir string) bool { return path == dir || strings.HasPrefix(path
 
 // TestDependenciesGoOneWay holds the paragraph below the map.
 func TestDependenciesGoOneWay(t *testing.T) {
-	trunk := []string{"agent", "publisher", "internal/boot", "internal/boot/checks", "internal/boot/tree", "internal/boot/source", "internal/boot/disks", "internal/boot/account", "internal/boot/plan", "internal/publish", "internal/publish/checks", "internal/publish/sweep", "internal/server"}
+	trunk := []string{"agent", "publisher", "internal/boot", "internal/boot/checks", "internal/boot/tree", "internal/boot/source", "internal/boot/disks", "internal/boot/account", "internal/boot/plan", "internal/boot/up", "internal/publish", "internal/publish/checks", "internal/publish/sweep", "internal/server"}
 	parts := map[string][]string{ // of a boot and of a publish, which know its types and its kinds of errors
 		"internal/boot/tree": {"internal/boot"}, "internal/boot/source": {"internal/boot", "internal/boot/tree"},
 		"internal/boot/disks":    {"internal/boot", "internal/boot/tree", "internal/boot/source"},
 		"internal/boot/account":  {"internal/boot", "internal/boot/tree"},
 		"internal/boot/plan":     {"internal/boot", "internal/boot/tree", "internal/boot/disks", "internal/boot/account"},
+		"internal/boot/up":       {"internal/boot"},
 		"internal/publish/sweep": {"internal/publish"}, "internal/publish/checks": {"internal/publish", "internal/server"},
 	}
 	may := map[string][]string{

@@ -5,8 +5,8 @@
 //	find device -> check -> mount -> catch up -> verify -> may serve -> report -> re-read -> ready
 //
 // Here is the order, the time that each stage may take, and what follows from a failure. What the
-// stages do to the world is behind the small interfaces of parts.go; agent/ puts AWS, the kernel
-// and the disk behind them.
+// stages do to the world is behind the small interfaces of parts.go; the packages below put AWS,
+// the kernel and the disk behind them, and agent/ puts all of it together.
 //
 // Two orders matter most:
 //

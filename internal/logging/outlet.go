@@ -121,3 +121,14 @@ func TellSystemd(ctx context.Context, state string) error {
 	}
 	return err
 }
+
+// MentionToSystemd is TellSystemd for what nobody depends on: it does not wait for long for a
+// systemd that is too busy to read.
+func MentionToSystemd(ctx context.Context, state string) error {
+	ctx, cancel := context.WithTimeout(ctx, Mention)
+	defer cancel()
+	return TellSystemd(ctx, state)
+}
+
+// Mention is how long it waits.
+const Mention = time.Second

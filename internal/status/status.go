@@ -106,9 +106,17 @@ func (d Dir) Make() error {
 		err = errors.Join(os.Lchown(string(d), os.Geteuid(), os.Getegid()), os.Chmod(string(d), 0o755))
 	}
 	if err != nil {
-		return fmt.Errorf("make the directory for the status: %w", err)
+		return fmt.Errorf("make the directory for the status: %w", AsRoot(err))
 	}
 	return nil
+}
+
+// AsRoot says what to do when a right is missing.
+func AsRoot(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return advice.Try(err, "run it as root")
+	}
+	return err
 }
 
 // Write replaces status.json: a reader sees the old one or the new one.

@@ -1,10 +1,9 @@
-package main
+package up
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"ebs-release/internal/boot"
@@ -18,45 +17,37 @@ import (
 // reporter is boot.Progress and boot.Gate: it says where the boot is, in status.json, to systemd
 // and in the log, and opens the gate.
 type reporter struct {
-	dir   status.Dir
-	log   *slog.Logger
-	where *logging.Where
-	now   status.Status
+	Up
 
-	unheard bool // systemd did not read what goes on
-
-	reach status.Reach // of the store
-
-	served *status.Status           // what an earlier run wrote, as long as its volume may be served: it is not overwritten
-	still  func(status.Status) bool // whether the volume of a status is served now
+	now     status.Status
+	unheard bool           // systemd did not read what goes on
+	served  *status.Status // what an earlier run wrote, as long as its volume may be served: it is not overwritten
 }
 
-func newReporter(
-	dir status.Dir, point string, reach status.Reach, where *logging.Where, still func(status.Status) bool, log *slog.Logger,
-) *reporter {
-	return &reporter{dir: dir, log: log, where: where, reach: reach, still: still, now: status.Status{
-		Schema: status.Schema, State: status.Booting, MountPoint: point, Started: time.Now().UTC(), Stages: []status.Stage{},
+func newReporter(u Up) *reporter {
+	return &reporter{Up: u, now: status.Status{
+		Schema: status.Schema, State: status.Booting, MountPoint: u.Point, Started: time.Now().UTC(), Stages: []status.Stage{},
 	}}
 }
 
 // begin replaces what an earlier run left, unless that is a volume that is served: whatever becomes
 // of this run, it can be pushed to until it is replaced.
 func (r *reporter) begin() error {
-	earlier, err := r.dir.Read()
-	if err == nil && earlier.State == status.Ready && earlier.MountPoint == r.now.MountPoint && r.still(earlier) {
+	earlier, err := r.Dir.Read()
+	if err == nil && earlier.State == status.Ready && earlier.MountPoint == r.now.MountPoint && r.Serves(earlier) {
 		r.served = &earlier
 		return nil
 	}
-	return r.dir.Write(r.now)
+	return r.Dir.Write(r.now)
 }
 
 // Started is of boot.Progress.
 func (r *reporter) Started(stage string, f boot.Facts) {
 	r.learn(f)
 	r.now.Stage = stage
-	r.where.Set(whereabouts(stage, f))
+	r.Where.Set(whereabouts(stage, f))
 	r.save()
-	r.log.Info(stage+" started", "stage", stage)
+	r.Log.Info(stage+" started", "stage", stage)
 	r.notify("STATUS=" + stage + r.about())
 }
 
@@ -81,13 +72,13 @@ func (r *reporter) Ended(stage string, took time.Duration, skipped bool, err err
 	took = took.Round(time.Millisecond)
 	switch {
 	case errors.Is(err, context.Canceled):
-		r.log.Info(fmt.Sprintf("%s stopped after %s", stage, took), "stage", stage) // another failed meanwhile, or a signal came
+		r.Log.Info(fmt.Sprintf("%s stopped after %s", stage, took), "stage", stage) // another failed meanwhile, or a signal came
 	case err != nil:
-		r.log.Error(fmt.Sprintf("%s failed after %s", stage, took), "stage", stage)
+		r.Log.Error(fmt.Sprintf("%s failed after %s", stage, took), "stage", stage)
 	case skipped:
-		r.log.Info(stage+" had nothing to do", "stage", stage)
+		r.Log.Info(stage+" had nothing to do", "stage", stage)
 	default:
-		r.log.Info(fmt.Sprintf("%s finished in %s", stage, took), "stage", stage)
+		r.Log.Info(fmt.Sprintf("%s finished in %s", stage, took), "stage", stage)
 	}
 }
 
@@ -95,13 +86,13 @@ func (r *reporter) Ended(stage string, took time.Duration, skipped bool, err err
 func (r *reporter) Open(ctx context.Context, f boot.Facts) error {
 	r.learn(f)
 	r.now.State, r.now.Finished = status.Ready, time.Now().UTC()
-	if err := r.dir.WriteEnvironment(r.now); err != nil {
+	if err := r.Dir.WriteEnvironment(r.now); err != nil {
 		return err
 	}
 	if err := r.keepReach(); err != nil {
-		r.log.Warn("the next push to this member may not find its store", "error", err)
+		r.Log.Warn("the next push to this member may not find its store", "error", err)
 	}
-	if err := r.dir.Write(r.now); err != nil {
+	if err := r.Dir.Write(r.now); err != nil {
 		return err
 	}
 	if err := logging.TellSystemd(ctx, fmt.Sprintf("READY=1\nSTATUS=ready%s", r.about())); err != nil {
@@ -116,13 +107,13 @@ func (r *reporter) keepReach() error {
 	if err := unix.Stat(r.now.MountPoint, &root); err != nil {
 		return fmt.Errorf("release volume %s: %w", r.now.MountPoint, err)
 	}
-	return r.dir.KeepReach(r.reach, int(root.Uid), int(root.Gid))
+	return r.Dir.KeepReach(r.Reach, int(root.Uid), int(root.Gid))
 }
 
 // finish writes the end of the boot.
 func (r *reporter) finish(failure error) error {
 	if failure == nil {
-		return r.dir.Write(r.now) // with the time of the last stage
+		return r.Dir.Write(r.now) // with the time of the last stage
 	}
 	if errors.Is(failure, boot.ErrWarmed) {
 		r.served = nil
@@ -130,10 +121,10 @@ func (r *reporter) finish(failure error) error {
 		r.save()
 		return nil
 	}
-	if r.served != nil && r.still(*r.served) {
+	if r.served != nil && r.Serves(*r.served) {
 		r.served.Warning = "the last `up` failed: " + words.OneLine(failure)
 		r.notify("STATUS=" + r.served.Warning)
-		return r.dir.Write(*r.served)
+		return r.Dir.Write(*r.served)
 	}
 	r.served = nil
 	r.now.State, r.now.Finished, r.now.Error = status.Failed, time.Now().UTC(), words.OneLine(failure)
@@ -167,8 +158,8 @@ func (r *reporter) save() {
 	if r.served != nil {
 		return
 	}
-	if err := r.dir.Write(r.now); err != nil {
-		r.log.Warn("cannot tell where the boot is", "error", err)
+	if err := r.Dir.Write(r.now); err != nil {
+		r.Log.Warn("cannot tell where the boot is", "error", err)
 	}
 }
 
@@ -178,13 +169,8 @@ func (r *reporter) notify(state string) {
 	if r.unheard {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), notifyPatience)
-	defer cancel()
-	if err := logging.TellSystemd(ctx, state); err != nil {
+	if err := logging.MentionToSystemd(context.Background(), state); err != nil {
 		r.unheard = true
-		r.log.Debug("cannot tell systemd", "error", err)
+		r.Log.Debug("cannot tell systemd", "error", err)
 	}
 }
-
-// notifyPatience is how long a boot waits for a systemd that is too busy to read what goes on.
-const notifyPatience = time.Second

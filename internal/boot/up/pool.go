@@ -1,13 +1,11 @@
-package main
+package up
 
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"time"
 
-	"ebs-release/internal/config"
 	"ebs-release/internal/instance"
 	"ebs-release/internal/logging"
 	"ebs-release/internal/status"
@@ -29,18 +27,18 @@ const (
 // rest waits in the warm pool, for as long as that has the instance: days, perhaps. It ends with
 // ctx, when the group takes the instance into service, and when the volume is to be brought up to
 // date.
-func (p *program) rest(ctx context.Context, values config.Values, now status.Status, log *slog.Logger) error {
+func (u Up) rest(ctx context.Context, now status.Status) error {
 	cfg, err := instance.LoadConfig(ctx)
 	if err != nil {
 		return fmt.Errorf("read the AWS configuration: %w", err)
 	}
 	client := instance.NewClient(cfg)
-	log.Info("in the warm pool: nothing is served until the group takes this instance into service",
+	u.Log.Info("in the warm pool: nothing is served until the group takes this instance into service",
 		"generation", now.Generation, "volume", now.VolumeID)
 	var asked time.Time
 	for end := time.Now().Add(restRefresh/2 + rand.N(restRefresh/2)); time.Now().Before(end); {
 		if time.Since(asked) > restAsk {
-			p.keepUnit(ctx, restPatience, "warmed: waits until the group takes this instance into service", log)
+			u.keepUnit(ctx, restPatience, "warmed: waits until the group takes this instance into service")
 			asked = time.Now()
 		}
 		if err := smithytime.SleepWithContext(ctx, restPoll); err != nil {
@@ -48,35 +46,33 @@ func (p *program) rest(ctx context.Context, values config.Values, now status.Sta
 		}
 		state, err := instance.TargetState(ctx, client)
 		if err != nil {
-			log.Debug("the metadata service does not say where this instance belongs", "error", err)
+			u.Log.Debug("the metadata service does not say where this instance belongs", "error", err)
 		} else if !instance.Warmed(state) {
-			log.Info("the group takes this instance into service", "state", state)
+			u.Log.Info("the group takes this instance into service", "state", state)
 			break
 		}
 	}
 	// The next boot has the deadline for itself, and systemd a little more, as at the unit's start.
-	p.keepUnit(ctx, values.Duration("deadline")+restPatience, "booting", log)
+	u.keepUnit(ctx, u.Deadline+restPatience, "booting")
 	return nil
 }
 
 // stillWarmed asks once.
-func (p *program) stillWarmed(ctx context.Context, log *slog.Logger) bool {
+func (u Up) stillWarmed(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	cfg, err := instance.LoadConfig(ctx)
 	if err != nil {
 		return false
 	}
-	warmed, err := instance.InWarmPool(ctx, instance.NewClient(cfg), log)
+	warmed, err := instance.InWarmPool(ctx, instance.NewClient(cfg), u.Log)
 	return err == nil && warmed
 }
 
 // keepUnit has systemd wait for READY=1 for so long from now on (sd_notify(3),
 // EXTEND_TIMEOUT_USEC).
-func (p *program) keepUnit(ctx context.Context, d time.Duration, says string, log *slog.Logger) {
-	ctx, cancel := context.WithTimeout(ctx, notifyPatience)
-	defer cancel()
-	if err := logging.TellSystemd(ctx, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s", d.Microseconds(), says)); err != nil {
-		log.Debug("cannot tell systemd", "error", err)
+func (u Up) keepUnit(ctx context.Context, d time.Duration, says string) {
+	if err := logging.MentionToSystemd(ctx, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s", d.Microseconds(), says)); err != nil {
+		u.Log.Debug("cannot tell systemd", "error", err)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package up
 
 import (
 	"context"
@@ -10,16 +10,18 @@ import (
 	"ebs-release/internal/advice"
 	"ebs-release/internal/exit"
 	"ebs-release/internal/flock"
+	"ebs-release/internal/status"
 
 	"golang.org/x/sys/unix"
 )
 
-// takeLock waits for the flock that one `up` at a time holds. It goes with the process, however
-// that ends.
-func takeLock(ctx context.Context, path string) (*os.File, error) {
+// Lock waits for the flock that one `up` at a time holds. It goes with the process, however that
+// ends.
+func Lock(ctx context.Context, dir status.Dir) (*os.File, error) {
+	path := dir.LockPath()
 	f, err := openLock(path)
 	if err != nil {
-		return nil, fmt.Errorf("open the lock: %w", asRoot(err))
+		return nil, fmt.Errorf("open the lock: %w", status.AsRoot(err))
 	}
 	err = flock.Wait(ctx, f, 100*time.Millisecond)
 	if err == nil {
@@ -52,14 +54,6 @@ func openLock(path string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
-}
-
-// asRoot says what to do when a right is missing.
-func asRoot(err error) error {
-	if errors.Is(err, os.ErrPermission) {
-		return advice.Try(err, "run it as root")
-	}
-	return err
 }
 
 func lockCode(ctx context.Context) int {
