@@ -184,8 +184,9 @@ type verb struct {
 func (w *world) activates(b *box, to image) *verb {
 	v := &verb{world: w, b: b, d: b.mounted, to: to, life: b.life}
 	b.verbs, b.begun = append(b.verbs, v), b.begun+1
-	v.a = w.s.spawn(fmt.Sprintf("activation %d on %s", b.begun, b.id), false, func(a *actor) {
-		v.a = a
+	known := make(chan struct{})
+	v.a = w.s.spawn(fmt.Sprintf("activation %d on %s", b.begun, b.id), false, func(*actor) {
+		<-known
 		err := errNotCurrent
 		for errors.Is(err, errNotCurrent) {
 			err = v.once()
@@ -195,6 +196,7 @@ func (w *world) activates(b *box, to image) *verb {
 		v.over, v.err = true, err
 		b.verbs = slices.DeleteFunc(b.verbs, func(o *verb) bool { return o == v })
 	})
+	close(known)
 	return v
 }
 
