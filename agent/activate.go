@@ -20,6 +20,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// activateCommand is for the programs after a flip. It flips nothing: what makes a release current
+// is a push (receive.go) or follow (follow.go).
 func (p *program) activateCommand() *cobra.Command {
 	var programs activation.Programs
 	var timeout time.Duration

@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// receiveCommand is the member's end of a publish: stage (P3) and activate (P5, the flip). See
+// internal/receive for who does what.
 func (p *program) receiveCommand() *cobra.Command {
 	var programs activation.Programs
 	cmd := &cobra.Command{

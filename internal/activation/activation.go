@@ -1,6 +1,7 @@
 // Package activation makes a release the current one on a volume that is served, and runs the
 // operator's programs around that (Programs). Whoever decides that it is time for that is the
-// caller: a push or the member itself.
+// caller: a push (package receive) or the member itself (package follow). The rename is package
+// release's (ActivateFrom).
 //
 // One rule keeps an application in service: before the first program of drain.d runs, the mark on
 // the volume says so, and it says so until all programs of activate.d and ready.d have succeeded

@@ -5,8 +5,13 @@
 //	find device -> check -> mount -> catch up -> verify -> may serve -> report -> re-read -> ready
 //
 // Here is the order, the time that each stage may take, and what follows from a failure. What the
-// stages do to the world is behind the small interfaces of parts.go; the packages below put AWS,
-// the kernel and the disk behind them, and agent/ puts all of it together.
+// stages do to the world is behind the small interfaces of parts.go. The packages below implement
+// them: source has Pointers; account has Instance and Volumes; disks has Disks and Mounts; up has
+// Gate and Progress, and calls Run. agent/up.go puts all of it together.
+//
+// A stage is a part of a boot here. (Elsewhere to stage is to put a release on a member that
+// serves.) The gate is what the application waits for: READY=1 to systemd. (A rollout has a gate,
+// too, which is a command: publish.Asks.)
 //
 // Two orders matter most:
 //
@@ -16,7 +21,8 @@
 //   - The release becomes visible last. mount makes a detached mount, which nobody else sees; catch
 //     up brings it to the pointer's release; verify looks inside; and only ready, after the pointer
 //     was read again, moves it to the mount point and opens the gate. A pointer that moved
-//     meanwhile leads back to catch up, with the same volume.
+//     meanwhile leads back to catch up, with the same volume; or to resolve, where that is served
+//     already, or where catching up would not do.
 //
 // A generation never goes back: when the pointer names an older one than a volume here holds, the
 // boot fails and leaves that volume and its mount alone (ErrOlder); so it does when the pointer is

@@ -253,7 +253,8 @@ type Tree interface {
 	Holding(ctx context.Context) (generation int64, release string, done bool)
 }
 
-// Gate is what waits for the boot: systemd, the application.
+// Gate is what waits for the boot: systemd, and by ebs-release.target the application. A rollout's
+// gate, which is a command, has nothing to do with it.
 type Gate interface {
 	Open(ctx context.Context, f Facts) error
 }

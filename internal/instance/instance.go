@@ -1,4 +1,5 @@
-// Package instance says which EC2 instance this is, by the instance metadata service (IMDSv2).
+// Package instance says which EC2 instance this is, and whether its group has it in a warm pool
+// (lifecycle.go), by the instance metadata service (IMDSv2); and what its sshd's host key is.
 package instance
 
 import (

@@ -1,6 +1,7 @@
 // Package launch keeps an Auto Scaling group's launch hook: the instance gets traffic when it
-// serves its release, and not before ("Amazon EC2 Auto Scaling lifecycle hooks"). And it
-// closes the gate of an instance that goes back into the group's warm pool while it runs.
+// serves its release, and not before ("Amazon EC2 Auto Scaling lifecycle hooks"). And it closes the
+// gate, which a boot has opened for the application (boot.Gate), of an instance that goes back into
+// the group's warm pool while it runs.
 //
 // The hook waits on the way into a warm pool, too, and again on the way from there into service
 // ("Use lifecycle hooks with a warm pool"): the first time it is told when the volume is prepared.

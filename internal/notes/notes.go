@@ -1,4 +1,5 @@
-// Package notes keeps on the root disk what a volume cannot say of itself.
+// Package notes keeps on the root disk what a volume cannot say of itself: that this instance has
+// asked EC2 for a volume of its own, and that a volume that EC2 brought has served.
 package notes
 
 import (

@@ -6,13 +6,17 @@
 // in the pointer (name.go). Only where no packs lead to a release (the first publish of all, the
 // first after keys were made or changed) the commit waits for the snapshot.
 //
-// READ SECOND (after internal/boot). The protocol is the list in phases, each phase is a method of
-// run in check.go, make.go, snapshot.go and converge.go, and the parts that it works with are the
-// small interfaces below: no AWS, no ssh, no system call here. Why no instance serves a stale
-// release unnoticed: an agent reports (tags), then re-reads the pointer, then opens the gate; the
+// READ SECOND (after internal/boot). The protocol is the list in phases, and each phase is a method
+// of run: P0 in check.go, P1, P3 and P4 in make.go, P2 in snapshot.go, P5 and P7 in converge.go, P6
+// in later.go. What is done to one member is in work.go. A rollout begins in rollout.go (P4) and is
+// driven in drive.go (P5). The parts that all of this works with are the small interfaces below: no
+// AWS, no ssh, no system call here. publisher/parts.go puts the real ones behind them.
+//
+// Why no instance serves a stale release unnoticed: an agent reports (by tags, or by an object in
+// the store), then re-reads the pointer, then opens the gate, for which its application waits; the
 // publisher moves the pointer, then lists. An agent that re-reads after the commit sees the new
 // generation. One that re-read before it was a member before the first listing of P5, and P5 cannot
-// end without it.
+// end without it. (The gate of a rollout is another thing: a command that is asked, see Asks.)
 package publish
 
 import (

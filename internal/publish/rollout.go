@@ -26,7 +26,8 @@ type Health interface {
 
 // Asks are the operator's commands and programs around a rollout.
 type Asks interface {
-	// Ask runs a gate or a watch; an error says why it is red.
+	// Ask runs a gate (--gate, asked at the end of a step) or a watch (--watch, asked all the time);
+	// an error says why it is red. The gate of a boot is boot.Gate: nobody asks that one.
 	Ask(ctx context.Context, command string, about RolloutEvent) error
 	// Tell runs the programs that hear what happens.
 	Tell(ctx context.Context, about RolloutEvent) error

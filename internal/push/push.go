@@ -1,7 +1,7 @@
 // Package push tells members which release to have: one ssh connection per member, and its agent on
-// the far side, which fetches what changed from the store. Only words travel here. OpenSSH is used
-// as a program; every word of the remote command is fixed here or checked, so no shell needs
-// quoting.
+// the far side, which fetches what changed from the store. Only words travel here (wire). OpenSSH is
+// used as a program; every word of the remote command is fixed here or checked, so no shell needs
+// quoting. The far side is `ebs-release-agent receive`: package receive.
 package push
 
 import (

@@ -1,5 +1,9 @@
 // Package receive is the agent's end of a push: it answers what package push asks, on one
 // connection. What is said is package wire's.
+//
+// Conversation has the connection, in the process that ssh has started. Receiver does the work on
+// the volume, in a child of that process, as a disk may hang: boot/disks, Receive, is between them.
+// The flip itself is package activation's.
 package receive
 
 import (

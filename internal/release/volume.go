@@ -1,5 +1,15 @@
 // Package release holds the trees of a release volume: reading a source, taking it in on the
 // release server, catching up and activating it on a member. Nothing here knows EC2 or ssh.
+//
+// Where to begin:
+//
+//	volume.go               a volume that is open; state.go: its lock
+//	ingest.go               SOURCE becomes a tree; known.go: what of it is not read again
+//	catchup.go, beside.go   a pack makes the next tree: of the old one, or beside one that is served
+//	assemble.go             a tree becomes what a manifest says; recycle.go: out of the oldest tree
+//	activate.go, fence.go   the flip; the fence and the mark
+//	touched.go, settle.go   whose a ctime is, and so whether somebody has edited a file
+//	verify.go, prove.go     all files are read; prove.go: from the disk, past the page cache
 package release
 
 import (

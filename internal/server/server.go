@@ -1,5 +1,6 @@
-// Package server makes, replaces and takes over the release volume of a release server, and says
-// which store it belongs to.
+// Package server makes, replaces and takes over the release volume of a release server, says which
+// store it belongs to (ownership.go), and keeps the keys that sign the pointer (keys.go,
+// signing.go).
 package server
 
 import (

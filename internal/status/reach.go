@@ -10,7 +10,7 @@ const reachName = "store.env"
 
 // Reach is how the boot has reached its store, each as KEY=VALUE: whoever takes releases as the
 // owner of the tree has neither the environment of the agent's unit nor, perhaps, the right to read
-// its settings.
+// its settings. (The setting reach of a publisher, ssh or follow, is another thing.)
 type Reach []string
 
 // KeepReach replaces the file with it. Nobody but its owner reads it, as a URL may have a password.

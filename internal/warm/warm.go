@@ -1,6 +1,7 @@
 // Package warm reads all files of the release that is served, once, after the boot: side by side,
 // from the disk itself, and compares each with its sha256 in the same read. A volume that EBS loads
-// from a snapshot is fast from then on, and what it holds is proven.
+// from a snapshot is fast from then on, and what it holds is proven. (Warm pools, and "warmed" in
+// package boot, are another thing.)
 //
 // It holds no lock while it reads, and lets go of the volume within a second when a boot or another
 // release comes. Of the next release it reads only what it has not read yet. Killed, it begins

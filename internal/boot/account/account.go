@@ -1,5 +1,6 @@
 // Package account is what EC2 and its metadata service say to a boot, and what is asked of them:
-// who this is, its volumes, and where it reports.
+// who this is, whether it is in a warm pool, its volumes, and where it reports (Account:
+// boot.Instance and boot.Volumes). What is reported after the boot is Served's.
 package account
 
 import (

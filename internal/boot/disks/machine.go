@@ -1,5 +1,9 @@
 // Package disks is the disks of this machine and its mount point, as a boot, the status and a push
 // work on them: through a child process, which can be given up.
+//
+// Machine is what a boot sees (boot.Disks and boot.Mounts), Receive what a push sees. Both ask a
+// worker (worker.go), which is the parent's end; Work (work.go) is the child's: the hidden verb
+// disk-work of the agent. A mount that is not placed yet lives as long as its child.
 package disks
 
 import (

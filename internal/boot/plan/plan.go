@@ -1,5 +1,5 @@
-// Package plan is a boot that changes nothing: the very boot, over parts that look as the real ones
-// do, and instead of changing the world say what they would do.
+// Package plan is a boot that changes nothing, for `up --dry-run`: the very boot, over parts that
+// look as the real ones do, and instead of changing the world say what they would do.
 package plan
 
 import (

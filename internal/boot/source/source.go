@@ -1,4 +1,5 @@
-// Package source is where a boot reads: the pointer, the packs, and whose signature counts.
+// Package source is where a boot reads: the pointer (Pointers: boot.Pointers), the packs (Source),
+// and whose signature counts. It has nothing to do with the SOURCE of a publish.
 package source
 
 import (

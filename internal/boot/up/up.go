@@ -1,5 +1,6 @@
-// Package up is what surrounds a boot: one at a time boots this machine; it tells where the boot
-// is, comes to an end whatever hangs, and waits in a warm pool between two boots.
+// Package up is what surrounds a boot: one at a time boots this machine (lock.go); it tells where
+// the boot is and opens the gate (reporter.go: boot.Progress and boot.Gate), comes to an end
+// whatever hangs, and waits in a warm pool between two boots (pool.go).
 package up
 
 import (
