@@ -43,9 +43,9 @@ type job struct {
 	snapshot     publish.AfterSnapshot
 }
 
-// parts are what publish.Publisher works with, the real ones: each of its small interfaces is filled
-// in here (assemble), by the types of this file, of members.go, releasevolume.go, snapshots.go and
-// the like.
+// parts are what publish.Publisher works with, the real ones: each of its small interfaces is
+// filled in here (assemble), by the types of this file, of members.go, releasevolume.go,
+// snapshots.go and the like.
 type parts struct {
 	*publish.Publisher
 	values    config.Values

@@ -113,8 +113,8 @@ func (b *box) needs() int {
 	return 1
 }
 
-// Brought does what boot/disks/brought.go does: where something is mounted it looks at that alone. A
-// push may change that meanwhile, so it is a step.
+// Brought does what boot/disks/brought.go does: where something is mounted it looks at that alone.
+// A push may change that meanwhile, so it is a step.
 func (d disks) Brought(_ context.Context, want boot.Wanted) (found []boot.Found, err error) {
 	if want.Document == "" {
 		return nil, d.alive()

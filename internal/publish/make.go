@@ -72,8 +72,8 @@ func (r *run) putBackLater(previous string) {
 }
 
 // stage is P3: the members fetch the tree, which none of them activates yet; and the snapshot
-// completes meanwhile, where the commit has to wait for it. (It is a verb here: the stages of a boot
-// are other things.)
+// completes meanwhile, where the commit has to wait for it. (It is a verb here: the stages of a
+// boot are other things.)
 func (r *run) stage(ctx context.Context) error {
 	var (
 		both   sync.WaitGroup

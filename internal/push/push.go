@@ -1,7 +1,9 @@
 // Package push tells members which release to have: one ssh connection per member, and its agent on
-// the far side, which fetches what changed from the store. Only words travel here (wire). OpenSSH is
-// used as a program; every word of the remote command is fixed here or checked, so no shell needs
-// quoting. The far side is `ebs-release-agent receive`: package receive.
+// the far side, which fetches what changed from the store. Only words travel here (wire). The far
+// side is `ebs-release-agent receive`: package receive.
+//
+// OpenSSH is used as a program; every word of the remote command is fixed here or checked, so no
+// shell needs quoting.
 package push
 
 import (
