@@ -8,9 +8,7 @@ import (
 	"time"
 
 	"ebs-release/internal/lab"
-	"ebs-release/internal/lab/cloud"
 	"ebs-release/internal/lab/host"
-	"ebs-release/internal/lab/policy"
 
 	"golang.org/x/sys/unix"
 )
@@ -99,19 +97,7 @@ func TestAgentVerbsOutliveADisk(t *testing.T) {
 // answers again, the hook is completed.
 func TestLaunchOutlivesADisk(t *testing.T) {
 	r := published(t, func(o *lab.Options) { o.AgentSettings["launch-hook"] = "ebs-release" })
-	spec := r.lab.Member()
-	spec.Role = policy.LaunchedRole
-	must(t, r.lab.Account.CreateGroup(cloud.GroupSpec{
-		Name: "app", Desired: 1, Launch: spec, Hooks: []cloud.Hook{{Name: "ebs-release", Launch: true, Timeout: 5 * time.Minute, Abandon: true}},
-	}))
-	launched := func() (m cloud.Member) {
-		for _, g := range r.lab.Account.Groups() {
-			if g.Name == "app" && len(g.Members) > 0 {
-				m = g.Members[0]
-			}
-		}
-		return m
-	}
+	launched := r.launchesOne(5 * time.Minute)
 	r.eventually("the group launches", func() bool { return launched().State != "" })
 	h, err := r.lab.Booted(within(t, 60*time.Second), launched().InstanceID)
 	must(t, err)

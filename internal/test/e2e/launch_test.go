@@ -17,19 +17,7 @@ func TestLaunchHook(t *testing.T) {
 		o.AgentSettings["launch-hook"] = "ebs-release"
 		o.Latency.Hook = cloud.Fixed(3 * time.Second)
 	})
-	spec := r.lab.Member()
-	spec.Role = policy.LaunchedRole
-	must(t, r.lab.Account.CreateGroup(cloud.GroupSpec{
-		Name: "app", Desired: 1, Launch: spec, Hooks: []cloud.Hook{{Name: "ebs-release", Launch: true, Timeout: 60 * time.Second, Abandon: true}},
-	}))
-	launched := func() (m cloud.Member) {
-		for _, g := range r.lab.Account.Groups() {
-			if g.Name == "app" && len(g.Members) > 0 {
-				m = g.Members[0]
-			}
-		}
-		return m
-	}
+	launched := r.launchesOne(60 * time.Second)
 	state := func() string { return launched().State }
 	r.eventually("the group launches", func() bool { return state() != "" })
 	h, err := r.lab.Booted(within(t, 60*time.Second), launched().InstanceID)
@@ -98,4 +86,23 @@ func TestDoctorOfALaunchHookWithoutARight(t *testing.T) {
 	}
 	allowed.deny()
 	r.diagnosed(h, "ok", "launch hook", []string{"ebs-release of app"})
+}
+
+// launchesOne makes the group app of one member, whose launch hook waits that long, and returns who
+// it is as the group has it.
+func (r *rig) launchesOne(timeout time.Duration) func() cloud.Member {
+	r.Helper()
+	spec := r.lab.Member()
+	spec.Role = policy.LaunchedRole
+	must(r, r.lab.Account.CreateGroup(cloud.GroupSpec{
+		Name: "app", Desired: 1, Launch: spec, Hooks: []cloud.Hook{{Name: "ebs-release", Launch: true, Timeout: timeout, Abandon: true}},
+	}))
+	return func() (m cloud.Member) {
+		for _, g := range r.lab.Account.Groups() {
+			if g.Name == "app" && len(g.Members) > 0 {
+				m = g.Members[0]
+			}
+		}
+		return m
+	}
 }
